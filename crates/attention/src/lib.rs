@@ -1,0 +1,1 @@
+//! The attention boundary: batch layout, backends and their conformance suite.

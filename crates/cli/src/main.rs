@@ -1,0 +1,2 @@
+//! The `tallow` command.
+fn main() {}

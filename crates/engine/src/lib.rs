@@ -1,0 +1,1 @@
+//! The engine loop: drives scheduler, model and sampler on a thread of its own.

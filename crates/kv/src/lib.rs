@@ -1,0 +1,1 @@
+//! Block pool, block tables and the byte layout of the paged KV cache.

@@ -1,0 +1,1 @@
+//! Model families on Candle, one readable file each, and their loader.

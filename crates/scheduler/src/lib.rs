@@ -1,0 +1,1 @@
+//! Continuous batching: admission, token budget, preemption. Synchronous and deterministic.

@@ -1,0 +1,1 @@
+//! Tiny models, fixtures and clients for tests.

@@ -1,0 +1,1 @@
+//! KV cache codecs: rotation, codebooks, packing, and attention on the packed bytes.
