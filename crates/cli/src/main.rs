@@ -1,2 +1,35 @@
 //! The `tallow` command.
-fn main() {}
+mod args;
+mod chat;
+mod demo;
+mod serve;
+mod settings;
+
+use args::{Cli, Command};
+use clap::Parser;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // A chat shows the conversation alone; TALLOW_LOG shows more.
+    let level = if matches!(cli.command, Command::Chat(_)) { "warn" } else { "info" };
+    let filter = EnvFilter::try_from_env("TALLOW_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr).init();
+    let result = match cli.command {
+        Command::Serve(args) => serve::serve(args).await,
+        Command::Chat(args) => chat::chat(args).await,
+        Command::Config => {
+            print!("{}", settings::DEFAULTS);
+            Ok(())
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tallow: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,1 +1,10 @@
 //! Block pool, block tables and the byte layout of the paged KV cache.
+//!
+//! Nothing here touches a tensor: a block is a number, and what lies in it is the attention backend's business.
+mod layout;
+mod pool;
+mod table;
+
+pub use layout::{KvLayout, LayerKv, LayoutError};
+pub use pool::{Block, BlockId, BlockPool, OutOfBlocks};
+pub use table::{BlockCopy, BlockTable};

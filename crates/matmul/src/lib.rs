@@ -1,1 +1,91 @@
 //! CPU matrix products whose elements are summed in one order, for 1 row or 500.
+//!
+//! `out[m][n] = sum_k x[m][k] * w[n][k]` with `x` and `out` row-major f32 and `w` row-major `[n][k]`. An element depends on
+//! its row of `x` and its row of `w` alone: bit by bit the same with any number of other rows, threads, and instruction set.
+//!
+//! **The order.** [`LANES`] accumulators run along `k`, element `k` going to lane `k % LANES` by a fused multiply-add; a last
+//! step of fewer elements is padded with zeros; then lane l takes l + 8, l + 4, l + 2, l + 1. Tiles, threads and blocks decide
+//! only which elements share loads.
+
+mod dense;
+mod error;
+mod isa;
+mod quant;
+mod scalar;
+mod simd;
+mod weight;
+
+pub use error::MatmulError;
+pub use isa::Isa;
+pub use weight::{Weight, WeightType};
+
+/// `$dense` with `$t` the [`weight::Element`] of a type, or `$quant` with the [`quant::Block`].
+macro_rules! dispatch {
+    ($ty:expr, $t:ident => $dense:expr, $quant:expr) => {
+        match $ty {
+            WeightType::F32 => dispatch!(@ $t = weight::ElementF32, $dense),
+            WeightType::F16 => dispatch!(@ $t = weight::ElementF16, $dense),
+            WeightType::Bf16 => dispatch!(@ $t = weight::ElementBf16, $dense),
+            WeightType::Q8_0 => dispatch!(@ $t = quant::Q8_0, $quant),
+            WeightType::Q4_0 => dispatch!(@ $t = quant::Q4_0, $quant),
+            WeightType::Q4_1 => dispatch!(@ $t = quant::Q4_1, $quant),
+            WeightType::Q5_0 => dispatch!(@ $t = quant::Q5_0, $quant),
+            WeightType::Q5_1 => dispatch!(@ $t = quant::Q5_1, $quant),
+            WeightType::Q2_K => dispatch!(@ $t = quant::Q2K, $quant),
+            WeightType::Q3_K => dispatch!(@ $t = quant::Q3K, $quant),
+            WeightType::Q4_K => dispatch!(@ $t = quant::Q4K, $quant),
+            WeightType::Q5_K => dispatch!(@ $t = quant::Q5K, $quant),
+            WeightType::Q6_K => dispatch!(@ $t = quant::Q6K, $quant),
+        }
+    };
+    (@ $t:ident = $ty:ty, $work:expr) => {{
+        type $t = $ty;
+        $work
+    }};
+}
+
+/// Partial sums of an element. Do not change: it is the order of summation, so every logit moves with it.
+pub const LANES: usize = 16;
+
+/// `out = x w^T` with the fastest instructions and the current rayon pool; `x.len() / w.k()` rows.
+///
+/// # Panics
+/// If `x` is not a whole number of rows of `w.k()`, or `out` not as many rows of `w.n()`.
+pub fn matmul(x: &[f32], w: Weight<'_>, out: &mut [f32]) {
+    matmul_with(Isa::best(), x, w, out);
+}
+
+/// [`matmul`] with the instructions named.
+///
+/// # Panics
+/// As [`matmul`], or if this processor lacks the instructions.
+pub fn matmul_with(isa: Isa, x: &[f32], w: Weight<'_>, out: &mut [f32]) {
+    assert!(x.len().is_multiple_of(w.k()), "x has {} elements, not a multiple of k = {}", x.len(), w.k());
+    let m = x.len() / w.k();
+    assert_eq!(out.len(), m * w.n(), "out is to hold m = {m} rows of n = {}", w.n());
+    assert!(isa.is_available(), "{isa:?} is not available on this processor");
+    if out.is_empty() {
+        return;
+    }
+    dispatch!(w.weight_type(), T => dense::matmul::<T>(isa, x, w, out), quant::matmul::<T>(isa, x, w, out))
+}
+
+/// Row `row` of the weight as f32 (an embedding).
+///
+/// # Panics
+/// If `row >= w.n()` or `out.len() != w.k()`.
+pub fn dequantize_row(w: Weight<'_>, row: usize, out: &mut [f32]) {
+    assert!(row < w.n(), "row {row} of a weight of n = {}", w.n());
+    assert_eq!(out.len(), w.k(), "out is to hold k = {} elements", w.k());
+    let bytes = w.row(row);
+    dispatch!(w.weight_type(), T => dense::dequantize::<T>(bytes, out), quant::dequantize::<T>(bytes, out))
+}
+
+/// `values` as bytes of type `ty`: rounded to nearest for the float types, by ggml's reference quantiser for the others.
+pub fn quantize(ty: WeightType, values: &[f32]) -> Result<Vec<u8>, MatmulError> {
+    let (k, block) = (values.len(), ty.block_len());
+    if !k.is_multiple_of(block) {
+        return Err(MatmulError::PartialBlock { ty, k, block });
+    }
+    Ok(dispatch!(ty, T => dense::encode::<T>(values), quant::encode::<T>(values)))
+}

@@ -1,1 +1,28 @@
 //! Model families on Candle, one readable file each, and their loader.
+//!
+//! A family file shows one decoder layer in the textbook order: norm, q k v, RoPE, attention, output projection, norm, MLP.
+//! Attention is injected: a model calls [`ForwardContext::attend`] and knows nothing of how K and V are stored.
+mod config;
+mod error;
+mod layers;
+mod llama;
+mod loader;
+
+use attention::{ForwardContext, ModelGeometry};
+use candle_core::{Result, Tensor};
+
+pub use config::{GenerationDefaults, ModelConfig};
+pub use error::ModelError;
+pub use loader::{LoadedModel, load};
+
+/// A decoder-only transformer.
+pub trait Model: Send {
+    /// What attention has to know: heads, sizes, RoPE.
+    fn geometry(&self) -> &ModelGeometry;
+
+    fn vocab_size(&self) -> usize;
+
+    /// One step. `tokens`: the ids of all rows of `ctx`'s layout; returns the logits of the rows `logit_rows`:
+    /// `[logit_rows.len(), vocab_size]`, f32.
+    fn forward(&self, tokens: &[u32], logit_rows: &[u32], ctx: &ForwardContext<'_>) -> Result<Tensor>;
+}

@@ -1,1 +1,28 @@
 //! KV cache codecs: rotation, codebooks, packing, and attention on the packed bytes.
+//!
+//! A K or V vector of one (token, kv head) is rotated, quantised and packed into a *record*, the bytes of one (block, kv
+//! head). [`Kernel`] stores vectors into records and computes attention over them: exact stores for `f32`, `f16`, `bf16`,
+//! integer dot products on the packed codes for `tq8` to `tq2`, decoding tile by tile for the rest.
+//!
+//! **A row's result depends on its query, its visible range and the stored bytes alone**, bit for bit: not on the other
+//! rows of the call, the threads, or what dead slots hold.
+
+mod attend;
+mod centre;
+mod codebook;
+mod encode;
+mod format;
+mod kernel;
+mod layout;
+mod page;
+mod rotation;
+#[allow(unsafe_code)] // the only place: vector intrinsics and their dispatch
+mod simd;
+
+pub use attend::{Job, PARTITION, Row, TILE};
+pub use centre::{CentreError, DEFAULT_FAST_PAIRS, KeyCentre, Pairing, Rope, SLOW_PAIR};
+pub use format::{Format, FormatError, Side};
+pub use kernel::{Kernel, MAX_GROUP, Query};
+pub use layout::RecordLayout;
+pub use rotation::Rotation;
+pub use simd::Isa;

@@ -1,0 +1,174 @@
+//! Attention over the pages on a CPU, with the kernels of `turboquant`.
+mod pages;
+mod schedule;
+
+use crate::{AttentionBackend, AttentionPlan, BatchLayout, LayerId, ModelGeometry};
+use candle_core::{CpuStorage, Result, Storage, Tensor, bail};
+use kv::{BlockCopy, BlockId, KvLayout};
+use pages::Pages;
+use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use turboquant::{Isa, Kernel};
+
+/// The cache of one layer and the kernels for its formats.
+struct Layer {
+    kernel: Kernel,
+    pages: RwLock<Pages>,
+}
+
+impl Layer {
+    fn read(&self) -> RwLockReadGuard<'_, Pages> {
+        // Bytes of any value are valid, so a panic in a writer leaves nothing broken.
+        self.pages.read().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Pages> {
+        self.pages.write().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+pub struct CpuBackend {
+    spec: KvLayout,
+    geometry: ModelGeometry,
+    layers: Vec<Layer>,
+}
+
+impl CpuBackend {
+    /// Errors: a layout whose layers are not the model's.
+    pub fn new(spec: KvLayout, geometry: ModelGeometry) -> Result<Self> {
+        Self::with_isa(spec, geometry, Isa::best())
+    }
+
+    /// With the kernels of one instruction set, for tests and benchmarks.
+    pub fn with_isa(spec: KvLayout, geometry: ModelGeometry, isa: Isa) -> Result<Self> {
+        let same = |(kv, model): (&kv::LayerKv, &crate::LayerGeometry)| {
+            kv.kv_heads == model.kv_heads && kv.record.head_dim() == model.head_dim
+        };
+        if spec.layers().len() != geometry.layers.len() || !spec.layers().iter().zip(&geometry.layers).all(same) {
+            bail!("the KV layout's layers are not those of the model");
+        }
+        let layers = spec
+            .layers()
+            .iter()
+            .enumerate()
+            .map(|(i, layer)| Layer {
+                kernel: Kernel::new(layer.record, isa),
+                pages: RwLock::new(Pages::empty(layer.kv_heads, spec.page_bytes(i))),
+            })
+            .collect();
+        Ok(CpuBackend { spec, geometry, layers })
+    }
+}
+
+impl AttentionBackend for CpuBackend {
+    fn spec(&self) -> &KvLayout {
+        &self.spec
+    }
+
+    fn allocate(&mut self, num_blocks: usize) -> Result<()> {
+        for layer in &mut self.layers {
+            let pages = layer.pages.get_mut().unwrap_or_else(|e| e.into_inner());
+            pages.allocate(num_blocks)?;
+        }
+        Ok(())
+    }
+
+    fn allocated_bytes(&self) -> usize {
+        self.layers.iter().map(|l| l.read().num_bytes()).sum()
+    }
+
+    fn plan(&mut self, layout: Arc<BatchLayout>) -> Result<AttentionPlan> {
+        Ok(AttentionPlan { layout, prepared: None })
+    }
+
+    fn write(&self, layer: LayerId, k: &Tensor, v: &Tensor, plan: &AttentionPlan) -> Result<()> {
+        let Layer { kernel, .. } = &self.layers[layer.0];
+        let geometry = &self.geometry.layers[layer.0];
+        let (rows, d) = (plan.layout.num_tokens(), geometry.head_dim);
+        let want = (rows, geometry.kv_heads, d);
+        if k.dims3()? != want || v.dims3()? != want {
+            bail!("K {:?} and V {:?} must be {want:?}: tokens, kv heads, head_dim", k.dims(), v.dims());
+        }
+        with_slices([k, v], |[k, v]| {
+            self.layers[layer.0].write().store(&plan.layout.slot_mapping, self.spec.block_size(), |row, head, record, slot| {
+                let at = (row * geometry.kv_heads + head) * d;
+                kernel.store(record, slot, &k[at..][..d], &v[at..][..d]);
+            })
+        })
+    }
+
+    fn attend(&self, layer: LayerId, q: &Tensor, plan: &AttentionPlan) -> Result<Tensor> {
+        let geometry = &self.geometry.layers[layer.0];
+        let want = (plan.layout.num_tokens(), geometry.num_heads, geometry.head_dim);
+        if q.dims3()? != want {
+            bail!("Q {:?} must be {want:?}: tokens, heads, head_dim", q.dims());
+        }
+        let mut out = vec![0f32; q.elem_count()];
+        let state = &self.layers[layer.0];
+        with_slices([q], |[q]| {
+            let pages = state.read();
+            let work = schedule::Work { kernel: &state.kernel, pages: &pages, geometry, layout: &plan.layout };
+            work.run(q, &mut out);
+            Ok(())
+        })?;
+        Tensor::from_vec(out, want, q.device())
+    }
+
+    fn copy_blocks(&self, copies: &[BlockCopy]) -> Result<()> {
+        for layer in &self.layers {
+            let mut pages = layer.write();
+            copies.iter().try_for_each(|copy| pages.copy(copy.from, copy.to))?;
+        }
+        Ok(())
+    }
+
+    fn read_block(&self, block: BlockId, mut out: &mut [u8]) -> Result<()> {
+        self.check_block_bytes(out.len())?;
+        for layer in &self.layers {
+            let pages = layer.read();
+            let (head, rest) = out.split_at_mut(pages.page_bytes());
+            head.copy_from_slice(pages.page(block)?);
+            out = rest;
+        }
+        Ok(())
+    }
+
+    fn write_block(&self, block: BlockId, mut bytes: &[u8]) -> Result<()> {
+        self.check_block_bytes(bytes.len())?;
+        for layer in &self.layers {
+            let mut pages = layer.write();
+            let (head, rest) = bytes.split_at(pages.page_bytes());
+            pages.page_mut(block)?.copy_from_slice(head);
+            bytes = rest;
+        }
+        Ok(())
+    }
+}
+
+impl CpuBackend {
+    fn check_block_bytes(&self, len: usize) -> Result<()> {
+        let want = self.spec.bytes_per_block();
+        if len != want {
+            bail!("{len} bytes for a block of {want}");
+        }
+        Ok(())
+    }
+}
+
+/// The elements of contiguous f32 tensors on the CPU.
+fn with_slices<const N: usize, R>(tensors: [&Tensor; N], f: impl FnOnce([&[f32]; N]) -> Result<R>) -> Result<R> {
+    let tensors = tensors.map(|t| t.contiguous());
+    let mut guards = Vec::with_capacity(N);
+    for tensor in &tensors {
+        let tensor = tensor.as_ref().map_err(|e| candle_core::Error::Msg(e.to_string()))?;
+        guards.push(tensor.storage_and_layout());
+    }
+    let mut slices = [&[][..]; N];
+    for (slice, (storage, layout)) in slices.iter_mut().zip(&guards) {
+        let Storage::Cpu(CpuStorage::F32(data)) = &**storage else {
+            bail!("the CPU attention backend takes f32 tensors on the CPU")
+        };
+        let start = layout.start_offset();
+        *slice = &data[start..start + layout.shape().elem_count()];
+    }
+    f(slices)
+}

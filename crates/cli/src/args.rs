@@ -1,0 +1,108 @@
+//! The command line.
+use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// An OpenAI-compatible inference server with a compressed KV cache.
+#[derive(Debug, Parser)]
+#[command(name = "tallow", version, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve a model over HTTP
+    Serve(ServeArgs),
+    /// Chat with a model in the terminal
+    Chat(ChatArgs),
+    /// Print the default configuration file
+    Config,
+}
+
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    #[command(flatten)]
+    pub engine: EngineArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct ChatArgs {
+    /// Chat with a server that runs already, such as http://127.0.0.1:8000
+    #[arg(long, value_name = "URL", conflicts_with = "model")]
+    pub url: Option<String>,
+    /// System message to begin with
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+    #[command(flatten)]
+    pub engine: EngineArgs,
+}
+
+/// Flags over `config/default.toml`; the names and meanings are its own.
+#[derive(Debug, Default, Args, Serialize)]
+pub struct EngineArgs {
+    /// Hugging Face model folder [default: the bundled demo model]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<PathBuf>,
+    /// Configuration file; `tallow config` prints the default one
+    #[arg(long, value_name = "FILE", env = "TALLOW_CONFIG")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+    /// Address to listen on [default: 127.0.0.1]
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Port to listen on, 0 for any free one [default: 8000]
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Key that clients must send as a bearer token
+    #[arg(long, value_name = "KEY")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api_key: Option<String>,
+    /// Name that clients ask for [default: the folder's name]
+    #[arg(long, value_name = "NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub served_model_name: Option<String>,
+    /// Longest context in tokens [default: the model's, or what the cache holds]
+    #[arg(long, value_name = "TOKENS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_model_len: Option<usize>,
+    /// How keys are stored [default: bf16]
+    #[arg(long, value_name = "FORMAT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub k_quant: Option<String>,
+    /// How values are stored [default: bf16]
+    #[arg(long, value_name = "FORMAT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub v_quant: Option<String>,
+    /// Tokens of a cache block, 16 or 32 [default: 32]
+    #[arg(long, value_name = "TOKENS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub block_size: Option<usize>,
+    /// Memory of the KV cache, such as 2GiB [default: half of the free memory, or what is enough]
+    #[arg(long, value_name = "BYTES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kv_cache_memory: Option<String>,
+    /// Sequences that run at once [default: 64]
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_num_seqs: Option<usize>,
+    /// Tokens of one step [default: 512]
+    #[arg(long, value_name = "TOKENS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_num_batched_tokens: Option<usize>,
+    /// Requests that may wait before new ones get 429 [default: 1024]
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_queued_requests: Option<usize>,
+    /// CPU threads, 0 for all cores [default: 0]
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threads: Option<usize>,
+    /// Seconds that running answers get at shutdown [default: 20]
+    #[arg(long, value_name = "SECONDS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shutdown_timeout: Option<u64>,
+}

@@ -1,0 +1,207 @@
+//! `tallow chat`: a conversation in the terminal, over the same HTTP interface that every client uses.
+use crate::args::ChatArgs;
+use crate::serve::Running;
+use crate::settings::Settings;
+use anyhow::{Context, Result, bail};
+use futures_util::StreamExt;
+use rustyline::DefaultEditor;
+use rustyline::error::ReadlineError;
+use serde_json::{Value, json};
+use std::io::Write;
+
+const HELP: &str = "\
+/clear          begin anew
+/system TEXT    begin anew with a system message
+/retry          answer the last message again
+/help           this list
+/exit           leave (Ctrl-D does too)
+Ctrl-C          stop an answer";
+
+pub async fn chat(args: ChatArgs) -> Result<()> {
+    // A server of our own lives as long as the conversation.
+    let (running, url, key) = match &args.url {
+        Some(url) => (None, url.trim_end_matches('/').to_owned(), args.engine.api_key.clone()),
+        None => {
+            let mut settings = Settings::read(&args.engine)?;
+            (settings.host, settings.port) = ("127.0.0.1".into(), 0);
+            let running = Running::start(&settings).await?;
+            let url = format!("http://{}", running.address);
+            (Some(running), url, settings.api_key)
+        }
+    };
+    let mut session = Session::open(url, key, args.system.as_deref()).await?;
+    println!("{} · /help for commands", session.model);
+    let result = session.run().await;
+    if let Some(running) = running {
+        running.stop().await?;
+    }
+    result
+}
+
+struct Session {
+    client: reqwest::Client,
+    url: String,
+    key: Option<String>,
+    model: String,
+    messages: Vec<Value>,
+}
+
+enum Input {
+    Say(String),
+    Retry,
+    Nothing,
+    Leave,
+}
+
+impl Session {
+    async fn open(url: String, key: Option<String>, system: Option<&str>) -> Result<Self> {
+        let client = reqwest::Client::new();
+        let mut session = Session { client, url, key, model: String::new(), messages: Vec::new() };
+        let request = session.authorised(session.client.get(format!("{}/v1/models", session.url)));
+        let answer = request.send().await.with_context(|| format!("no server answers at {}", session.url))?;
+        let models: Value = session.checked(answer).await?.json().await.context("/v1/models is not JSON")?;
+        let name = models["data"][0]["id"].as_str().context("the server names no model")?;
+        session.model = name.to_owned();
+        session.begin(system);
+        Ok(session)
+    }
+
+    fn authorised(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+        match &self.key {
+            Some(key) => request.bearer_auth(key),
+            None => request,
+        }
+    }
+
+    /// A refusal's own message, where it has one.
+    async fn checked(&self, answer: reqwest::Response) -> Result<reqwest::Response> {
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(answer);
+        }
+        let body = answer.text().await.unwrap_or_default();
+        let message = serde_json::from_str::<Value>(&body).ok().and_then(|v| v["error"]["message"].as_str().map(String::from));
+        bail!("{status}: {}", message.unwrap_or(body));
+    }
+
+    fn begin(&mut self, system: Option<&str>) {
+        self.messages = system.map(|text| json!({"role": "system", "content": text})).into_iter().collect();
+    }
+
+    async fn run(&mut self) -> Result<()> {
+        let mut editor = DefaultEditor::new()?;
+        loop {
+            // Reading a line blocks its thread; Ctrl-C at the prompt is the editor's.
+            let (back, line) = tokio::task::spawn_blocking(move || {
+                let line = editor.readline("> ");
+                (editor, line)
+            })
+            .await?;
+            editor = back;
+            let line = match line {
+                Ok(line) => line,
+                Err(ReadlineError::Interrupted) => {
+                    println!("Ctrl-D or /exit leaves");
+                    continue;
+                }
+                Err(ReadlineError::Eof) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            };
+            let _ = editor.add_history_entry(&line);
+            match self.command(line.trim()) {
+                Input::Leave => return Ok(()),
+                Input::Nothing => continue,
+                Input::Say(text) => self.messages.push(json!({"role": "user", "content": text})),
+                Input::Retry => {}
+            }
+            if let Err(error) = self.answer().await {
+                eprintln!("{error:#}");
+                // The message was not answered, so it is not part of the conversation.
+                self.messages.pop();
+            }
+        }
+    }
+
+    fn command(&mut self, line: &str) -> Input {
+        match line.split_once(' ').unwrap_or((line, "")) {
+            ("", _) => return Input::Nothing,
+            ("/exit" | "/quit", _) => return Input::Leave,
+            ("/help", _) => println!("{HELP}"),
+            ("/clear", _) => self.begin(None),
+            ("/system", text) => self.begin(Some(text.trim())),
+            ("/retry", _) => {
+                if self.messages.last().is_some_and(|m| m["role"] == "assistant") {
+                    self.messages.pop();
+                }
+                if self.messages.last().is_some_and(|m| m["role"] == "user") {
+                    return Input::Retry;
+                }
+                println!("nothing to answer yet");
+            }
+            (command, _) if command.starts_with('/') => println!("unknown command {command}\n{HELP}"),
+            _ => return Input::Say(line.to_owned()),
+        }
+        Input::Nothing
+    }
+
+    /// Streams an answer; Ctrl-C ends it, and what has come stays in the conversation.
+    async fn answer(&mut self) -> Result<()> {
+        let body = json!({"model": self.model, "messages": self.messages, "stream": true});
+        let request = self.authorised(self.client.post(format!("{}/v1/chat/completions", self.url))).json(&body);
+        let answer = self.checked(request.send().await?).await?;
+        let mut bytes = answer.bytes_stream();
+        let (mut lines, mut text) = (LineBuffer::default(), String::new());
+        loop {
+            let chunk = tokio::select! {
+                chunk = bytes.next() => chunk,
+                _ = tokio::signal::ctrl_c() => None,
+            };
+            let Some(chunk) = chunk else { break };
+            for line in lines.push(&chunk?) {
+                let Some(data) = line.strip_prefix("data: ").filter(|d| *d != "[DONE]") else { continue };
+                let event: Value = serde_json::from_str(data).with_context(|| format!("not JSON: {data}"))?;
+                if let Some(message) = event["error"]["message"].as_str() {
+                    bail!("{message}");
+                }
+                if let Some(delta) = event["choices"][0]["delta"]["content"].as_str() {
+                    text += delta;
+                    print!("{delta}");
+                    std::io::stdout().flush()?;
+                }
+            }
+        }
+        println!();
+        self.messages.push(json!({"role": "assistant", "content": text}));
+        Ok(())
+    }
+}
+
+/// Whole lines out of chunks that are cut anywhere.
+#[derive(Default)]
+struct LineBuffer(Vec<u8>);
+
+impl LineBuffer {
+    fn push(&mut self, bytes: &[u8]) -> Vec<String> {
+        self.0.extend_from_slice(bytes);
+        let Some(end) = self.0.iter().rposition(|b| *b == b'\n') else { return Vec::new() };
+        let rest = self.0.split_off(end + 1);
+        let lines = std::mem::replace(&mut self.0, rest);
+        String::from_utf8_lossy(&lines).lines().map(str::to_owned).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::LineBuffer;
+
+    #[test]
+    fn lines_are_whole_however_the_bytes_are_cut() {
+        let text = "data: {\"a\": \"é🙂\"}\n\ndata: [DONE]\n";
+        for cut in 1..text.len() {
+            let mut lines = LineBuffer::default();
+            let mut got = lines.push(&text.as_bytes()[..cut]);
+            got.extend(lines.push(&text.as_bytes()[cut..]));
+            assert_eq!(got, text.lines().collect::<Vec<_>>(), "cut at {cut}");
+        }
+    }
+}

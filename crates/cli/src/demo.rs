@@ -1,0 +1,22 @@
+//! The bundled demo model.
+use anyhow::{Result, bail};
+use std::path::PathBuf;
+
+/// Beside the program (`../share/tallow/models/demo`), or in the checkout that it was built from.
+pub fn folder() -> Result<PathBuf> {
+    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.parent()?.join("share/tallow/models/demo")));
+    let built_from = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/demo"));
+    let places: Vec<PathBuf> = beside.into_iter().chain([built_from]).collect();
+    match places.iter().find(|p| p.join("config.json").exists()) {
+        Some(place) => Ok(place.canonicalize()?),
+        None => bail!("no model was named, and the bundled demo model is in none of {places:?}"),
+    }
+}
+
+/// Said at start when nobody has named a model.
+pub const NOTICE: &str = "no model was named: serving the bundled demo model, 17 million parameters, trained for small talk and \
+                          for tests. It knows little; name a model folder for more";
+
+/// For those who have the machine for it.
+#[cfg(target_os = "macos")]
+pub const BIGGER: &str = "on this Mac a real model runs with: tallow serve /path/to/Llama-3.2-1B-Instruct";

@@ -1,0 +1,101 @@
+//! Settings in layers: the embedded default file, a file, the environment, flags.
+use crate::args::EngineArgs;
+use anyhow::{Context, Result};
+use bytesize::ByteSize;
+use engine::{EngineConfig, KvConfig};
+use figment::Figment;
+use figment::providers::{Env, Format, Serialized, Toml};
+use serde::Deserialize;
+use std::path::PathBuf;
+
+/// The documentation of every key.
+pub const DEFAULTS: &str = include_str!("../../../config/default.toml");
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    pub host: String,
+    pub port: u16,
+    pub api_key: Option<String>,
+    pub model: Option<PathBuf>,
+    pub served_model_name: Option<String>,
+    pub max_model_len: Option<usize>,
+    pub k_quant: String,
+    pub v_quant: String,
+    pub block_size: usize,
+    pub kv_cache_memory: Option<ByteSize>,
+    pub max_num_seqs: usize,
+    pub max_num_batched_tokens: usize,
+    pub max_queued_requests: usize,
+    pub threads: usize,
+    pub shutdown_timeout: u64,
+}
+
+impl Settings {
+    /// Errors: a file that is missing or wrong, unknown keys, values of a wrong type; each is named.
+    pub fn read(args: &EngineArgs) -> Result<Self> {
+        let mut layers = Figment::from(Toml::string(DEFAULTS));
+        if let Some(path) = &args.config {
+            // Figment would take a missing file for an empty one.
+            let text = std::fs::read_to_string(path).with_context(|| format!("--config {}", path.display()))?;
+            layers = layers.merge(Toml::string(&text));
+        }
+        let layers = layers.merge(Env::prefixed("TALLOW_").ignore(&["LOG", "CONFIG"])).merge(Serialized::defaults(args));
+        layers.extract().context("the configuration is wrong")
+    }
+
+    /// What the engine is started with; `model` is the folder to load.
+    pub fn engine(&self, model: PathBuf) -> Result<EngineConfig> {
+        Ok(EngineConfig {
+            model,
+            served_model_name: self.served_model_name.clone(),
+            kv: KvConfig::parse(&self.k_quant, &self.v_quant, self.block_size)?,
+            kv_cache_memory: self.kv_cache_memory.map(|b| b.as_u64()),
+            max_model_len: self.max_model_len,
+            max_num_seqs: self.max_num_seqs,
+            max_num_batched_tokens: self.max_num_batched_tokens,
+            max_queued_requests: self.max_queued_requests,
+            threads: Some(self.threads).filter(|n| *n > 0),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_beat_the_file() {
+        let settings = Settings::read(&EngineArgs::default()).unwrap();
+        assert_eq!((settings.port, settings.k_quant.as_str()), (8000, "bf16"));
+        let args = EngineArgs { k_quant: Some("f16".into()), kv_cache_memory: Some("2GiB".into()), ..Default::default() };
+        let settings = Settings::read(&args).unwrap();
+        assert_eq!(settings.k_quant, "f16");
+        assert_eq!(settings.engine("x".into()).unwrap().kv_cache_memory, Some(2 << 30));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let args = EngineArgs { kv_cache_memory: Some("lots".into()), ..Default::default() };
+        let error = format!("{:#}", Settings::read(&args).unwrap_err());
+        assert!(error.contains("kv_cache_memory"), "{error}");
+        let args = EngineArgs { config: Some("/no/such/file.toml".into()), ..Default::default() };
+        assert!(format!("{:#}", Settings::read(&args).unwrap_err()).contains("/no/such/file.toml"));
+        let args = EngineArgs { k_quant: Some("q9".into()), ..Default::default() };
+        let error = format!("{:#}", Settings::read(&args).unwrap().engine("x".into()).unwrap_err());
+        assert!(error.contains("--k-quant") && error.contains("q9") && error.contains("bf16"), "{error}");
+    }
+
+    /// Every key of the file is a setting, and the commented ones are too.
+    #[test]
+    fn the_default_file_documents_every_setting() {
+        let uncommented: String = DEFAULTS
+            .lines()
+            .map(|l| l.strip_prefix("# ").filter(|l| l.split_once(" = ").is_some_and(|(k, _)| !k.contains(' '))).unwrap_or(l))
+            .map(|l| format!("{l}\n"))
+            .collect();
+        let all: Settings = Figment::from(Toml::string(&uncommented)).extract().unwrap();
+        assert!(all.api_key.is_some() && all.model.is_some() && all.served_model_name.is_some());
+        assert!(all.max_model_len.is_some() && all.kv_cache_memory.is_some());
+    }
+}

@@ -1,0 +1,79 @@
+//! One continuation as its client sees it: text, stops, log-probabilities.
+use crate::request::{Event, FinishReason, MatchedStop, StopParams, TokenLogprob};
+use crate::sampler::SamplerState;
+use std::sync::Arc;
+use text::{Detokenizer, StopMatcher, Tokenizer};
+use tokio::sync::mpsc::UnboundedSender;
+
+pub(crate) struct Choice {
+    index: usize,
+    pub sampler: SamplerState,
+    detokenizer: Detokenizer,
+    matcher: StopMatcher,
+    tokenizer: Arc<Tokenizer>,
+    pub events: UnboundedSender<Event>,
+}
+
+impl Choice {
+    pub fn new(
+        index: usize,
+        sampler: SamplerState,
+        stop: &StopParams,
+        tokenizer: &Arc<Tokenizer>,
+        events: UnboundedSender<Event>,
+    ) -> Self {
+        Choice {
+            index,
+            sampler,
+            detokenizer: Detokenizer::new(!stop.keep_special_tokens),
+            matcher: StopMatcher::new(stop.stop.clone(), stop.include_stop_str_in_output),
+            tokenizer: tokenizer.clone(),
+            events,
+        }
+    }
+
+    /// Takes in a sampled token and tells the client. `ends`: the token itself is a stop; `full`: the length limit is reached.
+    /// True if the continuation has ended.
+    pub fn push(&mut self, token: u32, logprob: Option<TokenLogprob>, ends: Option<Ends>, full: bool) -> bool {
+        let choice = self.index;
+        if let Some(ends) = ends {
+            // The token that ends the text is no part of it.
+            self.send(Event::Delta { choice, text: String::new(), token, logprob });
+            let matched_stop = matches!(ends, Ends::StopToken).then_some(MatchedStop::Token(token));
+            return self.finish(FinishReason::Stop, matched_stop);
+        }
+        let text = self.detokenizer.push(&self.tokenizer, token);
+        let stopped = self.matcher.push(&text);
+        self.send(Event::Delta { choice, text: stopped.text, token, logprob });
+        if let Some(stop) = stopped.matched {
+            let matched_stop = Some(MatchedStop::Text(stop));
+            self.send(Event::Finished { choice, text: String::new(), reason: FinishReason::Stop, matched_stop });
+            return true;
+        }
+        full && self.finish(FinishReason::Length, None)
+    }
+
+    /// Lets go of what was held back.
+    fn finish(&mut self, reason: FinishReason, matched_stop: Option<MatchedStop>) -> bool {
+        let rest = self.detokenizer.flush(&self.tokenizer);
+        let stopped = self.matcher.push(&rest);
+        let (text, reason, matched_stop) = match stopped.matched {
+            Some(stop) => (stopped.text, FinishReason::Stop, Some(MatchedStop::Text(stop))),
+            None => (stopped.text + &self.matcher.flush(), reason, matched_stop),
+        };
+        self.send(Event::Finished { choice: self.index, text, reason, matched_stop });
+        true
+    }
+
+    fn send(&self, event: Event) {
+        // A client that went away is noticed by its abort message.
+        let _ = self.events.send(event);
+    }
+}
+
+/// A token that ends the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ends {
+    Eos,
+    StopToken,
+}

@@ -1,0 +1,157 @@
+//! What a client asks for, in validated form.
+use crate::error::SubmitError;
+
+/// How the next token is drawn from the logits. `Default` is plain sampling at temperature 1.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SamplingParams {
+    /// 0 is greedy: the largest logit, the smallest id among equals.
+    pub temperature: f32,
+    /// Keep the k most likely tokens; 0 keeps all.
+    pub top_k: usize,
+    /// Keep the smallest set of tokens whose probability reaches p.
+    pub top_p: f32,
+    /// Keep tokens at least this share as likely as the most likely one.
+    pub min_p: f32,
+    /// Divides positive and multiplies negative logits of tokens in prompt or output (CTRL, arXiv:1909.05858).
+    pub repetition_penalty: f32,
+    /// Subtracted from the logit of each token that the output already holds.
+    pub presence_penalty: f32,
+    /// Subtracted once for each time the output already holds the token.
+    pub frequency_penalty: f32,
+    /// Added to the logits of these tokens.
+    pub logit_bias: Vec<(u32, f32)>,
+    /// The same seed gives the same text, whatever else is in the batch. `None`: a fresh one per request.
+    pub seed: Option<u64>,
+}
+
+impl Default for SamplingParams {
+    fn default() -> Self {
+        SamplingParams {
+            temperature: 1.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            logit_bias: Vec::new(),
+            seed: None,
+        }
+    }
+}
+
+impl SamplingParams {
+    pub fn greedy() -> Self {
+        SamplingParams { temperature: 0.0, ..Default::default() }
+    }
+
+    /// Errors: [`SubmitError::Invalid`] naming the field, its value and what is allowed.
+    pub fn validate(&self, vocab_size: usize) -> Result<(), SubmitError> {
+        let range = |field, value: f32, low: f32, high: f32, open_low: bool| {
+            let ok = value.is_finite() && value <= high && if open_low { value > low } else { value >= low };
+            let bracket = if open_low { '(' } else { '[' };
+            ok.then_some(()).ok_or_else(|| {
+                SubmitError::invalid(field, format!("{field} is {value}; it must lie in {bracket}{low}, {high}]"))
+            })
+        };
+        range("temperature", self.temperature, 0.0, 100.0, false)?;
+        range("top_p", self.top_p, 0.0, 1.0, true)?;
+        range("min_p", self.min_p, 0.0, 1.0, false)?;
+        range("repetition_penalty", self.repetition_penalty, 0.0, 100.0, true)?;
+        range("presence_penalty", self.presence_penalty, -2.0, 2.0, false)?;
+        range("frequency_penalty", self.frequency_penalty, -2.0, 2.0, false)?;
+        for &(token, bias) in &self.logit_bias {
+            if token as usize >= vocab_size {
+                let message = format!("logit_bias names token {token}; the vocabulary has {vocab_size}");
+                return Err(SubmitError::invalid("logit_bias", message));
+            }
+            range("logit_bias", bias, -100.0, 100.0, false)?;
+        }
+        Ok(())
+    }
+}
+
+/// When generation ends.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct StopParams {
+    /// Tokens to generate at most; `None`: up to the model's context.
+    pub max_tokens: Option<usize>,
+    /// Strings that end the text; they are found across token boundaries.
+    pub stop: Vec<String>,
+    /// Token ids that end the text, beside the model's EOS ids.
+    pub stop_token_ids: Vec<u32>,
+    /// Run on past the model's EOS ids.
+    pub ignore_eos: bool,
+    /// Leave the matched stop string in the text.
+    pub include_stop_str_in_output: bool,
+    /// Leave special tokens out of the text.
+    pub keep_special_tokens: bool,
+}
+
+/// One request: `n` continuations of one prompt, which share the prompt's blocks.
+#[derive(Debug, Clone)]
+pub struct GenerationRequest {
+    /// Shown in logs.
+    pub id: String,
+    /// Whose turn it is: waiting requests are served fairly between clients. Empty: the anonymous client.
+    pub client: String,
+    pub prompt: Vec<u32>,
+    pub n: usize,
+    pub sampling: SamplingParams,
+    pub stop: StopParams,
+    /// Report each token's log-probability, with this many alternatives (0 to 20).
+    pub logprobs: Option<usize>,
+    /// The same for the prompt's tokens.
+    pub prompt_logprobs: Option<usize>,
+}
+
+impl GenerationRequest {
+    /// One greedy continuation.
+    pub fn greedy(prompt: Vec<u32>, max_tokens: usize) -> Self {
+        GenerationRequest {
+            id: String::new(),
+            client: String::new(),
+            prompt,
+            n: 1,
+            sampling: SamplingParams::greedy(),
+            stop: StopParams { max_tokens: Some(max_tokens), ..Default::default() },
+            logprobs: None,
+            prompt_logprobs: None,
+        }
+    }
+}
+
+/// Natural-log probability of one token under the model's own distribution (before temperature and penalties).
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenLogprob {
+    pub token: u32,
+    pub logprob: f32,
+    /// The most likely tokens at this place, most likely first.
+    pub top: Vec<(u32, f32)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FinishReason {
+    /// An EOS id, a stop token or a stop string.
+    Stop,
+    /// `max_tokens` or the context's end.
+    Length,
+}
+
+/// What a request's stream carries. Every choice ends with `Finished`, or the whole request with `Failed`.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// The prompt is in the cache. `logprobs`: one entry a prompt token if asked for, `None` for the first.
+    Prompt { tokens: usize, cached_tokens: usize, logprobs: Option<Vec<Option<TokenLogprob>>> },
+    /// One step of one choice. `text` is whole UTF-8 and may be empty while bytes or a possible stop string are held back.
+    Delta { choice: usize, text: String, token: u32, logprob: Option<TokenLogprob> },
+    /// `text`: what was held back to the end. `matched_stop`: the stop string or token id that ended it, if not an EOS id.
+    Finished { choice: usize, text: String, reason: FinishReason, matched_stop: Option<MatchedStop> },
+    Failed(crate::error::EngineError),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MatchedStop {
+    Text(String),
+    Token(u32),
+}

@@ -1,0 +1,164 @@
+//! From a configuration to a running engine.
+use crate::core::Engine;
+use crate::error::StartError;
+use crate::handle::{EngineHandle, ModelInfo, channel};
+use crate::memory::{Demand, MemoryBudget, free_memory};
+use crate::metrics::Metrics;
+use crate::request::SamplingParams;
+use crate::runner::ModelRunner;
+use crate::select::{KvConfig, select};
+use candle_core::Device;
+use models::{GenerationDefaults, LoadedModel, Model};
+use scheduler::{Scheduler, SchedulerConfig};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use text::{ChatTemplate, Tokenizer};
+
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// A Hugging Face model folder.
+    pub model: PathBuf,
+    /// The folder's name if `None`.
+    pub served_model_name: Option<String>,
+    pub kv: KvConfig,
+    /// Bytes; `None`: half of the free memory, or less if that is enough for every sequence at full length.
+    pub kv_cache_memory: Option<u64>,
+    /// `None`: the model's, or what the cache holds.
+    pub max_model_len: Option<usize>,
+    pub max_num_seqs: usize,
+    pub max_num_batched_tokens: usize,
+    /// Requests that may wait before new ones are refused.
+    pub max_queued_requests: usize,
+    /// CPU threads; `None`: all cores.
+    pub threads: Option<usize>,
+}
+
+impl EngineConfig {
+    /// Defaults for a model folder, with a 16-bit cache.
+    pub fn new(model: impl Into<PathBuf>) -> Self {
+        EngineConfig {
+            model: model.into(),
+            served_model_name: None,
+            kv: KvConfig { k: turboquant::Format::Bf16, v: turboquant::Format::Bf16, block_size: 32 },
+            kv_cache_memory: None,
+            max_model_len: None,
+            max_num_seqs: 64,
+            max_num_batched_tokens: 512,
+            max_queued_requests: 1024,
+            threads: None,
+        }
+    }
+}
+
+/// A model folder, read.
+pub struct Loaded {
+    pub model: Box<dyn Model>,
+    pub tokenizer: Arc<Tokenizer>,
+    pub template: Option<Arc<ChatTemplate>>,
+    pub generation: GenerationDefaults,
+    /// The model's own context limit.
+    pub max_position_embeddings: usize,
+    pub weight_bytes: u64,
+    pub device: Device,
+}
+
+/// Loads the model, takes the cache's memory and starts the engine's thread.
+///
+/// Errors: whatever is wrong with model, flags or memory, before anything is served.
+pub fn start(config: &EngineConfig) -> Result<(EngineHandle, JoinHandle<()>), StartError> {
+    launch(config, load(config)?)
+}
+
+/// Reads the model folder.
+pub fn load(config: &EngineConfig) -> Result<Loaded, StartError> {
+    let device = Device::Cpu;
+    let tokenizer = Arc::new(Tokenizer::from_dir(&config.model)?);
+    let template = ChatTemplate::from_dir(&config.model)?.map(Arc::new);
+    let LoadedModel { model, config: model_config, generation, weight_bytes } = models::load(&config.model, &device)?;
+    let max_position_embeddings = model_config.max_position_embeddings;
+    Ok(Loaded { model, tokenizer, template, generation, max_position_embeddings, weight_bytes, device })
+}
+
+/// Takes the cache's memory and starts the engine's thread.
+pub fn launch(config: &EngineConfig, loaded: Loaded) -> Result<(EngineHandle, JoinHandle<()>), StartError> {
+    let Loaded { model, tokenizer, template, generation, .. } = loaded;
+    let backend = select(&config.kv, model.geometry(), &loaded.device)?;
+    let demand = Demand {
+        kv_cache_memory: config.kv_cache_memory,
+        max_model_len: config.max_model_len,
+        model_limit: loaded.max_position_embeddings,
+        max_num_seqs: config.max_num_seqs,
+        free_memory: free_memory().saturating_sub(loaded.weight_bytes),
+    };
+    let budget = MemoryBudget::settle(backend.spec(), &demand)?;
+    let scheduler = Scheduler::new(SchedulerConfig {
+        block_size: config.kv.block_size,
+        num_blocks: budget.num_blocks,
+        max_num_seqs: config.max_num_seqs,
+        max_num_batched_tokens: config.max_num_batched_tokens,
+    })?;
+    let vocab_size = model.vocab_size();
+    let runner = ModelRunner::new(model, backend, budget.num_blocks)?;
+    let folder_name = config.model.file_name().map(|n| n.to_string_lossy().into_owned());
+    let info = ModelInfo {
+        name: config.served_model_name.clone().or(folder_name).unwrap_or_else(|| "model".into()),
+        max_model_len: budget.max_model_len,
+        vocab_size,
+        block_size: config.kv.block_size,
+        num_blocks: budget.num_blocks,
+        bytes_per_block: runner.backend().spec().bytes_per_block(),
+        max_num_seqs: config.max_num_seqs,
+        k_quant: config.kv.k.name().into(),
+        v_quant: config.kv.v.name().into(),
+        default_sampling: default_sampling(&generation),
+    };
+    log_cache(&info, runner.backend().allocated_bytes());
+    let metrics = Metrics::new(&info.name);
+    let (handle, inbox) = channel(info, tokenizer.clone(), template, config.max_queued_requests);
+    let engine = Engine {
+        scheduler,
+        runner,
+        inbox,
+        tokenizer,
+        eos: generation.eos_token_ids,
+        max_model_len: budget.max_model_len,
+        metrics,
+        requests: BTreeMap::new(),
+        next_seed: std::time::UNIX_EPOCH.elapsed().map_or(0, |t| t.as_nanos() as u64),
+        steps: 0,
+        deadline: None,
+    };
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(config.threads.unwrap_or(0))
+        .thread_name(|i| format!("tallow-compute-{i}"))
+        .build()?;
+    // On a thread of the pool a step's parallel parts start without waking anybody first.
+    let thread = std::thread::Builder::new().name("tallow-engine".into()).spawn(move || pool.install(|| engine.run()))?;
+    Ok((handle, thread))
+}
+
+fn log_cache(info: &ModelInfo, allocated: usize) {
+    tracing::info!(
+        "KV cache: K {} V {}, {} bytes a token, {} tokens in {} blocks, {:.1} MiB",
+        info.k_quant,
+        info.v_quant,
+        info.bytes_per_block / info.block_size,
+        info.num_blocks * info.block_size,
+        info.num_blocks,
+        allocated as f64 / (1 << 20) as f64,
+    );
+}
+
+fn default_sampling(generation: &GenerationDefaults) -> SamplingParams {
+    let plain = SamplingParams::default();
+    SamplingParams {
+        temperature: generation.temperature.unwrap_or(plain.temperature),
+        top_k: generation.top_k.unwrap_or(plain.top_k),
+        top_p: generation.top_p.unwrap_or(plain.top_p),
+        min_p: generation.min_p.unwrap_or(plain.min_p),
+        repetition_penalty: generation.repetition_penalty.unwrap_or(plain.repetition_penalty),
+        ..plain
+    }
+}

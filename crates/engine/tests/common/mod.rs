@@ -1,0 +1,119 @@
+//! Scheduler and model driven step by step, greedily, with every sampled row's logits kept.
+#![allow(dead_code)] // each test file uses its part
+use engine::{KvConfig, ModelRunner, select};
+use models::LoadedModel;
+use scheduler::{NewRequest, Scheduler, SchedulerConfig, SeqId};
+use std::collections::BTreeMap;
+use turboquant::Format;
+
+pub struct Setup {
+    pub model: &'static str,
+    pub k: Format,
+    pub v: Format,
+    pub num_blocks: usize,
+    pub budget: usize,
+}
+
+impl Setup {
+    pub fn new(model: &'static str, k: Format, v: Format) -> Self {
+        Setup { model, k, v, num_blocks: 400, budget: 512 }
+    }
+}
+
+/// Everything about one request: tokens drawn, and logits by position of the token they follow.
+#[derive(Default, Debug, PartialEq)]
+pub struct Trace {
+    pub tokens: Vec<u32>,
+    /// Bits, so that equality is exact.
+    pub logits: BTreeMap<usize, Vec<u32>>,
+}
+
+impl Trace {
+    pub fn logits_at(&self, position: usize) -> Vec<f32> {
+        self.logits[&position].iter().map(|b| f32::from_bits(*b)).collect()
+    }
+}
+
+pub struct Driver {
+    pub scheduler: Scheduler,
+    runner: ModelRunner,
+    traces: BTreeMap<SeqId, Trace>,
+    /// Keep the logits of prompt tokens too.
+    pub whole: bool,
+}
+
+impl Driver {
+    pub fn new(setup: &Setup) -> Self {
+        let device = candle_core::Device::Cpu;
+        let LoadedModel { model, .. } = models::load(&testkit::repo(setup.model), &device).unwrap();
+        let kv = KvConfig { k: setup.k, v: setup.v, block_size: 16 };
+        let backend = select(&kv, model.geometry(), &device).unwrap();
+        let scheduler = Scheduler::new(SchedulerConfig {
+            block_size: 16,
+            num_blocks: setup.num_blocks,
+            max_num_seqs: setup.budget.min(64),
+            max_num_batched_tokens: setup.budget,
+        });
+        Driver {
+            scheduler: scheduler.unwrap(),
+            runner: ModelRunner::new(model, backend, setup.num_blocks).unwrap(),
+            traces: BTreeMap::new(),
+            whole: false,
+        }
+    }
+
+    pub fn add(&mut self, key: u64, prompt: &[u32], output: usize) {
+        let max_len = prompt.len() + output;
+        let request = NewRequest { key, client: String::new(), prompt: prompt.to_vec(), choices: 1, max_len };
+        self.scheduler.add(request).unwrap();
+    }
+
+    pub fn step(&mut self) {
+        let step = self.scheduler.schedule();
+        let whole = self.whole;
+        let mut logits = self.runner.run(&step, &self.scheduler, |_| whole).unwrap();
+        let mut sampled = Vec::new();
+        for (at, chunk) in step.chunks.iter().enumerate() {
+            let trace = self.traces.entry(chunk.seq).or_default();
+            let bits = |row: &[f32]| row.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            if whole {
+                let rows = logits.all(at).enumerate().map(|(i, row)| (chunk.start + i, bits(row)));
+                trace.logits.extend(rows);
+            }
+            if chunk.samples.is_empty() {
+                continue;
+            }
+            let row = logits.last_mut(at).unwrap();
+            trace.logits.insert(chunk.start + chunk.len - 1, bits(row));
+            let token = (0..row.len()).rev().max_by(|a, b| row[*a].total_cmp(&row[*b])).unwrap() as u32;
+            trace.tokens.push(token);
+            sampled.push((chunk.seq, token));
+        }
+        self.scheduler.update(&step, &sampled);
+        self.scheduler.check().unwrap();
+        for (id, _) in sampled {
+            if self.scheduler.sequence(id).unwrap().is_full() {
+                self.scheduler.finish(id);
+            }
+        }
+    }
+
+    pub fn run(&mut self) {
+        while !self.scheduler.is_idle() {
+            self.step();
+        }
+        assert_eq!(self.scheduler.pool().num_used(), 0);
+    }
+
+    pub fn trace(&mut self, key: u64) -> Trace {
+        self.traces.remove(&SeqId { request: key, choice: 0 }).unwrap()
+    }
+}
+
+/// A request alone.
+pub fn alone(setup: &Setup, prompt: &[u32], output: usize) -> Trace {
+    let mut driver = Driver::new(setup);
+    driver.add(0, prompt, output);
+    driver.run();
+    driver.trace(0)
+}

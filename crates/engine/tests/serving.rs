@@ -1,0 +1,295 @@
+//! The engine under load: too small a pool, clients that leave, steps that panic, shutdown.
+use attention::{ForwardContext, ModelGeometry};
+use candle_core::Tensor;
+use engine::{
+    EngineConfig, EngineError, EngineHandle, Event, FinishReason, GenerationRequest, MatchedStop, RequestStream, SamplingParams,
+    SubmitError, launch, load, start,
+};
+use models::Model;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+fn config() -> EngineConfig {
+    EngineConfig { max_num_batched_tokens: 256, ..EngineConfig::new(testkit::repo("models/demo")) }
+}
+
+/// Half of the prompts' text is the same, the length is not.
+fn prompt(i: usize) -> Vec<u32> {
+    (0..5 + (i * 37) % 160).map(|t| 300 + ((t * 31 + i * (t % 2)) % 4000) as u32).collect()
+}
+
+#[derive(Debug, PartialEq)]
+struct Answer {
+    text: String,
+    tokens: Vec<u32>,
+    reason: Option<FinishReason>,
+    stop: Option<MatchedStop>,
+}
+
+fn answers(stream: &mut RequestStream, n: usize) -> Result<Vec<Answer>, EngineError> {
+    let mut all: Vec<Answer> = (0..n).map(|_| Answer { text: String::new(), tokens: vec![], reason: None, stop: None }).collect();
+    while let Some(event) = stream.blocking_next() {
+        match event {
+            Event::Delta { choice, text, token, .. } => {
+                all[choice].text += &text;
+                all[choice].tokens.push(token);
+            }
+            Event::Finished { choice, text, reason, matched_stop } => {
+                all[choice].text += &text;
+                all[choice].reason = Some(reason);
+                all[choice].stop = matched_stop;
+            }
+            Event::Failed(error) => return Err(error),
+            Event::Prompt { .. } => {}
+        }
+    }
+    Ok(all)
+}
+
+fn answer(handle: &EngineHandle, request: GenerationRequest) -> Answer {
+    answers(&mut handle.submit(request).unwrap(), 1).unwrap().remove(0)
+}
+
+fn idle_within(handle: &EngineHandle, limit: Duration) {
+    let begin = Instant::now();
+    loop {
+        let stats = handle.stats();
+        if stats.running + stats.waiting + stats.blocks_used == 0 {
+            assert_eq!(stats.blocks_free, handle.info().num_blocks);
+            return;
+        }
+        assert!(begin.elapsed() < limit, "not idle: {stats:?}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn stop((handle, thread): (EngineHandle, JoinHandle<()>)) {
+    handle.shutdown(Duration::from_secs(5));
+    thread.join().unwrap();
+}
+
+#[test]
+fn a_pool_too_small_for_all_changes_no_answer() {
+    let wide = start(&config()).unwrap();
+    let alone: Vec<_> = (0..64).map(|i| answer(&wide.0, GenerationRequest::greedy(prompt(i), 20 + i % 30))).collect();
+    stop(wide);
+
+    // Memory for about ten of the 64.
+    let probe = config();
+    let bytes = 2 * 8 * 2 * 64 * 2 * 1400;
+    let tight = start(&EngineConfig { kv_cache_memory: Some(bytes), ..probe }).unwrap();
+    let threads: Vec<_> = (0..64)
+        .map(|i| {
+            let mut stream = tight.0.submit(GenerationRequest::greedy(prompt(i), 20 + i % 30)).unwrap();
+            std::thread::spawn(move || answers(&mut stream, 1).unwrap().remove(0))
+        })
+        .collect();
+    for (i, (thread, want)) in threads.into_iter().zip(&alone).enumerate() {
+        assert_eq!(&thread.join().unwrap(), want, "request {i}");
+    }
+    assert!(tight.0.stats().preemptions > 0, "the pool was not too small: {:?}", tight.0.stats());
+    idle_within(&tight.0, Duration::from_secs(1));
+    stop(tight);
+}
+
+#[test]
+fn clients_that_leave_take_nothing_with_them() {
+    let engine = start(&EngineConfig { kv_cache_memory: Some(16 << 20), ..config() }).unwrap();
+    let clients: Vec<_> = (0..200usize)
+        .map(|i| {
+            let request = GenerationRequest { n: 1 + i % 3, ..GenerationRequest::greedy(prompt(i * 7), 40) };
+            let mut stream = engine.0.submit(request).unwrap();
+            std::thread::spawn(move || {
+                // Some leave at once, some in their prefill, some after a few tokens.
+                std::thread::sleep(Duration::from_millis((i as u64 * 29) % 400));
+                for _ in 0..i % 5 {
+                    let _ = stream.blocking_next();
+                }
+            })
+        })
+        .collect();
+    clients.into_iter().for_each(|c| c.join().unwrap());
+    idle_within(&engine.0, Duration::from_secs(1));
+    assert_eq!(answer(&engine.0, GenerationRequest::greedy(prompt(1), 5)).tokens.len(), 5);
+    stop(engine);
+}
+
+/// Panics, or fails, on one token; otherwise the model it wraps.
+struct Failing(Box<dyn Model>);
+
+const PANICS: u32 = 77;
+const FAILS: u32 = 78;
+
+impl Model for Failing {
+    fn geometry(&self) -> &ModelGeometry {
+        self.0.geometry()
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.0.vocab_size()
+    }
+
+    fn forward(&self, tokens: &[u32], rows: &[u32], ctx: &ForwardContext<'_>) -> candle_core::Result<Tensor> {
+        assert!(!tokens.contains(&PANICS), "token {PANICS} was computed");
+        if tokens.contains(&FAILS) {
+            candle_core::bail!("token {FAILS} was computed");
+        }
+        self.0.forward(tokens, rows, ctx)
+    }
+}
+
+#[test]
+fn a_step_that_fails_ends_its_requests_and_nothing_else() {
+    let config = config();
+    let mut loaded = load(&config).unwrap();
+    loaded.model = Box::new(Failing(loaded.model));
+    let engine = launch(&config, loaded).unwrap();
+    let want = answer(&engine.0, GenerationRequest::greedy(prompt(3), 10));
+    for token in [PANICS, FAILS] {
+        let mut stream = engine.0.submit(GenerationRequest::greedy(vec![300, token], 10)).unwrap();
+        let error = answers(&mut stream, 1).unwrap_err();
+        assert!(error.to_string().contains(&format!("token {token} was computed")), "{error}");
+        idle_within(&engine.0, Duration::from_secs(1));
+        assert_eq!(answer(&engine.0, GenerationRequest::greedy(prompt(3), 10)), want);
+    }
+    stop(engine);
+}
+
+#[test]
+fn choices_differ_and_a_seed_repeats_them_in_any_company() {
+    let engine = start(&config()).unwrap();
+    let sampling = SamplingParams { seed: Some(11), ..Default::default() };
+    let request = || GenerationRequest { n: 3, sampling: sampling.clone(), ..GenerationRequest::greedy(prompt(4), 12) };
+    let first = answers(&mut engine.0.submit(request()).unwrap(), 3).unwrap();
+    assert!(first[0].tokens != first[1].tokens && first[1].tokens != first[2].tokens);
+    let others: Vec<_> = (0..9).map(|i| engine.0.submit(GenerationRequest::greedy(prompt(i), 40)).unwrap()).collect();
+    assert_eq!(answers(&mut engine.0.submit(request()).unwrap(), 3).unwrap(), first);
+    drop(others);
+    stop(engine);
+}
+
+#[test]
+fn text_ends_at_stops_and_limits() {
+    let engine = start(&config()).unwrap();
+    let golden = testkit::Golden::read("demo");
+    let prompt = golden.prompts[3].ids.clone();
+    let free = answer(&engine.0, GenerationRequest::greedy(prompt.clone(), 30));
+    assert_eq!((free.tokens.len(), free.reason), (30, Some(FinishReason::Length)));
+
+    // A stop string from the middle of the text, cut so that it begins inside a token and ends inside another.
+    let letters: Vec<char> = free.text.chars().collect();
+    let word: String = letters[letters.len() / 2..letters.len() / 2 + 9].iter().collect();
+    let mut request = GenerationRequest::greedy(prompt.clone(), 30);
+    request.stop.stop = vec!["never to be found".into(), word.clone()];
+    let stopped = answer(&engine.0, request.clone());
+    let until = free.text.find(&word).unwrap();
+    assert_eq!((stopped.text.as_str(), stopped.reason), (&free.text[..until], Some(FinishReason::Stop)));
+    assert_eq!(stopped.stop, Some(MatchedStop::Text(word.clone())));
+    request.stop.include_stop_str_in_output = true;
+    assert_eq!(answer(&engine.0, request).text, free.text[..until + word.len()]);
+
+    let mut request = GenerationRequest::greedy(prompt, 30);
+    request.stop.stop_token_ids = vec![free.tokens[7]];
+    let stopped = answer(&engine.0, request);
+    let first = free.tokens.iter().position(|t| *t == free.tokens[7]).unwrap();
+    assert_eq!(stopped.tokens, free.tokens[..=first]);
+    assert_eq!(stopped.stop, Some(MatchedStop::Token(free.tokens[7])));
+
+    // The chat prompt ends with an EOS id, which ignore_eos runs past.
+    let chat = golden.prompts[0].ids.clone();
+    let ended = answer(&engine.0, GenerationRequest::greedy(chat.clone(), 32));
+    assert_eq!((ended.reason, ended.stop), (Some(FinishReason::Stop), None));
+    let mut request = GenerationRequest::greedy(chat, 32);
+    request.stop.ignore_eos = true;
+    assert_eq!(answer(&engine.0, request).tokens.len(), 32);
+    stop(engine);
+}
+
+#[test]
+fn log_probabilities_cover_prompt_and_answer() {
+    let engine = start(&config()).unwrap();
+    let tokens = prompt(9);
+    let whole = {
+        let request = GenerationRequest { prompt_logprobs: Some(2), logprobs: Some(3), ..GenerationRequest::greedy(tokens.clone(), 3) };
+        let mut stream = engine.0.submit(request).unwrap();
+        let mut got = (Vec::new(), Vec::new());
+        while let Some(event) = stream.blocking_next() {
+            match event {
+                Event::Prompt { logprobs, .. } => got.0 = logprobs.unwrap(),
+                Event::Delta { logprob, .. } => got.1.push(logprob.unwrap()),
+                _ => {}
+            }
+        }
+        got
+    };
+    assert_eq!((whole.0.len(), whole.1.len()), (tokens.len(), 3));
+    assert!(whole.0[0].is_none());
+    for (entry, token) in whole.0[1..].iter().zip(&tokens[1..]) {
+        let entry = entry.as_ref().unwrap();
+        assert_eq!((entry.token, entry.top.len()), (*token, 2));
+        assert!(entry.logprob <= entry.top[0].1 && entry.top[0].1 < 0.0);
+    }
+    assert!(whole.1.iter().all(|l| l.token == l.top[0].0 && l.logprob == l.top[0].1 && l.top.len() == 3));
+    stop(engine);
+}
+
+#[test]
+fn refusals_name_the_limit() {
+    let engine = start(&EngineConfig { max_model_len: Some(64), max_queued_requests: 2, max_num_seqs: 2, ..config() }).unwrap();
+    let refuse = |request| engine.0.submit(request).err().unwrap();
+    let error = refuse(GenerationRequest::greedy(vec![300; 64], 1));
+    assert_eq!(error, SubmitError::ContextLengthExceeded { n_prompt_tokens: 64, n_ctx: 64 });
+    assert!(matches!(refuse(GenerationRequest::greedy(vec![], 1)), SubmitError::Invalid { field: "prompt", .. }));
+    assert!(refuse(GenerationRequest::greedy(vec![99_999], 1)).to_string().contains("99999"));
+    let error = refuse(GenerationRequest { n: 3, ..GenerationRequest::greedy(vec![300], 1) });
+    assert!(error.to_string().contains("[1, 2]"), "{error}");
+    // A prompt one short of the context gets its one token.
+    let last = answer(&engine.0, GenerationRequest::greedy(vec![300; 63], 10));
+    assert_eq!((last.tokens.len(), last.reason), (1, Some(FinishReason::Length)));
+
+    let long = || {
+        let mut request = GenerationRequest::greedy(vec![300; 8], 50);
+        request.stop.ignore_eos = true;
+        request
+    };
+    let streams: Vec<_> = (0..20).map(|_| engine.0.submit(long())).collect();
+    assert!(streams.iter().any(|s| matches!(s, Err(SubmitError::QueueFull { limit: 2 }))));
+    drop(streams);
+    idle_within(&engine.0, Duration::from_secs(1));
+    stop(engine);
+}
+
+#[test]
+fn shutdown_lets_what_runs_finish_and_aborts_at_the_limit() {
+    let engine = start(&config()).unwrap();
+    let mut quick = engine.0.submit(GenerationRequest::greedy(prompt(1), 4)).unwrap();
+    engine.0.shutdown(Duration::from_secs(20));
+    assert_eq!(engine.0.submit(GenerationRequest::greedy(prompt(1), 4)).err(), Some(SubmitError::ShuttingDown));
+    assert_eq!(answers(&mut quick, 1).unwrap()[0].tokens.len(), 4);
+    engine.1.join().unwrap();
+
+    let engine = start(&config()).unwrap();
+    let mut slow = GenerationRequest::greedy(prompt(1), 3000);
+    slow.stop.ignore_eos = true;
+    let mut stream = engine.0.submit(slow).unwrap();
+    engine.0.shutdown(Duration::from_millis(100));
+    engine.1.join().unwrap();
+    assert_eq!(answers(&mut stream, 1).unwrap_err(), EngineError::ShutDown);
+}
+
+/// The long prefill's steps go on, and the short request is in the first that is scheduled after it came.
+#[test]
+fn a_short_request_gets_its_token_within_three_steps_of_a_long_prefill() {
+    let engine = start(&config()).unwrap();
+    let _long = engine.0.submit(GenerationRequest::greedy((0..3000).map(|i| 300 + i % 999).collect(), 1)).unwrap();
+    while engine.0.stats().steps < 2 {
+        std::thread::sleep(Duration::from_micros(100));
+    }
+    let before = engine.0.stats().steps;
+    let mut short = engine.0.submit(GenerationRequest::greedy(prompt(2), 1)).unwrap();
+    while !matches!(short.blocking_next(), Some(Event::Delta { .. })) {}
+    let steps = engine.0.stats().steps - before;
+    assert!(steps <= 3, "{steps} steps");
+    assert!(before < 3000 / 256, "the long prefill had ended already");
+    stop(engine);
+}

@@ -1,0 +1,125 @@
+//! Which blocks hold a sequence's tokens.
+use crate::pool::{Block, BlockId, BlockPool, OutOfBlocks};
+
+/// Contents to copy before a step writes. Copies are carried out in the order in which they were made: a block may be
+/// freed and become the target of a later copy of the same step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockCopy {
+    pub from: BlockId,
+    pub to: BlockId,
+}
+
+/// Token at position p lies in block `p / block_size` of the table, at offset `p % block_size`.
+#[derive(Debug, Clone)]
+pub struct BlockTable {
+    block_size: usize,
+    blocks: Vec<Block>,
+}
+
+impl BlockTable {
+    pub fn new(block_size: usize) -> Self {
+        assert!(block_size > 0, "a block holds at least one token");
+        BlockTable { block_size, blocks: Vec::new() }
+    }
+
+    pub fn blocks(&self) -> &[Block] {
+        &self.blocks
+    }
+
+    pub fn ids(&self) -> Vec<BlockId> {
+        self.blocks.iter().map(Block::id).collect()
+    }
+
+    /// Tokens that fit the blocks held.
+    pub fn capacity(&self) -> usize {
+        self.blocks.len() * self.block_size
+    }
+
+    /// Where the token at `position` is stored: block id x block size + offset.
+    ///
+    /// Panics if the position lies beyond the blocks held.
+    pub fn slot(&self, position: usize) -> u32 {
+        self.blocks[position / self.block_size].id().0 * self.block_size as u32 + (position % self.block_size) as u32
+    }
+
+    /// Blocks that [`BlockTable::prepare_write`] would take for positions `from..to`: new ones, and own copies of shared ones.
+    pub fn blocks_to_write(&self, from: usize, to: usize) -> usize {
+        if from >= to {
+            return 0;
+        }
+        let last = to.div_ceil(self.block_size);
+        let held = last.min(self.blocks.len());
+        let shared = self.blocks[(from / self.block_size).min(held)..held].iter().filter(|b| b.is_shared()).count();
+        shared + (last - held)
+    }
+
+    /// Makes positions `from..to` writable: takes the blocks that are missing, and replaces those that others hold too by
+    /// copies of its own. Takes nothing if not all can be had.
+    pub fn prepare_write(&mut self, pool: &BlockPool, from: usize, to: usize) -> Result<Vec<BlockCopy>, OutOfBlocks> {
+        let mut fresh = pool.allocate(self.blocks_to_write(from, to))?.into_iter();
+        let mut copies = Vec::new();
+        if from < to {
+            let held = to.div_ceil(self.block_size).min(self.blocks.len());
+            for block in &mut self.blocks[(from / self.block_size).min(held)..held] {
+                if block.is_shared() {
+                    let Some(own) = fresh.next() else { break };
+                    copies.push(BlockCopy { from: block.id(), to: own.id() });
+                    *block = own;
+                }
+            }
+        }
+        self.blocks.extend(fresh);
+        Ok(copies)
+    }
+
+    /// Gives all blocks back.
+    pub fn clear(&mut self) {
+        self.blocks.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_map_to_slots_block_by_block() {
+        let pool = BlockPool::new(8);
+        let other = pool.allocate(2).unwrap();
+        let mut table = BlockTable::new(4);
+        assert_eq!(table.prepare_write(&pool, 0, 5).unwrap(), []);
+        assert_eq!(table.ids(), [BlockId(2), BlockId(3)]);
+        assert_eq!((table.slot(0), table.slot(3), table.slot(4)), (8, 11, 12));
+        assert_eq!(table.blocks_to_write(5, 8), 0);
+        assert_eq!(table.blocks_to_write(5, 9), 1);
+        drop(other);
+    }
+
+    #[test]
+    fn a_fork_shares_full_blocks_and_copies_the_one_it_writes() {
+        let pool = BlockPool::new(8);
+        let mut a = BlockTable::new(4);
+        a.prepare_write(&pool, 0, 6).unwrap();
+        let mut b = a.clone();
+        assert_eq!(b.blocks_to_write(6, 7), 1);
+        let copies = b.prepare_write(&pool, 6, 7).unwrap();
+        assert_eq!(copies, [BlockCopy { from: BlockId(1), to: BlockId(2) }]);
+        assert_eq!(b.ids(), [BlockId(0), BlockId(2)]);
+        // The first is alone with its last block now, and writes in place.
+        assert_eq!(a.prepare_write(&pool, 6, 7).unwrap(), []);
+        assert_eq!(pool.num_used(), 3);
+        drop((a, b));
+        assert_eq!(pool.num_free(), 8);
+        pool.check().unwrap();
+    }
+
+    #[test]
+    fn a_write_that_does_not_fit_takes_nothing() {
+        let pool = BlockPool::new(2);
+        let mut a = BlockTable::new(4);
+        a.prepare_write(&pool, 0, 6).unwrap();
+        let mut b = a.clone();
+        assert_eq!(b.prepare_write(&pool, 6, 7).unwrap_err(), OutOfBlocks { needed: 1, free: 0 });
+        assert_eq!(b.ids(), a.ids());
+    }
+}

@@ -1,0 +1,14 @@
+use crate::WeightType;
+
+/// Why bytes cannot be taken as a weight.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MatmulError {
+    #[error("weight of {ty}: k = 0, a row must have at least one element")]
+    EmptyRow { ty: WeightType },
+    #[error("weight of {ty}: k = {k} is not a multiple of the type's block of {block} elements")]
+    PartialBlock { ty: WeightType, k: usize, block: usize },
+    #[error("weight of {ty} with n = {n} and k = {k}: {found} bytes given, {expected} needed")]
+    Length { ty: WeightType, n: usize, k: usize, expected: usize, found: usize },
+    #[error("weight of {ty} with n = {n} and k = {k}: its size exceeds the address space")]
+    TooLarge { ty: WeightType, n: usize, k: usize },
+}

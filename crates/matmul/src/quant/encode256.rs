@@ -1,0 +1,182 @@
+//! Quantisers to blocks of 256: ggml's reference without an importance matrix (`quantize_row_*_ref` in `ggml-quants.c`).
+//! A group's scale is searched for, the scales are quantised, then the codes chosen for the scales as stored.
+
+use half::f16;
+
+use super::blocks256::{Q2K, Q3K, Q4K, Q5K, Q6K, scales_mins, scales_q3};
+use super::encode::Encode;
+use super::search::{affine, nearest, symmetric, symmetric_by_steps};
+
+/// Groups whose largest magnitude is below are all zero.
+pub(super) const EPSILON: f32 = 1e-15;
+
+/// Stores `value` as f16 and returns what was stored.
+fn put_f16(block: &mut [u8], at: usize, value: f32) -> f32 {
+    let half = f16::from_f32(value);
+    block[at..at + 2].copy_from_slice(&half.to_le_bytes());
+    half.to_f32()
+}
+
+/// `codes` of two bits, the inverse of what a block's `unpack` does.
+fn pack_crumbs(codes: &[u8; 256], packed: &mut [u8]) {
+    for (i, code) in codes.iter().enumerate() {
+        packed[i / 128 * 32 + i % 32] |= (code & 3) << (i % 128 / 32 * 2);
+    }
+}
+
+fn pack_nibbles(codes: &[u8; 256], packed: &mut [u8]) {
+    for (i, code) in codes.iter().enumerate() {
+        packed[i / 64 * 32 + i % 32] |= (code & 15) << (i % 64 / 32 * 4);
+    }
+}
+
+/// Bit `bit` of every code.
+fn pack_bit(codes: &[u8; 256], bit: u8, packed: &mut [u8]) {
+    for (i, code) in codes.iter().enumerate() {
+        packed[i % 32] |= (code >> bit & 1) << (i / 32);
+    }
+}
+
+/// Codes of `x` for the scales and minima (`x = code * scale - min`) of groups of `group`.
+fn affine_codes(x: &[f32], group: usize, largest: i32, scale_min: impl Fn(usize) -> (f32, f32)) -> [u8; 256] {
+    let mut codes = [0; 256];
+    for (g, (x, codes)) in x.chunks_exact(group).zip(codes.chunks_exact_mut(group)).enumerate() {
+        let (d, min) = scale_min(g);
+        if d != 0. {
+            for (code, x) in codes.iter_mut().zip(x) {
+                *code = nearest((x + min) / d).clamp(0, largest) as u8;
+            }
+        }
+    }
+    codes
+}
+
+/// Codes of `x` for the scales (`x = (code - half) * scale`) of groups of 16; `half` where a scale is zero.
+fn symmetric_codes(x: &[f32], half: i32, scale: impl Fn(usize) -> f32) -> [u8; 256] {
+    let mut codes = [half as u8; 256];
+    for (g, (x, codes)) in x.chunks_exact(16).zip(codes.chunks_exact_mut(16)).enumerate() {
+        let d = scale(g);
+        if d != 0. {
+            for (code, x) in codes.iter_mut().zip(x) {
+                *code = (nearest(x / d).clamp(-half, half - 1) + half) as u8;
+            }
+        }
+    }
+    codes
+}
+
+impl Encode for Q2K {
+    fn encode(x: &[f32], block: &mut [u8]) {
+        let (mut scales, mut mins) = ([0f32; 16], [0f32; 16]);
+        for (g, x) in x.chunks_exact(16).enumerate() {
+            let weights: Vec<f32> = x.iter().map(|x| x.abs()).collect();
+            (scales[g], mins[g]) = affine(x, &weights, 3, -0.5, 15, f32::abs);
+        }
+        let largest = |of: &[f32; 16]| of.iter().copied().fold(0f32, f32::max);
+        let (scale, min) = (largest(&scales), largest(&mins));
+        let code = |value: f32, largest: f32| if largest > 0. { nearest(15. / largest * value) as u8 } else { 0 };
+        for g in 0..16 {
+            block[g] = code(scales[g], scale) & 15 | code(mins[g], min) << 4;
+        }
+        let (d, dmin) = (put_f16(block, 80, scale / 15.), put_f16(block, 82, min / 15.));
+        let packed: [u8; 16] = std::array::from_fn(|g| block[g]);
+        let codes =
+            affine_codes(x, 16, 3, |g| (d * f32::from(packed[g] & 15), dmin * f32::from(packed[g] >> 4)));
+        pack_crumbs(&codes, &mut block[16..80]);
+    }
+}
+
+impl Encode for Q3K {
+    fn encode(x: &[f32], block: &mut [u8]) {
+        let mut scales = [0f32; 16];
+        for (scale, x) in scales.iter_mut().zip(x.chunks_exact(16)) {
+            *scale = symmetric_by_steps(x, 4);
+        }
+        let largest = scales.iter().fold(0f32, |best, s| if s.abs() > best.abs() { *s } else { best });
+        if largest == 0. {
+            return;
+        }
+        let inverse = -32. / largest;
+        let mut packed = [0u8; 12];
+        for (g, scale) in scales.iter().enumerate() {
+            let code = (nearest(inverse * scale).clamp(-32, 31) + 32) as u8;
+            packed[g % 8] |= (code & 15) << (g / 8 * 4);
+            packed[8 + g % 4] |= (code >> 4) << (g / 4 * 2);
+        }
+        block[96..108].copy_from_slice(&packed);
+        let d = put_f16(block, 108, 1. / inverse);
+        let stored = scales_q3(&packed);
+        let codes = symmetric_codes(x, 4, |g| d * f32::from(stored[g]));
+        pack_bit(&codes, 2, &mut block[..32]);
+        pack_crumbs(&codes, &mut block[32..96]);
+    }
+}
+
+/// Scales, minima and codes of Q4_K and Q5_K, whose codes go up to `largest`. Writes the first 16 bytes.
+fn encode_32(x: &[f32], block: &mut [u8], largest: i32, first_step: f32, steps: i32) -> [u8; 256] {
+    let (mut scales, mut mins) = ([0f32; 8], [0f32; 8]);
+    for (g, x) in x.chunks_exact(32).enumerate() {
+        let mean = (x.iter().map(|x| x * x).sum::<f32>() / 32.).sqrt();
+        let weights: Vec<f32> = x.iter().map(|x| mean + x.abs()).collect();
+        (scales[g], mins[g]) = affine(x, &weights, largest, first_step, steps, |d| d * d);
+    }
+    let most = |of: &[f32; 8]| of.iter().copied().fold(0f32, f32::max);
+    let (scale, min) = (most(&scales), most(&mins));
+    let code = |value: f32, most: f32| if most > 0. { nearest(63. / most * value).clamp(0, 63) as u8 } else { 0 };
+    let mut packed = [0u8; 12];
+    for j in 0..8 {
+        let (scale, min) = (code(scales[j], scale), code(mins[j], min));
+        if j < 4 {
+            packed[j] = scale;
+            packed[j + 4] = min;
+        } else {
+            packed[j + 4] = scale & 15 | min << 4;
+            packed[j - 4] |= scale >> 4 << 6;
+            packed[j] |= min >> 4 << 6;
+        }
+    }
+    let (d, dmin) = (put_f16(block, 0, scale / 63.), put_f16(block, 2, min / 63.));
+    block[4..16].copy_from_slice(&packed);
+    let (scales, mins) = scales_mins(&packed);
+    affine_codes(x, 32, largest, |g| (d * f32::from(scales[g]), dmin * f32::from(mins[g])))
+}
+
+impl Encode for Q4K {
+    fn encode(x: &[f32], block: &mut [u8]) {
+        let codes = encode_32(x, block, 15, -1., 20);
+        pack_nibbles(&codes, &mut block[16..]);
+    }
+}
+
+impl Encode for Q5K {
+    fn encode(x: &[f32], block: &mut [u8]) {
+        let codes = encode_32(x, block, 31, -0.5, 15);
+        pack_bit(&codes, 4, &mut block[16..48]);
+        pack_nibbles(&codes, &mut block[48..]);
+    }
+}
+
+impl Encode for Q6K {
+    fn encode(x: &[f32], block: &mut [u8]) {
+        let mut scales = [0f32; 16];
+        for (scale, x) in scales.iter_mut().zip(x.chunks_exact(16)) {
+            *scale = symmetric(x, 32);
+        }
+        let largest = scales.iter().fold(0f32, |best, s| if s.abs() > best.abs() { *s } else { best });
+        if largest.abs() < EPSILON {
+            return;
+        }
+        let inverse = -128. / largest;
+        let stored = scales.map(|scale| nearest(inverse * scale).min(127) as i8);
+        let d = put_f16(block, 208, 1. / inverse);
+        for (byte, scale) in block[192..208].iter_mut().zip(stored) {
+            *byte = scale as u8;
+        }
+        let codes = symmetric_codes(x, 32, |g| d * f32::from(stored[g]));
+        for (i, code) in codes.iter().enumerate() {
+            let (half, quarter, byte) = (i / 128, i % 128 / 32, i % 32);
+            block[64 * half + quarter % 2 * 32 + byte] |= (code & 15) << (quarter / 2 * 4);
+            block[128 + 32 * half + byte] |= (code >> 4) << (2 * quarter);
+        }
+    }
+}

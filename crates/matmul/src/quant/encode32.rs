@@ -1,0 +1,102 @@
+//! Quantisers to blocks of 32: ggml's reference (`quantize_row_*_ref` in `ggml-quants.c`), whose bytes these give.
+
+use half::f16;
+
+use super::blocks32::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
+use super::encode::Encode;
+
+fn put_f16(block: &mut [u8], at: usize, value: f32) {
+    block[at..at + 2].copy_from_slice(&f16::from_f32(value).to_le_bytes());
+}
+
+fn inverse(d: f32) -> f32 {
+    if d == 0. { 0. } else { 1. / d }
+}
+
+/// The element of the largest magnitude, the first of several.
+fn extreme(x: &[f32]) -> f32 {
+    x.iter().fold(0., |best: f32, x| if x.abs() > best.abs() { *x } else { best })
+}
+
+fn pack_nibbles(codes: &[u8; 32], packed: &mut [u8]) {
+    for (j, byte) in packed.iter_mut().enumerate() {
+        *byte = codes[j] & 15 | codes[j + 16] << 4;
+    }
+}
+
+fn pack_fifth_bits(codes: &[u8; 32], packed: &mut [u8]) {
+    for (j, code) in codes.iter().enumerate() {
+        packed[j / 8] |= (code >> 4) << (j % 8);
+    }
+}
+
+/// Codes from 0 to `levels - 1` around `levels / 2`, the extreme at the lower end, which reaches one further. Returns `d`.
+fn symmetric(x: &[f32], levels: u8, codes: &mut [u8; 32]) -> f32 {
+    let half = f32::from(levels / 2);
+    let d = extreme(x) / -half;
+    let id = inverse(d);
+    for (code, x) in codes.iter_mut().zip(x) {
+        *code = ((x * id + half + 0.5) as u8).min(levels - 1);
+    }
+    d
+}
+
+/// Codes from 0 at the minimum to `levels - 1` at the maximum. Returns `d` and the minimum.
+fn affine(x: &[f32], levels: u8, codes: &mut [u8; 32]) -> (f32, f32) {
+    let (min, max) = x.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(min, max), x| (min.min(*x), max.max(*x)));
+    let d = (max - min) / f32::from(levels - 1);
+    let id = inverse(d);
+    for (code, x) in codes.iter_mut().zip(x) {
+        *code = (((x - min) * id + 0.5) as u8).min(levels - 1);
+    }
+    (d, min)
+}
+
+impl Encode for Q8_0 {
+    fn encode(x: &[f32], block: &mut [u8]) {
+        let d = extreme(x).abs() / 127.;
+        let id = inverse(d);
+        put_f16(block, 0, d);
+        for (code, x) in block[2..].iter_mut().zip(x) {
+            *code = (x * id).round() as i8 as u8;
+        }
+    }
+}
+
+impl Encode for Q4_0 {
+    fn encode(x: &[f32], block: &mut [u8]) {
+        let mut codes = [0; 32];
+        put_f16(block, 0, symmetric(x, 16, &mut codes));
+        pack_nibbles(&codes, &mut block[2..]);
+    }
+}
+
+impl Encode for Q4_1 {
+    fn encode(x: &[f32], block: &mut [u8]) {
+        let mut codes = [0; 32];
+        let (d, min) = affine(x, 16, &mut codes);
+        put_f16(block, 0, d);
+        put_f16(block, 2, min);
+        pack_nibbles(&codes, &mut block[4..]);
+    }
+}
+
+impl Encode for Q5_0 {
+    fn encode(x: &[f32], block: &mut [u8]) {
+        let mut codes = [0; 32];
+        put_f16(block, 0, symmetric(x, 32, &mut codes));
+        pack_fifth_bits(&codes, &mut block[2..6]);
+        pack_nibbles(&codes, &mut block[6..]);
+    }
+}
+
+impl Encode for Q5_1 {
+    fn encode(x: &[f32], block: &mut [u8]) {
+        let mut codes = [0; 32];
+        let (d, min) = affine(x, 32, &mut codes);
+        put_f16(block, 0, d);
+        put_f16(block, 2, min);
+        pack_fifth_bits(&codes, &mut block[4..8]);
+        pack_nibbles(&codes, &mut block[8..]);
+    }
+}

@@ -1,0 +1,192 @@
+//! An element of the product depends on its two rows alone.
+
+mod common;
+
+use common::random;
+use matmul::{Isa, MatmulError, Weight, WeightType, dequantize_row, matmul, matmul_with, quantize};
+use proptest::prelude::*;
+
+fn quantized(ty: WeightType, values: &[f32]) -> Vec<u8> {
+    quantize(ty, values).expect("whole blocks")
+}
+
+fn product(isa: Isa, x: &[f32], w: Weight<'_>) -> Vec<f32> {
+    let mut out = vec![f32::NAN; x.len() / w.k() * w.n()];
+    matmul_with(isa, x, w, &mut out);
+    out
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|v| v.to_bits()).collect()
+}
+
+fn pool(threads: usize) -> rayon::ThreadPool {
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool")
+}
+
+/// Row by row, each product alone.
+fn rows_alone(isa: Isa, x: &[f32], w: Weight<'_>) -> Vec<f32> {
+    x.chunks_exact(w.k()).flat_map(|row| product(isa, row, w)).collect()
+}
+
+/// Sizes of k that exercise whole steps, every tail of 16 lanes and rows longer than a block of k.
+fn some_k(ty: WeightType) -> Vec<usize> {
+    match ty.block_len() {
+        1 => (1..=17).chain([31, 47, 64, 100, 1029, 2055]).collect(),
+        block => vec![block, 3 * block, 1024 + block],
+    }
+}
+
+#[test]
+fn a_row_alone_equals_the_row_among_others() {
+    for isa in Isa::available() {
+        for ty in WeightType::ALL {
+            for k in some_k(ty) {
+                let (m, n) = (17, 37);
+                let bytes = quantized(ty, &random(n * k, 1));
+                let w = Weight::new(ty, n, k, &bytes).expect("a weight");
+                let x = random(m * k, 2);
+                let alone = rows_alone(isa, &x, w);
+                for m in 1..=m {
+                    let among = product(isa, &x[..m * k], w);
+                    assert_eq!(bits(&among), bits(&alone[..m * n]), "{isa:?} {ty} k = {k} m = {m}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn five_hundred_rows_and_any_number_of_threads_change_nothing() {
+    // Large enough for threads: 500 * 130 * 256 multiply-adds; 130 is no multiple of any tile.
+    let (m, n, k) = (500, 130, 256);
+    let x = random(m * k, 3);
+    for isa in Isa::available().filter(|isa| *isa != Isa::Scalar) {
+        for ty in WeightType::ALL {
+            let bytes = quantized(ty, &random(n * k, 4));
+            let w = Weight::new(ty, n, k, &bytes).expect("a weight");
+            let alone = bits(&rows_alone(isa, &x, w));
+            for threads in [1, 2, 5] {
+                let out = pool(threads).install(|| product(isa, &x, w));
+                assert!(bits(&out) == alone, "{isa:?} {ty} with {threads} threads");
+            }
+        }
+    }
+}
+
+#[test]
+fn one_row_with_many_threads_changes_nothing() {
+    let (n, k) = (1500, 256);
+    let x = random(k, 5);
+    for ty in WeightType::ALL {
+        let bytes = quantized(ty, &random(n * k, 6));
+        let w = Weight::new(ty, n, k, &bytes).expect("a weight");
+        let one = pool(1).install(|| product(Isa::best(), &x, w));
+        for threads in [2, 5] {
+            let many = pool(threads).install(|| product(Isa::best(), &x, w));
+            assert_eq!(bits(&many), bits(&one), "{ty} with {threads} threads");
+        }
+    }
+}
+
+#[test]
+fn every_instruction_set_equals_the_scalar_twin() {
+    for isa in Isa::available() {
+        for ty in WeightType::ALL {
+            for k in some_k(ty) {
+                for m in [1, 2, 3, 4, 5, 6, 7, 8, 9, 21] {
+                    let n = 19;
+                    let bytes = quantized(ty, &random(n * k, 7));
+                    let w = Weight::new(ty, n, k, &bytes).expect("a weight");
+                    let x = random(m * k, 8);
+                    let twin = product(Isa::Scalar, &x, w);
+                    assert_eq!(bits(&product(isa, &x, w)), bits(&twin), "{isa:?} {ty} m = {m} k = {k}");
+                }
+            }
+        }
+    }
+}
+
+/// Against f64: each of the k products and k - 1 sums rounds once, relative to at most the sum of magnitudes.
+#[test]
+fn dense_products_are_within_the_rounding_of_f32() {
+    for ty in [WeightType::F32, WeightType::F16, WeightType::Bf16] {
+        let (m, n, k) = (3, 5, 1029);
+        let bytes = quantized(ty, &random(n * k, 9));
+        let w = Weight::new(ty, n, k, &bytes).expect("a weight");
+        let x = random(m * k, 10);
+        let out = product(Isa::best(), &x, w);
+        let mut row = vec![0f32; k];
+        for j in 0..n {
+            dequantize_row(w, j, &mut row);
+            for i in 0..m {
+                let terms = x[i * k..][..k].iter().zip(&row).map(|(x, w)| f64::from(*x) * f64::from(*w));
+                let (sum, size) = terms.fold((0., 0.), |(sum, size), t| (sum + t, size + t.abs()));
+                // The longest chain of roundings: k / 16 fused multiply-adds in a lane, then four sums.
+                let bound = size * (k.div_ceil(16) + 4) as f64 * f64::from(f32::EPSILON) / 2.;
+                assert!((f64::from(out[i * n + j]) - sum).abs() <= bound, "{ty} {i} {j}");
+            }
+        }
+    }
+}
+
+#[test]
+fn bytes_may_lie_at_any_address() {
+    for isa in Isa::available() {
+        for ty in WeightType::ALL {
+            let (m, n, k) = (5, 7, 512);
+            let bytes = quantized(ty, &random(n * k, 11));
+            let x = random(m * k, 12);
+            let want = product(isa, &x, Weight::new(ty, n, k, &bytes).expect("a weight"));
+            let mut shifted = vec![0u8; bytes.len() + 3];
+            for offset in 1..4 {
+                shifted[offset..offset + bytes.len()].copy_from_slice(&bytes);
+                let w = Weight::new(ty, n, k, &shifted[offset..offset + bytes.len()]).expect("a weight");
+                assert_eq!(bits(&product(isa, &x, w)), bits(&want), "{isa:?} {ty} at offset {offset}");
+            }
+        }
+    }
+}
+
+#[test]
+fn no_rows_give_no_output() {
+    for ty in WeightType::ALL {
+        let k = ty.block_len();
+        let bytes = quantized(ty, &random(k, 13));
+        matmul(&[], Weight::new(ty, 1, k, &bytes).expect("a weight"), &mut []);
+        matmul(&random(2 * k, 14), Weight::new(ty, 0, k, &[]).expect("no rows"), &mut []);
+    }
+}
+
+#[test]
+fn a_weight_of_the_wrong_size_is_refused() {
+    for ty in WeightType::ALL {
+        let (n, k) = (3, ty.block_len());
+        let bytes = quantized(ty, &random(n * k, 15));
+        let (expected, short) = (bytes.len(), &bytes[1..]);
+        let error = Weight::new(ty, n, k, short).expect_err("one byte short");
+        assert_eq!(error, MatmulError::Length { ty, n, k, expected, found: expected - 1 });
+        assert_eq!(Weight::new(ty, n, 0, &bytes).expect_err("k = 0"), MatmulError::EmptyRow { ty });
+        let error = Weight::new(ty, usize::MAX, k, &bytes).expect_err("no such size");
+        assert!(matches!(error, MatmulError::TooLarge { .. } | MatmulError::Length { .. }), "{error}");
+        if k > 1 {
+            let error = Weight::new(ty, n, k + 1, &bytes).expect_err("part of a block");
+            assert_eq!(error, MatmulError::PartialBlock { ty, k: k + 1, block: k });
+            assert_eq!(ty.row_bytes(k + 1), None);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn any_shape_gives_the_rows_alone(m in 1usize..40, n in 1usize..70, blocks in 1usize..6, tail in 0usize..16, seed: u64, t in 0..WeightType::ALL.len()) {
+        let ty = WeightType::ALL[t];
+        let k = if ty.block_len() == 1 { (blocks - 1) * 16 + tail.max(1) } else { blocks * ty.block_len() };
+        let bytes = quantized(ty, &random(n * k, seed));
+        let w = Weight::new(ty, n, k, &bytes).expect("a weight");
+        let x = random(m * k, seed ^ 1);
+        prop_assert_eq!(bits(&product(Isa::best(), &x, w)), bits(&rows_alone(Isa::best(), &x, w)));
+    }
+}

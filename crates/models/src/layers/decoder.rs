@@ -1,0 +1,38 @@
+//! Embedding, layers, norm, head: what all decoder-only families share.
+use super::{Embedding, Linear, RmsNorm, RopeTables};
+use crate::Model;
+use attention::{ForwardContext, ModelGeometry};
+use candle_core::{Result, Tensor};
+
+pub(crate) trait DecoderLayer: Send {
+    /// x: `[num_tokens, hidden_size]`.
+    fn forward(&self, x: &Tensor, rope: &RopeTables, ctx: &ForwardContext<'_>) -> Result<Tensor>;
+}
+
+pub(crate) struct Decoder<L> {
+    pub embedding: Embedding,
+    pub layers: Vec<L>,
+    pub norm: RmsNorm,
+    pub head: Linear,
+    pub geometry: ModelGeometry,
+}
+
+impl<L: DecoderLayer> Model for Decoder<L> {
+    fn geometry(&self) -> &ModelGeometry {
+        &self.geometry
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.head.out_features()
+    }
+
+    fn forward(&self, tokens: &[u32], logit_rows: &[u32], ctx: &ForwardContext<'_>) -> Result<Tensor> {
+        let mut x = self.embedding.forward(tokens)?;
+        let rope = RopeTables::new(&self.geometry.rope, &ctx.layout().positions, x.device())?;
+        for layer in &self.layers {
+            x = layer.forward(&x, &rope, ctx)?;
+        }
+        let rows = Tensor::from_slice(logit_rows, logit_rows.len(), x.device())?;
+        self.head.forward(&self.norm.forward(&x.index_select(&rows, 0)?)?)
+    }
+}

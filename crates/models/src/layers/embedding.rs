@@ -1,0 +1,28 @@
+//! Token embedding.
+use crate::loader::MappedWeight;
+use candle_core::{Device, Result, Tensor, bail};
+
+pub(crate) struct Embedding {
+    weight: MappedWeight,
+    device: Device,
+}
+
+impl Embedding {
+    pub fn new(weight: MappedWeight, device: &Device) -> Self {
+        Embedding { weight, device: device.clone() }
+    }
+
+    /// `[tokens.len(), hidden_size]`, f32.
+    pub fn forward(&self, tokens: &[u32]) -> Result<Tensor> {
+        let weight = self.weight.view();
+        let width = weight.k();
+        let mut out = vec![0f32; tokens.len() * width];
+        for (token, row) in tokens.iter().zip(out.chunks_exact_mut(width)) {
+            if *token as usize >= weight.n() {
+                bail!("token {token} of a vocabulary of {}", weight.n());
+            }
+            matmul::dequantize_row(weight, *token as usize, row);
+        }
+        Tensor::from_vec(out, (tokens.len(), width), &self.device)
+    }
+}

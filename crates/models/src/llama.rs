@@ -1,0 +1,57 @@
+//! Llama 2, 3, 3.1, 3.2, and Mistral through its sliding window (`LlamaForCausalLM`, `MistralForCausalLM`).
+use crate::config::ModelConfig;
+use crate::error::ModelError;
+use crate::layers::{Decoder, DecoderLayer, Linear, Mlp, RmsNorm, RopeTables};
+use crate::loader::Weights;
+use attention::{ForwardContext, LayerId};
+use candle_core::{Result, Tensor};
+
+struct Layer {
+    id: LayerId,
+    head_dim: usize,
+    input_norm: RmsNorm,
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    o: Linear,
+    post_norm: RmsNorm,
+    mlp: Mlp,
+}
+
+pub(crate) fn load(config: &ModelConfig, weights: &Weights) -> Result<Decoder<impl DecoderLayer>, ModelError> {
+    let layers = (0..config.num_layers).map(|i| {
+        let w = weights.at(format!("model.layers.{i}"));
+        let (hidden, d) = (config.hidden_size, config.head_dim);
+        let projection = |name, out, into| w.linear(format!("self_attn.{name}"), out, into, config.attention_bias);
+        Ok(Layer {
+            id: LayerId(i),
+            head_dim: d,
+            input_norm: w.norm("input_layernorm", hidden, config.rms_norm_eps)?,
+            q: projection("q_proj", config.num_heads * d, hidden)?,
+            k: projection("k_proj", config.kv_heads * d, hidden)?,
+            v: projection("v_proj", config.kv_heads * d, hidden)?,
+            o: projection("o_proj", hidden, config.num_heads * d)?,
+            post_norm: w.norm("post_attention_layernorm", hidden, config.rms_norm_eps)?,
+            mlp: w.mlp("mlp", hidden, config.intermediate_size, config.mlp_bias)?,
+        })
+    });
+    let layers = layers.collect::<Result<Vec<_>, ModelError>>()?;
+    weights.decoder(config, layers)
+}
+
+impl DecoderLayer for Layer {
+    fn forward(&self, x: &Tensor, rope: &RopeTables, ctx: &ForwardContext<'_>) -> Result<Tensor> {
+        let rows = x.dim(0)?;
+        let heads = |t: Tensor| t.reshape((rows, (), self.head_dim));
+
+        let h = self.input_norm.forward(x)?;
+        let q = rope.apply(&heads(self.q.forward(&h)?)?)?;
+        let k = rope.apply(&heads(self.k.forward(&h)?)?)?;
+        let v = heads(self.v.forward(&h)?)?;
+        let y = ctx.attend(self.id, &q, &k, &v)?;
+        let x = (x + self.o.forward(&y.flatten_from(1)?)?)?;
+
+        let h = self.post_norm.forward(&x)?;
+        x + self.mlp.forward(&h)?
+    }
+}

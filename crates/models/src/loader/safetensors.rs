@@ -1,0 +1,57 @@
+//! The tensors of one or many safetensors files, by name.
+use super::mapped::map;
+use crate::config::read_json;
+use crate::error::ModelError;
+use memmap2::Mmap;
+use safetensors::{Dtype, SafeTensors};
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Where a tensor lies.
+pub(crate) struct Entry {
+    pub file: Arc<Mmap>,
+    pub path: PathBuf,
+    pub range: Range<usize>,
+    pub dtype: Dtype,
+    pub shape: Vec<usize>,
+}
+
+/// Opens `model.safetensors`, or the shards that `model.safetensors.index.json` names.
+pub(crate) fn open(folder: &Path) -> Result<BTreeMap<String, Entry>, ModelError> {
+    #[derive(Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let index = folder.join("model.safetensors.index.json");
+    let files: BTreeSet<String> = if index.exists() {
+        read_json::<Index>(&index)?.weight_map.into_values().collect()
+    } else {
+        BTreeSet::from(["model.safetensors".into()])
+    };
+    let mut tensors = BTreeMap::new();
+    for name in files {
+        // A name in an index must not lead out of the model's folder.
+        if Path::new(&name).components().count() != 1 || name == ".." {
+            return Err(ModelError::file(&index, format!("{name} is not the name of a file beside it")));
+        }
+        let path = folder.join(&name);
+        let file = map(&path)?;
+        let start = file.as_ptr() as usize;
+        let header = SafeTensors::deserialize(&file).map_err(|e| ModelError::file(&path, e))?;
+        for (name, view) in header.iter() {
+            let at = view.data().as_ptr() as usize - start;
+            let entry = Entry {
+                file: file.clone(),
+                path: path.clone(),
+                range: at..at + view.data().len(),
+                dtype: view.dtype(),
+                shape: view.shape().to_vec(),
+            };
+            tensors.insert(name.to_owned(), entry);
+        }
+    }
+    Ok(tensors)
+}

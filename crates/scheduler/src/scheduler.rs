@@ -1,0 +1,317 @@
+//! See the crate's documentation for the rules.
+use crate::fair::{FairQueue, OUTPUT_WEIGHT};
+use crate::sequence::{NewRequest, RequestKey, SeqId, Sequence};
+use kv::{BlockCopy, BlockPool};
+use std::collections::BTreeSet;
+use std::ops::Range;
+use thiserror::Error;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SchedulerConfig {
+    pub block_size: usize,
+    pub num_blocks: usize,
+    /// Sequences that may run at once; every choice of a request counts.
+    pub max_num_seqs: usize,
+    /// Tokens of one step.
+    pub max_num_batched_tokens: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum SchedulerError {
+    #[error(
+        "--max-num-batched-tokens is {tokens}; it must be at least --max-num-seqs, {seqs}, or running sequences would starve"
+    )]
+    Budget { tokens: usize, seqs: usize },
+    #[error("--max-num-seqs is 0; it must be at least 1")]
+    NoSeats,
+    #[error("n is {choices}; --max-num-seqs allows {seats}")]
+    TooManyChoices { choices: u32, seats: usize },
+    #[error("the request may grow to {max_len} tokens; the KV cache holds {capacity}")]
+    LargerThanPool { max_len: usize, capacity: usize },
+}
+
+/// Tokens `start..start + len` of one sequence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chunk {
+    pub seq: SeqId,
+    pub start: usize,
+    pub len: usize,
+    /// Choices whose next token is drawn from the chunk's last logits; empty while the prompt goes on.
+    pub samples: Range<u32>,
+}
+
+/// One step's work.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// Carried out first, in order.
+    pub copies: Vec<BlockCopy>,
+    pub chunks: Vec<Chunk>,
+    /// Sequences that lost their blocks in this step.
+    pub preempted: Vec<SeqId>,
+}
+
+impl Step {
+    pub fn num_tokens(&self) -> usize {
+        self.chunks.iter().map(|c| c.len).sum()
+    }
+}
+
+pub struct Scheduler {
+    pub(crate) config: SchedulerConfig,
+    pub(crate) pool: BlockPool,
+    pub(crate) waiting: FairQueue<NewRequest>,
+    /// Without blocks, oldest first; they go before whatever waits.
+    pub(crate) preempted: Vec<Sequence>,
+    /// Oldest first.
+    pub(crate) running: Vec<Sequence>,
+    num_preemptions: u64,
+}
+
+impl Scheduler {
+    pub fn new(config: SchedulerConfig) -> Result<Self, SchedulerError> {
+        let (tokens, seqs) = (config.max_num_batched_tokens, config.max_num_seqs);
+        if seqs == 0 {
+            return Err(SchedulerError::NoSeats);
+        }
+        if tokens < seqs {
+            return Err(SchedulerError::Budget { tokens, seqs });
+        }
+        Ok(Scheduler {
+            pool: BlockPool::new(config.num_blocks),
+            config,
+            waiting: FairQueue::default(),
+            preempted: Vec::new(),
+            running: Vec::new(),
+            num_preemptions: 0,
+        })
+    }
+
+    /// Queues a request.
+    ///
+    /// Errors: what could never be scheduled, with the limit named.
+    pub fn add(&mut self, request: NewRequest) -> Result<(), SchedulerError> {
+        let seats = self.config.max_num_seqs;
+        if request.choices as usize > seats {
+            return Err(SchedulerError::TooManyChoices { choices: request.choices, seats });
+        }
+        let capacity = self.config.num_blocks * self.config.block_size;
+        if request.max_len > capacity {
+            return Err(SchedulerError::LargerThanPool { max_len: request.max_len, capacity });
+        }
+        self.waiting.push(&request.client.clone(), request);
+        Ok(())
+    }
+
+    /// Decides the next step and takes the blocks for it. An empty step means that nothing is left to do.
+    pub fn schedule(&mut self) -> Step {
+        let mut step = Step::default();
+        let mut budget = self.config.max_num_batched_tokens;
+        self.schedule_decodes(&mut step, &mut budget);
+        if step.preempted.is_empty() && budget > 0 {
+            self.admit();
+        }
+        self.schedule_prefills(&mut step, budget);
+        step
+    }
+
+    fn schedule_decodes(&mut self, step: &mut Step, budget: &mut usize) {
+        let mut at = 0;
+        while at < self.running.len() {
+            if self.running[at].pending() == 1 && *budget > 0 && self.take_blocks(at, 1, step) {
+                *budget -= 1;
+            }
+            at += 1;
+        }
+    }
+
+    fn schedule_prefills(&mut self, step: &mut Step, budget: usize) {
+        for (id, share) in self.prefill_shares(step, budget) {
+            // Preempted meanwhile by an older one.
+            let Some(at) = self.running.iter().position(|s| s.id == id) else { continue };
+            self.take_blocks(at, share, step);
+        }
+    }
+
+    /// Tokens for each sequence that is not in the step yet, oldest first: half of the budget by age, the rest by what
+    /// remains to be done.
+    fn prefill_shares(&self, step: &Step, budget: usize) -> Vec<(SeqId, usize)> {
+        let decodes: BTreeSet<_> = step.chunks.iter().map(|c| c.seq).collect();
+        let prefills = self.running.iter().filter(|s| !decodes.contains(&s.id));
+        let mut list: Vec<_> = prefills.map(|s| (s.id, s.pending(), 0)).collect();
+        let mut left = budget;
+        let mut give = |entry: &mut (SeqId, usize, usize), most: usize| {
+            let share = (entry.1 - entry.2).min(most).min(left);
+            entry.2 += share;
+            left -= share;
+            share
+        };
+        let mut by_age = budget.div_ceil(2);
+        for entry in &mut list {
+            by_age -= give(entry, by_age);
+        }
+        let mut by_length: Vec<_> = (0..list.len()).collect();
+        by_length.sort_by_key(|&i| list[i].1);
+        for i in by_length {
+            give(&mut list[i], budget);
+        }
+        list.into_iter().filter(|e| e.2 > 0).map(|(id, _, share)| (id, share)).collect()
+    }
+
+    /// Makes room for the next `len` tokens of `running[at]`, preempting from the newest down to (for a decode, itself included;
+    /// a prefill waits with what it has), and adds the chunk to the step. False if the tokens must wait.
+    fn take_blocks(&mut self, at: usize, len: usize, step: &mut Step) -> bool {
+        loop {
+            let seq = &mut self.running[at];
+            let from = seq.computed;
+            if let Ok(copies) = seq.table.prepare_write(&self.pool, from, from + len) {
+                let samples = if from + len == seq.tokens.len() { seq.id.choice..seq.id.choice + seq.choices } else { 0..0 };
+                step.copies.extend(copies);
+                step.chunks.push(Chunk { seq: seq.id, start: from, len, samples });
+                return true;
+            }
+            let newest = self.running.len() - 1;
+            if newest == at && seq.pending() > 1 {
+                return false;
+            }
+            self.preempt(newest, step);
+            if newest == at {
+                return false;
+            }
+        }
+    }
+
+    fn preempt(&mut self, at: usize, step: &mut Step) {
+        let mut seq = self.running.remove(at);
+        seq.table.clear();
+        seq.computed = 0;
+        self.num_preemptions += 1;
+        step.preempted.push(seq.id);
+        // A chunk of it may stand in this step already: it is not computed.
+        step.chunks.retain(|c| c.seq != seq.id);
+        let place = self.preempted.partition_point(|s| s.id < seq.id);
+        self.preempted.insert(place, seq);
+    }
+
+    /// Lets sequences in while seats and blocks last; the first that does not fit holds up those behind it.
+    fn admit(&mut self) {
+        while let Some(seq) = self.next_to_admit() {
+            let place = self.running.partition_point(|s| s.id < seq.id);
+            self.running.insert(place, seq);
+        }
+    }
+
+    fn next_to_admit(&mut self) -> Option<Sequence> {
+        if let Some(seq) = self.preempted.first() {
+            return self.fits(seq.tokens.len(), seq.choices).then(|| self.preempted.remove(0));
+        }
+        let next = self.waiting.peek()?;
+        if !self.fits(next.prompt.len(), next.choices) {
+            return None;
+        }
+        let request = self.waiting.pop()?;
+        self.waiting.charge(&request.client, request.prompt.len() as u64);
+        Some(Sequence::new(request, self.config.block_size))
+    }
+
+    /// Seats for `choices` and blocks for `len` tokens, and one block a choice to go on with, beside what admitted prefills
+    /// still need. An empty machine takes whatever the pool can hold.
+    fn fits(&self, len: usize, choices: u32) -> bool {
+        let seats: u32 = self.running.iter().map(|s| s.choices).sum();
+        if (seats + choices) as usize > self.config.max_num_seqs {
+            return false;
+        }
+        if self.running.is_empty() {
+            return true;
+        }
+        let promised: usize =
+            self.running.iter().map(|s| s.table.blocks_to_write(s.computed, s.tokens.len()) + s.choices as usize - 1).sum();
+        promised + len.div_ceil(self.config.block_size) + choices as usize <= self.pool.num_free()
+    }
+
+    /// Takes in what a step has computed and the tokens sampled from it. Choices of a finished prompt part here.
+    pub fn update(&mut self, step: &Step, sampled: &[(SeqId, u32)]) {
+        for chunk in &step.chunks {
+            let Some(at) = self.running.iter().position(|s| s.id == chunk.seq) else { continue };
+            let seq = &mut self.running[at];
+            seq.computed = chunk.start + chunk.len;
+            if chunk.samples.len() > 1 {
+                seq.choices = 1;
+                let seq = &self.running[at];
+                let forks: Vec<_> = chunk.samples.clone().skip(1).map(|choice| seq.fork(choice)).collect();
+                self.running.splice(at + 1..at + 1, forks);
+            }
+        }
+        for &(id, token) in sampled {
+            if let Some(seq) = self.running.iter_mut().find(|s| s.id == id) {
+                seq.tokens.push(token);
+                self.waiting.charge(&seq.client, OUTPUT_WEIGHT);
+            }
+        }
+    }
+
+    /// Ends one sequence; its blocks are free at once. Unknown ids are ignored.
+    pub fn finish(&mut self, id: SeqId) {
+        let ended: Vec<_> = [&mut self.running, &mut self.preempted]
+            .into_iter()
+            .filter_map(|list| list.iter().position(|s| s.id == id).map(|at| list.remove(at)))
+            .collect();
+        for seq in ended {
+            let others = self.running.iter().chain(&self.preempted).any(|s| s.id.request == id.request);
+            if !others {
+                self.waiting.end(&seq.client);
+            }
+        }
+    }
+
+    /// Ends all of a request, wherever it stands.
+    pub fn abort(&mut self, request: RequestKey) {
+        self.waiting.remove(|r| r.key == request);
+        let ids: Vec<_> = self.sequences().filter(|s| s.id.request == request).map(|s| s.id).collect();
+        ids.into_iter().for_each(|id| self.finish(id));
+    }
+
+    fn sequences(&self) -> impl Iterator<Item = &Sequence> {
+        self.running.iter().chain(&self.preempted)
+    }
+
+    /// A running or preempted sequence.
+    pub fn sequence(&self, id: SeqId) -> Option<&Sequence> {
+        self.sequences().find(|s| s.id == id)
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.running.is_empty() && self.preempted.is_empty() && self.waiting.is_empty()
+    }
+
+    /// Sequences with blocks.
+    pub fn num_running(&self) -> usize {
+        self.running.len()
+    }
+
+    /// Requests and preempted sequences that wait for blocks.
+    pub fn num_waiting(&self) -> usize {
+        self.waiting.len() + self.preempted.len()
+    }
+
+    pub fn num_preemptions(&self) -> u64 {
+        self.num_preemptions
+    }
+
+    pub fn pool(&self) -> &BlockPool {
+        &self.pool
+    }
+
+    /// Block conservation: free and held blocks are all there are, and those held are the ones in the tables.
+    pub fn check(&self) -> Result<(), String> {
+        self.pool.check()?;
+        let held: BTreeSet<_> = self.sequences().flat_map(|s| s.table.ids()).collect();
+        let (used, held) = (self.pool.num_used(), held.len());
+        if used != held {
+            return Err(format!("{used} blocks are in use, the tables hold {held}"));
+        }
+        match self.sequences().find(|s| s.computed > s.tokens.len() || s.computed > s.table.capacity()) {
+            Some(s) => Err(format!("sequence {} has {} of {} tokens computed", s.id, s.computed, s.tokens.len())),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! The scheduler step by step, its whole state as text after each.
+use scheduler::{NewRequest, Scheduler, SchedulerConfig, SeqId, Step};
+
+fn scheduler(num_blocks: usize, max_num_seqs: usize, max_num_batched_tokens: usize) -> Scheduler {
+    Scheduler::new(SchedulerConfig { block_size: 16, num_blocks, max_num_seqs, max_num_batched_tokens }).unwrap()
+}
+
+fn request(key: u64, client: &str, prompt: usize, choices: u32, output: usize) -> NewRequest {
+    NewRequest { key, client: client.into(), prompt: vec![7; prompt], choices, max_len: prompt + output }
+}
+
+/// What the engine does with a step, with token 1 sampled everywhere and full sequences ended.
+fn finish_step(s: &mut Scheduler, step: &Step) {
+    let sampled: Vec<_> = step
+        .chunks
+        .iter()
+        .flat_map(|c| c.samples.clone().map(|choice| (SeqId { choice, ..c.seq }, 1)))
+        .collect();
+    s.update(step, &sampled);
+    for (id, _) in sampled {
+        if s.sequence(id).is_some_and(|q| q.is_full()) {
+            s.finish(id);
+        }
+    }
+    s.check().unwrap();
+}
+
+/// Runs up to `n` steps and writes each step with the state after it.
+fn run(s: &mut Scheduler, n: usize) -> String {
+    let mut out = String::new();
+    for _ in 0..n {
+        if s.is_idle() {
+            out += "idle\n";
+            break;
+        }
+        let step = s.schedule();
+        finish_step(s, &step);
+        out += &format!("-- step\n{step}-- state\n{s}");
+    }
+    out
+}
+
+#[test]
+fn a_prefill_is_cut_into_chunks_between_decodes() {
+    let mut s = scheduler(64, 4, 32);
+    s.add(request(1, "", 10, 1, 20)).unwrap();
+    let mut out = run(&mut s, 1);
+    s.add(request(2, "", 70, 1, 2)).unwrap();
+    out += &run(&mut s, 3);
+    insta::assert_snapshot!(out);
+}
+
+#[test]
+fn a_short_prompt_does_not_wait_behind_a_long_one() {
+    let mut s = scheduler(64, 4, 32);
+    s.add(request(1, "", 200, 1, 2)).unwrap();
+    let mut out = run(&mut s, 2);
+    s.add(request(2, "", 12, 1, 3)).unwrap();
+    out += &run(&mut s, 2);
+    insta::assert_snapshot!(out);
+}
+
+#[test]
+fn the_newest_is_preempted_and_comes_back_first() {
+    // Five blocks: two prompts of two blocks fit, and the first to need a third block throws the second out.
+    let mut s = scheduler(5, 4, 64);
+    s.add(request(1, "", 31, 1, 20)).unwrap();
+    s.add(request(2, "", 30, 1, 3)).unwrap();
+    let mut out = run(&mut s, 2);
+    s.add(request(3, "", 20, 1, 2)).unwrap();
+    out += &run(&mut s, 3);
+    insta::assert_snapshot!(out);
+    assert!(!s.is_idle());
+    run(&mut s, 60);
+    assert!(s.is_idle());
+    assert_eq!(s.pool().num_used(), 0);
+}
+
+#[test]
+fn choices_share_the_prompt_and_copy_the_block_they_write() {
+    let mut s = scheduler(16, 4, 64);
+    s.add(request(1, "", 20, 3, 2)).unwrap();
+    insta::assert_snapshot!(run(&mut s, 4));
+}
+
+#[test]
+fn clients_take_turns() {
+    let mut s = scheduler(64, 1, 64);
+    for key in 1..=3 {
+        s.add(request(key, "a", 30, 1, 1)).unwrap();
+    }
+    s.add(request(4, "b", 30, 1, 1)).unwrap();
+    insta::assert_snapshot!(run(&mut s, 5));
+}
+
+#[test]
+fn abort_frees_at_once_wherever_the_request_stands() {
+    let mut s = scheduler(8, 2, 16);
+    s.add(request(1, "", 40, 1, 5)).unwrap();
+    s.add(request(2, "", 40, 1, 5)).unwrap();
+    s.add(request(3, "", 40, 1, 5)).unwrap();
+    run(&mut s, 1);
+    for key in [1, 3, 2, 9] {
+        s.abort(key);
+        s.check().unwrap();
+    }
+    assert!(s.is_idle());
+    assert_eq!(s.pool().num_used(), 0);
+}
+
+#[test]
+fn limits_are_named() {
+    let config = SchedulerConfig { block_size: 16, num_blocks: 4, max_num_seqs: 8, max_num_batched_tokens: 4 };
+    let error = Scheduler::new(config.clone()).err().unwrap().to_string();
+    assert!(error.contains("--max-num-batched-tokens is 4") && error.contains("8"), "{error}");
+    let mut s = Scheduler::new(SchedulerConfig { max_num_seqs: 2, ..config }).unwrap();
+    let error = s.add(request(1, "", 4, 3, 4)).unwrap_err().to_string();
+    assert!(error.contains("n is 3") && error.contains("--max-num-seqs"), "{error}");
+    let error = s.add(request(1, "", 60, 1, 5)).unwrap_err().to_string();
+    assert!(error.contains("65") && error.contains("64"), "{error}");
+    assert!(s.is_idle());
+}
+
+mod random {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+        /// Whatever arrives, leaves or is thrown out: blocks are conserved, the budget holds, a running decode is in every step
+        /// or preempted, the oldest gets on, and all that is not aborted ends with its full length.
+        #[test]
+        fn everything_ends_and_nothing_is_lost(
+            num_blocks in 6usize..24,
+            seats in 2usize..6,
+            budget in 6usize..80,
+            requests in prop::collection::vec((1usize..70, 1usize..20, 1u32..3, 0usize..12, prop::option::of(0usize..40), 0u8..3), 1..16),
+        ) {
+            let mut s = scheduler(num_blocks, seats, budget);
+            let mut done: BTreeMap<SeqId, usize> = BTreeMap::new();
+            let mut live = BTreeMap::new();
+            for step_no in 0..3000usize {
+                for (key, (prompt, output, choices, arrives, aborts, client)) in requests.iter().enumerate() {
+                    let key = key as u64;
+                    if *arrives == step_no && prompt + output <= num_blocks * 16 {
+                        s.add(request(key, &client.to_string(), *prompt, *choices, *output)).unwrap();
+                        live.insert(key, (*choices, prompt + output));
+                    }
+                    if *aborts == Some(step_no) {
+                        s.abort(key);
+                        if live.remove(&key).is_some() {
+                            done.retain(|id, _| id.request != key);
+                        }
+                    }
+                }
+                s.check().unwrap();
+                if s.is_idle() && step_no > 40 {
+                    break;
+                }
+                let step = s.schedule();
+                prop_assert!(step.num_tokens() <= budget);
+                prop_assert!(s.is_idle() || !step.chunks.is_empty(), "stuck:\n{s}");
+                let sampled: Vec<_> = step.chunks.iter()
+                    .flat_map(|c| c.samples.clone().map(|choice| (SeqId { choice, ..c.seq }, 1))).collect();
+                s.update(&step, &sampled);
+                for (id, _) in sampled {
+                    let seq = s.sequence(id).unwrap();
+                    if seq.is_full() {
+                        done.insert(id, seq.tokens().len());
+                        s.finish(id);
+                    }
+                }
+            }
+            prop_assert!(s.is_idle(), "not idle:\n{s}");
+            prop_assert_eq!(s.pool().num_used(), 0);
+            for (key, (choices, len)) in live {
+                for choice in 0..choices {
+                    prop_assert_eq!(done.get(&SeqId { request: key, choice }), Some(&len));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! What transformers adds to Jinja for chat templates.
+use super::python_json;
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Kwargs;
+use minijinja::{Environment, Error, ErrorKind, Value};
+use std::fmt::Write;
+use thiserror::Error as ThisError;
+
+/// The message of `raise_exception`, kept apart from failures of the template itself.
+#[derive(Debug, ThisError)]
+#[error("{0}")]
+struct Raised(String);
+
+/// An environment as in transformers' `_compile_jinja_template`, without templates.
+pub(super) fn environment() -> Result<Environment<'static>, Error> {
+    let mut environment = Environment::new();
+    environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
+    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.add_filter("tojson", to_json);
+    environment.add_function("raise_exception", raise_exception);
+    environment.add_function("strftime_now", strftime_now);
+    Ok(environment)
+}
+
+/// The text that a template gave to `raise_exception`, if that is why it failed.
+pub(super) fn raised(error: &Error) -> Option<String> {
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        if let Some(Raised(message)) = inner.downcast_ref() {
+            return Some(message.clone());
+        }
+        cause = inner.source();
+    }
+    None
+}
+
+fn raise_exception(message: String) -> Result<Value, Error> {
+    Err(Error::new(ErrorKind::InvalidOperation, "raise_exception").with_source(Raised(message)))
+}
+
+/// The local time in a `strftime` format.
+fn strftime_now(format: &str) -> Result<String, Error> {
+    let mut text = String::new();
+    write!(text, "{}", chrono::Local::now().format(format))
+        .map_err(|_| Error::new(ErrorKind::InvalidOperation, format!("strftime_now: unknown format {format:?}")))?;
+    Ok(text)
+}
+
+/// Python's `json.dumps` with transformers' default of `ensure_ascii=False`, and without HTML escapes.
+fn to_json(value: Value, kwargs: Kwargs) -> Result<String, Error> {
+    let failed = |message: String| Error::new(ErrorKind::InvalidOperation, format!("tojson: {message}"));
+    let indent: Option<usize> = kwargs.get("indent")?;
+    let separators: Option<Vec<String>> = kwargs.get("separators")?;
+    let ensure_ascii: Option<bool> = kwargs.get("ensure_ascii")?;
+    let sort_keys: Option<bool> = kwargs.get("sort_keys")?;
+    kwargs.assert_all_used()?;
+    let mut style = python_json::Style::new(indent, ensure_ascii.unwrap_or(false));
+    if let Some(separators) = separators {
+        let [item, key] = <[String; 2]>::try_from(separators)
+            .map_err(|s| failed(format!("separators has {} entries; it must have two", s.len())))?;
+        (style.item, style.key) = (item, key);
+    }
+    let mut value = serde_json::to_value(&value).map_err(|e| failed(e.to_string()))?;
+    if sort_keys == Some(true) {
+        value.sort_all_objects();
+    }
+    style.dump(&value).map_err(|e| failed(e.to_string()))
+}

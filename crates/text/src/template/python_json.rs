@@ -1,0 +1,126 @@
+//! JSON with the spaces of Python's `json.dumps`: models have seen tools and arguments written that way.
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::ser::{Formatter, Serializer};
+use std::io::{self, Write};
+
+pub(super) struct Style {
+    /// Between items.
+    pub item: String,
+    /// Between a key and its value.
+    pub key: String,
+    /// Spaces a level, one item a line.
+    indent: Option<usize>,
+    ensure_ascii: bool,
+    depth: usize,
+    empty: bool,
+}
+
+impl Style {
+    pub fn new(indent: Option<usize>, ensure_ascii: bool) -> Self {
+        // With an indent, Python leaves out the space that would end each line.
+        let item = if indent.is_some() { "," } else { ", " };
+        Style { item: item.into(), key: ": ".into(), indent, ensure_ascii, depth: 0, empty: true }
+    }
+
+    pub fn dump(self, value: &Value) -> serde_json::Result<String> {
+        let mut out = Vec::new();
+        value.serialize(&mut Serializer::with_formatter(&mut out, self))?;
+        Ok(String::from_utf8_lossy(&out).into_owned())
+    }
+
+    fn begin<W: ?Sized + Write>(&mut self, out: &mut W, bracket: &[u8]) -> io::Result<()> {
+        self.depth += 1;
+        self.empty = true;
+        out.write_all(bracket)
+    }
+
+    fn end<W: ?Sized + Write>(&mut self, out: &mut W, bracket: &[u8]) -> io::Result<()> {
+        self.depth -= 1;
+        if !self.empty {
+            self.new_line(out)?;
+        }
+        self.empty = false;
+        out.write_all(bracket)
+    }
+
+    fn before_item<W: ?Sized + Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
+        if !first {
+            out.write_all(self.item.as_bytes())?;
+        }
+        self.empty = false;
+        self.new_line(out)
+    }
+
+    fn new_line<W: ?Sized + Write>(&self, out: &mut W) -> io::Result<()> {
+        match self.indent {
+            Some(indent) => write!(out, "\n{:1$}", "", indent * self.depth),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Formatter for Style {
+    fn begin_array<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
+        self.begin(out, b"[")
+    }
+
+    fn end_array<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
+        self.end(out, b"]")
+    }
+
+    fn begin_array_value<W: ?Sized + Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
+        self.before_item(out, first)
+    }
+
+    fn begin_object<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
+        self.begin(out, b"{")
+    }
+
+    fn end_object<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
+        self.end(out, b"}")
+    }
+
+    fn begin_object_key<W: ?Sized + Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
+        self.before_item(out, first)
+    }
+
+    fn begin_object_value<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
+        out.write_all(self.key.as_bytes())
+    }
+
+    fn write_string_fragment<W: ?Sized + Write>(&mut self, out: &mut W, fragment: &str) -> io::Result<()> {
+        if !self.ensure_ascii {
+            return out.write_all(fragment.as_bytes());
+        }
+        for c in fragment.chars() {
+            if c.is_ascii() {
+                write!(out, "{c}")?;
+            } else {
+                let mut units = [0; 2];
+                c.encode_utf16(&mut units).iter().try_for_each(|unit| write!(out, "\\u{unit:04x}"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    // Expected texts: Python 3.12's json.dumps of the same value.
+    #[test]
+    fn spaces_are_pythons() {
+        let value = json!({"a": [1, 2.5, null], "b": {}, "c": [], "d": {"é": "\"<&>'\n😀"}});
+        let dump = |indent, ascii| Style::new(indent, ascii).dump(&value).unwrap();
+        assert_eq!(dump(None, false), r#"{"a": [1, 2.5, null], "b": {}, "c": [], "d": {"é": "\"<&>'\n😀"}}"#);
+        assert_eq!(
+            dump(None, true),
+            r#"{"a": [1, 2.5, null], "b": {}, "c": [], "d": {"\u00e9": "\"<&>'\n\ud83d\ude00"}}"#
+        );
+        let indented = "{\n  \"a\": [\n    1,\n    2.5,\n    null\n  ],\n  \"b\": {},\n  \"c\": [],\n  \"d\": {\n    \"é\": \"\\\"<&>'\\n😀\"\n  }\n}";
+        assert_eq!(dump(Some(2), false), indented);
+    }
+}

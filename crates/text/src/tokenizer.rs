@@ -1,0 +1,125 @@
+//! Text to token ids and back.
+use crate::config::TokenizerConfig;
+use crate::detokenizer::Detokenizer;
+use crate::error::TextError;
+use crate::vocabulary::Vocabulary;
+use std::path::Path;
+
+/// A model's tokenizer: `tokenizer.json` and `tokenizer_config.json` of its folder.
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    vocabulary: Vocabulary,
+    bos_id: Option<u32>,
+    eos_id: Option<u32>,
+    adds_bos: bool,
+    /// Whether tokenizer.json's own post-processor puts BOS first.
+    processor_adds_bos: bool,
+}
+
+impl std::fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tokenizer")
+            .field("vocab_size", &self.vocab_size())
+            .field("bos_id", &self.bos_id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Tokenizer {
+    /// Errors: no or a broken `tokenizer.json`; a decoder other than byte-level BPE's and SentencePiece's;
+    /// `add_bos_token` without a BOS token in the vocabulary.
+    pub fn from_dir(dir: &Path) -> Result<Self, TextError> {
+        let path = dir.join("tokenizer.json");
+        let bytes = std::fs::read(&path).map_err(|source| TextError::Read { path: path.clone(), source })?;
+        let parse = |e: tokenizers::Error| TextError::Parse { path: path.clone(), message: e.to_string() };
+        let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(parse)?;
+        // Limits that some files carry over from training; a prompt is never cut or filled up here.
+        inner.with_truncation(None).map_err(parse)?;
+        inner.with_padding(None);
+        let vocabulary = Vocabulary::new(&inner).map_err(|message| TextError::Field {
+            path: path.clone(),
+            field: "decoder",
+            message,
+        })?;
+        let config = TokenizerConfig::from_dir(dir)?;
+        let id = |role| config.special_token(role).and_then(|token| inner.token_to_id(token));
+        let (bos_id, eos_id) = (id("bos_token"), id("eos_token"));
+        let empty = inner.encode_fast("", true).map_err(parse)?;
+        let processor_adds_bos = bos_id.is_some() && empty.get_ids().first().copied() == bos_id;
+        // The configuration's word goes before the post-processor's, as in transformers.
+        let adds_bos = config.flag("add_bos_token")?.unwrap_or(processor_adds_bos);
+        if adds_bos && bos_id.is_none() {
+            let message = match config.special_token("bos_token") {
+                Some(token) => format!("{token:?} is not in the vocabulary, but add_bos_token is true"),
+                None => "missing, but add_bos_token is true".to_owned(),
+            };
+            return Err(config.wrong("bos_token", message));
+        }
+        Ok(Tokenizer { inner, vocabulary, bos_id, eos_id, adds_bos, processor_adds_bos })
+    }
+
+    /// `add_special_tokens`: with what the model expects around a plain text, mostly BOS. A rendered chat template
+    /// brings its own. Special tokens written in the text are always recognised.
+    pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, TextError> {
+        let encoding =
+            self.inner.encode_fast(text, add_special_tokens).map_err(|e| TextError::Encode(e.to_string()))?;
+        let mut ids = encoding.get_ids().to_vec();
+        if add_special_tokens && self.adds_bos != self.processor_adds_bos {
+            match self.bos_id {
+                Some(bos) if self.adds_bos => ids.insert(0, bos),
+                _ => drop(ids.remove(0)),
+            }
+        }
+        Ok(ids)
+    }
+
+    /// The text of a whole sequence of ids; bytes that are not UTF-8 become U+FFFD.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, TextError> {
+        let mut detokenizer = Detokenizer::new(skip_special);
+        let mut text: String = ids.iter().map(|id| detokenizer.push(self, *id)).collect();
+        text += &detokenizer.flush(self);
+        Ok(text)
+    }
+
+    /// The bytes a token adds to the text; empty for an id that names no token.
+    pub fn token_bytes(&self, id: u32) -> Vec<u8> {
+        self.vocabulary.bytes(id).to_vec()
+    }
+
+    /// A token for display: a part of a character becomes U+FFFD.
+    pub fn token_text(&self, id: u32) -> String {
+        String::from_utf8_lossy(self.vocabulary.bytes(id)).into_owned()
+    }
+
+    /// A token as the vocabulary spells it, such as `Ġthe`.
+    pub fn piece(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// The largest id and one. A model's logits may be wider, for alignment.
+    pub fn vocab_size(&self) -> usize {
+        self.vocabulary.len()
+    }
+
+    /// Whether the token is control (BOS, EOS, header marks) rather than text.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.vocabulary.is_special(id)
+    }
+
+    pub fn bos_id(&self) -> Option<u32> {
+        self.bos_id
+    }
+
+    pub fn eos_id(&self) -> Option<u32> {
+        self.eos_id
+    }
+
+    /// Whether `encode(_, true)` puts BOS first.
+    pub fn adds_bos(&self) -> bool {
+        self.adds_bos
+    }
+
+    pub(crate) fn vocabulary(&self) -> &Vocabulary {
+        &self.vocabulary
+    }
+}

@@ -1,0 +1,173 @@
+//! Each token's bytes, with the tokenizer's spelling undone once at load.
+//!
+//! A text is the concatenation of its tokens' bytes, read as UTF-8. That holds for the two families of tokenizers that
+//! language models use (byte-level BPE, and SentencePiece with byte fallback) and makes incremental detokenization exact.
+use serde::Deserialize;
+use std::collections::HashMap;
+use tokenizers::Tokenizer;
+
+pub(crate) struct Vocabulary {
+    bytes: Vec<u8>,
+    /// Where each token's bytes begin; one more entry than tokens.
+    offsets: Vec<u32>,
+    special: Vec<bool>,
+    /// SentencePiece puts a space before the text's first word, which decoding takes away again.
+    pub strips_leading_space: bool,
+}
+
+impl Vocabulary {
+    /// Errors: the reason why `tokenizer`'s decoder is not a concatenation of bytes.
+    pub fn new(tokenizer: &Tokenizer) -> Result<Self, String> {
+        let spelling = Spelling::of(tokenizer)?;
+        let added = tokenizer.get_added_tokens_decoder();
+        let size = tokenizer.get_vocab(true).into_values().max().map_or(0, |id| id + 1);
+        let (mut bytes, mut offsets, mut special) = (Vec::new(), vec![0], Vec::new());
+        for id in 0..size {
+            let token = tokenizer.id_to_token(id).unwrap_or_default();
+            spelling.undo(&token, &mut bytes);
+            offsets.push(bytes.len() as u32);
+            special.push(added.get(&id).is_some_and(|t| t.special));
+        }
+        Ok(Vocabulary { bytes, offsets, special, strips_leading_space: spelling.strips_leading_space })
+    }
+
+    pub fn len(&self) -> usize {
+        self.special.len()
+    }
+
+    /// Empty for an id that names no token (models pad their vocabularies).
+    pub fn bytes(&self, id: u32) -> &[u8] {
+        let id = id as usize;
+        if id >= self.len() {
+            return &[];
+        }
+        &self.bytes[self.offsets[id] as usize..self.offsets[id + 1] as usize]
+    }
+
+    pub fn is_special(&self, id: u32) -> bool {
+        self.special.get(id as usize).copied().unwrap_or(false)
+    }
+}
+
+/// The steps of a `decoder` in tokenizer.json that work token by token.
+#[derive(Deserialize)]
+#[serde(tag = "type")]
+enum Step {
+    ByteLevel {},
+    ByteFallback {},
+    Fuse {},
+    Metaspace { replacement: char, prepend_scheme: String },
+    Replace { pattern: Pattern, content: String },
+    Strip { content: char, start: usize, stop: usize },
+    Sequence { decoders: Vec<Step> },
+}
+
+#[derive(Deserialize)]
+enum Pattern {
+    String(String),
+    Regex(String),
+}
+
+#[derive(Default)]
+struct Spelling {
+    /// GPT-2's alphabet: every byte is written as one printable character.
+    byte_level: Option<HashMap<char, u8>>,
+    /// Bytes without a token of their own are written `<0x0A>`.
+    byte_fallback: bool,
+    replace: Vec<(String, String)>,
+    strips_leading_space: bool,
+}
+
+impl Spelling {
+    fn of(tokenizer: &Tokenizer) -> Result<Self, String> {
+        let decoder = tokenizer.get_decoder().ok_or("there is none; the way from tokens to text is unknown")?;
+        let step = serde_json::to_value(decoder).and_then(Step::deserialize).map_err(|e| e.to_string())?;
+        let mut spelling = Spelling::default();
+        spelling.add(step)?;
+        Ok(spelling)
+    }
+
+    fn add(&mut self, step: Step) -> Result<(), String> {
+        match step {
+            Step::ByteLevel {} => self.byte_level = Some(byte_level_alphabet()),
+            Step::ByteFallback {} => self.byte_fallback = true,
+            Step::Fuse {} => {}
+            Step::Metaspace { replacement, prepend_scheme } => {
+                self.replace.push((replacement.into(), " ".into()));
+                self.strips_leading_space |= prepend_scheme != "never";
+            }
+            Step::Replace { pattern: Pattern::String(from), content } => self.replace.push((from, content)),
+            Step::Replace { pattern: Pattern::Regex(from), .. } => {
+                return Err(format!("Replace with the regex {from:?} is not supported; a plain string is"));
+            }
+            Step::Strip { content: ' ', start: 1, stop: 0 } => self.strips_leading_space = true,
+            Step::Strip { content, start, stop } => {
+                return Err(format!(
+                    "Strip of {start} and {stop} times {content:?} is not supported; one leading space is"
+                ));
+            }
+            Step::Sequence { decoders } => decoders.into_iter().try_for_each(|d| self.add(d))?,
+        }
+        Ok(())
+    }
+
+    /// Appends the bytes that `token` stands for.
+    fn undo(&self, token: &str, out: &mut Vec<u8>) {
+        if self.byte_fallback
+            && let Some(byte) = byte_token(token)
+        {
+            out.push(byte);
+            return;
+        }
+        let mut token = token.to_owned();
+        for (from, to) in &self.replace {
+            token = token.replace(from, to);
+        }
+        match &self.byte_level {
+            // A token with any other character (an added one) is meant as it stands.
+            Some(alphabet) => match token.chars().map(|c| alphabet.get(&c).copied()).collect::<Option<Vec<u8>>>() {
+                Some(bytes) => out.extend(bytes),
+                None => out.extend(token.as_bytes()),
+            },
+            None => out.extend(token.as_bytes()),
+        }
+    }
+}
+
+fn byte_token(token: &str) -> Option<u8> {
+    let digits = token.strip_prefix("<0x")?.strip_suffix('>')?;
+    (digits.len() == 2).then(|| u8::from_str_radix(digits, 16).ok())?
+}
+
+/// GPT-2's `bytes_to_unicode`: printable Latin-1 stands for itself, the other bytes for U+0100 onwards in their order.
+fn byte_level_alphabet() -> HashMap<char, u8> {
+    let printable = |b: u8| matches!(b, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
+    let mut moved = ('\u{100}'..).take(256);
+    let spell = |b: u8| if printable(b) { Some(char::from(b)) } else { moved.next() };
+    let spelled: Vec<Option<char>> = (0..=255).map(spell).collect();
+    spelled.into_iter().zip(0..=255).filter_map(|(c, b)| Some((c?, b))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_alphabet_spells_all_bytes_as_gpt2_does() {
+        let alphabet = byte_level_alphabet();
+        assert_eq!(alphabet.len(), 256);
+        // From GPT-2's vocabulary: "Ġ" is the space, "Ċ" the newline, "ł" 0xA0 and "Ń" the last one moved (0xAD).
+        for (c, b) in [('Ġ', b' '), ('Ċ', b'\n'), ('ł', 0xA0), ('Ń', 0xAD), ('a', b'a'), ('ÿ', 0xFF), ('Ā', 0)] {
+            assert_eq!(alphabet.get(&c), Some(&b), "{c}");
+        }
+    }
+
+    #[test]
+    fn byte_tokens_have_exactly_two_hex_digits() {
+        assert_eq!(byte_token("<0x0A>"), Some(10));
+        assert_eq!(byte_token("<0xFF>"), Some(255));
+        for other in ["<0xA>", "<0x00A>", "<0xZZ>", "0x0A", "<0x+A>"] {
+            assert_eq!(byte_token(other), None, "{other}");
+        }
+    }
+}

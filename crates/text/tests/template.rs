@@ -1,0 +1,179 @@
+//! Chat templates against Jinja2's output (tests/templates/golden.py) and through every way that models ship them.
+use serde_json::{Map, Value, json};
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+use text::{ChatTemplate, TextError};
+
+fn templates() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/templates")
+}
+
+fn read_json(name: &str) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(templates().join(name)).unwrap()).unwrap()
+}
+
+/// A model folder with these files.
+fn folder(files: &[(&str, &str)]) -> TempDir {
+    let dir = TempDir::new().unwrap();
+    for (name, text) in files {
+        std::fs::write(dir.path().join(name), text).unwrap();
+    }
+    dir
+}
+
+fn with_template(source: &str) -> ChatTemplate {
+    let config = json!({"bos_token": "<s>", "eos_token": {"content": "</s>"}, "chat_template": source});
+    let dir = folder(&[("tokenizer_config.json", &config.to_string())]);
+    ChatTemplate::from_dir(dir.path()).unwrap().unwrap()
+}
+
+fn user(content: Value) -> Value {
+    json!([{"role": "user", "content": content}])
+}
+
+fn render(template: &ChatTemplate, messages: &Value) -> Result<String, TextError> {
+    template.render(messages, None, true, &Map::new())
+}
+
+#[test]
+fn published_templates_render_as_in_jinja2() {
+    let (cases, golden) = (read_json("cases.json"), read_json("golden.json"));
+    let cases = cases.as_array().unwrap();
+    assert_eq!(cases.len(), golden.as_object().unwrap().len(), "run golden.py");
+    for case in cases {
+        let name = case["name"].as_str().unwrap();
+        let file = templates().join(format!("{}.jinja", case["template"].as_str().unwrap()));
+        let template = with_template(&std::fs::read_to_string(file).unwrap());
+        let prompt = case["add_generation_prompt"].as_bool().unwrap_or(true);
+        let kwargs = case["kwargs"].as_object().cloned().unwrap_or_default();
+        let rendered = template.render(&case["messages"], case.get("tools"), prompt, &kwargs);
+        match golden[name].get("text") {
+            Some(text) => assert_eq!(rendered.unwrap(), text.as_str().unwrap(), "{name}"),
+            None => {
+                let Err(TextError::Raised(message)) = rendered else { panic!("{name}: {rendered:?}") };
+                assert_eq!(message, golden[name]["error"].as_str().unwrap(), "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_demo_models_template() {
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/demo");
+    let template = ChatTemplate::from_dir(&demo).unwrap().unwrap();
+    let messages = json!([{"role": "system", "content": "Be brief."}, {"role": "user", "content": " Hi "}]);
+    assert_eq!(
+        render(&template, &messages).unwrap(),
+        "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nBe brief.<|eot_id|>\
+         <|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+    );
+}
+
+#[test]
+fn the_jinja_file_goes_before_the_configuration() {
+    let config = json!({"bos_token": "<s>", "chat_template": "configured"}).to_string();
+    let dir = folder(&[("chat_template.jinja", "{{ bos_token }}file"), ("tokenizer_config.json", &config)]);
+    let template = ChatTemplate::from_dir(dir.path()).unwrap().unwrap();
+    assert_eq!(render(&template, &user(json!("x"))).unwrap(), "<s>file");
+}
+
+#[test]
+fn of_a_list_tools_choose_the_tool_use_template() {
+    let list = json!([{"name": "default", "template": "plain"}, {"name": "tool_use", "template": "{{ tools[0].a }}"}]);
+    let dir = folder(&[("tokenizer_config.json", &json!({"chat_template": list}).to_string())]);
+    let template = ChatTemplate::from_dir(dir.path()).unwrap().unwrap();
+    assert_eq!(render(&template, &user(json!("x"))).unwrap(), "plain");
+    let with_tools = template.render(&user(json!("x")), Some(&json!([{"a": 7}])), true, &Map::new());
+    assert_eq!(with_tools.unwrap(), "7");
+}
+
+#[test]
+fn a_folder_without_a_template_has_none() {
+    assert!(ChatTemplate::from_dir(folder(&[]).path()).unwrap().is_none());
+    let null = folder(&[("tokenizer_config.json", r#"{"chat_template": null}"#)]);
+    assert!(ChatTemplate::from_dir(null.path()).unwrap().is_none());
+}
+
+#[test]
+fn broken_files_are_named() {
+    for (config, told) in [
+        (r#"{"chat_template": "{% if %}"}"#, "does not compile"),
+        (r#"{"chat_template": 3}"#, "chat_template: it must be a string or a list"),
+        (r#"{"chat_template": [{"name": "rag", "template": ""}]}"#, "no template named \"default\""),
+        (r#"{"chat_template": [{"name": "default"}]}"#, "chat_template: it must be a string or a list"),
+        (r#"{"chat_template""#, "is not valid"),
+    ] {
+        let dir = folder(&[("tokenizer_config.json", config)]);
+        let message = ChatTemplate::from_dir(dir.path()).err().unwrap().to_string();
+        assert!(message.contains("tokenizer_config.json") && message.contains(told), "{config}: {message}");
+    }
+}
+
+#[test]
+fn a_failure_of_the_template_says_where() {
+    let template = with_template("{{ messages[0].content }}\n{{ nothing.at.all }}");
+    let Err(TextError::Render(message)) = render(&template, &user(json!("x"))) else { panic!() };
+    assert!(message.contains("undefined") && message.contains(":2"), "{message}");
+}
+
+#[test]
+fn parts_become_what_the_template_reads() {
+    let parts = json!([{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]);
+    let wants_text = with_template("{% for m in messages %}{{ m.content | trim }}{% endfor %}");
+    assert_eq!(render(&wants_text, &user(parts.clone())).unwrap(), "one\ntwo");
+    assert_eq!(render(&wants_text, &user(json!("x"))).unwrap(), "x");
+    let wants_parts =
+        with_template("{% for m in messages %}{% for p in m.content %}[{{ p.text }}]{% endfor %}{% endfor %}");
+    assert_eq!(render(&wants_parts, &user(parts.clone())).unwrap(), "[one][two]");
+    assert_eq!(render(&wants_parts, &user(json!("x"))).unwrap(), "[x]");
+    let reads_both = with_template("{{ messages[0].content if messages[0].content is string else 'list' }}");
+    assert_eq!(render(&reads_both, &user(parts)).unwrap(), "one\ntwo");
+}
+
+#[test]
+fn arguments_written_as_json_text_become_objects() {
+    let template = with_template("{{ messages[0].tool_calls[0].function.arguments | tojson }}");
+    let call = |arguments: &str| {
+        let calls = json!([{"function": {"name": "f", "arguments": arguments}}]);
+        render(&template, &json!([{"role": "assistant", "content": null, "tool_calls": calls}]))
+    };
+    assert_eq!(call(r#"{"a":[1,2]}"#).unwrap(), r#"{"a": [1, 2]}"#);
+    assert_eq!(call("").unwrap(), "{}");
+    let message = call("{a").unwrap_err().to_string();
+    assert!(message.starts_with("messages[0].tool_calls[0].function.arguments: it is not JSON"), "{message}");
+}
+
+#[test]
+fn messages_that_no_template_takes_are_refused_by_place() {
+    let template = with_template("{{ messages[0].content }}");
+    for (messages, place) in [
+        (json!([]), "messages: "),
+        (json!("hi"), "messages: "),
+        (json!([1]), "messages[0]: "),
+        (json!([{"content": "x"}]), "messages[0].role: "),
+        (json!([{"role": "user", "content": "x"}, {"role": "user", "content": 3}]), "messages[1].content: 3"),
+        (
+            user(json!([{"type": "text", "text": "x"}, {"type": "image_url"}])),
+            "messages[0].content[1]: its type is image_url",
+        ),
+    ] {
+        let message = render(&template, &messages).unwrap_err().to_string();
+        assert!(message.starts_with(place), "{messages}: {message}");
+    }
+}
+
+#[test]
+fn kwargs_cannot_replace_the_messages() {
+    let template = with_template("{{ messages[0].content }} {{ flag }}");
+    let kwargs = json!({"messages": [], "flag": "on"});
+    let text = template.render(&user(json!("kept")), None, true, kwargs.as_object().unwrap());
+    assert_eq!(text.unwrap(), "kept on");
+}
+
+#[test]
+fn strftime_now_knows_the_year_and_refuses_unknown_formats() {
+    let year = render(&with_template("{{ strftime_now('%Y') }}"), &user(json!("x"))).unwrap();
+    assert!(year.parse::<u32>().is_ok_and(|y| y >= 2025), "{year}");
+    let message = render(&with_template("{{ strftime_now('%Q') }}"), &user(json!("x"))).unwrap_err().to_string();
+    assert!(message.contains("strftime_now: unknown format \"%Q\""), "{message}");
+}

@@ -1,0 +1,190 @@
+//! Encoding, decoding and incremental decoding with the demo model's tokenizer and a SentencePiece one.
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use tempfile::TempDir;
+use text::{Detokenizer, TextError, Tokenizer};
+
+fn demo_dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/demo")
+}
+
+static DEMO: LazyLock<Tokenizer> = LazyLock::new(|| Tokenizer::from_dir(&demo_dir()).unwrap());
+/// The reference for decoding.
+static REFERENCE: LazyLock<tokenizers::Tokenizer> =
+    LazyLock::new(|| tokenizers::Tokenizer::from_file(demo_dir().join("tokenizer.json")).unwrap());
+
+fn pieces(tokenizer: &Tokenizer, mut detokenizer: Detokenizer, ids: &[u32]) -> Vec<String> {
+    let mut pieces: Vec<String> = ids.iter().map(|id| detokenizer.push(tokenizer, *id)).collect();
+    pieces.push(detokenizer.flush(tokenizer));
+    pieces
+}
+
+#[test]
+fn the_demo_models_special_tokens() {
+    let bos = DEMO.bos_id().unwrap();
+    assert!(DEMO.adds_bos() && DEMO.is_special(bos));
+    assert_eq!(DEMO.token_text(bos), "<|begin_of_text|>");
+    assert_eq!(DEMO.token_text(DEMO.eos_id().unwrap()), "<|eot_id|>");
+    assert_eq!(DEMO.vocab_size(), 12288);
+    let (plain, with) = (DEMO.encode("Hello", false).unwrap(), DEMO.encode("Hello", true).unwrap());
+    assert_eq!(with, [&[bos], &plain[..]].concat());
+    assert_eq!(DEMO.encode("<|begin_of_text|>Hello", false).unwrap(), with);
+    assert_eq!(DEMO.decode(&with, true).unwrap(), "Hello");
+    assert_eq!(DEMO.decode(&with, false).unwrap(), "<|begin_of_text|>Hello");
+    // Marks that belong to the text are no special tokens.
+    let think = DEMO.encode("<think>", false).unwrap();
+    assert_eq!((think.len(), DEMO.is_special(think[0])), (1, false));
+}
+
+#[test]
+fn ids_beyond_the_vocabulary_are_empty() {
+    assert_eq!(DEMO.token_bytes(u32::MAX), b"");
+    assert_eq!(DEMO.piece(12288), None);
+    assert_eq!(DEMO.decode(&[12288, u32::MAX], false).unwrap(), "");
+}
+
+#[test]
+fn no_piece_of_emoji_or_cjk_is_half_a_character() {
+    let text = "smile 😀👩‍👩‍👧 漢字かな 한국어 naïve";
+    let ids = DEMO.encode(text, false).unwrap();
+    let split = ids.iter().filter(|id| String::from_utf8(DEMO.token_bytes(**id)).is_err()).count();
+    assert!(split >= 10, "the demo vocabulary no longer splits these characters ({split} tokens)");
+    let pieces = pieces(&DEMO, Detokenizer::new(true), &ids);
+    assert!(pieces.iter().all(|p| !p.contains('\u{FFFD}')), "{pieces:?}");
+    assert_eq!(pieces.concat(), text);
+    assert_eq!(pieces.last().unwrap(), "");
+}
+
+#[test]
+fn an_incomplete_character_becomes_one_replacement_at_flush() {
+    let ids = DEMO.encode("a😀", false).unwrap();
+    let pieces = pieces(&DEMO, Detokenizer::new(true), &ids[..ids.len() - 1]);
+    assert_eq!(pieces.last().unwrap(), "\u{FFFD}");
+    assert_eq!(pieces.concat(), "a\u{FFFD}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+    #[test]
+    fn increments_join_to_the_reference_decoding(
+        ids in proptest::collection::vec(0u32..12288, 0..40), skip_special: bool,
+    ) {
+        let expected = REFERENCE.decode(&ids, skip_special).unwrap();
+        prop_assert_eq!(&pieces(&DEMO, Detokenizer::new(skip_special), &ids).concat(), &expected);
+        prop_assert_eq!(DEMO.decode(&ids, skip_special).unwrap(), expected);
+    }
+
+    /// The 256 single bytes come first in the vocabulary, so nearly every sequence is broken UTF-8.
+    #[test]
+    fn increments_of_broken_utf8_join_to_the_reference_decoding(ids in proptest::collection::vec(0u32..300, 0..40)) {
+        let expected = REFERENCE.decode(&ids, true).unwrap();
+        prop_assert_eq!(pieces(&DEMO, Detokenizer::new(true), &ids).concat(), expected);
+    }
+
+    #[test]
+    fn any_text_survives_encoding(text in any::<String>()) {
+        let ids = DEMO.encode(&text, false).unwrap();
+        let bytes: Vec<u8> = ids.iter().flat_map(|id| DEMO.token_bytes(*id)).collect();
+        prop_assert_eq!(String::from_utf8(bytes).unwrap(), text.clone());
+        prop_assert_eq!(DEMO.decode(&ids, false).unwrap(), text);
+    }
+}
+
+/// Llama 2's form: SentencePiece's BPE with byte fallback. Ids: <unk> <s> </s>, 256 bytes, then words.
+fn sentencepiece() -> Value {
+    let mut vocab = json!({"<unk>": 0, "<s>": 1, "</s>": 2});
+    let bytes = (0..256).map(|b| format!("<0x{b:02X}>"));
+    let words = ["▁", "H", "i", "▁H", "▁Hi", "!"].map(str::to_owned);
+    for (token, id) in bytes.chain(words).zip(3..) {
+        vocab[token] = json!(id);
+    }
+    let special = |id: u32, token: &str| json!({"id": id, "content": token, "special": true, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false});
+    json!({
+        "version": "1.0",
+        "truncation": {"max_length": 2, "strategy": "LongestFirst", "stride": 0, "direction": "Right"},
+        "padding": null,
+        "added_tokens": [special(0, "<unk>"), special(1, "<s>"), special(2, "</s>")],
+        "normalizer": {"type": "Sequence", "normalizers": [
+            {"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]},
+        "pre_tokenizer": null,
+        "post_processor": null,
+        "decoder": {"type": "Sequence", "decoders": [
+            {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"},
+            {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
+        "model": {"type": "BPE", "unk_token": "<unk>", "fuse_unk": true, "byte_fallback": true, "dropout": null,
+            "vocab": vocab, "merges": ["▁ H", "▁H i"]},
+    })
+}
+
+fn load(tokenizer: &Value, config: &Value) -> Result<Tokenizer, TextError> {
+    let dir = TempDir::new().unwrap();
+    std::fs::write(dir.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    std::fs::write(dir.path().join("tokenizer_config.json"), config.to_string()).unwrap();
+    Tokenizer::from_dir(dir.path())
+}
+
+#[test]
+fn sentencepiece_text_comes_back_through_byte_tokens() {
+    let tokenizer = load(&sentencepiece(), &json!({"bos_token": "<s>", "add_bos_token": true})).unwrap();
+    let reference = tokenizers::Tokenizer::from_bytes(sentencepiece().to_string()).unwrap();
+    let ids = tokenizer.encode("Hi 世 Hi!\n", true).unwrap();
+    // The file's truncation to two tokens is not applied.
+    assert!(ids.len() > 8 && ids[0] == 1, "{ids:?}");
+    assert_eq!(tokenizer.decode(&ids, true).unwrap(), "Hi 世 Hi!\n");
+    assert_eq!(pieces(&tokenizer, Detokenizer::new(true), &ids).concat(), "Hi 世 Hi!\n");
+    for skip in [true, false] {
+        assert_eq!(tokenizer.decode(&ids, skip).unwrap(), reference.decode(&ids, skip).unwrap());
+    }
+    assert_eq!(tokenizer.token_bytes(3 + 0x0A), b"\n");
+    assert_eq!(tokenizer.token_text(3 + 0xE4), "\u{FFFD}");
+    assert_eq!(tokenizer.token_text(ids[1]), " Hi");
+}
+
+#[test]
+fn a_continuation_keeps_its_leading_space() {
+    let tokenizer = load(&sentencepiece(), &json!({})).unwrap();
+    let ids = tokenizer.encode("Hi", false).unwrap();
+    assert_eq!(pieces(&tokenizer, Detokenizer::new(true), &ids).concat(), "Hi");
+    assert_eq!(pieces(&tokenizer, Detokenizer::after_prompt(true), &ids).concat(), " Hi");
+}
+
+#[test]
+fn add_bos_token_goes_before_the_post_processor() {
+    let demo: Value = serde_json::from_slice(&std::fs::read(demo_dir().join("tokenizer.json")).unwrap()).unwrap();
+    let bos = "<|begin_of_text|>";
+    let without = load(&demo, &json!({"bos_token": bos, "add_bos_token": false})).unwrap();
+    assert!(!without.adds_bos());
+    assert_eq!(without.encode("Hello", true).unwrap(), DEMO.encode("Hello", false).unwrap());
+    let unsaid = load(&demo, &json!({"bos_token": {"content": bos}})).unwrap();
+    assert_eq!(unsaid.encode("Hello", true).unwrap(), DEMO.encode("Hello", true).unwrap());
+    let plain = load(&sentencepiece(), &json!({"bos_token": "<s>"})).unwrap();
+    assert!(!plain.adds_bos() && plain.bos_id() == Some(1));
+}
+
+#[test]
+fn broken_files_are_named() {
+    let decoder = |decoder: Value| {
+        let mut tokenizer = sentencepiece();
+        tokenizer["decoder"] = decoder;
+        load(&tokenizer, &json!({})).unwrap_err().to_string()
+    };
+    let word_piece = decoder(json!({"type": "WordPiece", "prefix": "##", "cleanup": true}));
+    assert!(word_piece.contains("tokenizer.json: decoder: ") && word_piece.contains("`WordPiece`"), "{word_piece}");
+    assert!(decoder(Value::Null).contains("tokenizer.json: decoder: there is none"));
+    let strip = decoder(json!({"type": "Strip", "content": "_", "start": 0, "stop": 2}));
+    assert!(strip.contains("Strip of 0 and 2 times '_'"), "{strip}");
+
+    let missing = load(&sentencepiece(), &json!({"add_bos_token": true})).unwrap_err().to_string();
+    assert!(missing.contains("tokenizer_config.json: bos_token: missing"), "{missing}");
+    let unknown = load(&sentencepiece(), &json!({"bos_token": "<x>", "add_bos_token": true})).unwrap_err().to_string();
+    assert!(unknown.contains("\"<x>\" is not in the vocabulary"), "{unknown}");
+    let flag = load(&sentencepiece(), &json!({"add_bos_token": "yes"})).unwrap_err().to_string();
+    assert!(flag.contains("add_bos_token: \"yes\"; it must be true or false"), "{flag}");
+
+    let dir = TempDir::new().unwrap();
+    assert!(matches!(Tokenizer::from_dir(dir.path()), Err(TextError::Read { .. })));
+    std::fs::write(dir.path().join("tokenizer.json"), "{").unwrap();
+    assert!(matches!(Tokenizer::from_dir(dir.path()), Err(TextError::Parse { .. })));
+}

@@ -1,0 +1,173 @@
+//! Quantising one rotated vector: a code (a byte, not packed yet) per element and its scales, and back.
+//!
+//! Codes: two's complement for the int8 formats, unsigned for the affine ones, else the magnitude's index with the sign in
+//! the bit above it. Written as plain loops over 16 lanes, compiled once per instruction set: the compiler vectorises them
+//! and, since no operation is reordered, every instruction set gives the same bytes.
+use crate::codebook::{CUBIC4, LLOYD2, LLOYD3, LLOYD4, LLOYD5};
+use crate::format::{Format, MAX_HEAD_DIM, SCALE_GROUP};
+use half::f16;
+
+/// A vector's codes before packing.
+pub(crate) type Codes = [u8; MAX_HEAD_DIM];
+/// Room for the scales of a vector in any format: scale and minimum per 32 elements.
+pub(crate) type Scales = [u8; 4 * MAX_HEAD_DIM / SCALE_GROUP];
+
+/// Largest magnitude of an element of a coded or f16 vector: infinities and anything beyond are clamped to it.
+pub(crate) const LIMIT: f32 = 65504.0;
+/// The same for f32 and bf16, which store larger values exactly; a dot product of clamped elements stays finite.
+pub(crate) const FLOAT_LIMIT: f32 = 1e30;
+
+/// NaN becomes 0, infinities and values beyond `limit` are clamped.
+#[inline(always)]
+pub(crate) fn sanitize(x: f32, limit: f32) -> f32 {
+    if x.is_nan() { 0.0 } else { x.clamp(-limit, limit) }
+}
+
+/// Sum of squares in 16 lanes (a sum in one chain would cost more than the quantiser).
+#[inline(always)]
+fn norm2(z: &[f32]) -> f32 {
+    let mut lanes = [0f32; 16];
+    for row in z.as_chunks::<16>().0 {
+        (0..16).for_each(|i| lanes[i] += row[i] * row[i]);
+    }
+    lanes.iter().sum()
+}
+
+#[inline(always)]
+pub(crate) fn max_abs(z: &[f32]) -> f32 {
+    let mut lanes = [0f32; 16];
+    for row in z.as_chunks::<16>().0 {
+        (0..16).for_each(|i| lanes[i] = if row[i].abs() > lanes[i] { row[i].abs() } else { lanes[i] });
+    }
+    lanes.iter().fold(0f32, |m, v| m.max(*v))
+}
+
+/// Nearest codebook values of z over its rms; the scale restores the norm: |z| / |c|.
+#[inline(always)]
+fn lloyd<const N: usize>(mags: &[f32; N], z: &[f32], codes: &mut [u8]) -> f16 {
+    let norm2 = norm2(z);
+    // Also below fp16's smallest scale by far: such vectors are zero.
+    if norm2 <= 1e-30 {
+        codes.fill(0);
+        return f16::ZERO;
+    }
+    let inverse_rms = (z.len() as f32 / norm2).sqrt();
+    let mut lanes = [0f32; 16];
+    for (row, out) in z.as_chunks::<16>().0.iter().zip(codes.as_chunks_mut::<16>().0) {
+        for i in 0..16 {
+            let a = row[i].abs() * inverse_rms;
+            let (mut index, mut c) = (0u32, mags[0]);
+            for j in 1..N {
+                let above = a > 0.5 * (mags[j - 1] + mags[j]);
+                index += above as u32;
+                c = if above { mags[j] } else { c };
+            }
+            lanes[i] += c * c;
+            out[i] = (index + if row[i] < 0.0 { N as u32 } else { 0 }) as u8;
+        }
+    }
+    f16::from_f32((norm2 / lanes.iter().sum::<f32>()).sqrt().min(LIMIT))
+}
+
+#[inline(always)]
+fn int8(z: &[f32], codes: &mut [u8]) -> f16 {
+    let scale = f16::from_f32((max_abs(z) / 127.0).min(LIMIT));
+    let inverse = if scale > f16::ZERO { 1.0 / scale.to_f32() } else { 0.0 };
+    for (v, code) in z.iter().zip(codes) {
+        *code = (v * inverse).round_ties_even().clamp(-127.0, 127.0) as i32 as u8;
+    }
+    scale
+}
+
+/// Code = (z - minimum) / scale, the minimum stored and not the zero point: a constant group keeps its value.
+#[inline(always)]
+fn affine(z: &[f32], levels: f32, codes: &mut [u8]) -> [f16; 2] {
+    let low = z.iter().fold(f32::MAX, |m, v| m.min(*v));
+    let high = z.iter().fold(f32::MIN, |m, v| m.max(*v));
+    let minimum = f16::from_f32(low.clamp(-LIMIT, LIMIT));
+    // From the stored minimum, so that the largest element stays in range after rounding.
+    let scale = f16::from_f32(((high - minimum.to_f32()) / levels).clamp(0.0, LIMIT));
+    let inverse = if scale > f16::ZERO { 1.0 / scale.to_f32() } else { 0.0 };
+    let offset = minimum.to_f32();
+    for (v, code) in z.iter().zip(codes) {
+        *code = ((v - offset) * inverse).round_ties_even().clamp(0.0, levels) as u8;
+    }
+    [scale, minimum]
+}
+
+/// Codes and scales of the rotated vector `z`; `scales` has `Format::scale_bytes` bytes.
+#[inline(always)]
+pub(crate) fn quantize(format: Format, z: &[f32], codes: &mut [u8], scales: &mut [u8]) {
+    use Format::*;
+    let groups = || z.chunks(SCALE_GROUP);
+    let whole = match format {
+        Tq8 => Some(int8(z, codes)),
+        Tq5 => Some(lloyd(&LLOYD5, z, codes)),
+        Tq4 => Some(lloyd(&CUBIC4, z, codes)),
+        Tq3 => Some(lloyd(&LLOYD3, z, codes)),
+        Tq2 => Some(lloyd(&LLOYD2, z, codes)),
+        _ => None,
+    };
+    if let Some(scale) = whole {
+        scales.copy_from_slice(&scale.to_le_bytes());
+        return;
+    }
+    for (i, (z, codes)) in groups().zip(codes.chunks_mut(SCALE_GROUP)).enumerate() {
+        let scale = match format {
+            Affine8 | Affine5 | Affine4 => {
+                let pair = affine(z, ((1u32 << format.code_bits()) - 1) as f32, codes);
+                scales[4 * i + 2..][..2].copy_from_slice(&pair[1].to_le_bytes());
+                scales[4 * i..][..2].copy_from_slice(&pair[0].to_le_bytes());
+                continue;
+            }
+            Int8 => int8(z, codes),
+            Lloyd5 => lloyd(&LLOYD5, z, codes),
+            Lloyd4 => lloyd(&LLOYD4, z, codes),
+            Lloyd3 => lloyd(&LLOYD3, z, codes),
+            _ => lloyd(&LLOYD2, z, codes),
+        };
+        scales[2 * i..][..2].copy_from_slice(&scale.to_le_bytes());
+    }
+}
+
+/// The rotated vector that codes and scales stand for.
+#[inline(always)]
+pub(crate) fn dequantize(format: Format, codes: &[u8], scales: &[u8], z: &mut [f32]) {
+    use Format::*;
+    let scale = |i: usize| f16::from_le_bytes([scales[2 * i], scales[2 * i + 1]]).to_f32();
+    let group = if format.scale_bytes(z.len()) == 2 { z.len() } else { SCALE_GROUP };
+    for (i, (z, codes)) in z.chunks_mut(group).zip(codes.chunks(group)).enumerate() {
+        match format {
+            Affine8 | Affine5 | Affine4 => {
+                let (scale, minimum) = (scale(2 * i), scale(2 * i + 1));
+                z.iter_mut().zip(codes).for_each(|(z, c)| *z = minimum + scale * f32::from(*c));
+            }
+            Tq8 | Int8 => {
+                let scale = scale(i);
+                z.iter_mut().zip(codes).for_each(|(z, c)| *z = scale * f32::from(*c as i8));
+            }
+            _ => {
+                let values = signed_values(format).map(|c| c * scale(i));
+                z.iter_mut().zip(codes).for_each(|(z, c)| *z = values[usize::from(*c & 31)]);
+            }
+        }
+    }
+}
+
+/// Value of each code of a codebook format before the scale.
+#[inline(always)]
+fn signed_values(format: Format) -> [f32; 32] {
+    use Format::*;
+    let mags: &[f32] = match format {
+        Tq5 | Lloyd5 => &LLOYD5,
+        Tq4 => &CUBIC4,
+        Lloyd4 => &LLOYD4,
+        Tq3 | Lloyd3 => &LLOYD3,
+        _ => &LLOYD2,
+    };
+    let mut values = [0f32; 32];
+    for (i, c) in mags.iter().enumerate() {
+        (values[i], values[mags.len() + i]) = (*c, -c);
+    }
+    values
+}

@@ -1,0 +1,221 @@
+//! The public kernel: stores and attends the records of one layer.
+use crate::attend::{self, Job};
+use crate::centre::{CentreQuery, KeyCentre};
+use crate::encode::max_abs;
+use crate::format::Side;
+use crate::layout::RecordLayout;
+use crate::rotation::Rotation;
+use crate::simd::{self, HeadQuery, Isa, Steps, WIDE_MAX};
+
+/// Most query heads of one kv head.
+pub const MAX_GROUP: usize = 16;
+
+/// Stores vectors into the records of one layer and attends to them. `Send + Sync`, cheap to clone.
+#[derive(Clone)]
+pub struct Kernel {
+    layout: RecordLayout,
+    isa: Isa,
+    steps: Steps,
+    rotation: Option<Rotation>,
+}
+
+impl std::fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kernel").field("layout", &self.layout).field("isa", &self.isa).finish_non_exhaustive()
+    }
+}
+
+/// The query heads of one token and kv head, prepared for one kernel.
+#[derive(Clone, Debug)]
+pub struct Query {
+    pub(crate) group: usize,
+    head_dim: usize,
+    floats: Vec<f32>,
+    words: Vec<u32>,
+    wide: Vec<u64>,
+    sums: Vec<i32>,
+    units: Vec<f32>,
+    pub(crate) centre: Option<CentreQuery>,
+}
+
+impl Query {
+    /// Query heads of the kv head.
+    pub fn group(&self) -> usize {
+        self.group
+    }
+
+    pub(crate) fn head(&self, g: usize) -> HeadQuery<'_> {
+        let (d, n) = (self.head_dim, self.head_dim / 4);
+        HeadQuery {
+            floats: self.floats.get(g * d..(g + 1) * d).unwrap_or(&[]),
+            words: self.words.get(g * n..(g + 1) * n).unwrap_or(&[]),
+            wide: self.wide.get(g * n..(g + 1) * n).unwrap_or(&[]),
+            sum: self.sums.get(g).copied().unwrap_or(0),
+            unit: self.units.get(g).copied().unwrap_or(0.0),
+        }
+    }
+}
+
+impl Kernel {
+    /// # Panics
+    /// If the machine lacks `isa`.
+    pub fn new(layout: RecordLayout, isa: Isa) -> Kernel {
+        let steps = Steps::new(isa, layout.k(), layout.v());
+        let steps = steps.unwrap_or_else(|| panic!("instruction set {isa:?} is not on this machine"));
+        let rotated = layout.k().is_rotated() || layout.v().is_rotated();
+        Kernel { layout, isa, steps, rotation: rotated.then(|| Rotation::new(layout.head_dim())) }
+    }
+
+    pub fn layout(&self) -> &RecordLayout {
+        &self.layout
+    }
+
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    pub(crate) fn steps(&self) -> &Steps {
+        &self.steps
+    }
+
+    /// Writes slot `slot` (0..block_size) of `record`. `k` and `v`: `[head_dim]`, after RoPE, already centred.
+    ///
+    /// NaN is stored as 0. Elements of coded and f16 vectors are clamped to ±65504, those of f32 and bf16 vectors to ±1e30,
+    /// so that attention stays finite.
+    pub fn store(&self, record: &mut [u8], slot: usize, k: &[f32], v: &[f32]) {
+        self.check_slot(record, slot);
+        let d = self.layout.head_dim();
+        assert!(k.len() == d && v.len() == d, "k and v must have head_dim {d} elements, not {} and {}", k.len(), v.len());
+        for (side, x) in [(Side::K, k), (Side::V, v)] {
+            self.steps.store(&self.layout, self.rotation.as_ref(), record, slot, side, x);
+        }
+    }
+
+    /// The decoded and un-rotated vector of a slot, `[head_dim]`.
+    pub fn load(&self, record: &[u8], slot: usize, side: Side, out: &mut [f32]) {
+        self.check_slot(record, slot);
+        assert_eq!(out.len(), self.layout.head_dim(), "out must have head_dim elements");
+        simd::load(&self.layout, record, slot, side, out);
+        self.unrotate(side, out);
+    }
+
+    fn check_slot(&self, record: &[u8], slot: usize) {
+        let (bytes, slots) = (self.layout.bytes(), self.layout.block_size());
+        assert!(record.len() == bytes, "a record has {bytes} bytes, not {}", record.len());
+        assert!(slot < slots, "slot {slot} of a block of {slots}");
+    }
+
+    fn unrotate(&self, side: Side, x: &mut [f32]) {
+        if let Some(rotation) = self.rotation.as_ref().filter(|_| self.layout.format(side).is_rotated()) {
+            self.steps.unrotate(rotation, x);
+        }
+    }
+
+    /// Prepares the query heads of one token and kv head.
+    ///
+    /// `q`: `[group][head_dim]`, after RoPE, unrotated. `scale` multiplies logits (1/sqrt(head_dim) usually). `centre`: what
+    /// the stored keys lack.
+    pub fn query(&self, q: &[f32], group: usize, scale: f32, centre: Option<&KeyCentre>) -> Query {
+        let d = self.layout.head_dim();
+        assert!((1..=MAX_GROUP).contains(&group), "group {group}; allowed: 1..={MAX_GROUP}");
+        assert_eq!(q.len(), group * d, "q must have group * head_dim elements");
+        let base2 = scale * std::f32::consts::LOG2_E;
+        let mut floats = q.to_vec();
+        if let Some(rotation) = self.rotation.as_ref().filter(|_| self.layout.k().is_rotated()) {
+            floats.chunks_exact_mut(d).for_each(|q| self.steps.rotate(rotation, q));
+        }
+        floats.iter_mut().for_each(|v| *v *= base2);
+        let centre = centre.map(|centre| centre.query(q, group, base2));
+        let mut query = Query {
+            group,
+            head_dim: d,
+            floats,
+            words: Vec::new(),
+            wide: Vec::new(),
+            sums: Vec::new(),
+            units: Vec::new(),
+            centre,
+        };
+        if simd::is_integer(self.layout.k()) {
+            self.quantize(&mut query);
+        }
+        query
+    }
+
+    /// Integer forms of a rotated query, one scale a head.
+    fn quantize(&self, query: &mut Query) {
+        let wide = self.steps.wide();
+        let most = if wide { WIDE_MAX } else { 127.0 };
+        for q in query.floats.chunks_exact(self.layout.head_dim()) {
+            let largest = max_abs(q).max(1e-30);
+            let inverse = most / largest;
+            let ints = |q: &[f32; 4]| q.map(|v| (v * inverse).round_ties_even() as i32);
+            let mut sum = 0i32;
+            for q in q.as_chunks::<4>().0 {
+                let ints = ints(q);
+                sum += ints.iter().sum::<i32>();
+                if wide {
+                    query.wide.push(self.steps.pack_wide(ints));
+                } else {
+                    query.words.push(u32::from_le_bytes(ints.map(|v| v as u8)));
+                }
+            }
+            query.sums.push(sum);
+            query.units.push(largest / most);
+        }
+        query.floats.clear();
+    }
+
+    /// Attends one partition of one kv head for some rows. `parts`: `[rows][part_len]`, overwritten with the partition's states.
+    pub fn attend(&self, job: &Job<'_>, parts: &mut [f32]) {
+        attend::attend(self, job, parts);
+    }
+
+    /// Elements of the state of `group` query heads: o `[group][head_dim]`, m `[group]`, l `[group]`, logits in base 2.
+    pub fn part_len(&self, group: usize) -> usize {
+        group * (self.layout.head_dim() + 2)
+    }
+
+    /// The state of an empty range.
+    pub fn reset(&self, part: &mut [f32], group: usize) {
+        let (o, ml) = part.split_at_mut(group * self.layout.head_dim());
+        o.fill(0.0);
+        ml[..group].fill(simd::NONE);
+        ml[group..2 * group].fill(0.0);
+    }
+
+    /// Adds the state `other` of another range of tokens to `into`. The result depends on the order of merges.
+    pub fn merge(&self, into: &mut [f32], other: &[f32], group: usize) {
+        let d = self.layout.head_dim();
+        let (o, ml) = into.split_at_mut(group * d);
+        let (other_o, other_ml) = other.split_at(group * d);
+        for g in 0..group {
+            let m = ml[g].max(other_ml[g]);
+            let (a, b) = ((ml[g] - m).exp2(), (other_ml[g] - m).exp2());
+            ml[g] = m;
+            ml[group + g] = ml[group + g] * a + other_ml[group + g] * b;
+            let pairs = o[g * d..][..d].iter_mut().zip(&other_o[g * d..][..d]);
+            pairs.for_each(|(x, y)| *x = *x * a + *y * b);
+        }
+    }
+
+    /// Turns a state into outputs `[group][head_dim]`: o / l, un-rotated, plus `value_mean` (`[head_dim]`, unrotated). Zero for
+    /// an empty range.
+    pub fn finish(&self, part: &[f32], group: usize, value_mean: Option<&[f32]>, out: &mut [f32]) {
+        let d = self.layout.head_dim();
+        assert_eq!(out.len(), group * d, "out must have group * head_dim elements");
+        for (g, out) in out.chunks_exact_mut(d).enumerate() {
+            let l = part[group * (d + 1) + g];
+            if l <= 0.0 {
+                out.fill(0.0);
+                continue;
+            }
+            let inverse = 1.0 / l;
+            out.iter_mut().zip(&part[g * d..]).for_each(|(out, o)| *out = o * inverse);
+            self.unrotate(Side::V, out);
+            if let Some(mean) = value_mean {
+                out.iter_mut().zip(mean).for_each(|(out, mean)| *out += mean);
+            }
+        }
+    }
+}

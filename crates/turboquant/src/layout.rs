@@ -1,0 +1,104 @@
+//! The bytes of one (block, kv head).
+use crate::format::{Format, FormatError, Side};
+use std::ops::Range;
+
+/// Tokens of a strip, the unit in which a record's code planes are ordered: one per vector lane.
+pub(crate) const STRIP: usize = 16;
+
+/// Layout of a record: K codes, V codes, K scales, V scales of `block_size` tokens of one kv head.
+///
+/// A page of a layer is one record per kv head, one after the other. A code plane is a sequence of strips of 16 tokens;
+/// the order inside a strip is `page`'s. Scales lie by token.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RecordLayout {
+    k: Format,
+    v: Format,
+    head_dim: usize,
+    block_size: usize,
+}
+
+impl RecordLayout {
+    /// `block_size` (tokens) is 16 or 32.
+    pub fn new(k: Format, v: Format, head_dim: usize, block_size: usize) -> Result<Self, FormatError> {
+        k.check(Side::K, head_dim)?;
+        v.check(Side::V, head_dim)?;
+        if block_size != 16 && block_size != 32 {
+            return Err(FormatError::BlockSize(block_size));
+        }
+        Ok(RecordLayout { k, v, head_dim, block_size })
+    }
+
+    pub fn k(&self) -> Format {
+        self.k
+    }
+
+    pub fn v(&self) -> Format {
+        self.v
+    }
+
+    pub fn format(&self, side: Side) -> Format {
+        if side == Side::K { self.k } else { self.v }
+    }
+
+    pub fn head_dim(&self) -> usize {
+        self.head_dim
+    }
+
+    /// Tokens of a block.
+    pub fn block_size(&self) -> usize {
+        self.block_size
+    }
+
+    /// Bytes of a record.
+    pub fn bytes(&self) -> usize {
+        self.block_size * (self.k.row_bytes(self.head_dim) + self.v.row_bytes(self.head_dim))
+    }
+
+    /// Bytes of the codes of one strip.
+    pub(crate) fn strip_bytes(&self, side: Side) -> usize {
+        STRIP * self.format(side).code_bytes(self.head_dim)
+    }
+
+    /// Where the codes of strip `strip` of the block lie.
+    pub(crate) fn codes(&self, side: Side, strip: usize) -> Range<usize> {
+        let bytes = self.strip_bytes(side);
+        let start = if side == Side::K { 0 } else { self.block_size * self.k.code_bytes(self.head_dim) };
+        start + strip * bytes..start + (strip + 1) * bytes
+    }
+
+    /// Where the scales of strip `strip` of the block lie.
+    pub(crate) fn scales(&self, side: Side, strip: usize) -> Range<usize> {
+        let (d, n) = (self.head_dim, self.block_size);
+        let bytes = STRIP * self.format(side).scale_bytes(d);
+        let k = n * (self.k.code_bytes(d) + self.v.code_bytes(d));
+        let start = if side == Side::K { k } else { k + n * self.k.scale_bytes(d) };
+        start + strip * bytes..start + (strip + 1) * bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn planes_tile_the_record() {
+        for (k, v) in [(Format::Tq4, Format::Tq3), (Format::Affine5, Format::Lloyd2), (Format::F32, Format::Bf16)] {
+            for block_size in [16, 32] {
+                let layout = RecordLayout::new(k, v, 80, block_size).unwrap();
+                let strips = block_size / STRIP;
+                let mut at = 0;
+                for scales in [false, true] {
+                    for side in [Side::K, Side::V] {
+                        for strip in 0..strips {
+                            let range = if scales { layout.scales(side, strip) } else { layout.codes(side, strip) };
+                            assert_eq!(range.start, at);
+                            at = range.end;
+                        }
+                    }
+                }
+                assert_eq!(at, layout.bytes());
+            }
+        }
+        assert_eq!(RecordLayout::new(Format::Tq4, Format::Tq4, 128, 64), Err(FormatError::BlockSize(64)));
+    }
+}

@@ -1,0 +1,204 @@
+//! The order of elements inside a strip (16 tokens of one side of a record).
+//!
+//! Formats that kernels multiply as integers (`tq*`): 64-byte lines of 16 lanes x 4 bytes, so that an instruction that adds
+//! the products of 4 neighbouring bytes sums along what is being summed and nothing is ever added across lanes.
+//!   K: a lane is a token, the 4 bytes are 4 dims that follow each other; groups of 4 dims in order.
+//!   V: a lane is a dim, the 4 bytes are 4 tokens; for each 16 dims, the strip's 4 groups of 4 tokens in order.
+//! With codes of 4 or 2 bits a line holds 2 or 4 successive groups, the first in the low bits of each byte. `tq5` and `tq3`
+//! keep 4 or 2 bits of magnitude so, and after all lines a sign plane: 8 bytes a group, bit 4 * lane + byte.
+//!
+//! Floats: f32 and f16 K by dim, 16 tokens each; bf16 K by pair of dims, 16 tokens x 2; f32 and f16 V by token; bf16 V by
+//! pair of tokens, all dims x 2. Other formats: by token, 8 codes of b bits in b bytes.
+use crate::encode::Codes;
+use crate::format::{Format, Side};
+use crate::layout::STRIP;
+use half::{bf16, f16};
+
+/// A format of 64-byte lines: groups per line and whether signs lie in a plane of their own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Lines {
+    pub groups: usize,
+    pub sign_plane: bool,
+}
+
+impl Lines {
+    pub(crate) fn of(format: Format) -> Option<Lines> {
+        let (groups, sign_plane) = match format {
+            Format::Tq8 => (1, false),
+            Format::Tq5 => (2, true),
+            Format::Tq4 => (2, false),
+            Format::Tq3 => (4, true),
+            Format::Tq2 => (4, false),
+            _ => return None,
+        };
+        Some(Lines { groups, sign_plane })
+    }
+
+    /// Bits of a code in its line.
+    fn bits(self) -> usize {
+        8 / self.groups
+    }
+
+    /// Calls `f(element, byte of the strip, shift, sign bit of the strip)` for every element of token `token`.
+    #[inline(always)]
+    fn each(self, side: Side, token: usize, head_dim: usize, mut f: impl FnMut(usize, usize, usize, usize)) {
+        let (bits, signs) = (self.bits(), STRIP * head_dim * self.bits());
+        for i in 0..head_dim {
+            let (lane, group, byte) = match side {
+                Side::K => (token, i / 4, i % 4),
+                Side::V => (i % 16, i / 16 * 4 + token / 4, token % 4),
+            };
+            let at = group / self.groups * 64 + lane * 4 + byte;
+            f(i, at, group % self.groups * bits, signs + group * 64 + lane * 4 + byte);
+        }
+    }
+}
+
+/// Packs the codes of token `token` (0..16) into its strip.
+#[inline(always)]
+pub(crate) fn put_codes(format: Format, side: Side, strip: &mut [u8], token: usize, head_dim: usize, codes: &Codes) {
+    let Some(lines) = Lines::of(format) else {
+        let bytes = format.code_bytes(head_dim);
+        return put_row(format.code_bits(), &mut strip[token * bytes..][..bytes], codes);
+    };
+    if lines.groups == 1 {
+        return lines.each(side, token, head_dim, |i, at, _, _| strip[at] = codes[i]);
+    }
+    let mask = ((1u32 << lines.bits()) - 1) as u8;
+    lines.each(side, token, head_dim, |i, at, shift, sign| {
+        strip[at] = strip[at] & !(mask << shift) | (codes[i] & mask) << shift;
+        if lines.sign_plane {
+            let bit = 1 << (sign % 8);
+            let negative = codes[i] >> lines.bits() != 0;
+            strip[sign / 8] = if negative { strip[sign / 8] | bit } else { strip[sign / 8] & !bit };
+        }
+    });
+}
+
+/// Reads the codes of token `token` back.
+#[inline(always)]
+pub(crate) fn get_codes(format: Format, side: Side, strip: &[u8], token: usize, head_dim: usize, codes: &mut Codes) {
+    let Some(lines) = Lines::of(format) else {
+        let bytes = format.code_bytes(head_dim);
+        return get_row(format.code_bits(), &strip[token * bytes..][..bytes], codes);
+    };
+    let mask = ((1u32 << lines.bits()) - 1) as u8;
+    lines.each(side, token, head_dim, |i, at, shift, sign| {
+        codes[i] = strip[at] >> shift & mask;
+        if lines.sign_plane {
+            codes[i] |= (strip[sign / 8] >> (sign % 8) & 1) << lines.bits();
+        }
+    });
+}
+
+/// 8 codes of `bits` bits in `bits` bytes, the first in the lowest bits.
+#[inline(always)]
+fn put_row(bits: usize, row: &mut [u8], codes: &Codes) {
+    for (unit, codes) in row.chunks_exact_mut(bits).zip(codes.as_chunks::<8>().0) {
+        let word = codes.iter().rev().fold(0u64, |w, c| w << bits | u64::from(*c));
+        unit.copy_from_slice(&word.to_le_bytes()[..bits]);
+    }
+}
+
+#[inline(always)]
+fn get_row(bits: usize, row: &[u8], codes: &mut Codes) {
+    for (unit, codes) in row.chunks_exact(bits).zip(codes.as_chunks_mut::<8>().0) {
+        let mut word = [0; 8];
+        word[..bits].copy_from_slice(unit);
+        let word = u64::from_le_bytes(word);
+        (0..8).for_each(|k| codes[k] = (word >> (k * bits)) as u8 & ((1u32 << bits) - 1) as u8);
+    }
+}
+
+/// Byte of element `i` of token `token` in a strip of floats.
+#[inline(always)]
+pub(crate) fn float_at(format: Format, side: Side, token: usize, i: usize, head_dim: usize) -> usize {
+    match (format, side) {
+        (Format::F32, Side::K) => (i * STRIP + token) * 4,
+        (Format::F32, Side::V) => (token * head_dim + i) * 4,
+        (Format::Bf16, Side::K) => (i / 2 * STRIP + token) * 4 + i % 2 * 2,
+        (Format::Bf16, Side::V) => (token / 2 * head_dim + i) * 4 + token % 2 * 2,
+        (_, Side::K) => (i * STRIP + token) * 2,
+        (_, Side::V) => (token * head_dim + i) * 2,
+    }
+}
+
+/// Stores an element, rounded to the format.
+#[inline(always)]
+pub(crate) fn put_float(format: Format, side: Side, strip: &mut [u8], token: usize, i: usize, head_dim: usize, x: f32) {
+    let at = float_at(format, side, token, i, head_dim);
+    match format {
+        Format::F32 => strip[at..at + 4].copy_from_slice(&x.to_le_bytes()),
+        Format::F16 => strip[at..at + 2].copy_from_slice(&f16::from_f32(x).to_le_bytes()),
+        _ => strip[at..at + 2].copy_from_slice(&bf16::from_f32(x).to_le_bytes()),
+    }
+}
+
+#[inline(always)]
+pub(crate) fn get_float(format: Format, side: Side, strip: &[u8], token: usize, i: usize, head_dim: usize) -> f32 {
+    let at = float_at(format, side, token, i, head_dim);
+    match format {
+        Format::F32 => f32::from_le_bytes([strip[at], strip[at + 1], strip[at + 2], strip[at + 3]]),
+        Format::F16 => f16::from_le_bytes([strip[at], strip[at + 1]]).to_f32(),
+        _ => bf16::from_le_bytes([strip[at], strip[at + 1]]).to_f32(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CODED: [(Format, &[Side]); 13] = [
+        (Format::Tq8, &[Side::K, Side::V]),
+        (Format::Tq5, &[Side::K, Side::V]),
+        (Format::Tq4, &[Side::K, Side::V]),
+        (Format::Tq3, &[Side::K, Side::V]),
+        (Format::Tq2, &[Side::K, Side::V]),
+        (Format::Affine8, &[Side::K]),
+        (Format::Affine5, &[Side::K]),
+        (Format::Affine4, &[Side::K]),
+        (Format::Int8, &[Side::V]),
+        (Format::Lloyd5, &[Side::V]),
+        (Format::Lloyd4, &[Side::V]),
+        (Format::Lloyd3, &[Side::V]),
+        (Format::Lloyd2, &[Side::V]),
+    ];
+
+    /// All tokens written into a strip of junk read back, so no two elements share a bit and none lies outside the strip.
+    #[test]
+    fn strips_give_codes_back() {
+        for (format, sides) in CODED {
+            for (side, d) in sides.iter().flat_map(|side| [16, 80, 96, 128].map(|d| (*side, d))) {
+                let mut strip = vec![0xa5u8; STRIP * format.code_bytes(d)];
+                let code = |token: usize, i: usize| {
+                    let x = (token * 7919 + i * 104_729) ^ (token * i);
+                    (x % 251) as u8 & ((1u32 << format.code_bits()) - 1) as u8
+                };
+                for token in 0..STRIP {
+                    let mut codes = [0; 512];
+                    (0..d).for_each(|i| codes[i] = code(token, i));
+                    put_codes(format, side, &mut strip, token, d, &codes);
+                }
+                for token in 0..STRIP {
+                    let mut codes = [0; 512];
+                    get_codes(format, side, &strip, token, d, &mut codes);
+                    (0..d).for_each(|i| assert_eq!(codes[i], code(token, i), "{format:?} {side} d {d} {token} {i}"));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn float_positions_are_distinct_and_fill_the_strip() {
+        for format in [Format::F32, Format::F16, Format::Bf16] {
+            for side in [Side::K, Side::V] {
+                let (d, bytes) = (24, format.code_bytes(1));
+                let mut seen = vec![false; STRIP * d];
+                for (token, i) in (0..STRIP).flat_map(|token| (0..d).map(move |i| (token, i))) {
+                    let at = float_at(format, side, token, i, d);
+                    assert!(at.is_multiple_of(bytes) && !std::mem::replace(&mut seen[at / bytes], true));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! The orthonormal rotation z = H · diag(±1) · x that K, V and queries share.
+//!
+//! Scores and weighted sums may be computed on rotated vectors only because every token of a head is rotated by the same
+//! matrix: q·k = (Rq)·(Rk), and un-rotating a weighted sum once equals summing un-rotated vectors.
+use std::sync::Arc;
+
+/// Seed of the signs. Do not change: stored caches would decode to noise. Every device gets the signs from here, as data.
+const SIGN_SEED: u64 = 0x9E37_79B9_7F4A_7C15;
+
+/// H = the Walsh-Hadamard matrix for a power of two; for 80 and 96 the Kronecker product of the Paley Hadamard matrix of order
+/// 20 or 12 with the Walsh-Hadamard matrix of order 4 or 8; over sqrt(d).
+#[derive(Clone, Debug)]
+pub struct Rotation {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    signs: Vec<f32>,
+    /// Order of the Walsh-Hadamard factor, which acts on neighbouring elements.
+    walsh: usize,
+    /// The Paley factor, row-major, or nothing.
+    paley: Vec<f32>,
+    order: usize,
+    norm: f32,
+}
+
+impl Rotation {
+    /// `head_dim` is one that a rotated format supports.
+    pub(crate) fn new(head_dim: usize) -> Self {
+        let (order, prime) = match head_dim {
+            80 => (20, 19),
+            96 => (12, 11),
+            _ => (1, 0),
+        };
+        let walsh = head_dim / order;
+        debug_assert!(walsh.is_power_of_two());
+        let paley = if order > 1 { paley(prime) } else { Vec::new() };
+        let norm = 1.0 / (head_dim as f32).sqrt();
+        Rotation { inner: Arc::new(Inner { signs: signs(head_dim), walsh, paley, order, norm }) }
+    }
+
+    /// The diagonal of ±1 that is applied first.
+    pub fn signs(&self) -> &[f32] {
+        &self.inner.signs
+    }
+
+    /// x becomes H · diag(signs) · x.
+    #[inline(always)]
+    pub(crate) fn rotate(&self, x: &mut [f32], walsh: impl Fn(&mut [f32])) {
+        let inner = &*self.inner;
+        x.iter_mut().zip(&inner.signs).for_each(|(v, s)| *v *= s * inner.norm);
+        x.chunks_exact_mut(inner.walsh).for_each(walsh);
+        inner.outer(x, false);
+    }
+
+    /// The inverse: diag(signs) · Hᵀ · z.
+    #[inline(always)]
+    pub(crate) fn unrotate(&self, z: &mut [f32], walsh: impl Fn(&mut [f32])) {
+        let inner = &*self.inner;
+        inner.outer(z, true);
+        z.chunks_exact_mut(inner.walsh).for_each(walsh);
+        z.iter_mut().zip(&inner.signs).for_each(|(v, s)| *v *= s * inner.norm);
+    }
+}
+
+impl Inner {
+    /// The Paley factor, over elements `walsh` apart.
+    #[inline(always)]
+    fn outer(&self, x: &mut [f32], transposed: bool) {
+        if self.order == 1 {
+            return;
+        }
+        let (n, w) = (self.order, self.walsh);
+        let mut y = [0f32; 96];
+        for row in 0..n {
+            let out = &mut y[row * w..][..w];
+            for col in 0..n {
+                let h = self.paley[if transposed { col * n + row } else { row * n + col }];
+                out.iter_mut().zip(&x[col * w..][..w]).for_each(|(o, v)| *o += h * v);
+            }
+        }
+        x.copy_from_slice(&y[..n * w]);
+    }
+}
+
+/// In-place Walsh-Hadamard transform without normalisation; every twin adds in this order, so bits agree.
+pub(crate) fn walsh_hadamard(x: &mut [f32]) {
+    let mut h = 1;
+    while h < x.len() {
+        for pair in x.chunks_exact_mut(2 * h) {
+            let (a, b) = pair.split_at_mut(h);
+            a.iter_mut().zip(b).for_each(|(a, b)| (*a, *b) = (*a + *b, *a - *b));
+        }
+        h *= 2;
+    }
+}
+
+/// Xorshift64 from `SIGN_SEED`; the top bit of each word is the sign.
+fn signs(head_dim: usize) -> Vec<f32> {
+    let mut state = SIGN_SEED;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        if state >> 63 == 0 { 1.0 } else { -1.0 }
+    };
+    (0..head_dim).map(|_| next()).collect()
+}
+
+/// Paley's first construction, order q + 1 for a prime q = 3 (mod 4): I + S, S skew from the quadratic residues mod q.
+fn paley(q: usize) -> Vec<f32> {
+    let n = q + 1;
+    let residue = |x: usize| (1..q).any(|y| y * y % q == x);
+    let mut h = vec![0f32; n * n];
+    for row in 0..n {
+        for col in 0..n {
+            h[row * n + col] = match (row, col) {
+                _ if row == col => 1.0,
+                (0, _) => 1.0,
+                (_, 0) => -1.0,
+                _ if residue((row + q - col) % q) => 1.0,
+                _ => -1.0,
+            };
+        }
+    }
+    h
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DIMS: [usize; 8] = [16, 32, 64, 80, 96, 128, 256, 512];
+
+    /// Element (row, col) of H by its definition, not normalised.
+    fn entry(d: usize, row: usize, col: usize) -> f64 {
+        let q = match d {
+            80 => 19,
+            96 => 11,
+            _ => 0,
+        };
+        let walsh = if q == 0 { d } else { d / (q + 1) };
+        let sign = if ((row % walsh) & (col % walsh)).count_ones() % 2 == 0 { 1.0 } else { -1.0 };
+        let outer = if q == 0 { 1.0 } else { f64::from(paley(q)[row / walsh * (q + 1) + col / walsh]) };
+        sign * outer
+    }
+
+    /// f32 against f64: the error of a sum of d terms of equal size is below log2(d) + 20 roundings of the norm.
+    #[test]
+    fn equals_the_matrix_and_inverts() {
+        for d in DIMS {
+            let rotation = Rotation::new(d);
+            let x: Vec<f32> = (0..d).map(|i| ((i * 37 + 11) % 101) as f32 / 50.0 - 1.0).collect();
+            let mut z = x.clone();
+            rotation.rotate(&mut z, walsh_hadamard);
+            let norm = x.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+            for (row, z) in z.iter().enumerate() {
+                let exact: f64 = (0..d).map(|col| entry(d, row, col) * f64::from(rotation.signs()[col] * x[col])).sum();
+                let error = (f64::from(*z) - exact / (d as f64).sqrt()).abs();
+                assert!(error < 30.0 * f64::from(f32::EPSILON) * norm, "d {d} row {row}: {error:.1e}");
+            }
+            rotation.unrotate(&mut z, walsh_hadamard);
+            for (a, b) in z.iter().zip(&x) {
+                assert!((a - b).abs() < 1e-5, "d {d}: {a} {b}");
+            }
+        }
+    }
+
+    #[test]
+    fn matrices_are_orthogonal() {
+        for d in DIMS {
+            for (a, b) in [(0, 1), (d / 2, d - 1), (3, 5), (d - 1, d - 1)] {
+                let dot: f64 = (0..d).map(|i| entry(d, a, i) * entry(d, b, i)).sum();
+                assert_eq!(dot, if a == b { d as f64 } else { 0.0 }, "d {d}, rows {a} and {b}");
+            }
+        }
+    }
+
+    /// The signs are part of the stored format: these words are the first 64 signs, bit i set where sign i is -1.
+    #[test]
+    fn signs_do_not_change() {
+        let word = signs(64).iter().enumerate().fold(0u64, |w, (i, s)| w | u64::from(*s < 0.0) << i);
+        assert_eq!(word, SIGN_WORD);
+        assert_eq!(signs(512)[..64], signs(64));
+    }
+    const SIGN_WORD: u64 = 0;
+}

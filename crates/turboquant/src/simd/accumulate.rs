@@ -1,0 +1,267 @@
+//! Weighted sums of a tile's V strips, added to the heads' running outputs.
+use super::scores::{read, unpack};
+use super::{CHUNK, Place, Scratch, Simd, Tile, kind, table_bytes};
+use crate::attend::TILE;
+use crate::codebook::{INT2, INT3, INT4, INT5, IntBook};
+use crate::format::MAX_HEAD_DIM;
+use crate::layout::STRIP;
+
+/// Whether V of `KIND` is multiplied with 15-bit weights: 8-bit ones would add several times the error of tq8 itself.
+pub(super) const fn is_wide<S: Simd>(kind: u8) -> bool {
+    kind == kind::TQ8 || (kind == kind::TQ5 && S::WIDE_TQ5)
+}
+
+const fn book(kind: u8) -> IntBook {
+    match kind {
+        kind::TQ5 => INT5,
+        kind::TQ4 => INT4,
+        kind::TQ3 => INT3,
+        _ => INT2,
+    }
+}
+
+/// Largest 8-bit weight for V of `KIND`.
+#[inline(always)]
+pub(super) fn weight_max<S: Simd>(kind: u8) -> u8 {
+    let book = book(kind);
+    S::weight_max(book.mags[book.mags.len() - 1])
+}
+
+/// Adds the visible strips' values; `C` columns of 16 dims are treated at a time.
+#[inline(always)]
+pub(super) fn accumulate<S: Simd, const KIND: u8, const C: usize>(
+    s: S,
+    tile: &Tile<'_>,
+    places: &[Place],
+    scratch: &Scratch,
+    parts: &mut [f32],
+) {
+    let most = if KIND >= kind::TQ8 && is_wide::<S>(KIND) { S::WIDE_HEADS } else { CHUNK };
+    for (i, places) in places.chunks(most).enumerate() {
+        let h = i * most;
+        match places.len() {
+            1 => columns::<S, KIND, 1, C>(s, tile, places, scratch, h, parts),
+            2 => columns::<S, KIND, 2, C>(s, tile, places, scratch, h, parts),
+            3 => columns::<S, KIND, 3, C>(s, tile, places, scratch, h, parts),
+            _ => columns::<S, KIND, 4, C>(s, tile, places, scratch, h, parts),
+        }
+    }
+}
+
+#[inline(always)]
+fn columns<S: Simd, const KIND: u8, const H: usize, const C: usize>(
+    s: S,
+    tile: &Tile<'_>,
+    places: &[Place],
+    scratch: &Scratch,
+    first_head: usize,
+    parts: &mut [f32],
+) {
+    let heads = Heads { places, scratch, first: first_head };
+    let count = tile.head_dim / 16;
+    let mut col = 0;
+    while col + C <= count {
+        some_columns::<S, KIND, H, C>(s, tile, &heads, col, parts);
+        col += C;
+    }
+    while col < count {
+        some_columns::<S, KIND, H, 1>(s, tile, &heads, col, parts);
+        col += 1;
+    }
+    if KIND < kind::TQ8 && !tile.head_dim.is_multiple_of(16) {
+        half_column::<S, KIND, H>(s, tile, &heads, parts);
+    }
+}
+
+/// The heads of a pass: `first` is the first one's row in the scratch.
+struct Heads<'a> {
+    places: &'a [Place],
+    scratch: &'a Scratch,
+    first: usize,
+}
+
+impl Heads<'_> {
+    /// Tokens of the tile that some head sees.
+    fn visible(&self) -> (usize, usize) {
+        let from = self.places.iter().map(|p| p.from).min().unwrap_or(0);
+        (from, self.places.iter().map(|p| p.to).max().unwrap_or(0))
+    }
+}
+
+#[inline(always)]
+fn some_columns<S: Simd, const KIND: u8, const H: usize, const C: usize>(
+    s: S,
+    tile: &Tile<'_>,
+    heads: &Heads<'_>,
+    col: usize,
+    parts: &mut [f32],
+) {
+    let mut o = [[s.splat(0.0); C]; H];
+    for h in 0..H {
+        let old = parts[heads.places[h].o + col * 16..].as_chunks::<16>().0;
+        for c in 0..C {
+            o[h][c] = s.mul(s.load(&old[c]), s.splat(heads.scratch.alpha[heads.first + h]));
+        }
+    }
+    o = match KIND {
+        kind::F32 => floats::<S, KIND, 64, 1, H, C>(s, tile, heads, col, o),
+        kind::F16 => floats::<S, KIND, 32, 1, H, C>(s, tile, heads, col, o),
+        kind::BF16 => floats::<S, KIND, 64, 2, H, C>(s, tile, heads, col, o),
+        kind::TQ8 => lines::<S, KIND, 1, 4, false, H, C>(s, tile, heads, col, o),
+        kind::TQ5 => lines::<S, KIND, 2, 2, true, H, C>(s, tile, heads, col, o),
+        kind::TQ4 => lines::<S, KIND, 2, 2, false, H, C>(s, tile, heads, col, o),
+        kind::TQ3 => lines::<S, KIND, 4, 1, true, H, C>(s, tile, heads, col, o),
+        _ => lines::<S, KIND, 4, 1, false, H, C>(s, tile, heads, col, o),
+    };
+    for h in 0..H {
+        let new = parts[heads.places[h].o + col * 16..].as_chunks_mut::<16>().0;
+        for c in 0..C {
+            // + 0: whether a zero is negative may depend on tokens that only other heads see.
+            s.store(&mut new[c], s.add(o[h][c], s.splat(0.0)));
+        }
+    }
+}
+
+/// Float strips: a row holds `TOKENS` tokens of all dims; `BYTES` bytes are 16 dims of a row.
+#[inline(always)]
+fn floats<S: Simd, const KIND: u8, const BYTES: usize, const TOKENS: usize, const H: usize, const C: usize>(
+    s: S,
+    tile: &Tile<'_>,
+    heads: &Heads<'_>,
+    col: usize,
+    mut o: [[S::F; C]; H],
+) -> [[S::F; C]; H] {
+    let (from, to) = heads.visible();
+    let row_bytes = tile.head_dim * BYTES / 16;
+    let w: [&[[f32; TOKENS]]; H] = std::array::from_fn(|h| heads.scratch.s[heads.first + h].as_chunks().0);
+    for row in from / TOKENS..to.div_ceil(TOKENS) {
+        let (strip, at) = (row * TOKENS / STRIP, row * TOKENS % STRIP / TOKENS * row_bytes + col * BYTES);
+        let (line, _) = tile.strips[strip][at..at + C * BYTES].as_chunks::<BYTES>();
+        // A pair's token that no head sees may hold anything, NaN included.
+        let whole = TOKENS == 1 || (row * TOKENS >= from && (row + 1) * TOKENS <= to);
+        for c in 0..C {
+            s.prefetch(tile.ahead[strip], at + c * BYTES);
+            let mut v = read::<S, KIND, BYTES, TOKENS>(s, &line[c]);
+            if !whole {
+                for i in 0..TOKENS {
+                    if row * TOKENS + i < from || row * TOKENS + i >= to {
+                        v[i] = s.splat(0.0);
+                    }
+                }
+            }
+            for h in 0..H {
+                for i in 0..TOKENS {
+                    o[h][c] = s.fma(v[i], s.splat(w[h][row][i]), o[h][c]);
+                }
+            }
+        }
+    }
+    o
+}
+
+/// The last 8 dims of a float format whose head_dim is no multiple of 16: one token at a time, as the columns do.
+#[inline(always)]
+fn half_column<S: Simd, const KIND: u8, const H: usize>(s: S, tile: &Tile<'_>, heads: &Heads<'_>, parts: &mut [f32]) {
+    let (from, to) = heads.visible();
+    let first = tile.head_dim - 8;
+    let mut o = [s.splat(0.0); H];
+    let mut buffer = [[0f32; 16]; H];
+    for h in 0..H {
+        buffer[h][..8].copy_from_slice(&parts[heads.places[h].o + first..][..8]);
+        o[h] = s.mul(s.load(&buffer[h]), s.splat(heads.scratch.alpha[heads.first + h]));
+    }
+    for t in from..to {
+        let mut v = [0f32; 16];
+        for (i, v) in v.iter_mut().take(8).enumerate() {
+            *v = element::<KIND>(tile.strips[t / STRIP], t % STRIP, first + i, tile.head_dim);
+        }
+        for h in 0..H {
+            o[h] = s.fma(s.load(&v), s.splat(heads.scratch.s[heads.first + h][t]), o[h]);
+        }
+    }
+    for h in 0..H {
+        s.store(&mut buffer[h], s.add(o[h], s.splat(0.0)));
+        parts[heads.places[h].o + first..][..8].copy_from_slice(&buffer[h][..8]);
+    }
+}
+
+/// One element of a float V strip.
+#[inline(always)]
+fn element<const KIND: u8>(strip: &[u8], token: usize, i: usize, head_dim: usize) -> f32 {
+    use crate::format::{Format, Side};
+    let format = [Format::F32, Format::F16, Format::Bf16][usize::from(KIND)];
+    crate::page::get_float(format, Side::V, strip, token, i, head_dim.min(MAX_HEAD_DIM))
+}
+
+/// Integer strips: 16 dims are `LINES` lines of `GROUPS` groups of 4 tokens.
+#[inline(always)]
+fn lines<
+    S: Simd,
+    const KIND: u8,
+    const GROUPS: usize,
+    const LINES: usize,
+    const PLANE: bool,
+    const H: usize,
+    const C: usize,
+>(
+    s: S,
+    tile: &Tile<'_>,
+    heads: &Heads<'_>,
+    col: usize,
+    mut o: [[S::F; C]; H],
+) -> [[S::F; C]; H] {
+    let wide = const { is_wide::<S>(KIND) };
+        let table = s.table(&const { table_bytes(&book(KIND), GROUPS, PLANE, 0) });
+    let plane = tile.head_dim / 16 * LINES * 64;
+    let w: [&[u32; TILE / 4]; H] = std::array::from_fn(|h| &heads.scratch.words[heads.first + h]);
+    let ww: [&[u64; TILE / 4]; H] = std::array::from_fn(|h| &heads.scratch.wide[heads.first + h]);
+    let (mut acc, mut wide_acc) = ([[s.acc(); C]; H], [[s.wide_acc(); C]; H]);
+    for strip in tile.first..tile.last {
+        let at = col * LINES * 64;
+        let codes = tile.strips[strip][at..at + C * LINES * 64].as_chunks::<64>().0.as_chunks::<LINES>().0;
+        let signs_at = plane + col * 32;
+        let signs: &[[[u8; 8]; 4]] = match PLANE {
+            true => tile.strips[strip][signs_at..signs_at + C * 32].as_chunks::<8>().0.as_chunks().0,
+            false => &[],
+        };
+        if PLANE {
+            s.prefetch(tile.ahead[strip], signs_at);
+            s.prefetch(tile.ahead[strip], signs_at + C * 32 - 1);
+        }
+        for l in 0..LINES {
+            let line: [S::Bytes; C] = std::array::from_fn(|c| {
+                s.prefetch(tile.ahead[strip], at + (c * LINES + l) * 64);
+                s.bytes(&codes[c][l])
+            });
+            for g in 0..GROUPS {
+                let group = strip * 4 + l * GROUPS + g;
+                for c in 0..C {
+                    let mut v = unpack::<S, GROUPS>(s, table, line[c], g);
+                    if PLANE {
+                        v = s.negate(v, &signs[c][l * GROUPS + g]);
+                    }
+                    for h in 0..H {
+                        if wide {
+                            wide_acc[h][c] = s.dot_wide(wide_acc[h][c], v, ww[h][group]);
+                        } else {
+                            acc[h][c] = s.dot_v(acc[h][c], v, w[h][group]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    let scale = if KIND == kind::TQ8 { 1.0 } else { 1.0 / const { book(KIND).scale } };
+    for h in 0..H {
+        let unit = s.splat(heads.scratch.unit[heads.first + h] * scale);
+        for c in 0..C {
+            let sum = if wide {
+                s.wide_f32(wide_acc[h][c], -S::WIDE_OFFSET * heads.scratch.sum[heads.first + h])
+            } else {
+                s.acc_f32(acc[h][c], 0)
+            };
+            o[h][c] = s.fma(sum, unit, o[h][c]);
+        }
+    }
+    o
+}

@@ -1,0 +1,226 @@
+//! Instruction sets and the table of a kernel's steps.
+use super::portable::Portable;
+use super::{HeadQuery, Place, Scratch, Simd, Tile, accumulate, kind, scores, softmax, store};
+use crate::attend::TILE;
+use crate::format::{Format, Side};
+use crate::layout::RecordLayout;
+use crate::rotation::Rotation;
+
+/// An instruction set that kernels are compiled for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Isa {
+    Scalar,
+    /// AVX2, FMA, F16C.
+    Avx2,
+    /// AVX-512 F, BW, VL, DQ, VNNI, VBMI (Zen 4, Ice Lake and later).
+    Avx512,
+    /// NEON with the dot product extension.
+    Neon,
+}
+
+impl Isa {
+    /// The fastest one of this machine.
+    pub fn best() -> Isa {
+        Isa::available().pop().unwrap_or(Isa::Scalar)
+    }
+
+    /// Every one that this machine has, slowest first.
+    pub fn available() -> Vec<Isa> {
+        [Isa::Scalar, Isa::Neon, Isa::Avx2, Isa::Avx512].into_iter().filter(|isa| isa.is_available()).collect()
+    }
+
+    fn is_available(self) -> bool {
+        match self {
+            Isa::Scalar => true,
+            #[allow(unreachable_patterns)]
+            _ => false,
+        }
+    }
+}
+
+pub(super) type ScoresFn = unsafe fn(&Tile<'_>, &[HeadQuery<'_>], &mut [[f32; TILE]; super::CHUNK]);
+pub(super) type SoftmaxFn = unsafe fn(&Tile<'_>, &[Place], &mut Scratch, &mut [f32]);
+pub(super) type AccumulateFn = unsafe fn(&Tile<'_>, &[Place], &Scratch, &mut [f32]);
+pub(super) type RotateFn = unsafe fn(&Rotation, &mut [f32]);
+pub(super) type StoreFn = unsafe fn(&RecordLayout, Option<&Rotation>, &mut [u8], usize, Side, &[f32]);
+pub(super) type DecodeFn = unsafe fn(&RecordLayout, &[u8], usize, (usize, usize), Side, &mut [u8]);
+
+/// The steps of one pair of formats on one instruction set.
+#[derive(Clone, Copy)]
+pub(crate) struct Steps {
+    pub(super) scores: ScoresFn,
+    pub(super) softmax: SoftmaxFn,
+    pub(super) accumulate: AccumulateFn,
+    pub(super) rotate: RotateFn,
+    pub(super) unrotate: RotateFn,
+    pub(super) store: StoreFn,
+    pub(super) decode: DecodeFn,
+    pub(super) pack_wide: fn([i32; 4]) -> u64,
+    /// Whether queries are 15-bit integers.
+    pub(super) wide: bool,
+}
+
+/// The kernels' name for a format; those without a kernel of their own are decoded to f32 first.
+pub(crate) fn kind_of(format: Format) -> u8 {
+    match format {
+        Format::F16 => kind::F16,
+        Format::Bf16 => kind::BF16,
+        Format::Tq8 => kind::TQ8,
+        Format::Tq5 => kind::TQ5,
+        Format::Tq4 => kind::TQ4,
+        Format::Tq3 => kind::TQ3,
+        Format::Tq2 => kind::TQ2,
+        _ => kind::F32,
+    }
+}
+
+/// Whether kernels multiply the codes of a format as integers.
+pub(crate) fn is_integer(format: Format) -> bool {
+    kind_of(format) >= kind::TQ8
+}
+
+/// The steps of an instruction set: `$attr` compiles them for it, `$token` proves that it is there, `$n`, `$m` strips and `$c`
+/// columns are treated at a time.
+macro_rules! steps {
+    ($(#[$attr:meta])* $simd:ty, $token:expr, $n:literal, $m:literal, $c:literal) => {
+        $(#[$attr])*
+        fn scores<const KIND: u8>(tile: &Tile<'_>, heads: &[HeadQuery<'_>], out: &mut [[f32; TILE]; CHUNK]) {
+            scores::scores::<$simd, KIND, $n, $m>($token, tile, heads, out)
+        }
+        $(#[$attr])*
+        fn softmax<const KIND: u8>(tile: &Tile<'_>, places: &[Place], scratch: &mut Scratch, parts: &mut [f32]) {
+            softmax::softmax::<$simd, KIND>($token, tile, places, scratch, parts)
+        }
+        $(#[$attr])*
+        fn accumulate<const KIND: u8>(tile: &Tile<'_>, places: &[Place], scratch: &Scratch, parts: &mut [f32]) {
+            accumulate::accumulate::<$simd, KIND, $c>($token, tile, places, scratch, parts)
+        }
+        $(#[$attr])*
+        fn rotate(rotation: &Rotation, x: &mut [f32]) {
+            store::rotate($token, rotation, x)
+        }
+        $(#[$attr])*
+        fn unrotate(rotation: &Rotation, x: &mut [f32]) {
+            store::unrotate($token, rotation, x)
+        }
+        $(#[$attr])*
+        fn store(layout: &RecordLayout, rotation: Option<&Rotation>, record: &mut [u8], slot: usize, side: Side, x: &[f32]) {
+            store::store($token, layout, rotation, record, slot, side, x)
+        }
+        $(#[$attr])*
+        fn decode(layout: &RecordLayout, record: &[u8], strip: usize, tokens: (usize, usize), side: Side, out: &mut [u8]) {
+            store::decode_strip(layout, record, strip, tokens, side, out)
+        }
+        /// The steps for two kinds of strip. To be called only where the instruction set is available.
+        pub(super) fn steps(k: u8, v: u8) -> Steps {
+            macro_rules! by_kind {
+                ($name:ident, $kind:expr) => {
+                    match $kind {
+                        kind::F32 => $name::<{ kind::F32 }>,
+                        kind::F16 => $name::<{ kind::F16 }>,
+                        kind::BF16 => $name::<{ kind::BF16 }>,
+                        kind::TQ8 => $name::<{ kind::TQ8 }>,
+                        kind::TQ5 => $name::<{ kind::TQ5 }>,
+                        kind::TQ4 => $name::<{ kind::TQ4 }>,
+                        kind::TQ3 => $name::<{ kind::TQ3 }>,
+                        _ => $name::<{ kind::TQ2 }>,
+                    }
+                };
+            }
+            Steps {
+                scores: by_kind!(scores, k),
+                softmax: by_kind!(softmax, v),
+                accumulate: by_kind!(accumulate, v),
+                rotate,
+                unrotate,
+                store,
+                decode,
+                pack_wide: <$simd as Simd>::pack_wide,
+                wide: scores::is_wide::<$simd>(k),
+            }
+        }
+    };
+}
+pub(super) use steps;
+
+mod scalar {
+    use super::super::CHUNK;
+    use super::*;
+    steps!(Portable, Portable, 1, 1, 1);
+}
+
+impl Steps {
+    /// `None` if the machine lacks `isa`.
+    pub(crate) fn new(isa: Isa, k: Format, v: Format) -> Option<Steps> {
+        let (k, v) = (kind_of(k), kind_of(v));
+        match isa {
+            _ if !isa.is_available() => None,
+            _ => Some(scalar::steps(k, v)),
+        }
+    }
+
+    pub(crate) fn wide(&self) -> bool {
+        self.wide
+    }
+
+    pub(crate) fn pack_wide(&self, v: [i32; 4]) -> u64 {
+        (self.pack_wide)(v)
+    }
+
+    pub(crate) fn scores(&self, tile: &Tile<'_>, heads: &[HeadQuery<'_>], out: &mut [[f32; TILE]; super::CHUNK]) {
+        // SAFETY: `new` gives steps only for an instruction set that the machine has.
+        unsafe { (self.scores)(tile, heads, out) }
+    }
+
+    pub(crate) fn softmax(&self, tile: &Tile<'_>, places: &[Place], scratch: &mut Scratch, parts: &mut [f32]) {
+        // SAFETY: as in `scores`.
+        unsafe { (self.softmax)(tile, places, scratch, parts) }
+    }
+
+    pub(crate) fn accumulate(&self, tile: &Tile<'_>, places: &[Place], scratch: &Scratch, parts: &mut [f32]) {
+        // SAFETY: as in `scores`.
+        unsafe { (self.accumulate)(tile, places, scratch, parts) }
+    }
+
+    pub(crate) fn rotate(&self, rotation: &Rotation, x: &mut [f32]) {
+        // SAFETY: as in `scores`.
+        unsafe { (self.rotate)(rotation, x) }
+    }
+
+    pub(crate) fn unrotate(&self, rotation: &Rotation, z: &mut [f32]) {
+        // SAFETY: as in `scores`.
+        unsafe { (self.unrotate)(rotation, z) }
+    }
+
+    pub(crate) fn store(
+        &self,
+        layout: &RecordLayout,
+        rotation: Option<&Rotation>,
+        record: &mut [u8],
+        slot: usize,
+        side: Side,
+        x: &[f32],
+    ) {
+        // SAFETY: as in `scores`.
+        unsafe { (self.store)(layout, rotation, record, slot, side, x) }
+    }
+
+    /// Decodes tokens `tokens` (0..16) of a record's strip into a strip of f32.
+    pub(crate) fn decode(
+        &self,
+        layout: &RecordLayout,
+        record: &[u8],
+        strip: usize,
+        tokens: (usize, usize),
+        side: Side,
+        out: &mut [u8],
+    ) {
+        // SAFETY: as in `scores`.
+        unsafe { (self.decode)(layout, record, strip, tokens, side, out) }
+    }
+}
+
+/// Decodes one slot; rotated formats stay rotated.
+pub(crate) fn load(layout: &RecordLayout, record: &[u8], slot: usize, side: Side, out: &mut [f32]) {
+    store::load(layout, record, slot, side, out)
+}

@@ -1,0 +1,240 @@
+//! The kernels' vector code: one text over the [`Simd`] trait, compiled for each instruction set.
+//!
+//! A `Simd` value is a token: it exists only where its instruction set has been detected, so its operations are safe. All
+//! float operations are IEEE ones in a fixed order, so float kernels give the same bits on every instruction set; integer
+//! kernels are exact sums, and differ only in the tables and weight range that an instruction set can multiply without
+//! overflow.
+mod accumulate;
+mod dispatch;
+mod portable;
+mod scores;
+mod softmax;
+mod store;
+
+pub(crate) use dispatch::{Steps, is_integer, kind_of, load};
+pub use dispatch::Isa;
+
+use crate::attend::TILE;
+use crate::codebook::IntBook;
+use crate::layout::STRIP;
+
+/// Heads that a kernel treats together: what is read or looked up once serves all of them.
+pub(crate) const CHUNK: usize = 4;
+/// Strips of a tile.
+pub(crate) const STRIPS: usize = TILE / STRIP;
+/// Below every real logit, and finite: infinities would make NaN in differences.
+pub(crate) const NONE: f32 = -1e30;
+/// Largest integer of a query element or weight in the 15-bit form: 127 * 128 + 63, two signed limbs.
+pub(crate) const WIDE_MAX: f32 = 16319.0;
+
+/// Sixteen lanes of f32, of four bytes, or of an integer sum.
+pub(crate) trait Simd: Copy {
+    type F: Copy;
+    /// 64 bytes: 16 lanes of 4.
+    type Bytes: Copy;
+    /// Sums of products with 8-bit words.
+    type Acc: Copy;
+    /// Sums of products with 15-bit words.
+    type WideAcc: Copy;
+    /// 16 bytes to look up.
+    type Table: Copy;
+
+    /// What K codes are raised by, so that they are unsigned in `dot_k`.
+    const K_OFFSET: u8;
+    /// What `dot_wide` raises codes by.
+    const WIDE_OFFSET: i32;
+    /// Whether K codebooks must stay within 63 for `dot_k`.
+    const SMALL_BOOKS: bool;
+    /// Heads that fit the registers in 15-bit kernels.
+    const WIDE_HEADS: usize;
+    /// Whether `dot_k` would cost `tq5` keys too much accuracy or `dot_v` its values, so that they take the 15-bit form.
+    const WIDE_TQ5: bool;
+
+    fn splat(self, x: f32) -> Self::F;
+    fn load(self, p: &[f32; 16]) -> Self::F;
+    fn store(self, p: &mut [f32; 16], x: Self::F);
+    /// Sixteen little-endian f32.
+    fn f32_bytes(self, p: &[u8; 64]) -> Self::F;
+    fn f16_bytes(self, p: &[u8; 32]) -> Self::F;
+    /// Sixteen pairs of bf16: the first and the second of each.
+    fn bf16_bytes(self, p: &[u8; 64]) -> [Self::F; 2];
+    fn add(self, a: Self::F, b: Self::F) -> Self::F;
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F;
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+    /// a * b + c, rounded once.
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    fn max(self, a: Self::F, b: Self::F) -> Self::F;
+    /// To the nearest integer, ties to even.
+    fn round(self, x: Self::F) -> Self::F;
+    /// x * 2^n for integral n in -126..=127.
+    fn scale2(self, x: Self::F, n: Self::F) -> Self::F;
+    /// Lane i of `a` where from <= i < to, else of `b`.
+    fn within(self, from: i32, to: i32, a: Self::F, b: Self::F) -> Self::F;
+    /// `a` where x >= limit, else zero.
+    fn keep_from(self, x: Self::F, limit: Self::F, a: Self::F) -> Self::F;
+    /// Lanes i and i ^ H exchanged; H is 1, 2, 4 or 8.
+    fn swap<const H: usize>(self, x: Self::F) -> Self::F;
+    /// Lanes in the opposite order.
+    fn reverse(self, x: Self::F) -> Self::F;
+    /// Sum of all lanes: i + (i + 8), then 4, 2, 1 apart.
+    fn sum(self, x: Self::F) -> f32;
+    fn max_lane(self, x: Self::F) -> f32;
+    /// Fetches `p[at..]` into L2.
+    fn prefetch(self, p: &[u8], at: usize);
+
+    fn bytes(self, p: &[u8; 64]) -> Self::Bytes;
+    fn table(self, p: &[u8; 16]) -> Self::Table;
+    /// Looks up bits `shift..` of each byte in a table whose 16 entries repeat as the index's width demands.
+    fn lookup<const SHIFT: i32>(self, table: Self::Table, index: Self::Bytes) -> Self::Bytes;
+    /// 0 - x (mod 256) where the byte's bit is set.
+    fn negate(self, x: Self::Bytes, signs: &[u8; 8]) -> Self::Bytes;
+
+    fn acc(self) -> Self::Acc;
+    /// acc + sum over a lane's 4 bytes of code * q; codes raised by `K_OFFSET`, q four i8.
+    fn dot_k(self, acc: Self::Acc, codes: Self::Bytes, q: u32) -> Self::Acc;
+    /// acc + sum over a lane's 4 bytes of code * w; codes signed, w four u8 up to `weight_max`.
+    fn dot_v(self, acc: Self::Acc, codes: Self::Bytes, w: u32) -> Self::Acc;
+    fn acc_f32(self, acc: Self::Acc, bias: i32) -> Self::F;
+    fn wide_acc(self) -> Self::WideAcc;
+    /// As `dot_v`, with four integers up to `WIDE_MAX` as `pack_wide` packs them, and codes raised by `WIDE_OFFSET`.
+    fn dot_wide(self, acc: Self::WideAcc, codes: Self::Bytes, w: u64) -> Self::WideAcc;
+    fn wide_f32(self, acc: Self::WideAcc, bias: i32) -> Self::F;
+    /// Four integers of magnitude up to `WIDE_MAX` as a word for `dot_wide`.
+    fn pack_wide(v: [i32; 4]) -> u64;
+    /// Rounds to u8, four a word.
+    fn to_u8(self, x: Self::F) -> [u32; 4];
+    /// Rounds, and packs as `pack_wide`.
+    fn to_wide(self, x: Self::F) -> [u64; 4];
+    /// Largest weight that `dot_v` takes with codes up to `largest`.
+    fn weight_max(largest: u8) -> u8;
+
+    /// 2^x; exactly 0 below -126.
+    #[inline(always)]
+    fn exp2(self, x: Self::F) -> Self::F {
+        let n = self.round(x);
+        let f = self.sub(x, n);
+        // Minimax for 2^f on [-.5, .5], relative error 2e-7.
+        let mut p = self.splat(1.339_887_4e-3);
+        for c in [9.618_437e-3, 5.550_332_6e-2, 0.240_226_48, std::f32::consts::LN_2, 1.0] {
+            p = self.fma(p, f, self.splat(c));
+        }
+        let floor = self.splat(-126.0);
+        self.keep_from(x, floor, self.scale2(p, self.max(n, floor)))
+    }
+
+    /// The Walsh-Hadamard transform of 16 elements.
+    #[inline(always)]
+    fn walsh16(self, mut x: Self::F) -> Self::F {
+        x = self.fma(x, self.load(&ALTERNATE[0]), self.swap::<1>(x));
+        x = self.fma(x, self.load(&ALTERNATE[1]), self.swap::<2>(x));
+        x = self.fma(x, self.load(&ALTERNATE[2]), self.swap::<4>(x));
+        self.fma(x, self.load(&ALTERNATE[3]), self.swap::<8>(x))
+    }
+}
+
+/// -1 in the lanes whose bit is set.
+const ALTERNATE: [[f32; 16]; 4] = alternate();
+
+const fn alternate() -> [[f32; 16]; 4] {
+    let (mut signs, mut i) = ([[1.0; 16]; 4], 0);
+    while i < 64 {
+        if (i % 16) >> (i / 16) & 1 == 1 {
+            signs[i / 16][i % 16] = -1.0;
+        }
+        i += 1;
+    }
+    signs
+}
+
+/// One side of one tile (128 tokens of one kv head).
+pub(crate) struct Tile<'a> {
+    pub head_dim: usize,
+    /// Codes of each strip.
+    pub strips: [&'a [u8]; STRIPS],
+    /// The scales of each strip's tokens, two bytes each; empty for floats.
+    pub scales: [&'a [u8]; STRIPS],
+    /// Strips and scales that will be read later, to prefetch.
+    pub ahead: [&'a [u8]; STRIPS],
+    pub ahead_scales: [&'a [u8]; STRIPS],
+    /// The strips that some head of the chunk sees.
+    pub first: usize,
+    pub last: usize,
+}
+
+/// A query head in the forms that kernels broadcast, with log2(e) * scale folded in.
+#[derive(Clone, Copy)]
+pub(crate) struct HeadQuery<'a> {
+    pub floats: &'a [f32],
+    /// Four i8 a word; the float is `unit` times the integer.
+    pub words: &'a [u32],
+    /// Four 15-bit integers a word.
+    pub wide: &'a [u64],
+    /// Sum of the integers.
+    pub sum: i32,
+    pub unit: f32,
+}
+
+/// A head's place in a chunk: visible tokens of the tile, and where its state lies in `parts`.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Place {
+    pub from: usize,
+    pub to: usize,
+    pub o: usize,
+    pub m: usize,
+    pub l: usize,
+}
+
+/// What passes between the steps of a tile.
+#[repr(align(64))]
+pub(crate) struct Scratch {
+    /// Logits in base 2, then weights.
+    pub s: [[f32; TILE]; CHUNK],
+    /// Weights as integers, four a word, relative to the head's largest of the tile.
+    pub words: [[u32; TILE / 4]; CHUNK],
+    pub wide: [[u64; TILE / 4]; CHUNK],
+    /// Sum of a head's 15-bit weights, and the float that one unit of its integer weights stands for.
+    pub sum: [i32; CHUNK],
+    pub unit: [f32; CHUNK],
+    /// What the head's earlier sums are multiplied by.
+    pub alpha: [f32; CHUNK],
+}
+
+impl Scratch {
+    pub(crate) fn new() -> Self {
+        Scratch {
+            s: [[0.0; TILE]; CHUNK],
+            words: [[0; TILE / 4]; CHUNK],
+            wide: [[0; TILE / 4]; CHUNK],
+            sum: [0; CHUNK],
+            unit: [0.0; CHUNK],
+            alpha: [0.0; CHUNK],
+        }
+    }
+}
+
+/// A codebook as the 16 bytes of a lookup: signed (sign above the magnitude's bits) or, with a sign plane, magnitudes only;
+/// repeated so that junk above an index of 2 bits does not matter; plus `offset`.
+const fn table_bytes(book: &IntBook, groups: usize, sign_plane: bool, offset: u8) -> [u8; 16] {
+    let (mut table, mut i) = ([0; 16], 0);
+    let n = book.mags.len();
+    while i < 16 {
+        let code = if groups == 4 { i % 4 } else { i };
+        let mag = book.mags[code % n];
+        let negative = !sign_plane && code >= n;
+        table[i] = (if negative { mag.wrapping_neg() } else { mag }).wrapping_add(offset);
+        i += 1;
+    }
+    table
+}
+
+/// Kinds of strip that kernels are compiled for, as const parameters.
+pub(crate) mod kind {
+    pub const F32: u8 = 0;
+    pub const F16: u8 = 1;
+    pub const BF16: u8 = 2;
+    pub const TQ8: u8 = 3;
+    pub const TQ5: u8 = 4;
+    pub const TQ4: u8 = 5;
+    pub const TQ3: u8 = 6;
+    pub const TQ2: u8 = 7;
+}

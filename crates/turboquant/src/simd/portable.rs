@@ -1,0 +1,157 @@
+//! The [`Simd`] operations in plain Rust: what every instruction set is compared with, and the fallback.
+use super::{Simd, WIDE_MAX};
+use half::f16;
+
+#[derive(Clone, Copy)]
+pub(crate) struct Portable;
+
+type F = [f32; 16];
+
+#[inline(always)]
+fn zip(a: F, b: F, f: impl Fn(f32, f32) -> f32) -> F {
+    std::array::from_fn(|i| f(a[i], b[i]))
+}
+
+impl Simd for Portable {
+    type F = F;
+    type Bytes = [u8; 64];
+    type Acc = [i32; 16];
+    type WideAcc = [i32; 16];
+    type Table = [u8; 16];
+    const K_OFFSET: u8 = 0;
+    const WIDE_OFFSET: i32 = 0;
+    const SMALL_BOOKS: bool = false;
+    const WIDE_HEADS: usize = 4;
+    const WIDE_TQ5: bool = false;
+
+    fn splat(self, x: f32) -> F {
+        [x; 16]
+    }
+    fn load(self, p: &[f32; 16]) -> F {
+        *p
+    }
+    fn store(self, p: &mut [f32; 16], x: F) {
+        *p = x;
+    }
+    fn f32_bytes(self, p: &[u8; 64]) -> F {
+        let words = p.as_chunks::<4>().0;
+        std::array::from_fn(|i| f32::from_le_bytes(words[i]))
+    }
+    fn f16_bytes(self, p: &[u8; 32]) -> F {
+        let words = p.as_chunks::<2>().0;
+        std::array::from_fn(|i| f16::from_le_bytes(words[i]).to_f32())
+    }
+    fn bf16_bytes(self, p: &[u8; 64]) -> [F; 2] {
+        let words = p.as_chunks::<4>().0.map_u32();
+        [words.map(|w| f32::from_bits(w << 16)), words.map(|w| f32::from_bits(w & 0xffff_0000))]
+    }
+    fn add(self, a: F, b: F) -> F {
+        zip(a, b, |a, b| a + b)
+    }
+    fn sub(self, a: F, b: F) -> F {
+        zip(a, b, |a, b| a - b)
+    }
+    fn mul(self, a: F, b: F) -> F {
+        zip(a, b, |a, b| a * b)
+    }
+    fn fma(self, a: F, b: F, c: F) -> F {
+        std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
+    }
+    fn max(self, a: F, b: F) -> F {
+        zip(a, b, |a, b| if a > b { a } else { b })
+    }
+    fn round(self, x: F) -> F {
+        x.map(f32::round_ties_even)
+    }
+    fn scale2(self, x: F, n: F) -> F {
+        zip(x, n, |x, n| x * f32::from_bits(((n as i32 + 127) << 23) as u32))
+    }
+    fn within(self, from: i32, to: i32, a: F, b: F) -> F {
+        std::array::from_fn(|i| if (from..to).contains(&(i as i32)) { a[i] } else { b[i] })
+    }
+    fn keep_from(self, x: F, limit: F, a: F) -> F {
+        std::array::from_fn(|i| if x[i] >= limit[i] { a[i] } else { 0.0 })
+    }
+    fn swap<const H: usize>(self, x: F) -> F {
+        std::array::from_fn(|i| x[i ^ H])
+    }
+    fn reverse(self, x: F) -> F {
+        std::array::from_fn(|i| x[15 - i])
+    }
+    fn sum(self, mut x: F) -> f32 {
+        for h in [8, 4, 2, 1] {
+            (0..h).for_each(|i| x[i] += x[i + h]);
+        }
+        x[0]
+    }
+    fn max_lane(self, x: F) -> f32 {
+        x.into_iter().fold(x[0], |a, b| if a > b { a } else { b })
+    }
+    fn prefetch(self, _: &[u8], _: usize) {}
+
+    fn bytes(self, p: &[u8; 64]) -> [u8; 64] {
+        *p
+    }
+    fn table(self, p: &[u8; 16]) -> [u8; 16] {
+        *p
+    }
+    fn lookup<const SHIFT: i32>(self, table: [u8; 16], index: [u8; 64]) -> [u8; 64] {
+        index.map(|i| table[usize::from(i >> SHIFT & 15)])
+    }
+    fn negate(self, x: [u8; 64], signs: &[u8; 8]) -> [u8; 64] {
+        let signs = u64::from_le_bytes(*signs);
+        std::array::from_fn(|i| if signs >> i & 1 == 1 { x[i].wrapping_neg() } else { x[i] })
+    }
+    fn acc(self) -> [i32; 16] {
+        [0; 16]
+    }
+    fn dot_k(self, acc: [i32; 16], codes: [u8; 64], q: u32) -> [i32; 16] {
+        dot(acc, codes, q.to_le_bytes().map(|q| i32::from(q as i8)))
+    }
+    fn dot_v(self, acc: [i32; 16], codes: [u8; 64], w: u32) -> [i32; 16] {
+        dot(acc, codes, w.to_le_bytes().map(i32::from))
+    }
+    fn acc_f32(self, acc: [i32; 16], bias: i32) -> F {
+        acc.map(|a| (a + bias) as f32)
+    }
+    fn wide_acc(self) -> [i32; 16] {
+        [0; 16]
+    }
+    fn dot_wide(self, acc: [i32; 16], codes: [u8; 64], w: u64) -> [i32; 16] {
+        dot(acc, codes, [0, 16, 32, 48].map(|shift| i32::from((w >> shift) as i16)))
+    }
+    fn wide_f32(self, acc: [i32; 16], bias: i32) -> F {
+        self.acc_f32(acc, bias)
+    }
+    fn pack_wide(v: [i32; 4]) -> u64 {
+        v.iter().rev().fold(0, |word, v| word << 16 | u64::from(*v as u16))
+    }
+    fn to_u8(self, x: F) -> [u32; 4] {
+        let bytes = x.map(|x| x.round_ties_even() as u8);
+        std::array::from_fn(|i| u32::from_le_bytes(bytes.as_chunks::<4>().0[i]))
+    }
+    fn to_wide(self, x: F) -> [u64; 4] {
+        let ints = x.map(|x| x.round_ties_even().clamp(-WIDE_MAX, WIDE_MAX) as i32);
+        std::array::from_fn(|i| Self::pack_wide(ints.as_chunks::<4>().0[i]))
+    }
+    fn weight_max(_: u8) -> u8 {
+        255
+    }
+}
+
+#[inline(always)]
+fn dot(acc: [i32; 16], codes: [u8; 64], w: [i32; 4]) -> [i32; 16] {
+    let codes = codes.as_chunks::<4>().0;
+    std::array::from_fn(|i| acc[i] + (0..4).map(|j| i32::from(codes[i][j] as i8) * w[j]).sum::<i32>())
+}
+
+trait MapU32 {
+    fn map_u32(&self) -> [u32; 16];
+}
+
+impl MapU32 for [[u8; 4]] {
+    #[inline(always)]
+    fn map_u32(&self) -> [u32; 16] {
+        std::array::from_fn(|i| u32::from_le_bytes(self[i]))
+    }
+}

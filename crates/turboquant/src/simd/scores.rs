@@ -1,0 +1,201 @@
+//! Logits of a tile: query heads times K strips, 16 tokens a register, summed over dims in order.
+use super::{CHUNK, HeadQuery, Simd, Tile, kind, table_bytes};
+use crate::attend::TILE;
+use crate::codebook::{INT2, INT2_SMALL, INT3, INT3_SMALL, INT4, INT4_SMALL, INT5, IntBook};
+use crate::layout::STRIP;
+
+type Out = [[f32; TILE]; CHUNK];
+
+/// Whether K of `KIND` is multiplied with 15-bit queries. An int8 query would double the error of tq8 itself.
+pub(super) const fn is_wide<S: Simd>(kind: u8) -> bool {
+    kind == kind::TQ8 || (kind == kind::TQ5 && S::WIDE_TQ5)
+}
+
+/// The integer codebook of K of `KIND`.
+const fn book<S: Simd>(kind: u8) -> IntBook {
+    match (kind, S::SMALL_BOOKS) {
+        (kind::TQ5, _) => INT5,
+        (kind::TQ4, false) => INT4,
+        (kind::TQ4, true) => INT4_SMALL,
+        (kind::TQ3, false) => INT3,
+        (kind::TQ3, true) => INT3_SMALL,
+        (_, false) => INT2,
+        (_, true) => INT2_SMALL,
+    }
+}
+
+/// Writes the logits (base 2) of the visible strips' tokens; those of dead tokens are arbitrary. `N` strips are treated at a
+/// time for 3 or 4 heads, `M` for fewer.
+#[inline(always)]
+pub(super) fn scores<S: Simd, const KIND: u8, const N: usize, const M: usize>(
+    s: S,
+    tile: &Tile<'_>,
+    heads: &[HeadQuery<'_>],
+    out: &mut Out,
+) {
+    for strip in tile.first..tile.last {
+        s.prefetch(tile.ahead_scales[strip], 0);
+    }
+    let most = if is_wide::<S>(KIND) { S::WIDE_HEADS } else { CHUNK };
+    for (heads, out) in heads.chunks(most).zip(out.chunks_mut(most)) {
+        match heads.len() {
+            1 => passes::<S, KIND, 1, M>(s, tile, heads, out),
+            2 => passes::<S, KIND, 2, M>(s, tile, heads, out),
+            3 => passes::<S, KIND, 3, N>(s, tile, heads, out),
+            _ => passes::<S, KIND, 4, N>(s, tile, heads, out),
+        }
+    }
+}
+
+#[inline(always)]
+fn passes<S: Simd, const KIND: u8, const H: usize, const N: usize>(
+    s: S,
+    tile: &Tile<'_>,
+    heads: &[HeadQuery<'_>],
+    out: &mut [[f32; TILE]],
+) {
+    let mut first = tile.first;
+    while first < tile.last {
+        // The last pass may treat its last strip more than once, with the same result.
+        let strips: [usize; N] = std::array::from_fn(|x| (first + x).min(tile.last - 1));
+        let sums = match KIND {
+            kind::F32 => floats::<S, KIND, 64, 1, H, N>(s, tile, heads, strips),
+            kind::F16 => floats::<S, KIND, 32, 1, H, N>(s, tile, heads, strips),
+            kind::BF16 => floats::<S, KIND, 64, 2, H, N>(s, tile, heads, strips),
+            kind::TQ8 => lines::<S, KIND, 1, false, H, N>(s, tile, heads, strips),
+            kind::TQ5 => lines::<S, KIND, 2, true, H, N>(s, tile, heads, strips),
+            kind::TQ4 => lines::<S, KIND, 2, false, H, N>(s, tile, heads, strips),
+            kind::TQ3 => lines::<S, KIND, 4, true, H, N>(s, tile, heads, strips),
+            _ => lines::<S, KIND, 4, false, H, N>(s, tile, heads, strips),
+        };
+        for x in 0..N {
+            for h in 0..H {
+                let mut f = sums[h][x];
+                if KIND >= kind::TQ8
+                    && let Some(scales) = tile.scales[strips[x]].first_chunk()
+                {
+                    f = s.mul(f, s.f16_bytes(scales));
+                }
+                s.store(&mut out[h].as_chunks_mut::<STRIP>().0[strips[x]], f);
+            }
+        }
+        first += N;
+    }
+}
+
+/// Float strips: lines of `BYTES` bytes hold `DIMS` dims of 16 tokens.
+#[inline(always)]
+fn floats<S: Simd, const KIND: u8, const BYTES: usize, const DIMS: usize, const H: usize, const N: usize>(
+    s: S,
+    tile: &Tile<'_>,
+    heads: &[HeadQuery<'_>],
+    strips: [usize; N],
+) -> [[S::F; N]; H] {
+    let count = tile.head_dim / DIMS;
+    let codes: [&[[u8; BYTES]]; N] = strips.map(|x| &tile.strips[x].as_chunks().0[..count]);
+    let q: [&[[f32; DIMS]]; H] = std::array::from_fn(|h| &heads[h].floats.as_chunks().0[..count]);
+    let mut sums = [[s.splat(0.0); N]; H];
+    for j in 0..count {
+        for x in 0..N {
+            s.prefetch(tile.ahead[strips[x]], j * BYTES);
+            let dims = read::<S, KIND, BYTES, DIMS>(s, &codes[x][j]);
+            for h in 0..H {
+                for i in 0..DIMS {
+                    sums[h][x] = s.fma(dims[i], s.splat(q[h][j][i]), sums[h][x]);
+                }
+            }
+        }
+    }
+    sums
+}
+
+/// A line of floats as `DIMS` registers.
+#[inline(always)]
+pub(super) fn read<S: Simd, const KIND: u8, const BYTES: usize, const DIMS: usize>(
+    s: S,
+    line: &[u8; BYTES],
+) -> [S::F; DIMS] {
+    let mut out = [s.splat(0.0); DIMS];
+    // The chunks are always there: BYTES is 64, 32 or 64 by KIND.
+    match KIND {
+        kind::F32 => line.first_chunk().into_iter().for_each(|line| out[0] = s.f32_bytes(line)),
+        kind::F16 => line.first_chunk().into_iter().for_each(|line| out[0] = s.f16_bytes(line)),
+        _ => line.first_chunk().into_iter().for_each(|line| out.copy_from_slice(&s.bf16_bytes(line)[..DIMS])),
+    }
+    out
+}
+
+/// Integer strips: a line holds `GROUPS` groups of 4 dims of 16 tokens.
+#[inline(always)]
+fn lines<S: Simd, const KIND: u8, const GROUPS: usize, const PLANE: bool, const H: usize, const N: usize>(
+    s: S,
+    tile: &Tile<'_>,
+    heads: &[HeadQuery<'_>],
+    strips: [usize; N],
+) -> [[S::F; N]; H] {
+    let wide = const { is_wide::<S>(KIND) };
+        let table = s.table(
+        &const {
+            let offset = if is_wide::<S>(KIND) { 0 } else { S::K_OFFSET };
+            table_bytes(&book::<S>(KIND), GROUPS, PLANE, offset)
+        },
+    );
+    let count = tile.head_dim / 4 / GROUPS;
+    let codes: [&[[u8; 64]]; N] = strips.map(|x| &tile.strips[x].as_chunks().0[..count]);
+    let signs: [&[[[u8; 8]; GROUPS]]; N] = strips.map(|x| match PLANE {
+        true => &tile.strips[x][count * 64..].as_chunks::<8>().0.as_chunks().0[..count],
+        false => &[],
+    });
+    let q: [&[[u32; GROUPS]]; H] =
+        std::array::from_fn(|h| if wide { &[] } else { &heads[h].words.as_chunks().0[..count] });
+    let qw: [&[[u64; GROUPS]]; H] =
+        std::array::from_fn(|h| if wide { &heads[h].wide.as_chunks().0[..count] } else { &[] });
+    let (mut acc, mut wide_acc) = ([[s.acc(); N]; H], [[s.wide_acc(); N]; H]);
+    for j in 0..count {
+        let line: [S::Bytes; N] = std::array::from_fn(|x| s.bytes(&codes[x][j]));
+        for x in 0..N {
+            s.prefetch(tile.ahead[strips[x]], j * 64);
+            if PLANE && (j * GROUPS).is_multiple_of(8) {
+                s.prefetch(tile.ahead[strips[x]], count * 64 + j * GROUPS * 8);
+            }
+        }
+        for g in 0..GROUPS {
+            for x in 0..N {
+                let mut c = unpack::<S, GROUPS>(s, table, line[x], g);
+                if PLANE {
+                    c = s.negate(c, &signs[x][j][g]);
+                }
+                for h in 0..H {
+                    if wide {
+                        wide_acc[h][x] = s.dot_wide(wide_acc[h][x], c, qw[h][j][g]);
+                    } else {
+                        acc[h][x] = s.dot_k(acc[h][x], c, q[h][j][g]);
+                    }
+                }
+            }
+        }
+    }
+    let scale = if KIND == kind::TQ8 { 1.0 } else { 1.0 / const { book::<S>(KIND).scale } };
+    std::array::from_fn(|h| {
+        std::array::from_fn(|x| {
+            let sum = if wide {
+                s.wide_f32(wide_acc[h][x], -S::WIDE_OFFSET * heads[h].sum)
+            } else {
+                s.acc_f32(acc[h][x], -i32::from(S::K_OFFSET) * heads[h].sum)
+            };
+            s.mul(sum, s.splat(heads[h].unit * scale))
+        })
+    })
+}
+
+/// Group `g` of a line as one signed byte a code.
+#[inline(always)]
+pub(super) fn unpack<S: Simd, const GROUPS: usize>(s: S, table: S::Table, line: S::Bytes, g: usize) -> S::Bytes {
+    match (GROUPS, g) {
+        (1, _) => line,
+        (_, 0) => s.lookup::<0>(table, line),
+        (4, 1) => s.lookup::<2>(table, line),
+        (2, _) | (4, 2) => s.lookup::<4>(table, line),
+        _ => s.lookup::<6>(table, line),
+    }
+}

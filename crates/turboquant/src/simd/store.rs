@@ -1,0 +1,110 @@
+//! Storing and loading vectors, and the rotation of queries and outputs.
+use super::Simd;
+use crate::encode::{self, Codes, FLOAT_LIMIT, LIMIT, Scales};
+use crate::format::{Format, MAX_HEAD_DIM, Side};
+use crate::layout::{RecordLayout, STRIP};
+use crate::page;
+use crate::rotation::Rotation;
+
+/// In-place Walsh-Hadamard transform without normalisation, of a power of two of elements: strides below 16 inside
+/// registers, the others between them. Adds in the order of the scalar one.
+#[inline(always)]
+pub(super) fn walsh<S: Simd>(s: S, x: &mut [f32]) {
+    if x.len() < 16 {
+        return crate::rotation::walsh_hadamard(x);
+    }
+    let rows = x.as_chunks_mut::<16>().0;
+    rows.iter_mut().for_each(|row| s.store(row, s.walsh16(s.load(row))));
+    let mut h = 1;
+    while h < rows.len() {
+        for pair in rows.chunks_exact_mut(2 * h) {
+            let (a, b) = pair.split_at_mut(h);
+            for (a, b) in a.iter_mut().zip(b) {
+                let (x, y) = (s.load(a), s.load(b));
+                s.store(a, s.add(x, y));
+                s.store(b, s.sub(x, y));
+            }
+        }
+        h *= 2;
+    }
+}
+
+#[inline(always)]
+pub(super) fn rotate<S: Simd>(s: S, rotation: &Rotation, x: &mut [f32]) {
+    rotation.rotate(x, |x| walsh(s, x));
+}
+
+#[inline(always)]
+pub(super) fn unrotate<S: Simd>(s: S, rotation: &Rotation, z: &mut [f32]) {
+    rotation.unrotate(z, |z| walsh(s, z));
+}
+
+/// Stores the vector `x` as slot `slot` of the record.
+#[inline(always)]
+pub(super) fn store<S: Simd>(
+    s: S,
+    layout: &RecordLayout,
+    rotation: Option<&Rotation>,
+    record: &mut [u8],
+    slot: usize,
+    side: Side,
+    x: &[f32],
+) {
+    let (format, d, strip, token) = (layout.format(side), layout.head_dim(), slot / STRIP, slot % STRIP);
+    let plane = &mut record[layout.codes(side, strip)];
+    let Some(rotation) = rotation.filter(|_| format.is_rotated()) else {
+        let limit = if format == Format::F16 { LIMIT } else { FLOAT_LIMIT };
+        for (i, x) in x.iter().enumerate() {
+            page::put_float(format, side, plane, token, i, d, encode::sanitize(*x, limit));
+        }
+        return;
+    };
+    let (mut z, mut codes): ([f32; MAX_HEAD_DIM], Codes) = ([0.0; MAX_HEAD_DIM], [0; MAX_HEAD_DIM]);
+    z.iter_mut().zip(x).for_each(|(z, x)| *z = encode::sanitize(*x, LIMIT));
+    rotate(s, rotation, &mut z[..d]);
+    let (mut scales, bytes): (Scales, usize) = ([0; size_of::<Scales>()], format.scale_bytes(d));
+    encode::quantize(format, &z[..d], &mut codes[..d], &mut scales[..bytes]);
+    page::put_codes(format, side, plane, token, d, &codes);
+    record[layout.scales(side, strip)][token * bytes..][..bytes].copy_from_slice(&scales[..bytes]);
+}
+
+/// Decodes slot `slot`; rotated formats stay rotated.
+#[inline(always)]
+pub(super) fn load(layout: &RecordLayout, record: &[u8], slot: usize, side: Side, out: &mut [f32]) {
+    let (format, d, strip, token) = (layout.format(side), layout.head_dim(), slot / STRIP, slot % STRIP);
+    let plane = &record[layout.codes(side, strip)];
+    if !format.is_rotated() {
+        for (i, out) in out.iter_mut().enumerate() {
+            *out = page::get_float(format, side, plane, token, i, d);
+        }
+        return;
+    }
+    let (mut codes, bytes): (Codes, usize) = ([0; MAX_HEAD_DIM], format.scale_bytes(d));
+    page::get_codes(format, side, plane, token, d, &mut codes);
+    let scales = &record[layout.scales(side, strip)][token * bytes..][..bytes];
+    encode::dequantize(format, &codes[..d], scales, &mut out[..d]);
+}
+
+/// Decodes tokens `from..to` (0..16) of a strip of the record into a strip of f32.
+#[inline(always)]
+pub(super) fn decode_strip(
+    layout: &RecordLayout,
+    record: &[u8],
+    strip: usize,
+    (from, to): (usize, usize),
+    side: Side,
+    out: &mut [u8],
+) {
+    let d = layout.head_dim();
+    let mut z = [0f32; MAX_HEAD_DIM];
+    for token in from..to {
+        load(layout, record, strip * STRIP + token, side, &mut z[..d]);
+        if side == Side::V {
+            let row = &mut out[token * d * 4..][..d * 4];
+            row.as_chunks_mut::<4>().0.iter_mut().zip(&z).for_each(|(out, z)| *out = z.to_le_bytes());
+        } else {
+            let column = out.as_chunks_mut::<64>().0.iter_mut();
+            column.zip(&z[..d]).for_each(|(line, z)| line[token * 4..][..4].copy_from_slice(&z.to_le_bytes()));
+        }
+    }
+}

@@ -1,0 +1,27 @@
+# Daily commands; `just --list` shows them.
+
+# Serve the bundled demo model
+serve *ARGS:
+    cargo run --release -- serve {{ARGS}}
+
+# All tests
+test *ARGS:
+    cargo test --workspace {{ARGS}}
+
+# Format and lint, as the gate does
+lint:
+    cargo fmt --all
+    cargo clippy --workspace --all-targets -- -D warnings
+    scripts/check-absences.sh
+
+# The whole gate
+ci:
+    .ci/run
+
+# Review changed snapshots
+snapshots:
+    cargo insta review
+
+# Licences and advisories of the dependencies
+deny:
+    cargo deny check

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# The architecture as absences (docs/ARCHITECTURE.md): what a crate must not depend on, name or contain.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+failed=0
+fail() { echo "$1" >&2; failed=1; }
+
+# No tensors below the attention boundary.
+for crate in kv matmul scheduler turboquant; do
+    found=$(cargo tree --locked -p "$crate" -e normal --prefix none | grep -E '^candle' || true)
+    [ -z "$found" ] || fail "$crate depends on candle: $found"
+done
+# The server speaks to the engine alone.
+found=$(cargo tree --locked -p server -e normal --depth 1 --prefix none | grep -E '^(candle|attention|models|kv|scheduler|turboquant|matmul)' || true)
+[ -z "$found" ] || fail "server depends on $found"
+
+# Models do not know how K and V are stored.
+found=$(grep -rnE 'turboquant|Format::|[kv]_quant|\btq[2-8]\b' crates/models/src crates/models/Cargo.toml || true)
+[ -z "$found" ] || fail "models names a KV format: $found"
+
+# Unsafe code in the named places only, each block with its reason (clippy checks the latter).
+found=$(grep -rnlE '\bunsafe\b' crates/*/src --include='*.rs' |
+    grep -vE '^crates/(metal/|turboquant/src/simd|matmul/src/simd|models/src/loader/mapped\.rs)' || true)
+for file in $found; do
+    if grep -nE '\bunsafe[[:space:]]*(\{|fn|impl|extern)' "$file"; then fail "unsafe code in $file"; fi
+done
+exit "$failed"

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# The release binary with the bundled model, driven by the official Python client.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+venv=target/python
+if [ ! -x "$venv/bin/python" ]; then
+    python3 -m venv "$venv"
+fi
+"$venv/bin/pip" install --quiet --disable-pip-version-check -r scripts/requirements.txt
+cargo build --release --locked
+
+log=$(mktemp)
+target/release/tallow serve --port 0 --api-key secret 2>"$log" &
+server=$!
+trap 'kill $server 2>/dev/null || true; rm -f "$log"' EXIT
+# The log says where it listens.
+for _ in $(seq 300); do
+    url=$(grep -oE 'http://[0-9.:]+' "$log" | head -n 1 || true)
+    if [ -n "$url" ] && curl -fs "$url/health" >/dev/null; then break; fi
+    kill -0 $server || { cat "$log" >&2; exit 1; }
+    sleep 0.1
+done
+"$venv/bin/python" crates/server/tests/openai_client.py --url "$url" --api-key secret
+kill -TERM $server
+wait $server
