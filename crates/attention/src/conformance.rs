@@ -64,7 +64,8 @@ pub struct Slice<'a> {
 
 impl Fixture {
     pub fn new(make: Make<'_>, device: &Device, case: Case, num_blocks: usize) -> Self {
-        let layout = KvLayout::new(case.block_size, [(case.kv_heads, case.head_dim, case.k, case.v)]).expect("a valid case");
+        let layout =
+            KvLayout::new(case.block_size, [(case.kv_heads, case.head_dim, case.k, case.v)]).expect("a valid case");
         let layer = LayerGeometry {
             num_heads: case.kv_heads * case.group,
             kv_heads: case.kv_heads,
@@ -98,7 +99,8 @@ impl Fixture {
             v.extend(s.tokens.rows(2, kv_heads * head_dim, at));
         }
         let rows = layout.num_tokens();
-        let tensor = |data: Vec<f32>, heads| Tensor::from_vec(data, (rows, heads, head_dim), &self.device).expect("a tensor");
+        let tensor =
+            |data: Vec<f32>, heads| Tensor::from_vec(data, (rows, heads, head_dim), &self.device).expect("a tensor");
         let (q, k, v) = (tensor(q, kv_heads * group), tensor(k, kv_heads), tensor(v, kv_heads));
         let plan = self.backend.plan(Arc::new(layout)).expect("a plan");
         self.backend.write(LayerId(0), &k, &v, &plan).expect("write");
@@ -127,7 +129,8 @@ impl Fixture {
             for head in 0..kv_heads * group {
                 let q = &q[(row * kv_heads * group + head) * d..][..d];
                 let at = |t: usize| (t * kv_heads + head / group) * d;
-                let dot = |t: usize| q.iter().zip(&k[at(t)..][..d]).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+                let dot =
+                    |t: usize| q.iter().zip(&k[at(t)..][..d]).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
                 let logits: Vec<f64> = (first..=position).map(|t| dot(t) / (d as f64).sqrt()).collect();
                 let max = logits.iter().copied().fold(f64::MIN, f64::max);
                 let weights: Vec<f64> = logits.iter().map(|l| (l - max).exp()).collect();
@@ -167,7 +170,12 @@ pub fn is_batch_invariant(make: Make<'_>, device: &Device, case: Case) {
     let (len, tokens) = (560, Tokens { seed: 1 });
     let whole = run_in_chunks(make, device, case, tokens, len, len);
     for chunk in [7, 1, 512] {
-        assert_same_bits(&whole, &run_in_chunks(make, device, case, tokens, len, chunk), case, &format!("chunks of {chunk}"));
+        assert_same_bits(
+            &whole,
+            &run_in_chunks(make, device, case, tokens, len, chunk),
+            case,
+            &format!("chunks of {chunk}"),
+        );
     }
     let mut f = Fixture::new(make, device, case, 200);
     let mut tables: Vec<_> = (0..4).map(|_| BlockTable::new(case.block_size)).collect();

@@ -9,15 +9,8 @@ fn make(layout: KvLayout, geometry: ModelGeometry) -> Box<dyn AttentionBackend> 
     Box::new(CpuBackend::new(layout, geometry).unwrap())
 }
 
-const BASE: Case = Case {
-    k: Format::F32,
-    v: Format::F32,
-    head_dim: 64,
-    kv_heads: 2,
-    group: 3,
-    block_size: 16,
-    sliding_window: None,
-};
+const BASE: Case =
+    Case { k: Format::F32, v: Format::F32, head_dim: 64, kv_heads: 2, group: 3, block_size: 16, sliding_window: None };
 
 /// f32 storage leaves rounding of f32 sums: about sqrt(1100) x 6e-8, with room. 16-bit storage adds half a unit in the last
 /// place of K (a logit of rms 1 moves by 2^-9 for bf16, 2^-12 for f16) and of V.
@@ -55,7 +48,11 @@ fn results_do_not_depend_on_the_batch() {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| {
                 conformance::is_batch_invariant(&make, &Device::Cpu, Case { k, v, ..BASE });
-                conformance::is_batch_invariant(&make, &Device::Cpu, Case { k, v, head_dim: 128, block_size: 32, group: 4, sliding_window: Some(300), ..BASE });
+                conformance::is_batch_invariant(
+                    &make,
+                    &Device::Cpu,
+                    Case { k, v, head_dim: 128, block_size: 32, group: 4, sliding_window: Some(300), ..BASE },
+                );
             });
         }
     }
@@ -75,8 +72,13 @@ fn bytes_are_the_formula_everywhere() {
         for v in Format::names(turboquant::Side::V) {
             for head_dim in [64, 80, 96, 128, 256] {
                 for block_size in [16, 32] {
-                    let (k, v) = (Format::parse(turboquant::Side::K, k).unwrap(), Format::parse(turboquant::Side::V, v).unwrap());
-                    if k.check(turboquant::Side::K, head_dim).is_err() || v.check(turboquant::Side::V, head_dim).is_err() {
+                    let (k, v) = (
+                        Format::parse(turboquant::Side::K, k).unwrap(),
+                        Format::parse(turboquant::Side::V, v).unwrap(),
+                    );
+                    if k.check(turboquant::Side::K, head_dim).is_err()
+                        || v.check(turboquant::Side::V, head_dim).is_err()
+                    {
                         continue;
                     }
                     let case = Case { k, v, head_dim, block_size, ..BASE };

@@ -4,7 +4,9 @@ use thiserror::Error;
 /// Refusals at submission; nothing has been queued.
 #[derive(Debug, Clone, PartialEq, Error)]
 pub enum SubmitError {
-    #[error("the prompt has {n_prompt_tokens} tokens; this server's context is {n_ctx} tokens, of which at least one is for the answer")]
+    #[error(
+        "the prompt has {n_prompt_tokens} tokens; this server's context is {n_ctx} tokens, of which at least one is for the answer"
+    )]
     ContextLengthExceeded { n_prompt_tokens: usize, n_ctx: usize },
     #[error("{message}")]
     Invalid { field: &'static str, message: String },

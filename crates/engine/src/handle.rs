@@ -42,7 +42,12 @@ pub struct EngineStats {
 
 /// What the engine thread receives.
 pub enum Message {
-    Submit { id: RequestId, request: Box<GenerationRequest>, events: events::UnboundedSender<Event>, queued: QueueSlot },
+    Submit {
+        id: RequestId,
+        request: Box<GenerationRequest>,
+        events: events::UnboundedSender<Event>,
+        queued: QueueSlot,
+    },
     Abort(RequestId),
     /// Finish what runs until the deadline, then fail the rest.
     Shutdown(Instant),
@@ -163,7 +168,10 @@ impl EngineHandle {
             }
         }
         if request.stop.stop.iter().any(String::is_empty) {
-            return Err(SubmitError::invalid("stop", "stop holds an empty string, which would end every answer at once"));
+            return Err(SubmitError::invalid(
+                "stop",
+                "stop holds an empty string, which would end every answer at once",
+            ));
         }
         request.sampling.validate(info.vocab_size)
     }

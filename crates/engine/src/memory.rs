@@ -22,8 +22,8 @@ pub struct Demand {
     /// The model's own limit.
     pub model_limit: usize,
     pub max_num_seqs: usize,
-    /// Free memory of the machine, bytes, weights taken off.
-    pub free_memory: u64,
+    /// Free memory of the machine, bytes, weights taken off; `None` if unknown.
+    pub free_memory: Option<u64>,
 }
 
 impl MemoryBudget {
@@ -39,7 +39,12 @@ impl MemoryBudget {
         let useful = wanted.div_ceil(block_size) * demand.max_num_seqs;
         let num_blocks = match demand.kv_cache_memory {
             Some(bytes) => layout.blocks_in(bytes),
-            None => layout.blocks_in((demand.free_memory as f64 * SHARE_OF_FREE) as u64).min(useful),
+            None => {
+                let unknown =
+                    || flag("--kv-cache-memory", "the system does not say how much memory is free; name it".into());
+                let free = demand.free_memory.ok_or_else(unknown)?;
+                layout.blocks_in((free as f64 * SHARE_OF_FREE) as u64).min(useful)
+            }
         };
         // Slots are counted in 32 bits.
         let num_blocks = num_blocks.min(u32::MAX as usize / block_size);
@@ -56,13 +61,13 @@ impl MemoryBudget {
     }
 }
 
-/// Free memory of this machine in bytes.
-pub fn free_memory() -> u64 {
-    let mut system = sysinfo::System::new();
+/// Free memory of this machine in bytes; `None` where the system does not say.
+pub fn free_memory() -> Option<u64> {
+    let mut system = sysinfo::System::new().ok()?;
     system.refresh_memory();
     let free = system.available_memory();
     // A container's limit counts where there is one.
-    system.cgroup_limits().map_or(free, |limits| free.min(limits.free_memory))
+    Some(system.cgroup_limits().map_or(free, |limits| free.min(limits.free_memory)))
 }
 
 #[cfg(test)]
@@ -74,8 +79,13 @@ mod tests {
         KvLayout::new(16, [(2, 64, Format::Bf16, Format::Bf16)]).unwrap()
     }
 
-    const DEMAND: Demand =
-        Demand { kv_cache_memory: None, max_model_len: None, model_limit: 4096, max_num_seqs: 4, free_memory: 1 << 30 };
+    const DEMAND: Demand = Demand {
+        kv_cache_memory: None,
+        max_model_len: None,
+        model_limit: 4096,
+        max_num_seqs: 4,
+        free_memory: Some(1 << 30),
+    };
 
     #[test]
     fn a_pool_is_no_larger_than_what_can_be_used() {

@@ -142,11 +142,25 @@ pub enum FinishReason {
 #[derive(Debug, Clone)]
 pub enum Event {
     /// The prompt is in the cache. `logprobs`: one entry a prompt token if asked for, `None` for the first.
-    Prompt { tokens: usize, cached_tokens: usize, logprobs: Option<Vec<Option<TokenLogprob>>> },
+    Prompt {
+        tokens: usize,
+        cached_tokens: usize,
+        logprobs: Option<Vec<Option<TokenLogprob>>>,
+    },
     /// One step of one choice. `text` is whole UTF-8 and may be empty while bytes or a possible stop string are held back.
-    Delta { choice: usize, text: String, token: u32, logprob: Option<TokenLogprob> },
+    Delta {
+        choice: usize,
+        text: String,
+        token: u32,
+        logprob: Option<TokenLogprob>,
+    },
     /// `text`: what was held back to the end. `matched_stop`: the stop string or token id that ended it, if not an EOS id.
-    Finished { choice: usize, text: String, reason: FinishReason, matched_stop: Option<MatchedStop> },
+    Finished {
+        choice: usize,
+        text: String,
+        reason: FinishReason,
+        matched_stop: Option<MatchedStop>,
+    },
     Failed(crate::error::EngineError),
 }
 

@@ -20,11 +20,7 @@ impl KvConfig {
         let format = |flag: &'static str, side, name| {
             Format::parse(side, name).map_err(|e| StartError::Flag { flag, message: e.to_string() })
         };
-        Ok(KvConfig {
-            k: format("--k-quant", Side::K, k)?,
-            v: format("--v-quant", Side::V, v)?,
-            block_size,
-        })
+        Ok(KvConfig { k: format("--k-quant", Side::K, k)?, v: format("--v-quant", Side::V, v)?, block_size })
     }
 
     /// Bytes, layer by layer. Errors: a head size that a format cannot hold.

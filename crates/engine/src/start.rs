@@ -90,7 +90,7 @@ pub fn launch(config: &EngineConfig, loaded: Loaded) -> Result<(EngineHandle, Jo
         max_model_len: config.max_model_len,
         model_limit: loaded.max_position_embeddings,
         max_num_seqs: config.max_num_seqs,
-        free_memory: free_memory().saturating_sub(loaded.weight_bytes),
+        free_memory: free_memory().map(|free| free.saturating_sub(loaded.weight_bytes)),
     };
     let budget = MemoryBudget::settle(backend.spec(), &demand)?;
     let scheduler = Scheduler::new(SchedulerConfig {
@@ -135,7 +135,8 @@ pub fn launch(config: &EngineConfig, loaded: Loaded) -> Result<(EngineHandle, Jo
         .thread_name(|i| format!("tallow-compute-{i}"))
         .build()?;
     // On a thread of the pool a step's parallel parts start without waking anybody first.
-    let thread = std::thread::Builder::new().name("tallow-engine".into()).spawn(move || pool.install(|| engine.run()))?;
+    let thread =
+        std::thread::Builder::new().name("tallow-engine".into()).spawn(move || pool.install(|| engine.run()))?;
     Ok((handle, thread))
 }
 

@@ -12,7 +12,10 @@ fn prompts() -> Vec<Vec<u32>> {
     let golden = Golden::read("demo");
     let base: Vec<u32> = golden.prompts.iter().flat_map(|p| p.ids.clone()).collect();
     // Lengths around block and chunk edges.
-    [150, 1, 15, 16, 17, 31, 33, 47, 64, 65, 80, 5, 100, 128, 129, 7].iter().map(|n| base.iter().cycle().skip(n % 11).take(*n).copied().collect()).collect()
+    [150, 1, 15, 16, 17, 31, 33, 47, 64, 65, 80, 5, 100, 128, 129, 7]
+        .iter()
+        .map(|n| base.iter().cycle().skip(n % 11).take(*n).copied().collect())
+        .collect()
 }
 
 fn check(k: Format, v: Format) {
@@ -52,7 +55,18 @@ fn with_exact_caches() {
 
 #[test]
 fn with_compressed_caches() {
-    for (k, v) in [(Tq8, Tq8), (Tq5, Tq5), (Tq4, Tq4), (Tq4, Tq3), (Tq3, Tq3), (Tq2, Tq2), (Tq8, Tq4), (Affine8, Lloyd3), (Affine5, Lloyd4), (Affine4, Int8)] {
+    for (k, v) in [
+        (Tq8, Tq8),
+        (Tq5, Tq5),
+        (Tq4, Tq4),
+        (Tq4, Tq3),
+        (Tq3, Tq3),
+        (Tq2, Tq2),
+        (Tq8, Tq4),
+        (Affine8, Lloyd3),
+        (Affine5, Lloyd4),
+        (Affine4, Int8),
+    ] {
         check(k, v);
     }
 }

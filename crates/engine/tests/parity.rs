@@ -36,7 +36,8 @@ fn distance(model: &'static str, name: &str, format: Format, tokens_too: bool) -
 /// `transformers` and a rounded cache; the bounds leave twice that.
 #[test]
 fn demo_logits_are_those_of_the_reference() {
-    for (format, bound, tokens) in [(Format::F32, 2e-3, true), (Format::F16, 0.02, false), (Format::Bf16, 0.15, false)] {
+    for (format, bound, tokens) in [(Format::F32, 2e-3, true), (Format::F16, 0.02, false), (Format::Bf16, 0.15, false)]
+    {
         let worst = distance("models/demo", "demo", format, tokens);
         println!("{format:?}: {worst}");
         assert!(worst <= bound, "{format:?}: logits differ by {worst}, at most {bound} is allowed");

@@ -2,8 +2,8 @@
 use attention::{ForwardContext, ModelGeometry};
 use candle_core::Tensor;
 use engine::{
-    EngineConfig, EngineError, EngineHandle, Event, FinishReason, GenerationRequest, MatchedStop, RequestStream, SamplingParams,
-    SubmitError, launch, load, start,
+    EngineConfig, EngineError, EngineHandle, Event, FinishReason, GenerationRequest, MatchedStop, RequestStream,
+    SamplingParams, SubmitError, launch, load, start,
 };
 use models::Model;
 use std::thread::JoinHandle;
@@ -27,7 +27,8 @@ struct Answer {
 }
 
 fn answers(stream: &mut RequestStream, n: usize) -> Result<Vec<Answer>, EngineError> {
-    let mut all: Vec<Answer> = (0..n).map(|_| Answer { text: String::new(), tokens: vec![], reason: None, stop: None }).collect();
+    let mut all: Vec<Answer> =
+        (0..n).map(|_| Answer { text: String::new(), tokens: vec![], reason: None, stop: None }).collect();
     while let Some(event) = stream.blocking_next() {
         match event {
             Event::Delta { choice, text, token, .. } => {
@@ -210,7 +211,11 @@ fn log_probabilities_cover_prompt_and_answer() {
     let engine = start(&config()).unwrap();
     let tokens = prompt(9);
     let whole = {
-        let request = GenerationRequest { prompt_logprobs: Some(2), logprobs: Some(3), ..GenerationRequest::greedy(tokens.clone(), 3) };
+        let request = GenerationRequest {
+            prompt_logprobs: Some(2),
+            logprobs: Some(3),
+            ..GenerationRequest::greedy(tokens.clone(), 3)
+        };
         let mut stream = engine.0.submit(request).unwrap();
         let mut got = (Vec::new(), Vec::new());
         while let Some(event) = stream.blocking_next() {
@@ -235,7 +240,8 @@ fn log_probabilities_cover_prompt_and_answer() {
 
 #[test]
 fn refusals_name_the_limit() {
-    let engine = start(&EngineConfig { max_model_len: Some(64), max_queued_requests: 2, max_num_seqs: 2, ..config() }).unwrap();
+    let engine =
+        start(&EngineConfig { max_model_len: Some(64), max_queued_requests: 2, max_num_seqs: 2, ..config() }).unwrap();
     let refuse = |request| engine.0.submit(request).err().unwrap();
     let error = refuse(GenerationRequest::greedy(vec![300; 64], 1));
     assert_eq!(error, SubmitError::ContextLengthExceeded { n_prompt_tokens: 64, n_ctx: 64 });

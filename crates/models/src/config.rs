@@ -185,7 +185,9 @@ fn rope(raw: &Raw, head_dim: usize, check: &Checker<'_>) -> Result<Rope, ModelEr
             inv_freq.iter_mut().for_each(|f| *f /= factor);
         }
         "llama3" => llama3_scaling(&mut inv_freq, &number, check)?,
-        other => return Err(check.error("rope_scaling", format!("is of type {other}; known are default, linear, llama3"))),
+        other => {
+            return Err(check.error("rope_scaling", format!("is of type {other}; known are default, linear, llama3")));
+        }
     }
     Ok(Rope { inv_freq, convention: RopeConvention::Half, attention_factor: 1.0 })
 }

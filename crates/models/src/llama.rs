@@ -1,10 +1,11 @@
 //! Llama 2, 3, 3.1, 3.2, and Mistral through its sliding window (`LlamaForCausalLM`, `MistralForCausalLM`).
+use crate::Model;
 use crate::config::ModelConfig;
 use crate::error::ModelError;
-use crate::layers::{Decoder, DecoderLayer, Linear, Mlp, RmsNorm, RopeTables};
+use crate::layers::{DecoderLayer, Linear, Mlp, RmsNorm, RopeTables};
 use crate::loader::Weights;
 use attention::{ForwardContext, LayerId};
-use candle_core::{Result, Tensor};
+use candle_core::Tensor;
 
 struct Layer {
     id: LayerId,
@@ -18,7 +19,7 @@ struct Layer {
     mlp: Mlp,
 }
 
-pub(crate) fn load(config: &ModelConfig, weights: &Weights) -> Result<Decoder<impl DecoderLayer>, ModelError> {
+pub(crate) fn load(config: &ModelConfig, weights: &Weights) -> Result<Box<dyn Model>, ModelError> {
     let layers = (0..config.num_layers).map(|i| {
         let w = weights.at(format!("model.layers.{i}"));
         let (hidden, d) = (config.hidden_size, config.head_dim);
@@ -36,11 +37,11 @@ pub(crate) fn load(config: &ModelConfig, weights: &Weights) -> Result<Decoder<im
         })
     });
     let layers = layers.collect::<Result<Vec<_>, ModelError>>()?;
-    weights.decoder(config, layers)
+    Ok(Box::new(weights.decoder(config, layers)?))
 }
 
 impl DecoderLayer for Layer {
-    fn forward(&self, x: &Tensor, rope: &RopeTables, ctx: &ForwardContext<'_>) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, rope: &RopeTables, ctx: &ForwardContext<'_>) -> candle_core::Result<Tensor> {
         let rows = x.dim(0)?;
         let heads = |t: Tensor| t.reshape((rows, (), self.head_dim));
 

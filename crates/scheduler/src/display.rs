@@ -23,7 +23,13 @@ impl Display for Scheduler {
 impl Display for Sequence {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let (prompt, output) = (self.prompt_len, self.tokens.len() - self.prompt_len);
-        write!(f, "{} prompt {prompt} output {output} computed {} blocks {:?}", self.id, self.computed, self.table.blocks())?;
+        write!(
+            f,
+            "{} prompt {prompt} output {output} computed {} blocks {:?}",
+            self.id,
+            self.computed,
+            self.table.blocks()
+        )?;
         if self.choices > 1 { write!(f, " for {} choices", self.choices) } else { Ok(()) }
     }
 }

@@ -75,9 +75,10 @@ impl<T> FairQueue<T> {
 
     /// Takes a waiting request out.
     pub fn remove(&mut self, mut is_it: impl FnMut(&T) -> bool) -> Option<T> {
-        let (name, at) = self.clients.iter().find_map(|(name, client)| {
-            client.waiting.iter().position(&mut is_it).map(|at| (name.clone(), at))
-        })?;
+        let (name, at) = self
+            .clients
+            .iter()
+            .find_map(|(name, client)| client.waiting.iter().position(&mut is_it).map(|at| (name.clone(), at)))?;
         let item = self.clients.get_mut(&name)?.waiting.remove(at);
         self.forget(&name);
         item

@@ -164,13 +164,15 @@ impl Scheduler {
             let seq = &mut self.running[at];
             let from = seq.computed;
             if let Ok(copies) = seq.table.prepare_write(&self.pool, from, from + len) {
-                let samples = if from + len == seq.tokens.len() { seq.id.choice..seq.id.choice + seq.choices } else { 0..0 };
+                let samples =
+                    if from + len == seq.tokens.len() { seq.id.choice..seq.id.choice + seq.choices } else { 0..0 };
                 step.copies.extend(copies);
                 step.chunks.push(Chunk { seq: seq.id, start: from, len, samples });
                 return true;
             }
+            let waits = seq.pending() > 1;
             let newest = self.running.len() - 1;
-            if newest == at && seq.pending() > 1 {
+            if newest == at && waits {
                 return false;
             }
             self.preempt(newest, step);
@@ -223,8 +225,11 @@ impl Scheduler {
         if self.running.is_empty() {
             return true;
         }
-        let promised: usize =
-            self.running.iter().map(|s| s.table.blocks_to_write(s.computed, s.tokens.len()) + s.choices as usize - 1).sum();
+        let promised: usize = self
+            .running
+            .iter()
+            .map(|s| s.table.blocks_to_write(s.computed, s.tokens.len()) + s.choices as usize - 1)
+            .sum();
         promised + len.div_ceil(self.config.block_size) + choices as usize <= self.pool.num_free()
     }
 

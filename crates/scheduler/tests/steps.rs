@@ -11,11 +11,8 @@ fn request(key: u64, client: &str, prompt: usize, choices: u32, output: usize) -
 
 /// What the engine does with a step, with token 1 sampled everywhere and full sequences ended.
 fn finish_step(s: &mut Scheduler, step: &Step) {
-    let sampled: Vec<_> = step
-        .chunks
-        .iter()
-        .flat_map(|c| c.samples.clone().map(|choice| (SeqId { choice, ..c.seq }, 1)))
-        .collect();
+    let sampled: Vec<_> =
+        step.chunks.iter().flat_map(|c| c.samples.clone().map(|choice| (SeqId { choice, ..c.seq }, 1))).collect();
     s.update(step, &sampled);
     for (id, _) in sampled {
         if s.sequence(id).is_some_and(|q| q.is_full()) {
@@ -64,12 +61,13 @@ fn a_short_prompt_does_not_wait_behind_a_long_one() {
 fn the_newest_is_preempted_and_comes_back_first() {
     // Five blocks: two prompts of two blocks fit, and the first to need a third block throws the second out.
     let mut s = scheduler(5, 4, 64);
-    s.add(request(1, "", 31, 1, 20)).unwrap();
-    s.add(request(2, "", 30, 1, 3)).unwrap();
+    s.add(request(1, "", 31, 1, 6)).unwrap();
+    s.add(request(2, "", 30, 1, 12)).unwrap();
     let mut out = run(&mut s, 2);
     s.add(request(3, "", 20, 1, 2)).unwrap();
-    out += &run(&mut s, 3);
+    out += &run(&mut s, 5);
     insta::assert_snapshot!(out);
+    assert_eq!(s.num_preemptions(), 1);
     assert!(!s.is_idle());
     run(&mut s, 60);
     assert!(s.is_idle());

@@ -89,10 +89,14 @@ impl AttentionBackend for CpuBackend {
             bail!("K {:?} and V {:?} must be {want:?}: tokens, kv heads, head_dim", k.dims(), v.dims());
         }
         with_slices([k, v], |[k, v]| {
-            self.layers[layer.0].write().store(&plan.layout.slot_mapping, self.spec.block_size(), |row, head, record, slot| {
-                let at = (row * geometry.kv_heads + head) * d;
-                kernel.store(record, slot, &k[at..][..d], &v[at..][..d]);
-            })
+            self.layers[layer.0].write().store(
+                &plan.layout.slot_mapping,
+                self.spec.block_size(),
+                |row, head, record, slot| {
+                    let at = (row * geometry.kv_heads + head) * d;
+                    kernel.store(record, slot, &k[at..][..d], &v[at..][..d]);
+                },
+            )
         })
     }
 

@@ -31,8 +31,8 @@ pub fn load(folder: &Path, device: &Device) -> Result<LoadedModel, ModelError> {
     let config = ModelConfig::read(folder)?;
     let generation = GenerationDefaults::read(folder, &config)?;
     let weights = Weights::open(folder, device)?;
-    let model: Box<dyn Model> = match config.architecture.as_str() {
-        "LlamaForCausalLM" | "MistralForCausalLM" => Box::new(llama::load(&config, &weights)?),
+    let model = match config.architecture.as_str() {
+        "LlamaForCausalLM" | "MistralForCausalLM" => llama::load(&config, &weights)?,
         other => {
             return Err(ModelError::UnknownArchitecture {
                 path: folder.to_owned(),

@@ -1,0 +1,102 @@
+//! Attention on packed bytes against f64 attention over the decoded rows.
+mod common;
+use common::*;
+use turboquant::{Format, Isa, RecordLayout, Side};
+
+/// Bound of the output's relative error.
+///
+/// Float kernels sum 512 terms of f32 twice and use an exp2 of relative error 2e-7: 5e-6 covers it fivefold. Integer
+/// kernels add, in rms of the vector: query int8 .6 % (15 bits: .005 %), codebooks .1 to .6 % (AVX2 K: up to .9 %), weights
+/// 8 bits .4 % and more where few are large (AVX2: 1/129 to 1/186 instead of 1/255). The sum of those that apply, doubled.
+fn bound(isa: Isa, k: Format, v: Format) -> f64 {
+    use Format::*;
+    let small = isa == Isa::Avx2;
+    let k = match k {
+        Tq8 => 1e-4,
+        Tq5 => 0.006 + if small { 0.0 } else { 0.006 },
+        Tq4 => 0.006 + if small { 0.009 } else { 0.003 },
+        Tq3 => 0.006 + if small { 0.005 } else { 0.002 },
+        Tq2 => 0.007,
+        _ => 2.5e-6,
+    };
+    let v = match v {
+        Tq8 => 1e-4,
+        Tq5 => 0.006 + if small { 1e-4 } else { 0.004 },
+        Tq4 | Tq3 | Tq2 => 0.003 + if small { 0.007 } else { 0.004 },
+        _ => 2.5e-6,
+    };
+    2.0 * (k + v)
+}
+
+fn compare(k: Format, v: Format, d: usize, block_size: usize, group: usize, tokens: usize, rng: &mut Rng) {
+    let layout = RecordLayout::new(k, v, d, block_size).unwrap();
+    let cache = Cache::random(layout, Isa::Scalar, tokens, rng);
+    let q = rng.vector(group * d);
+    for from in [0, tokens / 3] {
+        let want = reference(&cache, &q, f64::from(logit_scale(d)), from, tokens, |_, _| 0.0);
+        for isa in Isa::available() {
+            let cache = cache.with_isa(isa);
+            let got = cache.attend(&query(&cache.kernel, &q, group, None), from, tokens);
+            let (error, bound) = (relative(&got, &want), bound(isa, k, v));
+            let case = format!("{isa:?} {k:?}/{v:?} d {d} block {block_size} group {group} {from}..{tokens}");
+            assert!(error < bound, "{case}: {error:.1e}, allowed {bound:.1e}");
+        }
+    }
+}
+
+/// Every format of either side, with an exact one on the other; sizes: one token, the edges of a strip, a block, a tile and
+/// a partition.
+#[test]
+fn formats_and_edges() {
+    let mut rng = Rng(88_172_645_463_325_252);
+    let pairs = K_FORMATS.map(|k| (k, Format::F32)).into_iter().chain(V_FORMATS.map(|v| (Format::F32, v)));
+    for (k, v) in pairs {
+        for tokens in [1, 15, 17, 33, 127, 129, 700] {
+            compare(k, v, 64, 16, 4, tokens, &mut rng);
+        }
+        compare(k, v, 128, 32, 4, 530, &mut rng);
+    }
+}
+
+#[test]
+fn presets_in_every_shape() {
+    use Format::*;
+    let mut rng = Rng(5);
+    for (k, v) in [(Tq8, Tq8), (Tq5, Tq5), (Tq4, Tq4), (Tq4, Tq3), (Tq3, Tq3), (Tq2, Tq2), (Bf16, Bf16)] {
+        for d in [16, 32, 80, 96, 256, 512] {
+            compare(k, v, d, 32, 2, 141, &mut rng);
+        }
+        for group in [1, 3, 5, 7, 8, 16] {
+            compare(k, v, 64, 16, group, 141, &mut rng);
+        }
+    }
+}
+
+#[test]
+fn float_formats_take_odd_head_dims() {
+    let mut rng = Rng(6);
+    for (k, v) in [(Format::F32, Format::F32), (Format::F16, Format::F16), (Format::Bf16, Format::Bf16)] {
+        for d in [8, 24, 72, 104] {
+            compare(k, v, d, 16, 3, 77, &mut rng);
+        }
+    }
+}
+
+/// f32, f16 and bf16 rows come back as what rounding makes of them.
+#[test]
+fn float_formats_store_exactly() {
+    let mut rng = Rng(7);
+    let (k, v) = (rng.vector(64), rng.vector(64));
+    for format in [Format::F32, Format::F16, Format::Bf16] {
+        let mut cache = Cache::new(RecordLayout::new(format, format, 64, 16).unwrap(), Isa::best());
+        cache.push(&k, &v);
+        for (x, side) in [(&k, Side::K), (&v, Side::V)] {
+            let round = |x: &f32| match format {
+                Format::F16 => half::f16::from_f32(*x).to_f32(),
+                Format::Bf16 => half::bf16::from_f32(*x).to_f32(),
+                _ => *x,
+            };
+            assert_eq!(cache.row(0, side), x.iter().map(round).collect::<Vec<_>>());
+        }
+    }
+}
