@@ -2,6 +2,8 @@
 //! step's tokens are laid out ([`BatchLayout`]).
 mod backend;
 mod batch;
+mod calibrate;
+mod centre;
 pub mod conformance;
 mod context;
 pub mod cpu;
@@ -9,6 +11,8 @@ mod geometry;
 
 pub use backend::{AttentionBackend, AttentionPlan, LayerId};
 pub use batch::BatchLayout;
+pub use calibrate::CalibrationBackend;
+pub use centre::{Centring, KvMeans, LayerCentre};
 pub use context::ForwardContext;
 pub use cpu::CpuBackend;
 pub use geometry::{LayerGeometry, ModelGeometry, Rope, RopeConvention};

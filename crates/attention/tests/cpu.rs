@@ -1,12 +1,26 @@
 //! The CPU backend under the conformance suite.
 use attention::conformance::{self, Case};
-use attention::{AttentionBackend, CpuBackend, ModelGeometry};
+use attention::{AttentionBackend, Centring, CpuBackend, KvMeans, ModelGeometry};
 use candle_core::Device;
 use kv::KvLayout;
 use turboquant::Format;
 
 fn make(layout: KvLayout, geometry: ModelGeometry) -> Box<dyn AttentionBackend> {
-    Box::new(CpuBackend::new(layout, geometry).unwrap())
+    let centring = Centring::none(&geometry);
+    Box::new(CpuBackend::new(layout, geometry, centring).unwrap())
+}
+
+/// With means taken out of K and V that are as large as the noise itself.
+fn make_centred(layout: KvLayout, geometry: ModelGeometry) -> Box<dyn AttentionBackend> {
+    let means = |seed| {
+        let layer = |l: &attention::LayerGeometry| {
+            (0..l.kv_heads * l.head_dim).map(|i| conformance::noise(seed, i as u64)).collect()
+        };
+        geometry.layers.iter().map(layer).collect()
+    };
+    let means = KvMeans { keys: means(1000), values: means(1001) };
+    let centring = Centring::new(&geometry, &means, |_| true, |_| true).unwrap();
+    Box::new(CpuBackend::new(layout, geometry, centring).unwrap())
 }
 
 const BASE: Case =
@@ -22,6 +36,17 @@ fn outputs_match_f64() {
                 let case = Case { k: format, v: format, head_dim, group, block_size, ..BASE };
                 conformance::matches_reference(&make, &Device::Cpu, case, tolerance);
             }
+        }
+    }
+}
+
+/// Centring is exact: what is taken out comes back. The parabola over a block's tokens is good to 1e-4 of a logit.
+#[test]
+fn centring_changes_nothing_but_rounding() {
+    for head_dim in [64, 80, 128] {
+        for block_size in [16, 32] {
+            let case = Case { head_dim, block_size, ..BASE };
+            conformance::matches_reference(&make_centred, &Device::Cpu, case, 2e-4);
         }
     }
 }
@@ -48,6 +73,7 @@ fn results_do_not_depend_on_the_batch() {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| {
                 conformance::is_batch_invariant(&make, &Device::Cpu, Case { k, v, ..BASE });
+                conformance::is_batch_invariant(&make_centred, &Device::Cpu, Case { k, v, ..BASE });
                 conformance::is_batch_invariant(
                     &make,
                     &Device::Cpu,

@@ -17,6 +17,8 @@ pub enum Command {
     Serve(ServeArgs),
     /// Chat with a model in the terminal
     Chat(ChatArgs),
+    /// Measure what each K/V pair costs a model
+    Eval(EvalArgs),
     /// Print the default configuration file
     Config,
 }
@@ -35,6 +37,39 @@ pub struct ChatArgs {
     /// System message to begin with
     #[arg(long, value_name = "TEXT")]
     pub system: Option<String>,
+    #[command(flatten)]
+    pub engine: EngineArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct EvalArgs {
+    /// Text to judge [default: a part of wikitext-2's test split]
+    #[arg(long, value_name = "FILE")]
+    pub text: Option<PathBuf>,
+    /// Tokens of it
+    #[arg(long, value_name = "N", default_value_t = 16_384)]
+    pub tokens: usize,
+    /// Tokens of a window; each begins anew
+    #[arg(long, value_name = "N", default_value_t = 2_048)]
+    pub window: usize,
+    /// Write the results as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Write a plot of bits against KL as SVG
+    #[arg(long, value_name = "FILE")]
+    pub plot: Option<PathBuf>,
+    /// Also ask for pass keys hidden in the text, with every preset
+    #[arg(long)]
+    pub needles: bool,
+    /// Lengths of those texts in tokens
+    #[arg(long, value_name = "N,..", value_delimiter = ',', default_values_t = [1024, 2048, 4096])]
+    pub needle_lengths: Vec<usize>,
+    /// Depths at which the key lies
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub needle_depths: usize,
+    /// Texts for each length and depth
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    pub needle_repeats: usize,
     #[command(flatten)]
     pub engine: EngineArgs,
 }
@@ -69,14 +104,26 @@ pub struct EngineArgs {
     #[arg(long, value_name = "TOKENS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_model_len: Option<usize>,
-    /// How keys are stored [default: bf16]
+    /// How the KV cache is stored: auto, bf16, transparent, near-lossless, balanced, compact, extreme [default: auto]
+    #[arg(long, value_name = "NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kv_preset: Option<String>,
+    /// How keys are stored, over the preset: bf16, f16, f32, tq8, tq5, tq4, tq3, tq2, q8_0, q5_0, q4_0
     #[arg(long, value_name = "FORMAT")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub k_quant: Option<String>,
-    /// How values are stored [default: bf16]
+    /// How values are stored, over the preset: bf16, f16, f32, tq8, tq5, tq4, tq3, tq2, q8_0, q5_0, q4_0, q3_0, q2_0
     #[arg(long, value_name = "FORMAT")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub v_quant: Option<String>,
+    /// What is taken out of K and V before they are stored: auto, bias, off [default: auto]
+    #[arg(long, value_name = "MODE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kv_centre: Option<String>,
+    /// Store the first and last N layers as tq8/tq4 [default: 0]
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kv_boundary_layers: Option<usize>,
     /// Tokens of a cache block, 16 or 32 [default: 32]
     #[arg(long, value_name = "TOKENS")]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -80,7 +80,8 @@ impl Session {
             return Ok(answer);
         }
         let body = answer.text().await.unwrap_or_default();
-        let message = serde_json::from_str::<Value>(&body).ok().and_then(|v| v["error"]["message"].as_str().map(String::from));
+        let message =
+            serde_json::from_str::<Value>(&body).ok().and_then(|v| v["error"]["message"].as_str().map(String::from));
         bail!("{status}: {}", message.unwrap_or(body));
     }
 

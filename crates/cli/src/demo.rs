@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 /// Beside the program (`../share/tallow/models/demo`), or in the checkout that it was built from.
 pub fn folder() -> Result<PathBuf> {
-    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.parent()?.join("share/tallow/models/demo")));
+    let beside =
+        std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.parent()?.join("share/tallow/models/demo")));
     let built_from = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/demo"));
     let places: Vec<PathBuf> = beside.into_iter().chain([built_from]).collect();
     match places.iter().find(|p| p.join("config.json").exists()) {

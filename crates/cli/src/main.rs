@@ -2,6 +2,8 @@
 mod args;
 mod chat;
 mod demo;
+mod eval;
+mod plot;
 mod serve;
 mod settings;
 
@@ -20,6 +22,7 @@ async fn main() -> ExitCode {
     let result = match cli.command {
         Command::Serve(args) => serve::serve(args).await,
         Command::Chat(args) => chat::chat(args).await,
+        Command::Eval(args) => tokio::task::block_in_place(|| eval::eval(args)),
         Command::Config => {
             print!("{}", settings::DEFAULTS);
             Ok(())

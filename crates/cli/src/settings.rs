@@ -2,7 +2,7 @@
 use crate::args::EngineArgs;
 use anyhow::{Context, Result};
 use bytesize::ByteSize;
-use engine::{EngineConfig, KvConfig};
+use engine::{EngineConfig, KvFlags};
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
 use serde::Deserialize;
@@ -20,8 +20,11 @@ pub struct Settings {
     pub model: Option<PathBuf>,
     pub served_model_name: Option<String>,
     pub max_model_len: Option<usize>,
-    pub k_quant: String,
-    pub v_quant: String,
+    pub kv_preset: String,
+    pub k_quant: Option<String>,
+    pub v_quant: Option<String>,
+    pub kv_centre: String,
+    pub kv_boundary_layers: usize,
     pub block_size: usize,
     pub kv_cache_memory: Option<ByteSize>,
     pub max_num_seqs: usize,
@@ -40,8 +43,14 @@ impl Settings {
             let text = std::fs::read_to_string(path).with_context(|| format!("--config {}", path.display()))?;
             layers = layers.merge(Toml::string(&text));
         }
-        let layers = layers.merge(Env::prefixed("TALLOW_").ignore(&["LOG", "CONFIG"])).merge(Serialized::defaults(args));
+        let layers =
+            layers.merge(Env::prefixed("TALLOW_").ignore(&["LOG", "CONFIG"])).merge(Serialized::defaults(args));
         layers.extract().context("the configuration is wrong")
+    }
+
+    pub fn kv(&self) -> Result<KvFlags> {
+        let (k, v) = (self.k_quant.as_deref(), self.v_quant.as_deref());
+        Ok(KvFlags::parse(&self.kv_preset, k, v, self.block_size, self.kv_boundary_layers, &self.kv_centre)?)
     }
 
     /// What the engine is started with; `model` is the folder to load.
@@ -49,7 +58,7 @@ impl Settings {
         Ok(EngineConfig {
             model,
             served_model_name: self.served_model_name.clone(),
-            kv: KvConfig::parse(&self.k_quant, &self.v_quant, self.block_size)?,
+            kv: self.kv()?,
             kv_cache_memory: self.kv_cache_memory.map(|b| b.as_u64()),
             max_model_len: self.max_model_len,
             max_num_seqs: self.max_num_seqs,
@@ -67,10 +76,11 @@ mod tests {
     #[test]
     fn flags_beat_the_file() {
         let settings = Settings::read(&EngineArgs::default()).unwrap();
-        assert_eq!((settings.port, settings.k_quant.as_str()), (8000, "bf16"));
-        let args = EngineArgs { k_quant: Some("f16".into()), kv_cache_memory: Some("2GiB".into()), ..Default::default() };
+        assert_eq!((settings.port, settings.k_quant), (8000, None));
+        let args =
+            EngineArgs { k_quant: Some("f16".into()), kv_cache_memory: Some("2GiB".into()), ..Default::default() };
         let settings = Settings::read(&args).unwrap();
-        assert_eq!(settings.k_quant, "f16");
+        assert_eq!(settings.k_quant.as_deref(), Some("f16"));
         assert_eq!(settings.engine("x".into()).unwrap().kv_cache_memory, Some(2 << 30));
     }
 
@@ -91,11 +101,19 @@ mod tests {
     fn the_default_file_documents_every_setting() {
         let uncommented: String = DEFAULTS
             .lines()
-            .map(|l| l.strip_prefix("# ").filter(|l| l.split_once(" = ").is_some_and(|(k, _)| !k.contains(' '))).unwrap_or(l))
+            .map(|l| {
+                l.strip_prefix("# ").filter(|l| l.split_once(" = ").is_some_and(|(k, _)| !k.contains(' '))).unwrap_or(l)
+            })
             .map(|l| format!("{l}\n"))
             .collect();
         let all: Settings = Figment::from(Toml::string(&uncommented)).extract().unwrap();
-        assert!(all.api_key.is_some() && all.model.is_some() && all.served_model_name.is_some());
+        assert!(
+            all.k_quant.is_some()
+                && all.v_quant.is_some()
+                && all.api_key.is_some()
+                && all.model.is_some()
+                && all.served_model_name.is_some()
+        );
         assert!(all.max_model_len.is_some() && all.kv_cache_memory.is_some());
     }
 }

@@ -1,8 +1,11 @@
 //! The engine loop: drives scheduler, model and sampler on a thread of its own.
+mod centring;
 mod choice;
 mod core;
 mod error;
+pub mod eval;
 mod handle;
+mod kv_config;
 mod memory;
 mod metrics;
 mod request;
@@ -11,13 +14,15 @@ mod sampler;
 mod select;
 mod start;
 
+pub use centring::{CALIBRATION_TEXT, Calibration};
 pub use error::{EngineError, StartError, SubmitError};
 pub use handle::{
     EngineHandle, EngineInbox, EngineStats, MAX_CHOICES, MAX_TOP_LOGPROBS, Message, ModelInfo, QueueSlot, RequestId,
     RequestStream, channel,
 };
+pub use kv_config::{CentreMode, KvConfig, KvFlags, PRESETS, Settled};
 pub use memory::{Demand, MemoryBudget, free_memory};
 pub use request::{Event, FinishReason, GenerationRequest, MatchedStop, SamplingParams, StopParams, TokenLogprob};
 pub use runner::{Logits, ModelRunner};
-pub use select::{KvConfig, select};
+pub use select::select;
 pub use start::{EngineConfig, Loaded, launch, load, start};

@@ -1,13 +1,17 @@
 //! From a configuration to a running engine.
+use crate::centring::Calibration;
 use crate::core::Engine;
 use crate::error::StartError;
 use crate::handle::{EngineHandle, ModelInfo, channel};
-use crate::memory::{Demand, MemoryBudget, free_memory};
+use crate::kv_config::{KvConfig, KvFlags, Settled};
+use crate::memory::{Demand, free_memory};
 use crate::metrics::Metrics;
 use crate::request::SamplingParams;
 use crate::runner::ModelRunner;
-use crate::select::{KvConfig, select};
+use crate::select::select;
+use attention::AttentionBackend;
 use candle_core::Device;
+use kv::KvLayout;
 use models::{GenerationDefaults, LoadedModel, Model};
 use scheduler::{Scheduler, SchedulerConfig};
 use std::collections::BTreeMap;
@@ -15,6 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use text::{ChatTemplate, Tokenizer};
+use turboquant::Format;
 
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
@@ -22,7 +27,7 @@ pub struct EngineConfig {
     pub model: PathBuf,
     /// The folder's name if `None`.
     pub served_model_name: Option<String>,
-    pub kv: KvConfig,
+    pub kv: KvFlags,
     /// Bytes; `None`: half of the free memory, or less if that is enough for every sequence at full length.
     pub kv_cache_memory: Option<u64>,
     /// `None`: the model's, or what the cache holds.
@@ -36,12 +41,12 @@ pub struct EngineConfig {
 }
 
 impl EngineConfig {
-    /// Defaults for a model folder, with a 16-bit cache.
+    /// Defaults for a model folder, with a 16-bit cache of blocks of 32 tokens.
     pub fn new(model: impl Into<PathBuf>) -> Self {
         EngineConfig {
             model: model.into(),
             served_model_name: None,
-            kv: KvConfig { k: turboquant::Format::Bf16, v: turboquant::Format::Bf16, block_size: 32 },
+            kv: KvFlags::pair(Format::Bf16, Format::Bf16, 32),
             kv_cache_memory: None,
             max_model_len: None,
             max_num_seqs: 64,
@@ -61,7 +66,20 @@ pub struct Loaded {
     /// The model's own context limit.
     pub max_position_embeddings: usize,
     pub weight_bytes: u64,
+    /// Names the weights.
+    pub fingerprint: String,
     pub device: Device,
+}
+
+impl Loaded {
+    pub fn calibration(&self) -> Calibration<'_> {
+        Calibration {
+            model: &*self.model,
+            tokenizer: &self.tokenizer,
+            fingerprint: &self.fingerprint,
+            device: &self.device,
+        }
+    }
 }
 
 /// Loads the model, takes the cache's memory and starts the engine's thread.
@@ -76,15 +94,14 @@ pub fn load(config: &EngineConfig) -> Result<Loaded, StartError> {
     let device = Device::Cpu;
     let tokenizer = Arc::new(Tokenizer::from_dir(&config.model)?);
     let template = ChatTemplate::from_dir(&config.model)?.map(Arc::new);
-    let LoadedModel { model, config: model_config, generation, weight_bytes } = models::load(&config.model, &device)?;
+    let LoadedModel { model, config: model_config, generation, weight_bytes, fingerprint } =
+        models::load(&config.model, &device)?;
     let max_position_embeddings = model_config.max_position_embeddings;
-    Ok(Loaded { model, tokenizer, template, generation, max_position_embeddings, weight_bytes, device })
+    Ok(Loaded { model, tokenizer, template, generation, max_position_embeddings, weight_bytes, fingerprint, device })
 }
 
 /// Takes the cache's memory and starts the engine's thread.
 pub fn launch(config: &EngineConfig, loaded: Loaded) -> Result<(EngineHandle, JoinHandle<()>), StartError> {
-    let Loaded { model, tokenizer, template, generation, .. } = loaded;
-    let backend = select(&config.kv, model.geometry(), &loaded.device)?;
     let demand = Demand {
         kv_cache_memory: config.kv_cache_memory,
         max_model_len: config.max_model_len,
@@ -92,9 +109,15 @@ pub fn launch(config: &EngineConfig, loaded: Loaded) -> Result<(EngineHandle, Jo
         max_num_seqs: config.max_num_seqs,
         free_memory: free_memory().map(|free| free.saturating_sub(loaded.weight_bytes)),
     };
-    let budget = MemoryBudget::settle(backend.spec(), &demand)?;
+    let Settled { config: kv, budget, reason } = config.kv.settle(loaded.model.geometry(), &demand)?;
+    if let Some(reason) = reason {
+        tracing::info!("--kv-preset auto takes {reason}");
+    }
+    let centring = loaded.calibration().centring(config.kv.centre, &kv)?;
+    let backend = select(&kv, loaded.model.geometry(), centring, &loaded.device)?;
+    let Loaded { model, tokenizer, template, generation, .. } = loaded;
     let scheduler = Scheduler::new(SchedulerConfig {
-        block_size: config.kv.block_size,
+        block_size: kv.block_size,
         num_blocks: budget.num_blocks,
         max_num_seqs: config.max_num_seqs,
         max_num_batched_tokens: config.max_num_batched_tokens,
@@ -106,15 +129,15 @@ pub fn launch(config: &EngineConfig, loaded: Loaded) -> Result<(EngineHandle, Jo
         name: config.served_model_name.clone().or(folder_name).unwrap_or_else(|| "model".into()),
         max_model_len: budget.max_model_len,
         vocab_size,
-        block_size: config.kv.block_size,
+        block_size: kv.block_size,
         num_blocks: budget.num_blocks,
         bytes_per_block: runner.backend().spec().bytes_per_block(),
         max_num_seqs: config.max_num_seqs,
-        k_quant: config.kv.k.name().into(),
-        v_quant: config.kv.v.name().into(),
+        k_quant: kv.k.name().into(),
+        v_quant: kv.v.name().into(),
         default_sampling: default_sampling(&generation),
     };
-    log_cache(&info, runner.backend().allocated_bytes());
+    log_cache(&info, &kv, runner.backend())?;
     let metrics = Metrics::new(&info.name);
     let (handle, inbox) = channel(info, tokenizer.clone(), template, config.max_queued_requests);
     let engine = Engine {
@@ -140,16 +163,24 @@ pub fn launch(config: &EngineConfig, loaded: Loaded) -> Result<(EngineHandle, Jo
     Ok((handle, thread))
 }
 
-fn log_cache(info: &ModelInfo, allocated: usize) {
+/// One line: the pair, bytes a token, the pool in tokens, the gain against bf16.
+fn log_cache(info: &ModelInfo, kv: &KvConfig, backend: &dyn AttentionBackend) -> Result<(), StartError> {
+    let spec = backend.spec();
+    let heads = spec.layers().iter().map(|l| (l.kv_heads, l.record.head_dim(), Format::Bf16, Format::Bf16));
+    let bf16 = KvLayout::new(kv.block_size, heads)?;
+    let mut pair = format!("K {} V {}", info.k_quant, info.v_quant);
+    if kv.boundary_layers > 0 {
+        pair += &format!(", first and last {} layers tq8/tq4", kv.boundary_layers);
+    }
     tracing::info!(
-        "KV cache: K {} V {}, {} bytes a token, {} tokens in {} blocks, {:.1} MiB",
-        info.k_quant,
-        info.v_quant,
-        info.bytes_per_block / info.block_size,
+        "KV cache: {pair}, {:.1} bytes a token, {} tokens in {} blocks, {:.1} MiB, {:.2}x the tokens of bf16",
+        spec.bytes_per_token(),
         info.num_blocks * info.block_size,
         info.num_blocks,
-        allocated as f64 / (1 << 20) as f64,
+        backend.allocated_bytes() as f64 / f64::from(1 << 20),
+        bf16.bytes_per_token() / spec.bytes_per_token(),
     );
+    Ok(())
 }
 
 fn default_sampling(generation: &GenerationDefaults) -> SamplingParams {

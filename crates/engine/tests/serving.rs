@@ -1,5 +1,5 @@
 //! The engine under load: too small a pool, clients that leave, steps that panic, shutdown.
-use attention::{ForwardContext, ModelGeometry};
+use attention::{ForwardContext, KvMeans, ModelGeometry};
 use candle_core::Tensor;
 use engine::{
     EngineConfig, EngineError, EngineHandle, Event, FinishReason, GenerationRequest, MatchedStop, RequestStream,
@@ -8,6 +8,7 @@ use engine::{
 use models::Model;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use turboquant::Format;
 
 fn config() -> EngineConfig {
     EngineConfig { max_num_batched_tokens: 256, ..EngineConfig::new(testkit::repo("models/demo")) }
@@ -71,22 +72,37 @@ fn stop((handle, thread): (EngineHandle, JoinHandle<()>)) {
 
 #[test]
 fn a_pool_too_small_for_all_changes_no_answer() {
-    let wide = start(&config()).unwrap();
-    let alone: Vec<_> = (0..64).map(|i| answer(&wide.0, GenerationRequest::greedy(prompt(i), 20 + i % 30))).collect();
+    overload(64, Format::Bf16, Format::Bf16);
+}
+
+#[test]
+fn nor_does_it_with_compressed_caches() {
+    for (k, v) in
+        [(Format::Tq8, Format::Tq8), (Format::Tq5, Format::Tq5), (Format::Tq4, Format::Tq4), (Format::Tq4, Format::Tq3)]
+    {
+        overload(24, k, v);
+    }
+}
+
+/// `clients` requests at once, of which the pool holds about one in six, answer as each does alone.
+fn overload(clients: usize, k: Format, v: Format) {
+    let config = EngineConfig { kv: KvFlags::pair(k, v, 16), ..config() };
+    let wide = start(&config).unwrap();
+    let request =
+        |i| GenerationRequest { n: 1 + usize::from(i % 8 == 3), ..GenerationRequest::greedy(prompt(i), 20 + i % 30) };
+    let ask = |handle: &EngineHandle, i: usize| {
+        let mut stream = handle.submit(request(i)).unwrap();
+        std::thread::spawn(move || answers(&mut stream, request(i).n).unwrap())
+    };
+    let alone: Vec<_> = (0..clients).map(|i| ask(&wide.0, i).join().unwrap()).collect();
+    let bytes_per_token = wide.0.info().bytes_per_block / 16;
     stop(wide);
 
-    // Memory for about ten of the 64.
-    let probe = config();
-    let bytes = 2 * 8 * 2 * 64 * 2 * 1400;
-    let tight = start(&EngineConfig { kv_cache_memory: Some(bytes), ..probe }).unwrap();
-    let threads: Vec<_> = (0..64)
-        .map(|i| {
-            let mut stream = tight.0.submit(GenerationRequest::greedy(prompt(i), 20 + i % 30)).unwrap();
-            std::thread::spawn(move || answers(&mut stream, 1).unwrap().remove(0))
-        })
-        .collect();
+    let memory = (bytes_per_token * clients.max(40) * 20) as u64;
+    let tight = start(&EngineConfig { kv_cache_memory: Some(memory), ..config }).unwrap();
+    let threads: Vec<_> = (0..clients).map(|i| ask(&tight.0, i)).collect();
     for (i, (thread, want)) in threads.into_iter().zip(&alone).enumerate() {
-        assert_eq!(&thread.join().unwrap(), want, "request {i}");
+        assert_eq!(&thread.join().unwrap(), want, "{k:?}/{v:?}, request {i}");
     }
     assert!(tight.0.stats().preemptions > 0, "the pool was not too small: {:?}", tight.0.stats());
     idle_within(&tight.0, Duration::from_secs(1));
@@ -95,7 +111,8 @@ fn a_pool_too_small_for_all_changes_no_answer() {
 
 #[test]
 fn clients_that_leave_take_nothing_with_them() {
-    let engine = start(&EngineConfig { kv_cache_memory: Some(16 << 20), ..config() }).unwrap();
+    let kv = KvFlags::pair(Format::Tq4, Format::Tq4, 32);
+    let engine = start(&EngineConfig { kv_cache_memory: Some(4 << 20), kv, ..config() }).unwrap();
     let clients: Vec<_> = (0..200usize)
         .map(|i| {
             let request = GenerationRequest { n: 1 + i % 3, ..GenerationRequest::greedy(prompt(i * 7), 40) };
@@ -128,6 +145,10 @@ impl Model for Failing {
 
     fn vocab_size(&self) -> usize {
         self.0.vocab_size()
+    }
+
+    fn kv_bias(&self) -> Option<KvMeans> {
+        self.0.kv_bias()
     }
 
     fn forward(&self, tokens: &[u32], rows: &[u32], ctx: &ForwardContext<'_>) -> candle_core::Result<Tensor> {

@@ -16,15 +16,16 @@ const CHUNK_ALIGN: usize = 24;
 
 pub(crate) fn matmul<E: Element>(isa: Isa, x: &[f32], w: Weight<'_>, out: &mut [f32]) {
     let (n, k) = (w.n(), w.k());
+    let x = &simd::Arranged::new(isa, x, k);
     let threads = rayon::current_num_threads();
-    if threads == 1 || x.len() * n < SERIAL_BELOW {
+    if threads == 1 || out.len() * k < SERIAL_BELOW {
         let mut rows: Vec<&mut [f32]> = out.chunks_exact_mut(n).collect();
-        return simd::dots::<E>(isa, x, k, w.bytes(), &mut rows);
+        return simd::dots::<E>(isa, x, w.bytes(), &mut rows);
     }
     let chunk = n.div_ceil(threads * CHUNKS_PER_THREAD).next_multiple_of(CHUNK_ALIGN);
     split_columns(out, n, chunk).into_par_iter().enumerate().for_each(|(c, mut rows)| {
         let w = w.rows(c * chunk, c * chunk + rows[0].len());
-        simd::dots::<E>(isa, x, k, w.bytes(), &mut rows);
+        simd::dots::<E>(isa, x, w.bytes(), &mut rows);
     });
 }
 

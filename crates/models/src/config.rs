@@ -23,7 +23,8 @@ pub struct ModelConfig {
     pub tie_word_embeddings: bool,
     pub attention_bias: bool,
     pub mlp_bias: bool,
-    pub sliding_window: Option<usize>,
+    /// Window of each layer; `None` sees everything.
+    pub sliding_windows: Vec<Option<usize>>,
     pub rope: Rope,
     pub(crate) eos: Vec<u32>,
 }
@@ -49,6 +50,10 @@ struct Raw {
     mlp_bias: bool,
     sliding_window: Option<usize>,
     use_sliding_window: Option<bool>,
+    /// Qwen: layers below this one see everything even where a window is used.
+    max_window_layers: Option<usize>,
+    /// transformers 5 lists what each layer does.
+    layer_types: Option<Vec<String>>,
     rope_theta: Option<f64>,
     rope_scaling: Option<Value>,
     /// transformers 5 writes theta and scaling here.
@@ -107,13 +112,15 @@ impl ModelConfig {
             return Err(check.error("rms_norm_eps", format!("is {eps}; it must lie between 0 and 1")));
         }
         let rope = rope(&raw, head_dim, &check)?;
+        let num_layers = check.size("num_hidden_layers", raw.num_hidden_layers)?;
+        let sliding_windows = sliding_windows(&raw, num_layers, &check)?;
         let architecture = raw.architectures.into_iter().flatten().next();
         Ok(ModelConfig {
             architecture: architecture.ok_or_else(|| check.error("architectures", "is missing".into()))?,
             vocab_size: check.size("vocab_size", raw.vocab_size)?,
             hidden_size,
             intermediate_size: check.size("intermediate_size", raw.intermediate_size)?,
-            num_layers: check.size("num_hidden_layers", raw.num_hidden_layers)?,
+            num_layers,
             num_heads,
             kv_heads,
             head_dim,
@@ -122,25 +129,46 @@ impl ModelConfig {
             tie_word_embeddings: raw.tie_word_embeddings,
             attention_bias: raw.attention_bias,
             mlp_bias: raw.mlp_bias,
-            // Qwen writes a window's size even where it is not used, and says so beside it.
-            sliding_window: raw.sliding_window.filter(|_| raw.use_sliding_window.unwrap_or(true)),
+            sliding_windows,
             rope,
             eos: raw.eos_token_id.map(Ids::list).unwrap_or_default(),
             path,
         })
     }
 
-    /// The same for every layer: a dense decoder.
+    /// A dense decoder: every layer owns a KV cache.
     pub fn geometry(&self) -> ModelGeometry {
-        let layer = LayerGeometry {
+        let layer = |window: &Option<usize>| LayerGeometry {
             num_heads: self.num_heads,
             kv_heads: self.kv_heads,
             head_dim: self.head_dim,
             scale: 1.0 / (self.head_dim as f32).sqrt(),
-            sliding_window: self.sliding_window,
+            sliding_window: *window,
         };
-        ModelGeometry { layers: vec![layer; self.num_layers], rope: self.rope.clone() }
+        ModelGeometry { layers: self.sliding_windows.iter().map(layer).collect(), rope: self.rope.clone() }
     }
+}
+
+fn sliding_windows(raw: &Raw, num_layers: usize, check: &Checker<'_>) -> Result<Vec<Option<usize>>, ModelError> {
+    // Qwen writes a window's size even where it is not used, and says so beside it.
+    let window = raw.sliding_window.filter(|_| raw.use_sliding_window.unwrap_or(true));
+    let Some(types) = &raw.layer_types else {
+        let first = if raw.use_sliding_window.is_some() { raw.max_window_layers.unwrap_or(0) } else { 0 };
+        return Ok((0..num_layers).map(|layer| window.filter(|_| layer >= first)).collect());
+    };
+    if types.len() != num_layers {
+        let message = format!("has {} entries for num_hidden_layers {num_layers}", types.len());
+        return Err(check.error("layer_types", message));
+    }
+    let layer = |kind: &String| match (kind.as_str(), window) {
+        ("full_attention", _) => Ok(None),
+        ("sliding_attention", Some(window)) => Ok(Some(window)),
+        ("sliding_attention", None) => Err(check.error("sliding_window", "is missing; a layer asks for it".into())),
+        (other, _) => {
+            Err(check.error("layer_types", format!("names {other}; known are full_attention, sliding_attention")))
+        }
+    };
+    types.iter().map(layer).collect()
 }
 
 struct Checker<'a> {

@@ -7,8 +7,10 @@ mod error;
 mod layers;
 mod llama;
 mod loader;
+mod qwen2;
+mod qwen3;
 
-use attention::{ForwardContext, ModelGeometry};
+use attention::{ForwardContext, KvMeans, ModelGeometry};
 use candle_core::{Result, Tensor};
 
 pub use config::{GenerationDefaults, ModelConfig};
@@ -21,6 +23,9 @@ pub trait Model: Send {
     fn geometry(&self) -> &ModelGeometry;
 
     fn vocab_size(&self) -> usize;
+
+    /// The bias of the K and V projections, where the model has one: a constant part of every K (before RoPE) and V.
+    fn kv_bias(&self) -> Option<KvMeans>;
 
     /// One step. `tokens`: the ids of all rows of `ctx`'s layout; returns the logits of the rows `logit_rows`:
     /// `[logit_rows.len(), vocab_size]`, f32.

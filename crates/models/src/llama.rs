@@ -55,4 +55,8 @@ impl DecoderLayer for Layer {
         let h = self.post_norm.forward(&x)?;
         x + self.mlp.forward(&h)?
     }
+
+    fn kv_bias(&self) -> Option<(&[f32], &[f32])> {
+        self.k.bias().zip(self.v.bias())
+    }
 }

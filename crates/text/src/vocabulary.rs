@@ -136,7 +136,7 @@ impl Spelling {
 
 fn byte_token(token: &str) -> Option<u8> {
     let digits = token.strip_prefix("<0x")?.strip_suffix('>')?;
-    (digits.len() == 2).then(|| u8::from_str_radix(digits, 16).ok())?
+    (digits.len() == 2 && !digits.starts_with('+')).then(|| u8::from_str_radix(digits, 16).ok())?
 }
 
 /// GPT-2's `bytes_to_unicode`: printable Latin-1 stands for itself, the other bytes for U+0100 onwards in their order.

@@ -1,4 +1,6 @@
 //! Chat templates against Jinja2's output (tests/templates/golden.py) and through every way that models ship them.
+#![allow(clippy::unwrap_used)]
+
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;

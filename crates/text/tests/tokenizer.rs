@@ -1,4 +1,6 @@
 //! Encoding, decoding and incremental decoding with the demo model's tokenizer and a SentencePiece one.
+#![allow(clippy::unwrap_used)]
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};

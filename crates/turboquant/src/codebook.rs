@@ -45,7 +45,6 @@ pub(crate) const INT2: IntBook = IntBook { mags: &[21, 70], scale: 46.350323 }; 
 
 /// Largest integer 63: for products of pairs added in 16 bits, which offset 64 then keeps from saturating (2 * 127 * 127).
 pub(crate) const INT4_SMALL: IntBook = IntBook { mags: &[3, 9, 15, 22, 30, 39, 50, 63], scale: 23.498356 }; // .90 %
-pub(crate) const INT3_SMALL: IntBook = IntBook { mags: &[7, 22, 39, 62], scale: 28.9443 }; // .45 %
 pub(crate) const INT2_SMALL: IntBook = IntBook { mags: &[12, 40], scale: 26.485899 }; // .03 %
 
 #[cfg(test)]
@@ -112,13 +111,12 @@ mod tests {
     /// The search that the integer tables came from, over scales in steps of .001.
     #[test]
     fn integer_tables_are_the_best_within_their_limit() {
-        let books: [(&IntBook, &[f32], f64); 7] = [
+        let books: [(&IntBook, &[f32], f64); 6] = [
             (&INT5, &LLOYD5, 127.0),
             (&INT4, &CUBIC4, 127.0),
             (&INT3, &LLOYD3, 127.0),
             (&INT2, &LLOYD2, 127.0),
             (&INT4_SMALL, &CUBIC4, 63.0),
-            (&INT3_SMALL, &LLOYD3, 63.0),
             (&INT2_SMALL, &LLOYD2, 63.0),
         ];
         for (book, table, limit) in books {

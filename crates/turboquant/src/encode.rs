@@ -23,23 +23,41 @@ pub(crate) fn sanitize(x: f32, limit: f32) -> f32 {
     if x.is_nan() { 0.0 } else { x.clamp(-limit, limit) }
 }
 
+#[inline(always)]
+fn total(lanes: &[f32; 16]) -> f32 {
+    let mut sum = 0.0;
+    for lane in lanes {
+        sum += lane;
+    }
+    sum
+}
+
 /// Sum of squares in 16 lanes (a sum in one chain would cost more than the quantiser).
 #[inline(always)]
 fn norm2(z: &[f32]) -> f32 {
     let mut lanes = [0f32; 16];
     for row in z.as_chunks::<16>().0 {
-        (0..16).for_each(|i| lanes[i] += row[i] * row[i]);
+        for i in 0..16 {
+            lanes[i] += row[i] * row[i];
+        }
     }
-    lanes.iter().sum()
+    total(&lanes)
 }
 
 #[inline(always)]
 pub(crate) fn max_abs(z: &[f32]) -> f32 {
     let mut lanes = [0f32; 16];
     for row in z.as_chunks::<16>().0 {
-        (0..16).for_each(|i| lanes[i] = if row[i].abs() > lanes[i] { row[i].abs() } else { lanes[i] });
+        for i in 0..16 {
+            let a = row[i].abs();
+            lanes[i] = if a > lanes[i] { a } else { lanes[i] };
+        }
     }
-    lanes.iter().fold(0f32, |m, v| m.max(*v))
+    let mut largest = 0f32;
+    for lane in lanes {
+        largest = if lane > largest { lane } else { largest };
+    }
+    largest
 }
 
 /// Nearest codebook values of z over its rms; the scale restores the norm: |z| / |c|.
@@ -66,7 +84,7 @@ fn lloyd<const N: usize>(mags: &[f32; N], z: &[f32], codes: &mut [u8]) -> f16 {
             out[i] = (index + if row[i] < 0.0 { N as u32 } else { 0 }) as u8;
         }
     }
-    f16::from_f32((norm2 / lanes.iter().sum::<f32>()).sqrt().min(LIMIT))
+    f16::from_f32((norm2 / total(&lanes)).sqrt().min(LIMIT))
 }
 
 #[inline(always)]
@@ -82,8 +100,11 @@ fn int8(z: &[f32], codes: &mut [u8]) -> f16 {
 /// Code = (z - minimum) / scale, the minimum stored and not the zero point: a constant group keeps its value.
 #[inline(always)]
 fn affine(z: &[f32], levels: f32, codes: &mut [u8]) -> [f16; 2] {
-    let low = z.iter().fold(f32::MAX, |m, v| m.min(*v));
-    let high = z.iter().fold(f32::MIN, |m, v| m.max(*v));
+    let (mut low, mut high) = (f32::MAX, f32::MIN);
+    for v in z {
+        low = if *v < low { *v } else { low };
+        high = if *v > high { *v } else { high };
+    }
     let minimum = f16::from_f32(low.clamp(-LIMIT, LIMIT));
     // From the stored minimum, so that the largest element stays in range after rounding.
     let scale = f16::from_f32(((high - minimum.to_f32()) / levels).clamp(0.0, LIMIT));

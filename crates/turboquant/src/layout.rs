@@ -15,6 +15,9 @@ pub struct RecordLayout {
     v: Format,
     head_dim: usize,
     block_size: usize,
+    /// Of K, then V: where codes and scales start, and the bytes of a strip of each. Kept, since kernels ask for every strip.
+    codes: [(usize, usize); 2],
+    scales: [(usize, usize); 2],
 }
 
 impl RecordLayout {
@@ -25,7 +28,14 @@ impl RecordLayout {
         if block_size != 16 && block_size != 32 {
             return Err(FormatError::BlockSize(block_size));
         }
-        Ok(RecordLayout { k, v, head_dim, block_size })
+        let code_bytes = [k, v].map(|format| format.code_bytes(head_dim));
+        let scale_bytes = [k, v].map(|format| format.scale_bytes(head_dim));
+        let v_codes = block_size * code_bytes[0];
+        let k_scales = v_codes + block_size * code_bytes[1];
+        let v_scales = k_scales + block_size * scale_bytes[0];
+        let strips = |starts: [usize; 2], row_bytes: [usize; 2]| [0, 1].map(|i| (starts[i], STRIP * row_bytes[i]));
+        let (codes, scales) = (strips([0, v_codes], code_bytes), strips([k_scales, v_scales], scale_bytes));
+        Ok(RecordLayout { k, v, head_dim, block_size, codes, scales })
     }
 
     pub fn k(&self) -> Format {
@@ -54,24 +64,17 @@ impl RecordLayout {
         self.block_size * (self.k.row_bytes(self.head_dim) + self.v.row_bytes(self.head_dim))
     }
 
-    /// Bytes of the codes of one strip.
-    pub(crate) fn strip_bytes(&self, side: Side) -> usize {
-        STRIP * self.format(side).code_bytes(self.head_dim)
-    }
-
     /// Where the codes of strip `strip` of the block lie.
+    #[inline(always)]
     pub(crate) fn codes(&self, side: Side, strip: usize) -> Range<usize> {
-        let bytes = self.strip_bytes(side);
-        let start = if side == Side::K { 0 } else { self.block_size * self.k.code_bytes(self.head_dim) };
+        let (start, bytes) = self.codes[side as usize];
         start + strip * bytes..start + (strip + 1) * bytes
     }
 
     /// Where the scales of strip `strip` of the block lie.
+    #[inline(always)]
     pub(crate) fn scales(&self, side: Side, strip: usize) -> Range<usize> {
-        let (d, n) = (self.head_dim, self.block_size);
-        let bytes = STRIP * self.format(side).scale_bytes(d);
-        let k = n * (self.k.code_bytes(d) + self.v.code_bytes(d));
-        let start = if side == Side::K { k } else { k + n * self.k.scale_bytes(d) };
+        let (start, bytes) = self.scales[side as usize];
         start + strip * bytes..start + (strip + 1) * bytes
     }
 }

@@ -15,14 +15,16 @@ mod format;
 mod kernel;
 mod layout;
 mod page;
+mod rope;
 mod rotation;
 #[allow(unsafe_code)] // the only place: vector intrinsics and their dispatch
 mod simd;
 
 pub use attend::{Job, PARTITION, Row, TILE};
-pub use centre::{CentreError, DEFAULT_FAST_PAIRS, KeyCentre, Pairing, Rope, SLOW_PAIR};
+pub use centre::{CentreError, DEFAULT_FAST_PAIRS, KeyCentre};
 pub use format::{Format, FormatError, Side};
 pub use kernel::{Kernel, MAX_GROUP, Query};
 pub use layout::RecordLayout;
+pub use rope::{Pairing, Rope, SLOW_PAIR};
 pub use rotation::Rotation;
 pub use simd::Isa;

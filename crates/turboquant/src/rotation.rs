@@ -17,12 +17,12 @@ pub struct Rotation {
 #[derive(Debug)]
 struct Inner {
     signs: Vec<f32>,
+    scaled_signs: Vec<f32>,
     /// Order of the Walsh-Hadamard factor, which acts on neighbouring elements.
     walsh: usize,
     /// The Paley factor, row-major, or nothing.
     paley: Vec<f32>,
     order: usize,
-    norm: f32,
 }
 
 impl Rotation {
@@ -36,8 +36,9 @@ impl Rotation {
         let walsh = head_dim / order;
         debug_assert!(walsh.is_power_of_two());
         let paley = if order > 1 { paley(prime) } else { Vec::new() };
-        let norm = 1.0 / (head_dim as f32).sqrt();
-        Rotation { inner: Arc::new(Inner { signs: signs(head_dim), walsh, paley, order, norm }) }
+        let (signs, norm) = (signs(head_dim), 1.0 / (head_dim as f32).sqrt());
+        let scaled_signs = signs.iter().map(|sign| sign * norm).collect();
+        Rotation { inner: Arc::new(Inner { signs, scaled_signs, walsh, paley, order }) }
     }
 
     /// The diagonal of ±1 that is applied first.
@@ -45,42 +46,37 @@ impl Rotation {
         &self.inner.signs
     }
 
-    /// x becomes H · diag(signs) · x.
-    #[inline(always)]
-    pub(crate) fn rotate(&self, x: &mut [f32], walsh: impl Fn(&mut [f32])) {
-        let inner = &*self.inner;
-        x.iter_mut().zip(&inner.signs).for_each(|(v, s)| *v *= s * inner.norm);
-        x.chunks_exact_mut(inner.walsh).for_each(walsh);
-        inner.outer(x, false);
+    /// Elements of a Walsh-Hadamard block: it acts on neighbours, the Paley factor across blocks.
+    pub(crate) fn walsh(&self) -> usize {
+        self.inner.walsh
     }
 
-    /// The inverse: diag(signs) · Hᵀ · z.
+    /// Multiplies by the signs over sqrt(head_dim).
     #[inline(always)]
-    pub(crate) fn unrotate(&self, z: &mut [f32], walsh: impl Fn(&mut [f32])) {
-        let inner = &*self.inner;
-        inner.outer(z, true);
-        z.chunks_exact_mut(inner.walsh).for_each(walsh);
-        z.iter_mut().zip(&inner.signs).for_each(|(v, s)| *v *= s * inner.norm);
+    pub(crate) fn apply_signs(&self, x: &mut [f32]) {
+        for (x, sign) in x.iter_mut().zip(&self.inner.scaled_signs) {
+            *x *= sign;
+        }
     }
-}
 
-impl Inner {
-    /// The Paley factor, over elements `walsh` apart.
+    /// Multiplies by the Paley factor or its transpose.
     #[inline(always)]
-    fn outer(&self, x: &mut [f32], transposed: bool) {
-        if self.order == 1 {
+    pub(crate) fn apply_paley(&self, x: &mut [f32], transposed: bool) {
+        let Inner { order, walsh, .. } = *self.inner;
+        if order == 1 {
             return;
         }
-        let (n, w) = (self.order, self.walsh);
         let mut y = [0f32; 96];
-        for row in 0..n {
-            let out = &mut y[row * w..][..w];
-            for col in 0..n {
-                let h = self.paley[if transposed { col * n + row } else { row * n + col }];
-                out.iter_mut().zip(&x[col * w..][..w]).for_each(|(o, v)| *o += h * v);
+        for row in 0..order {
+            let out = &mut y[row * walsh..][..walsh];
+            for col in 0..order {
+                let h = self.inner.paley[if transposed { col * order + row } else { row * order + col }];
+                for (out, x) in out.iter_mut().zip(&x[col * walsh..]) {
+                    *out += h * x;
+                }
             }
         }
-        x.copy_from_slice(&y[..n * w]);
+        x.copy_from_slice(&y[..order * walsh]);
     }
 }
 
@@ -153,14 +149,18 @@ mod tests {
             let rotation = Rotation::new(d);
             let x: Vec<f32> = (0..d).map(|i| ((i * 37 + 11) % 101) as f32 / 50.0 - 1.0).collect();
             let mut z = x.clone();
-            rotation.rotate(&mut z, walsh_hadamard);
+            rotation.apply_signs(&mut z);
+            z.chunks_exact_mut(rotation.walsh()).for_each(walsh_hadamard);
+            rotation.apply_paley(&mut z, false);
             let norm = x.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
             for (row, z) in z.iter().enumerate() {
                 let exact: f64 = (0..d).map(|col| entry(d, row, col) * f64::from(rotation.signs()[col] * x[col])).sum();
                 let error = (f64::from(*z) - exact / (d as f64).sqrt()).abs();
                 assert!(error < 30.0 * f64::from(f32::EPSILON) * norm, "d {d} row {row}: {error:.1e}");
             }
-            rotation.unrotate(&mut z, walsh_hadamard);
+            rotation.apply_paley(&mut z, true);
+            z.chunks_exact_mut(rotation.walsh()).for_each(walsh_hadamard);
+            rotation.apply_signs(&mut z);
             for (a, b) in z.iter().zip(&x) {
                 assert!((a - b).abs() < 1e-5, "d {d}: {a} {b}");
             }
@@ -184,5 +184,5 @@ mod tests {
         assert_eq!(word, SIGN_WORD);
         assert_eq!(signs(512)[..64], signs(64));
     }
-    const SIGN_WORD: u64 = 0;
+    const SIGN_WORD: u64 = 0x4D52_A0A7_84AE_C3E1;
 }

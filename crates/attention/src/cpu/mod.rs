@@ -2,7 +2,7 @@
 mod pages;
 mod schedule;
 
-use crate::{AttentionBackend, AttentionPlan, BatchLayout, LayerId, ModelGeometry};
+use crate::{AttentionBackend, AttentionPlan, BatchLayout, Centring, LayerCentre, LayerId, ModelGeometry};
 use candle_core::{CpuStorage, Result, Storage, Tensor, bail};
 use kv::{BlockCopy, BlockId, KvLayout};
 use pages::Pages;
@@ -12,6 +12,7 @@ use turboquant::{Isa, Kernel};
 /// The cache of one layer and the kernels for its formats.
 struct Layer {
     kernel: Kernel,
+    centre: LayerCentre,
     pages: RwLock<Pages>,
 }
 
@@ -24,6 +25,23 @@ impl Layer {
     fn write(&self) -> RwLockWriteGuard<'_, Pages> {
         self.pages.write().unwrap_or_else(|e| e.into_inner())
     }
+
+    /// Centres and encodes one K and V vector.
+    fn store(&self, record: &mut [u8], slot: usize, head: usize, position: usize, k: &[f32], v: &[f32]) {
+        let (mut own_k, mut own_v);
+        let mut centred = (k, v);
+        if let Some(centre) = self.centre.keys.get(head) {
+            own_k = k.to_vec();
+            centre.subtract(&mut own_k, position);
+            centred.0 = &own_k;
+        }
+        if let Some(mean) = self.centre.values.get(head) {
+            own_v = v.to_vec();
+            own_v.iter_mut().zip(mean).for_each(|(v, mean)| *v -= mean);
+            centred.1 = &own_v;
+        }
+        self.kernel.store(record, slot, centred.0, centred.1);
+    }
 }
 
 pub struct CpuBackend {
@@ -33,25 +51,30 @@ pub struct CpuBackend {
 }
 
 impl CpuBackend {
-    /// Errors: a layout whose layers are not the model's.
-    pub fn new(spec: KvLayout, geometry: ModelGeometry) -> Result<Self> {
-        Self::with_isa(spec, geometry, Isa::best())
+    /// Errors: a layout or a centring whose layers are not the model's.
+    pub fn new(spec: KvLayout, geometry: ModelGeometry, centring: Centring) -> Result<Self> {
+        Self::with_isa(spec, geometry, centring, Isa::best())
     }
 
     /// With the kernels of one instruction set, for tests and benchmarks.
-    pub fn with_isa(spec: KvLayout, geometry: ModelGeometry, isa: Isa) -> Result<Self> {
+    pub fn with_isa(spec: KvLayout, geometry: ModelGeometry, centring: Centring, isa: Isa) -> Result<Self> {
         let same = |(kv, model): (&kv::LayerKv, &crate::LayerGeometry)| {
             kv.kv_heads == model.kv_heads && kv.record.head_dim() == model.head_dim
         };
         if spec.layers().len() != geometry.layers.len() || !spec.layers().iter().zip(&geometry.layers).all(same) {
             bail!("the KV layout's layers are not those of the model");
         }
+        if centring.layers.len() != geometry.layers.len() {
+            bail!("the centring's layers are not those of the model");
+        }
         let layers = spec
             .layers()
             .iter()
+            .zip(centring.layers)
             .enumerate()
-            .map(|(i, layer)| Layer {
+            .map(|(i, (layer, centre))| Layer {
                 kernel: Kernel::new(layer.record, isa),
+                centre,
                 pages: RwLock::new(Pages::empty(layer.kv_heads, spec.page_bytes(i))),
             })
             .collect();
@@ -81,7 +104,6 @@ impl AttentionBackend for CpuBackend {
     }
 
     fn write(&self, layer: LayerId, k: &Tensor, v: &Tensor, plan: &AttentionPlan) -> Result<()> {
-        let Layer { kernel, .. } = &self.layers[layer.0];
         let geometry = &self.geometry.layers[layer.0];
         let (rows, d) = (plan.layout.num_tokens(), geometry.head_dim);
         let want = (rows, geometry.kv_heads, d);
@@ -89,14 +111,13 @@ impl AttentionBackend for CpuBackend {
             bail!("K {:?} and V {:?} must be {want:?}: tokens, kv heads, head_dim", k.dims(), v.dims());
         }
         with_slices([k, v], |[k, v]| {
-            self.layers[layer.0].write().store(
-                &plan.layout.slot_mapping,
-                self.spec.block_size(),
-                |row, head, record, slot| {
-                    let at = (row * geometry.kv_heads + head) * d;
-                    kernel.store(record, slot, &k[at..][..d], &v[at..][..d]);
-                },
-            )
+            let state = &self.layers[layer.0];
+            let positions = &plan.layout.positions;
+            state.write().store(&plan.layout.slot_mapping, self.spec.block_size(), |row, head, record, slot| {
+                let at = (row * geometry.kv_heads + head) * d;
+                let (k, v) = (&k[at..][..d], &v[at..][..d]);
+                state.store(record, slot, head, positions[row] as usize, k, v);
+            })
         })
     }
 
@@ -110,7 +131,13 @@ impl AttentionBackend for CpuBackend {
         let state = &self.layers[layer.0];
         with_slices([q], |[q]| {
             let pages = state.read();
-            let work = schedule::Work { kernel: &state.kernel, pages: &pages, geometry, layout: &plan.layout };
+            let work = schedule::Work {
+                kernel: &state.kernel,
+                centre: &state.centre,
+                pages: &pages,
+                geometry,
+                layout: &plan.layout,
+            };
             work.run(q, &mut out);
             Ok(())
         })?;

@@ -3,7 +3,7 @@
 //! None of it shows in the result: a partition starts at a multiple of [`PARTITION`] tokens of its sequence and is summed by one
 //! kernel call, and partitions are merged in order, by whichever threads.
 use super::pages::Pages;
-use crate::{BatchLayout, LayerGeometry};
+use crate::{BatchLayout, LayerCentre, LayerGeometry};
 use rayon::prelude::*;
 use std::ops::Range;
 use turboquant::{Job, Kernel, PARTITION, Query, Row};
@@ -13,6 +13,7 @@ const TILE_ROWS: usize = 32;
 
 pub struct Work<'a> {
     pub kernel: &'a Kernel,
+    pub centre: &'a LayerCentre,
     pub pages: &'a Pages,
     pub geometry: &'a LayerGeometry,
     pub layout: &'a BatchLayout,
@@ -63,7 +64,7 @@ impl Work<'_> {
             .clone()
             .map(|row| {
                 let at = row * self.geometry.num_heads * d + tile.kv_head * width;
-                kernel.query(&q[at..][..width], group, self.geometry.scale, None)
+                kernel.query(&q[at..][..width], group, self.geometry.scale, self.centre.keys.get(tile.kv_head))
             })
             .collect();
         let part_len = kernel.part_len(group);
@@ -89,7 +90,7 @@ impl Work<'_> {
         }
         let mut out = vec![0f32; queries.len() * width];
         for (part, out) in total.chunks_exact(part_len).zip(out.chunks_exact_mut(width)) {
-            kernel.finish(part, group, None, out);
+            kernel.finish(part, group, self.centre.values.get(tile.kv_head).map(Vec::as_slice), out);
         }
         out
     }

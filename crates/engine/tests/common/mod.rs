@@ -1,7 +1,6 @@
 //! Scheduler and model driven step by step, greedily, with every sampled row's logits kept.
 #![allow(dead_code)] // each test file uses its part
-use engine::{KvConfig, ModelRunner, select};
-use models::LoadedModel;
+use engine::{CentreMode, EngineConfig, KvConfig, ModelRunner, load, select};
 use scheduler::{NewRequest, Scheduler, SchedulerConfig, SeqId};
 use std::collections::BTreeMap;
 use turboquant::Format;
@@ -10,13 +9,14 @@ pub struct Setup {
     pub model: &'static str,
     pub k: Format,
     pub v: Format,
+    pub centre: CentreMode,
     pub num_blocks: usize,
     pub budget: usize,
 }
 
 impl Setup {
     pub fn new(model: &'static str, k: Format, v: Format) -> Self {
-        Setup { model, k, v, num_blocks: 400, budget: 512 }
+        Setup { model, k, v, centre: CentreMode::Auto, num_blocks: 400, budget: 512 }
     }
 }
 
@@ -45,9 +45,11 @@ pub struct Driver {
 impl Driver {
     pub fn new(setup: &Setup) -> Self {
         let device = candle_core::Device::Cpu;
-        let LoadedModel { model, .. } = models::load(&testkit::repo(setup.model), &device).unwrap();
-        let kv = KvConfig { k: setup.k, v: setup.v, block_size: 16 };
-        let backend = select(&kv, model.geometry(), &device).unwrap();
+        let kv = KvConfig::new(setup.k, setup.v, 16);
+        let loaded = load(&EngineConfig::new(testkit::repo(setup.model))).unwrap();
+        let centring = loaded.calibration().centring(setup.centre, &kv).unwrap();
+        let model = loaded.model;
+        let backend = select(&kv, model.geometry(), centring, &device).unwrap();
         let scheduler = Scheduler::new(SchedulerConfig {
             block_size: 16,
             num_blocks: setup.num_blocks,

@@ -1,7 +1,8 @@
 //! Blocks of 256 elements ("K-quants"), as in ggml's `ggml-common.h`: groups of 16 or 32 elements have integer scales (and
 //! minima) of 4 to 8 bits, relative to the block's f16 `d` (and `dmin`). The products of the two are exact in f32.
 
-use super::{Block, bytes, f16_at};
+use super::lanes::{Lanes, low_bits};
+use super::{Block, Unpacked};
 
 /// 16 bytes of scale and minimum, 64 of codes, `d`, `dmin`: `d * scale * q - dmin * min` by 16.
 pub(crate) struct Q2K;
@@ -15,103 +16,101 @@ pub(crate) struct Q5K;
 pub(crate) struct Q6K;
 
 /// Two bits of each of 64 bytes by shift: bytes 0..32 hold elements 0..128, 32 for each shift; bytes 32..64 the rest.
+/// With `third`, bit i of its 32 bytes is the third bit of elements 32i...
 #[inline(always)]
-fn crumbs(packed: &[u8; 64], codes: &mut [u8]) {
-    for (packed, codes) in packed.chunks_exact(32).zip(codes.chunks_exact_mut(128)) {
-        for (shift, codes) in codes.chunks_exact_mut(32).enumerate() {
-            for (code, packed) in codes.iter_mut().zip(packed) {
-                *code = packed >> (2 * shift) & 3;
+fn crumbs<V: Lanes<R>, const R: usize>(words: &[[u32; R]], third: Option<&[[u32; R]]>, codes: &mut [[u32; R]]) {
+    for half in 0..2 {
+        for i in 0..8 {
+            let word = V::load(&words[half * 8 + i]);
+            for shift in 0..4 {
+                let mut code = word >> (2 * shift as u32) & low_bits(2);
+                if let Some(third) = third {
+                    let bit = V::load(&third[i]) >> (half * 4 + shift) as u32 & low_bits(1);
+                    code = code | bit << 2;
+                }
+                code.store(&mut codes[half * 32 + shift * 8 + i]);
             }
         }
     }
 }
 
-/// Bytes 32i.. hold elements 64i.. in their low nibbles and 64i + 32.. in their high ones.
+/// Bytes 32i.. hold elements 64i.. in their low nibbles and 64i + 32.. in their high ones. With `fifth`, bit i of its 32
+/// bytes is the fifth bit of elements 32i...
 #[inline(always)]
-fn nibbles(packed: &[u8; 128], codes: &mut [u8]) {
-    for (packed, codes) in packed.chunks_exact(32).zip(codes.chunks_exact_mut(64)) {
-        let (low, high) = codes.split_at_mut(32);
-        for ((packed, low), high) in packed.iter().zip(low).zip(high) {
-            *low = packed & 15;
-            *high = packed >> 4;
+fn nibbles<V: Lanes<R>, const R: usize>(words: &[[u32; R]], fifth: Option<&[[u32; R]]>, codes: &mut [[u32; R]]) {
+    for quarter in 0..4 {
+        for i in 0..8 {
+            let word = V::load(&words[quarter * 8 + i]);
+            for shift in 0..2 {
+                let mut code = word >> (4 * shift as u32) & low_bits(4);
+                if let Some(fifth) = fifth {
+                    let bit = V::load(&fifth[i]) >> (quarter * 2 + shift) as u32 & low_bits(1);
+                    code = code | bit << 4;
+                }
+                code.store(&mut codes[quarter * 16 + shift * 8 + i]);
+            }
         }
     }
 }
 
-/// Eight scales and minima of six bits: the first four of each in the low bits of bytes 0..8, the others with their low
-/// nibbles in bytes 8..12 and their high bits in the two spare bits of bytes 0..8.
+/// `d` and `dmin` in a word, then eight scales and minima of six bits in three: bytes 0..4 and 4..8 the first four scales
+/// and minima, with two bits each of the other four on top; bytes 8..12 these others' low nibbles, the minima's above.
 #[inline(always)]
-pub(super) fn scales_mins(packed: &[u8; 12]) -> ([u8; 8], [u8; 8]) {
-    let (mut scales, mut mins) = ([0; 8], [0; 8]);
-    for j in 0..4 {
-        scales[j] = packed[j] & 63;
-        mins[j] = packed[j + 4] & 63;
-        scales[j + 4] = packed[j + 8] & 15 | packed[j] >> 6 << 4;
-        mins[j + 4] = packed[j + 8] >> 4 | packed[j + 4] >> 6 << 4;
-    }
-    (scales, mins)
-}
-
-/// `scale * d` and `-min * dmin` of each group of 32.
-#[inline(always)]
-fn scale_groups(block: &[u8], scales: &mut [f32], mins: &mut [f32]) {
-    let (d, dmin) = (f16_at(block, 0), f16_at(block, 2));
-    let (scale, min) = scales_mins(bytes(block, 4));
-    for group in 0..8 {
-        scales[group] = d * f32::from(scale[group]);
-        mins[group] = -(dmin * f32::from(min[group]));
+fn scales_mins<V: Lanes<R>, const R: usize>(words: &[[u32; R]], scales: &mut [[f32; R]], mins: &mut [[f32; R]]) {
+    let ds = V::load(&words[0]);
+    let (d, dmin) = (ds.f16(), -(ds >> 16).f16());
+    for group in 0..4 {
+        let shift = 8 * group as u32;
+        let (low, high) = (V::load(&words[1]) >> shift & 255, V::load(&words[2]) >> shift & 255);
+        let last = V::load(&words[3]) >> shift & 255;
+        V::store_float(d * (low & 63).float(0), &mut scales[group]);
+        V::store_float(dmin * (high & 63).float(0), &mut mins[group]);
+        V::store_float(d * (last & 15 | low >> 6 << 4).float(0), &mut scales[group + 4]);
+        V::store_float(dmin * (last >> 4 | high >> 6 << 4).float(0), &mut mins[group + 4]);
     }
 }
 
 impl Block for Q2K {
     const LEN: usize = 256;
     const BYTES: usize = 84;
+    const WORDS_AT: usize = 0;
     const GROUP: usize = 16;
     const OFFSET: i32 = 0;
     const SIGNED: bool = false;
     const MINS: bool = true;
 
     #[inline(always)]
-    fn unpack(block: &[u8], codes: &mut [u8], scales: &mut [f32], mins: &mut [f32]) {
-        crumbs(bytes(block, 16), codes);
-        let (d, dmin) = (f16_at(block, 80), f16_at(block, 82));
-        for (group, packed) in bytes::<16>(block, 0).iter().enumerate() {
-            scales[group] = d * f32::from(packed & 15);
-            mins[group] = -(dmin * f32::from(packed >> 4));
+    fn unpack<V: Lanes<R>, const R: usize>(words: &[[u32; R]], _: &[u32; R], to: Unpacked<'_, R>) {
+        crumbs::<V, R>(&words[4..20], None, to.codes);
+        let ds = V::load(&words[20]);
+        let (d, dmin) = (ds.f16(), -(ds >> 16).f16());
+        for group in 0..16 {
+            let packed = V::load(&words[group / 4]) >> (group as u32 % 4 * 8);
+            V::store_float(d * (packed & 15).float(0), &mut to.scales[group]);
+            V::store_float(dmin * (packed >> 4 & 15).float(0), &mut to.mins[group]);
         }
     }
-}
-
-/// Sixteen scales of six bits, minus 32: low nibbles in bytes 0..8 (low, then high half), high bits in bytes 8..12.
-#[inline(always)]
-pub(super) fn scales_q3(packed: &[u8; 12]) -> [i8; 16] {
-    std::array::from_fn(|group| {
-        let low = packed[group % 8] >> (group / 8 * 4) & 15;
-        let high = packed[8 + group % 4] >> (group / 4 * 2) & 3;
-        (low | high << 4) as i8 - 32
-    })
 }
 
 impl Block for Q3K {
     const LEN: usize = 256;
     const BYTES: usize = 110;
+    const WORDS_AT: usize = 0;
     const GROUP: usize = 16;
     const OFFSET: i32 = 4;
     const SIGNED: bool = false;
     const MINS: bool = false;
 
+    /// The scales' low nibbles are in eight bytes (low, then high half), their high bits in the four bytes behind.
     #[inline(always)]
-    fn unpack(block: &[u8], codes: &mut [u8], scales: &mut [f32], _: &mut [f32]) {
-        crumbs(bytes(block, 32), codes);
-        let third = bytes::<32>(block, 0);
-        for (bit, codes) in codes.chunks_exact_mut(32).enumerate() {
-            for (code, third) in codes.iter_mut().zip(third) {
-                *code |= (third >> bit & 1) << 2;
-            }
-        }
-        let d = f16_at(block, 108);
-        for (to, scale) in scales.iter_mut().zip(scales_q3(bytes(block, 96))) {
-            *to = d * f32::from(scale);
+    fn unpack<V: Lanes<R>, const R: usize>(words: &[[u32; R]], d: &[u32; R], to: Unpacked<'_, R>) {
+        crumbs::<V, R>(&words[8..24], Some(&words[..8]), to.codes);
+        let d = V::load(d).f16();
+        for group in 0..16 {
+            let byte = group as u32 % 4 * 8;
+            let low = V::load(&words[24 + group % 8 / 4]) >> (byte + group as u32 / 8 * 4) & 15;
+            let high = V::load(&words[26]) >> (byte + group as u32 / 4 * 2) & 3;
+            V::store_float(d * (low | high << 4).float(32), &mut to.scales[group]);
         }
     }
 }
@@ -119,42 +118,39 @@ impl Block for Q3K {
 impl Block for Q4K {
     const LEN: usize = 256;
     const BYTES: usize = 144;
+    const WORDS_AT: usize = 0;
     const GROUP: usize = 32;
     const OFFSET: i32 = 0;
     const SIGNED: bool = false;
     const MINS: bool = true;
 
     #[inline(always)]
-    fn unpack(block: &[u8], codes: &mut [u8], scales: &mut [f32], mins: &mut [f32]) {
-        nibbles(bytes(block, 16), codes);
-        scale_groups(block, scales, mins);
+    fn unpack<V: Lanes<R>, const R: usize>(words: &[[u32; R]], _: &[u32; R], to: Unpacked<'_, R>) {
+        nibbles::<V, R>(&words[4..36], None, to.codes);
+        scales_mins::<V, R>(&words[..4], to.scales, to.mins);
     }
 }
 
 impl Block for Q5K {
     const LEN: usize = 256;
     const BYTES: usize = 176;
+    const WORDS_AT: usize = 0;
     const GROUP: usize = 32;
     const OFFSET: i32 = 0;
     const SIGNED: bool = false;
     const MINS: bool = true;
 
     #[inline(always)]
-    fn unpack(block: &[u8], codes: &mut [u8], scales: &mut [f32], mins: &mut [f32]) {
-        nibbles(bytes(block, 48), codes);
-        let fifth = bytes::<32>(block, 16);
-        for (bit, codes) in codes.chunks_exact_mut(32).enumerate() {
-            for (code, fifth) in codes.iter_mut().zip(fifth) {
-                *code |= (fifth >> bit & 1) << 4;
-            }
-        }
-        scale_groups(block, scales, mins);
+    fn unpack<V: Lanes<R>, const R: usize>(words: &[[u32; R]], _: &[u32; R], to: Unpacked<'_, R>) {
+        nibbles::<V, R>(&words[12..44], Some(&words[4..12]), to.codes);
+        scales_mins::<V, R>(&words[..4], to.scales, to.mins);
     }
 }
 
 impl Block for Q6K {
     const LEN: usize = 256;
     const BYTES: usize = 210;
+    const WORDS_AT: usize = 0;
     const GROUP: usize = 16;
     const OFFSET: i32 = 32;
     const SIGNED: bool = false;
@@ -162,20 +158,23 @@ impl Block for Q6K {
 
     /// By halves of 128: 64 low bytes (elements 0..64 in low nibbles, 64..128 in high ones), 32 high bytes as in [`crumbs`].
     #[inline(always)]
-    fn unpack(block: &[u8], codes: &mut [u8], scales: &mut [f32], _: &mut [f32]) {
-        let (low, high) = (bytes::<128>(block, 0), bytes::<64>(block, 128));
-        for (half, codes) in codes.chunks_exact_mut(128).enumerate() {
-            let (low, high) = (bytes::<64>(low, 64 * half), bytes::<32>(high, 32 * half));
-            for quarter in 0..4 {
-                let (low, codes) = (bytes::<32>(low, quarter % 2 * 32), &mut codes[32 * quarter..][..32]);
-                for ((code, low), high) in codes.iter_mut().zip(low).zip(high) {
-                    *code = low >> (quarter / 2 * 4) & 15 | (high >> (2 * quarter) & 3) << 4;
+    fn unpack<V: Lanes<R>, const R: usize>(words: &[[u32; R]], d: &[u32; R], to: Unpacked<'_, R>) {
+        for half in 0..2 {
+            for i in 0..8 {
+                let low = [V::load(&words[half * 16 + i]), V::load(&words[half * 16 + 8 + i])];
+                let high = V::load(&words[32 + half * 8 + i]);
+                for quarter in 0..4 {
+                    let low = low[quarter % 2] >> (quarter as u32 / 2 * 4) & low_bits(4);
+                    let high = high >> (2 * quarter as u32) & low_bits(2);
+                    (low | high << 4).store(&mut to.codes[half * 32 + quarter * 8 + i]);
                 }
             }
         }
-        let d = f16_at(block, 208);
-        for (to, scale) in scales.iter_mut().zip(bytes::<16>(block, 192)) {
-            *to = d * f32::from(*scale as i8);
+        let d = V::load(d).f16();
+        for group in 0..16 {
+            let scale = V::load(&words[48 + group / 4]) >> (group as u32 % 4 * 8) & 255;
+            // With its sign bit turned over a signed byte exceeds its value by 128.
+            V::store_float(d * (scale ^ 128).float(128), &mut to.scales[group]);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Blocks of 32 elements, as in ggml's `ggml-common.h`: an f16 scale `d`, in some an f16 minimum `m`, then the codes.
 
-use super::{Block, bytes, f16_at};
+use super::lanes::{Lanes, low_bits};
+use super::{Block, Unpacked};
 
 /// `d`, 32 signed bytes: `d * q`.
 pub(crate) struct Q8_0;
@@ -15,99 +16,123 @@ pub(crate) struct Q5_1;
 
 /// Byte j holds element j in its low nibble and element j + 16 in its high one.
 #[inline(always)]
-fn nibbles(packed: &[u8; 16], codes: &mut [u8]) {
-    let (low, high) = codes.split_at_mut(16);
-    for ((packed, low), high) in packed.iter().zip(low).zip(high) {
-        *low = packed & 15;
-        *high = packed >> 4;
+fn nibbles<V: Lanes<R>, const R: usize>(words: &[[u32; R]], codes: &mut [[u32; R]]) {
+    for i in 0..4 {
+        let word = V::load(&words[i]);
+        (word & low_bits(4)).store(&mut codes[i]);
+        (word >> 4 & low_bits(4)).store(&mut codes[i + 4]);
     }
 }
 
-/// Bit j of the four bytes is the fifth bit of element j.
+/// As [`nibbles`], with bit j of `fifth` the fifth bit of element j.
 #[inline(always)]
-fn fifth_bits(bits: &[u8; 4], codes: &mut [u8]) {
-    for (codes, bits) in codes.chunks_exact_mut(8).zip(bits) {
-        for (code, mask) in codes.iter_mut().zip([1u8, 2, 4, 8, 16, 32, 64, 128]) {
-            *code |= u8::from(bits & mask != 0) << 4;
-        }
+fn nibbles_fifth<V: Lanes<R>, const R: usize>(words: &[[u32; R]], fifth: &[u32; R], codes: &mut [[u32; R]]) {
+    let fifth = V::load(fifth);
+    for i in 0..4 {
+        let word = V::load(&words[i]);
+        let (low, high) = (fifth >> (4 * i as u32) & 15, fifth >> (4 * i as u32 + 16) & 15);
+        (word & low_bits(4) | spread::<V, R>(low) << 4).store(&mut codes[i]);
+        (word >> 4 & low_bits(4) | spread::<V, R>(high) << 4).store(&mut codes[i + 4]);
     }
+}
+
+/// Four bits to four bytes: of copies seven bits apart, which do not overlap, each has one of them at the bottom of a byte.
+#[inline(always)]
+fn spread<V: Lanes<R>, const R: usize>(bits: V) -> V {
+    (bits | bits << 7 | bits << 14 | bits << 21) & low_bits(1)
+}
+
+/// The f16 in the low half of a word.
+#[inline(always)]
+fn scale<V: Lanes<R>, const R: usize>(d: &[u32; R], scales: &mut [[f32; R]]) {
+    V::store_float(V::load(d).f16(), &mut scales[0]);
+}
+
+/// `d` in the low half of a word, `m` in the high one.
+#[inline(always)]
+fn scale_min<V: Lanes<R>, const R: usize>(word: &[u32; R], scales: &mut [[f32; R]], mins: &mut [[f32; R]]) {
+    V::store_float(V::load(word).f16(), &mut scales[0]);
+    V::store_float((V::load(word) >> 16).f16(), &mut mins[0]);
 }
 
 impl Block for Q8_0 {
     const LEN: usize = 32;
     const BYTES: usize = 34;
+    const WORDS_AT: usize = 2;
     const GROUP: usize = 32;
     const OFFSET: i32 = 0;
     const SIGNED: bool = true;
     const MINS: bool = false;
 
     #[inline(always)]
-    fn unpack(block: &[u8], codes: &mut [u8], scales: &mut [f32], _: &mut [f32]) {
-        codes.copy_from_slice(bytes::<32>(block, 2));
-        scales[0] = f16_at(block, 0);
+    fn unpack<V: Lanes<R>, const R: usize>(words: &[[u32; R]], d: &[u32; R], to: Unpacked<'_, R>) {
+        for (word, code) in words.iter().zip(to.codes) {
+            (V::load(word) ^ V::SIGNED_FLIP).store(code);
+        }
+        scale::<V, R>(d, to.scales);
     }
 }
 
 impl Block for Q4_0 {
     const LEN: usize = 32;
     const BYTES: usize = 18;
+    const WORDS_AT: usize = 2;
     const GROUP: usize = 32;
     const OFFSET: i32 = 8;
     const SIGNED: bool = false;
     const MINS: bool = false;
 
     #[inline(always)]
-    fn unpack(block: &[u8], codes: &mut [u8], scales: &mut [f32], _: &mut [f32]) {
-        nibbles(bytes(block, 2), codes);
-        scales[0] = f16_at(block, 0);
+    fn unpack<V: Lanes<R>, const R: usize>(words: &[[u32; R]], d: &[u32; R], to: Unpacked<'_, R>) {
+        nibbles::<V, R>(words, to.codes);
+        scale::<V, R>(d, to.scales);
     }
 }
 
 impl Block for Q4_1 {
     const LEN: usize = 32;
     const BYTES: usize = 20;
+    const WORDS_AT: usize = 0;
     const GROUP: usize = 32;
     const OFFSET: i32 = 0;
     const SIGNED: bool = false;
     const MINS: bool = true;
 
     #[inline(always)]
-    fn unpack(block: &[u8], codes: &mut [u8], scales: &mut [f32], mins: &mut [f32]) {
-        nibbles(bytes(block, 4), codes);
-        scales[0] = f16_at(block, 0);
-        mins[0] = f16_at(block, 2);
+    fn unpack<V: Lanes<R>, const R: usize>(words: &[[u32; R]], _: &[u32; R], to: Unpacked<'_, R>) {
+        nibbles::<V, R>(&words[1..], to.codes);
+        scale_min::<V, R>(&words[0], to.scales, to.mins);
     }
 }
 
 impl Block for Q5_0 {
     const LEN: usize = 32;
     const BYTES: usize = 22;
+    const WORDS_AT: usize = 2;
     const GROUP: usize = 32;
     const OFFSET: i32 = 16;
     const SIGNED: bool = false;
     const MINS: bool = false;
 
     #[inline(always)]
-    fn unpack(block: &[u8], codes: &mut [u8], scales: &mut [f32], _: &mut [f32]) {
-        nibbles(bytes(block, 6), codes);
-        fifth_bits(bytes(block, 2), codes);
-        scales[0] = f16_at(block, 0);
+    fn unpack<V: Lanes<R>, const R: usize>(words: &[[u32; R]], d: &[u32; R], to: Unpacked<'_, R>) {
+        nibbles_fifth::<V, R>(&words[1..], &words[0], to.codes);
+        scale::<V, R>(d, to.scales);
     }
 }
 
 impl Block for Q5_1 {
     const LEN: usize = 32;
     const BYTES: usize = 24;
+    const WORDS_AT: usize = 0;
     const GROUP: usize = 32;
     const OFFSET: i32 = 0;
     const SIGNED: bool = false;
     const MINS: bool = true;
 
     #[inline(always)]
-    fn unpack(block: &[u8], codes: &mut [u8], scales: &mut [f32], mins: &mut [f32]) {
-        nibbles(bytes(block, 8), codes);
-        fifth_bits(bytes(block, 4), codes);
-        scales[0] = f16_at(block, 0);
-        mins[0] = f16_at(block, 2);
+    fn unpack<V: Lanes<R>, const R: usize>(words: &[[u32; R]], _: &[u32; R], to: Unpacked<'_, R>) {
+        nibbles_fifth::<V, R>(&words[2..], &words[1], to.codes);
+        scale_min::<V, R>(&words[0], to.scales, to.mins);
     }
 }

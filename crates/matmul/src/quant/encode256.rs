@@ -3,7 +3,7 @@
 
 use half::f16;
 
-use super::blocks256::{Q2K, Q3K, Q4K, Q5K, Q6K, scales_mins, scales_q3};
+use super::blocks256::{Q2K, Q3K, Q4K, Q5K, Q6K};
 use super::encode::Encode;
 use super::search::{affine, nearest, symmetric, symmetric_by_steps};
 
@@ -97,16 +97,14 @@ impl Encode for Q3K {
             return;
         }
         let inverse = -32. / largest;
-        let mut packed = [0u8; 12];
-        for (g, scale) in scales.iter().enumerate() {
-            let code = (nearest(inverse * scale).clamp(-32, 31) + 32) as u8;
-            packed[g % 8] |= (code & 15) << (g / 8 * 4);
-            packed[8 + g % 4] |= (code >> 4) << (g / 4 * 2);
+        let stored = scales.map(|scale| nearest(inverse * scale).clamp(-32, 31));
+        for (g, scale) in stored.iter().enumerate() {
+            let code = (scale + 32) as u8;
+            block[96 + g % 8] |= (code & 15) << (g / 8 * 4);
+            block[104 + g % 4] |= (code >> 4) << (g / 4 * 2);
         }
-        block[96..108].copy_from_slice(&packed);
         let d = put_f16(block, 108, 1. / inverse);
-        let stored = scales_q3(&packed);
-        let codes = symmetric_codes(x, 4, |g| d * f32::from(stored[g]));
+        let codes = symmetric_codes(x, 4, |g| d * stored[g] as f32);
         pack_bit(&codes, 2, &mut block[..32]);
         pack_crumbs(&codes, &mut block[32..96]);
     }
@@ -122,22 +120,14 @@ fn encode_32(x: &[f32], block: &mut [u8], largest: i32, first_step: f32, steps: 
     }
     let most = |of: &[f32; 8]| of.iter().copied().fold(0f32, f32::max);
     let (scale, min) = (most(&scales), most(&mins));
-    let code = |value: f32, most: f32| if most > 0. { nearest(63. / most * value).clamp(0, 63) as u8 } else { 0 };
-    let mut packed = [0u8; 12];
-    for j in 0..8 {
-        let (scale, min) = (code(scales[j], scale), code(mins[j], min));
-        if j < 4 {
-            packed[j] = scale;
-            packed[j + 4] = min;
-        } else {
-            packed[j + 4] = scale & 15 | min << 4;
-            packed[j - 4] |= scale >> 4 << 6;
-            packed[j] |= min >> 4 << 6;
-        }
-    }
     let (d, dmin) = (put_f16(block, 0, scale / 63.), put_f16(block, 2, min / 63.));
-    block[4..16].copy_from_slice(&packed);
-    let (scales, mins) = scales_mins(&packed);
+    let code = |value: f32, most: f32| if most > 0. { nearest(63. / most * value).clamp(0, 63) as u8 } else { 0 };
+    let (scales, mins) = (scales.map(|value| code(value, scale)), mins.map(|value| code(value, min)));
+    for j in 0..4 {
+        block[4 + j] = scales[j] | scales[j + 4] >> 4 << 6;
+        block[8 + j] = mins[j] | mins[j + 4] >> 4 << 6;
+        block[12 + j] = scales[j + 4] & 15 | mins[j + 4] << 4;
+    }
     affine_codes(x, 32, largest, |g| (d * f32::from(scales[g]), dmin * f32::from(mins[g])))
 }
 

@@ -11,6 +11,7 @@ mod blocks32;
 mod encode;
 mod encode256;
 mod encode32;
+pub(crate) mod lanes;
 pub(crate) mod scalar;
 mod search;
 
@@ -21,24 +22,33 @@ pub(crate) use encode::encode;
 pub(crate) use blocks256::{Q2K, Q3K, Q4K, Q5K, Q6K};
 pub(crate) use activation::{Activations, BLOCK, Row, quantize_row};
 
+use crate::quant::lanes::Lanes;
 use crate::dense::{CHUNKS_PER_THREAD, SERIAL_BELOW, split_columns};
 use crate::{Isa, Weight, simd};
 
 /// Weight rows whose products run side by side, one to a lane.
 pub(crate) const PANEL: usize = 16;
 
-/// Most columns of a panel: codes and scales stay in a first-level cache. A multiple of every block.
-const CHUNK: usize = 1024;
+/// Panels whose products with a row run together: a load of the row serves both.
+pub(crate) const PANELS: usize = 2;
 
-/// Columns that are unpacked between transpositions.
-pub(crate) const STRIPE: usize = 256;
+/// Most columns of a panel: codes and scales of the panels stay in a first-level cache. A multiple of every block.
+const CHUNK: usize = 512;
 
-/// A block layout.
+/// The sums of a row of `x` with the panels' rows.
+pub(crate) type Sums = [[f32; PANEL]; PANELS];
+
+/// A block layout. Blocks are unpacked as rows of 32-bit words, `R` blocks of as many weight rows side by side.
 pub(crate) trait Block: Sync + 'static {
     /// Elements.
     const LEN: usize;
     /// Bytes.
     const BYTES: usize;
+    /// Where the block's words begin: behind a leading `d`, or at 0.
+    const WORDS_AT: usize;
+    const WORDS: usize = (Self::BYTES - Self::WORDS_AT) / 4;
+    /// Where the f16 lies that is not part of a whole word, if there is one: at the start or the end.
+    const D_AT: usize = if Self::WORDS_AT > 0 { 0 } else { Self::BYTES - 2 };
     /// Elements that share a scale.
     const GROUP: usize;
     /// What a code exceeds its value by.
@@ -48,33 +58,29 @@ pub(crate) trait Block: Sync + 'static {
     /// Whether groups have a minimum.
     const MINS: bool;
 
-    /// A block's codes in order, and the scale and minimum of each group: element = (code - OFFSET) * scale + min.
-    /// Inlined into a function per instruction set, which compiles it to the set's vectors.
-    fn unpack(block: &[u8], codes: &mut [u8], scales: &mut [f32], mins: &mut [f32]);
+    /// `d` has the f16 at `D_AT` in its low halves.
+    ///
+    /// Inlined into a function with the features that `V` needs.
+    fn unpack<V: Lanes<R>, const R: usize>(words: &[[u32; R]], d: &[u32; R], to: Unpacked<'_, R>);
 }
 
-/// `N` bytes of a block, at `at`.
-#[inline(always)]
-fn bytes<const N: usize>(block: &[u8], at: usize) -> &[u8; N] {
-    block[at..].first_chunk().expect("a whole block")
+/// What a block is unpacked to: element = (code - OFFSET) * scale + min.
+pub(crate) struct Unpacked<'a, const R: usize> {
+    /// The codes in order, four to a word.
+    pub codes: &'a mut [[u32; R]],
+    /// By group.
+    pub scales: &'a mut [[f32; R]],
+    /// By group; empty for a type without.
+    pub mins: &'a mut [[f32; R]],
 }
 
-/// An f16 of a block as f32. By integer steps and an exact product, which vectorise where `half`'s call does not.
-#[inline(always)]
-fn f16_at(block: &[u8], at: usize) -> f32 {
-    let half = u32::from(u16::from_le_bytes(*bytes(block, at)));
-    let (sign, magnitude) = ((half & 0x8000) << 16, (half & 0x7fff) << 13);
-    // The exponent is short by 127 - 15; the product also normalises subnormals.
-    let finite = (f32::from_bits(magnitude) * f32::from_bits((127 + 112) << 23)).to_bits();
-    let special = magnitude | 0xff << 23;
-    f32::from_bits(sign | if magnitude < 0x7c00 << 13 { finite } else { special })
-}
+/// Most words of a block.
+pub(crate) const MAX_WORDS: usize = 52;
 
 /// Up to `CHUNK` columns of `PANEL` weight rows.
 pub(crate) struct Panel {
-    /// By four columns: four codes of every row, row after row. The vector kernels read one step as one or more registers
-    /// of 32-bit lanes.
-    pub codes: Vec<[[u8; 4]; PANEL]>,
+    /// By four columns: four codes of every row.
+    pub codes: Vec<[u32; PANEL]>,
     /// By group: the scale of every row.
     pub scales: Vec<[f32; PANEL]>,
     /// By group: the minimum of every row.
@@ -85,52 +91,32 @@ impl Panel {
     fn new<B: Block>(columns: usize) -> Self {
         let groups = columns / B::GROUP;
         Self {
-            codes: vec![[[0; 4]; PANEL]; columns / 4],
+            codes: vec![[0; PANEL]; columns / 4],
             scales: vec![[0.; PANEL]; groups],
             mins: vec![[0.; PANEL]; if B::MINS { groups } else { 0 }],
         }
     }
-}
 
-/// Columns of one panel row, as they lie: what is transposed into a panel's codes.
-pub(crate) type Stripe = [[u8; STRIPE]; PANEL];
-
-/// Unpacks a stripe: columns `columns..` of every row (`rows` begin at column 0 of the panel) and their scales.
-#[inline(always)]
-pub(crate) fn unpack_stripe<B: Block>(
-    rows: &[&[u8]; PANEL],
-    columns: std::ops::Range<usize>,
-    stripe: &mut Stripe,
-    scales: &mut [[f32; PANEL]],
-    mins: &mut [[f32; PANEL]],
-) {
-    const MAX_GROUPS: usize = 16;
-    let blocks = columns.start / B::LEN..columns.end / B::LEN;
-    let groups = B::LEN / B::GROUP;
-    for (lane, (row, codes)) in rows.iter().zip(stripe).enumerate() {
-        for (b, block) in row[blocks.start * B::BYTES..blocks.end * B::BYTES].chunks_exact(B::BYTES).enumerate() {
-            let (mut scale, mut min) = ([0.; MAX_GROUPS], [0.; MAX_GROUPS]);
-            B::unpack(block, &mut codes[b * B::LEN..][..B::LEN], &mut scale[..groups], &mut min[..groups]);
-            let first = (blocks.start + b) * groups;
-            for group in 0..groups {
-                scales[first + group][lane] = scale[group];
-                if B::MINS {
-                    mins[first + group][lane] = min[group];
-                }
-            }
+    /// The place of the panel's block `block`.
+    #[inline(always)]
+    pub(crate) fn block<B: Block>(&mut self, block: usize) -> Unpacked<'_, PANEL> {
+        let (steps, groups) = (B::LEN / 4, B::LEN / B::GROUP);
+        Unpacked {
+            codes: &mut self.codes[block * steps..][..steps],
+            scales: &mut self.scales[block * groups..][..groups],
+            mins: if B::MINS { &mut self.mins[block * groups..][..groups] } else { &mut [] },
         }
     }
 }
 
 /// The elements of a quantised row.
 pub(crate) fn dequantize<B: Block>(bytes: &[u8], out: &mut [f32]) {
-    let (mut codes, mut scales, mut mins) = (vec![0; B::LEN], vec![0.; B::LEN / B::GROUP], vec![0.; B::LEN / B::GROUP]);
+    let mut one = scalar::OneBlock::new::<B>();
     for (block, out) in bytes.chunks_exact(B::BYTES).zip(out.chunks_exact_mut(B::LEN)) {
-        B::unpack(block, &mut codes, &mut scales, &mut mins);
-        for (i, (out, code)) in out.iter_mut().zip(&codes).enumerate() {
-            let code = if B::SIGNED { i32::from(*code as i8) } else { i32::from(*code) };
-            let value = (code - B::OFFSET) as f32 * scales[i / B::GROUP];
-            *out = if B::MINS { value + mins[i / B::GROUP] } else { value };
+        one.unpack::<B>(block);
+        for (i, (out, code)) in out.iter_mut().zip(one.codes.iter().flat_map(|[word]| word.to_le_bytes())).enumerate() {
+            let value = (scalar::code::<B>(code) - B::OFFSET) as f32 * one.scales[i / B::GROUP][0];
+            *out = if B::MINS { value + one.mins[i / B::GROUP][0] } else { value };
         }
     }
 }
@@ -144,31 +130,34 @@ pub(crate) fn matmul<B: Block>(isa: Isa, x: &[f32], w: Weight<'_>, out: &mut [f3
         let mut rows: Vec<&mut [f32]> = out.chunks_exact_mut(n).collect();
         return columns::<B>(isa, &x, w, &mut rows);
     }
-    let chunk = n.div_ceil(threads * CHUNKS_PER_THREAD).next_multiple_of(PANEL);
+    let chunk = n.div_ceil(threads * CHUNKS_PER_THREAD).next_multiple_of(PANEL * PANELS);
     split_columns(out, n, chunk).into_par_iter().enumerate().for_each(|(c, mut rows)| {
         let w = w.rows(c * chunk, c * chunk + rows[0].len());
         columns::<B>(isa, &x, w, &mut rows);
     });
 }
 
-/// All rows of `x` against all rows of `w`, panel after panel.
+/// All rows of `x` against all rows of `w`, panels after panels.
 fn columns<B: Block>(isa: Isa, x: &Activations, w: Weight<'_>, out: &mut [&mut [f32]]) {
+    const WIDTH: usize = PANEL * PANELS;
     let k = w.k();
-    let mut panel = Panel::new::<B>(k.min(CHUNK));
-    let mut acc = vec![[0f32; PANEL]; x.rows()];
-    for first in (0..w.n()).step_by(PANEL) {
-        // A last panel of fewer rows repeats the last one; its sums are dropped.
-        let rows: [&[u8]; PANEL] = std::array::from_fn(|lane| w.row(w.n().min(first + lane + 1) - 1));
-        acc.fill([0.; PANEL]);
+    let mut panels: [Panel; PANELS] = std::array::from_fn(|_| Panel::new::<B>(k.min(CHUNK)));
+    let mut sums: Vec<Sums> = vec![[[0.; PANEL]; PANELS]; x.rows()];
+    for first in (0..w.n()).step_by(WIDTH) {
+        // Last panels of fewer rows repeat the last one; its sums are dropped.
+        let rows: [&[u8]; WIDTH] = std::array::from_fn(|lane| w.row((first + lane).min(w.n() - 1)));
+        sums.fill([[0.; PANEL]; PANELS]);
         for from in (0..k).step_by(CHUNK) {
             let to = k.min(from + CHUNK);
-            let rows = rows.map(|row| &row[from / B::LEN * B::BYTES..to / B::LEN * B::BYTES]);
-            simd::unpack::<B>(isa, &rows, to - from, &mut panel);
-            simd::multiply::<B>(isa, &panel, x, from..to, &mut acc);
+            let blocks = from / B::LEN..to / B::LEN;
+            for (panel, rows) in panels.iter_mut().zip(rows.as_chunks().0) {
+                simd::unpack::<B>(isa, rows, blocks.clone(), panel);
+            }
+            simd::multiply::<B>(isa, &panels, x, from..to, &mut sums);
         }
-        for (out, acc) in out.iter_mut().zip(&acc) {
-            let width = PANEL.min(out.len() - first);
-            out[first..first + width].copy_from_slice(&acc[..width]);
+        for (out, sums) in out.iter_mut().zip(&sums) {
+            let width = WIDTH.min(out.len() - first);
+            out[first..first + width].copy_from_slice(&sums.as_flattened()[..width]);
         }
     }
 }

@@ -2,40 +2,83 @@
 
 use std::ops::Range;
 
-use super::{Activations, BLOCK, Block, PANEL, Panel, Stripe};
+use super::{Activations, BLOCK, Block, PANEL, PANELS, Panel, Sums, Unpacked};
 
-/// Columns of a stripe to a panel's codes.
-pub(crate) fn transpose(stripe: &Stripe, codes: &mut [[[u8; 4]; PANEL]]) {
-    for (lane, row) in stripe.iter().enumerate() {
-        for (step, four) in codes.iter_mut().zip(row.as_chunks().0) {
-            step[lane] = *four;
+/// A block of one row, unpacked.
+pub(crate) struct OneBlock {
+    words: Vec<[u32; 1]>,
+    pub codes: Vec<[u32; 1]>,
+    pub scales: Vec<[f32; 1]>,
+    pub mins: Vec<[f32; 1]>,
+}
+
+impl OneBlock {
+    pub(crate) fn new<B: Block>() -> Self {
+        let groups = B::LEN / B::GROUP;
+        let mins = if B::MINS { groups } else { 0 };
+        Self {
+            words: vec![[0]; B::WORDS],
+            codes: vec![[0]; B::LEN / 4],
+            scales: vec![[0.]; groups],
+            mins: vec![[0.]; mins],
+        }
+    }
+
+    pub(crate) fn unpack<B: Block>(&mut self, block: &[u8]) {
+        for (word, bytes) in self.words.iter_mut().zip(block[B::WORDS_AT..].as_chunks().0) {
+            *word = [u32::from_le_bytes(*bytes)];
+        }
+        let d = u32::from(u16::from_le_bytes([block[B::D_AT], block[B::D_AT + 1]]));
+        let to = Unpacked { codes: &mut self.codes, scales: &mut self.scales, mins: &mut self.mins };
+        B::unpack::<u32, 1>(&self.words, &[d], to);
+    }
+}
+
+/// Unpacks blocks `blocks` of `rows`, to the panel's beginning.
+pub(crate) fn unpack<B: Block>(rows: &[&[u8]; PANEL], blocks: Range<usize>, panel: &mut Panel) {
+    let mut one = OneBlock::new::<B>();
+    for (lane, row) in rows.iter().enumerate() {
+        for (block, bytes) in row.chunks_exact(B::BYTES).take(blocks.end).skip(blocks.start).enumerate() {
+            one.unpack::<B>(bytes);
+            let to = panel.block::<B>(block);
+            to.codes.iter_mut().zip(&one.codes).for_each(|(to, [code])| to[lane] = *code);
+            to.scales.iter_mut().zip(&one.scales).for_each(|(to, [scale])| to[lane] = *scale);
+            to.mins.iter_mut().zip(&one.mins).for_each(|(to, [min])| to[lane] = *min);
         }
     }
 }
 
-/// Adds columns `columns` of the product of every row of `x` with the panel to `acc`.
-pub(crate) fn multiply<B: Block>(panel: &Panel, x: &Activations, columns: Range<usize>, acc: &mut [[f32; PANEL]]) {
-    for (row, acc) in acc.iter_mut().enumerate() {
-        for group in 0..columns.len() / B::GROUP {
-            let at = row * x.k + columns.start + group * B::GROUP;
-            let steps = group * B::GROUP / 4..(group + 1) * B::GROUP / 4;
-            let mut sums = [x.corrections[at / B::GROUP]; PANEL];
-            for (w, x) in panel.codes[steps].iter().zip(x.codes[at..].as_chunks::<4>().0) {
-                for (sum, w) in sums.iter_mut().zip(w) {
-                    *sum += w.iter().zip(x).map(|(w, x)| code::<B>(*w) * i32::from(*x)).sum::<i32>();
-                }
-            }
-            for lane in 0..PANEL {
-                let product = sums[lane] as f32 * panel.scales[group][lane];
-                acc[lane] = product.mul_add(x.scales[at / BLOCK], acc[lane]);
-                if B::MINS {
-                    acc[lane] = panel.mins[group][lane].mul_add(x.sums[at / B::GROUP], acc[lane]);
-                }
+/// Adds columns `columns` of the product of every row of `x` with the panels.
+pub(crate) fn multiply<B: Block>(panels: &[Panel; PANELS], x: &Activations, columns: Range<usize>, sums: &mut [Sums]) {
+    for (row, sums) in sums.iter_mut().enumerate() {
+        for (panel, sums) in panels.iter().zip(sums) {
+            for group in 0..columns.len() / B::GROUP {
+                let at = row * x.k + columns.start + group * B::GROUP;
+                add_group::<B>(panel, group, x, at, sums);
             }
         }
     }
 }
 
-fn code<B: Block>(byte: u8) -> i32 {
+/// Adds the products of one group, which begins at element `at` of `x`.
+fn add_group<B: Block>(panel: &Panel, group: usize, x: &Activations, at: usize, sums: &mut [f32; PANEL]) {
+    let steps = group * B::GROUP / 4..(group + 1) * B::GROUP / 4;
+    let mut dots = [x.corrections[at / B::GROUP]; PANEL];
+    for (w, x) in panel.codes[steps].iter().zip(x.codes[at..].as_chunks::<4>().0) {
+        for (dot, w) in dots.iter_mut().zip(w) {
+            *dot += w.to_le_bytes().iter().zip(x).map(|(w, x)| code::<B>(*w) * i32::from(*x)).sum::<i32>();
+        }
+    }
+    for lane in 0..PANEL {
+        let product = dots[lane] as f32 * panel.scales[group][lane];
+        sums[lane] = product.mul_add(x.scales[at / BLOCK], sums[lane]);
+        if B::MINS {
+            sums[lane] = panel.mins[group][lane].mul_add(x.sums[at / B::GROUP], sums[lane]);
+        }
+    }
+}
+
+/// A code as a number.
+pub(crate) fn code<B: Block>(byte: u8) -> i32 {
     if B::SIGNED { i32::from(byte as i8) } else { i32::from(byte) }
 }

@@ -2,20 +2,20 @@
 
 use std::arch::x86_64::*;
 
-use super::{Tile, padded, rows};
+use super::{Acc, Block, Columns, Tile, XBlocks, padded, rows};
 use crate::LANES;
 use crate::weight::{Element, ElementF32, Format};
 
 /// # Safety
 /// As [`super::dots`] checks; at most 4 rows of `x`.
-pub(super) unsafe fn dots<E: Element>(x: &[f32], k: usize, w: &[u8], out: &mut [&mut [f32]]) {
+pub(super) unsafe fn dots<E: Element>(x: XBlocks<'_>, w: &[u8], to: Columns) {
     // SAFETY: the caller's promise; M is the number of rows. M * N accumulators, N weights and a row fit the 16 registers.
     unsafe {
-        match out.len() {
-            1 => rows::<Avx2, E, 1, 6>(x, k, w, out),
-            2 => rows::<Avx2, E, 2, 4>(x, k, w, out),
-            3 => rows::<Avx2, E, 3, 4>(x, k, w, out),
-            _ => rows::<Avx2, E, 4, 3>(x, k, w, out),
+        match to.rows.len() {
+            1 => rows::<Avx2, E, 1, 6>(x, w, to),
+            2 => rows::<Avx2, E, 2, 4>(x, w, to),
+            3 => rows::<Avx2, E, 3, 4>(x, w, to),
+            _ => rows::<Avx2, E, 4, 3>(x, w, to),
         }
     }
 }
@@ -23,18 +23,17 @@ pub(super) unsafe fn dots<E: Element>(x: &[f32], k: usize, w: &[u8], out: &mut [
 struct Avx2;
 
 impl Tile for Avx2 {
-    unsafe fn tile<E: Element, const M: usize, const N: usize>(
-        x: *const f32,
-        w: *const u8,
-        stride: usize,
-        k: usize,
-    ) -> [[f32; N]; M] {
+    unsafe fn tile<E: Element, const M: usize, const N: usize>(block: Block, acc: &mut Acc<M, N>) {
         // SAFETY: the caller's promise.
         unsafe {
-            let low = half::<E, M, N>(x, w, stride, k, 0);
-            let high = half::<E, M, N>(x, w, stride, k, 8);
-            std::array::from_fn(|i| std::array::from_fn(|j| reduce(low[i][j], high[i][j])))
+            half::<E, M, N>(block, acc, 0);
+            half::<E, M, N>(block, acc, 8);
         }
+    }
+
+    unsafe fn reduce(acc: &[f32; LANES]) -> f32 {
+        // SAFETY: the caller's promise.
+        unsafe { reduce(acc) }
     }
 }
 
@@ -42,42 +41,48 @@ impl Tile for Avx2 {
 /// tile fit the registers.
 ///
 /// # Safety
-/// As [`Tile::tile`], and the features of `Isa::Avx2`.
+/// As [`Tile::tile`].
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn half<E: Element, const M: usize, const N: usize>(
-    x: *const f32,
-    w: *const u8,
-    stride: usize,
-    k: usize,
-    lane: usize,
-) -> [[__m256; N]; M] {
-    let mut acc = [[_mm256_setzero_ps(); N]; M];
-    let steps = k / LANES;
-    // SAFETY: every step lies within the rows.
+unsafe fn half<E: Element, const M: usize, const N: usize>(block: Block, acc: &mut Acc<M, N>, lane: usize) {
+    let mut sums = [[_mm256_setzero_ps(); N]; M];
+    let steps = block.len / LANES;
+    // SAFETY: every step lies within the block, and so do the eight lanes.
     unsafe {
+        for i in 0..M {
+            for j in 0..N {
+                sums[i][j] = _mm256_loadu_ps(acc[i][j].as_ptr().add(lane));
+            }
+        }
         for step in 0..steps {
             let at = step * LANES + lane;
-            let ws: [__m256; N] = std::array::from_fn(|j| load::<E>(w.add(j * stride + at * E::BYTES)));
+            let mut w = [_mm256_setzero_ps(); N];
+            for j in 0..N {
+                w[j] = load::<E>(block.w.add(j * block.w_stride + at * E::BYTES));
+            }
             for i in 0..M {
-                let x = _mm256_loadu_ps(x.add(i * k + at));
+                let x = _mm256_loadu_ps(block.x.add(i * block.x_stride + at));
                 for j in 0..N {
-                    acc[i][j] = _mm256_fmadd_ps(x, ws[j], acc[i][j]);
+                    sums[i][j] = _mm256_fmadd_ps(x, w[j], sums[i][j]);
                 }
             }
         }
-        let (at, tail) = (steps * LANES, k % LANES);
+        let (at, tail) = (steps * LANES, block.len % LANES);
         if tail > 0 {
             for i in 0..M {
-                let x = padded::<ElementF32>(x.add(i * k + at).cast(), tail);
+                let x = padded::<ElementF32>(block.x.add(i * block.x_stride + at).cast(), tail);
                 let x = _mm256_loadu_ps(x.as_ptr().add(lane));
                 for j in 0..N {
-                    let w = padded::<E>(w.add(j * stride + at * E::BYTES), tail);
-                    acc[i][j] = _mm256_fmadd_ps(x, _mm256_loadu_ps(w.as_ptr().add(lane)), acc[i][j]);
+                    let w = padded::<E>(block.w.add(j * block.w_stride + at * E::BYTES), tail);
+                    sums[i][j] = _mm256_fmadd_ps(x, _mm256_loadu_ps(w.as_ptr().add(lane)), sums[i][j]);
                 }
+            }
+        }
+        for i in 0..M {
+            for j in 0..N {
+                _mm256_storeu_ps(acc[i][j].as_mut_ptr().add(lane), sums[i][j]);
             }
         }
     }
-    acc
 }
 
 /// 8 elements as f32.
@@ -103,8 +108,9 @@ unsafe fn load<E: Element>(from: *const u8) -> __m256 {
 /// As `scalar::reduce`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn reduce(low: __m256, high: __m256) -> f32 {
-    let half = _mm256_add_ps(low, high);
+fn reduce(acc: &[f32; LANES]) -> f32 {
+    // SAFETY: 16 floats are two registers.
+    let half = unsafe { _mm256_add_ps(_mm256_loadu_ps(acc.as_ptr()), _mm256_loadu_ps(acc.as_ptr().add(8))) };
     let four = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps::<1>(half));
     let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
     _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))

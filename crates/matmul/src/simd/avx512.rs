@@ -2,24 +2,24 @@
 
 use std::arch::x86_64::*;
 
-use super::{Tile, padded, rows};
+use super::{Acc, Block, Columns, Tile, XBlocks, padded, rows};
 use crate::LANES;
 use crate::weight::{Element, ElementF32, Format};
 
 /// # Safety
 /// As [`super::dots`] checks; at most 8 rows of `x`.
-pub(super) unsafe fn dots<E: Element>(x: &[f32], k: usize, w: &[u8], out: &mut [&mut [f32]]) {
+pub(super) unsafe fn dots<E: Element>(x: XBlocks<'_>, w: &[u8], to: Columns) {
     // SAFETY: the caller's promise; M is the number of rows. M * N accumulators, N weights and a row fit the 32 registers.
     unsafe {
-        match out.len() {
-            1 => rows::<Avx512, E, 1, 6>(x, k, w, out),
-            2 => rows::<Avx512, E, 2, 6>(x, k, w, out),
-            3 => rows::<Avx512, E, 3, 6>(x, k, w, out),
-            4 => rows::<Avx512, E, 4, 6>(x, k, w, out),
-            5 => rows::<Avx512, E, 5, 4>(x, k, w, out),
-            6 => rows::<Avx512, E, 6, 4>(x, k, w, out),
-            7 => rows::<Avx512, E, 7, 3>(x, k, w, out),
-            _ => rows::<Avx512, E, 8, 3>(x, k, w, out),
+        match to.rows.len() {
+            1 => rows::<Avx512, E, 1, 6>(x, w, to),
+            2 => rows::<Avx512, E, 2, 6>(x, w, to),
+            3 => rows::<Avx512, E, 3, 6>(x, w, to),
+            4 => rows::<Avx512, E, 4, 6>(x, w, to),
+            5 => rows::<Avx512, E, 5, 4>(x, w, to),
+            6 => rows::<Avx512, E, 6, 4>(x, w, to),
+            7 => rows::<Avx512, E, 7, 3>(x, w, to),
+            _ => rows::<Avx512, E, 8, 3>(x, w, to),
         }
     }
 }
@@ -27,54 +27,60 @@ pub(super) unsafe fn dots<E: Element>(x: &[f32], k: usize, w: &[u8], out: &mut [
 struct Avx512;
 
 impl Tile for Avx512 {
-    unsafe fn tile<E: Element, const M: usize, const N: usize>(
-        x: *const f32,
-        w: *const u8,
-        stride: usize,
-        k: usize,
-    ) -> [[f32; N]; M] {
+    unsafe fn tile<E: Element, const M: usize, const N: usize>(block: Block, acc: &mut Acc<M, N>) {
         // SAFETY: the caller's promise.
-        unsafe { tile::<E, M, N>(x, w, stride, k) }
+        unsafe { tile::<E, M, N>(block, acc) }
+    }
+
+    unsafe fn reduce(acc: &[f32; LANES]) -> f32 {
+        // SAFETY: the caller's promise.
+        unsafe { reduce(acc) }
     }
 }
 
 /// # Safety
-/// As [`Tile::tile`], and the features of `Isa::Avx512`.
+/// As [`Tile::tile`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,f16c")]
-unsafe fn tile<E: Element, const M: usize, const N: usize>(x: *const f32, w: *const u8, stride: usize, k: usize) -> [[f32; N]; M] {
-    let mut acc = [[_mm512_setzero_ps(); N]; M];
-    let steps = k / LANES;
-    // SAFETY: every step lies within the rows.
+unsafe fn tile<E: Element, const M: usize, const N: usize>(block: Block, acc: &mut Acc<M, N>) {
+    let mut sums = [[_mm512_setzero_ps(); N]; M];
+    let steps = block.len / LANES;
+    // SAFETY: every step lies within the block.
     unsafe {
+        for i in 0..M {
+            for j in 0..N {
+                sums[i][j] = _mm512_loadu_ps(acc[i][j].as_ptr());
+            }
+        }
         for step in 0..steps {
             let at = step * LANES;
-            let ws: [__m512; N] = std::array::from_fn(|j| load::<E>(w.add(j * stride + at * E::BYTES)));
+            let mut w = [_mm512_setzero_ps(); N];
+            for j in 0..N {
+                w[j] = load::<E>(block.w.add(j * block.w_stride + at * E::BYTES));
+            }
             for i in 0..M {
-                let x = _mm512_loadu_ps(x.add(i * k + at));
+                let x = _mm512_loadu_ps(block.x.add(i * block.x_stride + at));
                 for j in 0..N {
-                    acc[i][j] = _mm512_fmadd_ps(x, ws[j], acc[i][j]);
+                    sums[i][j] = _mm512_fmadd_ps(x, w[j], sums[i][j]);
                 }
             }
         }
-        let (at, tail) = (steps * LANES, k % LANES);
+        let (at, tail) = (steps * LANES, block.len % LANES);
         if tail > 0 {
             for i in 0..M {
-                let x = padded::<ElementF32>(x.add(i * k + at).cast(), tail);
+                let x = padded::<ElementF32>(block.x.add(i * block.x_stride + at).cast(), tail);
                 let x = _mm512_loadu_ps(x.as_ptr());
                 for j in 0..N {
-                    let w = padded::<E>(w.add(j * stride + at * E::BYTES), tail);
-                    acc[i][j] = _mm512_fmadd_ps(x, _mm512_loadu_ps(w.as_ptr()), acc[i][j]);
+                    let w = padded::<E>(block.w.add(j * block.w_stride + at * E::BYTES), tail);
+                    sums[i][j] = _mm512_fmadd_ps(x, _mm512_loadu_ps(w.as_ptr()), sums[i][j]);
                 }
             }
         }
-    }
-    let mut sums = [[0f32; N]; M];
-    for i in 0..M {
-        for j in 0..N {
-            sums[i][j] = reduce(acc[i][j]);
+        for i in 0..M {
+            for j in 0..N {
+                _mm512_storeu_ps(acc[i][j].as_mut_ptr(), sums[i][j]);
+            }
         }
     }
-    sums
 }
 
 /// 16 elements as f32.
@@ -100,7 +106,9 @@ unsafe fn load<E: Element>(from: *const u8) -> __m512 {
 /// As `scalar::reduce`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn reduce(acc: __m512) -> f32 {
+fn reduce(acc: &[f32; LANES]) -> f32 {
+    // SAFETY: 16 floats are a register.
+    let acc = unsafe { _mm512_loadu_ps(acc.as_ptr()) };
     let half = _mm256_add_ps(_mm512_castps512_ps256(acc), _mm512_extractf32x8_ps::<1>(acc));
     let four = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps::<1>(half));
     let two = _mm_add_ps(four, _mm_movehl_ps(four, four));

@@ -2,9 +2,12 @@
 
 use std::ops::Range;
 
-use crate::quant::{Activations, BLOCK, Block, PANEL, Panel, Row, STRIPE, Stripe, scalar, unpack_stripe};
+use crate::quant::lanes::Lanes;
+use crate::quant::{Activations, BLOCK, Block, MAX_WORDS, PANEL, PANELS, Panel, Row, Sums, scalar};
 use crate::{Isa, quant};
 
+#[cfg(target_arch = "aarch64")]
+use super::quant_neon as neon;
 #[cfg(target_arch = "x86_64")]
 use super::{quant_avx2 as avx2, quant_avx512 as avx512};
 
@@ -25,62 +28,105 @@ pub(crate) fn quantize_row(isa: Isa, x: &[f32], group: usize, offset: i32, row: 
     }
 }
 
-/// Unpacks the first `columns` columns of the panel whose rows are `rows`.
-pub(crate) fn unpack<B: Block>(isa: Isa, rows: &[&[u8]; PANEL], columns: usize, panel: &mut Panel) {
+/// Unpacks blocks `blocks` of `rows`, to the panel's beginning.
+pub(crate) fn unpack<B: Block>(isa: Isa, rows: &[&[u8]; PANEL], blocks: Range<usize>, panel: &mut Panel) {
     assert!(isa.is_available(), "{isa:?} is not available on this processor");
-    let mut stripe: Stripe = [[0; STRIPE]; PANEL];
-    for from in (0..columns).step_by(STRIPE) {
-        let range = from..columns.min(from + STRIPE);
-        let codes = &mut panel.codes[range.start / 4..range.end / 4];
-        let (scales, mins) = (&mut panel.scales, &mut panel.mins);
-        match isa {
-            // SAFETY: the instructions are available.
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => unsafe {
-                avx512::unpack_stripe::<B>(rows, range, &mut stripe, scales, mins);
-                avx512::transpose::<B>(&stripe, codes);
-            },
-            // SAFETY: as above.
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => unsafe {
-                avx2::unpack_stripe::<B>(rows, range, &mut stripe, scales, mins);
-                avx2::transpose(&stripe, codes);
-            },
-            _ => {
-                unpack_stripe::<B>(rows, range, &mut stripe, scales, mins);
-                scalar::transpose(&stripe, codes);
-            }
-        }
+    assert!(rows.iter().all(|row| row.len() >= blocks.end * B::BYTES));
+    match isa {
+        // SAFETY: the instructions are available, and the rows have the blocks.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => unsafe { avx512::unpack::<B>(rows, blocks, panel) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => unsafe { avx2::unpack::<B>(rows, blocks, panel) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => unsafe { neon::unpack::<B>(rows, blocks, panel) },
+        _ => scalar::unpack::<B>(rows, blocks, panel),
     }
 }
 
-/// Adds columns `columns` of the product of every row of `x` with the panel to `acc`.
+/// An instruction set's registers of a word of each of the panel's rows.
+pub(super) trait PanelLanes: Lanes<PANEL> {
+    /// Four words at `at` of each of the 16 rows, to four rows of 16 words.
+    ///
+    /// # Safety
+    /// The set's instructions must be available, and 16 bytes readable at `at` of every row.
+    unsafe fn four_words(rows: &[*const u8; PANEL], at: usize, to: &mut [[u32; PANEL]; 4]);
+}
+
+/// What `scalar::unpack` does; inlined into a function with the set's features.
+///
+/// # Safety
+/// The instructions of `V` must be available, and blocks `blocks` readable in every row.
+#[inline(always)]
+pub(super) unsafe fn unpack_with<V: PanelLanes, B: Block>(rows: &[&[u8]; PANEL], blocks: Range<usize>, panel: &mut Panel) {
+    let mut words = [[0; PANEL]; MAX_WORDS];
+    let (mut odd, mut d) = ([[0; PANEL]; 4], [0; PANEL]);
+    let mut from = [std::ptr::null(); PANEL];
+    let first = blocks.start;
+    for block in blocks {
+        for r in 0..PANEL {
+            from[r] = rows[r][block * B::BYTES..].as_ptr();
+        }
+        for i in (0..B::WORDS).step_by(4) {
+            let i = i.min(B::WORDS - 4);
+            let to = words[i..].first_chunk_mut().expect("four words");
+            // SAFETY: a block has 16 bytes behind `WORDS_AT`, so its last four words, which may overlap those before, are
+            // within it.
+            unsafe { V::four_words(&from, B::WORDS_AT + 4 * i, to) };
+        }
+        if B::WORDS * 4 < B::BYTES {
+            let (at, word, shift) = if B::D_AT == 0 { (0, 0, 0) } else { (B::BYTES - 16, 3, 16) };
+            // SAFETY: a block's first and last 16 bytes.
+            unsafe { V::four_words(&from, at, &mut odd) };
+            for r in 0..PANEL {
+                d[r] = odd[word][r] >> shift;
+            }
+        }
+        B::unpack::<V, PANEL>(&words[..B::WORDS], &d, panel.block::<B>(block - first));
+    }
+}
+
+/// Adds columns `columns` of the product of every row of `x` with the panels.
 pub(crate) fn multiply<B: Block>(
     isa: Isa,
-    panel: &Panel,
+    panels: &[Panel; PANELS],
     x: &Activations,
     columns: Range<usize>,
-    acc: &mut [[f32; PANEL]],
+    sums: &mut [Sums],
 ) {
     assert!(isa.is_available(), "{isa:?} is not available on this processor");
     let groups = columns.len() / B::GROUP;
-    assert!(columns.end <= x.k && x.group == B::GROUP && acc.len() == x.rows());
-    assert!(panel.codes.len() >= columns.len() / 4 && panel.scales.len() >= groups);
-    assert!(!B::MINS || panel.mins.len() >= groups);
-    let group = match isa {
+    assert!(columns.end <= x.k && x.group == B::GROUP && sums.len() == x.rows());
+    for panel in panels {
+        assert!(panel.codes.len() >= columns.len() / 4 && panel.scales.len() >= groups);
+        assert!(!B::MINS || panel.mins.len() >= groups);
+    }
+    let most = match isa {
+        #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => avx512::MAX_ROWS,
+        #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => avx2::MAX_ROWS,
-        _ => return scalar::multiply::<B>(panel, x, columns, acc),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => neon::MAX_ROWS,
+        _ => return scalar::multiply::<B>(panels, x, columns, sums),
     };
-    for (i, acc) in acc.chunks_mut(group).enumerate() {
-        let rows = Rows::new(x, i * group, columns.clone());
+    // Tiles of about equal size.
+    let tile = sums.len().div_ceil(sums.len().div_ceil(most));
+    for (i, sums) in sums.chunks_mut(tile).enumerate() {
+        let rows = Rows::new(x, i * tile, columns.clone());
         match isa {
-            // SAFETY: the instructions are available; `acc.len()` rows follow the first, and the panel has the columns.
+            // SAFETY: the instructions are available; `sums.len()` rows follow the first, and the panels have the columns.
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => unsafe { avx512::multiply::<B>(panel, rows, groups, acc) },
+            Isa::Avx512 => unsafe { avx512::multiply::<B>(panels, rows, groups, sums) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            _ => unsafe { avx2::multiply::<B>(panel, rows, groups, acc) },
+            Isa::Avx2 => unsafe { avx2::multiply::<B>(panels, rows, groups, sums) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => unsafe { neon::multiply::<B>(panels, rows, groups, sums) },
+            _ => unreachable!("an available set is handled above"),
         }
     }
 }

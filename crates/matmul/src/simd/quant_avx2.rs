@@ -1,10 +1,11 @@
 //! AVX2: a panel's 16 rows are the lanes of two registers.
 
 use std::arch::x86_64::*;
-use std::ops::Range;
+use std::ops::{BitAnd, BitOr, BitXor, Mul, Neg, Range, Shl, Shr};
 
-use super::quant::Rows;
-use crate::quant::{self, BLOCK, Block, PANEL, Panel, Row, STRIPE, Stripe};
+use super::quant::{PanelLanes, Rows, unpack_with};
+use crate::quant::lanes::Lanes;
+use crate::quant::{self, BLOCK, Block, PANEL, PANELS, Panel, Row, Sums};
 
 /// Most rows of `x` that share a pass over the panel.
 pub(super) const MAX_ROWS: usize = 2;
@@ -14,74 +15,204 @@ pub(super) fn quantize_row(x: &[f32], group: usize, offset: i32, row: &mut Row<'
     quant::quantize_row(x, group, offset, row);
 }
 
+/// # Safety
+/// Features of `Isa::Avx2`; blocks `blocks` must be readable in every row.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn unpack_stripe<B: Block>(
-    rows: &[&[u8]; PANEL],
-    columns: Range<usize>,
-    stripe: &mut Stripe,
-    scales: &mut [[f32; PANEL]],
-    mins: &mut [[f32; PANEL]],
-) {
-    quant::unpack_stripe::<B>(rows, columns, stripe, scales, mins);
+pub(super) unsafe fn unpack<B: Block>(rows: &[&[u8]; PANEL], blocks: Range<usize>, panel: &mut Panel) {
+    // SAFETY: the caller's promise.
+    unsafe { unpack_with::<Words, B>(rows, blocks, panel) }
 }
 
-/// As `scalar::transpose`, 8 rows and 32 columns at a time: 8 x 8 double words in eight registers.
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn transpose(stripe: &Stripe, codes: &mut [[[u8; 4]; PANEL]]) {
-    assert!(codes.len() <= STRIPE / 4);
-    for (c, codes) in codes.chunks_exact_mut(8).enumerate() {
-        for half in 0..2 {
-            // SAFETY: columns 32c..32c + 32 are within the stripe's rows, and each step of `codes` is two registers long.
-            unsafe {
-                let rows: [__m256i; 8] = std::array::from_fn(|r| {
-                    _mm256_loadu_si256(stripe[8 * half + r].as_ptr().add(c * 32).cast())
-                });
-                let pairs: [__m256i; 8] = std::array::from_fn(|r| {
-                    let (a, b) = (rows[r & !1], rows[r | 1]);
-                    if r % 2 == 0 { _mm256_unpacklo_epi32(a, b) } else { _mm256_unpackhi_epi32(a, b) }
-                });
-                let fours: [__m256i; 8] = std::array::from_fn(|r| {
-                    let (a, b) = (pairs[r & 4 | r >> 1 & 1], pairs[r & 4 | 2 | r >> 1 & 1]);
-                    if r % 2 == 0 { _mm256_unpacklo_epi64(a, b) } else { _mm256_unpackhi_epi64(a, b) }
-                });
-                for q in 0..4 {
-                    let (a, b) = (fours[q], fours[q + 4]);
-                    let low = codes[q][8 * half..].as_mut_ptr();
-                    _mm256_storeu_si256(low.cast(), _mm256_permute2x128_si256::<0x20>(a, b));
-                    let high = codes[q + 4][8 * half..].as_mut_ptr();
-                    _mm256_storeu_si256(high.cast(), _mm256_permute2x128_si256::<0x31>(a, b));
+/// A word of each of 16 rows. Its operations are only reached from functions with the features of `Isa::Avx2`, into which
+/// they are inlined.
+#[derive(Clone, Copy)]
+struct Words(__m256i, __m256i);
+
+#[derive(Clone, Copy)]
+struct Floats(__m256, __m256);
+
+macro_rules! operator {
+    ($operator:ident, $method:ident, |$half:ident, $by:ident| $result:expr) => {
+        impl $operator<u32> for Words {
+            type Output = Self;
+
+            #[inline(always)]
+            fn $method(self, by: u32) -> Self {
+                let ($by, mut halves) = (by as i32, [self.0, self.1]);
+                for half in &mut halves {
+                    let $half = *half;
+                    // SAFETY: `unpack`, the only user, is called with the features.
+                    *half = unsafe { $result };
                 }
+                Self(halves[0], halves[1])
+            }
+        }
+    };
+}
+
+operator!(BitAnd, bitand, |half, mask| _mm256_and_si256(half, _mm256_set1_epi32(mask)));
+operator!(BitXor, bitxor, |half, mask| _mm256_xor_si256(half, _mm256_set1_epi32(mask)));
+operator!(Shl, shl, |half, by| _mm256_sll_epi32(half, _mm_cvtsi32_si128(by)));
+operator!(Shr, shr, |half, by| _mm256_srl_epi32(half, _mm_cvtsi32_si128(by)));
+
+impl BitOr for Words {
+    type Output = Self;
+
+    #[inline(always)]
+    fn bitor(self, by: Self) -> Self {
+        // SAFETY: as the operators.
+        unsafe { Self(_mm256_or_si256(self.0, by.0), _mm256_or_si256(self.1, by.1)) }
+    }
+}
+
+impl Mul for Floats {
+    type Output = Self;
+
+    #[inline(always)]
+    fn mul(self, by: Self) -> Self {
+        // SAFETY: as the operators.
+        unsafe { Self(_mm256_mul_ps(self.0, by.0), _mm256_mul_ps(self.1, by.1)) }
+    }
+}
+
+impl Neg for Floats {
+    type Output = Self;
+
+    #[inline(always)]
+    fn neg(self) -> Self {
+        // SAFETY: as the operators.
+        unsafe {
+            let sign = _mm256_set1_ps(-0.);
+            Self(_mm256_xor_ps(self.0, sign), _mm256_xor_ps(self.1, sign))
+        }
+    }
+}
+
+impl Lanes<PANEL> for Words {
+    type Float = Floats;
+
+    const SIGNED_FLIP: u32 = 0;
+
+    #[inline(always)]
+    fn load(from: &[u32; PANEL]) -> Self {
+        let from = from.as_ptr().cast::<__m256i>();
+        // SAFETY: 16 words are two registers; as the operators.
+        unsafe { Self(_mm256_loadu_si256(from), _mm256_loadu_si256(from.add(1))) }
+    }
+
+    #[inline(always)]
+    fn store(self, to: &mut [u32; PANEL]) {
+        let to = to.as_mut_ptr().cast::<__m256i>();
+        // SAFETY: as `load`.
+        unsafe {
+            _mm256_storeu_si256(to, self.0);
+            _mm256_storeu_si256(to.add(1), self.1);
+        }
+    }
+
+    #[inline(always)]
+    fn store_float(value: Floats, to: &mut [f32; PANEL]) {
+        let to = to.as_mut_ptr();
+        // SAFETY: as `load`.
+        unsafe {
+            _mm256_storeu_ps(to, value.0);
+            _mm256_storeu_ps(to.add(8), value.1);
+        }
+    }
+
+    #[inline(always)]
+    fn f16(self) -> Floats {
+        let low = self & 0xffff;
+        // SAFETY: as the operators.
+        unsafe {
+            // Packing goes by halves of registers: words 0..4, 8..12, then 4..8, 12..16.
+            let packed = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(low.0, low.1));
+            let (first, second) = (_mm256_castsi256_si128(packed), _mm256_extracti128_si256::<1>(packed));
+            Floats(_mm256_cvtph_ps(first), _mm256_cvtph_ps(second))
+        }
+    }
+
+    #[inline(always)]
+    fn float(self, offset: i32) -> Floats {
+        // SAFETY: as the operators.
+        unsafe {
+            let offset = _mm256_set1_epi32(offset);
+            let (low, high) = (_mm256_sub_epi32(self.0, offset), _mm256_sub_epi32(self.1, offset));
+            Floats(_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high))
+        }
+    }
+}
+
+impl PanelLanes for Words {
+    #[inline(always)]
+    unsafe fn four_words(rows: &[*const u8; PANEL], at: usize, to: &mut [[u32; PANEL]; 4]) {
+        // SAFETY: the caller's promise.
+        unsafe { four_words(rows, at, to) }
+    }
+}
+
+/// Two 4 x 4 transpositions at a time, one in each half of the registers.
+///
+/// # Safety
+/// As [`PanelLanes::four_words`].
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn four_words(rows: &[*const u8; PANEL], at: usize, to: &mut [[u32; PANEL]; 4]) {
+    for half in [0, 8] {
+        // SAFETY: the caller's promise; eight words are a register.
+        unsafe {
+            let row = |r: usize| _mm_loadu_si128(rows[half + r].add(at).cast());
+            let pair = |r: usize| _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(row(r)), row(r + 4));
+            let (a, b, c, d) = (pair(0), pair(1), pair(2), pair(3));
+            let (ab, cd) = (_mm256_unpacklo_epi32(a, b), _mm256_unpacklo_epi32(c, d));
+            let (ab_high, cd_high) = (_mm256_unpackhi_epi32(a, b), _mm256_unpackhi_epi32(c, d));
+            let transposed = [
+                _mm256_unpacklo_epi64(ab, cd),
+                _mm256_unpackhi_epi64(ab, cd),
+                _mm256_unpacklo_epi64(ab_high, cd_high),
+                _mm256_unpackhi_epi64(ab_high, cd_high),
+            ];
+            for i in 0..4 {
+                _mm256_storeu_si256(to[i][half..half + 8].as_mut_ptr().cast(), transposed[i]);
             }
         }
     }
 }
 
 /// # Safety
-/// Features of `Isa::Avx2`; `rows` are `acc.len() <= MAX_ROWS` rows of `groups` groups, and the panel has as many.
+/// Features of `Isa::Avx2`; `rows` are `sums.len() <= MAX_ROWS` rows of `groups` groups, and the panels have as many.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn multiply<B: Block>(panel: &Panel, rows: Rows, groups: usize, acc: &mut [[f32; PANEL]]) {
-    // SAFETY: the caller's promise; M is the number of rows.
-    unsafe {
-        match acc.len() {
-            1 => tile::<B, 1>(panel, rows, groups, acc),
-            _ => tile::<B, 2>(panel, rows, groups, acc),
+pub(super) unsafe fn multiply<B: Block>(panels: &[Panel; PANELS], rows: Rows, groups: usize, sums: &mut [Sums]) {
+    for (p, panel) in panels.iter().enumerate() {
+        // SAFETY: the caller's promise; M is the number of rows.
+        unsafe {
+            match sums {
+                [a] => tile::<B, 1>(panel, rows, groups, [&mut a[p]]),
+                [a, b] => tile::<B, 2>(panel, rows, groups, [&mut a[p], &mut b[p]]),
+                _ => unreachable!("at most MAX_ROWS"),
+            }
         }
     }
 }
 
 /// # Safety
-/// As [`multiply`], with `acc.len() == M`.
+/// As [`multiply`], with M rows.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn tile<B: Block, const M: usize>(panel: &Panel, rows: Rows, groups: usize, acc: &mut [[f32; PANEL]]) {
-    let acc: &mut [[f32; PANEL]; M] = acc.try_into().expect("M rows");
+unsafe fn tile<B: Block, const M: usize>(panel: &Panel, rows: Rows, groups: usize, sums: [&mut [f32; PANEL]; M]) {
     let steps = B::GROUP / 4;
     // SAFETY: every group is within the panel and the rows.
     unsafe {
-        let mut sums: [[__m256; 2]; M] =
-            std::array::from_fn(|i| std::array::from_fn(|half| _mm256_loadu_ps(acc[i].as_ptr().add(8 * half))));
+        let mut acc = [[_mm256_setzero_ps(); 2]; M];
+        for i in 0..M {
+            for half in 0..2 {
+                acc[i][half] = _mm256_loadu_ps(sums[i].as_ptr().add(8 * half));
+            }
+        }
         for group in 0..groups {
-            let mut dots: [[__m256i; 2]; M] =
-                std::array::from_fn(|i| [_mm256_set1_epi32(*rows.corrections.add(i * rows.group_stride + group)); 2]);
+            let mut dots = [[_mm256_setzero_si256(); 2]; M];
+            for i in 0..M {
+                dots[i] = [_mm256_set1_epi32(*rows.corrections.add(i * rows.group_stride + group)); 2];
+            }
             for step in group * steps..(group + 1) * steps {
                 let w = panel.codes.as_ptr().add(step).cast::<__m256i>();
                 let w = [_mm256_loadu_si256(w), _mm256_loadu_si256(w.add(1))];
@@ -93,22 +224,22 @@ unsafe fn tile<B: Block, const M: usize>(panel: &Panel, rows: Rows, groups: usiz
                 }
             }
             for half in 0..2 {
-                let scale = _mm256_loadu_ps(panel.scales[group].as_ptr().add(8 * half));
+                let scale = _mm256_loadu_ps(panel.scales.as_ptr().add(group).cast::<f32>().add(8 * half));
                 for i in 0..M {
                     let x = _mm256_set1_ps(*rows.scales.add(i * rows.scale_stride + group * B::GROUP / BLOCK));
                     let product = _mm256_mul_ps(_mm256_cvtepi32_ps(dots[i][half]), scale);
-                    sums[i][half] = _mm256_fmadd_ps(product, x, sums[i][half]);
+                    acc[i][half] = _mm256_fmadd_ps(product, x, acc[i][half]);
                     if B::MINS {
-                        let min = _mm256_loadu_ps(panel.mins[group].as_ptr().add(8 * half));
+                        let min = _mm256_loadu_ps(panel.mins.as_ptr().add(group).cast::<f32>().add(8 * half));
                         let x = _mm256_set1_ps(*rows.sums.add(i * rows.group_stride + group));
-                        sums[i][half] = _mm256_fmadd_ps(min, x, sums[i][half]);
+                        acc[i][half] = _mm256_fmadd_ps(min, x, acc[i][half]);
                     }
                 }
             }
         }
         for i in 0..M {
             for half in 0..2 {
-                _mm256_storeu_ps(acc[i].as_mut_ptr().add(8 * half), sums[i][half]);
+                _mm256_storeu_ps(sums[i].as_mut_ptr().add(8 * half), acc[i][half]);
             }
         }
     }

@@ -1,116 +1,205 @@
 //! AVX-512 VNNI: a panel's 16 rows are the 16 lanes of a register.
 
 use std::arch::x86_64::*;
-use std::ops::Range;
+use std::ops::{BitAnd, BitOr, BitXor, Mul, Neg, Range, Shl, Shr};
 
-use super::quant::Rows;
-use crate::quant::{self, BLOCK, Block, PANEL, Panel, Row, STRIPE, Stripe};
+use super::quant::{PanelLanes, Rows, unpack_with};
+use crate::quant::lanes::Lanes;
+use crate::quant::{self, BLOCK, Block, PANEL, PANELS, Panel, Row, Sums};
 
-/// Most rows of `x` that share a pass over the panel.
-pub(super) const MAX_ROWS: usize = 8;
+/// Most rows of `x` that share a pass over the panels.
+pub(super) const MAX_ROWS: usize = 6;
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 pub(super) fn quantize_row(x: &[f32], group: usize, offset: i32, row: &mut Row<'_>) {
     quant::quantize_row(x, group, offset, row);
 }
 
+/// # Safety
+/// Features of `Isa::Avx512`; blocks `blocks` must be readable in every row.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-pub(super) fn unpack_stripe<B: Block>(
-    rows: &[&[u8]; PANEL],
-    columns: Range<usize>,
-    stripe: &mut Stripe,
-    scales: &mut [[f32; PANEL]],
-    mins: &mut [[f32; PANEL]],
-) {
-    quant::unpack_stripe::<B>(rows, columns, stripe, scales, mins);
+pub(super) unsafe fn unpack<B: Block>(rows: &[&[u8]; PANEL], blocks: Range<usize>, panel: &mut Panel) {
+    // SAFETY: the caller's promise.
+    unsafe { unpack_with::<Words, B>(rows, blocks, panel) }
 }
 
-/// As `scalar::transpose`, 32 columns at a time: 8 x 8 double words in each half of eight registers. Signed codes move up by 128.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-pub(super) fn transpose<B: Block>(stripe: &Stripe, codes: &mut [[[u8; 4]; PANEL]]) {
-    assert!(codes.len() <= STRIPE / 4);
-    let up = _mm512_set1_epi8(if B::SIGNED { -128 } else { 0 });
-    let even = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13);
-    let odd = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
-    for (c, codes) in codes.chunks_exact_mut(8).enumerate() {
-        // SAFETY: columns 32c..32c + 32 are within the stripe's rows, and `codes` is eight registers long.
-        unsafe {
-            let row = |r: usize| _mm256_loadu_si256(stripe[r].as_ptr().add(c * 32).cast());
-            let rows: [__m512i; 8] = std::array::from_fn(|r| {
-                _mm512_xor_si512(_mm512_inserti64x4::<1>(_mm512_castsi256_si512(row(r)), row(r + 8)), up)
-            });
-            let pairs: [__m512i; 8] = std::array::from_fn(|r| {
-                let (a, b) = (rows[r & !1], rows[r | 1]);
-                if r % 2 == 0 { _mm512_unpacklo_epi32(a, b) } else { _mm512_unpackhi_epi32(a, b) }
-            });
-            // fours[0..4]: rows 0..4 (and 8..12), columns q and q + 4 of the eight; fours[4..8]: the other rows.
-            let fours: [__m512i; 8] = std::array::from_fn(|r| {
-                let (a, b) = (pairs[r & 4 | r >> 1 & 1], pairs[r & 4 | 2 | r >> 1 & 1]);
-                if r % 2 == 0 { _mm512_unpacklo_epi64(a, b) } else { _mm512_unpackhi_epi64(a, b) }
-            });
-            let to = codes.as_mut_ptr().cast::<__m512i>();
-            for q in 0..4 {
-                _mm512_storeu_si512(to.add(q), _mm512_permutex2var_epi64(fours[q], even, fours[q + 4]));
-                _mm512_storeu_si512(to.add(q + 4), _mm512_permutex2var_epi64(fours[q], odd, fours[q + 4]));
+/// A word of each of 16 rows. Its operations are only reached from functions with the features of `Isa::Avx512`, into which
+/// they are inlined.
+#[derive(Clone, Copy)]
+struct Words(__m512i);
+
+#[derive(Clone, Copy)]
+struct Floats(__m512);
+
+macro_rules! operator {
+    ($operator:ident, $method:ident, $of:ty, $by:ty, |$a:ident, $b:ident| $result:expr) => {
+        impl $operator<$by> for $of {
+            type Output = Self;
+
+            #[inline(always)]
+            fn $method(self, $b: $by) -> Self {
+                let $a = self;
+                // SAFETY: `multiply` and `unpack`, the only users, are called with the features.
+                Self(unsafe { $result })
             }
         }
+    };
+}
+
+operator!(BitAnd, bitand, Words, u32, |a, mask| _mm512_and_si512(a.0, _mm512_set1_epi32(mask as i32)));
+operator!(BitXor, bitxor, Words, u32, |a, mask| _mm512_xor_si512(a.0, _mm512_set1_epi32(mask as i32)));
+operator!(BitOr, bitor, Words, Words, |a, b| _mm512_or_si512(a.0, b.0));
+operator!(Shl, shl, Words, u32, |a, by| _mm512_sll_epi32(a.0, _mm_cvtsi32_si128(by as i32)));
+operator!(Shr, shr, Words, u32, |a, by| _mm512_srl_epi32(a.0, _mm_cvtsi32_si128(by as i32)));
+operator!(Mul, mul, Floats, Floats, |a, b| _mm512_mul_ps(a.0, b.0));
+
+impl Neg for Floats {
+    type Output = Self;
+
+    #[inline(always)]
+    fn neg(self) -> Self {
+        // SAFETY: as the operators.
+        Self(unsafe { _mm512_xor_ps(self.0, _mm512_set1_ps(-0.)) })
+    }
+}
+
+impl Lanes<PANEL> for Words {
+    type Float = Floats;
+
+    const SIGNED_FLIP: u32 = 0x8080_8080;
+
+    #[inline(always)]
+    fn load(from: &[u32; PANEL]) -> Self {
+        // SAFETY: 16 words are a register; as the operators.
+        Self(unsafe { _mm512_loadu_si512(from.as_ptr().cast()) })
+    }
+
+    #[inline(always)]
+    fn store(self, to: &mut [u32; PANEL]) {
+        // SAFETY: as `load`.
+        unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), self.0) }
+    }
+
+    #[inline(always)]
+    fn store_float(value: Floats, to: &mut [f32; PANEL]) {
+        // SAFETY: as `load`.
+        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), value.0) }
+    }
+
+    #[inline(always)]
+    fn f16(self) -> Floats {
+        // SAFETY: as the operators.
+        Floats(unsafe { _mm512_cvtph_ps(_mm512_cvtepi32_epi16(self.0)) })
+    }
+
+    #[inline(always)]
+    fn float(self, offset: i32) -> Floats {
+        // SAFETY: as the operators.
+        Floats(unsafe { _mm512_cvtepi32_ps(_mm512_sub_epi32(self.0, _mm512_set1_epi32(offset))) })
+    }
+}
+
+impl PanelLanes for Words {
+    #[inline(always)]
+    unsafe fn four_words(rows: &[*const u8; PANEL], at: usize, to: &mut [[u32; PANEL]; 4]) {
+        // SAFETY: the caller's promise.
+        unsafe { four_words(rows, at, to) }
+    }
+}
+
+/// Four 4 x 4 transpositions, one in each quarter of the registers.
+///
+/// # Safety
+/// As [`PanelLanes::four_words`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+unsafe fn four_words(rows: &[*const u8; PANEL], at: usize, to: &mut [[u32; PANEL]; 4]) {
+    // SAFETY: the caller's promise; each row of `to` is of a register's size.
+    unsafe {
+        let row = |r: usize| _mm_loadu_si128(rows[r].add(at).cast());
+        let quarters = |r: usize| {
+            let low = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(row(r)), row(r + 4));
+            let high = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(row(r + 8)), row(r + 12));
+            _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
+        };
+        let (a, b, c, d) = (quarters(0), quarters(1), quarters(2), quarters(3));
+        let (ab, cd) = (_mm512_unpacklo_epi32(a, b), _mm512_unpacklo_epi32(c, d));
+        let (ab_high, cd_high) = (_mm512_unpackhi_epi32(a, b), _mm512_unpackhi_epi32(c, d));
+        _mm512_storeu_si512(to[0].as_mut_ptr().cast(), _mm512_unpacklo_epi64(ab, cd));
+        _mm512_storeu_si512(to[1].as_mut_ptr().cast(), _mm512_unpackhi_epi64(ab, cd));
+        _mm512_storeu_si512(to[2].as_mut_ptr().cast(), _mm512_unpacklo_epi64(ab_high, cd_high));
+        _mm512_storeu_si512(to[3].as_mut_ptr().cast(), _mm512_unpackhi_epi64(ab_high, cd_high));
     }
 }
 
 /// # Safety
-/// Features of `Isa::Avx512`; `rows` are `acc.len() <= MAX_ROWS` rows of `groups` groups, and the panel has as many.
+/// Features of `Isa::Avx512`; `rows` are `sums.len() <= MAX_ROWS` rows of `groups` groups, and the panels have as many.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub(super) unsafe fn multiply<B: Block>(panel: &Panel, rows: Rows, groups: usize, acc: &mut [[f32; PANEL]]) {
+pub(super) unsafe fn multiply<B: Block>(panels: &[Panel; PANELS], rows: Rows, groups: usize, sums: &mut [Sums]) {
     // SAFETY: the caller's promise; M is the number of rows.
     unsafe {
-        match acc.len() {
-            1 => tile::<B, 1>(panel, rows, groups, acc),
-            2 => tile::<B, 2>(panel, rows, groups, acc),
-            3 => tile::<B, 3>(panel, rows, groups, acc),
-            4 => tile::<B, 4>(panel, rows, groups, acc),
-            5 => tile::<B, 5>(panel, rows, groups, acc),
-            6 => tile::<B, 6>(panel, rows, groups, acc),
-            7 => tile::<B, 7>(panel, rows, groups, acc),
-            _ => tile::<B, 8>(panel, rows, groups, acc),
+        match sums.len() {
+            1 => tile::<B, 1>(panels, rows, groups, sums),
+            2 => tile::<B, 2>(panels, rows, groups, sums),
+            3 => tile::<B, 3>(panels, rows, groups, sums),
+            4 => tile::<B, 4>(panels, rows, groups, sums),
+            5 => tile::<B, 5>(panels, rows, groups, sums),
+            _ => tile::<B, 6>(panels, rows, groups, sums),
         }
     }
 }
 
 /// # Safety
-/// As [`multiply`], with `acc.len() == M`.
+/// As [`multiply`], with `sums.len() == M`.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn tile<B: Block, const M: usize>(panel: &Panel, rows: Rows, groups: usize, acc: &mut [[f32; PANEL]]) {
-    let acc: &mut [[f32; PANEL]; M] = acc.try_into().expect("M rows");
+unsafe fn tile<B: Block, const M: usize>(panels: &[Panel; PANELS], rows: Rows, groups: usize, sums: &mut [Sums]) {
+    let sums: &mut [Sums; M] = sums.try_into().expect("M rows");
     let steps = B::GROUP / 4;
-    // SAFETY: every group is within the panel and the rows.
+    // SAFETY: every group is within the panels and the rows.
     unsafe {
-        let mut sums: [__m512; M] = std::array::from_fn(|i| _mm512_loadu_ps(acc[i].as_ptr()));
+        let mut acc = [[_mm512_setzero_ps(); PANELS]; M];
+        for i in 0..M {
+            for p in 0..PANELS {
+                acc[i][p] = _mm512_loadu_ps(sums[i][p].as_ptr());
+            }
+        }
         for group in 0..groups {
-            let mut dots: [__m512i; M] =
-                std::array::from_fn(|i| _mm512_set1_epi32(*rows.corrections.add(i * rows.group_stride + group)));
+            let mut dots = [[_mm512_setzero_si512(); PANELS]; M];
+            for i in 0..M {
+                dots[i] = [_mm512_set1_epi32(*rows.corrections.add(i * rows.group_stride + group)); PANELS];
+            }
             for step in group * steps..(group + 1) * steps {
-                let w = _mm512_loadu_si512(panel.codes.as_ptr().add(step).cast());
+                let mut w = [_mm512_setzero_si512(); PANELS];
+                for p in 0..PANELS {
+                    w[p] = _mm512_loadu_si512(panels[p].codes.as_ptr().add(step).cast());
+                }
                 for i in 0..M {
                     let x = rows.codes.add(i * rows.code_stride + step * 4).cast::<i32>().read_unaligned();
-                    dots[i] = _mm512_dpbusd_epi32(dots[i], w, _mm512_set1_epi32(x));
+                    for p in 0..PANELS {
+                        dots[i][p] = _mm512_dpbusd_epi32(dots[i][p], w[p], _mm512_set1_epi32(x));
+                    }
                 }
             }
-            let scale = _mm512_loadu_ps(panel.scales.as_ptr().add(group).cast());
-            for i in 0..M {
-                let x = _mm512_set1_ps(*rows.scales.add(i * rows.scale_stride + group * B::GROUP / BLOCK));
-                let product = _mm512_mul_ps(_mm512_cvtepi32_ps(dots[i]), scale);
-                sums[i] = _mm512_fmadd_ps(product, x, sums[i]);
-            }
-            if B::MINS {
-                let min = _mm512_loadu_ps(panel.mins.as_ptr().add(group).cast());
+            for p in 0..PANELS {
+                let scale = _mm512_loadu_ps(panels[p].scales.as_ptr().add(group).cast());
                 for i in 0..M {
-                    let x = _mm512_set1_ps(*rows.sums.add(i * rows.group_stride + group));
-                    sums[i] = _mm512_fmadd_ps(min, x, sums[i]);
+                    let x = _mm512_set1_ps(*rows.scales.add(i * rows.scale_stride + group * B::GROUP / BLOCK));
+                    let product = _mm512_mul_ps(_mm512_cvtepi32_ps(dots[i][p]), scale);
+                    acc[i][p] = _mm512_fmadd_ps(product, x, acc[i][p]);
+                }
+                if B::MINS {
+                    let min = _mm512_loadu_ps(panels[p].mins.as_ptr().add(group).cast());
+                    for i in 0..M {
+                        let x = _mm512_set1_ps(*rows.sums.add(i * rows.group_stride + group));
+                        acc[i][p] = _mm512_fmadd_ps(min, x, acc[i][p]);
+                    }
                 }
             }
         }
         for i in 0..M {
-            _mm512_storeu_ps(acc[i].as_mut_ptr(), sums[i]);
+            for p in 0..PANELS {
+                _mm512_storeu_ps(sums[i][p].as_mut_ptr(), acc[i][p]);
+            }
         }
     }
 }

@@ -1,12 +1,15 @@
 //! Embedding, layers, norm, head: what all decoder-only families share.
 use super::{Embedding, Linear, RmsNorm, RopeTables};
 use crate::Model;
-use attention::{ForwardContext, ModelGeometry};
+use attention::{ForwardContext, KvMeans, ModelGeometry};
 use candle_core::{Result, Tensor};
 
 pub(crate) trait DecoderLayer: Send {
     /// x: `[num_tokens, hidden_size]`.
     fn forward(&self, x: &Tensor, rope: &RopeTables, ctx: &ForwardContext<'_>) -> Result<Tensor>;
+
+    /// Biases of the K and V projections, if the layer has them.
+    fn kv_bias(&self) -> Option<(&[f32], &[f32])>;
 }
 
 pub(crate) struct Decoder<L> {
@@ -24,6 +27,12 @@ impl<L: DecoderLayer> Model for Decoder<L> {
 
     fn vocab_size(&self) -> usize {
         self.head.out_features()
+    }
+
+    fn kv_bias(&self) -> Option<KvMeans> {
+        let both = self.layers.iter().map(|l| l.kv_bias().map(|(k, v)| (k.to_vec(), v.to_vec())));
+        let (keys, values) = both.collect::<Option<Vec<_>>>()?.into_iter().unzip();
+        Some(KvMeans { keys, values })
     }
 
     fn forward(&self, tokens: &[u32], logit_rows: &[u32], ctx: &ForwardContext<'_>) -> Result<Tensor> {

@@ -1,15 +1,29 @@
 //! Projections: on the CPU straight from the mapped file, summed in an order fixed by k (crate `matmul`).
 use crate::loader::MappedWeight;
-use candle_core::{CpuStorage, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, Device, Layout, Result, Shape, Tensor, bail};
 
 pub(crate) struct Linear {
     weight: MappedWeight,
-    bias: Option<Tensor>,
+    bias: Option<Bias>,
+}
+
+struct Bias {
+    tensor: Tensor,
+    values: Vec<f32>,
 }
 
 impl Linear {
-    pub fn new(weight: MappedWeight, bias: Option<Tensor>) -> Self {
-        Linear { weight, bias }
+    /// `bias`: `[out_features]`.
+    pub fn new(weight: MappedWeight, bias: Option<Vec<f32>>, device: &Device) -> Result<Self> {
+        let bias = match bias {
+            Some(values) => Some(Bias { tensor: Tensor::from_slice(&values, values.len(), device)?, values }),
+            None => None,
+        };
+        Ok(Linear { weight, bias })
+    }
+
+    pub fn bias(&self) -> Option<&[f32]> {
+        self.bias.as_ref().map(|b| b.values.as_slice())
     }
 
     pub fn out_features(&self) -> usize {
@@ -20,7 +34,7 @@ impl Linear {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let y = x.apply_op1_no_bwd(&Product(&self.weight))?;
         match &self.bias {
-            Some(bias) => y.broadcast_add(bias),
+            Some(bias) => y.broadcast_add(&bias.tensor),
             None => Ok(y),
         }
     }

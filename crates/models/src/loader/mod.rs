@@ -5,7 +5,7 @@ mod weights;
 
 use crate::config::{GenerationDefaults, ModelConfig};
 use crate::error::ModelError;
-use crate::{Model, llama};
+use crate::{Model, llama, qwen2, qwen3};
 use candle_core::Device;
 use std::path::Path;
 
@@ -18,10 +18,12 @@ pub struct LoadedModel {
     pub generation: GenerationDefaults,
     /// Bytes of the weights as stored.
     pub weight_bytes: u64,
+    /// Names the weights.
+    pub fingerprint: String,
 }
 
 /// Architectures by the name that `config.json` gives them.
-const KNOWN: [&str; 2] = ["LlamaForCausalLM", "MistralForCausalLM"];
+const KNOWN: [&str; 4] = ["LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"];
 
 /// Loads a Hugging Face model folder: `config.json`, `generation_config.json` if there, and one or many safetensors files, which
 /// are memory-mapped.
@@ -33,6 +35,8 @@ pub fn load(folder: &Path, device: &Device) -> Result<LoadedModel, ModelError> {
     let weights = Weights::open(folder, device)?;
     let model = match config.architecture.as_str() {
         "LlamaForCausalLM" | "MistralForCausalLM" => llama::load(&config, &weights)?,
+        "Qwen2ForCausalLM" => qwen2::load(&config, &weights)?,
+        "Qwen3ForCausalLM" => qwen3::load(&config, &weights)?,
         other => {
             return Err(ModelError::UnknownArchitecture {
                 path: folder.to_owned(),
@@ -41,5 +45,6 @@ pub fn load(folder: &Path, device: &Device) -> Result<LoadedModel, ModelError> {
             });
         }
     };
-    Ok(LoadedModel { model, config, generation, weight_bytes: weights.num_bytes() })
+    let (weight_bytes, fingerprint) = (weights.num_bytes(), weights.fingerprint());
+    Ok(LoadedModel { model, config, generation, weight_bytes, fingerprint })
 }

@@ -35,6 +35,20 @@ impl Weights {
         self.tensors.values().map(|e| e.range.len() as u64).sum()
     }
 
+    /// Names these weights: a hash of all names, types and shapes, and of the first and last bytes of each tensor. Hashing all
+    /// bytes would read gigabytes that are otherwise read when they are needed.
+    pub fn fingerprint(&self) -> String {
+        const SAMPLE: usize = 1 << 16;
+        let mut hash = blake3::Hasher::new();
+        for (name, entry) in self.tensors.iter() {
+            hash.update(format!("{name} {:?} {:?};", entry.dtype, entry.shape).as_bytes());
+            let bytes = &entry.file[entry.range.clone()];
+            hash.update(&bytes[..bytes.len().min(SAMPLE)]);
+            hash.update(&bytes[bytes.len().saturating_sub(SAMPLE)..]);
+        }
+        hash.finalize().to_hex()[..32].to_owned()
+    }
+
     fn find(&self, name: &str) -> Result<(&Entry, String), ModelError> {
         let tensor = format!("{}{name}", self.prefix);
         match self.tensors.get(&tensor) {
@@ -49,10 +63,10 @@ impl Weights {
     }
 
     /// A vector `[n]` as f32.
-    pub fn vector(&self, name: &str, n: usize) -> Result<Tensor, ModelError> {
+    pub fn vector(&self, name: &str, n: usize) -> Result<Vec<f32>, ModelError> {
         let mut values = vec![0f32; n];
         matmul::dequantize_row(self.mapped(name, &[n], (1, n))?.view(), 0, &mut values);
-        Ok(Tensor::from_vec(values, n, &self.device)?)
+        Ok(values)
     }
 
     /// The tensor `name`, which must have the shape `shape`, as a matrix.
@@ -76,11 +90,12 @@ impl Weights {
         let name = name.as_ref();
         let weight = self.matrix(&format!("{name}.weight"), n, k)?;
         let bias = if bias { Some(self.vector(&format!("{name}.bias"), n)?) } else { None };
-        Ok(Linear::new(weight, bias))
+        Ok(Linear::new(weight, bias, &self.device)?)
     }
 
     pub fn norm(&self, name: &str, n: usize, eps: f64) -> Result<RmsNorm, ModelError> {
-        Ok(RmsNorm::new(self.vector(&format!("{name}.weight"), n)?, eps))
+        let weight = Tensor::from_vec(self.vector(&format!("{name}.weight"), n)?, n, &self.device)?;
+        Ok(RmsNorm::new(weight, eps))
     }
 
     pub fn mlp(&self, name: &str, hidden: usize, intermediate: usize, bias: bool) -> Result<Mlp, ModelError> {
@@ -104,7 +119,7 @@ impl Weights {
             embedding: Embedding::new(embedding, &self.device),
             layers,
             norm: self.norm("model.norm", hidden, config.rms_norm_eps)?,
-            head: Linear::new(head, None),
+            head: Linear::new(head, None, &self.device)?,
             geometry: config.geometry(),
         })
     }

@@ -9,6 +9,7 @@ use messages::ContentFormat;
 use minijinja::value::Serde;
 use minijinja::{Environment, Value as Variable};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The template for requests without tools, or for all requests.
@@ -81,7 +82,7 @@ impl ChatTemplate {
         kwargs: &Map<String, Value>,
     ) -> Result<String, TextError> {
         let variable = |value: &Value| Variable::from(Serde(value));
-        let mut context: Vec<(String, Variable)> =
+        let mut context: BTreeMap<String, Variable> =
             kwargs.iter().map(|(name, value)| (name.clone(), variable(value))).collect();
         let tokens = self.special_tokens.iter();
         context.extend(tokens.map(|(role, token)| (role.clone(), Variable::from(token.as_str()))));
@@ -93,7 +94,7 @@ impl ChatTemplate {
         ]);
         let name = if tools.is_some() && self.has(TOOL_USE) { TOOL_USE } else { DEFAULT };
         let template = self.environment.get_template(name).map_err(|e| TextError::Render(describe(&e)))?;
-        template.render(context.into_iter().collect::<Variable>()).map_err(|e| match functions::raised(&e) {
+        template.render(Variable::from(context)).map_err(|e| match functions::raised(&e) {
             Some(message) => TextError::Raised(message),
             None => TextError::Render(describe(&e)),
         })

@@ -7,8 +7,8 @@ use crate::format::MAX_HEAD_DIM;
 use crate::layout::STRIP;
 
 /// Whether V of `KIND` is multiplied with 15-bit weights: 8-bit ones would add several times the error of tq8 itself.
-pub(super) const fn is_wide<S: Simd>(kind: u8) -> bool {
-    kind == kind::TQ8 || (kind == kind::TQ5 && S::WIDE_TQ5)
+pub(super) const fn is_wide(kind: u8) -> bool {
+    kind == kind::TQ8
 }
 
 const fn book(kind: u8) -> IntBook {
@@ -36,7 +36,7 @@ pub(super) fn accumulate<S: Simd, const KIND: u8, const C: usize>(
     scratch: &Scratch,
     parts: &mut [f32],
 ) {
-    let most = if KIND >= kind::TQ8 && is_wide::<S>(KIND) { S::WIDE_HEADS } else { CHUNK };
+    let most = if KIND >= kind::TQ8 && is_wide(KIND) { S::WIDE_HEADS } else { CHUNK };
     for (i, places) in places.chunks(most).enumerate() {
         let h = i * most;
         match places.len() {
@@ -210,13 +210,16 @@ fn lines<
     col: usize,
     mut o: [[S::F; C]; H],
 ) -> [[S::F; C]; H] {
-    let wide = const { is_wide::<S>(KIND) };
+    let wide = const { is_wide(KIND) };
         let table = s.table(&const { table_bytes(&book(KIND), GROUPS, PLANE, 0) });
     let plane = tile.head_dim / 16 * LINES * 64;
     let w: [&[u32; TILE / 4]; H] = std::array::from_fn(|h| &heads.scratch.words[heads.first + h]);
     let ww: [&[u64; TILE / 4]; H] = std::array::from_fn(|h| &heads.scratch.wide[heads.first + h]);
     let (mut acc, mut wide_acc) = ([[s.acc(); C]; H], [[s.wide_acc(); C]; H]);
     for strip in tile.first..tile.last {
+        if col == 0 {
+            s.prefetch(tile.ahead_scales[strip], 0);
+        }
         let at = col * LINES * 64;
         let codes = tile.strips[strip][at..at + C * LINES * 64].as_chunks::<64>().0.as_chunks::<LINES>().0;
         let signs_at = plane + col * 32;
@@ -229,10 +232,11 @@ fn lines<
             s.prefetch(tile.ahead[strip], signs_at + C * 32 - 1);
         }
         for l in 0..LINES {
-            let line: [S::Bytes; C] = std::array::from_fn(|c| {
+            let mut line = [s.bytes(&[0; 64]); C];
+            for c in 0..C {
                 s.prefetch(tile.ahead[strip], at + (c * LINES + l) * 64);
-                s.bytes(&codes[c][l])
-            });
+                line[c] = s.bytes(&codes[c][l]);
+            }
             for g in 0..GROUPS {
                 let group = strip * 4 + l * GROUPS + g;
                 for c in 0..C {

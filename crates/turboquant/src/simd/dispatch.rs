@@ -1,7 +1,8 @@
 //! Instruction sets and the table of a kernel's steps.
 use super::portable::Portable;
-use super::{HeadQuery, Place, Scratch, Simd, Tile, accumulate, kind, scores, softmax, store};
+use super::{CentreTile, HeadQuery, Place, Scratch, Simd, Tile, accumulate, centre, kind, scores, softmax, store};
 use crate::attend::TILE;
+use crate::centre::CentreQuery;
 use crate::format::{Format, Side};
 use crate::layout::RecordLayout;
 use crate::rotation::Rotation;
@@ -32,6 +33,10 @@ impl Isa {
     fn is_available(self) -> bool {
         match self {
             Isa::Scalar => true,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => super::avx2::is_available(),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => super::avx512::is_available(),
             #[allow(unreachable_patterns)]
             _ => false,
         }
@@ -41,6 +46,8 @@ impl Isa {
 pub(super) type ScoresFn = unsafe fn(&Tile<'_>, &[HeadQuery<'_>], &mut [[f32; TILE]; super::CHUNK]);
 pub(super) type SoftmaxFn = unsafe fn(&Tile<'_>, &[Place], &mut Scratch, &mut [f32]);
 pub(super) type AccumulateFn = unsafe fn(&Tile<'_>, &[Place], &Scratch, &mut [f32]);
+pub(super) type PrepareFn = unsafe fn(&CentreQuery, usize, usize, &mut super::State);
+pub(super) type CentreFn = unsafe fn(&CentreTile<'_>, &mut [[f32; TILE]; super::CHUNK]);
 pub(super) type RotateFn = unsafe fn(&Rotation, &mut [f32]);
 pub(super) type StoreFn = unsafe fn(&RecordLayout, Option<&Rotation>, &mut [u8], usize, Side, &[f32]);
 pub(super) type DecodeFn = unsafe fn(&RecordLayout, &[u8], usize, (usize, usize), Side, &mut [u8]);
@@ -51,6 +58,8 @@ pub(crate) struct Steps {
     pub(super) scores: ScoresFn,
     pub(super) softmax: SoftmaxFn,
     pub(super) accumulate: AccumulateFn,
+    pub(super) prepare: PrepareFn,
+    pub(super) centre: CentreFn,
     pub(super) rotate: RotateFn,
     pub(super) unrotate: RotateFn,
     pub(super) store: StoreFn,
@@ -96,6 +105,14 @@ macro_rules! steps {
             accumulate::accumulate::<$simd, KIND, $c>($token, tile, places, scratch, parts)
         }
         $(#[$attr])*
+        fn prepare(query: &CentreQuery, g: usize, position: usize, state: &mut State) {
+            centre::prepare($token, query, g, position, state)
+        }
+        $(#[$attr])*
+        fn add_centre(tile: &CentreTile<'_>, out: &mut [[f32; TILE]; CHUNK]) {
+            centre::add($token, tile, out)
+        }
+        $(#[$attr])*
         fn rotate(rotation: &Rotation, x: &mut [f32]) {
             store::rotate($token, rotation, x)
         }
@@ -131,12 +148,14 @@ macro_rules! steps {
                 scores: by_kind!(scores, k),
                 softmax: by_kind!(softmax, v),
                 accumulate: by_kind!(accumulate, v),
+                prepare,
+                centre: add_centre,
                 rotate,
                 unrotate,
                 store,
                 decode,
                 pack_wide: <$simd as Simd>::pack_wide,
-                wide: scores::is_wide::<$simd>(k),
+                wide: scores::is_wide(k),
             }
         }
     };
@@ -144,7 +163,7 @@ macro_rules! steps {
 pub(super) use steps;
 
 mod scalar {
-    use super::super::CHUNK;
+    use super::super::{CHUNK, State};
     use super::*;
     steps!(Portable, Portable, 1, 1, 1);
 }
@@ -155,6 +174,10 @@ impl Steps {
         let (k, v) = (kind_of(k), kind_of(v));
         match isa {
             _ if !isa.is_available() => None,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => Some(super::avx2::steps(k, v)),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => Some(super::avx512::steps(k, v)),
             _ => Some(scalar::steps(k, v)),
         }
     }
@@ -180,6 +203,17 @@ impl Steps {
     pub(crate) fn accumulate(&self, tile: &Tile<'_>, places: &[Place], scratch: &Scratch, parts: &mut [f32]) {
         // SAFETY: as in `scores`.
         unsafe { (self.accumulate)(tile, places, scratch, parts) }
+    }
+
+    /// State of head `g` of a query for the partition that starts at `position`.
+    pub(crate) fn prepare(&self, query: &CentreQuery, g: usize, position: usize, state: &mut super::State) {
+        // SAFETY: as in `scores`.
+        unsafe { (self.prepare)(query, g, position, state) }
+    }
+
+    pub(crate) fn centre(&self, tile: &CentreTile<'_>, out: &mut [[f32; TILE]; super::CHUNK]) {
+        // SAFETY: as in `scores`.
+        unsafe { (self.centre)(tile, out) }
     }
 
     pub(crate) fn rotate(&self, rotation: &Rotation, x: &mut [f32]) {

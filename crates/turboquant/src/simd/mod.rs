@@ -5,6 +5,11 @@
 //! kernels are exact sums, and differ only in the tables and weight range that an instruction set can multiply without
 //! overflow.
 mod accumulate;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod centre;
 mod dispatch;
 mod portable;
 mod scores;
@@ -12,6 +17,7 @@ mod softmax;
 mod store;
 
 pub(crate) use dispatch::{Steps, is_integer, kind_of, load};
+pub(crate) use centre::{CentreHead, CentreTile, State};
 pub use dispatch::Isa;
 
 use crate::attend::TILE;
@@ -32,6 +38,8 @@ pub(crate) trait Simd: Copy {
     type F: Copy;
     /// 64 bytes: 16 lanes of 4.
     type Bytes: Copy;
+    /// As `Bytes`, of signed codes in the form that `dot_signed` takes.
+    type Signed: Copy;
     /// Sums of products with 8-bit words.
     type Acc: Copy;
     /// Sums of products with 15-bit words.
@@ -43,12 +51,12 @@ pub(crate) trait Simd: Copy {
     const K_OFFSET: u8;
     /// What `dot_wide` raises codes by.
     const WIDE_OFFSET: i32;
+    /// What magnitudes are raised by before `signed`.
+    const SIGNED_OFFSET: u8;
     /// Whether K codebooks must stay within 63 for `dot_k`.
     const SMALL_BOOKS: bool;
     /// Heads that fit the registers in 15-bit kernels.
     const WIDE_HEADS: usize;
-    /// Whether `dot_k` would cost `tq5` keys too much accuracy or `dot_v` its values, so that they take the 15-bit form.
-    const WIDE_TQ5: bool;
 
     fn splat(self, x: f32) -> Self::F;
     fn load(self, p: &[f32; 16]) -> Self::F;
@@ -88,10 +96,14 @@ pub(crate) trait Simd: Copy {
     fn lookup<const SHIFT: i32>(self, table: Self::Table, index: Self::Bytes) -> Self::Bytes;
     /// 0 - x (mod 256) where the byte's bit is set.
     fn negate(self, x: Self::Bytes, signs: &[u8; 8]) -> Self::Bytes;
+    /// Codes of magnitudes and signs, for `dot_signed`.
+    fn signed(self, magnitudes: Self::Bytes, signs: &[u8; 8]) -> Self::Signed;
 
     fn acc(self) -> Self::Acc;
     /// acc + sum over a lane's 4 bytes of code * q; codes raised by `K_OFFSET`, q four i8.
     fn dot_k(self, acc: Self::Acc, codes: Self::Bytes, q: u32) -> Self::Acc;
+    /// As `dot_k`, of codes that `signed` made.
+    fn dot_signed(self, acc: Self::Acc, codes: Self::Signed, q: u32) -> Self::Acc;
     /// acc + sum over a lane's 4 bytes of code * w; codes signed, w four u8 up to `weight_max`.
     fn dot_v(self, acc: Self::Acc, codes: Self::Bytes, w: u32) -> Self::Acc;
     fn acc_f32(self, acc: Self::Acc, bias: i32) -> Self::F;
@@ -159,6 +171,13 @@ pub(crate) struct Tile<'a> {
     /// The strips that some head of the chunk sees.
     pub first: usize,
     pub last: usize,
+}
+
+impl Tile<'_> {
+    pub(crate) fn new(head_dim: usize) -> Self {
+        let none: [&[u8]; STRIPS] = [&[]; STRIPS];
+        Tile { head_dim, strips: none, scales: none, ahead: none, ahead_scales: none, first: 0, last: 0 }
+    }
 }
 
 /// A query head in the forms that kernels broadcast, with log2(e) * scale folded in.

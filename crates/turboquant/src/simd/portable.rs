@@ -15,14 +15,15 @@ fn zip(a: F, b: F, f: impl Fn(f32, f32) -> f32) -> F {
 impl Simd for Portable {
     type F = F;
     type Bytes = [u8; 64];
+    type Signed = [u8; 64];
     type Acc = [i32; 16];
     type WideAcc = [i32; 16];
     type Table = [u8; 16];
     const K_OFFSET: u8 = 0;
     const WIDE_OFFSET: i32 = 0;
+    const SIGNED_OFFSET: u8 = 0;
     const SMALL_BOOKS: bool = false;
     const WIDE_HEADS: usize = 4;
-    const WIDE_TQ5: bool = false;
 
     fn splat(self, x: f32) -> F {
         [x; 16]
@@ -102,11 +103,17 @@ impl Simd for Portable {
         let signs = u64::from_le_bytes(*signs);
         std::array::from_fn(|i| if signs >> i & 1 == 1 { x[i].wrapping_neg() } else { x[i] })
     }
+    fn signed(self, magnitudes: [u8; 64], signs: &[u8; 8]) -> [u8; 64] {
+        self.negate(magnitudes, signs)
+    }
     fn acc(self) -> [i32; 16] {
         [0; 16]
     }
     fn dot_k(self, acc: [i32; 16], codes: [u8; 64], q: u32) -> [i32; 16] {
         dot(acc, codes, q.to_le_bytes().map(|q| i32::from(q as i8)))
+    }
+    fn dot_signed(self, acc: [i32; 16], codes: [u8; 64], q: u32) -> [i32; 16] {
+        self.dot_k(acc, codes, q)
     }
     fn dot_v(self, acc: [i32; 16], codes: [u8; 64], w: u32) -> [i32; 16] {
         dot(acc, codes, w.to_le_bytes().map(i32::from))

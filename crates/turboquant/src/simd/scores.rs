@@ -1,14 +1,14 @@
 //! Logits of a tile: query heads times K strips, 16 tokens a register, summed over dims in order.
 use super::{CHUNK, HeadQuery, Simd, Tile, kind, table_bytes};
 use crate::attend::TILE;
-use crate::codebook::{INT2, INT2_SMALL, INT3, INT3_SMALL, INT4, INT4_SMALL, INT5, IntBook};
+use crate::codebook::{INT2, INT2_SMALL, INT3, INT4, INT4_SMALL, INT5, IntBook};
 use crate::layout::STRIP;
 
 type Out = [[f32; TILE]; CHUNK];
 
 /// Whether K of `KIND` is multiplied with 15-bit queries. An int8 query would double the error of tq8 itself.
-pub(super) const fn is_wide<S: Simd>(kind: u8) -> bool {
-    kind == kind::TQ8 || (kind == kind::TQ5 && S::WIDE_TQ5)
+pub(super) const fn is_wide(kind: u8) -> bool {
+    kind == kind::TQ8
 }
 
 /// The integer codebook of K of `KIND`.
@@ -17,10 +17,18 @@ const fn book<S: Simd>(kind: u8) -> IntBook {
         (kind::TQ5, _) => INT5,
         (kind::TQ4, false) => INT4,
         (kind::TQ4, true) => INT4_SMALL,
-        (kind::TQ3, false) => INT3,
-        (kind::TQ3, true) => INT3_SMALL,
+        (kind::TQ3, _) => INT3,
         (_, false) => INT2,
         (_, true) => INT2_SMALL,
+    }
+}
+
+/// What the table's integers are raised by.
+const fn offset<S: Simd>(kind: u8, sign_plane: bool) -> u8 {
+    match sign_plane {
+        _ if is_wide(kind) => 0,
+        true => S::SIGNED_OFFSET,
+        false => S::K_OFFSET,
     }
 }
 
@@ -33,10 +41,7 @@ pub(super) fn scores<S: Simd, const KIND: u8, const N: usize, const M: usize>(
     heads: &[HeadQuery<'_>],
     out: &mut Out,
 ) {
-    for strip in tile.first..tile.last {
-        s.prefetch(tile.ahead_scales[strip], 0);
-    }
-    let most = if is_wide::<S>(KIND) { S::WIDE_HEADS } else { CHUNK };
+    let most = if is_wide(KIND) { S::WIDE_HEADS } else { CHUNK };
     for (heads, out) in heads.chunks(most).zip(out.chunks_mut(most)) {
         match heads.len() {
             1 => passes::<S, KIND, 1, M>(s, tile, heads, out),
@@ -69,6 +74,9 @@ fn passes<S: Simd, const KIND: u8, const H: usize, const N: usize>(
             _ => lines::<S, KIND, 4, false, H, N>(s, tile, heads, strips),
         };
         for x in 0..N {
+            if KIND >= kind::TQ8 {
+                s.prefetch(tile.ahead_scales[strips[x]], 0);
+            }
             for h in 0..H {
                 let mut f = sums[h][x];
                 if KIND >= kind::TQ8
@@ -117,10 +125,16 @@ pub(super) fn read<S: Simd, const KIND: u8, const BYTES: usize, const DIMS: usiz
 ) -> [S::F; DIMS] {
     let mut out = [s.splat(0.0); DIMS];
     // The chunks are always there: BYTES is 64, 32 or 64 by KIND.
-    match KIND {
-        kind::F32 => line.first_chunk().into_iter().for_each(|line| out[0] = s.f32_bytes(line)),
-        kind::F16 => line.first_chunk().into_iter().for_each(|line| out[0] = s.f16_bytes(line)),
-        _ => line.first_chunk().into_iter().for_each(|line| out.copy_from_slice(&s.bf16_bytes(line)[..DIMS])),
+    if KIND == kind::F16 {
+        if let Some(line) = line.first_chunk() {
+            out[0] = s.f16_bytes(line);
+        }
+    } else if let Some(line) = line.first_chunk() {
+        if KIND == kind::F32 {
+            out[0] = s.f32_bytes(line);
+        } else {
+            out.copy_from_slice(&s.bf16_bytes(line)[..DIMS]);
+        }
     }
     out
 }
@@ -133,12 +147,9 @@ fn lines<S: Simd, const KIND: u8, const GROUPS: usize, const PLANE: bool, const 
     heads: &[HeadQuery<'_>],
     strips: [usize; N],
 ) -> [[S::F; N]; H] {
-    let wide = const { is_wide::<S>(KIND) };
+    let wide = const { is_wide(KIND) };
         let table = s.table(
-        &const {
-            let offset = if is_wide::<S>(KIND) { 0 } else { S::K_OFFSET };
-            table_bytes(&book::<S>(KIND), GROUPS, PLANE, offset)
-        },
+        &const { table_bytes(&book::<S>(KIND), GROUPS, PLANE, offset::<S>(KIND, PLANE)) },
     );
     let count = tile.head_dim / 4 / GROUPS;
     let codes: [&[[u8; 64]]; N] = strips.map(|x| &tile.strips[x].as_chunks().0[..count]);
@@ -152,8 +163,9 @@ fn lines<S: Simd, const KIND: u8, const GROUPS: usize, const PLANE: bool, const 
         std::array::from_fn(|h| if wide { &heads[h].wide.as_chunks().0[..count] } else { &[] });
     let (mut acc, mut wide_acc) = ([[s.acc(); N]; H], [[s.wide_acc(); N]; H]);
     for j in 0..count {
-        let line: [S::Bytes; N] = std::array::from_fn(|x| s.bytes(&codes[x][j]));
+        let mut line = [s.bytes(&[0; 64]); N];
         for x in 0..N {
+            line[x] = s.bytes(&codes[x][j]);
             s.prefetch(tile.ahead[strips[x]], j * 64);
             if PLANE && (j * GROUPS).is_multiple_of(8) {
                 s.prefetch(tile.ahead[strips[x]], count * 64 + j * GROUPS * 8);
@@ -161,14 +173,18 @@ fn lines<S: Simd, const KIND: u8, const GROUPS: usize, const PLANE: bool, const 
         }
         for g in 0..GROUPS {
             for x in 0..N {
-                let mut c = unpack::<S, GROUPS>(s, table, line[x], g);
+                let c = unpack::<S, GROUPS>(s, table, line[x], g);
                 if PLANE {
-                    c = s.negate(c, &signs[x][j][g]);
-                }
-                for h in 0..H {
-                    if wide {
+                    let c = s.signed(c, &signs[x][j][g]);
+                    for h in 0..H {
+                        acc[h][x] = s.dot_signed(acc[h][x], c, q[h][j][g]);
+                    }
+                } else if wide {
+                    for h in 0..H {
                         wide_acc[h][x] = s.dot_wide(wide_acc[h][x], c, qw[h][j][g]);
-                    } else {
+                    }
+                } else {
+                    for h in 0..H {
                         acc[h][x] = s.dot_k(acc[h][x], c, q[h][j][g]);
                     }
                 }
@@ -176,16 +192,18 @@ fn lines<S: Simd, const KIND: u8, const GROUPS: usize, const PLANE: bool, const 
         }
     }
     let scale = if KIND == kind::TQ8 { 1.0 } else { 1.0 / const { book::<S>(KIND).scale } };
-    std::array::from_fn(|h| {
-        std::array::from_fn(|x| {
+    let mut sums = [[s.splat(0.0); N]; H];
+    for h in 0..H {
+        for x in 0..N {
             let sum = if wide {
                 s.wide_f32(wide_acc[h][x], -S::WIDE_OFFSET * heads[h].sum)
             } else {
-                s.acc_f32(acc[h][x], -i32::from(S::K_OFFSET) * heads[h].sum)
+                s.acc_f32(acc[h][x], -i32::from(offset::<S>(KIND, PLANE)) * heads[h].sum)
             };
-            s.mul(sum, s.splat(heads[h].unit * scale))
-        })
-    })
+            sums[h][x] = s.mul(sum, s.splat(heads[h].unit * scale));
+        }
+    }
+    sums
 }
 
 /// Group `g` of a line as one signed byte a code.

@@ -11,9 +11,6 @@ pub(super) fn softmax<S: Simd, const KIND: u8>(
     scratch: &mut Scratch,
     parts: &mut [f32],
 ) {
-    for strip in tile.first..tile.last {
-        s.prefetch(tile.ahead_scales[strip], 0);
-    }
     for (h, place) in places.iter().enumerate().take(CHUNK) {
         let (first, last) = (place.from / STRIP, place.to.div_ceil(STRIP));
         let range = |strip: usize| {
@@ -68,7 +65,7 @@ fn weights<S: Simd, const KIND: u8>(
     top: f32,
     scratch: &mut Scratch,
 ) {
-    let wide = const { accumulate::is_wide::<S>(KIND) };
+    let wide = const { accumulate::is_wide(KIND) };
     let most = if wide { WIDE_MAX } else { f32::from(accumulate::weight_max::<S>(KIND)) };
     scratch.unit[h] = top / most;
     let scale = s.splat(most / top);

@@ -14,7 +14,9 @@ pub(super) fn walsh<S: Simd>(s: S, x: &mut [f32]) {
         return crate::rotation::walsh_hadamard(x);
     }
     let rows = x.as_chunks_mut::<16>().0;
-    rows.iter_mut().for_each(|row| s.store(row, s.walsh16(s.load(row))));
+    for row in rows.iter_mut() {
+        s.store(row, s.walsh16(s.load(row)));
+    }
     let mut h = 1;
     while h < rows.len() {
         for pair in rows.chunks_exact_mut(2 * h) {
@@ -29,14 +31,24 @@ pub(super) fn walsh<S: Simd>(s: S, x: &mut [f32]) {
     }
 }
 
+/// x becomes H · diag(signs) · x.
 #[inline(always)]
 pub(super) fn rotate<S: Simd>(s: S, rotation: &Rotation, x: &mut [f32]) {
-    rotation.rotate(x, |x| walsh(s, x));
+    rotation.apply_signs(x);
+    for x in x.chunks_exact_mut(rotation.walsh()) {
+        walsh(s, x);
+    }
+    rotation.apply_paley(x, false);
 }
 
+/// The inverse: diag(signs) · Hᵀ · z.
 #[inline(always)]
 pub(super) fn unrotate<S: Simd>(s: S, rotation: &Rotation, z: &mut [f32]) {
-    rotation.unrotate(z, |z| walsh(s, z));
+    rotation.apply_paley(z, true);
+    for z in z.chunks_exact_mut(rotation.walsh()) {
+        walsh(s, z);
+    }
+    rotation.apply_signs(z);
 }
 
 /// Stores the vector `x` as slot `slot` of the record.

@@ -1,0 +1,125 @@
+//! `tallow eval`: what each K/V pair costs a model.
+use crate::args::EvalArgs;
+use crate::demo;
+use crate::plot;
+use crate::settings::Settings;
+use anyhow::{Context, Result};
+use engine::eval::{NeedleOptions, NeedleRow, QualityOptions, QualityReport, Scheme, needles, quality};
+use engine::{CentreMode, Loaded, PRESETS};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use turboquant::{Format, Side};
+
+/// Judged where no text is named: the beginning of wikitext-2's test split.
+const TEXT: &str = include_str!("../../../data/wikitext2-test-sample.txt");
+
+#[derive(Serialize)]
+struct Report {
+    #[serde(flatten)]
+    quality: QualityReport,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    needles: Vec<NeedleRow>,
+}
+
+pub fn eval(args: EvalArgs) -> Result<()> {
+    let settings = Settings::read(&args.engine)?;
+    let folder = match &settings.model {
+        Some(model) => model.clone(),
+        None => demo::folder()?,
+    };
+    let loaded = engine::load(&settings.engine(folder.clone())?)?;
+    let text = match &args.text {
+        Some(path) => std::fs::read_to_string(path).with_context(|| format!("--text {}", path.display()))?,
+        None => TEXT.to_owned(),
+    };
+    let name = folder.file_name().map_or_else(|| "model".into(), |n| n.to_string_lossy().into_owned());
+    let options = QualityOptions {
+        tokens: args.tokens,
+        window: args.window.min(loaded.max_position_embeddings),
+        schemes: schemes(&settings)?,
+    };
+    let bar = bar("quality", options.tokens as u64);
+    let report = quality(&loaded, &name, &text, &options, |done, total| {
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+    })?;
+    bar.finish_and_clear();
+    print!("{}", quality_table(&report));
+    let needles = if args.needles { retrieval(&loaded, &text, &args)? } else { Vec::new() };
+    if let Some(path) = &args.plot {
+        std::fs::write(path, plot::quality(&report)?).with_context(|| format!("--plot {}", path.display()))?;
+    }
+    if let Some(path) = &args.json {
+        let json = serde_json::to_string_pretty(&Report { quality: report, needles })?;
+        std::fs::write(path, json + "\n").with_context(|| format!("--json {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// The pair that the flags name, or every pair.
+fn schemes(settings: &Settings) -> Result<Vec<Scheme>> {
+    let centre = CentreMode::parse(&settings.kv_centre)?;
+    if settings.k_quant.is_none() && settings.v_quant.is_none() {
+        return Ok(QualityOptions::every_pair(centre));
+    }
+    let (k, v) = (settings.k_quant.as_deref().unwrap_or("bf16"), settings.v_quant.as_deref().unwrap_or("bf16"));
+    let k = Format::parse(Side::K, k).context("--k-quant")?;
+    let v = Format::parse(Side::V, v).context("--v-quant")?;
+    Ok(vec![Scheme::Pair { k, v, centre, boundary_layers: settings.kv_boundary_layers }])
+}
+
+fn quality_table(report: &QualityReport) -> String {
+    let mut out = format!(
+        "{}: {} layers, {} tokens in windows of {}, perplexity {:.3} with an f32 cache\n\n",
+        report.model, report.layers, report.tokens, report.window, report.perplexity_f32
+    );
+    out += "| K | V | bits | centred | boundary layers | nats | KL | KL p99 | same top-1 |\n|---|---|---|---|---|---|---|---|---|\n";
+    for r in &report.rows {
+        let centred = if r.centred { "yes" } else { "" };
+        out += &format!(
+            "| {} | {} | {:.2} | {centred} | {} | {:+.5} | {:.5} | {:.4} | {:.2} % |\n",
+            r.k,
+            r.v,
+            r.bits,
+            r.boundary_layers,
+            r.nats,
+            r.kl,
+            r.kl_p99,
+            100.0 * r.top1
+        );
+    }
+    out
+}
+
+/// Pass keys with the f32 cache and each preset.
+fn retrieval(loaded: &Loaded, text: &str, args: &EvalArgs) -> Result<Vec<NeedleRow>> {
+    let limit = loaded.max_position_embeddings;
+    let lengths = args.needle_lengths.iter().map(|n| (*n).min(limit)).collect();
+    let options = NeedleOptions { lengths, depths: args.needle_depths, repeats: args.needle_repeats };
+    let pair = |k, v| Scheme::Pair { k, v, centre: CentreMode::Auto, boundary_layers: 0 };
+    let mut schemes = vec![("f32", Scheme::EXACT)];
+    schemes.extend(PRESETS.iter().map(|(name, k, v)| (*name, pair(*k, *v))));
+    let texts = schemes.len() * options.lengths.len() * options.depths * options.repeats;
+    let bar = bar("retrieval", texts as u64);
+    let mut all = Vec::new();
+    println!("\n| cache | {} | all |", options.lengths.iter().map(usize::to_string).collect::<Vec<_>>().join(" | "));
+    println!("|---|{}", "---|".repeat(options.lengths.len() + 1));
+    for (name, scheme) in schemes {
+        let rows = needles(loaded, &scheme, text, &options, || bar.inc(1))?;
+        let share = |rows: &mut dyn Iterator<Item = &NeedleRow>| {
+            let (found, digits) = rows.fold((0, 0), |(f, d), r| (f + r.recalled, d + r.digits));
+            format!("{:.1} %", 100.0 * found as f64 / digits as f64)
+        };
+        let by_length: Vec<_> =
+            options.lengths.iter().map(|n| share(&mut rows.iter().filter(|r| r.length == *n))).collect();
+        bar.suspend(|| println!("| {name} | {} | {} |", by_length.join(" | "), share(&mut rows.iter())));
+        all.extend(rows);
+    }
+    bar.finish_and_clear();
+    Ok(all)
+}
+
+fn bar(what: &'static str, length: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg} {bar:40} {pos}/{len} {elapsed} of about {duration}");
+    ProgressBar::new(length).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())).with_message(what)
+}

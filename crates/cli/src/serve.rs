@@ -1,0 +1,106 @@
+//! `tallow serve`: the HTTP server first, so that /health can tell of the loading, then the model.
+use crate::args::ServeArgs;
+use crate::demo;
+use crate::settings::Settings;
+use anyhow::{Context, Result};
+use engine::EngineHandle;
+use server::{ServerConfig, ServerState};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle as Task;
+
+pub async fn serve(args: ServeArgs) -> Result<()> {
+    let settings = Settings::read(&args.engine)?;
+    if settings.model.is_none() {
+        tracing::info!("{}", demo::NOTICE);
+        #[cfg(target_os = "macos")]
+        tracing::info!("{}", demo::BIGGER);
+    }
+    let begin = Instant::now();
+    let running = Running::start(&settings).await?;
+    tracing::info!("serving {} after {:.1} s", running.engine.info().name, begin.elapsed().as_secs_f64());
+    interrupted().await;
+    tracing::info!(
+        "shutting down: running answers have {} s; interrupt again to end at once",
+        settings.shutdown_timeout
+    );
+    tokio::select! {
+        ended = running.stop() => ended,
+        () = interrupted() => std::process::exit(130),
+    }
+}
+
+/// A server with its model loaded.
+pub struct Running {
+    pub address: SocketAddr,
+    pub engine: EngineHandle,
+    thread: JoinHandle<()>,
+    http: Task<std::io::Result<()>>,
+    shutdown: oneshot::Sender<()>,
+}
+
+impl Running {
+    /// Binds, answers that the model is being loaded, loads it.
+    pub async fn start(settings: &Settings) -> Result<Self> {
+        let config = ServerConfig {
+            host: settings.host.clone(),
+            port: settings.port,
+            api_key: settings.api_key.clone(),
+            served_model_name: settings.served_model_name.clone().into_iter().collect(),
+            shutdown_limit: Duration::from_secs(settings.shutdown_timeout),
+            ..Default::default()
+        };
+        let model = match &settings.model {
+            Some(model) => model.clone(),
+            None => demo::folder()?,
+        };
+        let engine_config = settings.engine(model)?;
+        let listener = server::bind(&config)
+            .await
+            .with_context(|| format!("--host {} --port {}", settings.host, settings.port))?;
+        let address = listener.local_addr()?;
+        tracing::info!("listening on http://{address}, loading {}", engine_config.model.display());
+        let state = ServerState::new(config, server::install_metrics()?);
+        let (shutdown, signal) = oneshot::channel();
+        let ended = async {
+            // A sender that is gone has nobody left to wait for.
+            let _ = signal.await;
+        };
+        let http = tokio::spawn(server::serve(listener, state.clone(), ended));
+        let loaded = tokio::task::spawn_blocking(move || engine::start(&engine_config)).await?;
+        let (engine, thread) = loaded.context("the model could not be loaded")?;
+        state.set_engine(engine.clone());
+        Ok(Running { address, engine, thread, http, shutdown })
+    }
+
+    /// Lets running answers finish within the limit.
+    pub async fn stop(self) -> Result<()> {
+        let _ = self.shutdown.send(());
+        self.http.await??;
+        let thread = self.thread;
+        let joined = tokio::task::spawn_blocking(move || thread.join()).await?;
+        joined.map_err(|_| anyhow::anyhow!("the engine's thread panicked"))
+    }
+}
+
+/// Ctrl-C, or SIGTERM where there is one.
+fn interrupted() -> impl Future<Output = ()> {
+    #[cfg(unix)]
+    let terminated = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut signal) => signal.recv().await.unwrap_or_default(),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    #[cfg(not(unix))]
+    let terminated = std::future::pending::<()>();
+    async {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            () = terminated => {}
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! The means that centring takes out: from the model's biases, measured, or kept from last time.
+use crate::error::StartError;
+use crate::kv_config::{CentreMode, KvConfig};
+use attention::AttentionBackend;
+use attention::{BatchLayout, CalibrationBackend, Centring, CpuBackend, ForwardContext, KvMeans, ModelGeometry};
+use candle_core::Device;
+use kv::{BlockPool, BlockTable, KvLayout};
+use models::Model;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use text::Tokenizer;
+use turboquant::Format;
+
+/// Any text of some length would do: means measured on others move the result by less than a tenth.
+pub const CALIBRATION_TEXT: &str = include_str!("../../../LICENSE");
+
+/// More tokens were measured not to help.
+const CALIBRATION_TOKENS: usize = 512;
+/// Part of the name of a kept result: change it when the measurement changes.
+const VERSION: &str = "1";
+
+/// What a calibration needs of a loaded model.
+pub struct Calibration<'a> {
+    pub model: &'a dyn Model,
+    pub tokenizer: &'a Tokenizer,
+    /// Names the weights, so that a result is kept for them alone.
+    pub fingerprint: &'a str,
+    pub device: &'a Device,
+}
+
+impl Calibration<'_> {
+    /// What is taken out of the K and V of each layer under `mode`.
+    ///
+    /// Errors: `bias` for a model without biases.
+    pub fn centring(&self, mode: CentreMode, config: &KvConfig) -> Result<Centring, StartError> {
+        let geometry = self.model.geometry();
+        let bias = self.model.kv_bias();
+        let n = geometry.layers.len();
+        let wanted = |format: Format| is_tq(format) || (bias.is_some() && matches!(format, Format::Bf16 | Format::F16));
+        let (k, v) = (|i| wanted(config.formats(i, n).0), |i| wanted(config.formats(i, n).1));
+        if mode == CentreMode::Off || !(0..n).any(|i| k(i) || v(i)) {
+            return Ok(Centring::none(geometry));
+        }
+        let means = match (mode, &bias) {
+            (CentreMode::Bias, Some(bias)) => {
+                tracing::info!("centring: the biases of K and V are taken out before they are stored");
+                bias.clone()
+            }
+            (CentreMode::Bias, None) => {
+                let message = "is bias; this model's K and V projections have none. Use auto or off".into();
+                return Err(StartError::Flag { flag: "--kv-centre", message });
+            }
+            _ => self.means()?,
+        };
+        Ok(Centring::new(geometry, &means, k, v)?)
+    }
+
+    /// Kept means, or measured ones, which are kept.
+    pub fn means(&self) -> Result<KvMeans, StartError> {
+        let kept = cache_file(self.fingerprint);
+        if let Some(means) = kept.as_deref().and_then(|path| read(path, self.model.geometry())) {
+            tracing::info!("centring: means of K and V from {}", kept.unwrap_or_default().display());
+            return Ok(means);
+        }
+        let (means, share) = self.measure(CALIBRATION_TEXT)?;
+        tracing::info!(
+            "centring: {:.0} % of the keys' energy is constant and taken out (measured over {CALIBRATION_TOKENS} tokens)",
+            100.0 * share
+        );
+        if let Some(path) = kept
+            && let Err(error) = write(&path, &means)
+        {
+            tracing::warn!("the means of K and V are not kept: {}: {error}", path.display());
+        }
+        Ok(means)
+    }
+
+    /// Means over the beginning of `text`, and the share of the keys' energy in them.
+    pub fn measure(&self, text: &str) -> Result<(KvMeans, f64), StartError> {
+        let geometry = self.model.geometry();
+        let mut tokens = self.tokenizer.encode(text, true)?;
+        tokens.truncate(CALIBRATION_TOKENS);
+        const BLOCK: usize = 32;
+        let formats = geometry.layers.iter().map(|l| (l.kv_heads, l.head_dim, Format::F32, Format::F32));
+        let layout = KvLayout::new(BLOCK, formats)?;
+        let exact = CpuBackend::new(layout, geometry.clone(), Centring::none(geometry))?;
+        let mut backend = CalibrationBackend::new(Box::new(exact), geometry.clone());
+        let pool = BlockPool::new(tokens.len().div_ceil(BLOCK));
+        backend.allocate(pool.num_blocks())?;
+        let mut table = BlockTable::new(BLOCK);
+        let empty = |_| StartError::Flag { flag: "--kv-centre", message: "no memory for the calibration".into() };
+        for (i, chunk) in tokens.chunks(CALIBRATION_TOKENS / 4).enumerate() {
+            let start = i * CALIBRATION_TOKENS / 4;
+            tracing::info!("centring: measuring K and V, {start} of {} tokens", tokens.len());
+            table.prepare_write(&pool, start, start + chunk.len()).map_err(empty)?;
+            let mut batch = BatchLayout::default();
+            batch.push(start, chunk.len(), &table);
+            let plan = backend.plan(Arc::new(batch))?;
+            self.model.forward(chunk, &[0], &ForwardContext::new(&backend, &plan))?;
+        }
+        Ok(backend.finish())
+    }
+}
+
+fn is_tq(format: Format) -> bool {
+    matches!(format, Format::Tq8 | Format::Tq5 | Format::Tq4 | Format::Tq3 | Format::Tq2)
+}
+
+/// `TALLOW_CACHE_DIR`, or the user's cache folder. `None` where there is none.
+fn cache_file(fingerprint: &str) -> Option<PathBuf> {
+    let named = std::env::var_os("TALLOW_CACHE_DIR").map(PathBuf::from);
+    let folder = named.or_else(|| dirs::cache_dir().map(|dir| dir.join("tallow")))?;
+    Some(folder.join("centring").join(format!("{fingerprint}-{VERSION}.safetensors")))
+}
+
+/// `None` for a file that is missing, or is not means of this model.
+fn read(path: &Path, geometry: &ModelGeometry) -> Option<KvMeans> {
+    let bytes = std::fs::read(path).ok()?;
+    let file = SafeTensors::deserialize(&bytes).ok()?;
+    let list = |side: &str| {
+        geometry
+            .layers
+            .iter()
+            .enumerate()
+            .map(|(i, layer)| {
+                let view = file.tensor(&format!("{side}.{i}")).ok()?;
+                let values: Vec<f32> = view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+                (values.len() == layer.kv_heads * layer.head_dim && values.iter().all(|x| x.is_finite()))
+                    .then_some(values)
+            })
+            .collect::<Option<Vec<_>>>()
+    };
+    Some(KvMeans { keys: list("keys")?, values: list("values")? })
+}
+
+fn write(path: &Path, means: &KvMeans) -> std::io::Result<()> {
+    let bytes = |list: &[Vec<f32>]| -> Vec<Vec<u8>> {
+        list.iter().map(|layer| layer.iter().flat_map(|x| x.to_le_bytes()).collect()).collect()
+    };
+    let sides = [("keys", bytes(&means.keys)), ("values", bytes(&means.values))];
+    let mut views = Vec::new();
+    for (side, layers) in &sides {
+        for (i, data) in layers.iter().enumerate() {
+            let view = TensorView::new(Dtype::F32, vec![data.len() / 4], data).map_err(std::io::Error::other)?;
+            views.push((format!("{side}.{i}"), view));
+        }
+    }
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    // Another server may read it at this moment.
+    let part = path.with_extension(format!("{}.part", std::process::id()));
+    safetensors::serialize_to_file(views, None, &part).map_err(std::io::Error::other)?;
+    std::fs::rename(part, path)
+}

@@ -1,0 +1,223 @@
+//! Next-token distributions against the f32 cache.
+use super::{CHUNK, Run, Scheme};
+use crate::error::StartError;
+use crate::start::Loaded;
+use rayon::prelude::*;
+use serde::Serialize;
+use turboquant::{Format, Side};
+
+#[derive(Debug, Clone)]
+pub struct QualityOptions {
+    /// Tokens to judge, cut to whole windows.
+    pub tokens: usize,
+    /// Tokens of a window, the BOS token that begins each included.
+    pub window: usize,
+    pub schemes: Vec<Scheme>,
+}
+
+/// One scheme's cost.
+#[derive(Debug, Clone, Serialize)]
+pub struct QualityRow {
+    pub k: String,
+    pub v: String,
+    pub centred: bool,
+    pub boundary_layers: usize,
+    /// Bits an element of K and V takes, metadata included, mean over layers.
+    pub bits: f64,
+    /// Loss above the f32 cache's, nats a token.
+    pub nats: f64,
+    /// Mean Kullback-Leibler divergence from the f32 cache's distribution, nats.
+    pub kl: f64,
+    pub kl_p99: f64,
+    /// Share of tokens with the same most likely successor.
+    pub top1: f64,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct QualityReport {
+    pub model: String,
+    pub layers: usize,
+    pub tokens: usize,
+    pub window: usize,
+    pub nll_f32: f64,
+    pub perplexity_f32: f64,
+    pub rows: Vec<QualityRow>,
+}
+
+#[derive(Default)]
+struct Sums {
+    nll: f64,
+    kl: Vec<f32>,
+    agree: usize,
+}
+
+/// Judges all schemes in one pass over the text. `progress` is told the tokens done and the tokens in all.
+///
+/// Errors: a text shorter than a window; whatever the schemes' caches refuse.
+pub fn quality(
+    loaded: &Loaded,
+    name: &str,
+    text: &str,
+    options: &QualityOptions,
+    mut progress: impl FnMut(usize, usize),
+) -> Result<QualityReport, StartError> {
+    let windows = windows(loaded, text, options)?;
+    let mut exact = Run::new(&Scheme::EXACT, loaded, options.window)?;
+    let runs = options.schemes.iter().map(|s| Run::new(s, loaded, options.window));
+    let mut runs = runs.collect::<Result<Vec<_>, _>>()?;
+    let mut sums: Vec<Sums> = runs.iter().map(|_| Sums::default()).collect();
+    let (mut base, mut targets) = (0.0, 0);
+    let total = windows.len() * options.window;
+    for (w, window) in windows.iter().enumerate() {
+        for start in (0..window.len()).step_by(CHUNK) {
+            let tokens = &window[start..(start + CHUNK).min(window.len())];
+            let rows: Vec<u32> = (0..tokens.len() as u32).collect();
+            // The last row of a window has no successor in it.
+            let next: Vec<Option<u32>> = (start + 1..=start + tokens.len()).map(|i| window.get(i).copied()).collect();
+            let vocab = loaded.model.vocab_size();
+            let mut want = exact.forward(loaded, start, tokens, &rows)?;
+            log_softmax(&mut want, vocab);
+            base += nll(&want, vocab, &next);
+            targets += next.iter().flatten().count();
+            for (run, sums) in runs.iter_mut().zip(&mut sums) {
+                let mut got = run.forward(loaded, start, tokens, &rows)?;
+                log_softmax(&mut got, vocab);
+                sums.nll += nll(&got, vocab, &next);
+                let pairs = want.par_chunks_exact(vocab).zip(got.par_chunks_exact(vocab));
+                let rows: Vec<_> =
+                    pairs.map(|(want, got)| (divergence(want, got), largest(want) == largest(got))).collect();
+                sums.kl.extend(rows.iter().map(|r| r.0));
+                sums.agree += rows.iter().filter(|r| r.1).count();
+            }
+            progress(w * options.window + start + tokens.len(), total);
+        }
+    }
+    let nll_f32 = base / targets as f64;
+    let rows = options
+        .schemes
+        .iter()
+        .zip(&runs)
+        .zip(sums)
+        .map(|((scheme, run), sums)| row(scheme, run, sums, nll_f32, targets));
+    Ok(QualityReport {
+        model: name.to_owned(),
+        layers: loaded.model.geometry().layers.len(),
+        tokens: total,
+        window: options.window,
+        nll_f32,
+        perplexity_f32: nll_f32.exp(),
+        rows: rows.collect(),
+    })
+}
+
+fn windows(loaded: &Loaded, text: &str, options: &QualityOptions) -> Result<Vec<Vec<u32>>, StartError> {
+    let flag = |flag, message| StartError::Flag { flag, message };
+    let limit = loaded.max_position_embeddings;
+    if options.window < 2 || options.window > limit {
+        return Err(flag(
+            "--window",
+            format!("is {}; it must lie in [2, {limit}], the model's context", options.window),
+        ));
+    }
+    let tokenizer = &loaded.tokenizer;
+    let bos: Vec<u32> = tokenizer.bos_id().filter(|_| tokenizer.adds_bos()).into_iter().collect();
+    let mut tokens = tokenizer.encode(text, false)?;
+    tokens.truncate(options.tokens);
+    let body = options.window - bos.len();
+    let windows: Vec<Vec<u32>> = tokens.chunks_exact(body).map(|c| [&bos[..], c].concat()).collect();
+    if windows.is_empty() {
+        let message = format!("holds {} tokens, --window asks for {}", tokens.len(), options.window);
+        return Err(flag("--text", message));
+    }
+    Ok(windows)
+}
+
+fn row(scheme: &Scheme, run: &Run, mut sums: Sums, nll_f32: f64, targets: usize) -> QualityRow {
+    let n = sums.kl.len();
+    sums.kl.sort_unstable_by(f32::total_cmp);
+    let mean = sums.kl.iter().map(|k| f64::from(*k)).sum::<f64>() / n as f64;
+    let spec = run.backend.spec();
+    let elements: usize = spec.layers().iter().map(|l| 2 * l.kv_heads * l.record.head_dim()).sum();
+    let (boundary_layers, bits) = match *scheme {
+        Scheme::Pair { boundary_layers, .. } => (boundary_layers, 8.0 * spec.bytes_per_token() / elements as f64),
+        // What is stored here is their rounding; the fp16 scale of 32 elements is half a bit.
+        Scheme::Ggml(bits) => (0, f64::from(bits) + 0.5),
+    };
+    let (k, v) = scheme.names();
+    QualityRow {
+        k,
+        v,
+        centred: run.centred,
+        boundary_layers,
+        bits,
+        nats: sums.nll / targets as f64 - nll_f32,
+        kl: mean,
+        kl_p99: f64::from(sums.kl[((n - 1) as f64 * 0.99).round() as usize]),
+        top1: sums.agree as f64 / n as f64,
+    }
+}
+
+fn log_softmax(logits: &mut [f32], vocab: usize) {
+    logits.par_chunks_exact_mut(vocab).for_each(|row| {
+        let max = row.iter().copied().fold(f32::MIN, f32::max);
+        let sum: f64 = row.iter().map(|x| f64::from((x - max).exp())).sum();
+        let norm = max + sum.ln() as f32;
+        row.iter_mut().for_each(|x| *x -= norm);
+    });
+}
+
+fn nll(logprobs: &[f32], vocab: usize, next: &[Option<u32>]) -> f64 {
+    let rows = logprobs.chunks_exact(vocab).zip(next);
+    -rows.filter_map(|(row, next)| next.map(|t| f64::from(row[t as usize]))).sum::<f64>()
+}
+
+fn divergence(want: &[f32], got: &[f32]) -> f32 {
+    want.iter().zip(got).map(|(w, g)| f64::from(w.exp() * (w - g))).sum::<f64>() as f32
+}
+
+fn largest(row: &[f32]) -> Option<u32> {
+    crate::sampler::argmax(row)
+}
+
+impl QualityOptions {
+    /// Every pair that the codec design measures, plain and centred, and llama.cpp's types.
+    pub fn every_pair(mode: crate::CentreMode) -> Vec<Scheme> {
+        let parse = |side, name| Format::parse(side, name).ok();
+        let pair = |k, v, centre, boundary_layers| {
+            Some(Scheme::Pair { k: parse(Side::K, k)?, v: parse(Side::V, v)?, centre, boundary_layers })
+        };
+        let off = crate::CentreMode::Off;
+        let named = [
+            ("bf16", "bf16"),
+            ("f16", "f16"),
+            ("q8_0", "q8_0"),
+            ("q8_0", "q3_0"),
+            ("q5_0", "q4_0"),
+            ("q4_0", "q3_0"),
+            ("q4_0", "q2_0"),
+        ];
+        let tq = [
+            ("tq8", "tq8"),
+            ("tq8", "tq5"),
+            ("tq8", "tq4"),
+            ("tq5", "tq5"),
+            ("tq5", "tq4"),
+            ("tq4", "tq4"),
+            ("tq3", "tq4"),
+            ("tq4", "tq3"),
+            ("tq3", "tq3"),
+            ("tq3", "tq2"),
+            ("tq2", "tq2"),
+        ];
+        let mut schemes: Vec<Scheme> = named.iter().filter_map(|(k, v)| pair(k, v, mode, 0)).collect();
+        schemes.extend(super::GGML_BITS.map(Scheme::Ggml));
+        for (k, v) in tq {
+            let modes = if mode == off { vec![off] } else { vec![off, mode] };
+            let edges: &[usize] = if matches!(k, "tq4" | "tq3" | "tq2") { &[0, 2] } else { &[0] };
+            for mode in modes {
+                schemes.extend(edges.iter().filter_map(|edge| pair(k, v, mode, *edge)));
+            }
+        }
+        schemes
+    }
+}

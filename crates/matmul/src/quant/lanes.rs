@@ -1,0 +1,57 @@
+use std::ops::{BitAnd, BitOr, BitXor, Mul, Neg, Shl, Shr};
+
+/// A 32-bit word of each of `R` rows, what blocks are unpacked with: a `u32` for one row, registers of the vector kernels
+/// for a panel.
+pub(crate) trait Lanes<const R: usize>:
+    Copy
+    + BitAnd<u32, Output = Self>
+    + BitOr<Output = Self>
+    + BitXor<u32, Output = Self>
+    + Shl<u32, Output = Self>
+    + Shr<u32, Output = Self>
+{
+    type Float: Copy + Mul<Output = Self::Float> + Neg<Output = Self::Float>;
+
+    /// What signed codes are stored with xored, so that the set's dot product takes them.
+    const SIGNED_FLIP: u32;
+
+    fn load(from: &[u32; R]) -> Self;
+    fn store(self, to: &mut [u32; R]);
+    fn store_float(value: Self::Float, to: &mut [f32; R]);
+    /// The f16 in the low half; the high half does not matter.
+    fn f16(self) -> Self::Float;
+    /// The word, a small integer, less `offset`.
+    fn float(self, offset: i32) -> Self::Float;
+}
+
+/// A mask of the low `bits` of each byte.
+#[inline(always)]
+pub(crate) fn low_bits(bits: u32) -> u32 {
+    0x0101_0101 * ((1 << bits) - 1)
+}
+
+impl Lanes<1> for u32 {
+    type Float = f32;
+
+    const SIGNED_FLIP: u32 = 0;
+
+    fn load(from: &[u32; 1]) -> Self {
+        from[0]
+    }
+
+    fn store(self, to: &mut [u32; 1]) {
+        *to = [self];
+    }
+
+    fn store_float(value: f32, to: &mut [f32; 1]) {
+        *to = [value];
+    }
+
+    fn f16(self) -> f32 {
+        half::f16::from_bits(self as u16).to_f32()
+    }
+
+    fn float(self, offset: i32) -> f32 {
+        (self as i32 - offset) as f32
+    }
+}

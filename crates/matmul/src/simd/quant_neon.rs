@@ -1,0 +1,263 @@
+//! NEON with `dotprod`: a panel's 16 rows are the lanes of four registers.
+
+use std::arch::aarch64::*;
+use std::ops::{BitAnd, BitOr, BitXor, Mul, Neg, Range, Shl, Shr};
+
+use super::quant::{PanelLanes, Rows, unpack_with};
+use crate::quant::lanes::Lanes;
+use crate::quant::{BLOCK, Block, PANEL, PANELS, Panel, Sums};
+
+/// Most rows of `x` that share a pass over a panel.
+pub(super) const MAX_ROWS: usize = 3;
+
+/// # Safety
+/// Features of `Isa::Neon`; blocks `blocks` must be readable in every row.
+#[target_feature(enable = "neon")]
+pub(super) unsafe fn unpack<B: Block>(rows: &[&[u8]; PANEL], blocks: Range<usize>, panel: &mut Panel) {
+    // SAFETY: the caller's promise.
+    unsafe { unpack_with::<Words, B>(rows, blocks, panel) }
+}
+
+/// The f16 in the low half of each word. By integer steps and an exact product: Rust has no stable f16 registers.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) fn f16_to_f32(words: uint32x4_t) -> float32x4_t {
+    let sign = vshlq_n_u32::<16>(vandq_u32(words, vdupq_n_u32(0x8000)));
+    let magnitude = vshlq_n_u32::<13>(vandq_u32(words, vdupq_n_u32(0x7fff)));
+    // The exponent is short by 127 - 15; the product also normalises subnormals.
+    let finite = vmulq_f32(vreinterpretq_f32_u32(magnitude), vdupq_n_f32(f32::from_bits((127 + 112) << 23)));
+    let special = vorrq_u32(magnitude, vdupq_n_u32(0xff << 23));
+    let is_finite = vcltq_u32(magnitude, vdupq_n_u32(0x7c00 << 13));
+    vreinterpretq_f32_u32(vorrq_u32(sign, vbslq_u32(is_finite, vreinterpretq_u32_f32(finite), special)))
+}
+
+/// A word of each of 16 rows. Every aarch64 processor that the crate is built for has NEON.
+#[derive(Clone, Copy)]
+struct Words([uint32x4_t; 4]);
+
+#[derive(Clone, Copy)]
+struct Floats([float32x4_t; 4]);
+
+macro_rules! operator {
+    ($operator:ident, $method:ident, |$quarter:ident, $by:ident| $result:expr) => {
+        impl $operator<u32> for Words {
+            type Output = Self;
+
+            #[inline(always)]
+            fn $method(mut self, $by: u32) -> Self {
+                for quarter in &mut self.0 {
+                    let $quarter = *quarter;
+                    // SAFETY: NEON is there.
+                    *quarter = unsafe { $result };
+                }
+                self
+            }
+        }
+    };
+}
+
+operator!(BitAnd, bitand, |quarter, mask| vandq_u32(quarter, vdupq_n_u32(mask)));
+operator!(BitXor, bitxor, |quarter, mask| veorq_u32(quarter, vdupq_n_u32(mask)));
+operator!(Shl, shl, |quarter, by| vshlq_u32(quarter, vdupq_n_s32(by as i32)));
+operator!(Shr, shr, |quarter, by| vshlq_u32(quarter, vdupq_n_s32(-(by as i32))));
+
+impl BitOr for Words {
+    type Output = Self;
+
+    #[inline(always)]
+    fn bitor(mut self, by: Self) -> Self {
+        for q in 0..4 {
+            // SAFETY: NEON is there.
+            self.0[q] = unsafe { vorrq_u32(self.0[q], by.0[q]) };
+        }
+        self
+    }
+}
+
+impl Mul for Floats {
+    type Output = Self;
+
+    #[inline(always)]
+    fn mul(mut self, by: Self) -> Self {
+        for q in 0..4 {
+            // SAFETY: NEON is there.
+            self.0[q] = unsafe { vmulq_f32(self.0[q], by.0[q]) };
+        }
+        self
+    }
+}
+
+impl Neg for Floats {
+    type Output = Self;
+
+    #[inline(always)]
+    fn neg(mut self) -> Self {
+        for quarter in &mut self.0 {
+            // SAFETY: NEON is there.
+            *quarter = unsafe { vnegq_f32(*quarter) };
+        }
+        self
+    }
+}
+
+impl Lanes<PANEL> for Words {
+    type Float = Floats;
+
+    const SIGNED_FLIP: u32 = 0;
+
+    #[inline(always)]
+    fn load(from: &[u32; PANEL]) -> Self {
+        // SAFETY: NEON is there; 16 words are four registers.
+        unsafe {
+            let from = from.as_ptr();
+            Self([vld1q_u32(from), vld1q_u32(from.add(4)), vld1q_u32(from.add(8)), vld1q_u32(from.add(12))])
+        }
+    }
+
+    #[inline(always)]
+    fn store(self, to: &mut [u32; PANEL]) {
+        for q in 0..4 {
+            // SAFETY: as `load`.
+            unsafe { vst1q_u32(to.as_mut_ptr().add(4 * q), self.0[q]) }
+        }
+    }
+
+    #[inline(always)]
+    fn store_float(value: Floats, to: &mut [f32; PANEL]) {
+        for q in 0..4 {
+            // SAFETY: as `load`.
+            unsafe { vst1q_f32(to.as_mut_ptr().add(4 * q), value.0[q]) }
+        }
+    }
+
+    #[inline(always)]
+    fn f16(self) -> Floats {
+        // SAFETY: NEON is there.
+        unsafe { Floats([f16_to_f32(self.0[0]), f16_to_f32(self.0[1]), f16_to_f32(self.0[2]), f16_to_f32(self.0[3])]) }
+    }
+
+    #[inline(always)]
+    fn float(self, offset: i32) -> Floats {
+        // SAFETY: NEON is there.
+        unsafe {
+            let mut floats = [vdupq_n_f32(0.); 4];
+            for q in 0..4 {
+                floats[q] = vcvtq_f32_s32(vsubq_s32(vreinterpretq_s32_u32(self.0[q]), vdupq_n_s32(offset)));
+            }
+            Floats(floats)
+        }
+    }
+}
+
+impl PanelLanes for Words {
+    #[inline(always)]
+    unsafe fn four_words(rows: &[*const u8; PANEL], at: usize, to: &mut [[u32; PANEL]; 4]) {
+        // SAFETY: the caller's promise.
+        unsafe { four_words(rows, at, to) }
+    }
+}
+
+/// 4 x 4 transpositions.
+///
+/// # Safety
+/// As [`PanelLanes::four_words`].
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn four_words(rows: &[*const u8; PANEL], at: usize, to: &mut [[u32; PANEL]; 4]) {
+    for r in (0..PANEL).step_by(4) {
+        // SAFETY: the caller's promise; four words are a register.
+        unsafe {
+            let a = vreinterpretq_u32_u8(vld1q_u8(rows[r].add(at)));
+            let b = vreinterpretq_u32_u8(vld1q_u8(rows[r + 1].add(at)));
+            let c = vreinterpretq_u32_u8(vld1q_u8(rows[r + 2].add(at)));
+            let d = vreinterpretq_u32_u8(vld1q_u8(rows[r + 3].add(at)));
+            let (ab, ab_odd) = (vreinterpretq_u64_u32(vtrn1q_u32(a, b)), vreinterpretq_u64_u32(vtrn2q_u32(a, b)));
+            let (cd, cd_odd) = (vreinterpretq_u64_u32(vtrn1q_u32(c, d)), vreinterpretq_u64_u32(vtrn2q_u32(c, d)));
+            vst1q_u32(to[0].as_mut_ptr().add(r), vreinterpretq_u32_u64(vtrn1q_u64(ab, cd)));
+            vst1q_u32(to[1].as_mut_ptr().add(r), vreinterpretq_u32_u64(vtrn1q_u64(ab_odd, cd_odd)));
+            vst1q_u32(to[2].as_mut_ptr().add(r), vreinterpretq_u32_u64(vtrn2q_u64(ab, cd)));
+            vst1q_u32(to[3].as_mut_ptr().add(r), vreinterpretq_u32_u64(vtrn2q_u64(ab_odd, cd_odd)));
+        }
+    }
+}
+
+/// # Safety
+/// Features of `Isa::Neon`; `rows` are `sums.len() <= MAX_ROWS` rows of `groups` groups, and the panels have as many.
+#[target_feature(enable = "neon,dotprod")]
+pub(super) unsafe fn multiply<B: Block>(panels: &[Panel; PANELS], rows: Rows, groups: usize, sums: &mut [Sums]) {
+    for (p, panel) in panels.iter().enumerate() {
+        // SAFETY: the caller's promise; M is the number of rows.
+        unsafe {
+            match sums {
+                [a] => tile::<B, 1>(panel, rows, groups, [&mut a[p]]),
+                [a, b] => tile::<B, 2>(panel, rows, groups, [&mut a[p], &mut b[p]]),
+                [a, b, c] => tile::<B, 3>(panel, rows, groups, [&mut a[p], &mut b[p], &mut c[p]]),
+                _ => unreachable!("at most MAX_ROWS"),
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As [`multiply`], with M rows.
+#[target_feature(enable = "neon,dotprod")]
+unsafe fn tile<B: Block, const M: usize>(panel: &Panel, rows: Rows, groups: usize, sums: [&mut [f32; PANEL]; M]) {
+    let steps = B::GROUP / 4;
+    // SAFETY: every group is within the panel and the rows.
+    unsafe {
+        let mut acc = [[vdupq_n_f32(0.); 4]; M];
+        for i in 0..M {
+            for q in 0..4 {
+                acc[i][q] = vld1q_f32(sums[i].as_ptr().add(4 * q));
+            }
+        }
+        for group in 0..groups {
+            let mut dots = [[vdupq_n_s32(0); 4]; M];
+            for i in 0..M {
+                dots[i] = [vdupq_n_s32(*rows.corrections.add(i * rows.group_stride + group)); 4];
+            }
+            for step in group * steps..(group + 1) * steps {
+                let w = panel.codes.as_ptr().add(step).cast::<i8>();
+                for i in 0..M {
+                    let x = rows.codes.add(i * rows.code_stride + step * 4).cast::<i32>().read_unaligned();
+                    let x = vreinterpretq_s8_s32(vdupq_n_s32(x));
+                    for q in 0..4 {
+                        dots[i][q] = dot(dots[i][q], vld1q_s8(w.add(16 * q)), x);
+                    }
+                }
+            }
+            for q in 0..4 {
+                let scale = vld1q_f32(panel.scales.as_ptr().add(group).cast::<f32>().add(4 * q));
+                for i in 0..M {
+                    let x = vdupq_n_f32(*rows.scales.add(i * rows.scale_stride + group * B::GROUP / BLOCK));
+                    acc[i][q] = vfmaq_f32(acc[i][q], vmulq_f32(vcvtq_f32_s32(dots[i][q]), scale), x);
+                    if B::MINS {
+                        let min = vld1q_f32(panel.mins.as_ptr().add(group).cast::<f32>().add(4 * q));
+                        let x = vdupq_n_f32(*rows.sums.add(i * rows.group_stride + group));
+                        acc[i][q] = vfmaq_f32(acc[i][q], min, x);
+                    }
+                }
+            }
+        }
+        for i in 0..M {
+            for q in 0..4 {
+                vst1q_f32(sums[i].as_mut_ptr().add(4 * q), acc[i][q]);
+            }
+        }
+    }
+}
+
+/// Adds the products of four codes to each lane: `sdot`, for which Rust has no stable function.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+fn dot(mut sum: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t {
+    // SAFETY: the instruction is there and touches registers only.
+    unsafe {
+        std::arch::asm!(
+            "sdot {sum:v}.4s, {w:v}.16b, {x:v}.16b",
+            sum = inout(vreg) sum, w = in(vreg) w, x = in(vreg) x,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    sum
+}

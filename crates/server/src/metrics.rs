@@ -1,0 +1,205 @@
+//! Metrics under vLLM's names, so that its dashboards and routers work unchanged.
+use engine::{EngineStats, Event, FinishReason, ModelInfo};
+use metrics::{
+    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use std::sync::Arc;
+use std::time::Instant;
+
+// Bucket bounds of vLLM's `vllm/v1/metrics/loggers.py`.
+const FIRST_TOKEN: &[f64] = &[
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0,
+    160.0, 640.0, 2560.0,
+];
+const TOKEN: &[f64] =
+    &[0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0];
+const REQUEST: &[f64] = &[
+    0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0, 960.0,
+    1920.0, 7680.0,
+];
+const ITERATION: &[f64] = &[1.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0];
+/// 1, 2 and 5 of each power of ten; vLLM ends at the model's context.
+const LENGTH: &[f64] =
+    &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6];
+const CHOICES: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0];
+
+/// All histograms: name, buckets, meaning. The engine records the last four.
+const HISTOGRAMS: &[(&str, &[f64], &str)] = &[
+    ("vllm:time_to_first_token_seconds", FIRST_TOKEN, "Time to first token in seconds."),
+    ("vllm:inter_token_latency_seconds", TOKEN, "Time between a choice's tokens in seconds."),
+    ("vllm:time_per_output_token_seconds", TOKEN, "The older name of inter_token_latency_seconds."),
+    ("vllm:e2e_request_latency_seconds", REQUEST, "Time from submission to a choice's end in seconds."),
+    ("vllm:request_prompt_tokens", LENGTH, "Prompt tokens of a request."),
+    ("vllm:request_generation_tokens", LENGTH, "Generated tokens of a choice."),
+    ("vllm:request_params_n", CHOICES, "The request parameter n."),
+    ("vllm:request_params_max_tokens", LENGTH, "The request parameter max_tokens."),
+    ("vllm:request_queue_time_seconds", REQUEST, "Time a request waited for its first step in seconds."),
+    ("vllm:request_prefill_time_seconds", REQUEST, "Time from a request's first step to its first token in seconds."),
+    ("vllm:request_decode_time_seconds", REQUEST, "Time from a request's first token to its last in seconds."),
+    ("vllm:iteration_tokens_total", ITERATION, "Tokens in a step."),
+];
+
+/// Makes the process's recorder; once a process.
+///
+/// Errors: there is a recorder already.
+pub fn install() -> Result<PrometheusHandle, BuildError> {
+    let mut builder = PrometheusBuilder::new();
+    for (name, buckets, _) in HISTOGRAMS {
+        builder = builder.set_buckets_for_metric(Matcher::Full((*name).into()), buckets)?;
+    }
+    let handle = builder.install_recorder()?;
+    for (name, _, meaning) in HISTOGRAMS {
+        describe_histogram!(*name, *meaning);
+    }
+    describe_counter!("vllm:prompt_tokens_total", "Prompt tokens processed.");
+    describe_counter!("vllm:generation_tokens_total", "Tokens generated.");
+    describe_counter!("vllm:request_success_total", "Choices that ended, by reason.");
+    describe_counter!("vllm:num_preemptions_total", "Preemptions by the scheduler.");
+    describe_gauge!("vllm:num_requests_running", "Sequences in execution.");
+    describe_gauge!("vllm:num_requests_waiting", "Sequences waiting to be processed.");
+    describe_gauge!("vllm:kv_cache_usage_perc", "KV cache usage; 1 is full.");
+    describe_gauge!("vllm:gpu_cache_usage_perc", "The older name of kv_cache_usage_perc.");
+    describe_gauge!("vllm:cache_config_info", "The KV cache's configuration, as labels.");
+    Ok(handle)
+}
+
+/// The metrics of one model.
+pub(crate) struct Recorders {
+    prompt_tokens: Counter,
+    generation_tokens: Counter,
+    success: [Counter; 3],
+    preemptions: Counter,
+    first_token: Histogram,
+    token: [Histogram; 2],
+    latency: Histogram,
+    request_prompt_tokens: Histogram,
+    request_generation_tokens: Histogram,
+    params_n: Histogram,
+    params_max_tokens: Histogram,
+    running: Gauge,
+    waiting: Gauge,
+    cache_usage: [Gauge; 2],
+    num_blocks: usize,
+}
+
+impl Recorders {
+    pub fn new(info: &ModelInfo) -> Self {
+        let model = || ("model_name", info.name.clone());
+        let counted = |name: &'static str| counter!(name, &[model()]);
+        let timed = |name: &'static str| histogram!(name, &[model()]);
+        let gauged = |name: &'static str| gauge!(name, &[model()]);
+        let success = |reason: &'static str| {
+            counter!("vllm:request_success_total", &[model(), ("finished_reason", reason.into())])
+        };
+        let dtype = if info.k_quant == info.v_quant {
+            info.k_quant.clone()
+        } else {
+            format!("{}/{}", info.k_quant, info.v_quant)
+        };
+        let labels = [
+            model(),
+            ("block_size", info.block_size.to_string()),
+            ("num_gpu_blocks", info.num_blocks.to_string()),
+            ("cache_dtype", dtype),
+            ("bytes_per_block", info.bytes_per_block.to_string()),
+            ("k_quant", info.k_quant.clone()),
+            ("v_quant", info.v_quant.clone()),
+        ];
+        gauge!("vllm:cache_config_info", &labels).set(1.0);
+        Recorders {
+            prompt_tokens: counted("vllm:prompt_tokens_total"),
+            generation_tokens: counted("vllm:generation_tokens_total"),
+            success: ["stop", "length", "abort"].map(success),
+            preemptions: counted("vllm:num_preemptions_total"),
+            first_token: timed("vllm:time_to_first_token_seconds"),
+            token: ["vllm:inter_token_latency_seconds", "vllm:time_per_output_token_seconds"].map(timed),
+            latency: timed("vllm:e2e_request_latency_seconds"),
+            request_prompt_tokens: timed("vllm:request_prompt_tokens"),
+            request_generation_tokens: timed("vllm:request_generation_tokens"),
+            params_n: timed("vllm:request_params_n"),
+            params_max_tokens: timed("vllm:request_params_max_tokens"),
+            running: gauged("vllm:num_requests_running"),
+            waiting: gauged("vllm:num_requests_waiting"),
+            cache_usage: ["vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"].map(gauged),
+            num_blocks: info.num_blocks,
+        }
+    }
+
+    /// Takes the engine's state in, for a scrape.
+    pub fn set_stats(&self, stats: &EngineStats) {
+        self.running.set(stats.running as f64);
+        self.waiting.set(stats.waiting as f64);
+        let usage = stats.blocks_used as f64 / self.num_blocks.max(1) as f64;
+        self.cache_usage.iter().for_each(|gauge| gauge.set(usage));
+        self.preemptions.absolute(stats.preemptions);
+    }
+}
+
+/// Measures one request by its events. Choices that have not ended when it is dropped count as aborted.
+pub(crate) struct Meter {
+    recorders: Arc<Recorders>,
+    submitted: Instant,
+    choices: Vec<ChoiceMeter>,
+}
+
+#[derive(Clone, Default)]
+struct ChoiceMeter {
+    last_token: Option<Instant>,
+    tokens: usize,
+    ended: bool,
+}
+
+impl Meter {
+    pub fn new(recorders: Arc<Recorders>, n: usize, max_tokens: Option<usize>) -> Self {
+        recorders.params_n.record(n as f64);
+        if let Some(max_tokens) = max_tokens {
+            recorders.params_max_tokens.record(max_tokens as f64);
+        }
+        Meter { recorders, submitted: Instant::now(), choices: vec![ChoiceMeter::default(); n] }
+    }
+
+    pub fn event(&mut self, event: &Event) {
+        match event {
+            Event::Prompt { tokens, .. } => {
+                self.recorders.prompt_tokens.increment(*tokens as u64);
+                self.recorders.request_prompt_tokens.record(*tokens as f64);
+            }
+            Event::Delta { choice, .. } => self.token(*choice),
+            Event::Finished { choice, reason, .. } => {
+                let ended = match reason {
+                    FinishReason::Stop => 0,
+                    FinishReason::Length => 1,
+                };
+                self.end(*choice, ended);
+            }
+            Event::Failed(_) => {}
+        }
+    }
+
+    fn token(&mut self, choice: usize) {
+        let Some(choice) = self.choices.get_mut(choice) else { return };
+        let now = Instant::now();
+        choice.tokens += 1;
+        self.recorders.generation_tokens.increment(1);
+        match choice.last_token.replace(now) {
+            None => self.recorders.first_token.record(now - self.submitted),
+            Some(last) => self.recorders.token.iter().for_each(|histogram| histogram.record(now - last)),
+        }
+    }
+
+    /// `reason`: index into `Recorders::success`.
+    fn end(&mut self, choice: usize, reason: usize) {
+        let Some(choice) = self.choices.get_mut(choice).filter(|c| !c.ended) else { return };
+        choice.ended = true;
+        self.recorders.success[reason].increment(1);
+        self.recorders.latency.record(self.submitted.elapsed());
+        self.recorders.request_generation_tokens.record(choice.tokens as f64);
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        (0..self.choices.len()).for_each(|choice| self.end(choice, 2));
+    }
+}

@@ -1,0 +1,215 @@
+//! The fields that chat and completion requests share, and what they mean for the engine.
+//!
+//! `openai-protocol`'s request types do not do here: they insist on `model`, take at most 10 choices and 4 stop strings, know
+//! no token ids as prompts, and drop what chat templates read from messages beyond OpenAI's fields.
+use crate::error::{ApiError, ErrorCode};
+use engine::{SamplingParams, StopParams};
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Each stop string is searched for at every token.
+const MAX_STOP_STRINGS: usize = 64;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct CommonFields {
+    pub model: Option<String>,
+    pub n: Option<usize>,
+    stream: Option<bool>,
+    stream_options: Option<StreamOptions>,
+    pub user: Option<String>,
+    pub return_tokens_as_token_ids: Option<bool>,
+    pub return_token_ids: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct StreamOptions {
+    include_usage: Option<bool>,
+}
+
+/// How the answer is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Delivery {
+    Whole,
+    Stream { include_usage: bool },
+}
+
+impl CommonFields {
+    pub fn delivery(&self) -> Result<Delivery, ApiError> {
+        match (self.stream.unwrap_or(false), &self.stream_options) {
+            (false, None) => Ok(Delivery::Whole),
+            (false, Some(_)) => Err(ApiError::invalid("stream_options", "stream_options needs stream: true")),
+            (true, options) => {
+                let include_usage = options.as_ref().and_then(|o| o.include_usage).unwrap_or(false);
+                Ok(Delivery::Stream { include_usage })
+            }
+        }
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct SamplingFields {
+    temperature: Option<f32>,
+    top_p: Option<f32>,
+    top_k: Option<i64>,
+    min_p: Option<f32>,
+    repetition_penalty: Option<f32>,
+    presence_penalty: Option<f32>,
+    frequency_penalty: Option<f32>,
+    logit_bias: Option<BTreeMap<u32, f32>>,
+    seed: Option<i64>,
+}
+
+impl SamplingFields {
+    /// What the request leaves open is taken from the model's defaults. The engine checks the ranges.
+    pub fn resolve(self, defaults: &SamplingParams) -> Result<SamplingParams, ApiError> {
+        let top_k = match self.top_k {
+            None => defaults.top_k,
+            // vLLM's and OpenAI's ways to say "all".
+            Some(-1 | 0) => 0,
+            Some(k) => usize::try_from(k).map_err(|_| {
+                ApiError::invalid("top_k", format!("top_k is {k}; it must be at least 1, or -1 for all"))
+            })?,
+        };
+        Ok(SamplingParams {
+            temperature: self.temperature.unwrap_or(defaults.temperature),
+            top_k,
+            top_p: self.top_p.unwrap_or(defaults.top_p),
+            min_p: self.min_p.unwrap_or(defaults.min_p),
+            repetition_penalty: self.repetition_penalty.unwrap_or(defaults.repetition_penalty),
+            presence_penalty: self.presence_penalty.unwrap_or(defaults.presence_penalty),
+            frequency_penalty: self.frequency_penalty.unwrap_or(defaults.frequency_penalty),
+            logit_bias: self.logit_bias.map_or_else(|| defaults.logit_bias.clone(), |bias| bias.into_iter().collect()),
+            seed: self.seed.map(|seed| seed as u64).or(defaults.seed),
+        })
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct StopFields {
+    max_tokens: Option<usize>,
+    max_completion_tokens: Option<usize>,
+    #[serde(deserialize_with = "string_or_list")]
+    stop: Option<Vec<String>>,
+    stop_token_ids: Option<Vec<u32>>,
+    ignore_eos: Option<bool>,
+    include_stop_str_in_output: Option<bool>,
+    skip_special_tokens: Option<bool>,
+}
+
+impl StopFields {
+    pub fn resolve(self) -> Result<StopParams, ApiError> {
+        let stop = self.stop.unwrap_or_default();
+        if stop.len() > MAX_STOP_STRINGS {
+            let message = format!("stop has {} strings; at most {MAX_STOP_STRINGS} are allowed", stop.len());
+            return Err(ApiError::invalid("stop", message));
+        }
+        // OpenAI's newer name wins over the deprecated one.
+        let (field, max_tokens) = match self.max_completion_tokens {
+            Some(n) => ("max_completion_tokens", Some(n)),
+            None => ("max_tokens", self.max_tokens),
+        };
+        if max_tokens == Some(0) {
+            return Err(ApiError::invalid(field, format!("{field} is 0; it must be at least 1")));
+        }
+        Ok(StopParams {
+            max_tokens,
+            stop,
+            stop_token_ids: self.stop_token_ids.unwrap_or_default(),
+            ignore_eos: self.ignore_eos.unwrap_or(false),
+            include_stop_str_in_output: self.include_stop_str_in_output.unwrap_or(false),
+            keep_special_tokens: !self.skip_special_tokens.unwrap_or(true),
+        })
+    }
+
+    /// Takes `max_tokens: 0` out; true if it was there.
+    pub fn take_zero_max_tokens(&mut self) -> bool {
+        let zero = self.max_completion_tokens.or(self.max_tokens) == Some(0);
+        if zero {
+            (self.max_tokens, self.max_completion_tokens) = (Some(1), None);
+        }
+        zero
+    }
+}
+
+/// A string, a list of strings, or null.
+fn string_or_list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
+    struct Strings;
+
+    impl<'de> Visitor<'de> for Strings {
+        type Value = Option<Vec<String>>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a string or a list of strings")
+        }
+
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+            Ok(Some(vec![text.to_owned()]))
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+            let mut strings = Vec::new();
+            while let Some(text) = seq.next_element()? {
+                strings.push(text);
+            }
+            Ok(Some(strings))
+        }
+    }
+
+    deserializer.deserialize_any(Strings)
+}
+
+/// Fields that would change the answer and that this server does not do yet, with the values that ask for nothing.
+/// They are refused, since an answer that silently leaves them out would be wrong.
+const UNSUPPORTED: &[(&str, &[&str])] = &[
+    ("tools", &["[]"]),
+    ("tool_choice", &[r#""none""#]),
+    ("functions", &["[]"]),
+    ("function_call", &[r#""none""#]),
+    ("response_format", &[r#"{"type":"text"}"#]),
+    ("audio", &[]),
+    ("modalities", &[r#"["text"]"#]),
+    ("web_search_options", &[]),
+    ("min_tokens", &["0"]),
+    ("best_of", &["1"]),
+    ("use_beam_search", &["false"]),
+    ("structured_outputs", &[]),
+    ("guided_json", &[]),
+    ("guided_regex", &[]),
+    ("guided_choice", &[]),
+    ("guided_grammar", &[]),
+    ("regex", &[]),
+    ("ebnf", &[]),
+    ("json_schema", &[]),
+    ("bad_words", &["[]"]),
+    ("allowed_token_ids", &[]),
+    ("logits_processors", &["[]"]),
+    ("prompt_embeds", &[]),
+    ("continue_final_message", &["false"]),
+    ("chat_template", &[]),
+    ("lora_path", &[]),
+];
+
+/// Errors: the first field of `object` that asks for something unsupported, of [`UNSUPPORTED`] and `more`.
+pub(crate) fn refuse_unsupported(object: &Value, more: &[(&str, &[&str])]) -> Result<(), ApiError> {
+    for (field, harmless) in UNSUPPORTED.iter().chain(more) {
+        let Some(value) = object.get(field).filter(|v| !v.is_null()) else {
+            continue;
+        };
+        if !harmless.contains(&value.to_string().as_str()) {
+            let message = format!("{field} is not supported yet; leave it out");
+            return Err(ApiError::new(ErrorCode::UnsupportedParameter, message).at(*field));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,275 @@
+//! `cargo bench -p turboquant --bench decode_attention -- [seconds per cell] [d,..] [ctx,..] [isa,..] [preset,..]`: the tables of the README.
+//!
+//! One step-layer of decode: 8 kv heads, 4 query heads each, blocks of 32 tokens in a shuffled block table, pages cold. All
+//! presets alternate step-layer by step-layer, and the minimum time of each is taken, so that other work on the machine
+//! hits all alike. Keys of the coded presets are centred, those of bf16 are not.
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+use common::{Rng, logit_scale};
+use rayon::prelude::*;
+use std::hint::black_box;
+use std::time::Instant;
+use turboquant::*;
+
+const HEADS: usize = 8;
+const GROUP: usize = 4;
+const BLOCK: usize = 32;
+/// Tokens in every pool: 66 (compact) to 256 MiB (bf16) at d = 128, more than a last-level cache; shorter contexts are laid out
+/// as several layers, so that each step-layer finds its pages cold, as in a real decode.
+const TOKENS: usize = 65536;
+const PRESETS: [(&str, Format, Format); 9] = [
+    ("bf16", Format::Bf16, Format::Bf16),
+    ("transparent", Format::Tq8, Format::Tq8),
+    ("near-lossless", Format::Tq5, Format::Tq5),
+    ("balanced", Format::Tq4, Format::Tq4),
+    ("compact", Format::Tq4, Format::Tq3),
+    ("extreme", Format::Tq3, Format::Tq3),
+    ("tq8/tq5", Format::Tq8, Format::Tq5),
+    ("tq8/tq4", Format::Tq8, Format::Tq4),
+    ("tq5/tq4", Format::Tq5, Format::Tq4),
+];
+
+/// Pages of one layer after another in one mapping.
+struct Pool {
+    layout: RecordLayout,
+    data: memmap2::MmapMut,
+    start: usize,
+}
+
+impl Pool {
+    fn new(layout: RecordLayout, blocks: usize) -> Pool {
+        const HUGE: usize = 2 << 20;
+        let data = memmap2::MmapMut::map_anon(blocks * HEADS * layout.bytes() + HUGE).expect("memory for the pool");
+        #[cfg(target_os = "linux")]
+        let _ = data.advise(memmap2::Advice::HugePage); // only speed depends on it
+        let start = data.as_ptr().align_offset(HUGE);
+        Pool { layout, data, start }
+    }
+
+    fn record(&self, block: u32, head: usize) -> &[u8] {
+        let bytes = self.layout.bytes();
+        &self.data[self.start + (block as usize * HEADS + head) * bytes..][..bytes]
+    }
+
+    fn record_mut(&mut self, block: u32, head: usize) -> &mut [u8] {
+        let bytes = self.layout.bytes();
+        &mut self.data[self.start + (block as usize * HEADS + head) * bytes..][..bytes]
+    }
+}
+
+struct Variant {
+    name: String,
+    kernel: Kernel,
+    pool: usize,
+    centres: Option<Vec<KeyCentre>>,
+}
+
+/// Attention of one query token over `table`: the context is split over threads by partition, the states are merged in order.
+fn decode(variant: &Variant, pool: &Pool, table: &[u32], q: &[f32], out: &mut [f32], threads: usize) {
+    let kernel = &variant.kernel;
+    let d = pool.layout.head_dim();
+    let len = kernel.part_len(GROUP);
+    let query = |(head, q): (usize, &[f32])| {
+        kernel.query(q, GROUP, logit_scale(d), variant.centres.as_ref().map(|centres| &centres[head]))
+    };
+    let queries: Vec<Query> = q.chunks_exact(GROUP * d).enumerate().map(query).collect();
+    let partitions: Vec<&[u32]> = table.chunks(PARTITION / BLOCK).collect();
+    let mut parts = vec![0f32; partitions.len() * HEADS * len];
+    let records = |blocks: &[u32], head: usize| -> Vec<&[u8]> { blocks.iter().map(|b| pool.record(*b, head)).collect() };
+    let run = |(i, parts): (usize, &mut [f32])| {
+        let blocks = partitions[i];
+        let mut now = records(blocks, 0);
+        for (head, part) in parts.chunks_exact_mut(len).enumerate() {
+            let next = match head + 1 < HEADS {
+                true => records(blocks, head + 1),
+                false => partitions.get(i + 1).map_or_else(Vec::new, |blocks| records(blocks, 0)),
+            };
+            let rows = [Row { query: &queries[head], from: 0, to: blocks.len() * BLOCK }];
+            let job = Job { records: &now, prefetch: &next, first_position: i * PARTITION, rows: &rows };
+            kernel.attend(&job, part);
+            now = next;
+        }
+    };
+    if threads == 1 {
+        parts.chunks_exact_mut(HEADS * len).enumerate().for_each(run);
+    } else {
+        let per = partitions.len().div_ceil(threads);
+        parts.par_chunks_mut(per * HEADS * len).enumerate().for_each(|(t, parts)| {
+            parts.chunks_exact_mut(HEADS * len).enumerate().for_each(|(i, part)| run((t * per + i, part)));
+        });
+    }
+    let finish = |(head, out): (usize, &mut [f32])| {
+        let mut total = parts_of(&parts, head, len).next().expect("at least one partition").to_vec();
+        parts_of(&parts, head, len).skip(1).for_each(|part| kernel.merge(&mut total, part, GROUP));
+        kernel.finish(&total, GROUP, None, out);
+    };
+    if threads == 1 {
+        out.chunks_exact_mut(GROUP * d).enumerate().for_each(finish);
+    } else {
+        out.par_chunks_exact_mut(GROUP * d).enumerate().for_each(finish);
+    }
+}
+
+fn parts_of(parts: &[f32], head: usize, len: usize) -> impl Iterator<Item = &[f32]> {
+    parts.chunks_exact(HEADS * len).map(move |part| &part[head * len..][..len])
+}
+
+/// A mean as large as the key's noise, in every pair, and frequencies of base 1e6.
+fn centres(rng: &mut Rng, d: usize) -> Vec<KeyCentre> {
+    let frequencies: Vec<f32> = (0..d / 2).map(|i| 1e6f32.powf(-(2.0 * i as f32) / d as f32)).collect();
+    let rope = Rope::new(d, &frequencies, Pairing::HalfSplit).expect("frequencies");
+    let centre = |_| KeyCentre::new(&rope, &rng.vector(d), DEFAULT_FAST_PAIRS).expect("a mean");
+    (0..HEADS).map(centre).collect()
+}
+
+fn pools(rng: &mut Rng, d: usize, tokens: usize) -> (Vec<Pool>, Vec<u32>) {
+    let mut table: Vec<u32> = (0..(tokens / BLOCK) as u32).collect();
+    for i in (1..table.len()).rev() {
+        table.swap(i, (rng.word() % (i as u64 + 1)) as usize);
+    }
+    let layout = |preset: &(&str, Format, Format)| RecordLayout::new(preset.1, preset.2, d, BLOCK).expect("a layout");
+    let mut pools: Vec<Pool> = PRESETS.iter().map(|preset| Pool::new(layout(preset), tokens / BLOCK)).collect();
+    let noise = rng.vector(64 * HEADS * d);
+    let row = |i: usize| &noise[i % (63 * HEADS * d)..][..d];
+    for pool in &mut pools {
+        let kernel = Kernel::new(pool.layout, Isa::best());
+        for t in 0..tokens {
+            for head in 0..HEADS {
+                let (k, v) = (row(t * 7919 + head * 1_299_709), row(t * 104_729 + head * 15_485_863 + 4001));
+                kernel.store(pool.record_mut(table[t / BLOCK], head), t % BLOCK, k, v);
+            }
+        }
+    }
+    (pools, table)
+}
+
+fn variants(rng: &mut Rng, d: usize, pools: &[Pool], isas: &[Isa], only: Option<&String>) -> Vec<Variant> {
+    let mut variants = Vec::new();
+    let centres = centres(rng, d);
+    for isa in isas {
+        for (i, preset) in PRESETS.iter().enumerate() {
+            if only.is_some_and(|only| preset.1 != Format::Bf16 && !only.split(',').any(|name| name == preset.0)) {
+                continue;
+            }
+            let kernel = Kernel::new(pools[i].layout, *isa);
+            let centres = (preset.1 != Format::Bf16).then(|| centres.clone());
+            if preset.0 == "balanced" {
+                let kernel = kernel.clone();
+                variants.push(Variant { name: format!("{isa:?} balanced, not centred"), kernel, pool: i, centres: None });
+            }
+            variants.push(Variant { name: format!("{isa:?} {}", preset.0), kernel, pool: i, centres });
+        }
+    }
+    variants
+}
+
+fn speed(rng: &mut Rng, d: usize, contexts: &[usize], seconds: f64, isas: &[Isa], only: Option<&String>) {
+    let (pools, table) = pools(rng, d, TOKENS);
+    let variants = variants(rng, d, &pools, isas, only);
+    let q = rng.vector(HEADS * GROUP * d);
+    let mut out = vec![0f32; q.len()];
+    println!("\n| d {d} | ctx | us, 1 thread | GB/s | us, 2 threads | GB/s | times the best bf16 (1, 2 threads) |");
+    println!("|---|---|---|---|---|---|---|");
+    for &ctx in contexts {
+        let mut best = vec![[f64::MAX; 2]; variants.len()];
+        let (start, layers) = (Instant::now(), TOKENS / ctx);
+        while start.elapsed().as_secs_f64() < seconds {
+            for layer in 0..layers {
+                for threads in [1, 2] {
+                    for (i, variant) in variants.iter().enumerate() {
+                        // A layer that no variant has just read.
+                        let layer = (layer + (i + threads * variants.len()) * layers.div_ceil(3)) % layers;
+                        let table = &table[layer * ctx / BLOCK..][..ctx / BLOCK];
+                        let t = Instant::now();
+                        decode(variant, &pools[variant.pool], table, black_box(&q), &mut out, threads);
+                        best[i][threads - 1] = best[i][threads - 1].min(t.elapsed().as_secs_f64());
+                    }
+                }
+            }
+        }
+        let bf16 = |threads: usize| {
+            let own = variants.iter().zip(&best).filter(|(variant, _)| variant.pool == 0);
+            own.map(|(_, best)| best[threads]).fold(f64::MAX, f64::min)
+        };
+        for (variant, [one, two]) in variants.iter().zip(&best) {
+            let bytes = (ctx * HEADS / BLOCK * pools[variant.pool].layout.bytes()) as f64;
+            let (a, b) = (one * 1e6, two * 1e6);
+            let rate = |seconds: f64| bytes / seconds / 1e9;
+            println!(
+                "| {} | {ctx} | {a:.0} | {:.1} | {b:.0} | {:.1} | {:.2}, {:.2} |",
+                variant.name,
+                rate(*one),
+                rate(*two),
+                bf16(0) / one,
+                bf16(1) / two
+            );
+        }
+    }
+}
+
+/// Output error against f64 over the decoded rows, of unit data and logits of rms 1, 2 and 4.
+fn errors(rng: &mut Rng, d: usize, isas: &[Isa]) {
+    println!("\n| d {d}, ctx 4096, output relative to f64 | logit rms 1 | 2 | 4 |\n|---|---|---|---|");
+    let caches: Vec<common::Cache> = PRESETS
+        .iter()
+        .map(|p| common::Cache::random(RecordLayout::new(p.1, p.2, d, BLOCK).expect("a layout"), Isa::best(), 4096, rng))
+        .collect();
+    let q = rng.vector(GROUP * d);
+    for isa in isas {
+        for (preset, cache) in PRESETS.iter().zip(&caches) {
+            print!("| {isa:?} {} ", preset.0);
+            let cache = cache.with_isa(*isa);
+            for rms in [1.0, 2.0, 4.0] {
+                let q: Vec<f32> = q.iter().map(|x| x * rms).collect();
+                let want = common::reference(&cache, &q, f64::from(logit_scale(d)), 0, 4096, |_, _| 0.0);
+                let got = cache.attend(&common::query(&cache.kernel, &q, GROUP, None), 0, 4096);
+                print!("| {:.1e} ", common::relative(&got, &want));
+            }
+            println!("|");
+        }
+    }
+}
+
+fn encode(rng: &mut Rng, d: usize) {
+    let (k, v) = (rng.vector(HEADS * d), rng.vector(HEADS * d));
+    println!("\n| d {d}: encode and store K and V of {HEADS} kv heads | us a token and layer |\n|---|---|");
+    for (name, k_format, v_format) in PRESETS {
+        let mut pool = Pool::new(RecordLayout::new(k_format, v_format, d, BLOCK).expect("a layout"), 64);
+        let kernel = Kernel::new(pool.layout, Isa::best());
+        let (mut best, start) = (f64::MAX, Instant::now());
+        while start.elapsed().as_secs_f64() < 0.3 {
+            let t = Instant::now();
+            for i in 0..64 {
+                for head in 0..HEADS {
+                    let (k, v) = (black_box(&k[head * d..][..d]), black_box(&v[head * d..][..d]));
+                    kernel.store(pool.record_mut(i, head), i as usize % BLOCK, k, v);
+                }
+            }
+            best = best.min(t.elapsed().as_secs_f64() / 64.0);
+        }
+        println!("| {name} | {:.2} |", best * 1e6);
+    }
+}
+
+fn main() {
+    // `cargo bench` appends `--bench`.
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    let list = |i: usize, or: &[usize]| match args.get(i) {
+        Some(s) => s.split(',').map(|x| x.parse().expect("a number")).collect(),
+        None => or.to_vec(),
+    };
+    let seconds: f64 = args.first().map_or(5.0, |s| s.parse().expect("seconds"));
+    let chosen = |isa: &Isa| args.get(3).is_none_or(|s| s.split(',').any(|s| s.eq_ignore_ascii_case(&format!("{isa:?}"))));
+    let isas: Vec<Isa> =
+        Isa::available().into_iter().rev().filter(|isa| *isa != Isa::Scalar).filter(chosen).collect();
+    rayon::ThreadPoolBuilder::new().num_threads(2).build_global().expect("one thread pool");
+    let mut rng = Rng(88_172_645_463_325_252);
+    for d in list(1, &[128, 64]) {
+        if args.len() < 5 {
+            encode(&mut rng, d);
+            errors(&mut rng, d, &isas);
+        }
+        speed(&mut rng, d, &list(2, &[1024, 4096, 16384, 65536]), seconds, &isas, args.get(4));
+    }
+}

@@ -1,0 +1,227 @@
+//! The rotary embedding as centring needs it: exact turns, and the tables by which attention follows them.
+use crate::attend::PARTITION;
+use crate::centre::CentreError;
+use std::f64::consts::TAU;
+use std::sync::Arc;
+
+/// Pairs that turn by at most this angle (radians) a token are centred always, and followed by a parabola over the tokens of
+/// a block of 32.
+pub const SLOW_PAIR: f32 = 0.05;
+/// Pairs that turn by at most this angle are followed by one parabola over a whole partition; its error is below that of the
+/// fastest slow pair over a block.
+const STILL_PAIR: f64 = 0.0015;
+/// Tokens of a block of the tables, and blocks of a partition.
+pub(crate) const FOLLOW: usize = 32;
+pub(crate) const BLOCKS: usize = PARTITION / FOLLOW;
+
+/// Radix of the angle tables: a position is split into digits base 64, and the last table ends at 64³ tokens.
+const RADIX: usize = 64;
+const DIGITS: usize = 3;
+
+/// Which two elements of a head RoPE turns together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pairing {
+    /// Elements i and i + n of the first 2n ("neox", Llama and Qwen in their published layout).
+    HalfSplit,
+    /// Elements 2i and 2i + 1.
+    Interleaved,
+}
+
+/// The rotary embedding of a model: frequencies and pairing. Cheap to clone; shared by all layers and kv heads.
+#[derive(Clone, Debug)]
+pub struct Rope {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    head_dim: usize,
+    pairing: Pairing,
+    /// Radians a token of each pair: the model's f32, scaling included.
+    theta: Vec<f64>,
+    /// (cos, sin) of theta * digit * 64^level, `[level][digit][pair]`.
+    turns: Vec<[f64; 2]>,
+    /// (cos, sin) at the start of each partition of the tables' range, `[partition][pair]`.
+    starts: Vec<[f32; 2]>,
+    follow: Vec<Follow>,
+    /// Pairs by speed: still, slow, fast.
+    still: Vec<usize>,
+    slow: Vec<usize>,
+    fast: Vec<usize>,
+}
+
+/// How attention follows a pair inside a partition.
+#[derive(Clone, Debug)]
+pub(crate) struct Follow {
+    /// (cos, sin) of theta times the distance of each block's middle from the partition's start.
+    pub middles: [[f32; BLOCKS]; 2],
+    /// (cos, sin) of theta times .5, 1.5 .. 15.5: the second half of a block, from its middle.
+    pub halves: [[f32; FOLLOW / 2]; 2],
+    /// cos(theta u) ~ fit[0] + fit[2] u², sin(theta u) ~ fit[1] u: least squares over a block.
+    pub fit: [f32; 3],
+    /// The same over a partition, and (cos, sin) of theta times the distance of its middle.
+    pub still_fit: [f32; 3],
+    pub still_middle: [f32; 2],
+}
+
+impl Rope {
+    /// `frequencies`: radians a token of each pair, in f32 as the model uses them. Fewer than head_dim / 2 leave the last
+    /// elements of a head unrotated.
+    pub fn new(head_dim: usize, frequencies: &[f32], pairing: Pairing) -> Result<Rope, CentreError> {
+        if frequencies.len() > head_dim / 2 {
+            return Err(CentreError::Frequencies { frequencies: frequencies.len(), head_dim });
+        }
+        let allowed = 0.0..=std::f32::consts::PI;
+        if let Some((index, value)) = frequencies.iter().enumerate().find(|(_, f)| !allowed.contains(*f)) {
+            return Err(CentreError::Frequency { index, value: *value });
+        }
+        let theta: Vec<f64> = frequencies.iter().map(|f| f64::from(*f)).collect();
+        let digits = (0..DIGITS).flat_map(|level| (0..RADIX).map(move |digit| digit * RADIX.pow(level as u32)));
+        let turns = digits.flat_map(|tokens| theta.iter().map(move |theta| turn(*theta, tokens as f64))).collect();
+        let (slow, fast): (Vec<usize>, _) = (0..theta.len()).partition(|pair| frequencies[*pair] <= SLOW_PAIR);
+        let (still, slow) = slow.into_iter().partition(|pair| theta[*pair] <= STILL_PAIR);
+        let follow = theta.iter().map(|theta| Follow::new(*theta)).collect();
+        let mut inner = Inner { head_dim, pairing, theta, turns, starts: Vec::new(), follow, still, slow, fast };
+        let partitions = RADIX.pow(DIGITS as u32) / PARTITION;
+        inner.starts = (0..partitions)
+            .flat_map(|i| (0..inner.theta.len()).map(move |pair| (pair, i * PARTITION)))
+            .map(|(pair, position)| inner.turn(pair, position).map(|x| x as f32))
+            .collect();
+        Ok(Rope { inner: Arc::new(inner) })
+    }
+
+    pub fn head_dim(&self) -> usize {
+        self.inner.head_dim
+    }
+
+    /// Number of pairs that turn.
+    pub fn pairs(&self) -> usize {
+        self.inner.theta.len()
+    }
+
+    /// Elements of pair `pair`.
+    pub(crate) fn elements(&self, pair: usize) -> (usize, usize) {
+        match self.inner.pairing {
+            Pairing::HalfSplit => (pair, pair + self.pairs()),
+            Pairing::Interleaved => (2 * pair, 2 * pair + 1),
+        }
+    }
+
+    /// (cos, sin) of position * theta.
+    #[inline(always)]
+    pub(crate) fn turn(&self, pair: usize, position: usize) -> [f64; 2] {
+        self.inner.turn(pair, position)
+    }
+
+    /// The same in f32; read from a table at the start of a partition.
+    #[inline(always)]
+    pub(crate) fn start(&self, pair: usize, position: usize) -> [f32; 2] {
+        let tabled = self.inner.starts.get(position / PARTITION * self.pairs() + pair);
+        match tabled.filter(|_| position.is_multiple_of(PARTITION)) {
+            Some(start) => *start,
+            None => self.turn(pair, position).map(|x| x as f32),
+        }
+    }
+
+    pub(crate) fn follow(&self, pair: usize) -> &Follow {
+        &self.inner.follow[pair]
+    }
+
+    pub(crate) fn still(&self) -> &[usize] {
+        &self.inner.still
+    }
+
+    pub(crate) fn slow(&self) -> &[usize] {
+        &self.inner.slow
+    }
+
+    pub(crate) fn fast(&self) -> &[usize] {
+        &self.inner.fast
+    }
+}
+
+impl Inner {
+    /// Products of the turns of the position's digits: the same numbers on every path, to about 1e-15.
+    #[inline(always)]
+    fn turn(&self, pair: usize, position: usize) -> [f64; 2] {
+        let n = self.theta.len();
+        let high = position / (RADIX * RADIX);
+        let mut t = match high {
+            0..RADIX => self.turns[(2 * RADIX + high) * n + pair],
+            _ => turn(self.theta[pair], (high * RADIX * RADIX) as f64),
+        };
+        for (level, digit) in [(1, position / RADIX % RADIX), (0, position % RADIX)] {
+            let [c, s] = self.turns[(level * RADIX + digit) * n + pair];
+            t = [t[0] * c - t[1] * s, t[1] * c + t[0] * s];
+        }
+        t
+    }
+}
+
+fn turn(theta: f64, tokens: f64) -> [f64; 2] {
+    let angle = (theta * tokens) % TAU;
+    [angle.cos(), angle.sin()]
+}
+
+impl Follow {
+    fn new(theta: f64) -> Self {
+        let turns = |tokens: [f64; 16]| {
+            let both = tokens.map(|tokens| turn(theta, tokens));
+            [0, 1].map(|k| both.map(|t| t[k] as f32))
+        };
+        let block_middle = (FOLLOW - 1) as f64 / 2.0;
+        let middle = (PARTITION - 1) as f64 / 2.0;
+        Follow {
+            middles: turns(std::array::from_fn(|i| (i * FOLLOW) as f64 + block_middle)),
+            halves: turns(std::array::from_fn(|u| u as f64 + 0.5)),
+            fit: parabola(theta, FOLLOW),
+            still_fit: parabola(theta, PARTITION),
+            still_middle: turn(theta, middle).map(|x| x as f32),
+        }
+    }
+}
+
+/// Least-squares fit over `tokens` tokens around a middle: cos(theta u) by a0 + a2 u², sin(theta u) by a1 u. Its largest
+/// error is a quarter of the Taylor parabola's.
+fn parabola(theta: f64, tokens: usize) -> [f32; 3] {
+    let us = || (0..tokens / 2).map(|i| i as f64 + 0.5);
+    let sum = |f: &dyn Fn(f64) -> f64| us().map(f).sum::<f64>();
+    let (m0, m2, m4) = (sum(&|_| 1.0), sum(&|u| u * u), sum(&|u| u.powi(4)));
+    let (c0, c2) = (sum(&|u| (theta * u).cos()), sum(&|u| u * u * (theta * u).cos()));
+    let determinant = m0 * m4 - m2 * m2;
+    let (a0, a2) = ((c0 * m4 - c2 * m2) / determinant, (c2 * m0 - c0 * m2) / determinant);
+    [a0, sum(&|u| u * (theta * u).sin()) / m2, a2].map(|a| a as f32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turns_are_exact() {
+        let frequencies = [1.0, 0.31, 0.05, 1e-3, 2.1e-7];
+        let rope = Rope::new(64, &frequencies, Pairing::Interleaved).unwrap();
+        for position in [0, 1, 63, 64, 4095, 4096, 131_071, 262_143, 262_144, 1_000_003] {
+            for (pair, f) in frequencies.iter().enumerate() {
+                let angle = f64::from(*f) * position as f64;
+                let [c, s] = rope.turn(pair, position);
+                assert!((c - angle.cos()).abs() < 1e-9 && (s - angle.sin()).abs() < 1e-9, "{f} {position}");
+            }
+        }
+    }
+
+    /// The bounds that `KeyCentre` documents, per unit of amplitude: a slow pair's parabola over 32 tokens, a still pair's
+    /// over 512.
+    #[test]
+    fn parabolas_follow_their_pairs() {
+        for (theta, tokens) in [(f64::from(SLOW_PAIR), FOLLOW), (STILL_PAIR, PARTITION)] {
+            let [a0, a1, a2] = parabola(theta, tokens).map(f64::from);
+            let error = |u: f64| {
+                let (even, odd) = (a0 + a2 * u * u - (theta * u).cos(), a1 * u - (theta * u).sin());
+                even.hypot(odd)
+            };
+            let largest = (0..tokens / 2).map(|i| error(i as f64 + 0.5)).fold(0.0, f64::max);
+            assert!(largest < 0.03, "{theta}: {largest}");
+        }
+    }
+}
