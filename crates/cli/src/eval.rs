@@ -34,12 +34,13 @@ pub fn eval(args: EvalArgs) -> Result<()> {
     };
     let name = folder.file_name().map_or_else(|| "model".into(), |n| n.to_string_lossy().into_owned());
     let options = QualityOptions {
-        tokens: args.tokens,
         window: args.window.min(loaded.max_position_embeddings),
         schemes: schemes(&settings)?,
     };
-    let bar = bar("quality", options.tokens as u64);
-    let report = quality(&loaded, &name, &text, &options, |done, total| {
+    let mut tokens = loaded.tokenizer.encode(&text, false)?;
+    tokens.truncate(args.tokens);
+    let bar = bar("quality", tokens.len() as u64);
+    let report = quality(&loaded, &name, &tokens, &options, |done, total| {
         bar.set_length(total as u64);
         bar.set_position(done as u64);
     })?;

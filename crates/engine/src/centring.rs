@@ -24,8 +24,9 @@ const VERSION: &str = "1";
 pub struct Calibration<'a> {
     pub model: &'a dyn Model,
     pub tokenizer: &'a Tokenizer,
-    /// Names the weights, so that a result is kept for them alone.
+    /// Names the weights, so that a result is kept for them and the text alone.
     pub fingerprint: &'a str,
+    pub text: &'a str,
     pub device: &'a Device,
 }
 
@@ -58,12 +59,12 @@ impl Calibration<'_> {
 
     /// Kept means, or measured ones, which are kept.
     pub fn means(&self) -> Result<KvMeans, StartError> {
-        let kept = cache_file(self.fingerprint);
+        let kept = cache_file(self.fingerprint, self.text);
         if let Some(means) = kept.as_deref().and_then(|path| read(path, self.model.geometry())) {
             tracing::info!("centring: means of K and V from {}", kept.unwrap_or_default().display());
             return Ok(means);
         }
-        let (means, share) = self.measure(CALIBRATION_TEXT)?;
+        let (means, share) = self.measure()?;
         tracing::info!(
             "centring: {:.0} % of the keys' energy is constant and taken out (measured over {CALIBRATION_TOKENS} tokens)",
             100.0 * share
@@ -76,10 +77,10 @@ impl Calibration<'_> {
         Ok(means)
     }
 
-    /// Means over the beginning of `text`, and the share of the keys' energy in them.
-    pub fn measure(&self, text: &str) -> Result<(KvMeans, f64), StartError> {
+    /// Means over the beginning of the text, and the share of the keys' energy in them.
+    fn measure(&self) -> Result<(KvMeans, f64), StartError> {
         let geometry = self.model.geometry();
-        let mut tokens = self.tokenizer.encode(text, true)?;
+        let mut tokens = self.tokenizer.encode(self.text, true)?;
         tokens.truncate(CALIBRATION_TOKENS);
         const BLOCK: usize = 32;
         let formats = geometry.layers.iter().map(|l| (l.kv_heads, l.head_dim, Format::F32, Format::F32));
@@ -108,10 +109,11 @@ fn is_tq(format: Format) -> bool {
 }
 
 /// `TALLOW_CACHE_DIR`, or the user's cache folder. `None` where there is none.
-fn cache_file(fingerprint: &str) -> Option<PathBuf> {
+fn cache_file(fingerprint: &str, text: &str) -> Option<PathBuf> {
+    let text = &blake3::hash(text.as_bytes()).to_hex()[..8];
     let named = std::env::var_os("TALLOW_CACHE_DIR").map(PathBuf::from);
     let folder = named.or_else(|| dirs::cache_dir().map(|dir| dir.join("tallow")))?;
-    Some(folder.join("centring").join(format!("{fingerprint}-{VERSION}.safetensors")))
+    Some(folder.join("centring").join(format!("{fingerprint}-{text}-{VERSION}.safetensors")))
 }
 
 /// `None` for a file that is missing, or is not means of this model.

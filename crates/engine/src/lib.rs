@@ -14,7 +14,7 @@ mod sampler;
 mod select;
 mod start;
 
-pub use centring::{CALIBRATION_TEXT, Calibration};
+pub use centring::Calibration;
 pub use error::{EngineError, StartError, SubmitError};
 pub use handle::{
     EngineHandle, EngineInbox, EngineStats, MAX_CHOICES, MAX_TOP_LOGPROBS, Message, ModelInfo, QueueSlot, RequestId,

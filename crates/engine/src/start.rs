@@ -1,5 +1,5 @@
 //! From a configuration to a running engine.
-use crate::centring::Calibration;
+use crate::centring::{CALIBRATION_TEXT, Calibration};
 use crate::core::Engine;
 use crate::error::StartError;
 use crate::handle::{EngineHandle, ModelInfo, channel};
@@ -68,6 +68,8 @@ pub struct Loaded {
     pub weight_bytes: u64,
     /// Names the weights.
     pub fingerprint: String,
+    /// The text over which centring measures K and V.
+    pub calibration_text: String,
     pub device: Device,
 }
 
@@ -77,6 +79,7 @@ impl Loaded {
             model: &*self.model,
             tokenizer: &self.tokenizer,
             fingerprint: &self.fingerprint,
+            text: &self.calibration_text,
             device: &self.device,
         }
     }
@@ -97,7 +100,18 @@ pub fn load(config: &EngineConfig) -> Result<Loaded, StartError> {
     let LoadedModel { model, config: model_config, generation, weight_bytes, fingerprint } =
         models::load(&config.model, &device)?;
     let max_position_embeddings = model_config.max_position_embeddings;
-    Ok(Loaded { model, tokenizer, template, generation, max_position_embeddings, weight_bytes, fingerprint, device })
+    let calibration_text = CALIBRATION_TEXT.to_owned();
+    Ok(Loaded {
+        model,
+        tokenizer,
+        template,
+        generation,
+        max_position_embeddings,
+        weight_bytes,
+        fingerprint,
+        calibration_text,
+        device,
+    })
 }
 
 /// Takes the cache's memory and starts the engine's thread.

@@ -6,7 +6,7 @@ use testkit::{Golden, golden_logits};
 use turboquant::Format;
 
 /// Largest absolute difference over all given logits of all prompts.
-fn distance(model: &'static str, name: &str, format: Format, tokens_too: bool) -> f32 {
+fn distance(model: &str, name: &str, format: Format, tokens_too: bool) -> f32 {
     let golden = Golden::read(name);
     let mut worst = 0f32;
     for (i, prompt) in golden.prompts.iter().enumerate() {
@@ -41,5 +41,14 @@ fn demo_logits_are_those_of_the_reference() {
         let worst = distance("models/demo", "demo", format, tokens);
         println!("{format:?}: {worst}");
         assert!(worst <= bound, "{format:?}: logits differ by {worst}, at most {bound} is allowed");
+    }
+}
+
+#[test]
+fn qwen_logits_are_those_of_the_reference() {
+    for name in ["eval", "tiny-qwen2"] {
+        let worst = distance(&format!("models/{name}"), name, Format::F32, true);
+        println!("{name}: {worst}");
+        assert!(worst <= 2e-3, "{name}: logits differ by {worst}");
     }
 }

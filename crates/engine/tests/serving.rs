@@ -2,8 +2,8 @@
 use attention::{ForwardContext, KvMeans, ModelGeometry};
 use candle_core::Tensor;
 use engine::{
-    EngineConfig, EngineError, EngineHandle, Event, FinishReason, GenerationRequest, MatchedStop, RequestStream,
-    SamplingParams, SubmitError, launch, load, start,
+    EngineConfig, EngineError, EngineHandle, Event, FinishReason, GenerationRequest, KvFlags, MatchedStop,
+    RequestStream, SamplingParams, SubmitError, launch, load, start,
 };
 use models::Model;
 use std::thread::JoinHandle;

@@ -95,14 +95,15 @@ fn visible(row: &Row<'_>, tile: usize) -> Option<(usize, usize)> {
 
 impl<'a> Batch<'a> {
     fn run(&self, parts: &mut [f32], buffers: &mut Buffers) {
-        buffers.states.clear();
+        let mut at = 0;
         for row in self.rows {
             let Some(centre) = row.query.centre.as_ref().filter(|_| row.from < row.to) else { continue };
-            for g in 0..row.query.group {
-                let at = buffers.states.len();
-                buffers.states.resize(at + centre.state_len(), [0.0; BLOCKS]);
-                self.kernel.steps().prepare(centre, g, self.job.first_position, &mut buffers.states[at..]);
+            let end = at + row.query.group * centre.state_len();
+            if buffers.states.len() < end {
+                buffers.states.resize(end, [0.0; BLOCKS]);
             }
+            self.kernel.steps().prepare(centre, self.job.first_position, &mut buffers.states[at..end]);
+            at = end;
         }
         let last = self.rows.iter().filter(|row| row.from < row.to).map(|row| row.to).max().unwrap_or(0);
         for tile in 0..last.div_ceil(TILE) {

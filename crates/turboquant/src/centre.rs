@@ -1,6 +1,6 @@
 //! Centring: keys are stored without the RoPE-rotated mean of their kv head, and attention adds what a logit lacks.
-use crate::rope::Rope;
-use crate::simd::CentreTile;
+use crate::rope::{FollowFast, Rope};
+use crate::simd::PARABOLA;
 use std::sync::Arc;
 
 /// Faster pairs that are centred too: those with the largest mean.
@@ -36,9 +36,9 @@ pub struct KeyCentre {
 #[derive(Debug)]
 struct Inner {
     rope: Rope,
-    /// Pairs that are taken out: slow, still, then `fast` fast ones.
+    /// Pairs that are taken out: still, slow, then fast ones.
     pairs: Vec<usize>,
-    fast: usize,
+    fast: Vec<FollowFast>,
     /// Means of the pairs' two elements.
     means: Vec<[f32; 2]>,
     /// Elements without rotation: the first one and their means.
@@ -50,8 +50,9 @@ struct Inner {
 #[derive(Clone, Debug)]
 pub(crate) struct CentreQuery {
     pub centre: KeyCentre,
-    /// `[group][pairs]`: at position t a logit (base 2) lacks A cos(t theta) + B sin(t theta) of each pair.
-    pub amplitudes: Vec<[f32; 2]>,
+    /// `[group][A, B][pairs, to a multiple of 16]`: at position t a logit (base 2) lacks A cos(t theta) + B sin(t theta) of each
+    /// pair.
+    pub amplitudes: Vec<f32>,
 }
 
 impl KeyCentre {
@@ -72,11 +73,12 @@ impl KeyCentre {
         let mut fast = rope.fast().to_vec();
         fast.sort_by(|a, b| size(*b).total_cmp(&size(*a)).then(a.cmp(b)));
         fast.truncate(fast_pairs);
-        let pairs: Vec<usize> = rope.slow().iter().chain(rope.still()).chain(&fast).copied().collect();
+        let pairs: Vec<usize> = rope.still().iter().chain(rope.slow()).chain(&fast).copied().collect();
         let means = pairs.iter().map(|pair| of(*pair)).collect();
         let unrotated = 2 * rope.pairs();
         let rest = mean[unrotated..].to_vec();
-        let inner = Inner { rope: rope.clone(), pairs, fast: fast.len(), means, unrotated, rest };
+        let fast = fast.iter().map(|pair| rope.follow_fast(*pair)).collect();
+        let inner = Inner { rope: rope.clone(), pairs, fast, means, unrotated, rest };
         Ok(KeyCentre { inner: Arc::new(inner) })
     }
 
@@ -103,8 +105,13 @@ impl KeyCentre {
         &self.inner.pairs
     }
 
-    pub(crate) fn fast(&self) -> &[usize] {
-        &self.inner.pairs[self.inner.pairs.len() - self.inner.fast..]
+    pub(crate) fn fast(&self) -> &[FollowFast] {
+        &self.inner.fast
+    }
+
+    /// Length of a list of pairs, to a multiple of 16.
+    pub(crate) fn padded(&self) -> usize {
+        self.inner.pairs.len().next_multiple_of(16)
     }
 
     pub(crate) fn same(&self, other: &KeyCentre) -> bool {
@@ -114,12 +121,15 @@ impl KeyCentre {
     /// Amplitudes for the query heads `q`; `scale` multiplies logits.
     pub(crate) fn query(&self, q: &[f32], group: usize, scale: f32) -> CentreQuery {
         let inner = &*self.inner;
-        let mut amplitudes = Vec::with_capacity(group * inner.pairs.len());
-        for q in q.chunks_exact(q.len() / group) {
-            for (pair, [x, y]) in inner.pairs.iter().zip(&inner.means) {
+        let n = self.padded();
+        let mut amplitudes = vec![0.0; 2 * group * n];
+        for (q, out) in q.chunks_exact(q.len() / group).zip(amplitudes.chunks_exact_mut((2 * n).max(1))) {
+            let (a, b) = out.split_at_mut(n);
+            let pairs = inner.pairs.iter().zip(&inner.means);
+            for ((pair, [x, y]), (a, b)) in pairs.zip(a.iter_mut().zip(b)) {
                 let (at_x, at_y) = inner.rope.elements(*pair);
-                let (a, b) = (q[at_x] * x + q[at_y] * y, q[at_y] * x - q[at_x] * y);
-                amplitudes.push([a * scale, b * scale]);
+                *a = (q[at_x] * x + q[at_y] * y) * scale;
+                *b = (q[at_y] * x - q[at_x] * y) * scale;
             }
         }
         CentreQuery { centre: self.clone(), amplitudes }
@@ -127,14 +137,15 @@ impl KeyCentre {
 }
 
 impl CentreQuery {
-    /// Amplitudes of query head `g`.
-    pub(crate) fn head(&self, g: usize) -> &[[f32; 2]] {
-        let n = self.centre.pairs().len();
-        &self.amplitudes[g * n..(g + 1) * n]
+    /// A and B of query head `g`, 16 pairs each.
+    pub(crate) fn head(&self, g: usize) -> (&[[f32; 16]], &[[f32; 16]]) {
+        let n = self.centre.padded();
+        let (a, b) = self.amplitudes[2 * g * n..2 * (g + 1) * n].split_at(n);
+        (a.as_chunks().0, b.as_chunks().0)
     }
 
     /// Rows of 16 floats that a head's state takes.
     pub(crate) fn state_len(&self) -> usize {
-        CentreTile::PARABOLA + 2 * self.centre.fast().len()
+        PARABOLA + 2 * self.centre.fast().len()
     }
 }

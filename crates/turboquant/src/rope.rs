@@ -43,25 +43,29 @@ struct Inner {
     turns: Vec<[f64; 2]>,
     /// (cos, sin) at the start of each partition of the tables' range, `[partition][pair]`.
     starts: Vec<[f32; 2]>,
-    follow: Vec<Follow>,
     /// Pairs by speed: still, slow, fast.
     still: Vec<usize>,
     slow: Vec<usize>,
     fast: Vec<usize>,
+    follow_still: Vec<FollowStill>,
+    follow_slow: Vec<FollowSlow>,
 }
 
-/// How attention follows a pair inside a partition.
+/// How attention follows a slow pair inside a partition: coefficients of the parabolas around the blocks' middles, one block a
+/// lane, that 1 of cos or of sin at the partition's start gives. `[coefficient][of C, of D]`.
 #[derive(Clone, Debug)]
-pub(crate) struct Follow {
-    /// (cos, sin) of theta times the distance of each block's middle from the partition's start.
+pub(crate) struct FollowSlow(pub [[[f32; BLOCKS]; 2]; 3]);
+
+/// The same of 16 still pairs, one pair a lane: the one parabola around the partition's middle.
+#[derive(Clone, Debug)]
+pub(crate) struct FollowStill(pub [[[f32; 16]; 2]; 3]);
+
+/// How attention follows a fast pair: (cos, sin) of theta times the distance of the blocks' middles from the partition's start,
+/// and of theta times .5, 1.5 .. 15.5: the second half of a block, from its middle.
+#[derive(Clone, Debug)]
+pub(crate) struct FollowFast {
     pub middles: [[f32; BLOCKS]; 2],
-    /// (cos, sin) of theta times .5, 1.5 .. 15.5: the second half of a block, from its middle.
     pub halves: [[f32; FOLLOW / 2]; 2],
-    /// cos(theta u) ~ fit[0] + fit[2] u², sin(theta u) ~ fit[1] u: least squares over a block.
-    pub fit: [f32; 3],
-    /// The same over a partition, and (cos, sin) of theta times the distance of its middle.
-    pub still_fit: [f32; 3],
-    pub still_middle: [f32; 2],
 }
 
 impl Rope {
@@ -80,8 +84,12 @@ impl Rope {
         let turns = digits.flat_map(|tokens| theta.iter().map(move |theta| turn(*theta, tokens as f64))).collect();
         let (slow, fast): (Vec<usize>, _) = (0..theta.len()).partition(|pair| frequencies[*pair] <= SLOW_PAIR);
         let (still, slow) = slow.into_iter().partition(|pair| theta[*pair] <= STILL_PAIR);
-        let follow = theta.iter().map(|theta| Follow::new(*theta)).collect();
-        let mut inner = Inner { head_dim, pairing, theta, turns, starts: Vec::new(), follow, still, slow, fast };
+        let (still, slow): (Vec<usize>, Vec<usize>) = (still, slow);
+        let follow_still = still.chunks(16).map(|pairs| follow_still(pairs, &theta)).collect();
+        let follow_slow = slow.iter().map(|pair| follow_slow(theta[*pair])).collect();
+        let starts = Vec::new();
+        let mut inner =
+            Inner { head_dim, pairing, theta, turns, starts, still, slow, fast, follow_still, follow_slow };
         let partitions = RADIX.pow(DIGITS as u32) / PARTITION;
         inner.starts = (0..partitions)
             .flat_map(|i| (0..inner.theta.len()).map(move |pair| (pair, i * PARTITION)))
@@ -123,8 +131,23 @@ impl Rope {
         }
     }
 
-    pub(crate) fn follow(&self, pair: usize) -> &Follow {
-        &self.inner.follow[pair]
+    /// Of the slow pairs, in order.
+    pub(crate) fn follow_slow(&self) -> &[FollowSlow] {
+        &self.inner.follow_slow
+    }
+
+    /// Of the still pairs, in order, 16 each.
+    pub(crate) fn follow_still(&self) -> &[FollowStill] {
+        &self.inner.follow_still
+    }
+
+    pub(crate) fn follow_fast(&self, pair: usize) -> FollowFast {
+        let theta = self.inner.theta[pair];
+        let turns = |tokens: [f64; 16]| {
+            let both = tokens.map(|tokens| turn(theta, tokens));
+            [0, 1].map(|k| both.map(|t| t[k] as f32))
+        };
+        FollowFast { middles: turns(middles()), halves: turns(std::array::from_fn(|u| u as f64 + 0.5)) }
     }
 
     pub(crate) fn still(&self) -> &[usize] {
@@ -163,22 +186,31 @@ fn turn(theta: f64, tokens: f64) -> [f64; 2] {
     [angle.cos(), angle.sin()]
 }
 
-impl Follow {
-    fn new(theta: f64) -> Self {
-        let turns = |tokens: [f64; 16]| {
-            let both = tokens.map(|tokens| turn(theta, tokens));
-            [0, 1].map(|k| both.map(|t| t[k] as f32))
-        };
-        let block_middle = (FOLLOW - 1) as f64 / 2.0;
-        let middle = (PARTITION - 1) as f64 / 2.0;
-        Follow {
-            middles: turns(std::array::from_fn(|i| (i * FOLLOW) as f64 + block_middle)),
-            halves: turns(std::array::from_fn(|u| u as f64 + 0.5)),
-            fit: parabola(theta, FOLLOW),
-            still_fit: parabola(theta, PARTITION),
-            still_middle: turn(theta, middle).map(|x| x as f32),
-        }
+/// Distances of the blocks' middles from the partition's start.
+fn middles() -> [f64; BLOCKS] {
+    std::array::from_fn(|i| (i * FOLLOW) as f64 + (FOLLOW - 1) as f64 / 2.0)
+}
+
+/// With C, D at the partition's start, moving on by u makes C' = C cos + D sin and D' = D cos - C sin; the parabola is
+/// fit[0] C' + fit[1] D' u + fit[2] C' u².
+fn coefficients(fit: [f32; 3], [cos, sin]: [f64; 2]) -> [[f32; 2]; 3] {
+    let of = [[cos, sin], [-sin, cos], [cos, sin]];
+    [0, 1, 2].map(|k| of[k].map(|x| (f64::from(fit[k]) * x) as f32))
+}
+
+fn follow_slow(theta: f64) -> FollowSlow {
+    let fit = parabola(theta, FOLLOW);
+    let blocks = middles().map(|tokens| coefficients(fit, turn(theta, tokens)));
+    FollowSlow([0, 1, 2].map(|k| [0, 1].map(|of| blocks.map(|block| block[k][of]))))
+}
+
+fn follow_still(pairs: &[usize], theta: &[f64]) -> FollowStill {
+    let mut lanes = [[[0.0; 2]; 3]; 16];
+    for (lane, pair) in lanes.iter_mut().zip(pairs) {
+        let theta = theta[*pair];
+        *lane = coefficients(parabola(theta, PARTITION), turn(theta, (PARTITION - 1) as f64 / 2.0));
     }
+    FollowStill([0, 1, 2].map(|k| [0, 1].map(|of| lanes.map(|lane| lane[k][of]))))
 }
 
 /// Least-squares fit over `tokens` tokens around a middle: cos(theta u) by a0 + a2 u², sin(theta u) by a1 u. Its largest

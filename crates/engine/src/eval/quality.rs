@@ -8,8 +8,6 @@ use turboquant::{Format, Side};
 
 #[derive(Debug, Clone)]
 pub struct QualityOptions {
-    /// Tokens to judge, cut to whole windows.
-    pub tokens: usize,
     /// Tokens of a window, the BOS token that begins each included.
     pub window: usize,
     pub schemes: Vec<Scheme>,
@@ -51,13 +49,14 @@ struct Sums {
     agree: usize,
 }
 
-/// Judges all schemes in one pass over the text. `progress` is told the tokens done and the tokens in all.
+/// Judges all schemes in one pass over `text`, token ids without BOS, cut to whole windows. `progress` is told the tokens done and
+/// the tokens in all.
 ///
 /// Errors: a text shorter than a window; whatever the schemes' caches refuse.
 pub fn quality(
     loaded: &Loaded,
     name: &str,
-    text: &str,
+    text: &[u32],
     options: &QualityOptions,
     mut progress: impl FnMut(usize, usize),
 ) -> Result<QualityReport, StartError> {
@@ -110,7 +109,7 @@ pub fn quality(
     })
 }
 
-fn windows(loaded: &Loaded, text: &str, options: &QualityOptions) -> Result<Vec<Vec<u32>>, StartError> {
+fn windows(loaded: &Loaded, text: &[u32], options: &QualityOptions) -> Result<Vec<Vec<u32>>, StartError> {
     let flag = |flag, message| StartError::Flag { flag, message };
     let limit = loaded.max_position_embeddings;
     if options.window < 2 || options.window > limit {
@@ -121,12 +120,10 @@ fn windows(loaded: &Loaded, text: &str, options: &QualityOptions) -> Result<Vec<
     }
     let tokenizer = &loaded.tokenizer;
     let bos: Vec<u32> = tokenizer.bos_id().filter(|_| tokenizer.adds_bos()).into_iter().collect();
-    let mut tokens = tokenizer.encode(text, false)?;
-    tokens.truncate(options.tokens);
     let body = options.window - bos.len();
-    let windows: Vec<Vec<u32>> = tokens.chunks_exact(body).map(|c| [&bos[..], c].concat()).collect();
+    let windows: Vec<Vec<u32>> = text.chunks_exact(body).map(|c| [&bos[..], c].concat()).collect();
     if windows.is_empty() {
-        let message = format!("holds {} tokens, --window asks for {}", tokens.len(), options.window);
+        let message = format!("holds {} tokens, --window asks for {}", text.len(), options.window);
         return Err(flag("--text", message));
     }
     Ok(windows)

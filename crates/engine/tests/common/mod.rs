@@ -1,22 +1,25 @@
 //! Scheduler and model driven step by step, greedily, with every sampled row's logits kept.
 #![allow(dead_code)] // each test file uses its part
+use attention::Centring;
 use engine::{CentreMode, EngineConfig, KvConfig, ModelRunner, load, select};
 use scheduler::{NewRequest, Scheduler, SchedulerConfig, SeqId};
 use std::collections::BTreeMap;
 use turboquant::Format;
 
 pub struct Setup {
-    pub model: &'static str,
+    pub model: String,
     pub k: Format,
     pub v: Format,
     pub centre: CentreMode,
+    /// Centre whatever the format, as no flag does.
+    pub centre_exact: bool,
     pub num_blocks: usize,
     pub budget: usize,
 }
 
 impl Setup {
-    pub fn new(model: &'static str, k: Format, v: Format) -> Self {
-        Setup { model, k, v, centre: CentreMode::Auto, num_blocks: 400, budget: 512 }
+    pub fn new(model: &str, k: Format, v: Format) -> Self {
+        Setup { model: model.into(), k, v, centre: CentreMode::Auto, centre_exact: false, num_blocks: 400, budget: 512 }
     }
 }
 
@@ -46,8 +49,12 @@ impl Driver {
     pub fn new(setup: &Setup) -> Self {
         let device = candle_core::Device::Cpu;
         let kv = KvConfig::new(setup.k, setup.v, 16);
-        let loaded = load(&EngineConfig::new(testkit::repo(setup.model))).unwrap();
-        let centring = loaded.calibration().centring(setup.centre, &kv).unwrap();
+        let loaded = load(&EngineConfig::new(testkit::repo(&setup.model))).unwrap();
+        let centring = match setup.centre_exact {
+            true => Centring::new(loaded.model.geometry(), &loaded.calibration().means().unwrap(), |_| true, |_| true),
+            false => Ok(loaded.calibration().centring(setup.centre, &kv).unwrap()),
+        };
+        let centring = centring.unwrap();
         let model = loaded.model;
         let backend = select(&kv, model.geometry(), centring, &device).unwrap();
         let scheduler = Scheduler::new(SchedulerConfig {

@@ -7,8 +7,9 @@
 use super::Simd;
 use crate::attend::TILE;
 use crate::centre::CentreQuery;
+use crate::format::MAX_HEAD_DIM;
 use crate::layout::STRIP;
-use crate::rope::{BLOCKS, FOLLOW};
+use crate::rope::{BLOCKS, FOLLOW, FollowSlow, FollowStill};
 
 /// State of a head in a partition, rows of one value a block: the parabola's three coefficients, then C and D of each fast
 /// pair at the blocks' middles.
@@ -32,10 +33,8 @@ pub(crate) struct CentreTile<'a> {
     pub heads: &'a [Option<CentreHead<'a>>],
 }
 
-impl CentreTile<'_> {
-    /// Rows of a state before those of the fast pairs.
-    pub(crate) const PARABOLA: usize = 3;
-}
+/// Rows of a state before those of the fast pairs.
+pub(crate) const PARABOLA: usize = 3;
 
 /// Distances of tokens from a block's middle (second half), and their squares; distances of the blocks' middles from the
 /// partition's, their squares, and twice the distances.
@@ -52,49 +51,70 @@ const fn powers(step: f32, first: f32) -> [[f32; 16]; 2] {
     out
 }
 
-/// Fills the state of head `g` for the partition that starts at `position`.
+/// Fills the states of a query's heads, one after the other, for the partition that starts at `position`.
 #[inline(always)]
-pub(super) fn prepare<S: Simd>(s: S, query: &CentreQuery, g: usize, position: usize, state: &mut State) {
+pub(super) fn prepare<S: Simd>(s: S, query: &CentreQuery, position: usize, states: &mut State) {
+    let centre = &query.centre;
+    // (cos, sin) at the partition's start of every pair, in the order of the amplitudes.
+    let mut start = [[[0f32; 16]; 2]; MAX_HEAD_DIM / 2 / 16];
+    for (i, pair) in centre.pairs().iter().enumerate() {
+        let [cos, sin] = centre.rope().start(*pair, position);
+        (start[i / 16][0][i % 16], start[i / 16][1][i % 16]) = (cos, sin);
+    }
+    for (g, state) in states.chunks_exact_mut(query.state_len()).enumerate() {
+        prepare_head(s, query, g, &start, state);
+    }
+}
+
+#[inline(always)]
+fn prepare_head<S: Simd>(
+    s: S,
+    query: &CentreQuery,
+    g: usize,
+    start: &[[[f32; 16]; 2]; MAX_HEAD_DIM / 2 / 16],
+    state: &mut State,
+) {
     let (centre, rope) = (&query.centre, query.centre.rope());
-    let (slow, still) = (rope.slow().len(), rope.still().len());
-    let zero = s.splat(0.0);
-    let (mut p0, mut p1, mut p2) = (zero, zero, zero);
-    let mut partition = [0f32; 3];
-    let pairs = centre.pairs().iter().zip(query.head(g));
-    for (i, (pair, [a, b])) in pairs.enumerate() {
-        let [cos, sin] = rope.start(*pair, position);
-        let (c, d) = (a * cos + b * sin, b * cos - a * sin);
-        let follow = rope.follow(*pair);
-        if i >= slow && i < slow + still {
-            let [cos, sin] = follow.still_middle;
-            let (c, d) = (c * cos + d * sin, d * cos - c * sin);
-            partition[0] += follow.still_fit[0] * c;
-            partition[1] += follow.still_fit[1] * d;
-            partition[2] += follow.still_fit[2] * c;
-            continue;
-        }
-        let (cos, sin) = (s.load(&follow.middles[0]), s.load(&follow.middles[1]));
-        let (c, d) = (s.splat(c), s.splat(d));
-        let at_c = s.fma(d, sin, s.mul(c, cos));
-        let at_d = s.sub(s.mul(d, cos), s.mul(c, sin));
-        if i < slow {
-            p0 = s.fma(s.splat(follow.fit[0]), at_c, p0);
-            p1 = s.fma(s.splat(follow.fit[1]), at_d, p1);
-            p2 = s.fma(s.splat(follow.fit[2]), at_c, p2);
-        } else {
-            let row = CentreTile::PARABOLA + 2 * (i - slow - still);
-            s.store(&mut state[row], at_c);
-            s.store(&mut state[row + 1], at_d);
+    let (a, b) = query.head(g);
+    // C and D at the partition's start.
+    let mut c = [[0f32; 16]; MAX_HEAD_DIM / 2 / 16];
+    let mut d = [[0f32; 16]; MAX_HEAD_DIM / 2 / 16];
+    for (i, (a, b)) in a.iter().zip(b).enumerate() {
+        let (a, b, cos, sin) = (s.load(a), s.load(b), s.load(&start[i][0]), s.load(&start[i][1]));
+        s.store(&mut c[i], s.fma(a, cos, s.mul(b, sin)));
+        s.store(&mut d[i], s.sub(s.mul(b, cos), s.mul(a, sin)));
+    }
+    let mut lanes = [s.splat(0.0); PARABOLA];
+    for (i, FollowStill(follow)) in rope.follow_still().iter().enumerate() {
+        // Lanes beyond the still pairs have zero coefficients.
+        let (c, d) = (s.load(&c[i]), s.load(&d[i]));
+        for k in 0..PARABOLA {
+            lanes[k] = s.fma(c, s.load(&follow[k][0]), s.fma(d, s.load(&follow[k][1]), lanes[k]));
         }
     }
+    let [q0, q1, q2] = [s.splat(s.sum(lanes[0])), s.splat(s.sum(lanes[1])), s.splat(s.sum(lanes[2]))];
     // The partition's parabola, taken from its middle to the blocks'.
     let (u, u2) = (s.load(&BLOCK_U[0]), s.load(&BLOCK_U[1]));
-    let [q0, q1, q2] = [s.splat(partition[0]), s.splat(partition[1]), s.splat(partition[2])];
-    p0 = s.add(p0, s.fma(q2, u2, s.fma(q1, u, q0)));
-    p1 = s.add(p1, s.fma(s.add(q2, q2), u, q1));
-    s.store(&mut state[0], p0);
-    s.store(&mut state[1], p1);
-    s.store(&mut state[2], s.add(p2, q2));
+    let mut p = [s.fma(q2, u2, s.fma(q1, u, q0)), s.fma(s.add(q2, q2), u, q1), q2];
+    let (c, d) = (&c.as_flattened()[rope.still().len()..], &d.as_flattened()[rope.still().len()..]);
+    for (FollowSlow(follow), (c, d)) in rope.follow_slow().iter().zip(c.iter().zip(d)) {
+        let (c, d) = (s.splat(*c), s.splat(*d));
+        for k in 0..PARABOLA {
+            p[k] = s.fma(c, s.load(&follow[k][0]), s.fma(d, s.load(&follow[k][1]), p[k]));
+        }
+    }
+    let (parabola, fast) = state.split_at_mut(PARABOLA);
+    for k in 0..PARABOLA {
+        s.store(&mut parabola[k], p[k]);
+    }
+    let (c, d) = (&c[rope.slow().len()..], &d[rope.slow().len()..]);
+    let rows = fast.as_chunks_mut::<2>().0;
+    for ((follow, [at_c, at_d]), (c, d)) in centre.fast().iter().zip(rows).zip(c.iter().zip(d)) {
+        let (cos, sin) = (s.load(&follow.middles[0]), s.load(&follow.middles[1]));
+        let (c, d) = (s.splat(*c), s.splat(*d));
+        s.store(at_c, s.fma(d, sin, s.mul(c, cos)));
+        s.store(at_d, s.sub(s.mul(d, cos), s.mul(c, sin)));
+    }
 }
 
 /// Adds what the logits of a tile lack.
@@ -124,24 +144,26 @@ pub(super) fn add<S: Simd>(s: S, tile: &CentreTile<'_>, out: &mut [[f32; TILE]; 
 /// Heads of one kv head.
 #[inline(always)]
 fn add_heads<S: Simd, const H: usize>(s: S, tile: &CentreTile<'_>, heads: [CentreHead<'_>; H], out: &mut [[f32; TILE]]) {
-    let centre = &heads[0].query.centre;
-    let (fast, rope) = (centre.fast(), centre.rope());
+    let fast = heads[0].query.centre.fast();
+    let mut rows: [&[[[f32; BLOCKS]; 2]]; H] = [&[]; H];
+    for h in 0..H {
+        rows[h] = &heads[h].state[PARABOLA..].as_chunks().0[..fast.len()];
+    }
     let (u, u2) = (s.load(&U[0]), s.load(&U[1]));
     for block in tile.first / 2..tile.last.div_ceil(2) {
-        let at = tile.tile * (TILE / FOLLOW) + block;
+        let at = (tile.tile * (TILE / FOLLOW) + block) % BLOCKS;
         let (mut even, mut odd) = ([s.splat(0.0); H], [s.splat(0.0); H]);
         for h in 0..H {
             let state = heads[h].state;
             even[h] = s.fma(s.splat(state[2][at]), u2, s.splat(state[0][at]));
             odd[h] = s.mul(s.splat(state[1][at]), u);
         }
-        for (i, pair) in fast.iter().enumerate() {
-            let [cos, sin] = &rope.follow(*pair).halves;
+        for i in 0..fast.len() {
+            let [cos, sin] = &fast[i].halves;
             let (cos, sin) = (s.load(cos), s.load(sin));
             for h in 0..H {
-                let rows = &heads[h].state[CentreTile::PARABOLA + 2 * i..];
-                even[h] = s.fma(s.splat(rows[0][at]), cos, even[h]);
-                odd[h] = s.fma(s.splat(rows[1][at]), sin, odd[h]);
+                even[h] = s.fma(s.splat(rows[h][i][0][at]), cos, even[h]);
+                odd[h] = s.fma(s.splat(rows[h][i][1][at]), sin, odd[h]);
             }
         }
         for h in 0..H {

@@ -46,7 +46,7 @@ impl Isa {
 pub(super) type ScoresFn = unsafe fn(&Tile<'_>, &[HeadQuery<'_>], &mut [[f32; TILE]; super::CHUNK]);
 pub(super) type SoftmaxFn = unsafe fn(&Tile<'_>, &[Place], &mut Scratch, &mut [f32]);
 pub(super) type AccumulateFn = unsafe fn(&Tile<'_>, &[Place], &Scratch, &mut [f32]);
-pub(super) type PrepareFn = unsafe fn(&CentreQuery, usize, usize, &mut super::State);
+pub(super) type PrepareFn = unsafe fn(&CentreQuery, usize, &mut super::State);
 pub(super) type CentreFn = unsafe fn(&CentreTile<'_>, &mut [[f32; TILE]; super::CHUNK]);
 pub(super) type RotateFn = unsafe fn(&Rotation, &mut [f32]);
 pub(super) type StoreFn = unsafe fn(&RecordLayout, Option<&Rotation>, &mut [u8], usize, Side, &[f32]);
@@ -105,8 +105,8 @@ macro_rules! steps {
             accumulate::accumulate::<$simd, KIND, $c>($token, tile, places, scratch, parts)
         }
         $(#[$attr])*
-        fn prepare(query: &CentreQuery, g: usize, position: usize, state: &mut State) {
-            centre::prepare($token, query, g, position, state)
+        fn prepare(query: &CentreQuery, position: usize, states: &mut State) {
+            centre::prepare($token, query, position, states)
         }
         $(#[$attr])*
         fn add_centre(tile: &CentreTile<'_>, out: &mut [[f32; TILE]; CHUNK]) {
@@ -205,10 +205,10 @@ impl Steps {
         unsafe { (self.accumulate)(tile, places, scratch, parts) }
     }
 
-    /// State of head `g` of a query for the partition that starts at `position`.
-    pub(crate) fn prepare(&self, query: &CentreQuery, g: usize, position: usize, state: &mut super::State) {
+    /// States of a query's heads for the partition that starts at `position`.
+    pub(crate) fn prepare(&self, query: &CentreQuery, position: usize, states: &mut super::State) {
         // SAFETY: as in `scores`.
-        unsafe { (self.prepare)(query, g, position, state) }
+        unsafe { (self.prepare)(query, position, states) }
     }
 
     pub(crate) fn centre(&self, tile: &CentreTile<'_>, out: &mut [[f32; TILE]; super::CHUNK]) {

@@ -17,7 +17,7 @@ mod softmax;
 mod store;
 
 pub(crate) use dispatch::{Steps, is_integer, kind_of, load};
-pub(crate) use centre::{CentreHead, CentreTile, State};
+pub(crate) use centre::{CentreHead, CentreTile, PARABOLA, State};
 pub use dispatch::Isa;
 
 use crate::attend::TILE;
