@@ -1,8 +1,9 @@
 //! Products of the shapes of small models, beside what the machine can do at most.
 //!
-//! `cargo bench -p matmul [-- FILTER...]`: every FILTER must occur in a line's name, such as `bf16 m=1 ` or `1024x3072`.
-//! Weights are taken in turn from copies that exceed the caches, as the layers of a model are. Other load on the machine
-//! shows: the fastest of several rounds is printed.
+//! `cargo bench -p matmul --bench matmul [-- FILTER...]`: every FILTER must occur in a line's name, such as `bf16`, `"m=1 "` or
+//! `1024x3072` (n x k). `ISA=avx2` (scalar, avx512, neon) instead of the best instructions.
+//! Weights are taken in turn from copies that exceed the caches, as the layers of a model are. The fastest call counts, which
+//! other load on the machine disturbs least; `RAYON_NUM_THREADS=1` is steadier still.
 #![allow(unsafe_code)]
 
 use std::hint::black_box;
@@ -13,8 +14,9 @@ use rayon::prelude::*;
 
 /// Bytes of all the copies of a weight.
 const WORKING_SET: usize = 256 << 20;
-const ROUNDS: usize = 5;
-const ROUND: Duration = Duration::from_millis(60);
+/// Bytes of a call that measures the reading of memory.
+const READ: usize = 16 << 20;
+const TIME: Duration = Duration::from_millis(400);
 
 /// n x k.
 const SHAPES: [(usize, usize); 5] = [(384, 1024), (576, 1536), (1536, 576), (1024, 3072), (3072, 1024)];
@@ -31,9 +33,12 @@ fn bench() {
         Ok(name) => Isa::available().filter(|isa| format!("{isa:?}").eq_ignore_ascii_case(&name)).collect(),
         Err(_) => vec![Isa::best()],
     };
-    let peak = best(|| time(|| peak_flops()));
-    let read = best(|| time(|| read_bytes()));
-    println!("{} threads, fused multiply-add {peak:.0} GFLOP/s, read {read:.1} GB/s", rayon::current_num_threads());
+    let threads = rayon::current_num_threads();
+    let peak = (threads * FMA_STEPS * FMA_CHAINS * 2) as f64 * fma_lanes() / fastest(peak_flops) / 1e9;
+    let buffer: Vec<u64> = (0..WORKING_SET as u64 / 8).collect();
+    let mut parts = buffer.chunks(READ / 8).cycle();
+    let read = READ as f64 / fastest(|| read(parts.next().expect("a cycle"))) / 1e9;
+    println!("{threads} threads, fused multiply-add {peak:.0} GFLOP/s, read {read:.1} GB/s");
     println!("{:44} {:>9} {:>8} {:>6} {:>7} {:>6}", "", "us", "GFLOP/s", "peak", "GB/s", "read");
     for isa in isas {
         for ty in WeightType::ALL {
@@ -54,29 +59,18 @@ fn bench() {
     }
 }
 
-fn product(
-    isa: Isa,
-    ty: WeightType,
-    (m, n, k): (usize, usize, usize),
-    bytes: &[u8],
-    name: &str,
-    peak: f64,
-    read: f64,
-) {
+fn product(isa: Isa, ty: WeightType, (m, n, k): (usize, usize, usize), bytes: &[u8], name: &str, peak: f64, read: f64) {
     let size = ty.row_bytes(k).expect("whole blocks") * n;
     let x: Vec<f32> = (0..m * k).map(|i| ((i * 37 % 101) as f32 - 50.) / 50.).collect();
     let mut out = vec![0f32; m * n];
     let mut copies = bytes.chunks_exact(size).cycle();
-    let per_second = best(|| {
-        time(|| {
-            let w = Weight::new(ty, n, k, copies.next().expect("a cycle")).expect("a weight");
-            matmul_with(isa, black_box(&x), w, black_box(&mut out));
-            1e-9
-        })
-    }) * 1e9;
-    let flops = per_second * (2 * m * n * k) as f64 / 1e9;
-    let gb = per_second * size as f64 / 1e9;
-    let us = 1e6 / per_second;
+    let seconds = fastest(|| {
+        let w = Weight::new(ty, n, k, copies.next().expect("a cycle")).expect("a weight");
+        matmul_with(isa, black_box(&x), w, black_box(&mut out));
+    });
+    let flops = (2 * m * n * k) as f64 / seconds / 1e9;
+    let gb = size as f64 / seconds / 1e9;
+    let us = 1e6 * seconds;
     println!("{name:44} {us:9.1} {flops:8.1} {:6.2} {gb:7.2} {:6.2}", flops / peak, gb / read);
 }
 
@@ -87,25 +81,23 @@ fn weights(ty: WeightType, n: usize, k: usize) -> Vec<u8> {
     rows.iter().copied().cycle().take(n * ty.row_bytes(k).expect("whole blocks")).collect()
 }
 
-fn best(mut round: impl FnMut() -> f64) -> f64 {
-    (0..ROUNDS).map(|_| round()).fold(0., f64::max)
-}
-
-/// 1e9 of what `work` returns per second, over one round.
-fn time(mut work: impl FnMut() -> f64) -> f64 {
-    let (start, mut done) = (Instant::now(), 0.);
-    while start.elapsed() < ROUND {
-        done += work();
+/// Seconds of the fastest call.
+fn fastest(mut work: impl FnMut()) -> f64 {
+    let (start, mut fastest) = (Instant::now(), f64::MAX);
+    while start.elapsed() < TIME {
+        let call = Instant::now();
+        work();
+        fastest = fastest.min(call.elapsed().as_secs_f64());
     }
-    done / start.elapsed().as_secs_f64()
+    fastest
 }
 
-/// Fused multiply-adds on registers, in every thread of the pool; returns 1e9 operations.
-fn peak_flops() -> f64 {
-    rayon::broadcast(|_| black_box(fma_loop())).len() as f64 * (FMA_STEPS * FMA_CHAINS * 2) as f64 * fma_lanes() / 1e9
+/// Fused multiply-adds on registers, in every thread of the pool.
+fn peak_flops() {
+    rayon::broadcast(|_| black_box(fma_loop()));
 }
 
-const FMA_STEPS: usize = 1 << 20;
+const FMA_STEPS: usize = 1 << 14;
 /// Enough independent chains for the latency of two units.
 const FMA_CHAINS: usize = 12;
 
@@ -176,13 +168,9 @@ fn fma_loop_neon() -> f32 {
     }
 }
 
-/// Reads a buffer larger than the caches with every thread; returns 1e9 bytes.
-fn read_bytes() -> f64 {
-    use std::sync::OnceLock;
-    static BUFFER: OnceLock<Vec<u64>> = OnceLock::new();
-    let buffer = BUFFER.get_or_init(|| (0..WORKING_SET as u64 / 8).collect());
-    let parts = buffer.par_chunks(1 << 16);
+/// Reads with every thread.
+fn read(buffer: &[u64]) {
+    let parts = buffer.par_chunks(1 << 15);
     let sum = parts.map(|part| part.iter().fold(0u64, |sum, v| sum.wrapping_add(*v))).reduce(|| 0, u64::wrapping_add);
     black_box(sum);
-    WORKING_SET as f64 / 1e9
 }

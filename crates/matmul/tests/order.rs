@@ -130,6 +130,73 @@ fn dense_products_are_within_the_rounding_of_f32() {
     }
 }
 
+/// Against f64 with the weight as dequantised. Rounding `x` to multiples of its block's largest magnitude / 127 moves an
+/// element by half of that at most. Sums of codes are exact. f32 rounds at most three times in a group of at least 16 elements
+/// (product, fused sum, fused minimum), each time relative to at most the sum of all magnitudes: for weights within [-1, 1]
+/// code * scale and minimum together are below 4.
+#[test]
+fn quantised_products_are_within_the_rounding_of_the_activations() {
+    for ty in WeightType::ALL.into_iter().filter(|ty| ty.block_len() > 1) {
+        let (m, n, k) = (3, 5, 768);
+        let bytes = quantized(ty, &random(n * k, 16));
+        let w = Weight::new(ty, n, k, &bytes).expect("a weight");
+        let x = random(m * k, 17);
+        let out = product(Isa::best(), &x, w);
+        let mut row = vec![0f32; k];
+        for j in 0..n {
+            dequantize_row(w, j, &mut row);
+            for i in 0..m {
+                let (mut sum, mut size, mut bound) = (0., 0., 0.);
+                for (x, w) in x[i * k..][..k].chunks(32).zip(row.chunks(32)) {
+                    let largest = x.iter().fold(0f32, |largest, x| largest.max(x.abs()));
+                    for (x, w) in x.iter().zip(w) {
+                        sum += f64::from(*x) * f64::from(*w);
+                        size += f64::from(largest) * 4.;
+                        bound += f64::from(w.abs()) * f64::from(largest) / 254.;
+                    }
+                }
+                bound += size * (3 * k / 16) as f64 * f64::from(f32::EPSILON) / 2.;
+                assert!((f64::from(out[i * n + j]) - sum).abs() <= bound, "{ty} {i} {j}: {sum}");
+            }
+        }
+    }
+}
+
+/// The largest products that codes can have: 16-bit sums of two would saturate if the signs were not handled.
+#[test]
+fn the_largest_codes_do_not_saturate() {
+    let (n, k) = (16, 64);
+    let block: Vec<u8> = [0x00, 0x3c].into_iter().chain([0x80; 32]).collect();
+    let bytes = block.repeat(n * k / 32);
+    let w = Weight::new(WeightType::Q8_0, n, k, &bytes).expect("a weight");
+    for sign in [1., -1.] {
+        for isa in Isa::available() {
+            // -128 * 127, 64 times, with a scale of 1/127.
+            assert_eq!(product(isa, &vec![sign; k], w), vec![-8192. * sign; n], "{isa:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_not_finite_reaches_its_own_row_alone() {
+    for isa in Isa::available() {
+        for ty in WeightType::ALL {
+            let (m, n, k) = (9, 5, 512);
+            let bytes = quantized(ty, &random(n * k, 18));
+            let w = Weight::new(ty, n, k, &bytes).expect("a weight");
+            for bad in [f32::NAN, f32::INFINITY] {
+                let mut x = random(m * k, 19);
+                let clean = product(isa, &x, w);
+                x[2 * k + 300] = bad;
+                let out = product(isa, &x, w);
+                assert!(out[2 * n..3 * n].iter().all(|v| !v.is_finite()), "{isa:?} {ty} {bad}");
+                assert_eq!(bits(&out[..2 * n]), bits(&clean[..2 * n]));
+                assert_eq!(bits(&out[3 * n..]), bits(&clean[3 * n..]));
+            }
+        }
+    }
+}
+
 #[test]
 fn bytes_may_lie_at_any_address() {
     for isa in Isa::available() {

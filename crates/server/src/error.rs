@@ -3,9 +3,9 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use engine::{EngineError, SubmitError};
-use serde_json::{Map, Value, json};
-use std::fmt;
+use serde_json::{Value, json};
 use text::TextError;
+use thiserror::Error;
 
 /// A row of the table.
 struct Row {
@@ -71,18 +71,19 @@ impl ErrorCode {
     }
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Error)]
+#[error("{}: {message}", code.name())]
 pub struct ApiError {
     code: ErrorCode,
     message: String,
     param: Option<String>,
     /// Fields beside OpenAI's.
-    details: Map<String, Value>,
+    details: Vec<(&'static str, Value)>,
 }
 
 impl ApiError {
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        ApiError { code, message: message.into(), param: None, details: Map::new() }
+        ApiError { code, message: message.into(), param: None, details: Vec::new() }
     }
 
     /// A field's value is wrong; `message` says what is allowed.
@@ -99,7 +100,9 @@ impl ApiError {
     /// Calls a field by the name that it has in this endpoint's requests.
     pub fn rename(mut self, from: &str, to: &str) -> Self {
         if self.param.as_deref() == Some(from) {
-            self.message = self.message.replace(from, to);
+            if let Some(rest) = self.message.strip_prefix(from) {
+                self.message = format!("{to}{rest}");
+            }
             self.param = Some(to.to_owned());
         }
         self
@@ -109,24 +112,16 @@ impl ApiError {
         let row = self.code.row();
         let mut error = json!({"message": self.message, "type": row.kind, "param": self.param, "code": row.name});
         if let Value::Object(error) = &mut error {
-            error.extend(self.details.clone());
+            error.extend(self.details.iter().map(|(name, value)| (name.to_string(), value.clone())));
         }
         json!({"error": error})
     }
 }
 
-impl fmt::Display for ApiError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.code.name(), self.message)
-    }
-}
-
-impl std::error::Error for ApiError {}
-
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let row = self.code.row();
-        if row.status.is_server_error() {
+        if row.status == StatusCode::INTERNAL_SERVER_ERROR {
             tracing::warn!(code = row.name, message = %self.message, "request failed");
         }
         let mut response = (row.status, Json(self.to_json())).into_response();
@@ -146,8 +141,7 @@ impl From<SubmitError> for ApiError {
         match error {
             SubmitError::ContextLengthExceeded { n_prompt_tokens, n_ctx } => {
                 let mut error = ApiError::new(ErrorCode::ContextLengthExceeded, message).at("prompt");
-                error.details.insert("n_prompt_tokens".into(), n_prompt_tokens.into());
-                error.details.insert("n_ctx".into(), n_ctx.into());
+                error.details = vec![("n_prompt_tokens", n_prompt_tokens.into()), ("n_ctx", n_ctx.into())];
                 error
             }
             SubmitError::Invalid { field, .. } => ApiError::invalid(field, message),

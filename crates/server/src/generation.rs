@@ -5,6 +5,7 @@ use crate::state::Loaded;
 use engine::{Event, FinishReason, GenerationRequest, MatchedStop, RequestStream, TokenLogprob};
 use futures_util::stream::{self, BoxStream, SelectAll, StreamExt};
 use openai_protocol::common::Usage;
+use tokio::sync::watch;
 
 /// Events of all prompts of a request. Dropping it cancels what runs.
 pub(crate) struct Generation {
@@ -14,12 +15,35 @@ pub(crate) struct Generation {
     open: usize,
     /// Only the prompt is asked for, so the one token that the engine generates is left out.
     prompt_only: bool,
+    _active: Active,
+}
+
+/// Counts a request as active while it lives.
+struct Active(watch::Sender<usize>);
+
+impl Active {
+    fn new(count: &watch::Sender<usize>) -> Self {
+        count.send_modify(|n| *n += 1);
+        Active(count.clone())
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.send_modify(|n| *n -= 1);
+    }
 }
 
 impl Generation {
     /// Submits one request a prompt; if one is refused, none runs.
     pub fn submit(loaded: &Loaded, requests: Vec<GenerationRequest>, prompt_only: bool) -> Result<Self, ApiError> {
-        let mut generation = Generation { events: SelectAll::new(), meters: Vec::new(), open: 0, prompt_only };
+        let mut generation = Generation {
+            events: SelectAll::new(),
+            meters: Vec::new(),
+            open: 0,
+            prompt_only,
+            _active: Active::new(&loaded.active),
+        };
         for (prompt, request) in requests.into_iter().enumerate() {
             let (n, max_tokens) = (request.n, request.stop.max_tokens);
             let stream = loaded.engine.submit(request)?;

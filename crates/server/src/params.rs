@@ -61,7 +61,7 @@ pub(crate) struct SamplingFields {
     repetition_penalty: Option<f32>,
     presence_penalty: Option<f32>,
     frequency_penalty: Option<f32>,
-    logit_bias: Option<BTreeMap<u32, f32>>,
+    logit_bias: Option<BTreeMap<String, f32>>,
     seed: Option<i64>,
 }
 
@@ -76,6 +76,10 @@ impl SamplingFields {
                 ApiError::invalid("top_k", format!("top_k is {k}; it must be at least 1, or -1 for all"))
             })?,
         };
+        let logit_bias = match self.logit_bias {
+            None => defaults.logit_bias.clone(),
+            Some(bias) => bias.into_iter().map(biased_token).collect::<Result<_, _>>()?,
+        };
         Ok(SamplingParams {
             temperature: self.temperature.unwrap_or(defaults.temperature),
             top_k,
@@ -84,10 +88,17 @@ impl SamplingFields {
             repetition_penalty: self.repetition_penalty.unwrap_or(defaults.repetition_penalty),
             presence_penalty: self.presence_penalty.unwrap_or(defaults.presence_penalty),
             frequency_penalty: self.frequency_penalty.unwrap_or(defaults.frequency_penalty),
-            logit_bias: self.logit_bias.map_or_else(|| defaults.logit_bias.clone(), |bias| bias.into_iter().collect()),
+            logit_bias,
             seed: self.seed.map(|seed| seed as u64).or(defaults.seed),
         })
     }
+}
+
+fn biased_token((key, bias): (String, f32)) -> Result<(u32, f32), ApiError> {
+    let token = key.parse().map_err(|_| {
+        ApiError::invalid("logit_bias", format!("logit_bias has the key {key:?}; keys must be token ids"))
+    })?;
+    Ok((token, bias))
 }
 
 #[derive(Debug, Default, Deserialize)]

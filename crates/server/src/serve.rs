@@ -20,7 +20,8 @@ pub async fn bind(config: &ServerConfig) -> io::Result<TcpListener> {
     TcpListener::bind((config.host.as_str(), config.port)).await
 }
 
-/// Serves until `shutdown` resolves; then refuses new requests and lets accepted ones finish within the configured limit.
+/// Serves until `shutdown` resolves. Then new requests are refused with 503, accepted ones may finish within the configured
+/// limit, and the listener closes.
 pub async fn serve(
     listener: TcpListener,
     state: ServerState,
@@ -32,6 +33,7 @@ pub async fn serve(
             tracing::debug!(%error, "TCP_NODELAY");
         }
     });
+    let limit = state.config().shutdown_limit;
     let (closing, mut closed) = watch::channel(false);
     let on_shutdown = {
         let state = state.clone();
@@ -39,6 +41,8 @@ pub async fn serve(
             shutdown.await;
             state.close();
             closing.send_replace(true);
+            // The engine fails at the limit what has not finished, so this wait ends soon after it.
+            let _ = tokio::time::timeout(limit + LAST_WORDS / 2, state.idle()).await;
         }
     };
     let service = router(state.clone()).into_make_service_with_connect_info::<SocketAddr>();
@@ -46,7 +50,7 @@ pub async fn serve(
     let deadline = async {
         // An error means that the server has ended, and with it this wait.
         let _ = closed.wait_for(|closed| *closed).await;
-        tokio::time::sleep(state.config().shutdown_limit + LAST_WORDS).await;
+        tokio::time::sleep(limit + LAST_WORDS).await;
     };
     let upkeep = async {
         let mut ticks = tokio::time::interval(UPKEEP);

@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, OnceLock};
+use tokio::sync::watch;
 
 /// Names of unknown fields that are remembered as logged; a client may invent any number.
 const MAX_UNKNOWN_FIELDS: usize = 1000;
@@ -34,6 +35,8 @@ pub(crate) struct Loaded {
     pub recorders: Arc<Recorders>,
     /// Seconds since the epoch.
     pub since: u64,
+    /// Requests that have been submitted and not answered to their end.
+    pub active: watch::Sender<usize>,
 }
 
 impl ServerState {
@@ -53,7 +56,7 @@ impl ServerState {
     /// From now on requests are served. Only the first engine counts.
     pub fn set_engine(&self, engine: EngineHandle) {
         let recorders = Arc::new(Recorders::new(engine.info()));
-        let loaded = Loaded { engine, recorders, since: crate::wire::now() };
+        let loaded = Loaded { engine, recorders, since: crate::wire::now(), active: watch::channel(0).0 };
         if self.0.loaded.set(loaded).is_err() {
             tracing::warn!("the server has an engine already");
         }
@@ -64,6 +67,14 @@ impl ServerState {
         self.0.closing.store(true, SeqCst);
         if let Some(loaded) = self.0.loaded.get() {
             loaded.engine.shutdown(self.0.config.shutdown_limit);
+        }
+    }
+
+    /// Waits until no request is active.
+    pub(crate) async fn idle(&self) {
+        if let Some(loaded) = self.0.loaded.get() {
+            // An error would mean that the sender is gone, but this state holds it.
+            let _ = loaded.active.subscribe().wait_for(|active| *active == 0).await;
         }
     }
 

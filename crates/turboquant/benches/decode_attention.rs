@@ -65,8 +65,15 @@ struct Variant {
     centres: Option<Vec<KeyCentre>>,
 }
 
+/// What a server would keep between steps.
+struct Buffers {
+    parts: Vec<f32>,
+    out: Vec<f32>,
+}
+
 /// Attention of one query token over `table`: the context is split over threads by partition, the states are merged in order.
-fn decode(variant: &Variant, pool: &Pool, table: &[u32], q: &[f32], out: &mut [f32], threads: usize) {
+fn decode(variant: &Variant, pool: &Pool, table: &[u32], q: &[f32], buffers: &mut Buffers, threads: usize) {
+    let Buffers { parts, out } = buffers;
     let kernel = &variant.kernel;
     let d = pool.layout.head_dim();
     let len = kernel.part_len(GROUP);
@@ -75,8 +82,9 @@ fn decode(variant: &Variant, pool: &Pool, table: &[u32], q: &[f32], out: &mut [f
     };
     let queries: Vec<Query> = q.chunks_exact(GROUP * d).enumerate().map(query).collect();
     let partitions: Vec<&[u32]> = table.chunks(PARTITION / BLOCK).collect();
-    let mut parts = vec![0f32; partitions.len() * HEADS * len];
-    let records = |blocks: &[u32], head: usize| -> Vec<&[u8]> { blocks.iter().map(|b| pool.record(*b, head)).collect() };
+    parts.resize(partitions.len() * HEADS * len, 0.0);
+    let records =
+        |blocks: &[u32], head: usize| -> Vec<&[u8]> { blocks.iter().map(|b| pool.record(*b, head)).collect() };
     let run = |(i, parts): (usize, &mut [f32])| {
         let blocks = partitions[i];
         let mut now = records(blocks, 0);
@@ -100,8 +108,8 @@ fn decode(variant: &Variant, pool: &Pool, table: &[u32], q: &[f32], out: &mut [f
         });
     }
     let finish = |(head, out): (usize, &mut [f32])| {
-        let mut total = parts_of(&parts, head, len).next().expect("at least one partition").to_vec();
-        parts_of(&parts, head, len).skip(1).for_each(|part| kernel.merge(&mut total, part, GROUP));
+        let mut total = parts_of(parts, head, len).next().expect("at least one partition").to_vec();
+        parts_of(parts, head, len).skip(1).for_each(|part| kernel.merge(&mut total, part, GROUP));
         kernel.finish(&total, GROUP, None, out);
     };
     if threads == 1 {
@@ -156,7 +164,12 @@ fn variants(rng: &mut Rng, d: usize, pools: &[Pool], isas: &[Isa], only: Option<
             let centres = (preset.1 != Format::Bf16).then(|| centres.clone());
             if preset.0 == "balanced" {
                 let kernel = kernel.clone();
-                variants.push(Variant { name: format!("{isa:?} balanced, not centred"), kernel, pool: i, centres: None });
+                variants.push(Variant {
+                    name: format!("{isa:?} balanced, not centred"),
+                    kernel,
+                    pool: i,
+                    centres: None,
+                });
             }
             variants.push(Variant { name: format!("{isa:?} {}", preset.0), kernel, pool: i, centres });
         }
@@ -168,7 +181,7 @@ fn speed(rng: &mut Rng, d: usize, contexts: &[usize], seconds: f64, isas: &[Isa]
     let (pools, table) = pools(rng, d, TOKENS);
     let variants = variants(rng, d, &pools, isas, only);
     let q = rng.vector(HEADS * GROUP * d);
-    let mut out = vec![0f32; q.len()];
+    let mut buffers = Buffers { parts: Vec::new(), out: vec![0.0; q.len()] };
     println!("\n| d {d} | ctx | us, 1 thread | GB/s | us, 2 threads | GB/s | times the best bf16 (1, 2 threads) |");
     println!("|---|---|---|---|---|---|---|");
     for &ctx in contexts {
@@ -182,7 +195,7 @@ fn speed(rng: &mut Rng, d: usize, contexts: &[usize], seconds: f64, isas: &[Isa]
                         let layer = (layer + (i + threads * variants.len()) * layers.div_ceil(3)) % layers;
                         let table = &table[layer * ctx / BLOCK..][..ctx / BLOCK];
                         let t = Instant::now();
-                        decode(variant, &pools[variant.pool], table, black_box(&q), &mut out, threads);
+                        decode(variant, &pools[variant.pool], table, black_box(&q), &mut buffers, threads);
                         best[i][threads - 1] = best[i][threads - 1].min(t.elapsed().as_secs_f64());
                     }
                 }
@@ -213,7 +226,9 @@ fn errors(rng: &mut Rng, d: usize, isas: &[Isa]) {
     println!("\n| d {d}, ctx 4096, output relative to f64 | logit rms 1 | 2 | 4 |\n|---|---|---|---|");
     let caches: Vec<common::Cache> = PRESETS
         .iter()
-        .map(|p| common::Cache::random(RecordLayout::new(p.1, p.2, d, BLOCK).expect("a layout"), Isa::best(), 4096, rng))
+        .map(|p| {
+            common::Cache::random(RecordLayout::new(p.1, p.2, d, BLOCK).expect("a layout"), Isa::best(), 4096, rng)
+        })
         .collect();
     let q = rng.vector(GROUP * d);
     for isa in isas {
@@ -260,9 +275,9 @@ fn main() {
         None => or.to_vec(),
     };
     let seconds: f64 = args.first().map_or(5.0, |s| s.parse().expect("seconds"));
-    let chosen = |isa: &Isa| args.get(3).is_none_or(|s| s.split(',').any(|s| s.eq_ignore_ascii_case(&format!("{isa:?}"))));
-    let isas: Vec<Isa> =
-        Isa::available().into_iter().rev().filter(|isa| *isa != Isa::Scalar).filter(chosen).collect();
+    let chosen =
+        |isa: &Isa| args.get(3).is_none_or(|s| s.split(',').any(|s| s.eq_ignore_ascii_case(&format!("{isa:?}"))));
+    let isas: Vec<Isa> = Isa::available().into_iter().rev().filter(|isa| *isa != Isa::Scalar).filter(chosen).collect();
     rayon::ThreadPoolBuilder::new().num_threads(2).build_global().expect("one thread pool");
     let mut rng = Rng(88_172_645_463_325_252);
     for d in list(1, &[128, 64]) {

@@ -1,7 +1,8 @@
 //! Attention of rows over one partition: tiles outside, rows inside.
+use crate::centre::CentreQuery;
 use crate::format::{Format, Side};
 use crate::kernel::{Kernel, Query};
-use crate::layout::{RecordLayout, STRIP};
+use crate::layout::STRIP;
 use crate::rope::BLOCKS;
 use crate::simd::{CHUNK, CentreHead, CentreTile, HeadQuery, Place, STRIPS, Scratch, Tile, kind_of};
 use std::cell::RefCell;
@@ -85,95 +86,129 @@ struct Batch<'a> {
     prefetch: bool,
 }
 
-/// What a row sees of a tile, counted from the tile's start.
-fn visible(row: &Row<'_>, tile: usize) -> Option<(usize, usize)> {
-    let start = tile * TILE;
-    let clip = |token: usize| token.clamp(start, start + TILE) - start;
-    let (from, to) = (clip(row.from), clip(row.to));
-    (from < to).then_some((from, to))
+/// A query head of a batch.
+struct Head<'a> {
+    query: HeadQuery<'a>,
+    /// Tokens of the partition that it sees.
+    from: usize,
+    to: usize,
+    /// Where its state lies in the batch's parts.
+    o: usize,
+    m: usize,
+    l: usize,
+    /// Its centring state, in `Buffers::states`.
+    centre: Option<(&'a CentreQuery, usize)>,
+}
+
+impl Head<'_> {
+    /// What it sees of a tile, counted from the tile's start.
+    #[inline(always)]
+    fn visible(&self, tile: usize) -> (usize, usize) {
+        let start = tile * TILE;
+        let clip = |token: usize| token.clamp(start, start + TILE) - start;
+        (clip(self.from), clip(self.to))
+    }
 }
 
 impl<'a> Batch<'a> {
     fn run(&self, parts: &mut [f32], buffers: &mut Buffers) {
-        let mut at = 0;
-        for row in self.rows {
-            let Some(centre) = row.query.centre.as_ref().filter(|_| row.from < row.to) else { continue };
-            let end = at + row.query.group * centre.state_len();
-            if buffers.states.len() < end {
-                buffers.states.resize(end, [0.0; BLOCKS]);
-            }
-            self.kernel.steps().prepare(centre, self.job.first_position, &mut buffers.states[at..end]);
-            at = end;
-        }
-        let last = self.rows.iter().filter(|row| row.from < row.to).map(|row| row.to).max().unwrap_or(0);
+        let heads = self.heads(&mut buffers.states);
+        let last = heads.iter().map(|head| head.to).max().unwrap_or(0);
         for tile in 0..last.div_ceil(TILE) {
-            self.tile(tile, parts, buffers);
+            self.tile(tile, &heads, parts, buffers);
         }
     }
 
-    fn tile(&self, tile: usize, parts: &mut [f32], buffers: &mut Buffers) {
-        let ranges = self.rows.iter().filter_map(|row| visible(row, tile));
-        let Some(range) = ranges.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))) else { return };
-        let Buffers { scratch, decoded: [k_decoded, v_decoded], states } = buffers;
-        let mut sides =
-            [self.side(tile, range, Side::K, k_decoded), self.side(tile, range, Side::V, v_decoded)];
-        let mut chunk = Chunk::new(tile);
-        let (mut at, mut state_at) = (0, 0);
+    /// The heads of rows that see anything, their centring states prepared.
+    fn heads(&self, states: &mut Vec<[f32; BLOCKS]>) -> Vec<Head<'a>> {
         let d = self.kernel.layout().head_dim();
+        let mut heads = Vec::with_capacity(self.rows.iter().map(|row| row.query.group).sum());
+        let (mut at, mut state) = (0, 0);
         for row in self.rows {
-            let group = row.query.group;
-            let centre = row.query.centre.as_ref().filter(|_| row.from < row.to);
-            let state_len = centre.map_or(0, |centre| centre.state_len());
-            if let Some((from, to)) = visible(row, tile) {
+            let (query, group) = (row.query, row.query.group);
+            if row.from < row.to {
+                let len = query.centre.as_ref().map_or(0, CentreQuery::state_len);
                 for g in 0..group {
-                    let (m, l) = (at + group * d + g, at + group * (d + 1) + g);
-                    let state = &states[state_at + g * state_len..][..state_len];
-                    let centre = centre.map(|query| CentreHead { query, state });
-                    chunk.push(row.query.head(g), Place { from, to, o: at + g * d, m, l }, centre);
-                    if chunk.len == CHUNK {
-                        chunk.run(self.kernel, &mut sides, scratch, parts);
+                    let (o, m, l) = (at + g * d, at + group * d + g, at + group * (d + 1) + g);
+                    let centre = query.centre.as_ref().map(|centre| (centre, state + g * len));
+                    heads.push(Head { query: query.head(g), from: row.from, to: row.to, o, m, l, centre });
+                }
+                if let Some(centre) = &query.centre {
+                    let end = state + group * len;
+                    if states.len() < end {
+                        states.resize(end, [0.0; BLOCKS]);
                     }
+                    self.kernel.steps().prepare(centre, self.job.first_position, &mut states[state..end]);
+                    state = end;
                 }
             }
             at += self.kernel.part_len(group);
-            state_at += group * state_len;
         }
-        chunk.run(self.kernel, &mut sides, scratch, parts);
+        heads
     }
 
-    /// The strips of one side of a tile; `range` is what some row sees of it.
-    fn side<'b>(&self, tile: usize, range: (usize, usize), side: Side, decoded: &'b mut Vec<u8>) -> Tile<'b>
+    fn tile(&self, tile: usize, heads: &[Head<'_>], parts: &mut [f32], buffers: &mut Buffers) {
+        let ranges = heads.iter().map(|head| head.visible(tile)).filter(|(from, to)| from < to);
+        let Some(range) = ranges.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))) else { return };
+        let Buffers { scratch, decoded: [k_decoded, v_decoded], states } = buffers;
+        let d = self.kernel.layout().head_dim();
+        let (mut k, mut v) = (Tile::new(d), Tile::new(d));
+        self.fill(&mut k, tile, range, Side::K, k_decoded);
+        self.fill(&mut v, tile, range, Side::V, v_decoded);
+        let mut chunk = Chunk::new(tile);
+        for head in heads {
+            let (from, to) = head.visible(tile);
+            if from >= to {
+                continue;
+            }
+            let centre =
+                head.centre.map(|(query, at)| CentreHead { query, state: &states[at..at + query.state_len()] });
+            chunk.push(head.query, Place { from, to, o: head.o, m: head.m, l: head.l }, centre);
+            if chunk.len == CHUNK {
+                chunk.run(self.kernel, &mut k, &mut v, scratch, parts);
+            }
+        }
+        chunk.run(self.kernel, &mut k, &mut v, scratch, parts);
+    }
+
+    /// Fills in the strips of one side of a tile; `range` is what some head sees of it.
+    fn fill<'b>(&self, out: &mut Tile<'b>, tile: usize, range: (usize, usize), side: Side, decoded: &'b mut Vec<u8>)
     where
         'a: 'b,
     {
         let layout = self.kernel.layout();
-        let strips_per_block = layout.block_size() / STRIP;
+        let per_block = layout.block_size() / STRIP;
         let per_tile = TILE / layout.block_size();
-        let mut out = Tile::new(layout.head_dim());
         let (first, last) = (range.0 / STRIP, range.1.div_ceil(STRIP));
-        for strip in first..last {
-            let (block, inner) = (tile * per_tile + strip / strips_per_block, strip % strips_per_block);
-            let record = self.job.records[block];
-            (out.strips[strip], out.scales[strip]) = strip_of(layout, side, record, inner);
-            let ahead = block + PREFETCH_TILES * per_tile;
+        let (code_bytes, scale_bytes) = layout.strip_bytes(side);
+        for block in first / per_block..last.div_ceil(per_block) {
+            let index = tile * per_tile + block;
+            let record = self.job.records[index];
+            let ahead = index + PREFETCH_TILES * per_tile;
             let next = || self.job.prefetch.get(ahead.wrapping_sub(self.job.records.len()));
             let ahead = self.job.records.get(ahead).or_else(next).filter(|_| self.prefetch).unwrap_or(&record);
-            (out.ahead[strip], out.ahead_scales[strip]) = strip_of(layout, side, ahead, inner);
+            let (mut codes, mut scales) = layout.planes(side, record);
+            let (mut ahead, mut ahead_scales) = layout.planes(side, ahead);
+            for strip in block * per_block..(block + 1) * per_block {
+                (out.strips[strip], codes) = codes.split_at(code_bytes);
+                (out.scales[strip], scales) = scales.split_at(scale_bytes);
+                (out.ahead[strip], ahead) = ahead.split_at(code_bytes);
+                (out.ahead_scales[strip], ahead_scales) = ahead_scales.split_at(scale_bytes);
+            }
         }
         if needs_decoding(layout.format(side)) {
             let bytes = STRIP * layout.head_dim() * 4;
             decoded.resize(STRIPS * bytes, 0);
             for (strip, decoded) in decoded.chunks_exact_mut(bytes).enumerate().take(last).skip(first) {
-                let (block, inner) = (tile * per_tile + strip / strips_per_block, strip % strips_per_block);
+                let (record, inner) = (self.job.records[tile * per_tile + strip / per_block], strip % per_block);
                 let start = strip * STRIP;
                 let tokens = (range.0.max(start) - start, range.1.min(start + STRIP) - start);
-                self.kernel.steps().decode(layout, self.job.records[block], inner, tokens, side, decoded);
+                self.kernel.steps().decode(layout, record, inner, tokens, side, decoded);
             }
             for (strip, decoded) in decoded.chunks_exact(bytes).enumerate().take(last).skip(first) {
                 (out.strips[strip], out.scales[strip]) = (decoded, &[]);
             }
         }
-        out
     }
 }
 
@@ -198,7 +233,7 @@ impl<'a> Chunk<'a> {
     }
 
     /// Attends and empties the chunk.
-    fn run(&mut self, kernel: &Kernel, [k, v]: &mut [Tile<'_>; 2], scratch: &mut Scratch, parts: &mut [f32]) {
+    fn run(&mut self, kernel: &Kernel, k: &mut Tile<'_>, v: &mut Tile<'_>, scratch: &mut Scratch, parts: &mut [f32]) {
         let (heads, places) = (&self.heads[..self.len], &self.places[..self.len]);
         if places.is_empty() {
             return;
@@ -217,11 +252,6 @@ impl<'a> Chunk<'a> {
         (v.ahead, v.ahead_scales) = (v.strips, v.scales);
         self.len = 0;
     }
-}
-
-#[inline(always)]
-fn strip_of<'a>(layout: &RecordLayout, side: Side, record: &'a [u8], strip: usize) -> (&'a [u8], &'a [u8]) {
-    (&record[layout.codes(side, strip)], &record[layout.scales(side, strip)])
 }
 
 /// Whether a format has no kernel of its own.

@@ -36,7 +36,7 @@ pub struct KeyCentre {
 #[derive(Debug)]
 struct Inner {
     rope: Rope,
-    /// Pairs that are taken out: still, slow, then fast ones.
+    /// Pairs that are taken out: the rope's followed ones, then fast ones.
     pairs: Vec<usize>,
     fast: Vec<FollowFast>,
     /// Means of the pairs' two elements.
@@ -50,8 +50,8 @@ struct Inner {
 #[derive(Clone, Debug)]
 pub(crate) struct CentreQuery {
     pub centre: KeyCentre,
-    /// `[group][A, B][pairs, to a multiple of 16]`: at position t a logit (base 2) lacks A cos(t theta) + B sin(t theta) of each
-    /// pair.
+    /// `[group][A, B][pairs]`, followed and fast pairs each filled up to a multiple of 16: at position t a logit (base 2)
+    /// lacks A cos(t theta) + B sin(t theta) of each pair.
     pub amplitudes: Vec<f32>,
 }
 
@@ -73,7 +73,7 @@ impl KeyCentre {
         let mut fast = rope.fast().to_vec();
         fast.sort_by(|a, b| size(*b).total_cmp(&size(*a)).then(a.cmp(b)));
         fast.truncate(fast_pairs);
-        let pairs: Vec<usize> = rope.still().iter().chain(rope.slow()).chain(&fast).copied().collect();
+        let pairs: Vec<usize> = rope.followed().iter().chain(&fast).copied().collect();
         let means = pairs.iter().map(|pair| of(*pair)).collect();
         let unrotated = 2 * rope.pairs();
         let rest = mean[unrotated..].to_vec();
@@ -100,18 +100,19 @@ impl KeyCentre {
         &self.inner.rope
     }
 
-    /// All pairs that are taken out, in the order of `CentreQuery::amplitudes`.
-    pub(crate) fn pairs(&self) -> &[usize] {
-        &self.inner.pairs
+    /// The fast pairs that are taken out.
+    pub(crate) fn fast_pairs(&self) -> &[usize] {
+        &self.inner.pairs[self.inner.rope.followed().len()..]
     }
 
     pub(crate) fn fast(&self) -> &[FollowFast] {
         &self.inner.fast
     }
 
-    /// Length of a list of pairs, to a multiple of 16.
-    pub(crate) fn padded(&self) -> usize {
-        self.inner.pairs.len().next_multiple_of(16)
+    /// Lengths of the lists of followed and of fast pairs, to multiples of 16.
+    fn padded(&self) -> (usize, usize) {
+        let followed = self.inner.rope.followed().len();
+        (followed.next_multiple_of(16), self.inner.fast.len().next_multiple_of(16))
     }
 
     pub(crate) fn same(&self, other: &KeyCentre) -> bool {
@@ -121,15 +122,16 @@ impl KeyCentre {
     /// Amplitudes for the query heads `q`; `scale` multiplies logits.
     pub(crate) fn query(&self, q: &[f32], group: usize, scale: f32) -> CentreQuery {
         let inner = &*self.inner;
-        let n = self.padded();
+        let (padded, fast) = self.padded();
+        let (n, gap) = (padded + fast, padded - inner.rope.followed().len());
         let mut amplitudes = vec![0.0; 2 * group * n];
         for (q, out) in q.chunks_exact(q.len() / group).zip(amplitudes.chunks_exact_mut((2 * n).max(1))) {
             let (a, b) = out.split_at_mut(n);
-            let pairs = inner.pairs.iter().zip(&inner.means);
-            for ((pair, [x, y]), (a, b)) in pairs.zip(a.iter_mut().zip(b)) {
+            for (i, (pair, [x, y])) in inner.pairs.iter().zip(&inner.means).enumerate() {
                 let (at_x, at_y) = inner.rope.elements(*pair);
-                *a = (q[at_x] * x + q[at_y] * y) * scale;
-                *b = (q[at_y] * x - q[at_x] * y) * scale;
+                let i = if i < inner.rope.followed().len() { i } else { i + gap };
+                a[i] = (q[at_x] * x + q[at_y] * y) * scale;
+                b[i] = (q[at_y] * x - q[at_x] * y) * scale;
             }
         }
         CentreQuery { centre: self.clone(), amplitudes }
@@ -139,7 +141,8 @@ impl KeyCentre {
 impl CentreQuery {
     /// A and B of query head `g`, 16 pairs each.
     pub(crate) fn head(&self, g: usize) -> (&[[f32; 16]], &[[f32; 16]]) {
-        let n = self.centre.padded();
+        let (followed, fast) = self.centre.padded();
+        let n = followed + fast;
         let (a, b) = self.amplitudes[2 * g * n..2 * (g + 1) * n].split_at(n);
         (a.as_chunks().0, b.as_chunks().0)
     }

@@ -6,8 +6,8 @@ pub(crate) const LLOYD2: [f32; 2] = [0.452780, 1.510418];
 pub(crate) const LLOYD3: [f32; 4] = [0.245094, 0.756005, 1.343909, 2.151946];
 pub(crate) const LLOYD4: [f32; 8] = [0.128395, 0.388048, 0.656759, 0.942340, 1.256231, 1.618046, 2.069017, 2.732589];
 pub(crate) const LLOYD5: [f32; 16] = [
-    0.065890, 0.198052, 0.331378, 0.466700, 0.604934, 0.747136, 0.894565, 1.048783, 1.211804, 1.386340, 1.576228, 1.787233,
-    2.028728, 2.317739, 2.691120, 3.260732,
+    0.065890, 0.198052, 0.331378, 0.466700, 0.604934, 0.747136, 0.894565, 1.048783, 1.211804, 1.386340, 1.576228,
+    1.787233, 2.028728, 2.317739, 2.691120, 3.260732,
 ];
 
 /// `tq4`: c(t) = t (A + G t²) at t = 1/15, 3/15 .. 1, which a GPU computes with three half operations and no table; its mean
@@ -128,7 +128,8 @@ mod tests {
                 (sum(&|i| (ints[i] * unit - table[i]).powi(2)), 1.0 / unit)
             };
             let top = table[table.len() - 1];
-            let tried = (0..).map(|i| limit / top * 0.55 + 0.001 * f64::from(i)).take_while(|s| *s < limit / top * 1.03);
+            let tried =
+                (0..).map(|i| limit / top * 0.55 + 0.001 * f64::from(i)).take_while(|s| *s < limit / top * 1.03);
             let best = tried
                 .map(|s| error(&table.iter().map(|c| (c * s).round().clamp(1.0, limit)).collect::<Vec<_>>()).0)
                 .fold(f64::MAX, f64::min);

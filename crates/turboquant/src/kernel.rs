@@ -85,7 +85,12 @@ impl Kernel {
     pub fn store(&self, record: &mut [u8], slot: usize, k: &[f32], v: &[f32]) {
         self.check_slot(record, slot);
         let d = self.layout.head_dim();
-        assert!(k.len() == d && v.len() == d, "k and v must have head_dim {d} elements, not {} and {}", k.len(), v.len());
+        assert!(
+            k.len() == d && v.len() == d,
+            "k and v must have head_dim {d} elements, not {} and {}",
+            k.len(),
+            v.len()
+        );
         for (side, x) in [(Side::K, k), (Side::V, v)] {
             self.steps.store(&self.layout, self.rotation.as_ref(), record, slot, side, x);
         }
@@ -186,17 +191,9 @@ impl Kernel {
 
     /// Adds the state `other` of another range of tokens to `into`. The result depends on the order of merges.
     pub fn merge(&self, into: &mut [f32], other: &[f32], group: usize) {
-        let d = self.layout.head_dim();
-        let (o, ml) = into.split_at_mut(group * d);
-        let (other_o, other_ml) = other.split_at(group * d);
-        for g in 0..group {
-            let m = ml[g].max(other_ml[g]);
-            let (a, b) = ((ml[g] - m).exp2(), (other_ml[g] - m).exp2());
-            ml[g] = m;
-            ml[group + g] = ml[group + g] * a + other_ml[group + g] * b;
-            let pairs = o[g * d..][..d].iter_mut().zip(&other_o[g * d..][..d]);
-            pairs.for_each(|(x, y)| *x = *x * a + *y * b);
-        }
+        let len = self.part_len(group);
+        assert!(into.len() == len && other.len() == len, "states of group {group} have {len} elements");
+        self.steps.merge(into, other, group);
     }
 
     /// Turns a state into outputs `[group][head_dim]`: o / l, un-rotated, plus `value_mean` (`[head_dim]`, unrotated). Zero for

@@ -64,6 +64,20 @@ impl RecordLayout {
         self.block_size * (self.k.row_bytes(self.head_dim) + self.v.row_bytes(self.head_dim))
     }
 
+    /// Bytes of the codes and of the scales of one strip.
+    #[inline(always)]
+    pub(crate) fn strip_bytes(&self, side: Side) -> (usize, usize) {
+        (self.codes[side as usize].1, self.scales[side as usize].1)
+    }
+
+    /// The codes and the scales of one side of a record.
+    #[inline(always)]
+    pub(crate) fn planes<'a>(&self, side: Side, record: &'a [u8]) -> (&'a [u8], &'a [u8]) {
+        let strips = self.block_size / STRIP;
+        let plane = |(start, bytes): (usize, usize)| &record[start..start + strips * bytes];
+        (plane(self.codes[side as usize]), plane(self.scales[side as usize]))
+    }
+
     /// Where the codes of strip `strip` of the block lie.
     #[inline(always)]
     pub(crate) fn codes(&self, side: Side, strip: usize) -> Range<usize> {

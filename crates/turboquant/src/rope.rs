@@ -41,15 +41,19 @@ struct Inner {
     theta: Vec<f64>,
     /// (cos, sin) of theta * digit * 64^level, `[level][digit][pair]`.
     turns: Vec<[f64; 2]>,
-    /// (cos, sin) at the start of each partition of the tables' range, `[partition][pair]`.
-    starts: Vec<[f32; 2]>,
-    /// Pairs by speed: still, slow, fast.
-    still: Vec<usize>,
-    slow: Vec<usize>,
+    /// (cos, sin) at the start of each partition of the tables' range: of the followed pairs, 16 each, and of all pairs.
+    starts: Vec<Start>,
+    all_starts: Vec<[f32; 2]>,
+    /// Still pairs, then slow ones.
+    followed: Vec<usize>,
+    still: usize,
     fast: Vec<usize>,
     follow_still: Vec<FollowStill>,
     follow_slow: Vec<FollowSlow>,
 }
+
+/// (cos, sin) of 16 pairs.
+pub(crate) type Start = [[f32; 16]; 2];
 
 /// How attention follows a slow pair inside a partition: coefficients of the parabolas around the blocks' middles, one block a
 /// lane, that 1 of cos or of sin at the partition's start gives. `[coefficient][of C, of D]`.
@@ -87,14 +91,28 @@ impl Rope {
         let (still, slow): (Vec<usize>, Vec<usize>) = (still, slow);
         let follow_still = still.chunks(16).map(|pairs| follow_still(pairs, &theta)).collect();
         let follow_slow = slow.iter().map(|pair| follow_slow(theta[*pair])).collect();
-        let starts = Vec::new();
-        let mut inner =
-            Inner { head_dim, pairing, theta, turns, starts, still, slow, fast, follow_still, follow_slow };
-        let partitions = RADIX.pow(DIGITS as u32) / PARTITION;
-        inner.starts = (0..partitions)
-            .flat_map(|i| (0..inner.theta.len()).map(move |pair| (pair, i * PARTITION)))
-            .map(|(pair, position)| inner.turn(pair, position).map(|x| x as f32))
-            .collect();
+        let followed = [&still[..], &slow].concat();
+        let (starts, all_starts, still) = (Vec::new(), Vec::new(), still.len());
+        let mut inner = Inner {
+            head_dim,
+            pairing,
+            theta,
+            turns,
+            starts,
+            all_starts,
+            followed,
+            still,
+            fast,
+            follow_still,
+            follow_slow,
+        };
+        for position in (0..RADIX.pow(DIGITS as u32)).step_by(PARTITION) {
+            let starts: Vec<Start> = inner.followed.chunks(16).map(|pairs| inner.start(pairs, position)).collect();
+            let turns = (0..inner.theta.len()).map(|pair| inner.turn(pair, position).map(|x| x as f32));
+            let turns: Vec<[f32; 2]> = turns.collect();
+            inner.starts.extend(starts);
+            inner.all_starts.extend(turns);
+        }
         Ok(Rope { inner: Arc::new(inner) })
     }
 
@@ -121,14 +139,39 @@ impl Rope {
         self.inner.turn(pair, position)
     }
 
-    /// The same in f32; read from a table at the start of a partition.
+    /// (cos, sin) of 16 followed pairs at `position`; read from a table at the start of a partition.
     #[inline(always)]
-    pub(crate) fn start(&self, pair: usize, position: usize) -> [f32; 2] {
-        let tabled = self.inner.starts.get(position / PARTITION * self.pairs() + pair);
+    pub(crate) fn start(&self, chunk: usize, position: usize) -> Start {
+        let inner = &*self.inner;
+        let chunks = inner.followed.len().div_ceil(16);
+        let tabled = inner.starts.get(position / PARTITION * chunks + chunk);
+        match tabled.filter(|_| position.is_multiple_of(PARTITION)) {
+            Some(start) => *start,
+            None => inner.start(inner.followed.chunks(16).nth(chunk).unwrap_or(&[]), position),
+        }
+    }
+
+    /// (cos, sin) of one pair at `position`, likewise.
+    #[inline(always)]
+    pub(crate) fn start_of(&self, pair: usize, position: usize) -> [f32; 2] {
+        let tabled = self.inner.all_starts.get(position / PARTITION * self.pairs() + pair);
         match tabled.filter(|_| position.is_multiple_of(PARTITION)) {
             Some(start) => *start,
             None => self.turn(pair, position).map(|x| x as f32),
         }
+    }
+
+    /// Pairs that are followed by parabolas, the still ones first.
+    pub(crate) fn followed(&self) -> &[usize] {
+        &self.inner.followed
+    }
+
+    pub(crate) fn still(&self) -> usize {
+        self.inner.still
+    }
+
+    pub(crate) fn fast(&self) -> &[usize] {
+        &self.inner.fast
     }
 
     /// Of the slow pairs, in order.
@@ -149,21 +192,18 @@ impl Rope {
         };
         FollowFast { middles: turns(middles()), halves: turns(std::array::from_fn(|u| u as f64 + 0.5)) }
     }
-
-    pub(crate) fn still(&self) -> &[usize] {
-        &self.inner.still
-    }
-
-    pub(crate) fn slow(&self) -> &[usize] {
-        &self.inner.slow
-    }
-
-    pub(crate) fn fast(&self) -> &[usize] {
-        &self.inner.fast
-    }
 }
 
 impl Inner {
+    fn start(&self, pairs: &[usize], position: usize) -> Start {
+        let mut start = [[0.0; 16]; 2];
+        for (lane, pair) in pairs.iter().enumerate() {
+            let [cos, sin] = self.turn(*pair, position);
+            (start[0][lane], start[1][lane]) = (cos as f32, sin as f32);
+        }
+        start
+    }
+
     /// Products of the turns of the position's digits: the same numbers on every path, to about 1e-15.
     #[inline(always)]
     fn turn(&self, pair: usize, position: usize) -> [f64; 2] {

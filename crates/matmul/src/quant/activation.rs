@@ -45,7 +45,8 @@ impl Activations {
         };
         let rows = all.codes.chunks_exact_mut(k).zip(all.scales.chunks_exact_mut(k / BLOCK));
         let groups = all.corrections.chunks_exact_mut(k / group).zip(all.sums.chunks_exact_mut(k / group));
-        let rows = rows.zip(groups).map(|((codes, scales), (corrections, sums))| Row { codes, scales, corrections, sums });
+        let rows =
+            rows.zip(groups).map(|((codes, scales), (corrections, sums))| Row { codes, scales, corrections, sums });
         let work = |(x, mut row): (&[f32], Row<'_>)| simd::quantize_row(isa, x, group, offset, &mut row);
         if x.len() / k < PARALLEL_ROWS {
             x.chunks_exact(k).zip(rows).for_each(work);

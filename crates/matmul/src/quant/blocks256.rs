@@ -18,14 +18,14 @@ pub(crate) struct Q6K;
 /// Two bits of each of 64 bytes by shift: bytes 0..32 hold elements 0..128, 32 for each shift; bytes 32..64 the rest.
 /// With `third`, bit i of its 32 bytes is the third bit of elements 32i...
 #[inline(always)]
-fn crumbs<V: Lanes<R>, const R: usize>(words: &[[u32; R]], third: Option<&[[u32; R]]>, codes: &mut [[u32; R]]) {
+fn crumbs<V: Lanes<R>, const R: usize>(words: &[V], third: Option<&[V]>, codes: &mut [[u32; R]]) {
     for half in 0..2 {
         for i in 0..8 {
-            let word = V::load(&words[half * 8 + i]);
+            let word = words[half * 8 + i];
             for shift in 0..4 {
                 let mut code = word >> (2 * shift as u32) & low_bits(2);
                 if let Some(third) = third {
-                    let bit = V::load(&third[i]) >> (half * 4 + shift) as u32 & low_bits(1);
+                    let bit = third[i] >> (half * 4 + shift) as u32 & low_bits(1);
                     code = code | bit << 2;
                 }
                 code.store(&mut codes[half * 32 + shift * 8 + i]);
@@ -37,14 +37,14 @@ fn crumbs<V: Lanes<R>, const R: usize>(words: &[[u32; R]], third: Option<&[[u32;
 /// Bytes 32i.. hold elements 64i.. in their low nibbles and 64i + 32.. in their high ones. With `fifth`, bit i of its 32
 /// bytes is the fifth bit of elements 32i...
 #[inline(always)]
-fn nibbles<V: Lanes<R>, const R: usize>(words: &[[u32; R]], fifth: Option<&[[u32; R]]>, codes: &mut [[u32; R]]) {
+fn nibbles<V: Lanes<R>, const R: usize>(words: &[V], fifth: Option<&[V]>, codes: &mut [[u32; R]]) {
     for quarter in 0..4 {
         for i in 0..8 {
-            let word = V::load(&words[quarter * 8 + i]);
+            let word = words[quarter * 8 + i];
             for shift in 0..2 {
                 let mut code = word >> (4 * shift as u32) & low_bits(4);
                 if let Some(fifth) = fifth {
-                    let bit = V::load(&fifth[i]) >> (quarter * 2 + shift) as u32 & low_bits(1);
+                    let bit = fifth[i] >> (quarter * 2 + shift) as u32 & low_bits(1);
                     code = code | bit << 4;
                 }
                 code.store(&mut codes[quarter * 16 + shift * 8 + i]);
@@ -56,13 +56,13 @@ fn nibbles<V: Lanes<R>, const R: usize>(words: &[[u32; R]], fifth: Option<&[[u32
 /// `d` and `dmin` in a word, then eight scales and minima of six bits in three: bytes 0..4 and 4..8 the first four scales
 /// and minima, with two bits each of the other four on top; bytes 8..12 these others' low nibbles, the minima's above.
 #[inline(always)]
-fn scales_mins<V: Lanes<R>, const R: usize>(words: &[[u32; R]], scales: &mut [[f32; R]], mins: &mut [[f32; R]]) {
-    let ds = V::load(&words[0]);
+fn scales_mins<V: Lanes<R>, const R: usize>(words: &[V], scales: &mut [[f32; R]], mins: &mut [[f32; R]]) {
+    let ds = words[0];
     let (d, dmin) = (ds.f16(), -(ds >> 16).f16());
     for group in 0..4 {
         let shift = 8 * group as u32;
-        let (low, high) = (V::load(&words[1]) >> shift & 255, V::load(&words[2]) >> shift & 255);
-        let last = V::load(&words[3]) >> shift & 255;
+        let (low, high) = (words[1] >> shift & 255, words[2] >> shift & 255);
+        let last = words[3] >> shift & 255;
         V::store_float(d * (low & 63).float(0), &mut scales[group]);
         V::store_float(dmin * (high & 63).float(0), &mut mins[group]);
         V::store_float(d * (last & 15 | low >> 6 << 4).float(0), &mut scales[group + 4]);
@@ -80,12 +80,12 @@ impl Block for Q2K {
     const MINS: bool = true;
 
     #[inline(always)]
-    fn unpack<V: Lanes<R>, const R: usize>(words: &[[u32; R]], _: &[u32; R], to: Unpacked<'_, R>) {
+    fn unpack<V: Lanes<R>, const R: usize>(words: &[V], _: V, to: Unpacked<'_, R>) {
         crumbs::<V, R>(&words[4..20], None, to.codes);
-        let ds = V::load(&words[20]);
+        let ds = words[20];
         let (d, dmin) = (ds.f16(), -(ds >> 16).f16());
         for group in 0..16 {
-            let packed = V::load(&words[group / 4]) >> (group as u32 % 4 * 8);
+            let packed = words[group / 4] >> (group as u32 % 4 * 8);
             V::store_float(d * (packed & 15).float(0), &mut to.scales[group]);
             V::store_float(dmin * (packed >> 4 & 15).float(0), &mut to.mins[group]);
         }
@@ -103,13 +103,13 @@ impl Block for Q3K {
 
     /// The scales' low nibbles are in eight bytes (low, then high half), their high bits in the four bytes behind.
     #[inline(always)]
-    fn unpack<V: Lanes<R>, const R: usize>(words: &[[u32; R]], d: &[u32; R], to: Unpacked<'_, R>) {
+    fn unpack<V: Lanes<R>, const R: usize>(words: &[V], d: V, to: Unpacked<'_, R>) {
         crumbs::<V, R>(&words[8..24], Some(&words[..8]), to.codes);
-        let d = V::load(d).f16();
+        let d = d.f16();
         for group in 0..16 {
             let byte = group as u32 % 4 * 8;
-            let low = V::load(&words[24 + group % 8 / 4]) >> (byte + group as u32 / 8 * 4) & 15;
-            let high = V::load(&words[26]) >> (byte + group as u32 / 4 * 2) & 3;
+            let low = words[24 + group % 8 / 4] >> (byte + group as u32 / 8 * 4) & 15;
+            let high = words[26] >> (byte + group as u32 / 4 * 2) & 3;
             V::store_float(d * (low | high << 4).float(32), &mut to.scales[group]);
         }
     }
@@ -125,7 +125,7 @@ impl Block for Q4K {
     const MINS: bool = true;
 
     #[inline(always)]
-    fn unpack<V: Lanes<R>, const R: usize>(words: &[[u32; R]], _: &[u32; R], to: Unpacked<'_, R>) {
+    fn unpack<V: Lanes<R>, const R: usize>(words: &[V], _: V, to: Unpacked<'_, R>) {
         nibbles::<V, R>(&words[4..36], None, to.codes);
         scales_mins::<V, R>(&words[..4], to.scales, to.mins);
     }
@@ -141,7 +141,7 @@ impl Block for Q5K {
     const MINS: bool = true;
 
     #[inline(always)]
-    fn unpack<V: Lanes<R>, const R: usize>(words: &[[u32; R]], _: &[u32; R], to: Unpacked<'_, R>) {
+    fn unpack<V: Lanes<R>, const R: usize>(words: &[V], _: V, to: Unpacked<'_, R>) {
         nibbles::<V, R>(&words[12..44], Some(&words[4..12]), to.codes);
         scales_mins::<V, R>(&words[..4], to.scales, to.mins);
     }
@@ -158,11 +158,11 @@ impl Block for Q6K {
 
     /// By halves of 128: 64 low bytes (elements 0..64 in low nibbles, 64..128 in high ones), 32 high bytes as in [`crumbs`].
     #[inline(always)]
-    fn unpack<V: Lanes<R>, const R: usize>(words: &[[u32; R]], d: &[u32; R], to: Unpacked<'_, R>) {
+    fn unpack<V: Lanes<R>, const R: usize>(words: &[V], d: V, to: Unpacked<'_, R>) {
         for half in 0..2 {
             for i in 0..8 {
-                let low = [V::load(&words[half * 16 + i]), V::load(&words[half * 16 + 8 + i])];
-                let high = V::load(&words[32 + half * 8 + i]);
+                let low = [words[half * 16 + i], words[half * 16 + 8 + i]];
+                let high = words[32 + half * 8 + i];
                 for quarter in 0..4 {
                     let low = low[quarter % 2] >> (quarter as u32 / 2 * 4) & low_bits(4);
                     let high = high >> (2 * quarter as u32) & low_bits(2);
@@ -170,9 +170,9 @@ impl Block for Q6K {
                 }
             }
         }
-        let d = V::load(d).f16();
+        let d = d.f16();
         for group in 0..16 {
-            let scale = V::load(&words[48 + group / 4]) >> (group as u32 % 4 * 8) & 255;
+            let scale = words[48 + group / 4] >> (group as u32 % 4 * 8) & 255;
             // With its sign bit turned over a signed byte exceeds its value by 128.
             V::store_float(d * (scale ^ 128).float(128), &mut to.scales[group]);
         }

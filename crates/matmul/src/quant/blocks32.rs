@@ -16,9 +16,9 @@ pub(crate) struct Q5_1;
 
 /// Byte j holds element j in its low nibble and element j + 16 in its high one.
 #[inline(always)]
-fn nibbles<V: Lanes<R>, const R: usize>(words: &[[u32; R]], codes: &mut [[u32; R]]) {
+fn nibbles<V: Lanes<R>, const R: usize>(words: &[V], codes: &mut [[u32; R]]) {
     for i in 0..4 {
-        let word = V::load(&words[i]);
+        let word = words[i];
         (word & low_bits(4)).store(&mut codes[i]);
         (word >> 4 & low_bits(4)).store(&mut codes[i + 4]);
     }
@@ -26,10 +26,9 @@ fn nibbles<V: Lanes<R>, const R: usize>(words: &[[u32; R]], codes: &mut [[u32; R
 
 /// As [`nibbles`], with bit j of `fifth` the fifth bit of element j.
 #[inline(always)]
-fn nibbles_fifth<V: Lanes<R>, const R: usize>(words: &[[u32; R]], fifth: &[u32; R], codes: &mut [[u32; R]]) {
-    let fifth = V::load(fifth);
+fn nibbles_fifth<V: Lanes<R>, const R: usize>(words: &[V], fifth: V, codes: &mut [[u32; R]]) {
     for i in 0..4 {
-        let word = V::load(&words[i]);
+        let word = words[i];
         let (low, high) = (fifth >> (4 * i as u32) & 15, fifth >> (4 * i as u32 + 16) & 15);
         (word & low_bits(4) | spread::<V, R>(low) << 4).store(&mut codes[i]);
         (word >> 4 & low_bits(4) | spread::<V, R>(high) << 4).store(&mut codes[i + 4]);
@@ -44,15 +43,15 @@ fn spread<V: Lanes<R>, const R: usize>(bits: V) -> V {
 
 /// The f16 in the low half of a word.
 #[inline(always)]
-fn scale<V: Lanes<R>, const R: usize>(d: &[u32; R], scales: &mut [[f32; R]]) {
-    V::store_float(V::load(d).f16(), &mut scales[0]);
+fn scale<V: Lanes<R>, const R: usize>(d: V, scales: &mut [[f32; R]]) {
+    V::store_float(d.f16(), &mut scales[0]);
 }
 
 /// `d` in the low half of a word, `m` in the high one.
 #[inline(always)]
-fn scale_min<V: Lanes<R>, const R: usize>(word: &[u32; R], scales: &mut [[f32; R]], mins: &mut [[f32; R]]) {
-    V::store_float(V::load(word).f16(), &mut scales[0]);
-    V::store_float((V::load(word) >> 16).f16(), &mut mins[0]);
+fn scale_min<V: Lanes<R>, const R: usize>(word: V, scales: &mut [[f32; R]], mins: &mut [[f32; R]]) {
+    V::store_float(word.f16(), &mut scales[0]);
+    V::store_float((word >> 16).f16(), &mut mins[0]);
 }
 
 impl Block for Q8_0 {
@@ -65,9 +64,9 @@ impl Block for Q8_0 {
     const MINS: bool = false;
 
     #[inline(always)]
-    fn unpack<V: Lanes<R>, const R: usize>(words: &[[u32; R]], d: &[u32; R], to: Unpacked<'_, R>) {
+    fn unpack<V: Lanes<R>, const R: usize>(words: &[V], d: V, to: Unpacked<'_, R>) {
         for (word, code) in words.iter().zip(to.codes) {
-            (V::load(word) ^ V::SIGNED_FLIP).store(code);
+            (*word ^ V::SIGNED_FLIP).store(code);
         }
         scale::<V, R>(d, to.scales);
     }
@@ -83,7 +82,7 @@ impl Block for Q4_0 {
     const MINS: bool = false;
 
     #[inline(always)]
-    fn unpack<V: Lanes<R>, const R: usize>(words: &[[u32; R]], d: &[u32; R], to: Unpacked<'_, R>) {
+    fn unpack<V: Lanes<R>, const R: usize>(words: &[V], d: V, to: Unpacked<'_, R>) {
         nibbles::<V, R>(words, to.codes);
         scale::<V, R>(d, to.scales);
     }
@@ -99,9 +98,9 @@ impl Block for Q4_1 {
     const MINS: bool = true;
 
     #[inline(always)]
-    fn unpack<V: Lanes<R>, const R: usize>(words: &[[u32; R]], _: &[u32; R], to: Unpacked<'_, R>) {
+    fn unpack<V: Lanes<R>, const R: usize>(words: &[V], _: V, to: Unpacked<'_, R>) {
         nibbles::<V, R>(&words[1..], to.codes);
-        scale_min::<V, R>(&words[0], to.scales, to.mins);
+        scale_min::<V, R>(words[0], to.scales, to.mins);
     }
 }
 
@@ -115,8 +114,8 @@ impl Block for Q5_0 {
     const MINS: bool = false;
 
     #[inline(always)]
-    fn unpack<V: Lanes<R>, const R: usize>(words: &[[u32; R]], d: &[u32; R], to: Unpacked<'_, R>) {
-        nibbles_fifth::<V, R>(&words[1..], &words[0], to.codes);
+    fn unpack<V: Lanes<R>, const R: usize>(words: &[V], d: V, to: Unpacked<'_, R>) {
+        nibbles_fifth::<V, R>(&words[1..], words[0], to.codes);
         scale::<V, R>(d, to.scales);
     }
 }
@@ -131,8 +130,8 @@ impl Block for Q5_1 {
     const MINS: bool = true;
 
     #[inline(always)]
-    fn unpack<V: Lanes<R>, const R: usize>(words: &[[u32; R]], _: &[u32; R], to: Unpacked<'_, R>) {
-        nibbles_fifth::<V, R>(&words[2..], &words[1], to.codes);
-        scale_min::<V, R>(&words[0], to.scales, to.mins);
+    fn unpack<V: Lanes<R>, const R: usize>(words: &[V], _: V, to: Unpacked<'_, R>) {
+        nibbles_fifth::<V, R>(&words[2..], words[1], to.codes);
+        scale_min::<V, R>(words[0], to.scales, to.mins);
     }
 }

@@ -51,9 +51,9 @@ fn affine_codes(x: &[f32], group: usize, largest: i32, scale_min: impl Fn(usize)
     codes
 }
 
-/// Codes of `x` for the scales (`x = (code - half) * scale`) of groups of 16; `half` where a scale is zero.
+/// Codes of `x` for the scales (`x = (code - half) * scale`) of groups of 16; zeros where a scale is zero.
 fn symmetric_codes(x: &[f32], half: i32, scale: impl Fn(usize) -> f32) -> [u8; 256] {
-    let mut codes = [half as u8; 256];
+    let mut codes = [0; 256];
     for (g, (x, codes)) in x.chunks_exact(16).zip(codes.chunks_exact_mut(16)).enumerate() {
         let d = scale(g);
         if d != 0. {
@@ -80,8 +80,7 @@ impl Encode for Q2K {
         }
         let (d, dmin) = (put_f16(block, 80, scale / 15.), put_f16(block, 82, min / 15.));
         let packed: [u8; 16] = std::array::from_fn(|g| block[g]);
-        let codes =
-            affine_codes(x, 16, 3, |g| (d * f32::from(packed[g] & 15), dmin * f32::from(packed[g] >> 4)));
+        let codes = affine_codes(x, 16, 3, |g| (d * f32::from(packed[g] & 15), dmin * f32::from(packed[g] >> 4)));
         pack_crumbs(&codes, &mut block[16..80]);
     }
 }

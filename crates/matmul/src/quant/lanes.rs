@@ -15,7 +15,7 @@ pub(crate) trait Lanes<const R: usize>:
     /// What signed codes are stored with xored, so that the set's dot product takes them.
     const SIGNED_FLIP: u32;
 
-    fn load(from: &[u32; R]) -> Self;
+    fn zero() -> Self;
     fn store(self, to: &mut [u32; R]);
     fn store_float(value: Self::Float, to: &mut [f32; R]);
     /// The f16 in the low half; the high half does not matter.
@@ -35,8 +35,8 @@ impl Lanes<1> for u32 {
 
     const SIGNED_FLIP: u32 = 0;
 
-    fn load(from: &[u32; 1]) -> Self {
-        from[0]
+    fn zero() -> Self {
+        0
     }
 
     fn store(self, to: &mut [u32; 1]) {

@@ -17,13 +17,13 @@ mod search;
 
 use rayon::prelude::*;
 
-pub(crate) use blocks32::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
-pub(crate) use encode::encode;
-pub(crate) use blocks256::{Q2K, Q3K, Q4K, Q5K, Q6K};
 pub(crate) use activation::{Activations, BLOCK, Row, quantize_row};
+pub(crate) use blocks32::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
+pub(crate) use blocks256::{Q2K, Q3K, Q4K, Q5K, Q6K};
+pub(crate) use encode::encode;
 
-use crate::quant::lanes::Lanes;
 use crate::dense::{CHUNKS_PER_THREAD, SERIAL_BELOW, split_columns};
+use crate::quant::lanes::Lanes;
 use crate::{Isa, Weight, simd};
 
 /// Weight rows whose products run side by side, one to a lane.
@@ -61,7 +61,7 @@ pub(crate) trait Block: Sync + 'static {
     /// `d` has the f16 at `D_AT` in its low halves.
     ///
     /// Inlined into a function with the features that `V` needs.
-    fn unpack<V: Lanes<R>, const R: usize>(words: &[[u32; R]], d: &[u32; R], to: Unpacked<'_, R>);
+    fn unpack<V: Lanes<R>, const R: usize>(words: &[V], d: V, to: Unpacked<'_, R>);
 }
 
 /// What a block is unpacked to: element = (code - OFFSET) * scale + min.
@@ -141,6 +141,7 @@ pub(crate) fn matmul<B: Block>(isa: Isa, x: &[f32], w: Weight<'_>, out: &mut [f3
 fn columns<B: Block>(isa: Isa, x: &Activations, w: Weight<'_>, out: &mut [&mut [f32]]) {
     const WIDTH: usize = PANEL * PANELS;
     let k = w.k();
+    let ahead = WIDTH * w.row_bytes();
     let mut panels: [Panel; PANELS] = std::array::from_fn(|_| Panel::new::<B>(k.min(CHUNK)));
     let mut sums: Vec<Sums> = vec![[[0.; PANEL]; PANELS]; x.rows()];
     for first in (0..w.n()).step_by(WIDTH) {
@@ -151,7 +152,7 @@ fn columns<B: Block>(isa: Isa, x: &Activations, w: Weight<'_>, out: &mut [&mut [
             let to = k.min(from + CHUNK);
             let blocks = from / B::LEN..to / B::LEN;
             for (panel, rows) in panels.iter_mut().zip(rows.as_chunks().0) {
-                simd::unpack::<B>(isa, rows, blocks.clone(), panel);
+                simd::unpack::<B>(isa, rows, blocks.clone(), ahead, panel);
             }
             simd::multiply::<B>(isa, &panels, x, from..to, &mut sums);
         }

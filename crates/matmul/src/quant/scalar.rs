@@ -6,7 +6,7 @@ use super::{Activations, BLOCK, Block, PANEL, PANELS, Panel, Sums, Unpacked};
 
 /// A block of one row, unpacked.
 pub(crate) struct OneBlock {
-    words: Vec<[u32; 1]>,
+    words: Vec<u32>,
     pub codes: Vec<[u32; 1]>,
     pub scales: Vec<[f32; 1]>,
     pub mins: Vec<[f32; 1]>,
@@ -17,7 +17,7 @@ impl OneBlock {
         let groups = B::LEN / B::GROUP;
         let mins = if B::MINS { groups } else { 0 };
         Self {
-            words: vec![[0]; B::WORDS],
+            words: vec![0; B::WORDS],
             codes: vec![[0]; B::LEN / 4],
             scales: vec![[0.]; groups],
             mins: vec![[0.]; mins],
@@ -26,11 +26,11 @@ impl OneBlock {
 
     pub(crate) fn unpack<B: Block>(&mut self, block: &[u8]) {
         for (word, bytes) in self.words.iter_mut().zip(block[B::WORDS_AT..].as_chunks().0) {
-            *word = [u32::from_le_bytes(*bytes)];
+            *word = u32::from_le_bytes(*bytes);
         }
         let d = u32::from(u16::from_le_bytes([block[B::D_AT], block[B::D_AT + 1]]));
         let to = Unpacked { codes: &mut self.codes, scales: &mut self.scales, mins: &mut self.mins };
-        B::unpack::<u32, 1>(&self.words, &[d], to);
+        B::unpack::<u32, 1>(&self.words, d, to);
     }
 }
 

@@ -46,7 +46,7 @@ pub(super) fn symmetric_by_steps(x: &[f32], half: i32) -> f32 {
     let (mut xl, mut ll) = (0., 0.);
     for (x, code) in x.iter().zip(&codes) {
         xl += x * x * x * *code as f32;
-        ll += x * x * (code * code) as f32;
+        ll += x * x * *code as f32 * *code as f32;
     }
     for _ in 0..5 {
         let mut changed = false;
@@ -56,13 +56,13 @@ pub(super) fn symmetric_by_steps(x: &[f32], half: i32) -> f32 {
             if rest_xl <= 0. {
                 continue;
             }
-            let mut rest_ll = ll - weight * (*code * *code) as f32;
+            let mut rest_ll = ll - weight * *code as f32 * *code as f32;
             let new = nearest(x * rest_ll / rest_xl).clamp(-half, half - 1);
             if new == *code {
                 continue;
             }
             rest_xl += weight * x * new as f32;
-            rest_ll += weight * (new * new) as f32;
+            rest_ll += weight * new as f32 * new as f32;
             if rest_ll > 0. && rest_xl * rest_xl * ll > xl * xl * rest_ll {
                 (*code, xl, ll, changed) = (new, rest_xl, rest_ll, true);
             }
@@ -90,19 +90,17 @@ pub(super) fn affine(
         return (0., -low);
     }
     let weighted = || x.iter().copied().zip(weights.iter().copied());
+    let code = |x: f32, min: f32, inverse: f32| nearest(inverse * (x - min)).clamp(0, largest) as f32;
     let (sum_w, sum_x) = weighted().fold((0., 0.), |(sum_w, sum_x), (x, w)| (sum_w + w, sum_x + w * x));
-    let code = |x: f32, inverse: f32| nearest(inverse * (x - low)).clamp(0, largest) as f32;
-    let error = |inverse: f32, scale: f32, min: f32| {
-        weighted().map(|(x, w)| w * cost(scale * code(x, inverse) + min - x)).sum::<f32>()
-    };
     let inverse = largest as f32 / (high - low);
     let (mut scale, mut min) = (1. / inverse, low);
-    let mut best = error(inverse, scale, min);
+    let mut best = weighted().map(|(x, w)| w * cost(scale * code(x, low, inverse) + low - x)).sum::<f32>();
     for step in 0..=steps {
-        let inverse = (first_step + 0.1 * step as f32 + largest as f32) / (high - low);
+        // From the best minimum so far, not from the lowest value: so does ggml.
+        let inverse = (first_step + 0.1 * step as f32 + largest as f32) / (high - min);
         let (mut sum_l, mut sum_ll, mut sum_xl) = (0., 0., 0.);
         for (x, w) in weighted() {
-            let code = code(x, inverse);
+            let code = code(x, min, inverse);
             sum_l += w * code;
             sum_ll += w * code * code;
             sum_xl += w * code * x;
@@ -114,7 +112,7 @@ pub(super) fn affine(
             if this_min > 0. {
                 (this_min, this_scale) = (0., sum_xl / sum_ll);
             }
-            let error = error(inverse, this_scale, this_min);
+            let error: f32 = weighted().map(|(x, w)| w * cost(this_scale * code(x, min, inverse) + this_min - x)).sum();
             if error < best {
                 (best, scale, min) = (error, this_scale, this_min);
             }

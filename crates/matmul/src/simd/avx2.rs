@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Acc, Block, Columns, Tile, XBlocks, padded, rows};
+use super::{AHEAD, Acc, Block, Columns, Tile, XBlocks, padded, rows};
 use crate::LANES;
 use crate::weight::{Element, ElementF32, Format};
 
@@ -57,7 +57,9 @@ unsafe fn half<E: Element, const M: usize, const N: usize>(block: Block, acc: &m
             let at = step * LANES + lane;
             let mut w = [_mm256_setzero_ps(); N];
             for j in 0..N {
-                w[j] = load::<E>(block.w.add(j * block.w_stride + at * E::BYTES));
+                let from = block.w.add(j * block.w_stride + at * E::BYTES);
+                _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(AHEAD).cast());
+                w[j] = load::<E>(from);
             }
             for i in 0..M {
                 let x = _mm256_loadu_ps(block.x.add(i * block.x_stride + at));

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Acc, Block, Columns, Tile, XBlocks, padded, rows};
+use super::{AHEAD, Acc, Block, Columns, Tile, XBlocks, padded, rows};
 use crate::LANES;
 use crate::weight::{Element, ElementF32, Format};
 
@@ -55,7 +55,9 @@ unsafe fn tile<E: Element, const M: usize, const N: usize>(block: Block, acc: &m
             let at = step * LANES;
             let mut w = [_mm512_setzero_ps(); N];
             for j in 0..N {
-                w[j] = load::<E>(block.w.add(j * block.w_stride + at * E::BYTES));
+                let from = block.w.add(j * block.w_stride + at * E::BYTES);
+                _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(AHEAD).cast());
+                w[j] = load::<E>(from);
             }
             for i in 0..M {
                 let x = _mm512_loadu_ps(block.x.add(i * block.x_stride + at));

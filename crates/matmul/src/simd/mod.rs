@@ -1,6 +1,8 @@
 //! Vector kernels. The only place of this crate with `unsafe` code: pointers into slices whose lengths are checked here, and
 //! instructions whose presence is checked here.
 #![allow(unsafe_code)]
+// A tile's row and column index several arrays at once.
+#![allow(clippy::needless_range_loop)]
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -111,7 +113,7 @@ struct XBlocks<'a> {
 }
 
 /// Rows from which arranging them pays.
-const BLOCKED_ROWS: usize = 5;
+const BLOCKED_ROWS: usize = 9;
 
 /// Elements from which arranging them is worth the pool.
 const PARALLEL_LEN: usize = 1 << 18;
@@ -124,6 +126,10 @@ const PART_ALIGN: usize = 24;
 
 /// Bytes of a group's rows of `x` that stay in a first-level cache.
 const BLOCK_BYTES: usize = 24 << 10;
+
+/// Bytes of a weight that are asked for ahead of their use.
+#[cfg(target_arch = "x86_64")]
+const AHEAD: usize = 1024;
 
 /// Tiles whose accumulators are kept in memory from block to block.
 const STRIP: usize = 8;

@@ -28,31 +28,38 @@ pub(crate) fn quantize_row(isa: Isa, x: &[f32], group: usize, offset: i32, row: 
     }
 }
 
-/// Unpacks blocks `blocks` of `rows`, to the panel's beginning.
-pub(crate) fn unpack<B: Block>(isa: Isa, rows: &[&[u8]; PANEL], blocks: Range<usize>, panel: &mut Panel) {
+/// Unpacks blocks `blocks` of `rows`, to the panel's beginning. The rows that come next lie `ahead` bytes on: a processor
+/// does not foresee so many short runs.
+pub(crate) fn unpack<B: Block>(isa: Isa, rows: &[&[u8]; PANEL], blocks: Range<usize>, ahead: usize, panel: &mut Panel) {
     assert!(isa.is_available(), "{isa:?} is not available on this processor");
     assert!(rows.iter().all(|row| row.len() >= blocks.end * B::BYTES));
     match isa {
         // SAFETY: the instructions are available, and the rows have the blocks.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe { avx512::unpack::<B>(rows, blocks, panel) },
+        Isa::Avx512 => unsafe { avx512::unpack::<B>(rows, blocks, ahead, panel) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => unsafe { avx2::unpack::<B>(rows, blocks, panel) },
+        Isa::Avx2 => unsafe { avx2::unpack::<B>(rows, blocks, ahead, panel) },
         // SAFETY: as above.
         #[cfg(target_arch = "aarch64")]
-        Isa::Neon => unsafe { neon::unpack::<B>(rows, blocks, panel) },
+        Isa::Neon => unsafe { neon::unpack::<B>(rows, blocks, ahead, panel) },
         _ => scalar::unpack::<B>(rows, blocks, panel),
     }
 }
 
+/// Bytes that a prefetch brings.
+const CACHE_LINE: usize = 64;
+
 /// An instruction set's registers of a word of each of the panel's rows.
 pub(super) trait PanelLanes: Lanes<PANEL> {
-    /// Four words at `at` of each of the 16 rows, to four rows of 16 words.
+    /// Four words at `at` of each of the 16 rows.
     ///
     /// # Safety
     /// The set's instructions must be available, and 16 bytes readable at `at` of every row.
-    unsafe fn four_words(rows: &[*const u8; PANEL], at: usize, to: &mut [[u32; PANEL]; 4]);
+    unsafe fn four_words(rows: &[*const u8; PANEL], at: usize) -> [Self; 4];
+
+    /// Asks for the cache line at an address, which need not exist.
+    fn prefetch(at: *const u8);
 }
 
 /// What `scalar::unpack` does; inlined into a function with the set's features.
@@ -60,31 +67,41 @@ pub(super) trait PanelLanes: Lanes<PANEL> {
 /// # Safety
 /// The instructions of `V` must be available, and blocks `blocks` readable in every row.
 #[inline(always)]
-pub(super) unsafe fn unpack_with<V: PanelLanes, B: Block>(rows: &[&[u8]; PANEL], blocks: Range<usize>, panel: &mut Panel) {
-    let mut words = [[0; PANEL]; MAX_WORDS];
-    let (mut odd, mut d) = ([[0; PANEL]; 4], [0; PANEL]);
+pub(super) unsafe fn unpack_with<V: PanelLanes, B: Block>(
+    rows: &[&[u8]; PANEL],
+    blocks: Range<usize>,
+    ahead: usize,
+    panel: &mut Panel,
+) {
+    let mut words = [V::zero(); MAX_WORDS];
+    let mut d = V::zero();
     let mut from = [std::ptr::null(); PANEL];
     let first = blocks.start;
     for block in blocks {
         for r in 0..PANEL {
             from[r] = rows[r][block * B::BYTES..].as_ptr();
         }
-        for i in (0..B::WORDS).step_by(4) {
-            let i = i.min(B::WORDS - 4);
-            let to = words[i..].first_chunk_mut().expect("four words");
-            // SAFETY: a block has 16 bytes behind `WORDS_AT`, so its last four words, which may overlap those before, are
-            // within it.
-            unsafe { V::four_words(&from, B::WORDS_AT + 4 * i, to) };
-        }
-        if B::WORDS * 4 < B::BYTES {
-            let (at, word, shift) = if B::D_AT == 0 { (0, 0, 0) } else { (B::BYTES - 16, 3, 16) };
-            // SAFETY: a block's first and last 16 bytes.
-            unsafe { V::four_words(&from, at, &mut odd) };
-            for r in 0..PANEL {
-                d[r] = odd[word][r] >> shift;
+        // Of small blocks, only those in which a line's worth of bytes is reached.
+        if block * B::BYTES % CACHE_LINE < B::BYTES {
+            for line in (0..B::BYTES).step_by(CACHE_LINE) {
+                for from in &from {
+                    V::prefetch(from.wrapping_add(ahead + line));
+                }
             }
         }
-        B::unpack::<V, PANEL>(&words[..B::WORDS], &d, panel.block::<B>(block - first));
+        for i in (0..B::WORDS).step_by(4) {
+            let i = i.min(B::WORDS - 4);
+            // SAFETY: a block has 16 bytes behind `WORDS_AT`, so its last four words, which may overlap those before, are
+            // within it.
+            words[i..i + 4].copy_from_slice(&unsafe { V::four_words(&from, B::WORDS_AT + 4 * i) });
+        }
+        if B::WORDS * 4 < B::BYTES {
+            let at = if B::D_AT == 0 { 0 } else { B::BYTES - 16 };
+            // SAFETY: a block's first or last 16 bytes.
+            let around = unsafe { V::four_words(&from, at) };
+            d = if B::D_AT == 0 { around[0] } else { around[3] >> 16 };
+        }
+        B::unpack::<V, PANEL>(&words[..B::WORDS], d, panel.block::<B>(block - first));
     }
 }
 

@@ -18,9 +18,9 @@ pub(super) fn quantize_row(x: &[f32], group: usize, offset: i32, row: &mut Row<'
 /// # Safety
 /// Features of `Isa::Avx2`; blocks `blocks` must be readable in every row.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn unpack<B: Block>(rows: &[&[u8]; PANEL], blocks: Range<usize>, panel: &mut Panel) {
+pub(super) unsafe fn unpack<B: Block>(rows: &[&[u8]; PANEL], blocks: Range<usize>, ahead: usize, panel: &mut Panel) {
     // SAFETY: the caller's promise.
-    unsafe { unpack_with::<Words, B>(rows, blocks, panel) }
+    unsafe { unpack_with::<Words, B>(rows, blocks, ahead, panel) }
 }
 
 /// A word of each of 16 rows. Its operations are only reached from functions with the features of `Isa::Avx2`, into which
@@ -94,16 +94,15 @@ impl Lanes<PANEL> for Words {
     const SIGNED_FLIP: u32 = 0;
 
     #[inline(always)]
-    fn load(from: &[u32; PANEL]) -> Self {
-        let from = from.as_ptr().cast::<__m256i>();
-        // SAFETY: 16 words are two registers; as the operators.
-        unsafe { Self(_mm256_loadu_si256(from), _mm256_loadu_si256(from.add(1))) }
+    fn zero() -> Self {
+        // SAFETY: as the operators.
+        unsafe { Self(_mm256_setzero_si256(), _mm256_setzero_si256()) }
     }
 
     #[inline(always)]
     fn store(self, to: &mut [u32; PANEL]) {
         let to = to.as_mut_ptr().cast::<__m256i>();
-        // SAFETY: as `load`.
+        // SAFETY: 16 words are two registers; as the operators.
         unsafe {
             _mm256_storeu_si256(to, self.0);
             _mm256_storeu_si256(to.add(1), self.1);
@@ -113,7 +112,7 @@ impl Lanes<PANEL> for Words {
     #[inline(always)]
     fn store_float(value: Floats, to: &mut [f32; PANEL]) {
         let to = to.as_mut_ptr();
-        // SAFETY: as `load`.
+        // SAFETY: as `store`.
         unsafe {
             _mm256_storeu_ps(to, value.0);
             _mm256_storeu_ps(to.add(8), value.1);
@@ -145,37 +144,41 @@ impl Lanes<PANEL> for Words {
 
 impl PanelLanes for Words {
     #[inline(always)]
-    unsafe fn four_words(rows: &[*const u8; PANEL], at: usize, to: &mut [[u32; PANEL]; 4]) {
+    fn prefetch(at: *const u8) {
+        // SAFETY: as the operators; a prefetch of any address is allowed.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn four_words(rows: &[*const u8; PANEL], at: usize) -> [Self; 4] {
         // SAFETY: the caller's promise.
-        unsafe { four_words(rows, at, to) }
+        unsafe {
+            let (low, high) = (four_words(rows, at, 0), four_words(rows, at, 8));
+            [Self(low[0], high[0]), Self(low[1], high[1]), Self(low[2], high[2]), Self(low[3], high[3])]
+        }
     }
 }
 
-/// Two 4 x 4 transpositions at a time, one in each half of the registers.
+/// Of rows `first..first + 8`: two 4 x 4 transpositions, one in each half of the registers.
 ///
 /// # Safety
 /// As [`PanelLanes::four_words`].
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn four_words(rows: &[*const u8; PANEL], at: usize, to: &mut [[u32; PANEL]; 4]) {
-    for half in [0, 8] {
-        // SAFETY: the caller's promise; eight words are a register.
-        unsafe {
-            let row = |r: usize| _mm_loadu_si128(rows[half + r].add(at).cast());
-            let pair = |r: usize| _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(row(r)), row(r + 4));
-            let (a, b, c, d) = (pair(0), pair(1), pair(2), pair(3));
-            let (ab, cd) = (_mm256_unpacklo_epi32(a, b), _mm256_unpacklo_epi32(c, d));
-            let (ab_high, cd_high) = (_mm256_unpackhi_epi32(a, b), _mm256_unpackhi_epi32(c, d));
-            let transposed = [
-                _mm256_unpacklo_epi64(ab, cd),
-                _mm256_unpackhi_epi64(ab, cd),
-                _mm256_unpacklo_epi64(ab_high, cd_high),
-                _mm256_unpackhi_epi64(ab_high, cd_high),
-            ];
-            for i in 0..4 {
-                _mm256_storeu_si256(to[i][half..half + 8].as_mut_ptr().cast(), transposed[i]);
-            }
-        }
+unsafe fn four_words(rows: &[*const u8; PANEL], at: usize, first: usize) -> [__m256i; 4] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let row = |r: usize| _mm_loadu_si128(rows[first + r].add(at).cast());
+        let pair = |r: usize| _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(row(r)), row(r + 4));
+        let (a, b, c, d) = (pair(0), pair(1), pair(2), pair(3));
+        let (ab, cd) = (_mm256_unpacklo_epi32(a, b), _mm256_unpacklo_epi32(c, d));
+        let (ab_high, cd_high) = (_mm256_unpackhi_epi32(a, b), _mm256_unpackhi_epi32(c, d));
+        [
+            _mm256_unpacklo_epi64(ab, cd),
+            _mm256_unpackhi_epi64(ab, cd),
+            _mm256_unpacklo_epi64(ab_high, cd_high),
+            _mm256_unpackhi_epi64(ab_high, cd_high),
+        ]
     }
 }
 

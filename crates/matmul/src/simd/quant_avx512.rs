@@ -18,9 +18,9 @@ pub(super) fn quantize_row(x: &[f32], group: usize, offset: i32, row: &mut Row<'
 /// # Safety
 /// Features of `Isa::Avx512`; blocks `blocks` must be readable in every row.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-pub(super) unsafe fn unpack<B: Block>(rows: &[&[u8]; PANEL], blocks: Range<usize>, panel: &mut Panel) {
+pub(super) unsafe fn unpack<B: Block>(rows: &[&[u8]; PANEL], blocks: Range<usize>, ahead: usize, panel: &mut Panel) {
     // SAFETY: the caller's promise.
-    unsafe { unpack_with::<Words, B>(rows, blocks, panel) }
+    unsafe { unpack_with::<Words, B>(rows, blocks, ahead, panel) }
 }
 
 /// A word of each of 16 rows. Its operations are only reached from functions with the features of `Isa::Avx512`, into which
@@ -69,20 +69,20 @@ impl Lanes<PANEL> for Words {
     const SIGNED_FLIP: u32 = 0x8080_8080;
 
     #[inline(always)]
-    fn load(from: &[u32; PANEL]) -> Self {
-        // SAFETY: 16 words are a register; as the operators.
-        Self(unsafe { _mm512_loadu_si512(from.as_ptr().cast()) })
+    fn zero() -> Self {
+        // SAFETY: as the operators.
+        Self(unsafe { _mm512_setzero_si512() })
     }
 
     #[inline(always)]
     fn store(self, to: &mut [u32; PANEL]) {
-        // SAFETY: as `load`.
+        // SAFETY: 16 words are a register; as the operators.
         unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), self.0) }
     }
 
     #[inline(always)]
     fn store_float(value: Floats, to: &mut [f32; PANEL]) {
-        // SAFETY: as `load`.
+        // SAFETY: as `store`.
         unsafe { _mm512_storeu_ps(to.as_mut_ptr(), value.0) }
     }
 
@@ -101,9 +101,15 @@ impl Lanes<PANEL> for Words {
 
 impl PanelLanes for Words {
     #[inline(always)]
-    unsafe fn four_words(rows: &[*const u8; PANEL], at: usize, to: &mut [[u32; PANEL]; 4]) {
+    fn prefetch(at: *const u8) {
+        // SAFETY: as the operators; a prefetch of any address is allowed.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn four_words(rows: &[*const u8; PANEL], at: usize) -> [Self; 4] {
         // SAFETY: the caller's promise.
-        unsafe { four_words(rows, at, to) }
+        unsafe { four_words(rows, at) }
     }
 }
 
@@ -113,8 +119,8 @@ impl PanelLanes for Words {
 /// As [`PanelLanes::four_words`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn four_words(rows: &[*const u8; PANEL], at: usize, to: &mut [[u32; PANEL]; 4]) {
-    // SAFETY: the caller's promise; each row of `to` is of a register's size.
+unsafe fn four_words(rows: &[*const u8; PANEL], at: usize) -> [Words; 4] {
+    // SAFETY: the caller's promise.
     unsafe {
         let row = |r: usize| _mm_loadu_si128(rows[r].add(at).cast());
         let quarters = |r: usize| {
@@ -125,10 +131,12 @@ unsafe fn four_words(rows: &[*const u8; PANEL], at: usize, to: &mut [[u32; PANEL
         let (a, b, c, d) = (quarters(0), quarters(1), quarters(2), quarters(3));
         let (ab, cd) = (_mm512_unpacklo_epi32(a, b), _mm512_unpacklo_epi32(c, d));
         let (ab_high, cd_high) = (_mm512_unpackhi_epi32(a, b), _mm512_unpackhi_epi32(c, d));
-        _mm512_storeu_si512(to[0].as_mut_ptr().cast(), _mm512_unpacklo_epi64(ab, cd));
-        _mm512_storeu_si512(to[1].as_mut_ptr().cast(), _mm512_unpackhi_epi64(ab, cd));
-        _mm512_storeu_si512(to[2].as_mut_ptr().cast(), _mm512_unpacklo_epi64(ab_high, cd_high));
-        _mm512_storeu_si512(to[3].as_mut_ptr().cast(), _mm512_unpackhi_epi64(ab_high, cd_high));
+        [
+            Words(_mm512_unpacklo_epi64(ab, cd)),
+            Words(_mm512_unpackhi_epi64(ab, cd)),
+            Words(_mm512_unpacklo_epi64(ab_high, cd_high)),
+            Words(_mm512_unpackhi_epi64(ab_high, cd_high)),
+        ]
     }
 }
 

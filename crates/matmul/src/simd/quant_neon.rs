@@ -13,9 +13,9 @@ pub(super) const MAX_ROWS: usize = 3;
 /// # Safety
 /// Features of `Isa::Neon`; blocks `blocks` must be readable in every row.
 #[target_feature(enable = "neon")]
-pub(super) unsafe fn unpack<B: Block>(rows: &[&[u8]; PANEL], blocks: Range<usize>, panel: &mut Panel) {
+pub(super) unsafe fn unpack<B: Block>(rows: &[&[u8]; PANEL], blocks: Range<usize>, ahead: usize, panel: &mut Panel) {
     // SAFETY: the caller's promise.
-    unsafe { unpack_with::<Words, B>(rows, blocks, panel) }
+    unsafe { unpack_with::<Words, B>(rows, blocks, ahead, panel) }
 }
 
 /// The f16 in the low half of each word. By integer steps and an exact product: Rust has no stable f16 registers.
@@ -106,18 +106,15 @@ impl Lanes<PANEL> for Words {
     const SIGNED_FLIP: u32 = 0;
 
     #[inline(always)]
-    fn load(from: &[u32; PANEL]) -> Self {
-        // SAFETY: NEON is there; 16 words are four registers.
-        unsafe {
-            let from = from.as_ptr();
-            Self([vld1q_u32(from), vld1q_u32(from.add(4)), vld1q_u32(from.add(8)), vld1q_u32(from.add(12))])
-        }
+    fn zero() -> Self {
+        // SAFETY: NEON is there.
+        Self([unsafe { vdupq_n_u32(0) }; 4])
     }
 
     #[inline(always)]
     fn store(self, to: &mut [u32; PANEL]) {
         for q in 0..4 {
-            // SAFETY: as `load`.
+            // SAFETY: NEON is there; 16 words are four registers.
             unsafe { vst1q_u32(to.as_mut_ptr().add(4 * q), self.0[q]) }
         }
     }
@@ -125,7 +122,7 @@ impl Lanes<PANEL> for Words {
     #[inline(always)]
     fn store_float(value: Floats, to: &mut [f32; PANEL]) {
         for q in 0..4 {
-            // SAFETY: as `load`.
+            // SAFETY: as `store`.
             unsafe { vst1q_f32(to.as_mut_ptr().add(4 * q), value.0[q]) }
         }
     }
@@ -151,9 +148,15 @@ impl Lanes<PANEL> for Words {
 
 impl PanelLanes for Words {
     #[inline(always)]
-    unsafe fn four_words(rows: &[*const u8; PANEL], at: usize, to: &mut [[u32; PANEL]; 4]) {
+    fn prefetch(at: *const u8) {
+        // SAFETY: a prefetch of any address is allowed.
+        unsafe { std::arch::asm!("prfm pldl2keep, [{at}]", at = in(reg) at, options(nostack, preserves_flags)) }
+    }
+
+    #[inline(always)]
+    unsafe fn four_words(rows: &[*const u8; PANEL], at: usize) -> [Self; 4] {
         // SAFETY: the caller's promise.
-        unsafe { four_words(rows, at, to) }
+        unsafe { four_words(rows, at) }
     }
 }
 
@@ -163,9 +166,11 @@ impl PanelLanes for Words {
 /// As [`PanelLanes::four_words`].
 #[inline]
 #[target_feature(enable = "neon")]
-unsafe fn four_words(rows: &[*const u8; PANEL], at: usize, to: &mut [[u32; PANEL]; 4]) {
-    for r in (0..PANEL).step_by(4) {
-        // SAFETY: the caller's promise; four words are a register.
+unsafe fn four_words(rows: &[*const u8; PANEL], at: usize) -> [Words; 4] {
+    let mut words = [Words::zero(); 4];
+    for q in 0..4 {
+        let r = 4 * q;
+        // SAFETY: the caller's promise.
         unsafe {
             let a = vreinterpretq_u32_u8(vld1q_u8(rows[r].add(at)));
             let b = vreinterpretq_u32_u8(vld1q_u8(rows[r + 1].add(at)));
@@ -173,12 +178,13 @@ unsafe fn four_words(rows: &[*const u8; PANEL], at: usize, to: &mut [[u32; PANEL
             let d = vreinterpretq_u32_u8(vld1q_u8(rows[r + 3].add(at)));
             let (ab, ab_odd) = (vreinterpretq_u64_u32(vtrn1q_u32(a, b)), vreinterpretq_u64_u32(vtrn2q_u32(a, b)));
             let (cd, cd_odd) = (vreinterpretq_u64_u32(vtrn1q_u32(c, d)), vreinterpretq_u64_u32(vtrn2q_u32(c, d)));
-            vst1q_u32(to[0].as_mut_ptr().add(r), vreinterpretq_u32_u64(vtrn1q_u64(ab, cd)));
-            vst1q_u32(to[1].as_mut_ptr().add(r), vreinterpretq_u32_u64(vtrn1q_u64(ab_odd, cd_odd)));
-            vst1q_u32(to[2].as_mut_ptr().add(r), vreinterpretq_u32_u64(vtrn2q_u64(ab, cd)));
-            vst1q_u32(to[3].as_mut_ptr().add(r), vreinterpretq_u32_u64(vtrn2q_u64(ab_odd, cd_odd)));
+            words[0].0[q] = vreinterpretq_u32_u64(vtrn1q_u64(ab, cd));
+            words[1].0[q] = vreinterpretq_u32_u64(vtrn1q_u64(ab_odd, cd_odd));
+            words[2].0[q] = vreinterpretq_u32_u64(vtrn2q_u64(ab, cd));
+            words[3].0[q] = vreinterpretq_u32_u64(vtrn2q_u64(ab_odd, cd_odd));
         }
     }
+    words
 }
 
 /// # Safety

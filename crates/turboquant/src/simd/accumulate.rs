@@ -133,26 +133,61 @@ fn floats<S: Simd, const KIND: u8, const BYTES: usize, const TOKENS: usize, cons
 ) -> [[S::F; C]; H] {
     let (from, to) = heads.visible();
     let row_bytes = tile.head_dim * BYTES / 16;
-    let w: [&[[f32; TOKENS]]; H] = std::array::from_fn(|h| heads.scratch.s[heads.first + h].as_chunks().0);
-    for row in from / TOKENS..to.div_ceil(TOKENS) {
-        let (strip, at) = (row * TOKENS / STRIP, row * TOKENS % STRIP / TOKENS * row_bytes + col * BYTES);
-        let (line, _) = tile.strips[strip][at..at + C * BYTES].as_chunks::<BYTES>();
-        // A pair's token that no head sees may hold anything, NaN included.
-        let whole = TOKENS == 1 || (row * TOKENS >= from && (row + 1) * TOKENS <= to);
-        for c in 0..C {
-            s.prefetch(tile.ahead[strip], at + c * BYTES);
-            let mut v = read::<S, KIND, BYTES, TOKENS>(s, &line[c]);
-            if !whole {
-                for i in 0..TOKENS {
-                    if row * TOKENS + i < from || row * TOKENS + i >= to {
-                        v[i] = s.splat(0.0);
-                    }
-                }
+    for strip in from / STRIP..to.div_ceil(STRIP) {
+        let (from, to) = (from.max(strip * STRIP) - strip * STRIP, to.min((strip + 1) * STRIP) - strip * STRIP);
+        let mut w = [&[0f32; STRIP]; H];
+        for h in 0..H {
+            w[h] = &heads.scratch.s[heads.first + h].as_chunks().0[strip];
+        }
+        let whole = from.div_ceil(TOKENS)..to / TOKENS;
+        if !from.is_multiple_of(TOKENS) {
+            let row = from / TOKENS;
+            let line = edge::<BYTES, C>(tile.strips[strip], row * row_bytes + col * BYTES, true);
+            o = float_row::<S, KIND, BYTES, TOKENS, H, C>(s, &line, &w, row, o);
+        }
+        for row in whole.clone() {
+            let at = row * row_bytes + col * BYTES;
+            let (line, _) = tile.strips[strip][at..at + C * BYTES].as_chunks::<BYTES>();
+            for c in 0..C {
+                s.prefetch(tile.ahead[strip], at + c * BYTES);
             }
-            for h in 0..H {
-                for i in 0..TOKENS {
-                    o[h][c] = s.fma(v[i], s.splat(w[h][row][i]), o[h][c]);
-                }
+            o = float_row::<S, KIND, BYTES, TOKENS, H, C>(s, line, &w, row, o);
+        }
+        if !to.is_multiple_of(TOKENS) && whole.start <= whole.end {
+            let row = to / TOKENS;
+            let line = edge::<BYTES, C>(tile.strips[strip], row * row_bytes + col * BYTES, false);
+            o = float_row::<S, KIND, BYTES, TOKENS, H, C>(s, &line, &w, row, o);
+        }
+    }
+    o
+}
+
+/// A row of a pair of which no head sees one token: its half is zeroed, since it may hold anything, NaN included.
+#[inline(always)]
+fn edge<const BYTES: usize, const C: usize>(strip: &[u8], at: usize, first_is_dead: bool) -> [[u8; BYTES]; C] {
+    let mut line = [[0; BYTES]; C];
+    let (source, _) = strip[at..at + C * BYTES].as_chunks::<BYTES>();
+    line.copy_from_slice(source);
+    for pair in line.as_flattened_mut().as_chunks_mut::<4>().0 {
+        let dead = if first_is_dead { 0 } else { 2 };
+        pair[dead..dead + 2].fill(0);
+    }
+    line
+}
+
+#[inline(always)]
+fn float_row<S: Simd, const KIND: u8, const BYTES: usize, const TOKENS: usize, const H: usize, const C: usize>(
+    s: S,
+    line: &[[u8; BYTES]],
+    w: &[&[f32; STRIP]; H],
+    row: usize,
+    mut o: [[S::F; C]; H],
+) -> [[S::F; C]; H] {
+    for c in 0..C {
+        let v = read::<S, KIND, BYTES, TOKENS>(s, &line[c]);
+        for h in 0..H {
+            for i in 0..TOKENS {
+                o[h][c] = s.fma(v[i], s.splat(w[h][(row * TOKENS + i) % STRIP]), o[h][c]);
             }
         }
     }
@@ -211,10 +246,12 @@ fn lines<
     mut o: [[S::F; C]; H],
 ) -> [[S::F; C]; H] {
     let wide = const { is_wide(KIND) };
-        let table = s.table(&const { table_bytes(&book(KIND), GROUPS, PLANE, 0) });
+    let table = s.table(&const { table_bytes(&book(KIND), GROUPS, PLANE, 0) });
     let plane = tile.head_dim / 16 * LINES * 64;
-    let w: [&[u32; TILE / 4]; H] = std::array::from_fn(|h| &heads.scratch.words[heads.first + h]);
-    let ww: [&[u64; TILE / 4]; H] = std::array::from_fn(|h| &heads.scratch.wide[heads.first + h]);
+    let (mut w, mut ww) = ([&[0u32; TILE / 4]; H], [&[0u64; TILE / 4]; H]);
+    for h in 0..H {
+        (w[h], ww[h]) = (&heads.scratch.words[heads.first + h], &heads.scratch.wide[heads.first + h]);
+    }
     let (mut acc, mut wide_acc) = ([[s.acc(); C]; H], [[s.wide_acc(); C]; H]);
     for strip in tile.first..tile.last {
         if col == 0 {

@@ -2,7 +2,7 @@
 //! codebooks and weights are kept small enough that a pair cannot saturate; 15-bit forms go through 16-bit `madd`.
 use super::dispatch::{Steps, steps};
 use super::{CHUNK, CentreTile, HeadQuery, Place, Scratch, Simd, State, Tile};
-use super::{accumulate, centre, kind, scores, softmax, store};
+use super::{accumulate, centre, kind, scores, softmax, state, store};
 use crate::attend::TILE;
 use crate::centre::CentreQuery;
 use crate::format::Side;
@@ -98,7 +98,7 @@ impl Simd for Avx2 {
         fn mul(self, a: F, b: F) -> F = [_mm256_mul_ps(a[0], b[0]), _mm256_mul_ps(a[1], b[1])];
         fn fma(self, a: F, b: F, c: F) -> F = [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])];
         fn max(self, a: F, b: F) -> F = [_mm256_max_ps(a[0], b[0]), _mm256_max_ps(a[1], b[1])];
-        fn round(self, x: F) -> F = 
+        fn round(self, x: F) -> F =
             both!(x, x => _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x));
         fn scale2(self, x: F, n: F) -> F = [_mm256_mul_ps(x[0], power(n[0])), _mm256_mul_ps(x[1], power(n[1]))];
         fn keep_from(self, x: F, limit: F, a: F) -> F = [

@@ -2,7 +2,7 @@
 //! 64 bytes and ignores the two top bits of an index, so junk there needs no mask.
 use super::dispatch::{Steps, steps};
 use super::{CHUNK, CentreTile, HeadQuery, Place, Scratch, Simd, State, Tile};
-use super::{accumulate, centre, kind, scores, softmax, store};
+use super::{accumulate, centre, kind, scores, softmax, state, store};
 use crate::attend::TILE;
 use crate::centre::CentreQuery;
 use crate::format::Side;

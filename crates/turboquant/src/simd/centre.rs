@@ -7,9 +7,8 @@
 use super::Simd;
 use crate::attend::TILE;
 use crate::centre::CentreQuery;
-use crate::format::MAX_HEAD_DIM;
 use crate::layout::STRIP;
-use crate::rope::{BLOCKS, FOLLOW, FollowSlow, FollowStill};
+use crate::rope::{BLOCKS, FOLLOW, FollowSlow, FollowStill, Start};
 
 /// State of a head in a partition, rows of one value a block: the parabola's three coefficients, then C and D of each fast
 /// pair at the blocks' middles.
@@ -54,66 +53,74 @@ const fn powers(step: f32, first: f32) -> [[f32; 16]; 2] {
 /// Fills the states of a query's heads, one after the other, for the partition that starts at `position`.
 #[inline(always)]
 pub(super) fn prepare<S: Simd>(s: S, query: &CentreQuery, position: usize, states: &mut State) {
-    let centre = &query.centre;
-    // (cos, sin) at the partition's start of every pair, in the order of the amplitudes.
-    let mut start = [[[0f32; 16]; 2]; MAX_HEAD_DIM / 2 / 16];
-    for (i, pair) in centre.pairs().iter().enumerate() {
-        let [cos, sin] = centre.rope().start(*pair, position);
-        (start[i / 16][0][i % 16], start[i / 16][1][i % 16]) = (cos, sin);
+    let (centre, len) = (&query.centre, query.state_len());
+    for (g, state) in states.chunks_exact_mut(len).enumerate() {
+        prepare_parabola(s, query, g, position, state);
     }
-    for (g, state) in states.chunks_exact_mut(query.state_len()).enumerate() {
-        prepare_head(s, query, g, &start, state);
+    let followed = centre.rope().followed().len().div_ceil(16);
+    for (i, pairs) in centre.fast_pairs().chunks(16).enumerate() {
+        let mut start: Start = [[0.0; 16]; 2];
+        for (lane, pair) in pairs.iter().enumerate() {
+            let [cos, sin] = centre.rope().start_of(*pair, position);
+            (start[0][lane], start[1][lane]) = (cos, sin);
+        }
+        for (g, state) in states.chunks_exact_mut(len).enumerate() {
+            let (a, b) = query.head(g);
+            let [c, d] = phases(s, &a[followed + i], &b[followed + i], &start);
+            let rows = state[PARABOLA..].as_chunks_mut::<2>().0[i * 16..].iter_mut();
+            for ((follow, [at_c, at_d]), (c, d)) in centre.fast()[i * 16..].iter().zip(rows).zip(c.iter().zip(&d)) {
+                let (cos, sin) = (s.load(&follow.middles[0]), s.load(&follow.middles[1]));
+                let (c, d) = (s.splat(*c), s.splat(*d));
+                s.store(at_c, s.fma(d, sin, s.mul(c, cos)));
+                s.store(at_d, s.sub(s.mul(d, cos), s.mul(c, sin)));
+            }
+        }
     }
 }
 
+/// C and D of 16 pairs.
 #[inline(always)]
-fn prepare_head<S: Simd>(
-    s: S,
-    query: &CentreQuery,
-    g: usize,
-    start: &[[[f32; 16]; 2]; MAX_HEAD_DIM / 2 / 16],
-    state: &mut State,
-) {
-    let (centre, rope) = (&query.centre, query.centre.rope());
-    let (a, b) = query.head(g);
-    // C and D at the partition's start.
-    let mut c = [[0f32; 16]; MAX_HEAD_DIM / 2 / 16];
-    let mut d = [[0f32; 16]; MAX_HEAD_DIM / 2 / 16];
-    for (i, (a, b)) in a.iter().zip(b).enumerate() {
-        let (a, b, cos, sin) = (s.load(a), s.load(b), s.load(&start[i][0]), s.load(&start[i][1]));
-        s.store(&mut c[i], s.fma(a, cos, s.mul(b, sin)));
-        s.store(&mut d[i], s.sub(s.mul(b, cos), s.mul(a, sin)));
-    }
-    let mut lanes = [s.splat(0.0); PARABOLA];
-    for (i, FollowStill(follow)) in rope.follow_still().iter().enumerate() {
-        // Lanes beyond the still pairs have zero coefficients.
-        let (c, d) = (s.load(&c[i]), s.load(&d[i]));
-        for k in 0..PARABOLA {
-            lanes[k] = s.fma(c, s.load(&follow[k][0]), s.fma(d, s.load(&follow[k][1]), lanes[k]));
+fn phases<S: Simd>(s: S, a: &[f32; 16], b: &[f32; 16], start: &Start) -> Start {
+    let (a, b, cos, sin) = (s.load(a), s.load(b), s.load(&start[0]), s.load(&start[1]));
+    let mut out = [[0.0; 16]; 2];
+    s.store(&mut out[0], s.fma(a, cos, s.mul(b, sin)));
+    s.store(&mut out[1], s.sub(s.mul(b, cos), s.mul(a, sin)));
+    out
+}
+
+/// Sums the followed pairs' parabolas of head `g`.
+#[inline(always)]
+fn prepare_parabola<S: Simd>(s: S, query: &CentreQuery, g: usize, position: usize, out: &mut State) {
+    let rope = query.centre.rope();
+    let (still, (a, b)) = (rope.still(), query.head(g));
+    let (mut of_still, mut of_c, mut of_d) =
+        ([s.splat(0.0); PARABOLA], [s.splat(0.0); PARABOLA], [s.splat(0.0); PARABOLA]);
+    for chunk in 0..rope.followed().len().div_ceil(16) {
+        let [c, d] = phases(s, &a[chunk], &b[chunk], &rope.start(chunk, position));
+        if let Some(FollowStill(follow)) = rope.follow_still().get(chunk) {
+            // Lanes beyond the still pairs have zero coefficients.
+            let (c, d) = (s.load(&c), s.load(&d));
+            for k in 0..PARABOLA {
+                of_still[k] = s.fma(c, s.load(&follow[k][0]), s.fma(d, s.load(&follow[k][1]), of_still[k]));
+            }
+        }
+        // The chunk's first slow pair; a chunk of still ones has none.
+        let first = still.clamp(chunk * 16, (chunk + 1) * 16);
+        let slow = rope.follow_slow().get(first.saturating_sub(still)..).unwrap_or(&[]).iter();
+        for (FollowSlow(follow), (c, d)) in slow.zip(c.iter().zip(&d).skip(first - chunk * 16)) {
+            let (c, d) = (s.splat(*c), s.splat(*d));
+            for k in 0..PARABOLA {
+                of_c[k] = s.fma(c, s.load(&follow[k][0]), of_c[k]);
+                of_d[k] = s.fma(d, s.load(&follow[k][1]), of_d[k]);
+            }
         }
     }
-    let [q0, q1, q2] = [s.splat(s.sum(lanes[0])), s.splat(s.sum(lanes[1])), s.splat(s.sum(lanes[2]))];
     // The partition's parabola, taken from its middle to the blocks'.
+    let [q0, q1, q2] = [s.splat(s.sum(of_still[0])), s.splat(s.sum(of_still[1])), s.splat(s.sum(of_still[2]))];
     let (u, u2) = (s.load(&BLOCK_U[0]), s.load(&BLOCK_U[1]));
-    let mut p = [s.fma(q2, u2, s.fma(q1, u, q0)), s.fma(s.add(q2, q2), u, q1), q2];
-    let (c, d) = (&c.as_flattened()[rope.still().len()..], &d.as_flattened()[rope.still().len()..]);
-    for (FollowSlow(follow), (c, d)) in rope.follow_slow().iter().zip(c.iter().zip(d)) {
-        let (c, d) = (s.splat(*c), s.splat(*d));
-        for k in 0..PARABOLA {
-            p[k] = s.fma(c, s.load(&follow[k][0]), s.fma(d, s.load(&follow[k][1]), p[k]));
-        }
-    }
-    let (parabola, fast) = state.split_at_mut(PARABOLA);
+    let moved = [s.fma(q2, u2, s.fma(q1, u, q0)), s.fma(s.add(q2, q2), u, q1), q2];
     for k in 0..PARABOLA {
-        s.store(&mut parabola[k], p[k]);
-    }
-    let (c, d) = (&c[rope.slow().len()..], &d[rope.slow().len()..]);
-    let rows = fast.as_chunks_mut::<2>().0;
-    for ((follow, [at_c, at_d]), (c, d)) in centre.fast().iter().zip(rows).zip(c.iter().zip(d)) {
-        let (cos, sin) = (s.load(&follow.middles[0]), s.load(&follow.middles[1]));
-        let (c, d) = (s.splat(*c), s.splat(*d));
-        s.store(at_c, s.fma(d, sin, s.mul(c, cos)));
-        s.store(at_d, s.sub(s.mul(d, cos), s.mul(c, sin)));
+        s.store(&mut out[k], s.add(moved[k], s.add(of_c[k], of_d[k])));
     }
 }
 
@@ -143,7 +150,12 @@ pub(super) fn add<S: Simd>(s: S, tile: &CentreTile<'_>, out: &mut [[f32; TILE]; 
 
 /// Heads of one kv head.
 #[inline(always)]
-fn add_heads<S: Simd, const H: usize>(s: S, tile: &CentreTile<'_>, heads: [CentreHead<'_>; H], out: &mut [[f32; TILE]]) {
+fn add_heads<S: Simd, const H: usize>(
+    s: S,
+    tile: &CentreTile<'_>,
+    heads: [CentreHead<'_>; H],
+    out: &mut [[f32; TILE]],
+) {
     let fast = heads[0].query.centre.fast();
     let mut rows: [&[[[f32; BLOCKS]; 2]]; H] = [&[]; H];
     for h in 0..H {

@@ -1,6 +1,8 @@
 //! Instruction sets and the table of a kernel's steps.
 use super::portable::Portable;
-use super::{CentreTile, HeadQuery, Place, Scratch, Simd, Tile, accumulate, centre, kind, scores, softmax, store};
+use super::{
+    CentreTile, HeadQuery, Place, Scratch, Simd, Tile, accumulate, centre, kind, scores, softmax, state, store,
+};
 use crate::attend::TILE;
 use crate::centre::CentreQuery;
 use crate::format::{Format, Side};
@@ -48,6 +50,7 @@ pub(super) type SoftmaxFn = unsafe fn(&Tile<'_>, &[Place], &mut Scratch, &mut [f
 pub(super) type AccumulateFn = unsafe fn(&Tile<'_>, &[Place], &Scratch, &mut [f32]);
 pub(super) type PrepareFn = unsafe fn(&CentreQuery, usize, &mut super::State);
 pub(super) type CentreFn = unsafe fn(&CentreTile<'_>, &mut [[f32; TILE]; super::CHUNK]);
+pub(super) type MergeFn = unsafe fn(&mut [f32], &[f32], usize);
 pub(super) type RotateFn = unsafe fn(&Rotation, &mut [f32]);
 pub(super) type StoreFn = unsafe fn(&RecordLayout, Option<&Rotation>, &mut [u8], usize, Side, &[f32]);
 pub(super) type DecodeFn = unsafe fn(&RecordLayout, &[u8], usize, (usize, usize), Side, &mut [u8]);
@@ -60,6 +63,7 @@ pub(crate) struct Steps {
     pub(super) accumulate: AccumulateFn,
     pub(super) prepare: PrepareFn,
     pub(super) centre: CentreFn,
+    pub(super) merge: MergeFn,
     pub(super) rotate: RotateFn,
     pub(super) unrotate: RotateFn,
     pub(super) store: StoreFn,
@@ -113,6 +117,10 @@ macro_rules! steps {
             centre::add($token, tile, out)
         }
         $(#[$attr])*
+        fn merge(into: &mut [f32], other: &[f32], group: usize) {
+            state::merge($token, into, other, group)
+        }
+        $(#[$attr])*
         fn rotate(rotation: &Rotation, x: &mut [f32]) {
             store::rotate($token, rotation, x)
         }
@@ -150,6 +158,7 @@ macro_rules! steps {
                 accumulate: by_kind!(accumulate, v),
                 prepare,
                 centre: add_centre,
+                merge,
                 rotate,
                 unrotate,
                 store,
@@ -214,6 +223,11 @@ impl Steps {
     pub(crate) fn centre(&self, tile: &CentreTile<'_>, out: &mut [[f32; TILE]; super::CHUNK]) {
         // SAFETY: as in `scores`.
         unsafe { (self.centre)(tile, out) }
+    }
+
+    pub(crate) fn merge(&self, into: &mut [f32], other: &[f32], group: usize) {
+        // SAFETY: as in `scores`.
+        unsafe { (self.merge)(into, other, group) }
     }
 
     pub(crate) fn rotate(&self, rotation: &Rotation, x: &mut [f32]) {

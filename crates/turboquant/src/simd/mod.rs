@@ -14,11 +14,12 @@ mod dispatch;
 mod portable;
 mod scores;
 mod softmax;
+mod state;
 mod store;
 
-pub(crate) use dispatch::{Steps, is_integer, kind_of, load};
 pub(crate) use centre::{CentreHead, CentreTile, PARABOLA, State};
 pub use dispatch::Isa;
+pub(crate) use dispatch::{Steps, is_integer, kind_of, load};
 
 use crate::attend::TILE;
 use crate::codebook::IntBook;

@@ -148,9 +148,7 @@ fn lines<S: Simd, const KIND: u8, const GROUPS: usize, const PLANE: bool, const 
     strips: [usize; N],
 ) -> [[S::F; N]; H] {
     let wide = const { is_wide(KIND) };
-        let table = s.table(
-        &const { table_bytes(&book::<S>(KIND), GROUPS, PLANE, offset::<S>(KIND, PLANE)) },
-    );
+    let table = s.table(&const { table_bytes(&book::<S>(KIND), GROUPS, PLANE, offset::<S>(KIND, PLANE)) });
     let count = tile.head_dim / 4 / GROUPS;
     let codes: [&[[u8; 64]]; N] = strips.map(|x| &tile.strips[x].as_chunks().0[..count]);
     let signs: [&[[[u8; 8]; GROUPS]]; N] = strips.map(|x| match PLANE {

@@ -1,8 +1,10 @@
 //! Online softmax of a tile: masks, running maximum, and the weights in the form that the V step multiplies with.
 use super::{CHUNK, NONE, Place, STRIPS, Scratch, Simd, Tile, WIDE_MAX, accumulate, kind};
+use crate::attend::TILE;
 use crate::layout::STRIP;
 
-/// Tiles of heads `places`; `tile` is the V side. Quantities relative to the tile are taken over each head's visible tokens.
+/// Turns the logits of `places` into weights; `tile` is the V side. Quantities relative to the tile are taken over each
+/// head's visible tokens. Each step runs over all heads, so that one's latency hides another's.
 #[inline(always)]
 pub(super) fn softmax<S: Simd, const KIND: u8>(
     s: S,
@@ -11,49 +13,97 @@ pub(super) fn softmax<S: Simd, const KIND: u8>(
     scratch: &mut Scratch,
     parts: &mut [f32],
 ) {
-    for (h, place) in places.iter().enumerate().take(CHUNK) {
-        let (first, last) = (place.from / STRIP, place.to.div_ceil(STRIP));
-        let range = |strip: usize| {
-            let start = (strip * STRIP) as i32;
-            (place.from as i32 - start, place.to as i32 - start)
-        };
-        let row = scratch.s[h].as_chunks_mut::<STRIP>().0;
-        let none = s.splat(NONE);
-        let mut top = none;
-        for (strip, x) in row.iter_mut().enumerate().take(last).skip(first) {
-            let (from, to) = range(strip);
-            let visible = s.within(from, to, s.load(x), none);
-            top = s.max(top, visible);
-            s.store(x, visible);
-        }
+    let places = &places[..places.len().min(CHUNK)];
+    for (h, place) in places.iter().enumerate() {
+        let top = mask(s, place, &mut scratch.s[h]);
         let before = parts[place.m];
-        let m = before.max(s.max_lane(top));
-        scratch.alpha[h] = s.max_lane(s.exp2(s.splat(before - m)));
+        let m = if top > before { top } else { before };
         parts[place.m] = m;
-        let (mut sum, mut top) = (s.splat(0.0), s.splat(0.0));
-        for (strip, x) in row.iter_mut().enumerate().take(last).skip(first) {
-            let p = s.exp2(s.sub(s.load(x), s.splat(m)));
-            sum = s.add(sum, p);
-            let mut w = p;
-            if KIND >= kind::TQ8
-                && let Some(scales) = tile.scales[strip].first_chunk()
-            {
-                let (from, to) = range(strip);
-                w = s.mul(p, s.within(from, to, s.f16_bytes(scales), s.splat(0.0)));
-                top = s.max(top, w);
-            }
-            s.store(x, w);
-        }
-        parts[place.l] = parts[place.l] * scratch.alpha[h] + s.sum(sum);
+        scratch.alpha[h] = s.max_lane(s.exp2(s.splat(before - m)));
+    }
+    let mut tops = [0f32; CHUNK];
+    for (h, place) in places.iter().enumerate() {
+        let (sum, top) = exponentials::<S, KIND>(s, tile, place, parts[place.m], &mut scratch.s[h]);
+        parts[place.l] = parts[place.l] * scratch.alpha[h] + sum;
+        tops[h] = if top > 1e-30 { top } else { 1e-30 };
+    }
+    for (h, place) in places.iter().enumerate() {
+        let (first, last) = strips(place);
         if KIND < kind::TQ8 {
+            let row = scratch.s[h].as_chunks_mut::<STRIP>().0;
             for strip in (tile.first..first).chain(last..tile.last) {
                 row[strip] = [0.0; STRIP];
             }
         } else {
-            let top = s.max_lane(top).max(1e-30);
-            weights::<S, KIND>(s, h, [tile.first, first, last, tile.last], top, scratch);
+            weights::<S, KIND>(s, h, [tile.first, first, last, tile.last], tops[h], scratch);
         }
     }
+}
+
+/// Strips of which a head sees something.
+#[inline(always)]
+fn strips(place: &Place) -> (usize, usize) {
+    (place.from / STRIP, place.to.div_ceil(STRIP))
+}
+
+/// Tokens of a strip that a head sees, and whether that is all.
+#[inline(always)]
+fn range(place: &Place, strip: usize) -> (i32, i32, bool) {
+    let start = (strip * STRIP) as i32;
+    let (from, to) = (place.from as i32 - start, place.to as i32 - start);
+    (from, to, from <= 0 && to >= STRIP as i32)
+}
+
+/// Sets the logits that a head does not see to `NONE`; returns the largest.
+#[inline(always)]
+fn mask<S: Simd>(s: S, place: &Place, row: &mut [f32; TILE]) -> f32 {
+    let row = row.as_chunks_mut::<STRIP>().0;
+    let none = s.splat(NONE);
+    let mut top = none;
+    let (first, last) = strips(place);
+    for (strip, x) in row.iter_mut().enumerate().take(last).skip(first) {
+        let (from, to, whole) = range(place, strip);
+        let mut logits = s.load(x);
+        if !whole {
+            logits = s.within(from, to, logits, none);
+            s.store(x, logits);
+        }
+        top = s.max(top, logits);
+    }
+    s.max_lane(top)
+}
+
+/// Replaces logits by 2^(logit - m), times the V scale for integer kinds; returns the sum of the first and the largest of the
+/// second.
+#[inline(always)]
+fn exponentials<S: Simd, const KIND: u8>(
+    s: S,
+    tile: &Tile<'_>,
+    place: &Place,
+    m: f32,
+    row: &mut [f32; TILE],
+) -> (f32, f32) {
+    let row = row.as_chunks_mut::<STRIP>().0;
+    let (m, zero) = (s.splat(m), s.splat(0.0));
+    let (mut sum, mut top) = (zero, zero);
+    let (first, last) = strips(place);
+    for (strip, x) in row.iter_mut().enumerate().take(last).skip(first) {
+        let mut w = s.exp2(s.sub(s.load(x), m));
+        sum = s.add(sum, w);
+        if KIND >= kind::TQ8
+            && let Some(scales) = tile.scales[strip].first_chunk()
+        {
+            let (from, to, whole) = range(place, strip);
+            let mut scales = s.f16_bytes(scales);
+            if !whole {
+                scales = s.within(from, to, scales, zero);
+            }
+            w = s.mul(w, scales);
+            top = s.max(top, w);
+        }
+        s.store(x, w);
+    }
+    (s.sum(sum), if KIND >= kind::TQ8 { s.max_lane(top) } else { 0.0 })
 }
 
 /// Weights of head `h` as integers relative to `top`; strips that only other heads of the chunk see get zeros.

@@ -62,11 +62,15 @@ pub struct Cache {
     pub kernel: Kernel,
     pub records: Vec<Vec<u8>>,
     pub tokens: usize,
+    /// Position of the first token; a multiple of `PARTITION`.
+    pub first_position: usize,
+    /// What was stored, K and V.
+    pub stored: Vec<(Vec<f32>, Vec<f32>)>,
 }
 
 impl Cache {
     pub fn new(layout: RecordLayout, isa: Isa) -> Cache {
-        Cache { kernel: Kernel::new(layout, isa), records: Vec::new(), tokens: 0 }
+        Cache { kernel: Kernel::new(layout, isa), records: Vec::new(), tokens: 0, first_position: 0, stored: Vec::new() }
     }
 
     pub fn push(&mut self, k: &[f32], v: &[f32]) {
@@ -77,6 +81,7 @@ impl Cache {
         }
         self.kernel.store(&mut self.records[block], slot, k, v);
         self.tokens += 1;
+        self.stored.push((k.to_vec(), v.to_vec()));
     }
 
     /// `tokens` random tokens.
@@ -91,7 +96,14 @@ impl Cache {
     /// The same bytes under another instruction set.
     pub fn with_isa(&self, isa: Isa) -> Cache {
         let kernel = Kernel::new(*self.kernel.layout(), isa);
-        Cache { kernel, records: self.records.clone(), tokens: self.tokens }
+        let Cache { records, tokens, first_position, stored, .. } = self;
+        Cache {
+            kernel,
+            records: records.clone(),
+            tokens: *tokens,
+            first_position: *first_position,
+            stored: stored.clone(),
+        }
     }
 
     pub fn row(&self, token: usize, side: Side) -> Vec<f32> {
@@ -111,7 +123,7 @@ impl Cache {
             let start = i * PARTITION;
             let clip = |t: usize| t.clamp(start, start + PARTITION) - start;
             let rows = [Row { query, from: clip(from), to: clip(to) }];
-            let job = Job { records, prefetch: &[], first_position: start, rows: &rows };
+            let job = Job { records, prefetch: &[], first_position: self.first_position + start, rows: &rows };
             let mut part = vec![f32::NAN; total.len()];
             kernel.attend(&job, &mut part);
             kernel.merge(&mut total, &part, group);
@@ -137,8 +149,7 @@ pub fn reference(
     let mut out = Vec::new();
     for (g, q) in q.chunks_exact(d).enumerate() {
         let dot = |k: &Vec<f32>| k.iter().zip(q).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
-        let logits: Vec<f64> =
-            k.iter().enumerate().map(|(i, k)| dot(k) * scale + missing(g, from + i)).collect();
+        let logits: Vec<f64> = k.iter().enumerate().map(|(i, k)| dot(k) * scale + missing(g, from + i)).collect();
         let m = logits.iter().copied().fold(f64::MIN, f64::max);
         let p: Vec<f64> = logits.iter().map(|x| (x - m).exp()).collect();
         let l: f64 = p.iter().sum();

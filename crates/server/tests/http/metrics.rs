@@ -1,0 +1,74 @@
+//! `/metrics` under vLLM's names.
+use crate::common::{Options, Script, TEXT, TOKENIZER, chat_body, eventually, start};
+use futures_util::StreamExt;
+use serde_json::json;
+
+/// A metric's value, by name, model and further labels.
+fn value(metrics: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+    let line = metrics.lines().find(|line| {
+        line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{'))
+            && labels.iter().all(|(key, value)| line.contains(&format!("{key}=\"{value}\"")))
+    })?;
+    line.rsplit(' ').next()?.parse().ok()
+}
+
+#[tokio::test]
+async fn a_request_is_counted_and_timed() {
+    let server = start(Options { model: "metered", ..Default::default() }).await;
+    server.ask("/v1/chat/completions", chat_body(json!({"model": "metered", "n": 2, "max_tokens": 500}))).await;
+    let metrics = server.get("/metrics").await.text().await.unwrap();
+    let model = ("model_name", "metered");
+    let get = |name: &str| value(&metrics, name, &[model]);
+    let (prompt, tokens) =
+        (server.last_request().prompt.len() as f64, TOKENIZER.encode(TEXT, false).unwrap().len() as f64);
+    assert_eq!(get("vllm:prompt_tokens_total"), Some(prompt));
+    assert_eq!(get("vllm:generation_tokens_total"), Some(2.0 * tokens));
+    assert_eq!(value(&metrics, "vllm:request_success_total", &[model, ("finished_reason", "stop")]), Some(2.0));
+    assert_eq!(value(&metrics, "vllm:request_success_total", &[model, ("finished_reason", "abort")]), Some(0.0));
+    for (histogram, count) in [
+        ("vllm:time_to_first_token_seconds", 2.0),
+        ("vllm:inter_token_latency_seconds", 2.0 * (tokens - 1.0)),
+        ("vllm:time_per_output_token_seconds", 2.0 * (tokens - 1.0)),
+        ("vllm:e2e_request_latency_seconds", 2.0),
+        ("vllm:request_prompt_tokens", 1.0),
+        ("vllm:request_generation_tokens", 2.0),
+        ("vllm:request_params_n", 1.0),
+        ("vllm:request_params_max_tokens", 1.0),
+    ] {
+        assert_eq!(get(&format!("{histogram}_count")), Some(count), "{histogram}");
+        // A histogram and not a summary.
+        assert_eq!(
+            value(&metrics, &format!("{histogram}_bucket"), &[model, ("le", "+Inf")]),
+            Some(count),
+            "{histogram}"
+        );
+    }
+    assert_eq!(get("vllm:request_params_max_tokens_sum"), Some(500.0));
+    // The engine's state at the time of the scrape.
+    for (gauge, expected) in [
+        ("vllm:num_requests_running", 2.0),
+        ("vllm:num_requests_waiting", 3.0),
+        ("vllm:kv_cache_usage_perc", 0.5),
+        ("vllm:gpu_cache_usage_perc", 0.5),
+        ("vllm:num_preemptions_total", 7.0),
+    ] {
+        assert_eq!(get(gauge), Some(expected), "{gauge}");
+    }
+    let cache = [model, ("block_size", "32"), ("num_gpu_blocks", "10"), ("cache_dtype", "bf16/f16")];
+    assert_eq!(value(&metrics, "vllm:cache_config_info", &cache), Some(1.0));
+    assert!(metrics.contains("# TYPE vllm:time_to_first_token_seconds histogram"));
+    assert!(metrics.contains("# HELP vllm:num_requests_running "));
+}
+
+#[tokio::test]
+async fn a_cancelled_request_counts_as_aborted() {
+    let server = start(Options { model: "left", script: Script::Tick, ..Default::default() }).await;
+    let response = server.post("/v1/chat/completions", &chat_body(json!({"model": "left", "stream": true}))).await;
+    let mut bytes = response.bytes_stream().boxed();
+    bytes.next().await.unwrap().unwrap();
+    drop(bytes);
+    eventually("an abort", || server.seen.aborts.lock().unwrap().len() == 1).await;
+    let metrics = server.get("/metrics").await.text().await.unwrap();
+    let labels = [("model_name", "left"), ("finished_reason", "abort")];
+    assert_eq!(value(&metrics, "vllm:request_success_total", &labels), Some(1.0));
+}
