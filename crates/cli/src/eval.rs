@@ -33,10 +33,8 @@ pub fn eval(args: EvalArgs) -> Result<()> {
         None => TEXT.to_owned(),
     };
     let name = folder.file_name().map_or_else(|| "model".into(), |n| n.to_string_lossy().into_owned());
-    let options = QualityOptions {
-        window: args.window.min(loaded.max_position_embeddings),
-        schemes: schemes(&settings)?,
-    };
+    let options =
+        QualityOptions { window: args.window.min(loaded.max_position_embeddings), schemes: schemes(&settings)? };
     let mut tokens = loaded.tokenizer.encode(&text, false)?;
     tokens.truncate(args.tokens);
     let bar = bar("quality", tokens.len() as u64);

@@ -80,6 +80,17 @@ async fn drain(body: Body, limit: usize) {
     let _ = tokio::time::timeout(DRAIN_TIME, all).await;
 }
 
+/// Serde's messages without Rust's names for numbers.
+fn plain(message: String) -> String {
+    const NAMES: &[(&str, &str)] = &[
+        ("expected usize", "expected an integer of at least 0"),
+        ("expected u32", "expected an integer of at least 0"),
+        ("expected i64", "expected an integer"),
+        ("expected f32", "expected a number"),
+    ];
+    NAMES.iter().fold(message, |message, (rust, plain)| message.replace(rust, plain))
+}
+
 /// Typed views of one JSON object. Several small views take the place of serde's `flatten`, which loses the place of an error.
 pub(crate) struct Fields<'a> {
     object: &'a Value,
@@ -103,7 +114,7 @@ impl<'a> Fields<'a> {
         let view = serde_path_to_error::deserialize(serde_ignored::Deserializer::new(self.object, &mut note)).map_err(
             |e| {
                 let path = e.path().to_string();
-                ApiError::invalid(path.clone(), format!("{path}: {}", e.into_inner()))
+                ApiError::invalid(path.clone(), format!("{path}: {}", plain(e.into_inner().to_string())))
             },
         )?;
         self.unread = Some(match self.unread.take() {

@@ -1,7 +1,7 @@
 """Drives a running server with the official `openai` package and prints what is not as OpenAI's clients expect it.
 
     pip install openai
-    python openai_client.py http://127.0.0.1:8000 [--api-key KEY]
+    python openai_client.py --url http://127.0.0.1:8000 [--api-key KEY]
 
 Exits 0 if every check holds and 1 otherwise. The model's quality does not matter; greedy answers must repeat.
 """
@@ -290,7 +290,7 @@ def a_wrong_key(s):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("url")
+    parser.add_argument("--url", required=True)
     parser.add_argument("--api-key")
     args = parser.parse_args()
     server = Server(args.url, args.api_key)

@@ -177,36 +177,37 @@ impl<'a> Batch<'a> {
         'a: 'b,
     {
         let layout = self.kernel.layout();
-        let per_block = layout.block_size() / STRIP;
-        let per_tile = TILE / layout.block_size();
+        // Strips of a block are 1 << shift.
+        let shift = layout.block_size().trailing_zeros() - STRIP.trailing_zeros();
+        let per_tile = STRIPS >> shift;
         let (first, last) = (range.0 / STRIP, range.1.div_ceil(STRIP));
         let (code_bytes, scale_bytes) = layout.strip_bytes(side);
-        for block in first / per_block..last.div_ceil(per_block) {
+        for block in first >> shift..=(last - 1) >> shift {
             let index = tile * per_tile + block;
             let record = self.job.records[index];
             let ahead = index + PREFETCH_TILES * per_tile;
             let next = || self.job.prefetch.get(ahead.wrapping_sub(self.job.records.len()));
             let ahead = self.job.records.get(ahead).or_else(next).filter(|_| self.prefetch).unwrap_or(&record);
             let (mut codes, mut scales) = layout.planes(side, record);
-            let (mut ahead, mut ahead_scales) = layout.planes(side, ahead);
-            for strip in block * per_block..(block + 1) * per_block {
+            let ahead = (ahead.as_ptr().addr() as isize).wrapping_sub(record.as_ptr().addr() as isize);
+            for strip in block << shift..(block + 1) << shift {
                 (out.strips[strip], codes) = codes.split_at(code_bytes);
                 (out.scales[strip], scales) = scales.split_at(scale_bytes);
-                (out.ahead[strip], ahead) = ahead.split_at(code_bytes);
-                (out.ahead_scales[strip], ahead_scales) = ahead_scales.split_at(scale_bytes);
+                out.ahead[strip] = ahead;
             }
         }
         if needs_decoding(layout.format(side)) {
             let bytes = STRIP * layout.head_dim() * 4;
             decoded.resize(STRIPS * bytes, 0);
             for (strip, decoded) in decoded.chunks_exact_mut(bytes).enumerate().take(last).skip(first) {
-                let (record, inner) = (self.job.records[tile * per_tile + strip / per_block], strip % per_block);
+                let (record, inner) =
+                    (self.job.records[tile * per_tile + (strip >> shift)], strip & ((1 << shift) - 1));
                 let start = strip * STRIP;
                 let tokens = (range.0.max(start) - start, range.1.min(start + STRIP) - start);
                 self.kernel.steps().decode(layout, record, inner, tokens, side, decoded);
             }
             for (strip, decoded) in decoded.chunks_exact(bytes).enumerate().take(last).skip(first) {
-                (out.strips[strip], out.scales[strip]) = (decoded, &[]);
+                (out.strips[strip], out.scales[strip], out.ahead[strip]) = (decoded, &[], 0);
             }
         }
     }
@@ -248,8 +249,7 @@ impl<'a> Chunk<'a> {
         steps.softmax(v, places, scratch, parts);
         steps.accumulate(v, places, scratch, parts);
         // What lies ahead has been asked for; a chunk's own lines are in the cache already.
-        (k.ahead, k.ahead_scales) = (k.strips, k.scales);
-        (v.ahead, v.ahead_scales) = (v.strips, v.scales);
+        (k.ahead, v.ahead) = ([0; STRIPS], [0; STRIPS]);
         self.len = 0;
     }
 }

@@ -45,7 +45,7 @@ fn norm2(z: &[f32]) -> f32 {
 }
 
 #[inline(always)]
-pub(crate) fn max_abs(z: &[f32]) -> f32 {
+fn max_abs(z: &[f32]) -> f32 {
     let mut lanes = [0f32; 16];
     for row in z.as_chunks::<16>().0 {
         for i in 0..16 {

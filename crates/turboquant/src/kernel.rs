@@ -1,11 +1,10 @@
 //! The public kernel: stores and attends the records of one layer.
 use crate::attend::{self, Job};
 use crate::centre::{CentreQuery, KeyCentre};
-use crate::encode::max_abs;
 use crate::format::Side;
 use crate::layout::RecordLayout;
 use crate::rotation::Rotation;
-use crate::simd::{self, HeadQuery, Isa, Steps, WIDE_MAX};
+use crate::simd::{self, HeadQuery, Isa, Steps};
 
 /// Most query heads of one kv head.
 pub const MAX_GROUP: usize = 16;
@@ -142,33 +141,14 @@ impl Kernel {
             centre,
         };
         if simd::is_integer(self.layout.k()) {
-            self.quantize(&mut query);
+            for q in query.floats.chunks_exact(d) {
+                let (sum, unit) = self.steps.quantize(q, &mut query.words, &mut query.wide);
+                query.sums.push(sum);
+                query.units.push(unit);
+            }
+            query.floats.clear();
         }
         query
-    }
-
-    /// Integer forms of a rotated query, one scale a head.
-    fn quantize(&self, query: &mut Query) {
-        let wide = self.steps.wide();
-        let most = if wide { WIDE_MAX } else { 127.0 };
-        for q in query.floats.chunks_exact(self.layout.head_dim()) {
-            let largest = max_abs(q).max(1e-30);
-            let inverse = most / largest;
-            let ints = |q: &[f32; 4]| q.map(|v| (v * inverse).round_ties_even() as i32);
-            let mut sum = 0i32;
-            for q in q.as_chunks::<4>().0 {
-                let ints = ints(q);
-                sum += ints.iter().sum::<i32>();
-                if wide {
-                    query.wide.push(self.steps.pack_wide(ints));
-                } else {
-                    query.words.push(u32::from_le_bytes(ints.map(|v| v as u8)));
-                }
-            }
-            query.sums.push(sum);
-            query.units.push(largest / most);
-        }
-        query.floats.clear();
     }
 
     /// Attends one partition of one kv head for some rows. `parts`: `[rows][part_len]`, overwritten with the partition's states.

@@ -18,6 +18,7 @@ mod page;
 mod rope;
 mod rotation;
 #[allow(unsafe_code)] // the only place: vector intrinsics and their dispatch
+#[allow(clippy::needless_range_loop)] // index loops mirror the registers
 mod simd;
 
 pub use attend::{Job, PARTITION, Row, TILE};

@@ -57,22 +57,76 @@ impl Lines {
 /// Packs the codes of token `token` (0..16) into its strip.
 #[inline(always)]
 pub(crate) fn put_codes(format: Format, side: Side, strip: &mut [u8], token: usize, head_dim: usize, codes: &Codes) {
-    let Some(lines) = Lines::of(format) else {
-        let bytes = format.code_bytes(head_dim);
-        return put_row(format.code_bits(), &mut strip[token * bytes..][..bytes], codes);
-    };
-    if lines.groups == 1 {
-        return lines.each(side, token, head_dim, |i, at, _, _| strip[at] = codes[i]);
-    }
-    let mask = ((1u32 << lines.bits()) - 1) as u8;
-    lines.each(side, token, head_dim, |i, at, shift, sign| {
-        strip[at] = strip[at] & !(mask << shift) | (codes[i] & mask) << shift;
-        if lines.sign_plane {
-            let bit = 1 << (sign % 8);
-            let negative = codes[i] >> lines.bits() != 0;
-            strip[sign / 8] = if negative { strip[sign / 8] | bit } else { strip[sign / 8] & !bit };
+    match (format, side) {
+        (Format::Tq8, Side::K) => put_k::<1, false>(strip, token, head_dim, codes),
+        (Format::Tq5, Side::K) => put_k::<2, true>(strip, token, head_dim, codes),
+        (Format::Tq4, Side::K) => put_k::<2, false>(strip, token, head_dim, codes),
+        (Format::Tq3, Side::K) => put_k::<4, true>(strip, token, head_dim, codes),
+        (Format::Tq2, Side::K) => put_k::<4, false>(strip, token, head_dim, codes),
+        (Format::Tq8, Side::V) => put_v::<1, false>(strip, token, head_dim, codes),
+        (Format::Tq5, Side::V) => put_v::<2, true>(strip, token, head_dim, codes),
+        (Format::Tq4, Side::V) => put_v::<2, false>(strip, token, head_dim, codes),
+        (Format::Tq3, Side::V) => put_v::<4, true>(strip, token, head_dim, codes),
+        (Format::Tq2, Side::V) => put_v::<4, false>(strip, token, head_dim, codes),
+        _ => {
+            let bytes = format.code_bytes(head_dim);
+            put_row(format.code_bits(), &mut strip[token * bytes..][..bytes], codes);
         }
-    });
+    }
+}
+
+/// A K token owns a word of each line, and four bits of each group's signs.
+#[inline(always)]
+fn put_k<const GROUPS: usize, const PLANE: bool>(strip: &mut [u8], token: usize, head_dim: usize, codes: &Codes) {
+    let bits = 8 / GROUPS;
+    let mask = ((1u32 << bits) - 1) * 0x0101_0101;
+    let (lines, signs) = strip.split_at_mut(STRIP * head_dim / GROUPS);
+    let lines = lines.as_chunks_mut::<64>().0.iter_mut();
+    for (line, codes) in lines.zip(codes.as_chunks::<4>().0.as_chunks::<GROUPS>().0) {
+        let mut word = 0;
+        for (g, codes) in codes.iter().enumerate() {
+            word |= (u32::from_le_bytes(*codes) & mask) << (g * bits);
+        }
+        line.as_chunks_mut::<4>().0[token] = word.to_le_bytes();
+    }
+    if PLANE {
+        let groups = signs.as_chunks_mut::<8>().0.iter_mut();
+        for (signs, codes) in groups.zip(codes.as_chunks::<4>().0) {
+            // The product moves bits 0, 8, 16, 24 to 24..28.
+            let negative = u32::from_le_bytes(*codes) >> bits & 0x0101_0101;
+            let nibble = (negative.wrapping_mul(0x0102_0408) >> 24 & 15) as u8;
+            let shift = token % 2 * 4;
+            signs[token / 2] = signs[token / 2] & !(15 << shift) | nibble << shift;
+        }
+    }
+}
+
+/// A V token owns some bits of one byte of each lane, and every fourth bit of its groups' signs.
+#[inline(always)]
+fn put_v<const GROUPS: usize, const PLANE: bool>(strip: &mut [u8], token: usize, head_dim: usize, codes: &Codes) {
+    let bits = 8 / GROUPS;
+    let mask = (1u32 << bits) - 1;
+    let (line, shift) = (token / 4 / GROUPS, token % 4 * 8 + token / 4 % GROUPS * bits);
+    let (lines, signs) = strip.split_at_mut(STRIP * head_dim / GROUPS);
+    let columns = lines.chunks_exact_mut(256 / GROUPS);
+    for (column, codes) in columns.zip(codes.as_chunks::<16>().0) {
+        let lanes = column.as_chunks_mut::<64>().0[line].as_chunks_mut::<4>().0;
+        for (lane, code) in lanes.iter_mut().zip(codes) {
+            let word = u32::from_le_bytes(*lane) & !(mask << shift);
+            *lane = (word | (u32::from(*code) & mask) << shift).to_le_bytes();
+        }
+    }
+    if PLANE {
+        let columns = signs.as_chunks_mut::<8>().0.as_chunks_mut::<4>().0.iter_mut();
+        for (groups, codes) in columns.zip(codes.as_chunks::<16>().0) {
+            let group = &mut groups[token / 4];
+            let mut word = u64::from_le_bytes(*group) & !(0x1111_1111_1111_1111 << (token % 4));
+            for (lane, code) in codes.iter().enumerate() {
+                word |= u64::from(code >> bits) << (4 * lane + token % 4);
+            }
+            *group = word.to_le_bytes();
+        }
+    }
 }
 
 /// Reads the codes of token `token` back.

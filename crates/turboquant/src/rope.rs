@@ -9,7 +9,7 @@ use std::sync::Arc;
 pub const SLOW_PAIR: f32 = 0.05;
 /// Pairs that turn by at most this angle are followed by one parabola over a whole partition; its error is below that of the
 /// fastest slow pair over a block.
-const STILL_PAIR: f64 = 0.0015;
+const STILL_PAIR: f64 = 0.003;
 /// Tokens of a block of the tables, and blocks of a partition.
 pub(crate) const FOLLOW: usize = 32;
 pub(crate) const BLOCKS: usize = PARTITION / FOLLOW;

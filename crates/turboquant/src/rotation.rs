@@ -137,7 +137,7 @@ mod tests {
             _ => 0,
         };
         let walsh = if q == 0 { d } else { d / (q + 1) };
-        let sign = if ((row % walsh) & (col % walsh)).count_ones() % 2 == 0 { 1.0 } else { -1.0 };
+        let sign = if ((row % walsh) & (col % walsh)).count_ones().is_multiple_of(2) { 1.0 } else { -1.0 };
         let outer = if q == 0 { 1.0 } else { f64::from(paley(q)[row / walsh * (q + 1) + col / walsh]) };
         sign * outer
     }

@@ -1,4 +1,5 @@
 //! Attention on packed bytes against f64 attention over the decoded rows.
+#![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 mod common;
 use common::*;
 use turboquant::{Format, Isa, RecordLayout, Side};

@@ -1,4 +1,5 @@
 //! A row's result depends on its query, its visible range and the stored bytes alone, bit for bit.
+#![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 mod common;
 use common::{Cache, Rng, query};
 use proptest::prelude::*;
@@ -34,7 +35,13 @@ fn centre(rng: &mut Rng, d: usize) -> KeyCentre {
 }
 
 /// The state of every row, attended together.
-fn together(kernel: &Kernel, records: &[Vec<u8>], first: usize, rows: &[(Query, usize, usize)], ahead: bool) -> Vec<f32> {
+fn together(
+    kernel: &Kernel,
+    records: &[Vec<u8>],
+    first: usize,
+    rows: &[(Query, usize, usize)],
+    ahead: bool,
+) -> Vec<f32> {
     let records: Vec<&[u8]> = records.iter().map(Vec::as_slice).collect();
     let rows: Vec<Row<'_>> = rows.iter().map(|(query, from, to)| Row { query, from: *from, to: *to }).collect();
     let mut parts = vec![f32::NAN; rows.iter().map(|row| kernel.part_len(row.query.group())).sum()];

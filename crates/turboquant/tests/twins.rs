@@ -1,4 +1,5 @@
 //! Instruction sets against the scalar code, at every tail.
+#![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 mod common;
 use common::{Cache, K_FORMATS, Rng, V_FORMATS, query};
 use proptest::prelude::*;

@@ -141,18 +141,21 @@ pub(crate) fn matmul<B: Block>(isa: Isa, x: &[f32], w: Weight<'_>, out: &mut [f3
 fn columns<B: Block>(isa: Isa, x: &Activations, w: Weight<'_>, out: &mut [&mut [f32]]) {
     const WIDTH: usize = PANEL * PANELS;
     let k = w.k();
-    let ahead = WIDTH * w.row_bytes();
     let mut panels: [Panel; PANELS] = std::array::from_fn(|_| Panel::new::<B>(k.min(CHUNK)));
     let mut sums: Vec<Sums> = vec![[[0.; PANEL]; PANELS]; x.rows()];
-    for first in (0..w.n()).step_by(WIDTH) {
-        // Last panels of fewer rows repeat the last one; its sums are dropped.
-        let rows: [&[u8]; WIDTH] = std::array::from_fn(|lane| w.row((first + lane).min(w.n() - 1)));
+    // Last panels of fewer rows are filled with zeros, whose sums are dropped.
+    let mut last = w.bytes()[w.n() / WIDTH * WIDTH * w.row_bytes()..].to_vec();
+    if !last.is_empty() {
+        last.resize(WIDTH * w.row_bytes(), 0);
+    }
+    let whole = w.bytes().chunks_exact(WIDTH * w.row_bytes());
+    for (first, rows) in (0..w.n()).step_by(WIDTH).zip(whole.chain([&last[..]])) {
         sums.fill([[0.; PANEL]; PANELS]);
         for from in (0..k).step_by(CHUNK) {
             let to = k.min(from + CHUNK);
             let blocks = from / B::LEN..to / B::LEN;
-            for (panel, rows) in panels.iter_mut().zip(rows.as_chunks().0) {
-                simd::unpack::<B>(isa, rows, blocks.clone(), ahead, panel);
+            for (panel, rows) in panels.iter_mut().zip(rows.chunks_exact(PANEL * w.row_bytes())) {
+                simd::unpack::<B>(isa, rows, blocks.clone(), panel);
             }
             simd::multiply::<B>(isa, &panels, x, from..to, &mut sums);
         }

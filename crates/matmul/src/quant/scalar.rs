@@ -34,10 +34,10 @@ impl OneBlock {
     }
 }
 
-/// Unpacks blocks `blocks` of `rows`, to the panel's beginning.
-pub(crate) fn unpack<B: Block>(rows: &[&[u8]; PANEL], blocks: Range<usize>, panel: &mut Panel) {
+/// Unpacks blocks `blocks` of each of the panel's rows, which lie one after the other, to the panel's beginning.
+pub(crate) fn unpack<B: Block>(rows: &[u8], blocks: Range<usize>, panel: &mut Panel) {
     let mut one = OneBlock::new::<B>();
-    for (lane, row) in rows.iter().enumerate() {
+    for (lane, row) in rows.chunks_exact(rows.len() / PANEL).enumerate() {
         for (block, bytes) in row.chunks_exact(B::BYTES).take(blocks.end).skip(blocks.start).enumerate() {
             one.unpack::<B>(bytes);
             let to = panel.block::<B>(block);

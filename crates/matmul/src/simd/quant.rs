@@ -28,21 +28,20 @@ pub(crate) fn quantize_row(isa: Isa, x: &[f32], group: usize, offset: i32, row: 
     }
 }
 
-/// Unpacks blocks `blocks` of `rows`, to the panel's beginning. The rows that come next lie `ahead` bytes on: a processor
-/// does not foresee so many short runs.
-pub(crate) fn unpack<B: Block>(isa: Isa, rows: &[&[u8]; PANEL], blocks: Range<usize>, ahead: usize, panel: &mut Panel) {
+/// Unpacks blocks `blocks` of each of the panel's rows, which lie one after the other, to the panel's beginning.
+pub(crate) fn unpack<B: Block>(isa: Isa, rows: &[u8], blocks: Range<usize>, panel: &mut Panel) {
     assert!(isa.is_available(), "{isa:?} is not available on this processor");
-    assert!(rows.iter().all(|row| row.len() >= blocks.end * B::BYTES));
+    assert!(rows.len().is_multiple_of(PANEL) && rows.len() / PANEL >= blocks.end * B::BYTES);
     match isa {
         // SAFETY: the instructions are available, and the rows have the blocks.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe { avx512::unpack::<B>(rows, blocks, ahead, panel) },
+        Isa::Avx512 => unsafe { avx512::unpack::<B>(rows, blocks, panel) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => unsafe { avx2::unpack::<B>(rows, blocks, ahead, panel) },
+        Isa::Avx2 => unsafe { avx2::unpack::<B>(rows, blocks, panel) },
         // SAFETY: as above.
         #[cfg(target_arch = "aarch64")]
-        Isa::Neon => unsafe { neon::unpack::<B>(rows, blocks, ahead, panel) },
+        Isa::Neon => unsafe { neon::unpack::<B>(rows, blocks, panel) },
         _ => scalar::unpack::<B>(rows, blocks, panel),
     }
 }
@@ -52,54 +51,51 @@ const CACHE_LINE: usize = 64;
 
 /// An instruction set's registers of a word of each of the panel's rows.
 pub(super) trait PanelLanes: Lanes<PANEL> {
-    /// Four words at `at` of each of the 16 rows.
+    /// Four words of each of the 16 rows, at `from` and every `stride` bytes.
     ///
     /// # Safety
-    /// The set's instructions must be available, and 16 bytes readable at `at` of every row.
-    unsafe fn four_words(rows: &[*const u8; PANEL], at: usize) -> [Self; 4];
+    /// The set's instructions must be available, and 16 bytes readable at each address.
+    unsafe fn four_words(from: *const u8, stride: usize) -> [Self; 4];
 
     /// Asks for the cache line at an address, which need not exist.
     fn prefetch(at: *const u8);
 }
 
-/// What `scalar::unpack` does; inlined into a function with the set's features.
+/// What `scalar::unpack` does; inlined into a function with the set's features. It asks for the place of the panels that come
+/// next: a processor does not foresee so many short runs.
 ///
 /// # Safety
-/// The instructions of `V` must be available, and blocks `blocks` readable in every row.
+/// The instructions of `V` must be available, and blocks `blocks` readable in each of the 16 rows.
 #[inline(always)]
-pub(super) unsafe fn unpack_with<V: PanelLanes, B: Block>(
-    rows: &[&[u8]; PANEL],
-    blocks: Range<usize>,
-    ahead: usize,
-    panel: &mut Panel,
-) {
+pub(super) unsafe fn unpack_with<V: PanelLanes, B: Block>(rows: &[u8], blocks: Range<usize>, panel: &mut Panel) {
+    let stride = rows.len() / PANEL;
     let mut words = [V::zero(); MAX_WORDS];
     let mut d = V::zero();
-    let mut from = [std::ptr::null(); PANEL];
     let first = blocks.start;
     for block in blocks {
-        for r in 0..PANEL {
-            from[r] = rows[r][block * B::BYTES..].as_ptr();
-        }
+        let at = block * B::BYTES;
         // Of small blocks, only those in which a line's worth of bytes is reached.
-        if block * B::BYTES % CACHE_LINE < B::BYTES {
+        if at % CACHE_LINE < B::BYTES {
             for line in (0..B::BYTES).step_by(CACHE_LINE) {
-                for from in &from {
-                    V::prefetch(from.wrapping_add(ahead + line));
+                for r in 0..PANEL {
+                    V::prefetch(rows.as_ptr().wrapping_add(PANELS * rows.len() + r * stride + at + line));
                 }
             }
         }
-        for i in (0..B::WORDS).step_by(4) {
-            let i = i.min(B::WORDS - 4);
-            // SAFETY: a block has 16 bytes behind `WORDS_AT`, so its last four words, which may overlap those before, are
-            // within it.
-            words[i..i + 4].copy_from_slice(&unsafe { V::four_words(&from, B::WORDS_AT + 4 * i) });
-        }
-        if B::WORDS * 4 < B::BYTES {
-            let at = if B::D_AT == 0 { 0 } else { B::BYTES - 16 };
-            // SAFETY: a block's first or last 16 bytes.
-            let around = unsafe { V::four_words(&from, at) };
-            d = if B::D_AT == 0 { around[0] } else { around[3] >> 16 };
+        // SAFETY: the block lies within each row. It has 16 bytes behind `WORDS_AT`, so its last four words, which may
+        // overlap those before, are within it, as are its first and last 16 bytes.
+        unsafe {
+            let from = rows.as_ptr().add(at);
+            for i in (0..B::WORDS).step_by(4) {
+                let i = i.min(B::WORDS - 4);
+                words[i..i + 4].copy_from_slice(&V::four_words(from.add(B::WORDS_AT + 4 * i), stride));
+            }
+            if B::WORDS * 4 < B::BYTES {
+                d = match B::D_AT {
+                    0 => V::four_words(from, stride)[0],
+                    _ => V::four_words(from.add(B::BYTES - 16), stride)[3] >> 16,
+                };
+            }
         }
         B::unpack::<V, PANEL>(&words[..B::WORDS], d, panel.block::<B>(block - first));
     }

@@ -16,11 +16,11 @@ pub(super) fn quantize_row(x: &[f32], group: usize, offset: i32, row: &mut Row<'
 }
 
 /// # Safety
-/// Features of `Isa::Avx2`; blocks `blocks` must be readable in every row.
+/// Features of `Isa::Avx2`; blocks `blocks` must be readable in each of the 16 rows.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn unpack<B: Block>(rows: &[&[u8]; PANEL], blocks: Range<usize>, ahead: usize, panel: &mut Panel) {
+pub(super) unsafe fn unpack<B: Block>(rows: &[u8], blocks: Range<usize>, panel: &mut Panel) {
     // SAFETY: the caller's promise.
-    unsafe { unpack_with::<Words, B>(rows, blocks, ahead, panel) }
+    unsafe { unpack_with::<Words, B>(rows, blocks, panel) }
 }
 
 /// A word of each of 16 rows. Its operations are only reached from functions with the features of `Isa::Avx2`, into which
@@ -150,25 +150,25 @@ impl PanelLanes for Words {
     }
 
     #[inline(always)]
-    unsafe fn four_words(rows: &[*const u8; PANEL], at: usize) -> [Self; 4] {
+    unsafe fn four_words(from: *const u8, stride: usize) -> [Self; 4] {
         // SAFETY: the caller's promise.
         unsafe {
-            let (low, high) = (four_words(rows, at, 0), four_words(rows, at, 8));
+            let (low, high) = (four_words(from, stride), four_words(from.add(8 * stride), stride));
             [Self(low[0], high[0]), Self(low[1], high[1]), Self(low[2], high[2]), Self(low[3], high[3])]
         }
     }
 }
 
-/// Of rows `first..first + 8`: two 4 x 4 transpositions, one in each half of the registers.
+/// Of eight rows: two 4 x 4 transpositions, one in each half of the registers.
 ///
 /// # Safety
 /// As [`PanelLanes::four_words`].
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn four_words(rows: &[*const u8; PANEL], at: usize, first: usize) -> [__m256i; 4] {
+unsafe fn four_words(from: *const u8, stride: usize) -> [__m256i; 4] {
     // SAFETY: the caller's promise.
     unsafe {
-        let row = |r: usize| _mm_loadu_si128(rows[first + r].add(at).cast());
+        let row = |r: usize| _mm_loadu_si128(from.add(r * stride).cast());
         let pair = |r: usize| _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(row(r)), row(r + 4));
         let (a, b, c, d) = (pair(0), pair(1), pair(2), pair(3));
         let (ab, cd) = (_mm256_unpacklo_epi32(a, b), _mm256_unpacklo_epi32(c, d));

@@ -16,11 +16,11 @@ pub(super) fn quantize_row(x: &[f32], group: usize, offset: i32, row: &mut Row<'
 }
 
 /// # Safety
-/// Features of `Isa::Avx512`; blocks `blocks` must be readable in every row.
+/// Features of `Isa::Avx512`; blocks `blocks` must be readable in each of the 16 rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-pub(super) unsafe fn unpack<B: Block>(rows: &[&[u8]; PANEL], blocks: Range<usize>, ahead: usize, panel: &mut Panel) {
+pub(super) unsafe fn unpack<B: Block>(rows: &[u8], blocks: Range<usize>, panel: &mut Panel) {
     // SAFETY: the caller's promise.
-    unsafe { unpack_with::<Words, B>(rows, blocks, ahead, panel) }
+    unsafe { unpack_with::<Words, B>(rows, blocks, panel) }
 }
 
 /// A word of each of 16 rows. Its operations are only reached from functions with the features of `Isa::Avx512`, into which
@@ -107,9 +107,9 @@ impl PanelLanes for Words {
     }
 
     #[inline(always)]
-    unsafe fn four_words(rows: &[*const u8; PANEL], at: usize) -> [Self; 4] {
+    unsafe fn four_words(from: *const u8, stride: usize) -> [Self; 4] {
         // SAFETY: the caller's promise.
-        unsafe { four_words(rows, at) }
+        unsafe { four_words(from, stride) }
     }
 }
 
@@ -119,10 +119,10 @@ impl PanelLanes for Words {
 /// As [`PanelLanes::four_words`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn four_words(rows: &[*const u8; PANEL], at: usize) -> [Words; 4] {
+unsafe fn four_words(from: *const u8, stride: usize) -> [Words; 4] {
     // SAFETY: the caller's promise.
     unsafe {
-        let row = |r: usize| _mm_loadu_si128(rows[r].add(at).cast());
+        let row = |r: usize| _mm_loadu_si128(from.add(r * stride).cast());
         let quarters = |r: usize| {
             let low = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(row(r)), row(r + 4));
             let high = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(row(r + 8)), row(r + 12));

@@ -11,11 +11,11 @@ use crate::quant::{BLOCK, Block, PANEL, PANELS, Panel, Sums};
 pub(super) const MAX_ROWS: usize = 3;
 
 /// # Safety
-/// Features of `Isa::Neon`; blocks `blocks` must be readable in every row.
+/// Features of `Isa::Neon`; blocks `blocks` must be readable in each of the 16 rows.
 #[target_feature(enable = "neon")]
-pub(super) unsafe fn unpack<B: Block>(rows: &[&[u8]; PANEL], blocks: Range<usize>, ahead: usize, panel: &mut Panel) {
+pub(super) unsafe fn unpack<B: Block>(rows: &[u8], blocks: Range<usize>, panel: &mut Panel) {
     // SAFETY: the caller's promise.
-    unsafe { unpack_with::<Words, B>(rows, blocks, ahead, panel) }
+    unsafe { unpack_with::<Words, B>(rows, blocks, panel) }
 }
 
 /// The f16 in the low half of each word. By integer steps and an exact product: Rust has no stable f16 registers.
@@ -154,9 +154,9 @@ impl PanelLanes for Words {
     }
 
     #[inline(always)]
-    unsafe fn four_words(rows: &[*const u8; PANEL], at: usize) -> [Self; 4] {
+    unsafe fn four_words(from: *const u8, stride: usize) -> [Self; 4] {
         // SAFETY: the caller's promise.
-        unsafe { four_words(rows, at) }
+        unsafe { four_words(from, stride) }
     }
 }
 
@@ -166,16 +166,16 @@ impl PanelLanes for Words {
 /// As [`PanelLanes::four_words`].
 #[inline]
 #[target_feature(enable = "neon")]
-unsafe fn four_words(rows: &[*const u8; PANEL], at: usize) -> [Words; 4] {
+unsafe fn four_words(from: *const u8, stride: usize) -> [Words; 4] {
     let mut words = [Words::zero(); 4];
     for q in 0..4 {
         let r = 4 * q;
         // SAFETY: the caller's promise.
         unsafe {
-            let a = vreinterpretq_u32_u8(vld1q_u8(rows[r].add(at)));
-            let b = vreinterpretq_u32_u8(vld1q_u8(rows[r + 1].add(at)));
-            let c = vreinterpretq_u32_u8(vld1q_u8(rows[r + 2].add(at)));
-            let d = vreinterpretq_u32_u8(vld1q_u8(rows[r + 3].add(at)));
+            let a = vreinterpretq_u32_u8(vld1q_u8(from.add(r * stride)));
+            let b = vreinterpretq_u32_u8(vld1q_u8(from.add((r + 1) * stride)));
+            let c = vreinterpretq_u32_u8(vld1q_u8(from.add((r + 2) * stride)));
+            let d = vreinterpretq_u32_u8(vld1q_u8(from.add((r + 3) * stride)));
             let (ab, ab_odd) = (vreinterpretq_u64_u32(vtrn1q_u32(a, b)), vreinterpretq_u64_u32(vtrn2q_u32(a, b)));
             let (cd, cd_odd) = (vreinterpretq_u64_u32(vtrn1q_u32(c, d)), vreinterpretq_u64_u32(vtrn2q_u32(c, d)));
             words[0].0[q] = vreinterpretq_u32_u64(vtrn1q_u64(ab, cd));

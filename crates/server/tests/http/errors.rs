@@ -54,6 +54,8 @@ async fn wrong_fields_are_named() {
         }
     }
     assert!(server.seen.requests.lock().unwrap().is_empty());
+    let (.., object) = error(server.post(CHAT, &chat_body(json!({"max_tokens": -1}))).await).await;
+    assert_eq!(object["message"], "max_tokens: invalid value: integer `-1`, expected an integer of at least 0");
 }
 
 #[tokio::test]

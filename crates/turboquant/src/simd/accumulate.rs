@@ -149,7 +149,7 @@ fn floats<S: Simd, const KIND: u8, const BYTES: usize, const TOKENS: usize, cons
             let at = row * row_bytes + col * BYTES;
             let (line, _) = tile.strips[strip][at..at + C * BYTES].as_chunks::<BYTES>();
             for c in 0..C {
-                s.prefetch(tile.ahead[strip], at + c * BYTES);
+                s.prefetch(tile.ahead(strip, at + c * BYTES));
             }
             o = float_row::<S, KIND, BYTES, TOKENS, H, C>(s, line, &w, row, o);
         }
@@ -255,7 +255,7 @@ fn lines<
     let (mut acc, mut wide_acc) = ([[s.acc(); C]; H], [[s.wide_acc(); C]; H]);
     for strip in tile.first..tile.last {
         if col == 0 {
-            s.prefetch(tile.ahead_scales[strip], 0);
+            s.prefetch(tile.ahead_scales(strip));
         }
         let at = col * LINES * 64;
         let codes = tile.strips[strip][at..at + C * LINES * 64].as_chunks::<64>().0.as_chunks::<LINES>().0;
@@ -265,13 +265,13 @@ fn lines<
             false => &[],
         };
         if PLANE {
-            s.prefetch(tile.ahead[strip], signs_at);
-            s.prefetch(tile.ahead[strip], signs_at + C * 32 - 1);
+            s.prefetch(tile.ahead(strip, signs_at));
+            s.prefetch(tile.ahead(strip, signs_at + C * 32 - 1));
         }
         for l in 0..LINES {
             let mut line = [s.bytes(&[0; 64]); C];
             for c in 0..C {
-                s.prefetch(tile.ahead[strip], at + (c * LINES + l) * 64);
+                s.prefetch(tile.ahead(strip, at + (c * LINES + l) * 64));
                 line[c] = s.bytes(&codes[c][l]);
             }
             for g in 0..GROUPS {

@@ -2,7 +2,7 @@
 //! codebooks and weights are kept small enough that a pair cannot saturate; 15-bit forms go through 16-bit `madd`.
 use super::dispatch::{Steps, steps};
 use super::{CHUNK, CentreTile, HeadQuery, Place, Scratch, Simd, State, Tile};
-use super::{accumulate, centre, kind, scores, softmax, state, store};
+use super::{accumulate, centre, kind, query, scores, softmax, state, store};
 use crate::attend::TILE;
 use crate::centre::CentreQuery;
 use crate::format::Side;
@@ -125,7 +125,7 @@ impl Simd for Avx2 {
             let x = _mm_max_ps(x, _mm_movehl_ps(x, x));
             _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)))
         };
-        fn prefetch(self, p: &[u8], at: usize) -> () = _mm_prefetch::<_MM_HINT_T1>(p.as_ptr().wrapping_add(at).cast());
+        fn prefetch(self, p: *const u8) -> () = _mm_prefetch::<_MM_HINT_T1>(p.cast());
 
         fn bytes(self, p: &[u8; 64]) -> I =
             [_mm256_loadu_si256(p.as_ptr().cast()), _mm256_loadu_si256(p[32..].as_ptr().cast())];
@@ -196,6 +196,15 @@ impl Simd for Avx2 {
             _mm_storeu_si128(out.as_mut_ptr().cast(), bytes);
             out
         };
+        fn to_i8(self, x: F) -> [u32; 4] = {
+            let [a, b] = both!(x, x => _mm256_cvtps_epi32(x));
+            let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(a, b));
+            let bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+            let mut out = [0; 4];
+            _mm_storeu_si128(out.as_mut_ptr().cast(), bytes);
+            out
+        };
+        /// Four i16.
         fn to_wide(self, x: F) -> [u64; 4] = {
             let [a, b] = both!(x, x => _mm256_cvtps_epi32(x));
             let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(a, b));
@@ -218,12 +227,6 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn within(self, from: i32, to: i32, a: F, b: F) -> F {
         [within8(from, to, a[0], b[0]), within8(from - 8, to - 8, a[1], b[1])]
-    }
-
-    /// Four i16.
-    #[inline(always)]
-    fn pack_wide(v: [i32; 4]) -> u64 {
-        v.iter().rev().fold(0, |word, v| word << 16 | u64::from(*v as u16))
     }
 
     /// Two products of the largest weight and code stay within i16.

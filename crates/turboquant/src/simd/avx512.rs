@@ -2,7 +2,7 @@
 //! 64 bytes and ignores the two top bits of an index, so junk there needs no mask.
 use super::dispatch::{Steps, steps};
 use super::{CHUNK, CentreTile, HeadQuery, Place, Scratch, Simd, State, Tile};
-use super::{accumulate, centre, kind, scores, softmax, state, store};
+use super::{accumulate, centre, kind, query, scores, softmax, state, store};
 use crate::attend::TILE;
 use crate::centre::CentreQuery;
 use crate::format::Side;
@@ -85,7 +85,7 @@ impl Simd for Avx512 {
             _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)))
         };
         fn max_lane(self, x: __m512) -> f32 = _mm512_reduce_max_ps(x);
-        fn prefetch(self, p: &[u8], at: usize) -> () = _mm_prefetch::<_MM_HINT_T1>(p.as_ptr().wrapping_add(at).cast());
+        fn prefetch(self, p: *const u8) -> () = _mm_prefetch::<_MM_HINT_T1>(p.cast());
 
         fn bytes(self, p: &[u8; 64]) -> __m512i = _mm512_loadu_si512(p.as_ptr().cast());
         fn table(self, p: &[u8; 16]) -> __m512i = _mm512_broadcast_i32x4(_mm_loadu_si128(p.as_ptr().cast()));
@@ -123,6 +123,9 @@ impl Simd for Avx512 {
             _mm_storeu_si128(words.as_mut_ptr().cast(), bytes);
             words
         };
+        /// The low bytes are the same.
+        fn to_i8(self, x: __m512) -> [u32; 4] = self.to_u8(x);
+        /// Four high limbs, then four low ones; the integer is 128 high + low.
         fn to_wide(self, x: __m512) -> [u64; 4] = {
             let v = _mm512_cvtps_epi32(x);
             let high = _mm512_srai_epi32::<7>(_mm512_add_epi32(v, _mm512_set1_epi32(64)));
@@ -139,14 +142,6 @@ impl Simd for Avx512 {
     fn store(self, p: &mut [f32; 16], x: __m512) {
         // SAFETY: `self` exists only where AVX-512 is there; `p` is 64 bytes.
         unsafe { _mm512_storeu_ps(p.as_mut_ptr(), x) }
-    }
-
-    /// Four high limbs, then four low ones; the integer is 128 high + low.
-    #[inline(always)]
-    fn pack_wide(v: [i32; 4]) -> u64 {
-        let high = v.map(|v| (v + 64) >> 7);
-        let bytes = |v: [i32; 4]| u64::from(u32::from_le_bytes(v.map(|v| v as u8)));
-        bytes(high) | bytes(std::array::from_fn(|i| v[i] - (high[i] << 7))) << 32
     }
 
     fn weight_max(_: u8) -> u8 {

@@ -1,7 +1,7 @@
 //! Instruction sets and the table of a kernel's steps.
 use super::portable::Portable;
 use super::{
-    CentreTile, HeadQuery, Place, Scratch, Simd, Tile, accumulate, centre, kind, scores, softmax, state, store,
+    CentreTile, HeadQuery, Place, Scratch, Simd, Tile, accumulate, centre, kind, query, scores, softmax, state, store,
 };
 use crate::attend::TILE;
 use crate::centre::CentreQuery;
@@ -39,6 +39,8 @@ impl Isa {
             Isa::Avx2 => super::avx2::is_available(),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => super::avx512::is_available(),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => super::neon::is_available(),
             #[allow(unreachable_patterns)]
             _ => false,
         }
@@ -50,6 +52,7 @@ pub(super) type SoftmaxFn = unsafe fn(&Tile<'_>, &[Place], &mut Scratch, &mut [f
 pub(super) type AccumulateFn = unsafe fn(&Tile<'_>, &[Place], &Scratch, &mut [f32]);
 pub(super) type PrepareFn = unsafe fn(&CentreQuery, usize, &mut super::State);
 pub(super) type CentreFn = unsafe fn(&CentreTile<'_>, &mut [[f32; TILE]; super::CHUNK]);
+pub(super) type QuantizeFn = unsafe fn(&[f32], &mut Vec<u32>, &mut Vec<u64>) -> (i32, f32);
 pub(super) type MergeFn = unsafe fn(&mut [f32], &[f32], usize);
 pub(super) type RotateFn = unsafe fn(&Rotation, &mut [f32]);
 pub(super) type StoreFn = unsafe fn(&RecordLayout, Option<&Rotation>, &mut [u8], usize, Side, &[f32]);
@@ -68,9 +71,7 @@ pub(crate) struct Steps {
     pub(super) unrotate: RotateFn,
     pub(super) store: StoreFn,
     pub(super) decode: DecodeFn,
-    pub(super) pack_wide: fn([i32; 4]) -> u64,
-    /// Whether queries are 15-bit integers.
-    pub(super) wide: bool,
+    pub(super) quantize: QuantizeFn,
 }
 
 /// The kernels' name for a format; those without a kernel of their own are decoded to f32 first.
@@ -115,6 +116,10 @@ macro_rules! steps {
         $(#[$attr])*
         fn add_centre(tile: &CentreTile<'_>, out: &mut [[f32; TILE]; CHUNK]) {
             centre::add($token, tile, out)
+        }
+        $(#[$attr])*
+        fn quantize<const KIND: u8>(q: &[f32], words: &mut Vec<u32>, wide: &mut Vec<u64>) -> (i32, f32) {
+            query::quantize::<$simd, KIND>($token, q, words, wide)
         }
         $(#[$attr])*
         fn merge(into: &mut [f32], other: &[f32], group: usize) {
@@ -163,8 +168,7 @@ macro_rules! steps {
                 unrotate,
                 store,
                 decode,
-                pack_wide: <$simd as Simd>::pack_wide,
-                wide: scores::is_wide(k),
+                quantize: by_kind!(quantize, k),
             }
         }
     };
@@ -187,16 +191,16 @@ impl Steps {
             Isa::Avx2 => Some(super::avx2::steps(k, v)),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => Some(super::avx512::steps(k, v)),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => Some(super::neon::steps(k, v)),
             _ => Some(scalar::steps(k, v)),
         }
     }
 
-    pub(crate) fn wide(&self) -> bool {
-        self.wide
-    }
-
-    pub(crate) fn pack_wide(&self, v: [i32; 4]) -> u64 {
-        (self.pack_wide)(v)
+    /// Appends the integer form of one head's query; returns the integers' sum and their unit.
+    pub(crate) fn quantize(&self, q: &[f32], words: &mut Vec<u32>, wide: &mut Vec<u64>) -> (i32, f32) {
+        // SAFETY: as in `scores`.
+        unsafe { (self.quantize)(q, words, wide) }
     }
 
     pub(crate) fn scores(&self, tile: &Tile<'_>, heads: &[HeadQuery<'_>], out: &mut [[f32; TILE]; super::CHUNK]) {

@@ -11,7 +11,10 @@ mod avx2;
 mod avx512;
 mod centre;
 mod dispatch;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
+mod query;
 mod scores;
 mod softmax;
 mod state;
@@ -75,7 +78,7 @@ pub(crate) trait Simd: Copy {
     fn max(self, a: Self::F, b: Self::F) -> Self::F;
     /// To the nearest integer, ties to even.
     fn round(self, x: Self::F) -> Self::F;
-    /// x * 2^n for integral n in -126..=127.
+    /// x * 2^n for integral n in -126..=127; anything for others.
     fn scale2(self, x: Self::F, n: Self::F) -> Self::F;
     /// Lane i of `a` where from <= i < to, else of `b`.
     fn within(self, from: i32, to: i32, a: Self::F, b: Self::F) -> Self::F;
@@ -88,8 +91,8 @@ pub(crate) trait Simd: Copy {
     /// Sum of all lanes: i + (i + 8), then 4, 2, 1 apart.
     fn sum(self, x: Self::F) -> f32;
     fn max_lane(self, x: Self::F) -> f32;
-    /// Fetches `p[at..]` into L2.
-    fn prefetch(self, p: &[u8], at: usize);
+    /// Fetches the line at `p` into L2; any address will do.
+    fn prefetch(self, p: *const u8);
 
     fn bytes(self, p: &[u8; 64]) -> Self::Bytes;
     fn table(self, p: &[u8; 16]) -> Self::Table;
@@ -109,14 +112,14 @@ pub(crate) trait Simd: Copy {
     fn dot_v(self, acc: Self::Acc, codes: Self::Bytes, w: u32) -> Self::Acc;
     fn acc_f32(self, acc: Self::Acc, bias: i32) -> Self::F;
     fn wide_acc(self) -> Self::WideAcc;
-    /// As `dot_v`, with four integers up to `WIDE_MAX` as `pack_wide` packs them, and codes raised by `WIDE_OFFSET`.
+    /// As `dot_v`, with four integers as `to_wide` packs them, and codes raised by `WIDE_OFFSET`.
     fn dot_wide(self, acc: Self::WideAcc, codes: Self::Bytes, w: u64) -> Self::WideAcc;
     fn wide_f32(self, acc: Self::WideAcc, bias: i32) -> Self::F;
-    /// Four integers of magnitude up to `WIDE_MAX` as a word for `dot_wide`.
-    fn pack_wide(v: [i32; 4]) -> u64;
     /// Rounds to u8, four a word.
     fn to_u8(self, x: Self::F) -> [u32; 4];
-    /// Rounds, and packs as `pack_wide`.
+    /// Rounds to i8, four a word.
+    fn to_i8(self, x: Self::F) -> [u32; 4];
+    /// Rounds to integers up to `WIDE_MAX`, four a word as `dot_wide` takes them.
     fn to_wide(self, x: Self::F) -> [u64; 4];
     /// Largest weight that `dot_v` takes with codes up to `largest`.
     fn weight_max(largest: u8) -> u8;
@@ -131,8 +134,7 @@ pub(crate) trait Simd: Copy {
         for c in [9.618_437e-3, 5.550_332_6e-2, 0.240_226_48, std::f32::consts::LN_2, 1.0] {
             p = self.fma(p, f, self.splat(c));
         }
-        let floor = self.splat(-126.0);
-        self.keep_from(x, floor, self.scale2(p, self.max(n, floor)))
+        self.keep_from(x, self.splat(-126.0), self.scale2(p, n))
     }
 
     /// The Walsh-Hadamard transform of 16 elements.
@@ -166,9 +168,8 @@ pub(crate) struct Tile<'a> {
     pub strips: [&'a [u8]; STRIPS],
     /// The scales of each strip's tokens, two bytes each; empty for floats.
     pub scales: [&'a [u8]; STRIPS],
-    /// Strips and scales that will be read later, to prefetch.
-    pub ahead: [&'a [u8]; STRIPS],
-    pub ahead_scales: [&'a [u8]; STRIPS],
+    /// How many bytes beyond each strip and its scales those lie that will be read later, to be fetched meanwhile.
+    pub ahead: [isize; STRIPS],
     /// The strips that some head of the chunk sees.
     pub first: usize,
     pub last: usize,
@@ -177,7 +178,19 @@ pub(crate) struct Tile<'a> {
 impl Tile<'_> {
     pub(crate) fn new(head_dim: usize) -> Self {
         let none: [&[u8]; STRIPS] = [&[]; STRIPS];
-        Tile { head_dim, strips: none, scales: none, ahead: none, ahead_scales: none, first: 0, last: 0 }
+        Tile { head_dim, strips: none, scales: none, ahead: [0; STRIPS], first: 0, last: 0 }
+    }
+
+    /// What lies ahead of byte `at` of a strip's codes.
+    #[inline(always)]
+    fn ahead(&self, strip: usize, at: usize) -> *const u8 {
+        self.strips[strip].as_ptr().wrapping_offset(self.ahead[strip].wrapping_add(at as isize))
+    }
+
+    /// What lies ahead of a strip's scales.
+    #[inline(always)]
+    fn ahead_scales(&self, strip: usize) -> *const u8 {
+        self.scales[strip].as_ptr().wrapping_offset(self.ahead[strip])
     }
 }
 

@@ -65,7 +65,7 @@ impl Simd for Portable {
         x.map(f32::round_ties_even)
     }
     fn scale2(self, x: F, n: F) -> F {
-        zip(x, n, |x, n| x * f32::from_bits(((n as i32 + 127) << 23) as u32))
+        zip(x, n, |x, n| x * f32::from_bits(((n as i32).wrapping_add(127) << 23) as u32))
     }
     fn within(self, from: i32, to: i32, a: F, b: F) -> F {
         std::array::from_fn(|i| if (from..to).contains(&(i as i32)) { a[i] } else { b[i] })
@@ -88,7 +88,7 @@ impl Simd for Portable {
     fn max_lane(self, x: F) -> f32 {
         x.into_iter().fold(x[0], |a, b| if a > b { a } else { b })
     }
-    fn prefetch(self, _: &[u8], _: usize) {}
+    fn prefetch(self, _: *const u8) {}
 
     fn bytes(self, p: &[u8; 64]) -> [u8; 64] {
         *p
@@ -130,16 +130,19 @@ impl Simd for Portable {
     fn wide_f32(self, acc: [i32; 16], bias: i32) -> F {
         self.acc_f32(acc, bias)
     }
-    fn pack_wide(v: [i32; 4]) -> u64 {
-        v.iter().rev().fold(0, |word, v| word << 16 | u64::from(*v as u16))
-    }
     fn to_u8(self, x: F) -> [u32; 4] {
         let bytes = x.map(|x| x.round_ties_even() as u8);
         std::array::from_fn(|i| u32::from_le_bytes(bytes.as_chunks::<4>().0[i]))
     }
+    fn to_i8(self, x: F) -> [u32; 4] {
+        let bytes = x.map(|x| x.round_ties_even() as i8 as u8);
+        std::array::from_fn(|i| u32::from_le_bytes(bytes.as_chunks::<4>().0[i]))
+    }
     fn to_wide(self, x: F) -> [u64; 4] {
         let ints = x.map(|x| x.round_ties_even().clamp(-WIDE_MAX, WIDE_MAX) as i32);
-        std::array::from_fn(|i| Self::pack_wide(ints.as_chunks::<4>().0[i]))
+        std::array::from_fn(|i| {
+            ints.as_chunks::<4>().0[i].iter().rev().fold(0, |word, v| word << 16 | u64::from(*v as u16))
+        })
     }
     fn weight_max(_: u8) -> u8 {
         255

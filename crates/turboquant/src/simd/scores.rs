@@ -75,7 +75,7 @@ fn passes<S: Simd, const KIND: u8, const H: usize, const N: usize>(
         };
         for x in 0..N {
             if KIND >= kind::TQ8 {
-                s.prefetch(tile.ahead_scales[strips[x]], 0);
+                s.prefetch(tile.ahead_scales(strips[x]));
             }
             for h in 0..H {
                 let mut f = sums[h][x];
@@ -105,7 +105,7 @@ fn floats<S: Simd, const KIND: u8, const BYTES: usize, const DIMS: usize, const 
     let mut sums = [[s.splat(0.0); N]; H];
     for j in 0..count {
         for x in 0..N {
-            s.prefetch(tile.ahead[strips[x]], j * BYTES);
+            s.prefetch(tile.ahead(strips[x], j * BYTES));
             let dims = read::<S, KIND, BYTES, DIMS>(s, &codes[x][j]);
             for h in 0..H {
                 for i in 0..DIMS {
@@ -164,9 +164,9 @@ fn lines<S: Simd, const KIND: u8, const GROUPS: usize, const PLANE: bool, const 
         let mut line = [s.bytes(&[0; 64]); N];
         for x in 0..N {
             line[x] = s.bytes(&codes[x][j]);
-            s.prefetch(tile.ahead[strips[x]], j * 64);
+            s.prefetch(tile.ahead(strips[x], j * 64));
             if PLANE && (j * GROUPS).is_multiple_of(8) {
-                s.prefetch(tile.ahead[strips[x]], count * 64 + j * GROUPS * 8);
+                s.prefetch(tile.ahead(strips[x], count * 64 + j * GROUPS * 8));
             }
         }
         for g in 0..GROUPS {

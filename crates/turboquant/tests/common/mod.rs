@@ -70,7 +70,13 @@ pub struct Cache {
 
 impl Cache {
     pub fn new(layout: RecordLayout, isa: Isa) -> Cache {
-        Cache { kernel: Kernel::new(layout, isa), records: Vec::new(), tokens: 0, first_position: 0, stored: Vec::new() }
+        Cache {
+            kernel: Kernel::new(layout, isa),
+            records: Vec::new(),
+            tokens: 0,
+            first_position: 0,
+            stored: Vec::new(),
+        }
     }
 
     pub fn push(&mut self, k: &[f32], v: &[f32]) {

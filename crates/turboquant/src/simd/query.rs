@@ -1,0 +1,35 @@
+//! Integer forms of rotated queries.
+use super::scores::is_wide;
+use super::{Simd, WIDE_MAX};
+
+/// One head's query as integers of K kind `KIND`, relative to its largest element: appends to `words` or `wide`; returns the
+/// integers' sum, and the float that one unit stands for.
+#[inline(always)]
+pub(super) fn quantize<S: Simd, const KIND: u8>(
+    s: S,
+    q: &[f32],
+    words: &mut Vec<u32>,
+    wide: &mut Vec<u64>,
+) -> (i32, f32) {
+    let most = if is_wide(KIND) { WIDE_MAX } else { 127.0 };
+    let zero = s.splat(0.0);
+    let mut top = zero;
+    for q in q.as_chunks::<16>().0 {
+        let q = s.load(q);
+        top = s.max(s.max(q, s.sub(zero, q)), top);
+    }
+    let largest = s.max_lane(top);
+    let largest = if largest > 1e-30 { largest } else { 1e-30 };
+    let inverse = s.splat(most / largest);
+    let mut sum = zero;
+    for q in q.as_chunks::<16>().0 {
+        let q = s.round(s.mul(s.load(q), inverse));
+        sum = s.add(sum, q); // exact: below 2^24
+        if is_wide(KIND) {
+            wide.extend_from_slice(&s.to_wide(q));
+        } else {
+            words.extend_from_slice(&s.to_i8(q));
+        }
+    }
+    (s.sum(sum) as i32, largest / most)
+}
