@@ -25,7 +25,7 @@ impl Choice {
         Choice {
             index,
             sampler,
-            detokenizer: Detokenizer::new(!stop.keep_special_tokens),
+            detokenizer: Detokenizer::after_prompt(!stop.keep_special_tokens),
             matcher: StopMatcher::new(stop.stop.clone(), stop.include_stop_str_in_output),
             tokenizer: tokenizer.clone(),
             events,

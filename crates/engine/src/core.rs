@@ -180,9 +180,15 @@ impl Engine {
             request.announce_prompt();
             for index in chunk.samples.clone() {
                 let Some(choice) = request.choices.get_mut(&index) else { continue };
-                let mut own = row.to_vec();
-                let token = choice.sampler.sample(&mut own).ok_or("the model's logits are not numbers")?;
-                let logprob = request.request.logprobs.map(|top| sampler::logprob(row, token, top));
+                let not_numbers = "the model's logits are not numbers";
+                let (token, logprob) = match request.request.logprobs {
+                    // Sampling may change the logits, which nobody looks at after.
+                    None if chunk.samples.len() == 1 => (choice.sampler.sample(row).ok_or(not_numbers)?, None),
+                    top => {
+                        let token = choice.sampler.sample(&mut row.to_vec()).ok_or(not_numbers)?;
+                        (token, top.map(|top| sampler::logprob(row, token, top)))
+                    }
+                };
                 sampled.push((SeqId { request: chunk.seq.request, choice: index }, token, logprob));
             }
         }

@@ -110,13 +110,15 @@ fn nucleus(kept: &mut Vec<(u32, f64)>, p: f64) {
 
 /// The largest logit, the smallest id among equals; `None` if there is no number.
 pub fn argmax(logits: &[f32]) -> Option<u32> {
-    let mut best: Option<(usize, f32)> = None;
-    for (i, &l) in logits.iter().enumerate() {
-        if !l.is_nan() && best.is_none_or(|(_, b)| l > b) {
-            best = Some((i, l));
-        }
+    // In lanes, which the compiler vectorises. NaN is larger than nothing.
+    const LANES: usize = 16;
+    let mut best = [f32::NEG_INFINITY; LANES];
+    let (chunks, rest) = logits.as_chunks::<LANES>();
+    for chunk in chunks {
+        best.iter_mut().zip(chunk).for_each(|(best, l)| *best = if *l > *best { *l } else { *best });
     }
-    best.map(|(i, _)| i as u32)
+    let best = best.iter().chain(rest).fold(f32::NEG_INFINITY, |best, l| if *l > best { *l } else { best });
+    logits.iter().position(|l| *l == best).map(|i| i as u32)
 }
 
 /// A number in [0, 1) for one token: a hash (SplitMix64's finaliser) of seed, choice and place, so that a draw depends on neither

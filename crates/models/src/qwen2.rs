@@ -2,7 +2,7 @@
 use crate::Model;
 use crate::config::ModelConfig;
 use crate::error::ModelError;
-use crate::layers::{DecoderLayer, Linear, Mlp, RmsNorm, RopeTables};
+use crate::layers::{DecoderLayer, Linear, Mlp, RmsNorm, RopeTables, add};
 use crate::loader::Weights;
 use attention::{ForwardContext, LayerId};
 use candle_core::Tensor;
@@ -50,10 +50,10 @@ impl DecoderLayer for Layer {
         let k = rope.apply(&heads(self.k.forward(&h)?)?)?;
         let v = heads(self.v.forward(&h)?)?;
         let y = ctx.attend(self.id, &q, &k, &v)?;
-        let x = (x + self.o.forward(&y.flatten_from(1)?)?)?;
+        let x = add(x, &self.o.forward(&y.flatten_from(1)?)?)?;
 
         let h = self.post_norm.forward(&x)?;
-        x + self.mlp.forward(&h)?
+        add(&x, &self.mlp.forward(&h)?)
     }
 
     fn kv_bias(&self) -> Option<(&[f32], &[f32])> {

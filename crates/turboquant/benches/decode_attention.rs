@@ -230,7 +230,7 @@ fn errors(rng: &mut Rng, d: usize, isas: &[Isa]) {
             common::Cache::random(RecordLayout::new(p.1, p.2, d, BLOCK).expect("a layout"), Isa::best(), 4096, rng)
         })
         .collect();
-    let q = rng.vector(GROUP * d);
+    let q = rng.vector(HEADS * GROUP * d);
     for isa in isas {
         for (preset, cache) in PRESETS.iter().zip(&caches) {
             print!("| {isa:?} {} ", preset.0);
@@ -238,7 +238,9 @@ fn errors(rng: &mut Rng, d: usize, isas: &[Isa]) {
             for rms in [1.0, 2.0, 4.0] {
                 let q: Vec<f32> = q.iter().map(|x| x * rms).collect();
                 let want = common::reference(&cache, &q, f64::from(logit_scale(d)), 0, 4096, |_, _| 0.0);
-                let got = cache.attend(&common::query(&cache.kernel, &q, GROUP, None), 0, 4096);
+                let queries = q.chunks_exact(GROUP * d);
+                let outputs = queries.map(|q| cache.attend(&common::query(&cache.kernel, q, GROUP, None), 0, 4096));
+                let got = outputs.collect::<Vec<_>>().concat();
                 print!("| {:.1e} ", common::relative(&got, &want));
             }
             println!("|");
@@ -246,25 +248,84 @@ fn errors(rng: &mut Rng, d: usize, isas: &[Isa]) {
     }
 }
 
+/// The least time of a call, over .3 s.
+fn least(mut f: impl FnMut()) -> f64 {
+    let (mut best, start) = (f64::MAX, Instant::now());
+    while start.elapsed().as_secs_f64() < 0.3 {
+        let t = Instant::now();
+        f();
+        best = best.min(t.elapsed().as_secs_f64());
+    }
+    best
+}
+
+/// A chunk of 512 query tokens, causal, at the end of 4,096: one kv head, one thread.
+fn prefill(rng: &mut Rng, d: usize, isas: &[Isa]) {
+    const CTX: usize = 4096;
+    println!(
+        "\n| d {d}: 512 query tokens x {GROUP} heads over {CTX}, one kv head, one thread | ms | GMAC/s |\n|---|---|---|"
+    );
+    let centre = centres(rng, d).remove(0);
+    let vectors = rng.vector(PARTITION * GROUP * d);
+    let more = [("f32", Format::F32, Format::F32), ("q8_0/q8_0", Format::Affine8, Format::Int8)];
+    for preset in PRESETS.iter().chain(&more) {
+        let layout = RecordLayout::new(preset.1, preset.2, d, BLOCK).expect("a layout");
+        let cache = common::Cache::random(layout, Isa::best(), CTX, rng);
+        let records: Vec<&[u8]> = cache.records.iter().map(Vec::as_slice).collect();
+        for isa in isas {
+            let kernel = Kernel::new(layout, *isa);
+            let centre = preset.1.is_rotated().then_some(&centre);
+            let mut parts = vec![0f32; PARTITION * kernel.part_len(GROUP)];
+            let seconds = least(|| {
+                let queries = vectors.chunks_exact(GROUP * d).map(|q| kernel.query(q, GROUP, logit_scale(d), centre));
+                let queries: Vec<Query> = queries.collect();
+                for (i, records) in records.chunks(PARTITION / BLOCK).enumerate() {
+                    let visible = |row: usize| (CTX - PARTITION + row + 1 - i * PARTITION).min(PARTITION);
+                    let rows = queries.iter().enumerate().map(|(r, query)| Row { query, from: 0, to: visible(r) });
+                    let rows: Vec<Row<'_>> = rows.collect();
+                    let job = Job { records, prefetch: &[], first_position: i * PARTITION, rows: &rows };
+                    kernel.attend(&job, &mut parts);
+                }
+            });
+            let products = 2 * PARTITION * GROUP * d * (CTX - PARTITION / 2);
+            println!("| {isa:?} {} | {:.1} | {:.1} |", preset.0, seconds * 1e3, products as f64 / seconds / 1e9);
+        }
+    }
+}
+
 fn encode(rng: &mut Rng, d: usize) {
-    let (k, v) = (rng.vector(HEADS * d), rng.vector(HEADS * d));
+    let (mut k, v) = (rng.vector(HEADS * d), rng.vector(HEADS * d));
     println!("\n| d {d}: encode and store K and V of {HEADS} kv heads | us a token and layer |\n|---|---|");
     for (name, k_format, v_format) in PRESETS {
         let mut pool = Pool::new(RecordLayout::new(k_format, v_format, d, BLOCK).expect("a layout"), 64);
         let kernel = Kernel::new(pool.layout, Isa::best());
-        let (mut best, start) = (f64::MAX, Instant::now());
-        while start.elapsed().as_secs_f64() < 0.3 {
-            let t = Instant::now();
+        let seconds = least(|| {
             for i in 0..64 {
                 for head in 0..HEADS {
                     let (k, v) = (black_box(&k[head * d..][..d]), black_box(&v[head * d..][..d]));
                     kernel.store(pool.record_mut(i, head), i as usize % BLOCK, k, v);
                 }
             }
-            best = best.min(t.elapsed().as_secs_f64() / 64.0);
-        }
-        println!("| {name} | {:.2} |", best * 1e6);
+        });
+        println!("| {name} | {:.2} |", seconds / 64.0 * 1e6);
     }
+    let centres = centres(rng, d);
+    let seconds = least(|| {
+        for position in 70_000..70_064 {
+            for (head, centre) in centres.iter().enumerate() {
+                centre.subtract(black_box(&mut k[head * d..][..d]), position);
+            }
+        }
+    });
+    println!("| taking the mean out of K | {:.2} |", seconds / 64.0 * 1e6);
+    let layout = RecordLayout::new(Format::Tq4, Format::Tq4, d, BLOCK).expect("a layout");
+    let (kernel, q) = (Kernel::new(layout, Isa::best()), rng.vector(HEADS * GROUP * d));
+    let seconds = least(|| {
+        for (q, centre) in q.chunks_exact(GROUP * d).zip(&centres) {
+            black_box(kernel.query(black_box(q), GROUP, logit_scale(d), Some(centre)));
+        }
+    });
+    println!("| preparing the queries of {HEADS} kv heads (balanced, centred) | {:.2} |", seconds * 1e6);
 }
 
 fn main() {
@@ -284,6 +345,7 @@ fn main() {
         if args.len() < 5 {
             encode(&mut rng, d);
             errors(&mut rng, d, &isas);
+            prefill(&mut rng, d, &isas);
         }
         speed(&mut rng, d, &list(2, &[1024, 4096, 16384, 65536]), seconds, &isas, args.get(4));
     }

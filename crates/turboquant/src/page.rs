@@ -7,8 +7,8 @@
 //! With codes of 4 or 2 bits a line holds 2 or 4 successive groups, the first in the low bits of each byte. `tq5` and `tq3`
 //! keep 4 or 2 bits of magnitude so, and after all lines a sign plane: 8 bytes a group, bit 4 * lane + byte.
 //!
-//! Floats: f32 and f16 K by dim, 16 tokens each; bf16 K by pair of dims, 16 tokens x 2; f32 and f16 V by token; bf16 V by
-//! pair of tokens, all dims x 2. Other formats: by token, 8 codes of b bits in b bytes.
+//! Floats: f32 and f16 K by dim, 16 tokens each; bf16 K by pair of dims, 16 tokens x 2. V by columns of 16 dims (the last may
+//! have 8), in each by token, bf16 by pair of tokens. Other formats: by token, 8 codes of b bits in b bytes.
 use crate::encode::Codes;
 use crate::format::{Format, Side};
 use crate::layout::STRIP;
@@ -169,11 +169,18 @@ fn get_row(bits: usize, row: &[u8], codes: &mut Codes) {
 pub(crate) fn float_at(format: Format, side: Side, token: usize, i: usize, head_dim: usize) -> usize {
     match (format, side) {
         (Format::F32, Side::K) => (i * STRIP + token) * 4,
-        (Format::F32, Side::V) => (token * head_dim + i) * 4,
         (Format::Bf16, Side::K) => (i / 2 * STRIP + token) * 4 + i % 2 * 2,
-        (Format::Bf16, Side::V) => (token / 2 * head_dim + i) * 4 + token % 2 * 2,
         (_, Side::K) => (i * STRIP + token) * 2,
-        (_, Side::V) => (token * head_dim + i) * 2,
+        (_, Side::V) => {
+            let column = i / 16 * 16;
+            let width = (head_dim - column).min(16);
+            let i = i - column;
+            match format {
+                Format::F32 => (column * STRIP + token * width + i) * 4,
+                Format::F16 => (column * STRIP + token * width + i) * 2,
+                _ => (column * STRIP + token / 2 * 2 * width + i * 2 + token % 2) * 2,
+            }
+        }
     }
 }
 

@@ -5,6 +5,7 @@ mod linear;
 mod mlp;
 mod norm;
 mod rope;
+mod rowwise;
 
 pub(crate) use decoder::{Decoder, DecoderLayer};
 pub(crate) use embedding::Embedding;
@@ -12,3 +13,4 @@ pub(crate) use linear::Linear;
 pub(crate) use mlp::Mlp;
 pub(crate) use norm::RmsNorm;
 pub(crate) use rope::RopeTables;
+pub(crate) use rowwise::add;

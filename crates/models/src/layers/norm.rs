@@ -1,4 +1,5 @@
 //! Root-mean-square norm over the last dimension.
+use super::rowwise;
 use candle_core::{Result, Tensor};
 
 pub(crate) struct RmsNorm {
@@ -14,6 +15,6 @@ impl RmsNorm {
 
     /// x: `[.., n]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        candle_nn::ops::rms_norm(&x.contiguous()?, &self.weight, self.eps)
+        rowwise::rms_norm(x, &self.weight, self.eps)
     }
 }

@@ -1,8 +1,9 @@
 //! Rotary position embedding of one step's rows.
+use super::rowwise;
 use attention::Rope;
 use candle_core::{Device, Result, Tensor};
 
-/// Cosines and sines of each row's position: `[1, num_tokens, rotary_dim / 2]`.
+/// Cosines and sines of each row's position: `[num_tokens, head_dim / 2]`.
 pub(crate) struct RopeTables {
     cos: Tensor,
     sin: Tensor,
@@ -13,13 +14,12 @@ impl RopeTables {
         let angles = || positions.iter().flat_map(|p| rope.inv_freq.iter().map(move |f| *p as f32 * f));
         let cos: Vec<f32> = angles().map(|a| a.cos() * rope.attention_factor).collect();
         let sin: Vec<f32> = angles().map(|a| a.sin() * rope.attention_factor).collect();
-        let shape = (1, positions.len(), rope.inv_freq.len());
+        let shape = (positions.len(), rope.inv_freq.len());
         Ok(RopeTables { cos: Tensor::from_vec(cos, shape, device)?, sin: Tensor::from_vec(sin, shape, device)? })
     }
 
     /// x: `[num_tokens, heads, head_dim]`, half-split convention.
     pub fn apply(&self, x: &Tensor) -> Result<Tensor> {
-        let x = x.contiguous()?.unsqueeze(0)?;
-        candle_nn::rotary_emb::rope_thd(&x, &self.cos, &self.sin)?.squeeze(0)
+        rowwise::rope(x, &self.cos, &self.sin)
     }
 }

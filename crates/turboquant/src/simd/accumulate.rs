@@ -5,6 +5,7 @@ use crate::attend::TILE;
 use crate::codebook::{INT2, INT3, INT4, INT5, IntBook};
 use crate::format::MAX_HEAD_DIM;
 use crate::layout::STRIP;
+use std::borrow::Borrow;
 
 /// Whether V of `KIND` is multiplied with 15-bit weights: 8-bit ones would add several times the error of tq8 itself.
 pub(super) const fn is_wide(kind: u8) -> bool {
@@ -122,7 +123,7 @@ fn some_columns<S: Simd, const KIND: u8, const H: usize, const C: usize>(
     }
 }
 
-/// Float strips: a row holds `TOKENS` tokens of all dims; `BYTES` bytes are 16 dims of a row.
+/// Float strips: a row of a column holds 16 dims of `TOKENS` tokens, `BYTES` bytes.
 #[inline(always)]
 fn floats<S: Simd, const KIND: u8, const BYTES: usize, const TOKENS: usize, const H: usize, const C: usize>(
     s: S,
@@ -132,59 +133,76 @@ fn floats<S: Simd, const KIND: u8, const BYTES: usize, const TOKENS: usize, cons
     mut o: [[S::F; C]; H],
 ) -> [[S::F; C]; H] {
     let (from, to) = heads.visible();
-    let row_bytes = tile.head_dim * BYTES / 16;
+    let rows = STRIP / TOKENS;
     for strip in from / STRIP..to.div_ceil(STRIP) {
         let (from, to) = (from.max(strip * STRIP) - strip * STRIP, to.min((strip + 1) * STRIP) - strip * STRIP);
         let mut w = [&[0f32; STRIP]; H];
         for h in 0..H {
             w[h] = &heads.scratch.s[heads.first + h].as_chunks().0[strip];
         }
+        let start = col * rows * BYTES;
+        let mut columns: [&[[u8; BYTES]]; C] = [&[]; C];
+        for c in 0..C {
+            columns[c] = &tile.strips[strip][start..].as_chunks().0[c * rows..(c + 1) * rows];
+        }
         let whole = from.div_ceil(TOKENS)..to / TOKENS;
         if !from.is_multiple_of(TOKENS) {
             let row = from / TOKENS;
-            let line = edge::<BYTES, C>(tile.strips[strip], row * row_bytes + col * BYTES, true);
-            o = float_row::<S, KIND, BYTES, TOKENS, H, C>(s, &line, &w, row, o);
+            let line = edge::<BYTES, C>(&columns, row, 0);
+            o = float_row::<S, KIND, BYTES, TOKENS, H, C, _>(s, &line, &w, row, o);
         }
         for row in whole.clone() {
-            let at = row * row_bytes + col * BYTES;
-            let (line, _) = tile.strips[strip][at..at + C * BYTES].as_chunks::<BYTES>();
+            let mut line = [&[0; BYTES]; C];
             for c in 0..C {
-                s.prefetch(tile.ahead(strip, at + c * BYTES));
+                s.prefetch(tile.ahead(strip, start + (c * rows + row) * BYTES));
+                line[c] = &columns[c][row];
             }
-            o = float_row::<S, KIND, BYTES, TOKENS, H, C>(s, line, &w, row, o);
+            o = float_row::<S, KIND, BYTES, TOKENS, H, C, _>(s, &line, &w, row, o);
         }
         if !to.is_multiple_of(TOKENS) && whole.start <= whole.end {
             let row = to / TOKENS;
-            let line = edge::<BYTES, C>(tile.strips[strip], row * row_bytes + col * BYTES, false);
-            o = float_row::<S, KIND, BYTES, TOKENS, H, C>(s, &line, &w, row, o);
+            let line = edge::<BYTES, C>(&columns, row, 2);
+            o = float_row::<S, KIND, BYTES, TOKENS, H, C, _>(s, &line, &w, row, o);
         }
     }
     o
 }
 
-/// A row of a pair of which no head sees one token: its half is zeroed, since it may hold anything, NaN included.
+/// A row of pairs of which no head sees the token at byte `dead`: zeroed, since it may hold anything, NaN included.
 #[inline(always)]
-fn edge<const BYTES: usize, const C: usize>(strip: &[u8], at: usize, first_is_dead: bool) -> [[u8; BYTES]; C] {
+fn edge<const BYTES: usize, const C: usize>(
+    columns: &[&[[u8; BYTES]]; C],
+    row: usize,
+    dead: usize,
+) -> [[u8; BYTES]; C] {
     let mut line = [[0; BYTES]; C];
-    let (source, _) = strip[at..at + C * BYTES].as_chunks::<BYTES>();
-    line.copy_from_slice(source);
-    for pair in line.as_flattened_mut().as_chunks_mut::<4>().0 {
-        let dead = if first_is_dead { 0 } else { 2 };
-        pair[dead..dead + 2].fill(0);
+    for c in 0..C {
+        line[c] = columns[c][row];
+        for pair in line[c].as_chunks_mut::<4>().0 {
+            pair[dead..dead + 2].fill(0);
+        }
     }
     line
 }
 
 #[inline(always)]
-fn float_row<S: Simd, const KIND: u8, const BYTES: usize, const TOKENS: usize, const H: usize, const C: usize>(
+fn float_row<
+    S: Simd,
+    const KIND: u8,
+    const BYTES: usize,
+    const TOKENS: usize,
+    const H: usize,
+    const C: usize,
+    L: Borrow<[u8; BYTES]>,
+>(
     s: S,
-    line: &[[u8; BYTES]],
+    line: &[L; C],
     w: &[&[f32; STRIP]; H],
     row: usize,
     mut o: [[S::F; C]; H],
 ) -> [[S::F; C]; H] {
     for c in 0..C {
-        let v = read::<S, KIND, BYTES, TOKENS>(s, &line[c]);
+        let v = read::<S, KIND, BYTES, TOKENS>(s, line[c].borrow());
         for h in 0..H {
             for i in 0..TOKENS {
                 o[h][c] = s.fma(v[i], s.splat(w[h][(row * TOKENS + i) % STRIP]), o[h][c]);

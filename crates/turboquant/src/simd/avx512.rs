@@ -123,8 +123,6 @@ impl Simd for Avx512 {
             _mm_storeu_si128(words.as_mut_ptr().cast(), bytes);
             words
         };
-        /// The low bytes are the same.
-        fn to_i8(self, x: __m512) -> [u32; 4] = self.to_u8(x);
         /// Four high limbs, then four low ones; the integer is 128 high + low.
         fn to_wide(self, x: __m512) -> [u64; 4] = {
             let v = _mm512_cvtps_epi32(x);
@@ -142,6 +140,12 @@ impl Simd for Avx512 {
     fn store(self, p: &mut [f32; 16], x: __m512) {
         // SAFETY: `self` exists only where AVX-512 is there; `p` is 64 bytes.
         unsafe { _mm512_storeu_ps(p.as_mut_ptr(), x) }
+    }
+
+    /// The low bytes are those of u8.
+    #[inline(always)]
+    fn to_i8(self, x: __m512) -> [u32; 4] {
+        self.to_u8(x)
     }
 
     fn weight_max(_: u8) -> u8 {

@@ -1,7 +1,7 @@
 //! Instruction sets and the table of a kernel's steps.
 use super::portable::Portable;
 use super::{
-    CentreTile, HeadQuery, Place, Scratch, Simd, Tile, accumulate, centre, kind, query, scores, softmax, state, store,
+    CentreTile, HeadQuery, Place, Scratch, Tile, accumulate, centre, kind, query, scores, softmax, state, store,
 };
 use crate::attend::TILE;
 use crate::centre::CentreQuery;

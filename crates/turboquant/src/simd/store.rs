@@ -112,11 +112,17 @@ pub(super) fn decode_strip(
     for token in from..to {
         load(layout, record, strip * STRIP + token, side, &mut z[..d]);
         if side == Side::V {
-            let row = &mut out[token * d * 4..][..d * 4];
-            row.as_chunks_mut::<4>().0.iter_mut().zip(&z).for_each(|(out, z)| *out = z.to_le_bytes());
+            // 16 dims of 16 tokens a column.
+            for (column, z) in out.as_chunks_mut::<1024>().0.iter_mut().zip(z.as_chunks::<16>().0) {
+                let row = column.as_chunks_mut::<64>().0[token].as_chunks_mut::<4>().0;
+                for (out, z) in row.iter_mut().zip(z) {
+                    *out = z.to_le_bytes();
+                }
+            }
         } else {
-            let column = out.as_chunks_mut::<64>().0.iter_mut();
-            column.zip(&z[..d]).for_each(|(line, z)| line[token * 4..][..4].copy_from_slice(&z.to_le_bytes()));
+            for (line, z) in out.as_chunks_mut::<64>().0.iter_mut().zip(&z[..d]) {
+                line.as_chunks_mut::<4>().0[token] = z.to_le_bytes();
+            }
         }
     }
 }

@@ -1,0 +1,213 @@
+//! Row-wise operations on the CPU: a row's bits depend on the row alone, and small steps run on the caller's thread.
+//!
+//! Candle has all of these, but spreads each over a second thread pool, whose spinning workers take the cores from attention and
+//! projections. On other devices Candle's own are used.
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use rayon::prelude::*;
+
+/// Below so many elements waking other threads costs more than it brings.
+const PARALLEL: usize = 1 << 15;
+
+/// Partial sums of a norm. Do not change: it is the order of summation.
+const LANES: usize = 16;
+
+/// a + b of the same shape.
+pub(crate) fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    if a.device().is_cpu() { a.apply_op2_no_bwd(b, &Elementwise("add", |a: f32, b: f32| a + b)) } else { a + b }
+}
+
+/// silu(gate) * up of the same shape.
+pub(crate) fn silu_mul(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+    match gate.device().is_cpu() {
+        true => {
+            gate.apply_op2_no_bwd(up, &Elementwise("silu-mul", |gate: f32, up: f32| gate / (1.0 + exp(-gate)) * up))
+        }
+        false => gate.silu()? * up,
+    }
+}
+
+/// x / sqrt(mean(x²) + eps) * weight over the last dimension.
+pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
+    let x = x.contiguous()?;
+    match x.device().is_cpu() {
+        true => x.apply_op2_no_bwd(weight, &RmsNorm(eps)),
+        false => candle_nn::ops::rms_norm(&x, weight, eps),
+    }
+}
+
+/// RoPE of the half-split convention. x: `[rows, heads, head_dim]`, cos and sin: `[rows, head_dim / 2]`.
+pub(crate) fn rope(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
+    let x = x.contiguous()?;
+    match x.device().is_cpu() {
+        true => x.apply_op3_no_bwd(cos, sin, &Rope),
+        false => candle_nn::rotary_emb::rope_thd(&x.unsqueeze(0)?, cos, sin)?.squeeze(0),
+    }
+}
+
+/// Calls `f(index, row)` for each row of a new output.
+fn rows(len: usize, width: usize, f: impl Fn(usize, &mut [f32]) + Sync) -> CpuStorage {
+    let mut out = vec![0f32; len];
+    if len < PARALLEL {
+        out.chunks_exact_mut(width).enumerate().for_each(|(i, row)| f(i, row));
+    } else {
+        out.par_chunks_exact_mut(width).enumerate().for_each(|(i, row)| f(i, row));
+    }
+    CpuStorage::F32(out)
+}
+
+/// Elements of a contiguous f32 tensor, and how many a row has.
+fn elements<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<(&'a [f32], usize)> {
+    match (storage, layout.contiguous_offsets(), layout.dims().last()) {
+        (CpuStorage::F32(data), Some((from, to)), Some(width)) if *width > 0 => Ok((&data[from..to], *width)),
+        _ => bail!("row-wise operations take contiguous f32 tensors with rows, not {layout:?}"),
+    }
+}
+
+struct Elementwise<F>(&'static str, F);
+
+impl<F: Fn(f32, f32) -> f32 + Sync> CustomOp2 for Elementwise<F> {
+    fn name(&self) -> &'static str {
+        self.0
+    }
+
+    fn cpu_fwd(&self, a: &CpuStorage, la: &Layout, b: &CpuStorage, lb: &Layout) -> Result<(CpuStorage, Shape)> {
+        if la.shape() != lb.shape() {
+            bail!("{}: {:?} and {:?}", self.0, la.shape(), lb.shape());
+        }
+        let ((a, n), (b, _)) = (elements(a, la)?, elements(b, lb)?);
+        let out = rows(a.len(), n, |i, out| {
+            let (a, b) = (&a[i * n..][..n], &b[i * n..][..n]);
+            out.iter_mut().zip(a.iter().zip(b)).for_each(|(out, (a, b))| *out = self.1(*a, *b));
+        });
+        Ok((out, la.shape().clone()))
+    }
+}
+
+struct RmsNorm(f32);
+
+impl CustomOp2 for RmsNorm {
+    fn name(&self) -> &'static str {
+        "rms-norm"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, weight: &CpuStorage, lw: &Layout) -> Result<(CpuStorage, Shape)> {
+        let ((x, n), (weight, len)) = (elements(x, lx)?, elements(weight, lw)?);
+        if len != n {
+            bail!("rms-norm: a weight of {len} for rows of {n}");
+        }
+        let out = rows(x.len(), n, |i, out| {
+            let x = &x[i * n..][..n];
+            let mut sums = [0f32; LANES];
+            let (chunks, rest) = x.as_chunks::<LANES>();
+            for chunk in chunks {
+                sums.iter_mut().zip(chunk).for_each(|(sum, x)| *sum += x * x);
+            }
+            sums.iter_mut().zip(rest).for_each(|(sum, x)| *sum += x * x);
+            let scale = 1.0 / (sums.iter().sum::<f32>() / n as f32 + self.0).sqrt();
+            out.iter_mut().zip(x.iter().zip(weight)).for_each(|(out, (x, w))| *out = x * scale * w);
+        });
+        Ok((out, lx.shape().clone()))
+    }
+}
+
+struct Rope;
+
+impl CustomOp3 for Rope {
+    fn name(&self) -> &'static str {
+        "rope"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        cos: &CpuStorage,
+        lc: &Layout,
+        sin: &CpuStorage,
+        ls: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (tokens, heads, d) = lx.shape().dims3()?;
+        let ((x, _), (cos, pairs), (sin, _)) = (elements(x, lx)?, elements(cos, lc)?, elements(sin, ls)?);
+        if 2 * pairs != d || cos.len() != tokens * pairs || sin.len() != cos.len() {
+            bail!("rope: {pairs} pairs and {} angles for {:?}", cos.len(), lx.shape());
+        }
+        let out = rows(x.len(), d, |i, out| {
+            let (cos, sin) = (&cos[i / heads * pairs..][..pairs], &sin[i / heads * pairs..][..pairs]);
+            let (a, b) = x[i * d..][..d].split_at(pairs);
+            let (out_a, out_b) = out.split_at_mut(pairs);
+            for i in 0..pairs {
+                out_a[i] = a[i] * cos[i] - b[i] * sin[i];
+                out_b[i] = b[i] * cos[i] + a[i] * sin[i];
+            }
+        });
+        Ok((out, lx.shape().clone()))
+    }
+}
+
+/// e^x to two units in the last place, in operations that vectorise: 2^n times a polynomial of the rest (Cephes' `expf`).
+fn exp(x: f32) -> f32 {
+    let x = x.clamp(-87.0, 88.0);
+    // Rounds to the nearest integer.
+    const MAGIC: f32 = 12_582_912.0;
+    let n = (x * std::f32::consts::LOG2_E + MAGIC) - MAGIC;
+    let r = x - n * 0.693_359_4 + n * 2.121_944_4e-4;
+    let mut p = 1.987_569_1e-4;
+    for c in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
+        p = p * r + c;
+    }
+    (p * r * r + r + 1.0) * f32::from_bits(((n as i32 + 127) as u32) << 23)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    fn tensor(shape: &[usize], seed: u32) -> Tensor {
+        let n: usize = shape.iter().product();
+        let data: Vec<f32> =
+            (0..n as u32).map(|i| (i.wrapping_mul(2654435761).wrapping_add(seed) >> 8) as f32 / 4e6 - 2.0).collect();
+        Tensor::from_vec(data, shape, &Device::Cpu).unwrap()
+    }
+
+    fn distance(a: &Tensor, b: &Tensor) -> f32 {
+        let values = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        values(a).iter().zip(values(b)).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max)
+    }
+
+    #[test]
+    fn exp_is_good_to_two_units() {
+        for i in -870_000..880_000 {
+            let x = i as f32 * 1e-4;
+            let want = f64::from(x).exp();
+            assert!((f64::from(exp(x)) / want - 1.0).abs() < 2.4e-7, "{x}");
+        }
+        assert!(exp(f32::NEG_INFINITY) < 1e-37 && exp(1000.0).is_finite());
+    }
+
+    /// The same as Candle's own, up to the order of sums; sizes below and above the parallel threshold.
+    #[test]
+    fn operations_are_candles() {
+        for tokens in [1, 3, 70] {
+            let (a, b) = (tensor(&[tokens, 600], 1), tensor(&[tokens, 600], 2));
+            assert_eq!(distance(&add(&a, &b).unwrap(), &(&a + &b).unwrap()), 0.0);
+            let want = (a.silu().unwrap() * &b).unwrap();
+            assert!(distance(&silu_mul(&a, &b).unwrap(), &want) < 2e-6);
+            let weight = tensor(&[600], 3);
+            let want = candle_nn::ops::rms_norm(&a, &weight, 1e-6).unwrap();
+            assert!(distance(&rms_norm(&a, &weight, 1e-6).unwrap(), &want) < 1e-5);
+            let (x, cos, sin) = (tensor(&[tokens, 12, 64], 4), tensor(&[tokens, 32], 5), tensor(&[tokens, 32], 6));
+            let batch = |t: &Tensor| t.unsqueeze(0).unwrap();
+            let want = candle_nn::rotary_emb::rope_thd(&batch(&x), &batch(&cos), &batch(&sin)).unwrap();
+            assert_eq!(distance(&batch(&rope(&x, &cos, &sin).unwrap()), &want), 0.0);
+        }
+    }
+
+    #[test]
+    fn shapes_that_do_not_fit_are_errors() {
+        let (a, b) = (tensor(&[2, 6], 1), tensor(&[2, 5], 2));
+        assert!(add(&a, &b).is_err());
+        assert!(rms_norm(&a, &tensor(&[5], 1), 1e-6).is_err());
+        assert!(rope(&tensor(&[2, 1, 6], 1), &tensor(&[2, 2], 1), &tensor(&[2, 2], 1)).is_err());
+    }
+}
