@@ -5,7 +5,8 @@
 //!   K: a lane is a token, the 4 bytes are 4 dims that follow each other; groups of 4 dims in order.
 //!   V: a lane is a dim, the 4 bytes are 4 tokens; for each 16 dims, the strip's 4 groups of 4 tokens in order.
 //! With codes of 4 or 2 bits a line holds 2 or 4 successive groups, the first in the low bits of each byte. `tq5` and `tq3`
-//! keep 4 or 2 bits of magnitude so, and after all lines a sign plane: 8 bytes a group, bit 4 * lane + byte.
+//! keep 4 or 2 bits of magnitude so, and after all lines a sign plane in the same lines: bit g % 8 of a byte is the sign of
+//! group g. A last line of only 4 groups is folded: its second half lies in the first half's upper bits.
 //!
 //! Floats: f32 and f16 K by dim, 16 tokens each; bf16 K by pair of dims, 16 tokens x 2. V by columns of 16 dims (the last may
 //! have 8), in each by token, bf16 by pair of tokens. Other formats: by token, 8 codes of b bits in b bytes.
@@ -39,17 +40,23 @@ impl Lines {
         8 / self.groups
     }
 
-    /// Calls `f(element, byte of the strip, shift, sign bit of the strip)` for every element of token `token`.
+    /// Calls `f(element, (byte of the strip, shift) of its code, the same of its sign)` for every element of token `token`.
     #[inline(always)]
-    fn each(self, side: Side, token: usize, head_dim: usize, mut f: impl FnMut(usize, usize, usize, usize)) {
-        let (bits, signs) = (self.bits(), STRIP * head_dim * self.bits());
+    fn each(self, side: Side, token: usize, head_dim: usize, mut f: impl FnMut(usize, (usize, usize), (usize, usize))) {
+        let (bits, signs, groups) = (self.bits(), STRIP * head_dim / self.groups, head_dim / 4);
         for i in 0..head_dim {
             let (lane, group, byte) = match side {
                 Side::K => (token, i / 4, i % 4),
                 Side::V => (i % 16, i / 16 * 4 + token / 4, token % 4),
             };
-            let at = group / self.groups * 64 + lane * 4 + byte;
-            f(i, at, group % self.groups * bits, signs + group * 64 + lane * 4 + byte);
+            let at = lane * 4 + byte;
+            let code = (group / self.groups * 64 + at, group % self.groups * bits);
+            let folded = group / 8 == groups / 8;
+            let sign = match folded {
+                true => (signs + group / 8 * 64 + at % 32, group % 8 + at / 32 * 4),
+                false => (signs + group / 8 * 64 + at, group % 8),
+            };
+            f(i, code, sign);
         }
     }
 }
@@ -75,57 +82,82 @@ pub(crate) fn put_codes(format: Format, side: Side, strip: &mut [u8], token: usi
     }
 }
 
-/// A K token owns a word of each line, and four bits of each group's signs.
+/// A K token owns a word of each line.
 #[inline(always)]
 fn put_k<const GROUPS: usize, const PLANE: bool>(strip: &mut [u8], token: usize, head_dim: usize, codes: &Codes) {
     let bits = 8 / GROUPS;
     let mask = ((1u32 << bits) - 1) * 0x0101_0101;
     let (lines, signs) = strip.split_at_mut(STRIP * head_dim / GROUPS);
-    let lines = lines.as_chunks_mut::<64>().0.iter_mut();
-    for (line, codes) in lines.zip(codes.as_chunks::<4>().0.as_chunks::<GROUPS>().0) {
+    let codes = &codes.as_chunks::<4>().0[..head_dim / 4];
+    for (line, codes) in lines.as_chunks_mut::<64>().0.iter_mut().zip(codes.as_chunks::<GROUPS>().0) {
         let mut word = 0;
         for (g, codes) in codes.iter().enumerate() {
             word |= (u32::from_le_bytes(*codes) & mask) << (g * bits);
         }
         line.as_chunks_mut::<4>().0[token] = word.to_le_bytes();
     }
-    if PLANE {
-        let groups = signs.as_chunks_mut::<8>().0.iter_mut();
-        for (signs, codes) in groups.zip(codes.as_chunks::<4>().0) {
-            // The product moves bits 0, 8, 16, 24 to 24..28.
-            let negative = u32::from_le_bytes(*codes) >> bits & 0x0101_0101;
-            let nibble = (negative.wrapping_mul(0x0102_0408) >> 24 & 15) as u8;
-            let shift = token % 2 * 4;
-            signs[token / 2] = signs[token / 2] & !(15 << shift) | nibble << shift;
-        }
+    if !PLANE {
+        return;
+    }
+    let (lines, folded) = signs.as_chunks_mut::<64>();
+    let (groups, rest) = codes.as_chunks::<8>();
+    for (line, codes) in lines.iter_mut().zip(groups) {
+        line.as_chunks_mut::<4>().0[token] = sign_bits(codes, bits).to_le_bytes();
+    }
+    if let Some(word) = folded.as_chunks_mut::<4>().0.get_mut(token % 8) {
+        let shift = token / 8 * 4;
+        let kept = u32::from_le_bytes(*word) & !(0x0f0f_0f0f << shift);
+        *word = (kept | sign_bits(rest, bits) << shift).to_le_bytes();
     }
 }
 
-/// A V token owns some bits of one byte of each lane, and every fourth bit of its groups' signs.
+/// The signs of some groups' codes, one group a bit of each byte.
+#[inline(always)]
+fn sign_bits(groups: &[[u8; 4]], bits: usize) -> u32 {
+    let mut word = 0;
+    for (bit, codes) in groups.iter().enumerate() {
+        word |= (u32::from_le_bytes(*codes) >> bits & 0x0101_0101) << bit;
+    }
+    word
+}
+
+/// A V token owns some bits of one byte of each lane.
 #[inline(always)]
 fn put_v<const GROUPS: usize, const PLANE: bool>(strip: &mut [u8], token: usize, head_dim: usize, codes: &Codes) {
     let bits = 8 / GROUPS;
     let mask = (1u32 << bits) - 1;
     let (line, shift) = (token / 4 / GROUPS, token % 4 * 8 + token / 4 % GROUPS * bits);
     let (lines, signs) = strip.split_at_mut(STRIP * head_dim / GROUPS);
-    let columns = lines.chunks_exact_mut(256 / GROUPS);
-    for (column, codes) in columns.zip(codes.as_chunks::<16>().0) {
+    let codes = &codes.as_chunks::<16>().0[..head_dim / 16];
+    for (column, codes) in lines.chunks_exact_mut(256 / GROUPS).zip(codes) {
         let lanes = column.as_chunks_mut::<64>().0[line].as_chunks_mut::<4>().0;
         for (lane, code) in lanes.iter_mut().zip(codes) {
             let word = u32::from_le_bytes(*lane) & !(mask << shift);
             *lane = (word | (u32::from(*code) & mask) << shift).to_le_bytes();
         }
     }
-    if PLANE {
-        let columns = signs.as_chunks_mut::<8>().0.as_chunks_mut::<4>().0.iter_mut();
-        for (groups, codes) in columns.zip(codes.as_chunks::<16>().0) {
-            let group = &mut groups[token / 4];
-            let mut word = u64::from_le_bytes(*group) & !(0x1111_1111_1111_1111 << (token % 4));
-            for (lane, code) in codes.iter().enumerate() {
-                word |= u64::from(code >> bits) << (4 * lane + token % 4);
+    if !PLANE {
+        return;
+    }
+    let (lines, folded) = signs.as_chunks_mut::<64>();
+    for (column, codes) in codes.iter().enumerate() {
+        let shift = token % 4 * 8 + token / 4 + column % 2 * 4;
+        match lines.get_mut(column / 2) {
+            Some(line) => put_signs(line, shift, codes, bits),
+            None => {
+                put_signs(folded, shift, &codes[..8], bits);
+                put_signs(folded, shift + 4, &codes[8..], bits);
             }
-            *group = word.to_le_bytes();
         }
+    }
+}
+
+/// Puts one sign into each word.
+#[inline(always)]
+fn put_signs(words: &mut [u8], shift: usize, codes: &[u8], bits: usize) {
+    for (word, code) in words.as_chunks_mut::<4>().0.iter_mut().zip(codes) {
+        let kept = u32::from_le_bytes(*word) & !(1 << shift);
+        *word = (kept | u32::from(code >> bits) << shift).to_le_bytes();
     }
 }
 
@@ -137,10 +169,10 @@ pub(crate) fn get_codes(format: Format, side: Side, strip: &[u8], token: usize, 
         return get_row(format.code_bits(), &strip[token * bytes..][..bytes], codes);
     };
     let mask = ((1u32 << lines.bits()) - 1) as u8;
-    lines.each(side, token, head_dim, |i, at, shift, sign| {
-        codes[i] = strip[at] >> shift & mask;
+    lines.each(side, token, head_dim, |i, code, sign| {
+        codes[i] = strip[code.0] >> code.1 & mask;
         if lines.sign_plane {
-            codes[i] |= (strip[sign / 8] >> (sign % 8) & 1) << lines.bits();
+            codes[i] |= (strip[sign.0] >> sign.1 & 1) << lines.bits();
         }
     });
 }

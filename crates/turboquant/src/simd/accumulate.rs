@@ -1,5 +1,5 @@
 //! Weighted sums of a tile's V strips, added to the heads' running outputs.
-use super::scores::{read, unpack};
+use super::scores::{read, sign_line, unpack};
 use super::{CHUNK, Place, Scratch, Simd, Tile, kind, table_bytes};
 use crate::attend::TILE;
 use crate::codebook::{INT2, INT3, INT4, INT5, IntBook};
@@ -277,14 +277,17 @@ fn lines<
         }
         let at = col * LINES * 64;
         let codes = tile.strips[strip][at..at + C * LINES * 64].as_chunks::<64>().0.as_chunks::<LINES>().0;
-        let signs_at = plane + col * 32;
-        let signs: &[[[u8; 8]; 4]] = match PLANE {
-            true => tile.strips[strip][signs_at..signs_at + C * 32].as_chunks::<8>().0.as_chunks().0,
-            false => &[],
-        };
+        let mut signs = [s.bytes(&[0; 64]); C];
         if PLANE {
-            s.prefetch(tile.ahead(strip, signs_at));
-            s.prefetch(tile.ahead(strip, signs_at + C * 32 - 1));
+            for c in 0..C {
+                // Two columns share a line.
+                let at = plane + (col + c) / 2 * 64;
+                s.prefetch(tile.ahead(strip, at));
+                signs[c] = sign_line(s, &tile.strips[strip][at..]);
+                if !(col + c).is_multiple_of(2) {
+                    signs[c] = s.upper(signs[c]);
+                }
+            }
         }
         for l in 0..LINES {
             let mut line = [s.bytes(&[0; 64]); C];
@@ -297,7 +300,7 @@ fn lines<
                 for c in 0..C {
                     let mut v = unpack::<S, GROUPS>(s, table, line[c], g);
                     if PLANE {
-                        v = s.negate(v, &signs[c][l * GROUPS + g]);
+                        v = s.negate(v, signs[c], l * GROUPS + g);
                     }
                     for h in 0..H {
                         if wide {

@@ -64,7 +64,7 @@ macro_rules! both {
 impl Simd for Avx2 {
     type F = F;
     type Bytes = I;
-    /// Magnitudes, and bytes of ±1 that are applied to the query: no product then overflows 16 bits.
+    /// Magnitudes, and bytes whose signs are applied to the query: no product then overflows 16 bits.
     type Signed = [I; 2];
     type Acc = I;
     /// Two sums a lane, for lanes 0..4, 4..8, 8..12, 12..16.
@@ -140,19 +140,17 @@ impl Simd for Avx2 {
             };
             both!(index, x => _mm256_shuffle_epi8(table, _mm256_and_si256(x, low)))
         };
-        fn negate(self, x: I, signs: &[u8; 8]) -> I = {
-            let (words, _) = signs.as_chunks::<4>();
-            let negative = [negative32(words[0]), negative32(words[1])];
-            [
-                _mm256_sub_epi8(_mm256_xor_si256(x[0], negative[0]), negative[0]),
-                _mm256_sub_epi8(_mm256_xor_si256(x[1], negative[1]), negative[1]),
-            ]
+        fn unfold(self, p: &[u8; 32]) -> I = {
+            let low = _mm256_loadu_si256(p.as_ptr().cast());
+            [low, _mm256_srli_epi16::<4>(low)]
         };
-        fn signed(self, magnitudes: I, signs: &[u8; 8]) -> [I; 2] = {
-            let (words, _) = signs.as_chunks::<4>();
-            let negative = [negative32(words[0]), negative32(words[1])];
-            [magnitudes, both!(negative, x => _mm256_or_si256(x, _mm256_set1_epi8(1)))]
-        };
+        fn upper(self, x: I) -> I = both!(x, x => _mm256_srli_epi16::<4>(x));
+        fn negate(self, x: I, signs: I, bit: usize) -> I = [
+            _mm256_sign_epi8(x[0], plus_minus(signs[0], bit)),
+            _mm256_sign_epi8(x[1], plus_minus(signs[1], bit)),
+        ];
+        fn signed(self, magnitudes: I, signs: I, bit: usize) -> [I; 2] =
+            [magnitudes, both!(signs, x => plus_minus(x, bit))];
         fn acc(self) -> I = [_mm256_setzero_si256(); 2];
         fn dot_k(self, acc: I, codes: I, q: u32) -> I = {
             let q = _mm256_set1_epi32(q as i32);
@@ -252,12 +250,10 @@ helpers! {
         let inside = _mm256_andnot_si256(before, _mm256_cmpgt_epi32(_mm256_set1_epi32(to), lane));
         _mm256_blendv_ps(b, a, _mm256_castsi256_ps(inside))
     };
-    /// -1 in the bytes whose bit is set.
-    fn negative32(signs: [u8; 4]) -> __m256i = {
-        let each = _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
-        let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
-        let spread = _mm256_shuffle_epi8(_mm256_set1_epi32(i32::from_le_bytes(signs)), each);
-        _mm256_cmpeq_epi8(_mm256_and_si256(spread, bit), bit)
+    /// Bytes that are negative where bit `bit` is set, else positive.
+    fn plus_minus(signs: __m256i, bit: usize) -> __m256i = {
+        let top = _mm256_sll_epi16(signs, _mm_cvtsi32_si128(7 - bit as i32));
+        _mm256_or_si256(top, _mm256_set1_epi8(1))
     };
 }
 

@@ -91,11 +91,15 @@ impl Simd for Avx512 {
         fn table(self, p: &[u8; 16]) -> __m512i = _mm512_broadcast_i32x4(_mm_loadu_si128(p.as_ptr().cast()));
         fn lookup<const SHIFT: i32>(self, table: __m512i, index: __m512i) -> __m512i =
             _mm512_permutexvar_epi8(if SHIFT == 0 { index } else { shift::<SHIFT>(index) }, table);
-        fn negate(self, x: __m512i, signs: &[u8; 8]) -> __m512i =
-            _mm512_mask_sub_epi8(x, u64::from_le_bytes(*signs), _mm512_setzero_si512(), x);
-        /// 0 - (128 + m) is 128 - m (mod 256).
-        fn signed(self, magnitudes: __m512i, signs: &[u8; 8]) -> __m512i =
-            _mm512_mask_sub_epi8(magnitudes, u64::from_le_bytes(*signs), _mm512_setzero_si512(), magnitudes);
+        fn unfold(self, p: &[u8; 32]) -> __m512i = {
+            let low = _mm256_loadu_si256(p.as_ptr().cast());
+            _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), _mm256_srli_epi16::<4>(low))
+        };
+        fn upper(self, x: __m512i) -> __m512i = _mm512_srli_epi16::<4>(x);
+        fn negate(self, x: __m512i, signs: __m512i, bit: usize) -> __m512i = {
+            let negative = _mm512_test_epi8_mask(signs, _mm512_set1_epi8((1u8 << bit) as i8));
+            _mm512_mask_sub_epi8(x, negative, _mm512_setzero_si512(), x)
+        };
         fn acc(self) -> __m512i = _mm512_setzero_si512();
         fn dot_k(self, acc: __m512i, codes: __m512i, q: u32) -> __m512i =
             _mm512_dpbusd_epi32(acc, codes, _mm512_set1_epi32(q as i32));
@@ -134,6 +138,12 @@ impl Simd for Avx512 {
             _mm_storeu_si128(words[2..].as_mut_ptr().cast(), _mm_unpackhi_epi32(high, low));
             words
         };
+    }
+
+    /// 0 - (128 + m) is 128 - m (mod 256).
+    #[inline(always)]
+    fn signed(self, magnitudes: __m512i, signs: __m512i, bit: usize) -> __m512i {
+        self.negate(magnitudes, signs, bit)
     }
 
     #[inline(always)]

@@ -98,10 +98,14 @@ pub(crate) trait Simd: Copy {
     fn table(self, p: &[u8; 16]) -> Self::Table;
     /// Looks up bits `shift..` of each byte in a table whose 16 entries repeat as the index's width demands.
     fn lookup<const SHIFT: i32>(self, table: Self::Table, index: Self::Bytes) -> Self::Bytes;
-    /// 0 - x (mod 256) where the byte's bit is set.
-    fn negate(self, x: Self::Bytes, signs: &[u8; 8]) -> Self::Bytes;
+    /// A folded line: the second half is the first one's upper bits.
+    fn unfold(self, p: &[u8; 32]) -> Self::Bytes;
+    /// Bits 4.. of each byte as bits 0..4; the others arbitrary.
+    fn upper(self, x: Self::Bytes) -> Self::Bytes;
+    /// 0 - x (mod 256) where bit `bit` of the byte of `signs` is set.
+    fn negate(self, x: Self::Bytes, signs: Self::Bytes, bit: usize) -> Self::Bytes;
     /// Codes of magnitudes and signs, for `dot_signed`.
-    fn signed(self, magnitudes: Self::Bytes, signs: &[u8; 8]) -> Self::Signed;
+    fn signed(self, magnitudes: Self::Bytes, signs: Self::Bytes, bit: usize) -> Self::Signed;
 
     fn acc(self) -> Self::Acc;
     /// acc + sum over a lane's 4 bytes of code * q; codes raised by `K_OFFSET`, q four i8.

@@ -164,13 +164,17 @@ impl Simd for Neon {
             };
             each!(x in index => vqtbl1q_u8(table, vandq_u8(x, vdupq_n_u8(15))))
         };
-        fn negate(self, x: B, signs: &[u8; 8]) -> B = [
-            negate16(x[0], signs[0], signs[1]),
-            negate16(x[1], signs[2], signs[3]),
-            negate16(x[2], signs[4], signs[5]),
-            negate16(x[3], signs[6], signs[7]),
-        ];
-        fn signed(self, magnitudes: B, signs: &[u8; 8]) -> B = self.negate(magnitudes, signs);
+        fn unfold(self, p: &[u8; 32]) -> B = {
+            let low = [vld1q_u8(p.as_ptr()), vld1q_u8(p[16..].as_ptr())];
+            [low[0], low[1], vshrq_n_u8::<4>(low[0]), vshrq_n_u8::<4>(low[1])]
+        };
+        fn upper(self, x: B) -> B = each!(x in x => vshrq_n_u8::<4>(x));
+        fn negate(self, x: B, signs: B, bit: usize) -> B = {
+            let bit = vdupq_n_u8(1 << bit);
+            let negative = each!(signs in signs => vtstq_u8(signs, bit));
+            each!(x, negative in x, negative => vsubq_u8(veorq_u8(x, negative), negative))
+        };
+        fn signed(self, magnitudes: B, signs: B, bit: usize) -> B = self.negate(magnitudes, signs, bit);
         fn acc(self) -> I = [vdupq_n_s32(0); 4];
         fn dot_k(self, acc: I, codes: B, q: u32) -> I = {
             let q = vreinterpretq_u8_u32(vdupq_n_u32(q));
@@ -248,11 +252,6 @@ helpers! {
         let lane = vld1q_s32([0, 1, 2, 3].as_ptr());
         let inside = vandq_u32(vcgeq_s32(lane, vdupq_n_s32(from)), vcltq_s32(lane, vdupq_n_s32(to)));
         vbslq_f32(inside, a, b)
-    };
-    fn negate16(x: uint8x16_t, low: u8, high: u8) -> uint8x16_t = {
-        let bit = vreinterpretq_u8_u64(vdupq_n_u64(0x8040_2010_0804_0201));
-        let negative = vtstq_u8(vcombine_u8(vdup_n_u8(low), vdup_n_u8(high)), bit);
-        vsubq_u8(veorq_u8(x, negative), negative)
     };
     /// The low bytes of 16 integers.
     fn narrow(v: I) -> uint32x4_t = {

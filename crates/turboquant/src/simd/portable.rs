@@ -99,12 +99,17 @@ impl Simd for Portable {
     fn lookup<const SHIFT: i32>(self, table: [u8; 16], index: [u8; 64]) -> [u8; 64] {
         index.map(|i| table[usize::from(i >> SHIFT & 15)])
     }
-    fn negate(self, x: [u8; 64], signs: &[u8; 8]) -> [u8; 64] {
-        let signs = u64::from_le_bytes(*signs);
-        std::array::from_fn(|i| if signs >> i & 1 == 1 { x[i].wrapping_neg() } else { x[i] })
+    fn unfold(self, p: &[u8; 32]) -> [u8; 64] {
+        std::array::from_fn(|i| p[i % 32] >> (i / 32 * 4))
     }
-    fn signed(self, magnitudes: [u8; 64], signs: &[u8; 8]) -> [u8; 64] {
-        self.negate(magnitudes, signs)
+    fn upper(self, x: [u8; 64]) -> [u8; 64] {
+        x.map(|x| x >> 4)
+    }
+    fn negate(self, x: [u8; 64], signs: [u8; 64], bit: usize) -> [u8; 64] {
+        std::array::from_fn(|i| if signs[i] >> bit & 1 == 1 { x[i].wrapping_neg() } else { x[i] })
+    }
+    fn signed(self, magnitudes: [u8; 64], signs: [u8; 64], bit: usize) -> [u8; 64] {
+        self.negate(magnitudes, signs, bit)
     }
     fn acc(self) -> [i32; 16] {
         [0; 16]

@@ -139,6 +139,12 @@ pub(super) fn read<S: Simd, const KIND: u8, const BYTES: usize, const DIMS: usiz
     out
 }
 
+/// Sums of integer products so far, of `H` heads and `N` strips.
+struct Sums<S: Simd, const H: usize, const N: usize> {
+    acc: [[S::Acc; N]; H],
+    wide: [[S::WideAcc; N]; H],
+}
+
 /// Integer strips: a line holds `GROUPS` groups of 4 dims of 16 tokens.
 #[inline(always)]
 fn lines<S: Simd, const KIND: u8, const GROUPS: usize, const PLANE: bool, const H: usize, const N: usize>(
@@ -147,61 +153,91 @@ fn lines<S: Simd, const KIND: u8, const GROUPS: usize, const PLANE: bool, const 
     heads: &[HeadQuery<'_>],
     strips: [usize; N],
 ) -> [[S::F; N]; H] {
-    let wide = const { is_wide(KIND) };
     let table = s.table(&const { table_bytes(&book::<S>(KIND), GROUPS, PLANE, offset::<S>(KIND, PLANE)) });
     let count = tile.head_dim / 4 / GROUPS;
     let codes: [&[[u8; 64]]; N] = strips.map(|x| &tile.strips[x].as_chunks().0[..count]);
-    let signs: [&[[[u8; 8]; GROUPS]]; N] = strips.map(|x| match PLANE {
-        true => &tile.strips[x][count * 64..].as_chunks::<8>().0.as_chunks().0[..count],
-        false => &[],
-    });
     let q: [&[[u32; GROUPS]]; H] =
-        std::array::from_fn(|h| if wide { &[] } else { &heads[h].words.as_chunks().0[..count] });
+        std::array::from_fn(|h| if is_wide(KIND) { &[] } else { &heads[h].words.as_chunks().0[..count] });
     let qw: [&[[u64; GROUPS]]; H] =
-        std::array::from_fn(|h| if wide { &heads[h].wide.as_chunks().0[..count] } else { &[] });
-    let (mut acc, mut wide_acc) = ([[s.acc(); N]; H], [[s.wide_acc(); N]; H]);
-    for j in 0..count {
-        let mut line = [s.bytes(&[0; 64]); N];
-        for x in 0..N {
-            line[x] = s.bytes(&codes[x][j]);
-            s.prefetch(tile.ahead(strips[x], j * 64));
-            if PLANE && (j * GROUPS).is_multiple_of(8) {
-                s.prefetch(tile.ahead(strips[x], count * 64 + j * GROUPS * 8));
+        std::array::from_fn(|h| if is_wide(KIND) { &heads[h].wide.as_chunks().0[..count] } else { &[] });
+    let mut sums = Sums::<S, H, N> { acc: [[s.acc(); N]; H], wide: [[s.wide_acc(); N]; H] };
+    let mut signs = [s.bytes(&[0; 64]); N];
+    // Lines that share a line of signs.
+    let together = if PLANE { 8 / GROUPS } else { 1 };
+    let mut first = 0;
+    while first < count {
+        if PLANE {
+            let at = count * 64 + first * GROUPS * 8;
+            for x in 0..N {
+                s.prefetch(tile.ahead(strips[x], at));
+                signs[x] = sign_line(s, &tile.strips[strips[x]][at..]);
             }
         }
-        for g in 0..GROUPS {
+        for l in 0..together {
+            let j = first + l;
+            if j >= count {
+                break; // a folded line of signs
+            }
+            let mut line = [s.bytes(&[0; 64]); N];
             for x in 0..N {
-                let c = unpack::<S, GROUPS>(s, table, line[x], g);
-                if PLANE {
-                    let c = s.signed(c, &signs[x][j][g]);
-                    for h in 0..H {
-                        acc[h][x] = s.dot_signed(acc[h][x], c, q[h][j][g]);
-                    }
-                } else if wide {
-                    for h in 0..H {
-                        wide_acc[h][x] = s.dot_wide(wide_acc[h][x], c, qw[h][j][g]);
-                    }
-                } else {
-                    for h in 0..H {
-                        acc[h][x] = s.dot_k(acc[h][x], c, q[h][j][g]);
+                line[x] = s.bytes(&codes[x][j]);
+                s.prefetch(tile.ahead(strips[x], j * 64));
+            }
+            for g in 0..GROUPS {
+                for x in 0..N {
+                    let c = unpack::<S, GROUPS>(s, table, line[x], g);
+                    if PLANE {
+                        let c = s.signed(c, signs[x], l * GROUPS + g);
+                        for h in 0..H {
+                            sums.acc[h][x] = s.dot_signed(sums.acc[h][x], c, q[h][j][g]);
+                        }
+                    } else if is_wide(KIND) {
+                        for h in 0..H {
+                            sums.wide[h][x] = s.dot_wide(sums.wide[h][x], c, qw[h][j][g]);
+                        }
+                    } else {
+                        for h in 0..H {
+                            sums.acc[h][x] = s.dot_k(sums.acc[h][x], c, q[h][j][g]);
+                        }
                     }
                 }
             }
         }
+        first += together;
     }
+    logits::<S, KIND, PLANE, H, N>(s, heads, &sums)
+}
+
+/// A line of signs: folded if it is the last and short.
+#[inline(always)]
+pub(super) fn sign_line<S: Simd>(s: S, rest: &[u8]) -> S::Bytes {
+    match (rest.first_chunk(), rest.first_chunk()) {
+        (Some(line), _) => s.bytes(line),
+        (None, Some(folded)) => s.unfold(folded),
+        (None, None) => s.bytes(&[0; 64]),
+    }
+}
+
+/// Integer sums as logits, but for the K scales.
+#[inline(always)]
+fn logits<S: Simd, const KIND: u8, const PLANE: bool, const H: usize, const N: usize>(
+    s: S,
+    heads: &[HeadQuery<'_>],
+    sums: &Sums<S, H, N>,
+) -> [[S::F; N]; H] {
     let scale = if KIND == kind::TQ8 { 1.0 } else { 1.0 / const { book::<S>(KIND).scale } };
-    let mut sums = [[s.splat(0.0); N]; H];
+    let mut out = [[s.splat(0.0); N]; H];
     for h in 0..H {
         for x in 0..N {
-            let sum = if wide {
-                s.wide_f32(wide_acc[h][x], -S::WIDE_OFFSET * heads[h].sum)
+            let sum = if is_wide(KIND) {
+                s.wide_f32(sums.wide[h][x], -S::WIDE_OFFSET * heads[h].sum)
             } else {
-                s.acc_f32(acc[h][x], -i32::from(offset::<S>(KIND, PLANE)) * heads[h].sum)
+                s.acc_f32(sums.acc[h][x], -i32::from(offset::<S>(KIND, PLANE)) * heads[h].sum)
             };
-            sums[h][x] = s.mul(sum, s.splat(heads[h].unit * scale));
+            out[h][x] = s.mul(sum, s.splat(heads[h].unit * scale));
         }
     }
-    sums
+    out
 }
 
 /// Group `g` of a line as one signed byte a code.
