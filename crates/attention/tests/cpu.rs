@@ -1,4 +1,5 @@
 //! The CPU backend under the conformance suite.
+#![allow(clippy::unwrap_used)] // helpers of tests
 use attention::conformance::{self, Case};
 use attention::{AttentionBackend, Centring, CpuBackend, KvMeans, ModelGeometry};
 use candle_core::Device;

@@ -1,4 +1,5 @@
 //! What a request answers depends on the request alone, bit by bit: chunks, company and preemption do not show.
+#![allow(clippy::unwrap_used)] // helpers of tests
 mod common;
 
 use common::{Driver, Setup, alone};

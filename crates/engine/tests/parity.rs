@@ -1,4 +1,5 @@
 //! Logits and greedy tokens against `transformers` in fp32.
+#![allow(clippy::unwrap_used)] // helpers of tests
 mod common;
 
 use common::{Driver, Setup};

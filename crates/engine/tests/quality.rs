@@ -1,4 +1,5 @@
 //! What K/V pairs cost the bundled models, and that centring is exact.
+#![allow(clippy::unwrap_used)] // helpers of tests
 mod common;
 
 use common::{Driver, Setup};

@@ -1,4 +1,5 @@
 //! The scheduler step by step, its whole state as text after each.
+#![allow(clippy::unwrap_used)] // helpers of tests
 use scheduler::{NewRequest, Scheduler, SchedulerConfig, SeqId, Step};
 
 fn scheduler(num_blocks: usize, max_num_seqs: usize, max_num_batched_tokens: usize) -> Scheduler {

@@ -149,8 +149,6 @@ impl Simd for Avx2 {
             _mm256_sign_epi8(x[0], plus_minus(signs[0], bit)),
             _mm256_sign_epi8(x[1], plus_minus(signs[1], bit)),
         ];
-        fn signed(self, magnitudes: I, signs: I, bit: usize) -> [I; 2] =
-            [magnitudes, both!(signs, x => plus_minus(x, bit))];
         fn acc(self) -> I = [_mm256_setzero_si256(); 2];
         fn dot_k(self, acc: I, codes: I, q: u32) -> I = {
             let q = _mm256_set1_epi32(q as i32);
@@ -220,6 +218,11 @@ impl Simd for Avx2 {
             _mm256_storeu_ps(a.as_mut_ptr(), x[0]);
             _mm256_storeu_ps(b.as_mut_ptr(), x[1]);
         }
+    }
+
+    #[inline(always)]
+    fn signed(self, magnitudes: I, signs: I, bit: usize) -> [I; 2] {
+        [magnitudes, both!(signs, x => plus_minus(x, bit))]
     }
 
     #[inline(always)]

@@ -160,25 +160,13 @@ fn lines<S: Simd, const KIND: u8, const GROUPS: usize, const PLANE: bool, const 
         std::array::from_fn(|h| if is_wide(KIND) { &[] } else { &heads[h].words.as_chunks().0[..count] });
     let qw: [&[[u64; GROUPS]]; H] =
         std::array::from_fn(|h| if is_wide(KIND) { &heads[h].wide.as_chunks().0[..count] } else { &[] });
+    let none = s.bytes(&[0; 64]);
     let mut sums = Sums::<S, H, N> { acc: [[s.acc(); N]; H], wide: [[s.wide_acc(); N]; H] };
-    let mut signs = [s.bytes(&[0; 64]); N];
-    // Lines that share a line of signs.
-    let together = if PLANE { 8 / GROUPS } else { 1 };
-    let mut first = 0;
-    while first < count {
-        if PLANE {
-            let at = count * 64 + first * GROUPS * 8;
-            for x in 0..N {
-                s.prefetch(tile.ahead(strips[x], at));
-                signs[x] = sign_line(s, &tile.strips[strips[x]][at..]);
-            }
-        }
-        for l in 0..together {
-            let j = first + l;
-            if j >= count {
-                break; // a folded line of signs
-            }
-            let mut line = [s.bytes(&[0; 64]); N];
+    // Line `$j`, whose groups' signs are bits `$bit`.. of `$signs`. A macro: each use is unrolled, its bits constants.
+    macro_rules! line {
+        ($j:expr, $signs:expr, $bit:expr) => {{
+            let j = $j;
+            let mut line = [none; N];
             for x in 0..N {
                 line[x] = s.bytes(&codes[x][j]);
                 s.prefetch(tile.ahead(strips[x], j * 64));
@@ -187,7 +175,7 @@ fn lines<S: Simd, const KIND: u8, const GROUPS: usize, const PLANE: bool, const 
                 for x in 0..N {
                     let c = unpack::<S, GROUPS>(s, table, line[x], g);
                     if PLANE {
-                        let c = s.signed(c, signs[x], l * GROUPS + g);
+                        let c = s.signed(c, $signs[x], $bit + g);
                         for h in 0..H {
                             sums.acc[h][x] = s.dot_signed(sums.acc[h][x], c, q[h][j][g]);
                         }
@@ -202,8 +190,32 @@ fn lines<S: Simd, const KIND: u8, const GROUPS: usize, const PLANE: bool, const 
                     }
                 }
             }
+        }};
+    }
+    if !PLANE {
+        for j in 0..count {
+            line!(j, [none; N], 0);
         }
-        first += together;
+        return logits::<S, KIND, PLANE, H, N>(s, heads, &sums);
+    }
+    let together = 8 / GROUPS;
+    for first in (0..count).step_by(together) {
+        let at = count * 64 + first * GROUPS * 8;
+        let mut signs = [none; N];
+        for x in 0..N {
+            s.prefetch(tile.ahead(strips[x], at));
+            signs[x] = sign_line(s, &tile.strips[strips[x]][at..]);
+        }
+        line!(first, signs, 0);
+        if GROUPS == 2 {
+            line!(first + 1, signs, 2);
+        }
+        if first + together <= count {
+            line!(first + together / 2, signs, 4);
+            if GROUPS == 2 {
+                line!(first + 3, signs, 6);
+            }
+        }
     }
     logits::<S, KIND, PLANE, H, N>(s, heads, &sums)
 }
