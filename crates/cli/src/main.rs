@@ -15,8 +15,8 @@ use tracing_subscriber::EnvFilter;
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
-    // A chat shows the conversation alone; TALLOW_LOG shows more.
-    let level = if matches!(cli.command, Command::Chat(_)) { "warn" } else { "info" };
+    // A chat shows the conversation alone, an evaluation its progress and results; TALLOW_LOG shows more.
+    let level = if matches!(cli.command, Command::Chat(_) | Command::Eval(_)) { "warn" } else { "info" };
     let filter = EnvFilter::try_from_env("TALLOW_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr).init();
     let result = match cli.command {

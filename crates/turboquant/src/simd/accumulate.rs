@@ -28,18 +28,27 @@ pub(super) fn weight_max<S: Simd>(kind: u8) -> u8 {
     S::weight_max(book.mags[book.mags.len() - 1])
 }
 
-/// Adds the visible strips' values; `C` columns of 16 dims are treated at a time.
+/// Adds the visible strips' values; `C` columns of 16 dims are treated at a time, `W` with 15-bit weights.
 #[inline(always)]
-pub(super) fn accumulate<S: Simd, const KIND: u8, const C: usize>(
+pub(super) fn accumulate<S: Simd, const KIND: u8, const C: usize, const W: usize>(
     s: S,
     tile: &Tile<'_>,
     places: &[Place],
     scratch: &Scratch,
     parts: &mut [f32],
 ) {
-    let most = if KIND >= kind::TQ8 && is_wide(KIND) { S::WIDE_HEADS } else { CHUNK };
+    let most = if is_wide(KIND) { S::WIDE_HEADS } else { CHUNK };
     for (i, places) in places.chunks(most).enumerate() {
         let h = i * most;
+        if is_wide(KIND) {
+            match places.len() {
+                1 => columns::<S, KIND, 1, W>(s, tile, places, scratch, h, parts),
+                2 => columns::<S, KIND, 2, W>(s, tile, places, scratch, h, parts),
+                3 => columns::<S, KIND, 3, W>(s, tile, places, scratch, h, parts),
+                _ => columns::<S, KIND, 4, W>(s, tile, places, scratch, h, parts),
+            }
+            continue;
+        }
         match places.len() {
             1 => columns::<S, KIND, 1, C>(s, tile, places, scratch, h, parts),
             2 => columns::<S, KIND, 2, C>(s, tile, places, scratch, h, parts),

@@ -94,9 +94,9 @@ pub(crate) fn is_integer(format: Format) -> bool {
 }
 
 /// The steps of an instruction set: `$attr` compiles them for it, `$token` proves that it is there, `$n`, `$m` strips and `$c`
-/// columns are treated at a time.
+/// columns (`$w` with 15-bit weights) are treated at a time.
 macro_rules! steps {
-    ($(#[$attr:meta])* $simd:ty, $token:expr, $n:literal, $m:literal, $c:literal) => {
+    ($(#[$attr:meta])* $simd:ty, $token:expr, $n:literal, $m:literal, $c:literal, $w:literal) => {
         $(#[$attr])*
         fn scores<const KIND: u8>(tile: &Tile<'_>, heads: &[HeadQuery<'_>], out: &mut [[f32; TILE]; CHUNK]) {
             scores::scores::<$simd, KIND, $n, $m>($token, tile, heads, out)
@@ -107,7 +107,7 @@ macro_rules! steps {
         }
         $(#[$attr])*
         fn accumulate<const KIND: u8>(tile: &Tile<'_>, places: &[Place], scratch: &Scratch, parts: &mut [f32]) {
-            accumulate::accumulate::<$simd, KIND, $c>($token, tile, places, scratch, parts)
+            accumulate::accumulate::<$simd, KIND, $c, $w>($token, tile, places, scratch, parts)
         }
         $(#[$attr])*
         fn prepare(query: &CentreQuery, position: usize, states: &mut State) {
@@ -178,7 +178,7 @@ pub(super) use steps;
 mod scalar {
     use super::super::{CHUNK, State};
     use super::*;
-    steps!(Portable, Portable, 1, 1, 1);
+    steps!(Portable, Portable, 1, 1, 1, 1);
 }
 
 impl Steps {
