@@ -5,7 +5,7 @@
 //! output the mean of V, since attention weights sum to 1.
 use crate::{ModelGeometry, RopeConvention};
 use candle_core::{Error, Result, bail};
-use turboquant::{DEFAULT_FAST_PAIRS, KeyCentre, Pairing, Rope};
+use turboquant::{DEFAULT_FAST_PAIRS, Format, KeyCentre, Pairing, Rope};
 
 /// Means of each layer that owns a cache: `[kv_heads][head_dim]`, K before RoPE.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -20,6 +20,23 @@ pub struct LayerCentre {
     pub keys: Vec<KeyCentre>,
     /// `[kv_heads][head_dim]`.
     pub values: Vec<Vec<f32>>,
+}
+
+/// How the keys of a layer are centred.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyCentring {
+    Off,
+    /// For coded keys: slow pairs and a few fast ones, followed by parabolas that are off by less than the codec.
+    Followed,
+    /// For keys stored as floats: all pairs, exact to f32.
+    Exact,
+}
+
+impl KeyCentring {
+    /// As keys stored in `format` need it.
+    pub fn of(format: Format) -> Self {
+        if format.is_rotated() { KeyCentring::Followed } else { KeyCentring::Exact }
+    }
 }
 
 /// What is taken out of every layer.
@@ -38,13 +55,13 @@ impl Centring {
         self.layers.iter().all(|l| l.keys.is_empty() && l.values.is_empty())
     }
 
-    /// `keys(layer)`, `values(layer)`: whether that layer's K or V is centred.
+    /// `keys(layer)`: how that layer's K is centred; `values(layer)`: whether its V is.
     ///
     /// Errors: means whose shape is not the model's, or that are not numbers.
     pub fn new(
         geometry: &ModelGeometry,
         means: &KvMeans,
-        keys: impl Fn(usize) -> bool,
+        keys: impl Fn(usize) -> KeyCentring,
         values: impl Fn(usize) -> bool,
     ) -> Result<Self> {
         let n = geometry.layers.len();
@@ -60,14 +77,20 @@ impl Centring {
             if means.keys[i].len() != len || means.values[i].len() != len {
                 bail!("layer {i}: a mean of {} elements for {len}", means.keys[i].len());
             }
-            let rope = Rope::new(d, &geometry.rope.inv_freq, pairing).map_err(Error::wrap)?;
-            let centre = |mean: &[f32]| KeyCentre::new(&rope, mean, DEFAULT_FAST_PAIRS).map_err(Error::wrap);
+            let frequencies = &geometry.rope.inv_freq;
+            // As exact floats every pair can be taken out; the choice of a few fast ones is one of cost.
+            let (rope, fast_pairs) = match keys(i) {
+                KeyCentring::Exact => (Some(Rope::exact(d, frequencies, pairing)), usize::MAX),
+                KeyCentring::Followed => (Some(Rope::new(d, frequencies, pairing)), DEFAULT_FAST_PAIRS),
+                KeyCentring::Off => (None, 0),
+            };
+            let rope = rope.transpose().map_err(Error::wrap)?;
+            let centres = rope.map(|rope| {
+                let centre = |mean| KeyCentre::new(&rope, mean, fast_pairs).map_err(Error::wrap);
+                means.keys[i].chunks_exact(d).map(centre).collect::<Result<_>>()
+            });
             Ok(LayerCentre {
-                keys: if keys(i) {
-                    means.keys[i].chunks_exact(d).map(centre).collect::<Result<_>>()?
-                } else {
-                    Vec::new()
-                },
+                keys: centres.transpose()?.unwrap_or_default(),
                 values: if values(i) {
                     means.values[i].chunks_exact(d).map(<[f32]>::to_vec).collect()
                 } else {

@@ -12,7 +12,7 @@ mod geometry;
 pub use backend::{AttentionBackend, AttentionPlan, LayerId};
 pub use batch::BatchLayout;
 pub use calibrate::CalibrationBackend;
-pub use centre::{Centring, KvMeans, LayerCentre};
+pub use centre::{Centring, KeyCentring, KvMeans, LayerCentre};
 pub use context::ForwardContext;
 pub use cpu::CpuBackend;
 pub use geometry::{LayerGeometry, ModelGeometry, Rope, RopeConvention};

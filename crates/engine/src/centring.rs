@@ -2,7 +2,9 @@
 use crate::error::StartError;
 use crate::kv_config::{CentreMode, KvConfig};
 use attention::AttentionBackend;
-use attention::{BatchLayout, CalibrationBackend, Centring, CpuBackend, ForwardContext, KvMeans, ModelGeometry};
+use attention::{
+    BatchLayout, CalibrationBackend, Centring, CpuBackend, ForwardContext, KeyCentring, KvMeans, ModelGeometry,
+};
 use candle_core::Device;
 use kv::{BlockPool, BlockTable, KvLayout};
 use models::Model;
@@ -54,7 +56,8 @@ impl Calibration<'_> {
             }
             _ => self.means()?,
         };
-        Ok(Centring::new(geometry, &means, k, v)?)
+        let keys = |i| if k(i) { KeyCentring::of(config.formats(i, n).0) } else { KeyCentring::Off };
+        Ok(Centring::new(geometry, &means, keys, v)?)
     }
 
     /// Kept means, or measured ones, which are kept.

@@ -26,7 +26,7 @@ pub enum CentreError {
 /// position t is q · R_t mean over the pairs taken out: a function of q and t, which costs no memory traffic. Elements without
 /// rotation shift all logits of a query alike, so nothing is missing there.
 ///
-/// Attention follows fast pairs exactly (to f32), slow ones by parabolas, which are off by at most 3 % of a pair's amplitude
+/// Attention follows fast pairs, and all of a [`Rope::exact`], exactly (to f32), slow ones by parabolas, which are off by at most 3 % of a pair's amplitude
 /// for the fastest slow pair, falling with the cube of the frequency.
 #[derive(Clone, Debug)]
 pub struct KeyCentre {

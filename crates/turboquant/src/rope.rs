@@ -74,8 +74,20 @@ pub(crate) struct FollowFast {
 
 impl Rope {
     /// `frequencies`: radians a token of each pair, in f32 as the model uses them. Fewer than head_dim / 2 leave the last
-    /// elements of a head unrotated.
+    /// elements of a head unrotated. Attention follows slow pairs by parabolas, which suits coded keys: their own error is larger.
     pub fn new(head_dim: usize, frequencies: &[f32], pairing: Pairing) -> Result<Rope, CentreError> {
+        Self::following(head_dim, frequencies, pairing, SLOW_PAIR)
+    }
+
+    /// The same, but attention takes every pair exactly (to f32), which keys stored as floats need: their own error is smaller than
+    /// a parabola's. It costs two products a pair and key.
+    pub fn exact(head_dim: usize, frequencies: &[f32], pairing: Pairing) -> Result<Rope, CentreError> {
+        // No frequency is below zero, so no pair is slow.
+        Self::following(head_dim, frequencies, pairing, -1.0)
+    }
+
+    /// Pairs of at most `slow` radians a token are followed by parabolas.
+    fn following(head_dim: usize, frequencies: &[f32], pairing: Pairing, slow: f32) -> Result<Rope, CentreError> {
         if frequencies.len() > head_dim / 2 {
             return Err(CentreError::Frequencies { frequencies: frequencies.len(), head_dim });
         }
@@ -86,7 +98,7 @@ impl Rope {
         let theta: Vec<f64> = frequencies.iter().map(|f| f64::from(*f)).collect();
         let digits = (0..DIGITS).flat_map(|level| (0..RADIX).map(move |digit| digit * RADIX.pow(level as u32)));
         let turns = digits.flat_map(|tokens| theta.iter().map(move |theta| turn(*theta, tokens as f64))).collect();
-        let (slow, fast): (Vec<usize>, _) = (0..theta.len()).partition(|pair| frequencies[*pair] <= SLOW_PAIR);
+        let (slow, fast): (Vec<usize>, _) = (0..theta.len()).partition(|pair| frequencies[*pair] <= slow);
         let (still, slow) = slow.into_iter().partition(|pair| theta[*pair] <= STILL_PAIR);
         let (still, slow): (Vec<usize>, Vec<usize>) = (still, slow);
         let follow_still = still.chunks(16).map(|pairs| follow_still(pairs, &theta)).collect();

@@ -1,5 +1,6 @@
 //! Scheduler and model driven step by step, greedily, with every sampled row's logits kept.
 #![allow(dead_code)] // each test file uses its part
+use attention::{Centring, KeyCentring};
 use engine::{CentreMode, EngineConfig, KvConfig, ModelRunner, load, select};
 use scheduler::{NewRequest, Scheduler, SchedulerConfig, SeqId};
 use std::collections::BTreeMap;
@@ -10,13 +11,15 @@ pub struct Setup {
     pub k: Format,
     pub v: Format,
     pub centre: CentreMode,
+    /// Centre whatever the format, as no flag does.
+    pub centre_exact: bool,
     pub num_blocks: usize,
     pub budget: usize,
 }
 
 impl Setup {
     pub fn new(model: &str, k: Format, v: Format) -> Self {
-        Setup { model: model.into(), k, v, centre: CentreMode::Auto, num_blocks: 400, budget: 512 }
+        Setup { model: model.into(), k, v, centre: CentreMode::Auto, centre_exact: false, num_blocks: 400, budget: 512 }
     }
 }
 
@@ -47,7 +50,16 @@ impl Driver {
         let device = candle_core::Device::Cpu;
         let kv = KvConfig::new(setup.k, setup.v, 16);
         let loaded = load(&EngineConfig::new(testkit::repo(&setup.model))).unwrap();
-        let centring = loaded.calibration().centring(setup.centre, &kv).unwrap();
+        let centring = match setup.centre_exact {
+            true => Centring::new(
+                loaded.model.geometry(),
+                &loaded.calibration().means().unwrap(),
+                |_| KeyCentring::Exact,
+                |_| true,
+            ),
+            false => Ok(loaded.calibration().centring(setup.centre, &kv).unwrap()),
+        };
+        let centring = centring.unwrap();
         let model = loaded.model;
         let backend = select(&kv, model.geometry(), centring, &device).unwrap();
         let scheduler = Scheduler::new(SchedulerConfig {
