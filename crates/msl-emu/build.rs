@@ -49,7 +49,7 @@ fn main() {
     for file in folders.iter().flat_map(|folder| metal_files(folder)) {
         let stem = file.file_stem().expect("a file").to_string_lossy().into_owned();
         let mut command = Command::new(&compiler);
-        command.args(["-E", "-x", "c++", "-std=c++17", "-D__METAL_VERSION__=310", "-nostdinc", "-I"]);
+        command.args(["-E", "-x", "c++", "-std=c++17", "-D__METAL_VERSION__=310", "-DMSL_EMULATOR", "-nostdinc", "-I"]);
         let text = run(command.arg(shim.join("include")).arg("-I").arg(&folders[1]).arg(&file));
         let unit = mslgen::rewrite(&String::from_utf8_lossy(&text));
         let text = unit.and_then(|unit| mslgen::emit(&unit, mslgen::Target::Cpu, &stem));
