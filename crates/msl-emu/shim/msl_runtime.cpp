@@ -495,7 +495,16 @@ static int run(const msl_launch_desc* d) {
       err("buffer index > 30");
       return 1;
     }
-    have |= 1u << d->bufs[i].index;
+    const uint32_t bit = 1u << d->bufs[i].index;
+    if (have & bit || !(k->buf_mask & bit)) {
+      err("kernel %s: buffer(%u) %s", d->kernel, d->bufs[i].index, have & bit ? "is bound twice" : "is not a parameter");
+      return 1;
+    }
+    if (!!d->bufs[i].writable != !!(k->write_mask & bit)) {
+      err("kernel %s: buffer(%u) is marked as %s", d->kernel, d->bufs[i].index, d->bufs[i].writable ? "written, but it is constant" : "read, but the kernel may write it");
+      return 1;
+    }
+    have |= bit;
   }
   if (k->buf_mask & ~have) {
     err("kernel %s: buffer(%d) is not bound", d->kernel, __builtin_ctz(k->buf_mask & ~have));

@@ -6,6 +6,9 @@
 #[allow(unsafe_code)] // the only place: the C interface of the runtime
 mod ffi;
 
+mod executor;
+
+pub use executor::{EmulatorExecutor, Memory};
 pub use ffi::Pod;
 use std::ffi::c_void;
 use std::sync::OnceLock;
