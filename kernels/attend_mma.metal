@@ -1,50 +1,7 @@
 // Decode attention with matrix products (docs/kernels.md): one threadgroup a (kv head, tile, partition). A simdgroup takes every fourth
 // step of 8 U tokens; the four states are merged in order, as `prefill` merges them.
 #include "softmax.h"
-
-// Reads of a step in one register set: next K is asked for once the scores are done, next V once the output is.
-template <int D, int U>
-struct Stream {
-  device const uchar* cache;
-  device const uint* table;
-  uint kv_heads, head, end;  // end: of the positions to read
-  ulong record[U];
-  uint slot;
-  inline void seek(uint base) {
-    UNROLL for (int u = 0; u < U; u++) {
-      const uint t = min(base + 8 * u, (end - 1) & ~7u);
-      record[u] = (ulong(table[t >> kBlockShift]) * kv_heads + head) * Record<D>::bytes();
-    }
-    slot = base;
-  }
-  inline uint slot_of(int u) const { return min(slot + 8 * u, (end - 1) & ~7u) & ((1u << kBlockShift) - 1u); }
-  inline void keys(thread Words<D>* k, Place l) {
-    UNROLL for (int u = 0; u < U; u++) load_key<D>(k[u], cache + record[u], slot_of(u) + l.r, l.c);
-  }
-  inline void values(thread Words<D>* v, Place l) {
-    UNROLL for (int u = 0; u < U; u++) load_value<D>(v[u], cache + record[u], slot_of(u), l.r, l.c, end > slot + 8 * u ? end - slot - 8 * u : 0u);
-  }
-};
-
-// Merges the states of the simdgroups' columns in order and writes them out.
-template <int D>
-inline void merge_out(threadgroup const float* s_acc, threadgroup const float* s_m, threadgroup const float* s_l, uint columns, uint column, device float* part_o,
-                      device float2* part_ml, constant AttendParams& p, Tile tile, uint head, uint part, uint tid) {
-  for (uint i = tid; i < columns * D; i += 32 * kSimdgroups) {
-    const uint n = i / D, d = i % D, row = (column + n) / p.group;
-    if (row >= tile.rows) continue;
-    float m = s_m[n], l = s_l[n], a = s_acc[i];
-    for (uint w = 1; w < kSimdgroups; w++) {
-      const float other = s_m[w * 8 + n], top = max(m, other), f = fast::exp2(m - top), g = fast::exp2(other - top);
-      a = fma(g, s_acc[w * columns * D + i], f * a);
-      l = fma(g, s_l[w * 8 + n], f * l);
-      m = top;
-    }
-    const ulong at = (ulong((tile.row + row) * p.kv_heads + head) * p.group + (column + n) % p.group) * p.parts + part;
-    part_o[at * D + d] = a;
-    if (d == 0) part_ml[at] = float2(m, l);
-  }
-}
+#include "stream.h"
 
 // queries, follow: of `query`. tables: block numbers. fast: [kv head][4 tiles][place] words of (cos, sin) of the fast pairs at the
 // tokens of 4 tiles, high and low parts; turns: [kv head][offset in 8 tokens][8] (cos, sin).
@@ -154,8 +111,8 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
   }
 }
 // U, the tiles of 8 tokens that a simdgroup has in flight: as many as registers allow.
-#define ATTEND(D, C, U) template [[host_name("attend_mma_d" #D "_c" #C "_u" #U)]] [[kernel]] decltype(attend_mma<D, C, U>) attend_mma<D, C, U>;
-#define ATTEND_2(D) ATTEND(D, 1, 2) ATTEND(D, 2, 2)
-#define ATTEND_4(D) ATTEND(D, 1, 4) ATTEND(D, 2, 4)
-FOR_HEAD_DIMS(ATTEND_2)
-FOR_SMALL_HEAD_DIMS(ATTEND_4)
+#define MMA(D, C, U) template [[host_name("attend_mma_d" #D "_c" #C "_u" #U)]] [[kernel]] decltype(attend_mma<D, C, U>) attend_mma<D, C, U>;
+#define MMA_2(D) MMA(D, 1, 2) MMA(D, 2, 2)
+#define MMA_4(D) MMA(D, 1, 4) MMA(D, 2, 4)
+FOR_HEAD_DIMS(MMA_2)
+FOR_SMALL_HEAD_DIMS(MMA_4)

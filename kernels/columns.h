@@ -29,3 +29,12 @@ inline bool sees(Tile t, uint part) {
 
 // A partition's record in `follow`: [place][A of columns 2c, 2c + 1, B of both], r the fast pair; then [block of 32][1, u, u^2][column].
 enum FollowRecord : uint { kFastFloats = 128, kFollowFloats = 512 };
+
+struct AttendParams {
+  uint kv_heads;
+  uint group;   // query heads of a kv head
+  uint blocks;  // blocks of 8 columns of a tile
+  uint parts;   // partitions in the state and in `follow`
+  uint window;  // a row sees at most so many positions, itself included
+  float scale;  // of logits, base 2
+};

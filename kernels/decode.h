@@ -3,15 +3,25 @@
 #include "codebooks.h"
 #include "formats.h"
 
+// Tables are kept times a factor that lets half round them least (rms 8e-5, 4e-5 and 1e-5 of the values).
+constant constexpr float kFactor5 = 1.955225f;
+constant constexpr float kFactor4 = 1.260175f;
+constant constexpr float kFactor3 = 1.8588f;
 // Multiplies what decode_pair gives: polynomials are kept without their leading factor.
-inline float unit_of(uint f) { return f == kTq4 ? 0.13416496f : f == kTq2 || f == kLloyd2 ? 0.050706104f : 1.0f; }
+inline float unit_of(uint f) {
+  if (f == kTq4) return 0.13416496f;
+  if (f == kTq2 || f == kLloyd2) return 0.050663413f;
+  if (f == kTq5 || f == kLloyd5) return 1.0f / kFactor5;
+  if (f == kLloyd4) return 1.0f / kFactor4;
+  return f == kTq3 || f == kLloyd3 ? 1.0f / kFactor3 : 1.0f;
+}
 
 // A lane's share of a table that decode_pair reads by simd_shuffle: two halves, in lane i those of code i (% 16).
 inline uint table_of(uint f, uint lane) {
   float2 v = float2(0.0f);
-  if (f == kTq5 || f == kLloyd5) v = float2(kMagnitudes5[lane % 16]);
-  if (f == kLloyd4) v = float2(lane & 8 ? -kMagnitudes4[lane % 8] : kMagnitudes4[lane % 8]);
-  if (f == kTq3 || f == kLloyd3) v = float2(kMagnitudes3[lane % 4], kMagnitudes3[lane / 4 % 4]);
+  if (f == kTq5 || f == kLloyd5) v = float2(kMagnitudes5[lane % 16] * kFactor5);
+  if (f == kLloyd4) v = float2((lane & 8 ? -kMagnitudes4[lane % 8] : kMagnitudes4[lane % 8]) * kFactor4);
+  if (f == kTq3 || f == kLloyd3) v = float2(kMagnitudes3[lane % 4], kMagnitudes3[lane / 4 % 4]) * kFactor3;
   return as_type<uint>(half2(v));
 }
 
@@ -33,7 +43,7 @@ inline half2 cubic2(uint x, int i, uint magic) {
   if (i % 4 == 1) t = fma(as_type<half2>((y & 0x00180018u) | magic), as_type<half2>(0x30003000u), as_type<half2>(0xd80cd80cu));  // 2^-3, -129.5
   if (i % 4 == 2) t = fma(as_type<half2>((y & 0x00600060u) | magic), as_type<half2>(0x28002800u), as_type<half2>(0xd030d030u));  // 2^-5, -33.5
   if (i % 4 == 3) t = fma(as_type<half2>((y & 0x01800180u) | magic), as_type<half2>(0x20002000u), as_type<half2>(0xc8c0c8c0u));  // 2^-7, -9.5
-  return odd_cubic(t, 0x4c674c67u);  // 17.609375
+  return odd_cubic(t, 0x4c684c68u);  // 17.625
 }
 inline half2 signed8(uint x, int i, uint magic) {
   return as_type<half2>(((i ? x >> 8 : x) & 0x00ff00ffu) ^ (magic + 0x00800080u)) - as_type<half2>(0x64806480u);
@@ -164,4 +174,19 @@ template <int D>
 inline half2 value_pair(thread const Words<D>& w, int j, uint table, uint magic) {
   const half2 v = decode_pair(kValueFormat, w.x, w.y, j, table, magic);
   return is_grouped(kValueFormat) ? v * w.group[j / 4] : v;
+}
+// The same in float: bf16 exactly, and group scales applied after the conversion.
+template <int D>
+inline float2 key_floats(thread const Words<D>& w, int j, uint table, uint magic) {
+  if (kKeyFormat == kBf16) return float2(as_type<float>(w.x[j] << 16), as_type<float>(w.x[j] & 0xffff0000u));
+  const float2 v = float2(decode_pair(kKeyFormat, w.x, w.y, j, table, magic));
+  if (!is_grouped(kKeyFormat)) return v;
+  const float scale = float(w.group[j / 4].x), minimum = float(w.group[j / 4].y);
+  return float2(fma(v.x, scale, minimum), fma(v.y, scale, minimum));
+}
+template <int D>
+inline float2 value_floats(thread const Words<D>& w, int j, uint table, uint magic) {
+  if (kValueFormat == kBf16) return float2(as_type<float>(w.x[j] << 16), as_type<float>(w.x[j] & 0xffff0000u));
+  const float2 v = float2(decode_pair(kValueFormat, w.x, w.y, j, table, magic));
+  return is_grouped(kValueFormat) ? v * float2(w.group[j / 4]) : v;
 }

@@ -11,6 +11,7 @@ struct QueryParams {
   uint pairs;         // RoPE pairs that turn
   uint still;         // followed pairs that one parabola a partition follows, first in `followed`
   uint followed;
+  uint low_parts;     // attend_vec reads queries to float's precision: what half loses of all words follows them
   float norm;         // 1 / sqrt(D)
   float scale;        // of logits, base 2
 };
@@ -38,7 +39,10 @@ inline void lay_out(threadgroup float* s_q, device const T* q, device const uint
   threadgroup_barrier(mem_flags::mem_threadgroup);
   for (uint i = sg * 32 + lane; i < 4 * D; i += 32 * kSimdgroups) {
     const uint place = i / (D / 8), j = i % (D / 8), r = place / 4, c = place % 4, d = key_dim<D>(r / 2, j, r % 2);
-    out[i] = as_type<uint>(half2(half(s_q[2 * c * D + d]), half(s_q[(2 * c + 1) * D + d])));
+    const float2 x = float2(s_q[2 * c * D + d], s_q[(2 * c + 1) * D + d]);
+    const half2 high = half2(x);
+    out[i] = as_type<uint>(high);
+    if (p.low_parts) out[4 * D + i] = as_type<uint>(half2(x - float2(high)));
   }
 }
 
@@ -128,7 +132,7 @@ kernel void query(device const T* q [[buffer(0)]],
   const Tile tile = load_tile(tiles, tg.y);
   const uint kv_head = tg.x / p.blocks, block = tg.x % p.blocks, index = (tg.y * p.kv_heads + kv_head) * p.blocks + block;
   if (tg.z == 0) {
-    lay_out<D, T>(s_mem, q, rotation, queries + ulong(index) * (4 * D), p, tile, kv_head, block, sg, lane);
+    lay_out<D, T>(s_mem, q, rotation, queries + ulong(index) * (p.low_parts ? 8 * D : 4 * D), p, tile, kv_head, block, sg, lane);
   } else {
     const uint part = tg.z - 1;
     if (!sees(tile, part)) return;

@@ -6,15 +6,6 @@
 #include "decode.h"
 #include "matrix.h"
 
-struct AttendParams {
-  uint kv_heads;
-  uint group;   // query heads of a kv head
-  uint blocks;  // blocks of 8 columns of a tile
-  uint parts;   // partitions in the state and in `follow`
-  uint window;  // a row sees at most so many positions, itself included
-  float scale;  // of logits, base 2
-};
-
 // What a lane's two columns see: positions below `end`, and not below `first` but for the tile's sinks.
 struct Sight {
   uint2 row, head;  // of the tile, of the kv head

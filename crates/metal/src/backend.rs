@@ -5,8 +5,8 @@ use crate::layer::{Layer, RopeBuffers, layer, rope_buffers, shape_of};
 use crate::params::Params;
 use crate::plan::{Tile, tiles};
 use crate::scratch::{Scratch, slice_rows};
-use crate::shape::Element;
-use attention::{AttentionBackend, AttentionPlan, BatchLayout, Centring, LayerId, ModelGeometry};
+use crate::shape::{Element, Form};
+use attention::{AttentionBackend, AttentionPlan, BatchLayout, Centring, LayerGeometry, LayerId, ModelGeometry};
 use candle_core::{Error, Result, Tensor, bail};
 use kv::{BlockCopy, BlockId, KvLayout};
 use std::ops::Range;
@@ -45,6 +45,20 @@ impl<E: Executor> GpuBackend<E> {
         centring: &Centring,
         element: Element,
     ) -> Result<Self> {
+        let group = geometry.layers.iter().map(LayerGeometry::group).max().unwrap_or(1);
+        let form = Form::choose(executor.family(), group);
+        Self::with_form(executor, spec, geometry, centring, element, form)
+    }
+
+    /// With one form of decode attention, for tests and benchmarks. Errors: as `new`.
+    pub fn with_form(
+        executor: E,
+        spec: KvLayout,
+        geometry: &ModelGeometry,
+        centring: &Centring,
+        element: Element,
+        form: Form,
+    ) -> Result<Self> {
         let (layers, n) = (spec.layers(), geometry.layers.len());
         if layers.len() != n || centring.layers.len() != n {
             bail!(
@@ -58,7 +72,7 @@ impl<E: Executor> GpuBackend<E> {
             if kv.kv_heads != model.kv_heads || kv.record.head_dim() != model.head_dim {
                 bail!("layer {i}: the KV layout is not that of the model");
             }
-            let shape = shape_of(kv, model, geometry, centre, element);
+            let shape = shape_of(kv, model, geometry, centre, element, form);
             shape.check().map_err(|e| Error::Msg(format!("layer {i}: {e}")))?;
             layer(&executor, shape, centre).map_err(|e| Error::Msg(format!("layer {i}: {e}")))
         });
@@ -80,7 +94,7 @@ impl<E: Executor> GpuBackend<E> {
         prepared.ok_or_else(|| Error::Msg("the plan was made by another backend".to_owned()))
     }
 
-    /// Attends the rows of some tiles.
+    /// Attends the rows of some tiles, all of single rows or none.
     fn attend_slice(
         &self,
         layer: &Layer<E::Buffer>,
@@ -90,6 +104,7 @@ impl<E: Executor> GpuBackend<E> {
         prepared: &Prepared<E::Buffer>,
     ) -> Result<()> {
         let (shape, buffers, rope) = (&layer.shape, &layer.buffers, layer.rope.as_ref());
+        let form = if tiles[0].single { shape.form } else { Form::Mma };
         let (first, last) = (tiles[0].rows.start, tiles[tiles.len() - 1].rows.end);
         let parts = tiles.iter().map(Tile::parts).max().unwrap_or(0);
         let params = tiles.iter().flat_map(|tile| {
@@ -133,8 +148,8 @@ impl<E: Executor> GpuBackend<E> {
             out,
         };
         self.run(&[
-            launch::query(shape, rope.map(|r| &r.rope), first, tiles.len(), parts, &query),
-            launch::attend(shape, tiles.len(), parts, &attend),
+            launch::query(shape, form, rope.map(|r| &r.rope), first, tiles.len(), parts, &query),
+            launch::attend(shape, form, tiles.len(), parts, &attend),
             launch::reduce(shape, first, last - first, parts, &reduce),
         ])
     }
@@ -237,8 +252,9 @@ impl<E: Executor> AttentionBackend for GpuBackend<E> {
         let per_slice = slice_rows(shape, parts);
         let mut start = 0;
         while start < tiles.len() {
-            let first = tiles[start].rows.start;
-            let fits = tiles[start..].iter().take_while(|tile| tile.rows.end - first <= per_slice).count();
+            let (first, single) = (tiles[start].rows.start, tiles[start].single);
+            let fits = |tile: &&Tile| tile.single == single && tile.rows.end - first <= per_slice;
+            let fits = tiles[start..].iter().take_while(fits).count();
             let end = start + fits.max(1);
             self.attend_slice(layer, &tiles[start..end], &buffer, &out, prepared)?;
             start = end;

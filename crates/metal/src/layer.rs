@@ -1,7 +1,7 @@
 //! One layer's shape and what its kernels read beside the batch.
 use crate::centring::{RopeTables, Tables};
 use crate::executor::Executor;
-use crate::shape::{Element, Shape};
+use crate::shape::{Element, Form, Shape};
 use attention::{LayerCentre, LayerGeometry, ModelGeometry, RopeConvention};
 use candle_core::{Error, Result};
 use kv::LayerKv;
@@ -39,6 +39,7 @@ pub(crate) fn shape_of(
     geometry: &ModelGeometry,
     centre: &LayerCentre,
     element: Element,
+    form: Form,
 ) -> Shape {
     Shape {
         record: kv.record,
@@ -46,6 +47,8 @@ pub(crate) fn shape_of(
         group: model.group(),
         scale: model.scale,
         element,
+        // `Vec` holds 4 heads.
+        form: if model.group() <= 4 { form } else { Form::Mma },
         keys_centred: !centre.keys.is_empty(),
         values_centred: !centre.values.is_empty(),
         interleaved_rope: geometry.rope.convention == RopeConvention::Interleaved,

@@ -64,6 +64,8 @@ params! {
         pairs: u32,
         still: u32,
         followed: u32,
+        /// Whether what half loses of the queries follows them.
+        low_parts: u32,
         norm: f32,
         /// Of logits, base 2.
         scale: f32,

@@ -11,6 +11,8 @@ pub struct Tile {
     pub table: usize,
     /// Of the first row in its sequence.
     pub position: usize,
+    /// Whether the row is the only one of its sequence in this step.
+    pub single: bool,
 }
 
 impl Tile {
@@ -38,7 +40,8 @@ pub fn tiles(layout: &BatchLayout, rows: usize) -> Vec<Tile> {
         let all = layout.rows(seq);
         for start in all.clone().step_by(rows) {
             let rows = start..(start + rows).min(all.end);
-            tiles.push(Tile { position: layout.positions[start] as usize, rows, table });
+            let (position, single) = (layout.positions[start] as usize, all.len() == 1);
+            tiles.push(Tile { rows, table, position, single });
         }
         table += layout.block_tables[seq].len();
     }

@@ -64,7 +64,7 @@ impl<B> Scratch<B> {
         let blocks = tiles * shape.kv_heads * shape.blocks();
         let follow = if shape.keys_centred { blocks * parts * FOLLOW_FLOATS * 4 } else { 16 };
         let states = rows * shape.heads() * parts;
-        self.queries.reserve(executor, blocks * shape.head_dim() * 16)?;
+        self.queries.reserve(executor, 2 * blocks * shape.head_dim() * 16)?;
         self.follow.reserve(executor, follow)?;
         self.part_o.reserve(executor, states * shape.head_dim() * 4)?;
         self.part_ml.reserve(executor, states * 8)

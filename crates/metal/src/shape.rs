@@ -64,6 +64,8 @@ pub struct Shape {
     /// Of logits.
     pub scale: f32,
     pub element: Element,
+    /// Of single rows.
+    pub form: Form,
     pub keys_centred: bool,
     pub values_centred: bool,
     pub interleaved_rope: bool,
@@ -136,9 +138,10 @@ impl Shape {
     }
 
     /// Tiles of 8 tokens that a simdgroup has in flight: as many as registers hold.
-    pub(crate) fn depth(&self) -> usize {
-        let coded = |f: Format| f.is_rotated();
-        if self.head_dim() <= 128 && coded(self.record.k()) && coded(self.record.v()) { 4 } else { 2 }
+    pub(crate) fn depth(&self, form: Form) -> usize {
+        let coded = self.record.k().is_rotated() && self.record.v().is_rotated();
+        let largest = if form == Form::Mma { 128 } else { 64 };
+        if coded && self.head_dim() <= largest { 4 } else { 2 }
     }
 
     /// The function constants, of every kernel of the layer.

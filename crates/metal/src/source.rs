@@ -8,9 +8,11 @@ const FILES: &[&str] = &[
     include_str!("../../../kernels/columns.h"),
     include_str!("../../../kernels/matrix.h"),
     include_str!("../../../kernels/softmax.h"),
+    include_str!("../../../kernels/stream.h"),
     include_str!("../../../kernels/write.metal"),
     include_str!("../../../kernels/query.metal"),
     include_str!("../../../kernels/attend_mma.metal"),
+    include_str!("../../../kernels/attend_vec.metal"),
     include_str!("../../../kernels/reduce.metal"),
     include_str!("../../../kernels/copy.metal"),
 ];

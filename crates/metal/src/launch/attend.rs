@@ -2,7 +2,7 @@
 use super::bind;
 use crate::executor::Launch;
 use crate::params::{AttendParams, Params, QueryParams, ReduceParams};
-use crate::shape::Shape;
+use crate::shape::{Form, Shape};
 use turboquant::Rope;
 
 /// Buffers of [`query`].
@@ -19,7 +19,7 @@ pub struct QueryBuffers<'a, B> {
     pub lists: &'a B,
     pub still_fit: &'a B,
     pub slow_fit: &'a B,
-    /// `[tiles][kv_heads][blocks][4 x head_dim]` words.
+    /// `[tiles][kv_heads][blocks][4 x head_dim]` words, twice as many for [`Form::Vec`].
     pub queries: &'a B,
     /// `[tiles][kv_heads][blocks][parts][FOLLOW_FLOATS]`.
     pub follow: &'a B,
@@ -29,6 +29,7 @@ pub struct QueryBuffers<'a, B> {
 /// count rows from `first_row`.
 pub fn query<'a, B>(
     shape: &Shape,
+    form: Form,
     rope: Option<&Rope>,
     first_row: usize,
     tiles: usize,
@@ -45,6 +46,7 @@ pub fn query<'a, B>(
         pairs: shape.pairs as u32,
         still: rope.map_or(0, Rope::still) as u32,
         followed: rope.map_or(0, |rope| rope.followed().len()) as u32,
+        low_parts: u32::from(form == Form::Vec),
         norm: shape.norm(),
         scale: shape.scale2(),
     };
@@ -81,7 +83,15 @@ pub struct AttendBuffers<'a, B> {
 }
 
 /// Attends each tile to each of `parts` partitions. A threadgroup a (kv head, tile, partition).
-pub fn attend<'a, B>(shape: &Shape, tiles: usize, parts: usize, buffers: &AttendBuffers<'a, B>) -> Launch<'a, B> {
+///
+/// [`Form::Vec`] takes tiles of one row.
+pub fn attend<'a, B>(
+    shape: &Shape,
+    form: Form,
+    tiles: usize,
+    parts: usize,
+    buffers: &AttendBuffers<'a, B>,
+) -> Launch<'a, B> {
     let &AttendBuffers { queries, tiles: table, tables, cache, follow, fast_tiles, fast_turns, part_o, part_ml } =
         buffers;
     let params = AttendParams {
@@ -92,8 +102,12 @@ pub fn attend<'a, B>(shape: &Shape, tiles: usize, parts: usize, buffers: &Attend
         window: shape.window_or_all(),
         scale: shape.scale2(),
     };
+    let (d, depth) = (shape.head_dim(), shape.depth(form));
     Launch {
-        kernel: format!("attend_mma_d{}_c{}_u{}", shape.head_dim(), shape.blocks(), shape.depth()),
+        kernel: match form {
+            Form::Mma => format!("attend_mma_d{d}_c{}_u{depth}", shape.blocks()),
+            Form::Vec => format!("attend_vec_d{d}_u{depth}"),
+        },
         constants: shape.constants(),
         grid: [shape.kv_heads as u32, tiles as u32, parts as u32],
         threads: 128,
