@@ -19,6 +19,8 @@ pub enum Command {
     Chat(ChatArgs),
     /// Measure what each K/V pair costs a model
     Eval(EvalArgs),
+    /// Measure how fast a model prefills and decodes with each K/V pair
+    Bench(BenchArgs),
     /// Print the default configuration file
     Config,
 }
@@ -70,6 +72,27 @@ pub struct EvalArgs {
     /// Texts for each length and depth
     #[arg(long, value_name = "N", default_value_t = 4)]
     pub needle_repeats: usize,
+    #[command(flatten)]
+    pub engine: EngineArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// Tokens in the cache when decoding begins
+    #[arg(long, value_name = "N,..", value_delimiter = ',', default_values_t = [512, 2048])]
+    pub contexts: Vec<usize>,
+    /// Sequences that decode together
+    #[arg(long, value_name = "N,..", value_delimiter = ',', default_values_t = [1, 4])]
+    pub batches: Vec<usize>,
+    /// Decode steps that are timed
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    pub steps: usize,
+    /// Write the results as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Write a plot of context against decode speed as SVG
+    #[arg(long, value_name = "FILE")]
+    pub plot: Option<PathBuf>,
     #[command(flatten)]
     pub engine: EngineArgs,
 }

@@ -11,6 +11,9 @@ use std::path::PathBuf;
 /// The documentation of every key.
 pub const DEFAULTS: &str = include_str!("../../../config/default.toml");
 
+/// Variables `TALLOW_…` that are no settings: read before there are any, or by the engine itself.
+const UNSETTLED: [&str; 3] = ["LOG", "CONFIG", "CACHE_DIR"];
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
@@ -43,8 +46,7 @@ impl Settings {
             let text = std::fs::read_to_string(path).with_context(|| format!("--config {}", path.display()))?;
             layers = layers.merge(Toml::string(&text));
         }
-        let layers =
-            layers.merge(Env::prefixed("TALLOW_").ignore(&["LOG", "CONFIG"])).merge(Serialized::defaults(args));
+        let layers = layers.merge(Env::prefixed("TALLOW_").ignore(&UNSETTLED)).merge(Serialized::defaults(args));
         layers.extract().context("the configuration is wrong")
     }
 

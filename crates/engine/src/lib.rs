@@ -1,4 +1,5 @@
 //! The engine loop: drives scheduler, model and sampler on a thread of its own.
+pub mod bench;
 mod centring;
 mod choice;
 mod core;
@@ -25,4 +26,4 @@ pub use memory::{Demand, MemoryBudget, free_memory};
 pub use request::{Event, FinishReason, GenerationRequest, MatchedStop, SamplingParams, StopParams, TokenLogprob};
 pub use runner::{Logits, ModelRunner};
 pub use select::select;
-pub use start::{EngineConfig, Loaded, launch, load, start};
+pub use start::{EngineConfig, Loaded, compute_pool, launch, load, start};

@@ -167,14 +167,17 @@ pub fn launch(config: &EngineConfig, loaded: Loaded) -> Result<(EngineHandle, Jo
         steps: 0,
         deadline: None,
     };
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(config.threads.unwrap_or(0))
-        .thread_name(|i| format!("tallow-compute-{i}"))
-        .build()?;
+    let pool = compute_pool(config.threads)?;
     // On a thread of the pool a step's parallel parts start without waking anybody first.
     let thread =
         std::thread::Builder::new().name("tallow-engine".into()).spawn(move || pool.install(|| engine.run()))?;
     Ok((handle, thread))
+}
+
+/// The threads that compute; `None`: one a core.
+pub fn compute_pool(threads: Option<usize>) -> Result<rayon::ThreadPool, rayon::ThreadPoolBuildError> {
+    let builder = rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0));
+    builder.thread_name(|i| format!("tallow-compute-{i}")).build()
 }
 
 /// One line: the pair, bytes a token, the pool in tokens, the gain against bf16.
