@@ -65,6 +65,8 @@ impl Settings {
             max_num_batched_tokens: self.max_num_batched_tokens,
             max_queued_requests: self.max_queued_requests,
             threads: Some(self.threads).filter(|n| *n > 0),
+            weight_quant: None,
+            load_progress: None,
         })
     }
 }
