@@ -139,8 +139,11 @@ impl<'a> Source<'a> {
         })?;
         let pair = |merge: &&str| merge.split_once(' ').map(|(a, b)| (a.to_owned(), b.to_owned()));
         let merges: Option<Vec<_>> = self.strings(MERGES)?.iter().map(pair).collect();
-        let merges = merges.ok_or_else(|| self.wrong(MERGES, "must be pairs of tokens with a space between"))?;
-        let bpe = BPE::builder().vocab_and_merges(self.vocabulary(tokens)?, merges).ignore_merges(pre.ignore_merges);
+        let mut merges = merges.ok_or_else(|| self.wrong(MERGES, "must be pairs of tokens with a space between"))?;
+        let vocab = self.vocabulary(tokens)?;
+        // Some files have a merge for form's sake, of what is no token.
+        merges.retain(|(a, b)| [a, b, &format!("{a}{b}")].into_iter().all(|token| vocab.contains_key(token)));
+        let bpe = BPE::builder().vocab_and_merges(vocab, merges).ignore_merges(pre.ignore_merges);
         let mut tokenizer = Tokenizer::new(bpe.build().map_err(|e| self.parse(e))?);
         if pre.nfc {
             tokenizer.with_normalizer(Some(NFC)).map_err(|e| self.parse(e))?;
