@@ -3,6 +3,7 @@ mod args;
 mod chat;
 mod demo;
 mod eval;
+mod model;
 mod plot;
 mod serve;
 mod settings;
@@ -22,7 +23,8 @@ async fn main() -> ExitCode {
     let result = match cli.command {
         Command::Serve(args) => serve::serve(args).await,
         Command::Chat(args) => chat::chat(args).await,
-        Command::Eval(args) => tokio::task::block_in_place(|| eval::eval(args)),
+        Command::Eval(args) => eval::eval(args).await,
+        Command::Pull(args) => model::pull(args).await,
         Command::Config => {
             print!("{}", settings::DEFAULTS);
             Ok(())

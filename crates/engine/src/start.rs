@@ -71,6 +71,15 @@ impl EngineConfig {
             load_progress: None,
         }
     }
+
+    /// The name that clients ask for: the folder's or file's, unless another is given.
+    pub fn model_name(&self) -> String {
+        let own = || {
+            let name = if self.model.is_file() { self.model.file_stem() } else { self.model.file_name() };
+            name.map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned())
+        };
+        self.served_model_name.clone().unwrap_or_else(own)
+    }
 }
 
 /// A model's files, read.
@@ -164,11 +173,8 @@ pub fn launch(config: &EngineConfig, loaded: Loaded) -> Result<(EngineHandle, Jo
     })?;
     let vocab_size = model.vocab_size();
     let runner = ModelRunner::new(model, backend, budget.num_blocks, scheduler.num_slots())?;
-    let is_gguf = config.model.is_file();
-    let file_name = if is_gguf { config.model.file_stem() } else { config.model.file_name() };
-    let file_name = file_name.map(|n| n.to_string_lossy().into_owned());
     let info = ModelInfo {
-        name: config.served_model_name.clone().or(file_name).unwrap_or_else(|| "model".into()),
+        name: config.model_name(),
         max_model_len: budget.max_model_len,
         vocab_size,
         block_size: kv.block_size,
