@@ -1,15 +1,16 @@
 //! What a model's forward pass is given beside its tokens.
-use crate::{AttentionBackend, AttentionPlan, BatchLayout, LayerId};
-use candle_core::{Result, Tensor};
+use crate::{AttentionBackend, AttentionPlan, BatchLayout, LayerId, SequenceStates, StateId};
+use candle_core::{Result, Tensor, bail};
 
 pub struct ForwardContext<'a> {
     backend: &'a dyn AttentionBackend,
     plan: &'a AttentionPlan,
+    states: SequenceStates<'a>,
 }
 
 impl<'a> ForwardContext<'a> {
-    pub fn new(backend: &'a dyn AttentionBackend, plan: &'a AttentionPlan) -> Self {
-        ForwardContext { backend, plan }
+    pub fn new(backend: &'a dyn AttentionBackend, plan: &'a AttentionPlan, states: SequenceStates<'a>) -> Self {
+        ForwardContext { backend, plan, states }
     }
 
     pub fn layout(&self) -> &BatchLayout {
@@ -26,5 +27,21 @@ impl<'a> ForwardContext<'a> {
     /// Attends to the cache of another layer, which has written this step's tokens before (shared KV).
     pub fn attend_shared(&self, owner: LayerId, q: &Tensor) -> Result<Tensor> {
         self.backend.attend(owner, q, self.plan)
+    }
+
+    /// The state that `layer` keeps of the step's sequence `seq`, as the tokens before this step's left it: zeros at the
+    /// sequence's start. What `f` leaves there is what the next step finds.
+    pub fn with_state<R>(&self, seq: usize, layer: StateId, f: impl FnOnce(&mut [f32]) -> R) -> Result<R> {
+        let layout = self.layout();
+        let (Some(slot), false) = (self.states.slots.get(seq), layout.rows(seq).is_empty()) else {
+            bail!("sequence {seq} of the step has no state slot or no tokens")
+        };
+        let starts = layout.positions[layout.rows(seq).start] == 0;
+        self.states.pool.with(*slot, layer, |state| {
+            if starts {
+                state.fill(0.0);
+            }
+            f(state)
+        })
     }
 }

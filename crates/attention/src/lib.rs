@@ -8,6 +8,7 @@ pub mod conformance;
 mod context;
 pub mod cpu;
 mod geometry;
+mod states;
 
 pub use backend::{AttentionBackend, AttentionPlan, LayerId};
 pub use batch::BatchLayout;
@@ -16,3 +17,4 @@ pub use centre::{Centring, KeyCentring, KvMeans, LayerCentre};
 pub use context::ForwardContext;
 pub use cpu::CpuBackend;
 pub use geometry::{LayerGeometry, ModelGeometry, Rope, RopeConvention};
+pub use states::{SequenceStates, StateId, StateLayout, StatePool};

@@ -21,6 +21,8 @@ pub enum Command {
     Eval(EvalArgs),
     /// Measure how fast a model prefills and decodes with each K/V pair
     Bench(BenchArgs),
+    /// Fetch a model from the Hugging Face hub
+    Pull(PullArgs),
     /// Print the default configuration file
     Config,
 }
@@ -29,6 +31,15 @@ pub enum Command {
 pub struct ServeArgs {
     #[command(flatten)]
     pub engine: EngineArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct PullArgs {
+    /// ORG/NAME, or ORG/NAME:QUANT for one GGUF file, such as Qwen/Qwen3-0.6B-GGUF:Q8_0
+    pub model: String,
+    /// Branch, tag or commit
+    #[arg(long, value_name = "REVISION", default_value = "main")]
+    pub revision: String,
 }
 
 #[derive(Debug, Args)]
@@ -100,9 +111,17 @@ pub struct BenchArgs {
 /// Flags over `config/default.toml`; the names and meanings are its own.
 #[derive(Debug, Default, Args, Serialize)]
 pub struct EngineArgs {
-    /// Hugging Face model folder [default: the bundled demo model]
+    /// Hugging Face model folder, GGUF file, or a model of the hub: ORG/NAME, ORG/NAME:QUANT [default: the bundled demo model]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub model: Option<PathBuf>,
+    pub model: Option<String>,
+    /// Branch, tag or commit of a model of the hub [default: main]
+    #[arg(long, value_name = "REVISION")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    /// Quantise float weights at load: q8_0, q6_k, q4_k [default: as they are]
+    #[arg(long, value_name = "TYPE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight_quant: Option<String>,
     /// Configuration file; `tallow config` prints the default one
     #[arg(long, value_name = "FILE", env = "TALLOW_CONFIG")]
     #[serde(skip)]

@@ -1,22 +1,22 @@
 //! `tallow bench`: how fast a model prefills and decodes with each K/V pair.
 use crate::args::BenchArgs;
-use crate::demo;
+use crate::model;
 use crate::plot;
 use crate::settings::Settings;
 use anyhow::{Context, Result};
 use engine::bench::{BenchOptions, BenchRow, speed};
 use engine::eval::Scheme;
-use engine::{CentreMode, PRESETS};
+use engine::{CentreMode, EngineConfig, PRESETS};
 use turboquant::{Format, Side};
 
-pub fn bench(args: BenchArgs) -> Result<()> {
+pub async fn bench(args: BenchArgs) -> Result<()> {
     let settings = Settings::read(&args.engine)?;
-    let folder = match &settings.model {
-        Some(model) => model.clone(),
-        None => demo::folder()?,
-    };
-    let config = settings.engine(folder)?;
-    let loaded = engine::load(&config)?;
+    let config = model::engine_config(&settings).await?;
+    tokio::task::block_in_place(|| measure(args, &settings, &config))
+}
+
+fn measure(args: BenchArgs, settings: &Settings, config: &EngineConfig) -> Result<()> {
+    let loaded = engine::load(config)?;
     let options = BenchOptions {
         contexts: args.contexts,
         batches: args.batches,
@@ -29,7 +29,7 @@ pub fn bench(args: BenchArgs) -> Result<()> {
         let BenchRow { k, v, context, batch, prefill, decode, kv_bytes_per_token: bytes } = r;
         println!("| {k} | {v} | {context} | {batch} | {prefill:.1} | {decode:.1} | {bytes:.0} |");
     };
-    let schemes = schemes(&settings)?;
+    let schemes = schemes(settings)?;
     let rows = engine::compute_pool(config.threads)?.install(move || speed(&loaded, &schemes, &options, line))?;
     if let Some(path) = &args.plot {
         std::fs::write(path, plot::speed(&rows)?).with_context(|| format!("--plot {}", path.display()))?;

@@ -1,11 +1,11 @@
 //! `tallow eval`: what each K/V pair costs a model.
 use crate::args::EvalArgs;
-use crate::demo;
+use crate::model;
 use crate::plot;
 use crate::settings::Settings;
 use anyhow::{Context, Result};
 use engine::eval::{NeedleOptions, NeedleRow, QualityOptions, QualityReport, Scheme, needles, quality};
-use engine::{CentreMode, Loaded, PRESETS};
+use engine::{CentreMode, EngineConfig, Loaded, PRESETS};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use turboquant::{Format, Side};
@@ -21,20 +21,21 @@ struct Report {
     needles: Vec<NeedleRow>,
 }
 
-pub fn eval(args: EvalArgs) -> Result<()> {
+pub async fn eval(args: EvalArgs) -> Result<()> {
     let settings = Settings::read(&args.engine)?;
-    let folder = match &settings.model {
-        Some(model) => model.clone(),
-        None => demo::folder()?,
-    };
-    let loaded = engine::load(&settings.engine(folder.clone())?)?;
+    let config = model::engine_config(&settings).await?;
+    tokio::task::block_in_place(|| judge(args, &settings, &config))
+}
+
+fn judge(args: EvalArgs, settings: &Settings, config: &EngineConfig) -> Result<()> {
+    let loaded = engine::load(config)?;
     let text = match &args.text {
         Some(path) => std::fs::read_to_string(path).with_context(|| format!("--text {}", path.display()))?,
         None => TEXT.to_owned(),
     };
-    let name = folder.file_name().map_or_else(|| "model".into(), |n| n.to_string_lossy().into_owned());
+    let name = config.model_name();
     let options =
-        QualityOptions { window: args.window.min(loaded.max_position_embeddings), schemes: schemes(&settings)? };
+        QualityOptions { window: args.window.min(loaded.max_position_embeddings), schemes: schemes(settings)? };
     let mut tokens = loaded.tokenizer.encode(&text, false)?;
     tokens.truncate(args.tokens);
     let bar = bar("quality", tokens.len() as u64);

@@ -4,6 +4,7 @@ mod bench;
 mod chat;
 mod demo;
 mod eval;
+mod model;
 mod plot;
 mod serve;
 mod settings;
@@ -24,8 +25,9 @@ async fn main() -> ExitCode {
     let result = match cli.command {
         Command::Serve(args) => serve::serve(args).await,
         Command::Chat(args) => chat::chat(args).await,
-        Command::Eval(args) => tokio::task::block_in_place(|| eval::eval(args)),
-        Command::Bench(args) => tokio::task::block_in_place(|| bench::bench(args)),
+        Command::Eval(args) => eval::eval(args).await,
+        Command::Bench(args) => bench::bench(args).await,
+        Command::Pull(args) => model::pull(args).await,
         Command::Config => {
             print!("{}", settings::DEFAULTS);
             Ok(())

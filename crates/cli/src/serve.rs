@@ -1,6 +1,7 @@
 //! `tallow serve`: the HTTP server first, so that /health can tell of the loading, then the model.
 use crate::args::ServeArgs;
 use crate::demo;
+use crate::model;
 use crate::settings::Settings;
 use anyhow::{Context, Result};
 use engine::EngineHandle;
@@ -53,16 +54,13 @@ impl Running {
             shutdown_limit: Duration::from_secs(settings.shutdown_timeout),
             ..Default::default()
         };
-        let model = match &settings.model {
-            Some(model) => model.clone(),
-            None => demo::folder()?,
-        };
-        let engine_config = settings.engine(model)?;
+        // What is wrong with the flags is said before anything is fetched.
+        settings.check()?;
         let listener = server::bind(&config)
             .await
             .with_context(|| format!("--host {} --port {}", settings.host, settings.port))?;
         let address = listener.local_addr()?;
-        tracing::info!("listening on http://{address}, loading {}", engine_config.model.display());
+        tracing::info!("listening on http://{address}");
         let state = ServerState::new(config, server::install_metrics()?);
         let (shutdown, signal) = oneshot::channel();
         let ended = async {
@@ -70,6 +68,8 @@ impl Running {
             let _ = signal.await;
         };
         let http = tokio::spawn(server::serve(listener, state.clone(), ended));
+        let engine_config = model::engine_config(settings).await?;
+        tracing::info!("loading {}", engine_config.model.display());
         let loaded = tokio::task::spawn_blocking(move || engine::start(&engine_config)).await?;
         let (engine, thread) = loaded.context("the model could not be loaded")?;
         state.set_engine(engine.clone());

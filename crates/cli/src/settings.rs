@@ -2,7 +2,7 @@
 use crate::args::EngineArgs;
 use anyhow::{Context, Result};
 use bytesize::ByteSize;
-use engine::{EngineConfig, KvFlags};
+use engine::{EngineConfig, KvFlags, WeightQuant};
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
 use serde::Deserialize;
@@ -20,7 +20,9 @@ pub struct Settings {
     pub host: String,
     pub port: u16,
     pub api_key: Option<String>,
-    pub model: Option<PathBuf>,
+    pub model: Option<String>,
+    pub revision: String,
+    pub weight_quant: Option<String>,
     pub served_model_name: Option<String>,
     pub max_model_len: Option<usize>,
     pub kv_preset: String,
@@ -55,7 +57,20 @@ impl Settings {
         Ok(KvFlags::parse(&self.kv_preset, k, v, self.block_size, self.kv_boundary_layers, &self.kv_centre)?)
     }
 
-    /// What the engine is started with; `model` is the folder to load.
+    /// Errors: flags whose values are wrong whatever the model.
+    pub fn check(&self) -> Result<()> {
+        self.engine(PathBuf::new()).map(|_| ())
+    }
+
+    fn weight_quant(&self) -> Result<Option<WeightQuant>> {
+        let parse = |name: &String| {
+            let known = WeightQuant::NAMES.join(", ");
+            WeightQuant::parse(name).with_context(|| format!("--weight-quant: is {name}; it must be one of {known}"))
+        };
+        self.weight_quant.as_ref().map(parse).transpose()
+    }
+
+    /// What the engine is started with; `model` is the folder or file to load.
     pub fn engine(&self, model: PathBuf) -> Result<EngineConfig> {
         Ok(EngineConfig {
             model,
@@ -67,6 +82,8 @@ impl Settings {
             max_num_batched_tokens: self.max_num_batched_tokens,
             max_queued_requests: self.max_queued_requests,
             threads: Some(self.threads).filter(|n| *n > 0),
+            weight_quant: self.weight_quant()?,
+            load_progress: None,
         })
     }
 }
@@ -98,6 +115,17 @@ mod tests {
         assert!(error.contains("--k-quant") && error.contains("q9") && error.contains("bf16"), "{error}");
     }
 
+    #[test]
+    fn weights_are_quantised_to_known_types_alone() {
+        let engine = |name: &str| {
+            let args = EngineArgs { weight_quant: Some(name.into()), ..Default::default() };
+            Settings::read(&args).unwrap().engine("x".into())
+        };
+        assert_eq!(engine("q4_k").unwrap().weight_quant, Some(WeightQuant::Q4K));
+        let error = engine("q4").unwrap_err().to_string();
+        assert!(error.contains("--weight-quant") && error.contains("q4_k"), "{error}");
+    }
+
     /// Every key of the file is a setting, and the commented ones are too.
     #[test]
     fn the_default_file_documents_every_setting() {
@@ -114,6 +142,7 @@ mod tests {
                 && all.v_quant.is_some()
                 && all.api_key.is_some()
                 && all.model.is_some()
+                && all.weight_quant.is_some()
                 && all.served_model_name.is_some()
         );
         assert!(all.max_model_len.is_some() && all.kv_cache_memory.is_some());

@@ -2,7 +2,7 @@
 use crate::error::StartError;
 use crate::eval::Scheme;
 use crate::start::Loaded;
-use attention::{AttentionBackend, BatchLayout, ForwardContext};
+use attention::{AttentionBackend, BatchLayout, ForwardContext, SequenceStates, StatePool};
 use kv::{BlockCopy, BlockPool, BlockTable};
 use serde::Serialize;
 use std::sync::Arc;
@@ -73,6 +73,7 @@ struct Cache<'a> {
     loaded: &'a Loaded,
     backend: Box<dyn AttentionBackend>,
     tables: Vec<BlockTable>,
+    states: StatePool,
 }
 
 impl<'a> Cache<'a> {
@@ -88,7 +89,8 @@ impl<'a> Cache<'a> {
             table.prepare_write(&pool, 0, tokens).map_err(full)?;
             tables.push(table);
         }
-        Ok(Cache { loaded, backend, tables })
+        let states = StatePool::new(loaded.model.state_layout().clone(), sequences);
+        Ok(Cache { loaded, backend, tables, states })
     }
 
     /// Any tokens will do: their values change no operation.
@@ -99,8 +101,10 @@ impl<'a> Cache<'a> {
 
     /// One pass; returns after the logits of `rows` have arrived.
     fn forward(&mut self, layout: BatchLayout, tokens: &[u32], rows: &[u32]) -> Result<(), StartError> {
+        let slots: Vec<u32> = (0..layout.num_seqs() as u32).collect();
         let plan = self.backend.plan(Arc::new(layout))?;
-        let logits = self.loaded.model.forward(tokens, rows, &ForwardContext::new(&*self.backend, &plan))?;
+        let states = SequenceStates { pool: &self.states, slots: &slots };
+        let logits = self.loaded.model.forward(tokens, rows, &ForwardContext::new(&*self.backend, &plan, states))?;
         logits.flatten_all()?.to_vec1::<f32>()?;
         Ok(())
     }
@@ -118,8 +122,9 @@ impl<'a> Cache<'a> {
         Ok(context as f64 / start.elapsed().as_secs_f64())
     }
 
-    /// Gives the other sequences blocks of their own with the same bytes.
+    /// Gives the other sequences blocks and states of their own with the same bytes.
     fn copy_first(&self) -> Result<(), StartError> {
+        (1..self.states.num_slots() as u32).try_for_each(|slot| self.states.copy(0, slot))?;
         let (first, others) = self.tables.split_at(1);
         let copy = |table: &BlockTable| {
             let pairs = first[0].ids().into_iter().zip(table.ids());

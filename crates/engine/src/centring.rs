@@ -4,6 +4,7 @@ use crate::kv_config::{CentreMode, KvConfig};
 use attention::AttentionBackend;
 use attention::{
     BatchLayout, CalibrationBackend, Centring, CpuBackend, ForwardContext, KeyCentring, KvMeans, ModelGeometry,
+    SequenceStates, StatePool,
 };
 use candle_core::Device;
 use kv::{BlockPool, BlockTable, KvLayout};
@@ -93,6 +94,8 @@ impl Calibration<'_> {
         let pool = BlockPool::new(tokens.len().div_ceil(BLOCK));
         backend.allocate(pool.num_blocks())?;
         let mut table = BlockTable::new(BLOCK);
+        let pool_of_one = StatePool::new(self.model.state_layout().clone(), 1);
+        let states = SequenceStates { pool: &pool_of_one, slots: &[0] };
         let empty = |_| StartError::Flag { flag: "--kv-centre", message: "no memory for the calibration".into() };
         for (i, chunk) in tokens.chunks(CALIBRATION_TOKENS / 4).enumerate() {
             let start = i * CALIBRATION_TOKENS / 4;
@@ -101,7 +104,7 @@ impl Calibration<'_> {
             let mut batch = BatchLayout::default();
             batch.push(start, chunk.len(), &table);
             let plan = backend.plan(Arc::new(batch))?;
-            self.model.forward(chunk, &[0], &ForwardContext::new(&backend, &plan))?;
+            self.model.forward(chunk, &[0], &ForwardContext::new(&backend, &plan, states))?;
         }
         Ok(backend.finish())
     }

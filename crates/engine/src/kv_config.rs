@@ -200,6 +200,7 @@ mod tests {
             max_model_len: None,
             model_limit: 4096,
             max_num_seqs: 8,
+            state_bytes: 0,
             free_memory: None,
         }
     }

@@ -23,7 +23,8 @@ pub use handle::{
 };
 pub use kv_config::{CentreMode, KvConfig, KvFlags, PRESETS, Settled};
 pub use memory::{Demand, MemoryBudget, free_memory};
+pub use models::WeightQuant;
 pub use request::{Event, FinishReason, GenerationRequest, MatchedStop, SamplingParams, StopParams, TokenLogprob};
 pub use runner::{Logits, ModelRunner};
 pub use select::select;
-pub use start::{EngineConfig, Loaded, compute_pool, launch, load, start};
+pub use start::{EngineConfig, LoadProgress, Loaded, compute_pool, launch, load, start};

@@ -22,6 +22,8 @@ pub struct Demand {
     /// The model's own limit.
     pub model_limit: usize,
     pub max_num_seqs: usize,
+    /// Recurrent states of `max_num_seqs` sequences, bytes; they come out of the cache's memory.
+    pub state_bytes: u64,
     /// Free memory of the machine, bytes, weights taken off; `None` if unknown.
     pub free_memory: Option<u64>,
 }
@@ -37,13 +39,20 @@ impl MemoryBudget {
         }
         let (block_size, block_bytes) = (layout.block_size(), layout.bytes_per_block());
         let useful = wanted.div_ceil(block_size) * demand.max_num_seqs;
+        let beside_states = |bytes: u64| {
+            let message = format!(
+                "{bytes} bytes are less than the {} of recurrent states for --max-num-seqs {}; raise the one or lower the other",
+                demand.state_bytes, demand.max_num_seqs
+            );
+            bytes.checked_sub(demand.state_bytes).ok_or_else(|| flag("--kv-cache-memory", message))
+        };
         let num_blocks = match demand.kv_cache_memory {
-            Some(bytes) => layout.blocks_in(bytes),
+            Some(bytes) => layout.blocks_in(beside_states(bytes)?),
             None => {
                 let unknown =
                     || flag("--kv-cache-memory", "the system does not say how much memory is free; name it".into());
                 let free = demand.free_memory.ok_or_else(unknown)?;
-                layout.blocks_in((free as f64 * SHARE_OF_FREE) as u64).min(useful)
+                layout.blocks_in(beside_states((free as f64 * SHARE_OF_FREE) as u64)?).min(useful)
             }
         };
         // Slots are counted in 32 bits.
@@ -84,6 +93,7 @@ mod tests {
         max_model_len: None,
         model_limit: 4096,
         max_num_seqs: 4,
+        state_bytes: 0,
         free_memory: Some(1 << 30),
     };
 
@@ -98,6 +108,15 @@ mod tests {
         let bytes = 10 * layout().bytes_per_block() as u64 + 5;
         let budget = MemoryBudget::settle(&layout(), &Demand { kv_cache_memory: Some(bytes), ..DEMAND }).unwrap();
         assert_eq!(budget, MemoryBudget { num_blocks: 10, max_model_len: 160 });
+    }
+
+    #[test]
+    fn recurrent_states_come_out_of_the_same_memory() {
+        let block = layout().bytes_per_block() as u64;
+        let demand = Demand { kv_cache_memory: Some(10 * block), state_bytes: 3 * block - 1, ..DEMAND };
+        assert_eq!(MemoryBudget::settle(&layout(), &demand).unwrap().num_blocks, 7);
+        let error = MemoryBudget::settle(&layout(), &Demand { state_bytes: 10 * block + 1, ..demand }).unwrap_err();
+        assert!(error.to_string().contains("--max-num-seqs 4"), "{error}");
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! One step on the model: batch, copies, forward pass.
-use attention::{AttentionBackend, BatchLayout, ForwardContext};
+use attention::{AttentionBackend, BatchLayout, ForwardContext, SequenceStates, StatePool};
 use candle_core::Result;
 use models::Model;
 use scheduler::{Chunk, Scheduler, Step};
@@ -9,6 +9,7 @@ use std::sync::Arc;
 pub struct ModelRunner {
     model: Box<dyn Model>,
     backend: Box<dyn AttentionBackend>,
+    states: StatePool,
 }
 
 /// Logits of the rows that were asked for, row after row.
@@ -34,10 +35,21 @@ impl Logits {
 }
 
 impl ModelRunner {
-    /// Takes the memory of `num_blocks` blocks.
-    pub fn new(model: Box<dyn Model>, mut backend: Box<dyn AttentionBackend>, num_blocks: usize) -> Result<Self> {
+    /// Takes the memory of `num_blocks` blocks, and of the recurrent states of `num_seqs` sequences.
+    pub fn new(
+        model: Box<dyn Model>,
+        mut backend: Box<dyn AttentionBackend>,
+        num_blocks: usize,
+        num_seqs: usize,
+    ) -> Result<Self> {
         backend.allocate(num_blocks)?;
-        Ok(ModelRunner { model, backend })
+        let states = StatePool::new(model.state_layout().clone(), num_seqs);
+        Ok(ModelRunner { model, backend, states })
+    }
+
+    /// The recurrent states of running sequences.
+    pub fn states(&self) -> &StatePool {
+        &self.states
     }
 
     pub fn backend(&self) -> &dyn AttentionBackend {
@@ -48,11 +60,15 @@ impl ModelRunner {
     pub fn run(&mut self, step: &Step, scheduler: &Scheduler, whole: impl Fn(&Chunk) -> bool) -> Result<Logits> {
         let mut layout = BatchLayout::default();
         let mut tokens = Vec::new();
-        let (mut rows, mut chunks) = (Vec::new(), Vec::new());
+        let (mut rows, mut chunks, mut slots) = (Vec::new(), Vec::new(), Vec::new());
         for chunk in &step.chunks {
             let Some(seq) = scheduler.sequence(chunk.seq) else {
                 candle_core::bail!("the step names sequence {}, which is unknown", chunk.seq)
             };
+            let Some(slot) = seq.state_slot() else {
+                candle_core::bail!("the step names sequence {}, which does not run", chunk.seq)
+            };
+            slots.push(slot);
             let end = chunk.start + chunk.len;
             let base = layout.num_tokens();
             layout.push(chunk.start, chunk.len, seq.table());
@@ -66,8 +82,10 @@ impl ModelRunner {
             rows.extend(wanted.map(|row| row as u32));
         }
         self.backend.copy_blocks(&step.copies)?;
+        step.state_copies.iter().try_for_each(|copy| self.states.copy(copy.from.0, copy.to.0))?;
         let plan = self.backend.plan(Arc::new(layout))?;
-        let logits = self.model.forward(&tokens, &rows, &ForwardContext::new(&*self.backend, &plan))?;
+        let states = SequenceStates { pool: &self.states, slots: &slots };
+        let logits = self.model.forward(&tokens, &rows, &ForwardContext::new(&*self.backend, &plan, states))?;
         let vocab_size = self.model.vocab_size();
         Ok(Logits { data: logits.flatten_all()?.to_vec1()?, vocab_size, chunks })
     }

@@ -12,7 +12,7 @@ use crate::select::select;
 use attention::AttentionBackend;
 use candle_core::Device;
 use kv::KvLayout;
-use models::{GenerationDefaults, LoadedModel, Model};
+use models::{Checkpoint, GenerationDefaults, LoadOptions, LoadedModel, Model, WeightQuant};
 use scheduler::{Scheduler, SchedulerConfig};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ use turboquant::Format;
 
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
-    /// A Hugging Face model folder.
+    /// A Hugging Face model folder, or a GGUF file.
     pub model: PathBuf,
     /// The folder's name if `None`.
     pub served_model_name: Option<String>,
@@ -38,6 +38,20 @@ pub struct EngineConfig {
     pub max_queued_requests: usize,
     /// CPU threads; `None`: all cores.
     pub threads: Option<usize>,
+    /// What the projections of float weights are made into at load; `None`: left as they are.
+    pub weight_quant: Option<WeightQuant>,
+    /// Told how loading gets on.
+    pub load_progress: Option<LoadProgress>,
+}
+
+/// Called with the bytes of the checkpoint that are loaded, and of how many.
+#[derive(Clone)]
+pub struct LoadProgress(pub models::Progress);
+
+impl std::fmt::Debug for LoadProgress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LoadProgress")
+    }
 }
 
 impl EngineConfig {
@@ -53,11 +67,22 @@ impl EngineConfig {
             max_num_batched_tokens: 512,
             max_queued_requests: 1024,
             threads: None,
+            weight_quant: None,
+            load_progress: None,
         }
+    }
+
+    /// The name that clients ask for: the folder's or file's, unless another is given.
+    pub fn model_name(&self) -> String {
+        let own = || {
+            let name = if self.model.is_file() { self.model.file_stem() } else { self.model.file_name() };
+            name.map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned())
+        };
+        self.served_model_name.clone().unwrap_or_else(own)
     }
 }
 
-/// A model folder, read.
+/// A model's files, read.
 pub struct Loaded {
     pub model: Box<dyn Model>,
     pub tokenizer: Arc<Tokenizer>,
@@ -92,13 +117,22 @@ pub fn start(config: &EngineConfig) -> Result<(EngineHandle, JoinHandle<()>), St
     launch(config, load(config)?)
 }
 
-/// Reads the model folder.
+/// Reads the model's files.
 pub fn load(config: &EngineConfig) -> Result<Loaded, StartError> {
     let device = Device::Cpu;
-    let tokenizer = Arc::new(Tokenizer::from_dir(&config.model)?);
-    let template = ChatTemplate::from_dir(&config.model)?.map(Arc::new);
+    let checkpoint = Checkpoint::open(&config.model)?;
+    let (tokenizer, template) = match &checkpoint {
+        Checkpoint::Folder(folder) => (Tokenizer::from_dir(folder)?, ChatTemplate::from_dir(folder)?),
+        Checkpoint::Gguf(files) => {
+            let (metadata, path) = (files.metadata()?, files.path());
+            (Tokenizer::from_gguf(&metadata, path)?, ChatTemplate::from_gguf(&metadata, path)?)
+        }
+    };
+    let (tokenizer, template) = (Arc::new(tokenizer), template.map(Arc::new));
+    let options =
+        LoadOptions { weight_quant: config.weight_quant, progress: config.load_progress.clone().map(|p| p.0) };
     let LoadedModel { model, config: model_config, generation, weight_bytes, fingerprint } =
-        models::load(&config.model, &device)?;
+        models::load(&checkpoint, &device, &options)?;
     let max_position_embeddings = model_config.max_position_embeddings;
     let calibration_text = CALIBRATION_TEXT.to_owned();
     Ok(Loaded {
@@ -121,6 +155,7 @@ pub fn launch(config: &EngineConfig, loaded: Loaded) -> Result<(EngineHandle, Jo
         max_model_len: config.max_model_len,
         model_limit: loaded.max_position_embeddings,
         max_num_seqs: config.max_num_seqs,
+        state_bytes: (config.max_num_seqs * loaded.model.state_layout().bytes_per_sequence()) as u64,
         free_memory: free_memory().map(|free| free.saturating_sub(loaded.weight_bytes)),
     };
     let Settled { config: kv, budget, reason } = config.kv.settle(loaded.model.geometry(), &demand)?;
@@ -137,10 +172,9 @@ pub fn launch(config: &EngineConfig, loaded: Loaded) -> Result<(EngineHandle, Jo
         max_num_batched_tokens: config.max_num_batched_tokens,
     })?;
     let vocab_size = model.vocab_size();
-    let runner = ModelRunner::new(model, backend, budget.num_blocks)?;
-    let folder_name = config.model.file_name().map(|n| n.to_string_lossy().into_owned());
+    let runner = ModelRunner::new(model, backend, budget.num_blocks, scheduler.num_slots())?;
     let info = ModelInfo {
-        name: config.served_model_name.clone().or(folder_name).unwrap_or_else(|| "model".into()),
+        name: config.model_name(),
         max_model_len: budget.max_model_len,
         vocab_size,
         block_size: kv.block_size,
@@ -151,7 +185,7 @@ pub fn launch(config: &EngineConfig, loaded: Loaded) -> Result<(EngineHandle, Jo
         v_quant: kv.v.name().into(),
         default_sampling: default_sampling(&generation),
     };
-    log_cache(&info, &kv, runner.backend())?;
+    log_cache(&info, &kv, &runner)?;
     let metrics = Metrics::new(&info.name);
     let (handle, inbox) = channel(info, tokenizer.clone(), template, config.max_queued_requests);
     let engine = Engine {
@@ -181,7 +215,9 @@ pub fn compute_pool(threads: Option<usize>) -> Result<rayon::ThreadPool, rayon::
 }
 
 /// One line: the pair, bytes a token, the pool in tokens, the gain against bf16.
-fn log_cache(info: &ModelInfo, kv: &KvConfig, backend: &dyn AttentionBackend) -> Result<(), StartError> {
+fn log_cache(info: &ModelInfo, kv: &KvConfig, runner: &ModelRunner) -> Result<(), StartError> {
+    let (backend, states): (&dyn AttentionBackend, _) = (runner.backend(), runner.states());
+    let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
     let spec = backend.spec();
     let heads = spec.layers().iter().map(|l| (l.kv_heads, l.record.head_dim(), Format::Bf16, Format::Bf16));
     let bf16 = KvLayout::new(kv.block_size, heads)?;
@@ -194,9 +230,17 @@ fn log_cache(info: &ModelInfo, kv: &KvConfig, backend: &dyn AttentionBackend) ->
         spec.bytes_per_token(),
         info.num_blocks * info.block_size,
         info.num_blocks,
-        backend.allocated_bytes() as f64 / f64::from(1 << 20),
+        mib(backend.allocated_bytes()),
         bf16.bytes_per_token() / spec.bytes_per_token(),
     );
+    if states.num_bytes() > 0 {
+        tracing::info!(
+            "recurrent states: {:.2} MiB a sequence, {:.1} MiB for {} sequences",
+            mib(states.layout().bytes_per_sequence()),
+            mib(states.num_bytes()),
+            states.num_slots(),
+        );
+    }
     Ok(())
 }
 

@@ -6,11 +6,14 @@ use common::{Driver, Setup, alone};
 use testkit::Golden;
 use turboquant::{Format, Format::*};
 
-const MODEL: &str = "models/demo";
 const OUTPUT: usize = 24;
 
-fn prompts() -> Vec<Vec<u32>> {
-    let golden = Golden::read("demo");
+/// One of every family, beside the demo.
+const FAMILIES: [&str; 6] =
+    ["tiny-llama31", "tiny-mistral", "tiny-qwen2", "tiny-qwen3", "tiny-qwen3moe", "tiny-qwen35"];
+
+fn prompts(model: &str) -> Vec<Vec<u32>> {
+    let golden = Golden::read(model);
     let base: Vec<u32> = golden.prompts.iter().flat_map(|p| p.ids.clone()).collect();
     // Lengths around block and chunk edges.
     [150, 1, 15, 16, 17, 31, 33, 47, 64, 65, 80, 5, 100, 128, 129, 7]
@@ -19,21 +22,21 @@ fn prompts() -> Vec<Vec<u32>> {
         .collect()
 }
 
-fn check(k: Format, v: Format) {
-    let setup = || Setup::new(MODEL, k, v);
-    let prompts = prompts();
+fn check(model: &str, k: Format, v: Format) {
+    let setup = || Setup::new(&format!("models/{model}"), k, v);
+    let prompts = prompts(model);
     let want = alone(&setup(), &prompts[0], OUTPUT);
     assert_eq!(want.tokens.len(), OUTPUT);
 
     let chunks = alone(&Setup { budget: 7, ..setup() }, &prompts[0], OUTPUT);
-    assert_eq!(want, chunks, "{k:?}/{v:?} in chunks of 7");
+    assert_eq!(want, chunks, "{model} {k:?}/{v:?} in chunks of 7");
 
     let mut batch = Driver::new(&Setup { budget: 96, ..setup() });
     for (key, prompt) in prompts.iter().enumerate() {
         batch.add(key as u64, prompt, OUTPUT);
     }
     batch.run();
-    assert_eq!(want, batch.trace(0), "{k:?}/{v:?} with 15 others");
+    assert_eq!(want, batch.trace(0), "{model} {k:?}/{v:?} with 15 others");
 
     // An older request that grows takes the blocks of the newer one.
     let mut preempted = Driver::new(&Setup { num_blocks: 19, budget: 64, ..setup() });
@@ -42,15 +45,15 @@ fn check(k: Format, v: Format) {
     preempted.run();
     assert!(preempted.scheduler.num_preemptions() > 0, "the pool was not too small");
     let got = preempted.trace(1);
-    assert_eq!(want.tokens, got.tokens, "{k:?}/{v:?} after a preemption");
+    assert_eq!(want.tokens, got.tokens, "{model} {k:?}/{v:?} after a preemption");
     // Recomputation keeps the logits of tokens drawn before, and must come to the same ones after.
-    assert_eq!(want.logits, got.logits, "{k:?}/{v:?} after a preemption");
+    assert_eq!(want.logits, got.logits, "{model} {k:?}/{v:?} after a preemption");
 }
 
 #[test]
 fn with_exact_caches() {
     for format in [F32, F16, Bf16] {
-        check(format, format);
+        check("demo", format, format);
     }
 }
 
@@ -68,6 +71,33 @@ fn with_compressed_caches() {
         (Affine5, Lloyd4),
         (Affine4, Int8),
     ] {
-        check(k, v);
+        check("demo", k, v);
+    }
+}
+
+#[test]
+fn with_every_family() {
+    for model in FAMILIES {
+        check(model, F32, F32);
+        check(model, Tq4, Tq4);
+    }
+}
+
+/// Choices that have parted go on as the prompt and their own first token would alone: blocks and recurrent states are theirs.
+#[test]
+fn with_choices_of_one_prompt() {
+    for model in ["demo", "tiny-qwen35"] {
+        let setup = Setup::new(&format!("models/{model}"), F32, F32);
+        let prompt = prompts(model).remove(5);
+        let mut driver = Driver::new(&setup);
+        driver.add_choices(0, &prompt, OUTPUT, 3);
+        driver.run();
+        for choice in 0..3 {
+            let got = driver.choice(0, choice);
+            let longer = [&prompt[..], &got.tokens[..1]].concat();
+            let want = alone(&setup, &longer, OUTPUT - 1);
+            assert_eq!(got.tokens[1..], want.tokens, "{model}, choice {choice}");
+            assert_eq!(got.logits.range(prompt.len()..).collect::<Vec<_>>(), want.logits.iter().collect::<Vec<_>>());
+        }
     }
 }

@@ -45,9 +45,21 @@ fn demo_logits_are_those_of_the_reference() {
     }
 }
 
+/// Every family, and what each of its configurations can switch.
+const MODELS: [&str; 8] = [
+    "eval",            // Qwen3, trained
+    "tiny-llama31",    // llama3 scaling, a head of its own
+    "tiny-llama-yarn", // yarn, biases everywhere, tied head
+    "tiny-mistral",    // linear scaling, sliding window
+    "tiny-qwen2",
+    "tiny-qwen3",
+    "tiny-qwen3moe",
+    "tiny-qwen35", // gated delta net, partial RoPE, output gate
+];
+
 #[test]
-fn qwen_logits_are_those_of_the_reference() {
-    for name in ["eval", "tiny-qwen2"] {
+fn logits_of_every_family_are_those_of_the_reference() {
+    for name in MODELS {
         let worst = distance(&format!("models/{name}"), name, Format::F32, true);
         println!("{name}: {worst}");
         assert!(worst <= 2e-3, "{name}: logits differ by {worst}");

@@ -1,6 +1,6 @@
 //! The engine under load: too small a pool, clients that leave, steps that panic, shutdown.
 #![allow(clippy::unwrap_used)] // helpers of tests
-use attention::{ForwardContext, KvMeans, ModelGeometry};
+use attention::{ForwardContext, KvMeans, ModelGeometry, StateLayout};
 use candle_core::Tensor;
 use engine::{
     EngineConfig, EngineError, EngineHandle, Event, FinishReason, GenerationRequest, KvFlags, MatchedStop,
@@ -142,6 +142,10 @@ const FAILS: u32 = 78;
 impl Model for Failing {
     fn geometry(&self) -> &ModelGeometry {
         self.0.geometry()
+    }
+
+    fn state_layout(&self) -> &StateLayout {
+        self.0.state_layout()
     }
 
     fn vocab_size(&self) -> usize {

@@ -14,6 +14,8 @@ pub enum ModelError {
     Config { path: PathBuf, field: &'static str, message: String },
     #[error("{path}: the architecture is {architecture}; known are {known}")]
     UnknownArchitecture { path: PathBuf, architecture: String, known: String },
+    #[error("{path}: a model of type {model_type} cannot be served: {reason}")]
+    Refused { path: PathBuf, model_type: String, reason: String },
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
 }

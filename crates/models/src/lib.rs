@@ -9,18 +9,23 @@ mod llama;
 mod loader;
 mod qwen2;
 mod qwen3;
+mod qwen3_5;
+mod qwen3_moe;
 
-use attention::{ForwardContext, KvMeans, ModelGeometry};
+use attention::{ForwardContext, KvMeans, ModelGeometry, StateLayout};
 use candle_core::{Result, Tensor};
 
-pub use config::{GenerationDefaults, ModelConfig};
+pub use config::{Experts, GenerationDefaults, LayerKind, LinearAttention, ModelConfig};
 pub use error::ModelError;
-pub use loader::{LoadedModel, load};
+pub use loader::{Checkpoint, GgufFiles, LoadOptions, LoadedModel, Progress, WeightQuant, load};
 
 /// A decoder-only transformer.
 pub trait Model: Send {
     /// What attention has to know: heads, sizes, RoPE.
     fn geometry(&self) -> &ModelGeometry;
+
+    /// What recurrent layers keep of each sequence; empty for a model without such layers.
+    fn state_layout(&self) -> &StateLayout;
 
     fn vocab_size(&self) -> usize;
 

@@ -20,12 +20,12 @@ struct Layer {
 }
 
 pub(crate) fn load(config: &ModelConfig, weights: &Weights) -> Result<Box<dyn Model>, ModelError> {
-    let layers = (0..config.num_layers).map(|i| {
-        let w = weights.at(format!("model.layers.{i}"));
+    let layers = (0..config.layers.len()).map(|i| {
+        let w = weights.layer(i);
         let (hidden, d) = (config.hidden_size, config.head_dim);
         let projection = |name, out, into, bias| w.linear(format!("self_attn.{name}"), out, into, bias);
         Ok(Layer {
-            id: LayerId(i),
+            id: config.layer_id(i),
             head_dim: d,
             input_norm: w.norm("input_layernorm", hidden, config.rms_norm_eps)?,
             q: projection("q_proj", config.num_heads * d, hidden, true)?,

@@ -42,6 +42,9 @@ impl Display for Step {
         for copy in &self.copies {
             writeln!(f, "copy #{} to #{}", copy.from.0, copy.to.0)?;
         }
+        for copy in &self.state_copies {
+            writeln!(f, "copy state #{} to #{}", copy.from.0, copy.to.0)?;
+        }
         for c in &self.chunks {
             write!(f, "compute {} tokens {}..{}", c.seq, c.start, c.start + c.len)?;
             if !c.samples.is_empty() {

@@ -1,7 +1,7 @@
 //! See the crate's documentation for the rules.
 use crate::fair::{FairQueue, OUTPUT_WEIGHT};
 use crate::sequence::{NewRequest, RequestKey, SeqId, Sequence};
-use kv::{BlockCopy, BlockPool};
+use kv::{Block, BlockCopy, BlockPool};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use thiserror::Error;
@@ -45,6 +45,8 @@ pub struct Chunk {
 pub struct Step {
     /// Carried out first, in order.
     pub copies: Vec<BlockCopy>,
+    /// Slots of recurrent states that choices which have parted begin with; carried out first, too.
+    pub state_copies: Vec<BlockCopy>,
     pub chunks: Vec<Chunk>,
     /// Sequences that lost their blocks in this step.
     pub preempted: Vec<SeqId>,
@@ -59,6 +61,10 @@ impl Step {
 pub struct Scheduler {
     pub(crate) config: SchedulerConfig,
     pub(crate) pool: BlockPool,
+    /// Slots for recurrent states, one a running sequence; as many as there are seats.
+    slots: BlockPool,
+    /// For the next step.
+    state_copies: Vec<BlockCopy>,
     pub(crate) waiting: FairQueue<NewRequest>,
     /// Without blocks, oldest first; they go before whatever waits.
     pub(crate) preempted: Vec<Sequence>,
@@ -78,6 +84,8 @@ impl Scheduler {
         }
         Ok(Scheduler {
             pool: BlockPool::new(config.num_blocks),
+            slots: BlockPool::new(config.max_num_seqs),
+            state_copies: Vec::new(),
             config,
             waiting: FairQueue::default(),
             preempted: Vec::new(),
@@ -104,7 +112,7 @@ impl Scheduler {
 
     /// Decides the next step and takes the blocks for it. An empty step means that nothing is left to do.
     pub fn schedule(&mut self) -> Step {
-        let mut step = Step::default();
+        let mut step = Step { state_copies: std::mem::take(&mut self.state_copies), ..Step::default() };
         let mut budget = self.config.max_num_batched_tokens;
         self.schedule_decodes(&mut step, &mut budget);
         if step.preempted.is_empty() && budget > 0 {
@@ -186,6 +194,7 @@ impl Scheduler {
         let mut seq = self.running.remove(at);
         seq.table.clear();
         seq.computed = 0;
+        seq.slot = None;
         self.num_preemptions += 1;
         step.preempted.push(seq.id);
         // A chunk of it may stand in this step already: it is not computed.
@@ -196,10 +205,16 @@ impl Scheduler {
 
     /// Lets sequences in while seats and blocks last; the first that does not fit holds up those behind it.
     fn admit(&mut self) {
-        while let Some(seq) = self.next_to_admit() {
+        while let Some(mut seq) = self.next_to_admit() {
+            seq.slot = self.take_slot();
             let place = self.running.partition_point(|s| s.id < seq.id);
             self.running.insert(place, seq);
         }
+    }
+
+    /// There is one for every seat, and who is admitted has a seat.
+    fn take_slot(&self) -> Option<Block> {
+        self.slots.allocate(1).ok()?.pop()
     }
 
     fn next_to_admit(&mut self) -> Option<Sequence> {
@@ -242,7 +257,11 @@ impl Scheduler {
             if chunk.samples.len() > 1 {
                 seq.choices = 1;
                 let seq = &self.running[at];
-                let forks: Vec<_> = chunk.samples.clone().skip(1).map(|choice| seq.fork(choice)).collect();
+                let forks: Vec<_> =
+                    chunk.samples.clone().skip(1).map(|choice| seq.fork(choice, self.take_slot())).collect();
+                let from = seq.slot.as_ref().map(Block::id);
+                let copies = forks.iter().filter_map(|f| Some(BlockCopy { from: from?, to: f.slot.as_ref()?.id() }));
+                self.state_copies.extend(copies);
                 self.running.splice(at + 1..at + 1, forks);
             }
         }
@@ -306,6 +325,11 @@ impl Scheduler {
         &self.pool
     }
 
+    /// Slots for recurrent states.
+    pub fn num_slots(&self) -> usize {
+        self.slots.num_blocks()
+    }
+
     /// Block conservation: free and held blocks are all there are, and those held are the ones in the tables.
     pub fn check(&self) -> Result<(), String> {
         self.pool.check()?;
@@ -313,6 +337,11 @@ impl Scheduler {
         let (used, held) = (self.pool.num_used(), held.len());
         if used != held {
             return Err(format!("{used} blocks are in use, the tables hold {held}"));
+        }
+        self.slots.check()?;
+        let (slots, running) = (self.slots.num_used(), self.running.len());
+        if slots != running || self.running.iter().any(|s| s.slot.is_none()) {
+            return Err(format!("{slots} state slots are in use by {running} running sequences"));
         }
         match self.sequences().find(|s| s.computed > s.tokens.len() || s.computed > s.table.capacity()) {
             Some(s) => Err(format!("sequence {} has {} of {} tokens computed", s.id, s.computed, s.tokens.len())),

@@ -1,5 +1,5 @@
 //! One continuation of a prompt and its place in the cache.
-use kv::BlockTable;
+use kv::{Block, BlockTable};
 use std::fmt;
 
 /// Names a request; larger keys arrived later.
@@ -45,6 +45,8 @@ pub struct Sequence {
     /// Tokens whose K and V are in the cache.
     pub(crate) computed: usize,
     pub(crate) table: BlockTable,
+    /// While it runs: its place in the pool of recurrent states.
+    pub(crate) slot: Option<Block>,
 }
 
 impl Sequence {
@@ -58,11 +60,12 @@ impl Sequence {
             max_len: request.max_len,
             computed: 0,
             table: BlockTable::new(block_size),
+            slot: None,
         }
     }
 
-    /// The choice `choice` of a request whose prompt has been computed; shares all blocks.
-    pub(crate) fn fork(&self, choice: u32) -> Self {
+    /// The choice `choice` of a request whose prompt has been computed; shares all blocks, and has `slot` to itself.
+    pub(crate) fn fork(&self, choice: u32, slot: Option<Block>) -> Self {
         Sequence {
             id: SeqId { choice, ..self.id },
             client: self.client.clone(),
@@ -72,6 +75,7 @@ impl Sequence {
             max_len: self.max_len,
             computed: self.computed,
             table: self.table.clone(),
+            slot,
         }
     }
 
@@ -99,6 +103,11 @@ impl Sequence {
 
     pub fn table(&self) -> &BlockTable {
         &self.table
+    }
+
+    /// Its place in the pool of recurrent states; `None` while it does not run.
+    pub fn state_slot(&self) -> Option<u32> {
+        self.slot.as_ref().map(|slot| slot.id().0)
     }
 
     /// The length limit is reached.

@@ -9,6 +9,11 @@ pub(crate) struct TokenizerConfig {
 }
 
 impl TokenizerConfig {
+    /// `path`: where the fields come from, for errors.
+    pub fn new(path: PathBuf, fields: Map<String, Value>) -> Self {
+        TokenizerConfig { path, fields }
+    }
+
     /// A model folder without the file has an empty configuration.
     pub fn from_dir(dir: &Path) -> Result<Self, TextError> {
         let path = dir.join("tokenizer_config.json");

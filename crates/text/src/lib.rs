@@ -2,6 +2,7 @@
 mod config;
 mod detokenizer;
 mod error;
+mod gguf;
 mod stop;
 mod template;
 mod tokenizer;

@@ -2,6 +2,7 @@
 use crate::config::TokenizerConfig;
 use crate::detokenizer::Detokenizer;
 use crate::error::TextError;
+use crate::gguf;
 use crate::vocabulary::Vocabulary;
 use std::path::Path;
 
@@ -32,16 +33,27 @@ impl Tokenizer {
         let path = dir.join("tokenizer.json");
         let bytes = std::fs::read(&path).map_err(|source| TextError::Read { path: path.clone(), source })?;
         let parse = |e: tokenizers::Error| TextError::Parse { path: path.clone(), message: e.to_string() };
-        let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(parse)?;
+        let inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(parse)?;
+        Self::assemble(inner, &path, &TokenizerConfig::from_dir(dir)?)
+    }
+
+    /// The tokenizer in the metadata of the GGUF file `path`.
+    ///
+    /// Errors: one of another kind than byte-level BPE and SentencePiece, an unknown pre-tokenizer, malformed metadata.
+    pub fn from_gguf(metadata: &::gguf::Metadata<'_>, path: &Path) -> Result<Self, TextError> {
+        Self::assemble(gguf::tokenizer(metadata, path)?, path, &gguf::config(metadata, path)?)
+    }
+
+    fn assemble(mut inner: tokenizers::Tokenizer, path: &Path, config: &TokenizerConfig) -> Result<Self, TextError> {
+        let parse = |e: tokenizers::Error| TextError::Parse { path: path.to_owned(), message: e.to_string() };
         // Limits that some files carry over from training; a prompt is never cut or filled up here.
         inner.with_truncation(None).map_err(parse)?;
         inner.with_padding(None);
         let vocabulary = Vocabulary::new(&inner).map_err(|message| TextError::Field {
-            path: path.clone(),
+            path: path.to_owned(),
             field: "decoder",
             message,
         })?;
-        let config = TokenizerConfig::from_dir(dir)?;
         let id = |role| config.special_token(role).and_then(|token| inner.token_to_id(token));
         let (bos_id, eos_id) = (id("bos_token"), id("eos_token"));
         let empty = inner.encode_fast("", true).map_err(parse)?;

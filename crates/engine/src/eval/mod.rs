@@ -11,7 +11,7 @@ use crate::error::StartError;
 use crate::kv_config::{CentreMode, KvConfig};
 use crate::select::select;
 use crate::start::Loaded;
-use attention::{AttentionBackend, AttentionPlan, BatchLayout, ForwardContext};
+use attention::{AttentionBackend, AttentionPlan, BatchLayout, ForwardContext, SequenceStates, StatePool};
 use ggml::{GGML_BITS, GgmlBackend};
 use kv::{BlockPool, BlockTable};
 use std::sync::Arc;
@@ -66,6 +66,7 @@ struct Run {
     backend: Box<dyn AttentionBackend>,
     pool: BlockPool,
     table: BlockTable,
+    states: StatePool,
     centred: bool,
 }
 
@@ -74,7 +75,8 @@ impl Run {
         let (mut backend, centred) = scheme.backend(loaded)?;
         let pool = BlockPool::new(tokens.div_ceil(BLOCK_SIZE));
         backend.allocate(pool.num_blocks())?;
-        Ok(Run { backend, pool, table: BlockTable::new(BLOCK_SIZE), centred })
+        let states = StatePool::new(loaded.model.state_layout().clone(), 1);
+        Ok(Run { backend, pool, table: BlockTable::new(BLOCK_SIZE), states, centred })
     }
 
     /// Computes `tokens` at `start..`; the logits of `rows` of them, row after row.
@@ -84,7 +86,8 @@ impl Run {
         let mut layout = BatchLayout::default();
         layout.push(start, tokens.len(), &self.table);
         let plan: AttentionPlan = self.backend.plan(Arc::new(layout))?;
-        let logits = loaded.model.forward(tokens, rows, &ForwardContext::new(&*self.backend, &plan))?;
+        let states = SequenceStates { pool: &self.states, slots: &[0] };
+        let logits = loaded.model.forward(tokens, rows, &ForwardContext::new(&*self.backend, &plan, states))?;
         Ok(logits.flatten_all()?.to_vec1()?)
     }
 }

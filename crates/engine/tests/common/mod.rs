@@ -1,7 +1,7 @@
 //! Scheduler and model driven step by step, greedily, with every sampled row's logits kept.
 #![allow(dead_code)] // each test file uses its part
 use attention::{Centring, KeyCentring};
-use engine::{CentreMode, EngineConfig, KvConfig, ModelRunner, load, select};
+use engine::{CentreMode, EngineConfig, KvConfig, ModelRunner, WeightQuant, load, select};
 use scheduler::{NewRequest, Scheduler, SchedulerConfig, SeqId};
 use std::collections::BTreeMap;
 use turboquant::Format;
@@ -15,11 +15,21 @@ pub struct Setup {
     pub centre_exact: bool,
     pub num_blocks: usize,
     pub budget: usize,
+    pub weight_quant: Option<WeightQuant>,
 }
 
 impl Setup {
     pub fn new(model: &str, k: Format, v: Format) -> Self {
-        Setup { model: model.into(), k, v, centre: CentreMode::Auto, centre_exact: false, num_blocks: 400, budget: 512 }
+        Setup {
+            model: model.into(),
+            k,
+            v,
+            centre: CentreMode::Auto,
+            centre_exact: false,
+            num_blocks: 400,
+            budget: 512,
+            weight_quant: None,
+        }
     }
 }
 
@@ -49,7 +59,9 @@ impl Driver {
     pub fn new(setup: &Setup) -> Self {
         let device = candle_core::Device::Cpu;
         let kv = KvConfig::new(setup.k, setup.v, 16);
-        let loaded = load(&EngineConfig::new(testkit::repo(&setup.model))).unwrap();
+        let weight_quant = setup.weight_quant;
+        let config = EngineConfig { weight_quant, ..EngineConfig::new(testkit::repo(&setup.model)) };
+        let loaded = load(&config).unwrap();
         let centring = match setup.centre_exact {
             true => Centring::new(
                 loaded.model.geometry(),
@@ -62,23 +74,29 @@ impl Driver {
         let centring = centring.unwrap();
         let model = loaded.model;
         let backend = select(&kv, model.geometry(), centring, &device).unwrap();
+        let max_num_seqs = setup.budget.min(64);
         let scheduler = Scheduler::new(SchedulerConfig {
             block_size: 16,
             num_blocks: setup.num_blocks,
-            max_num_seqs: setup.budget.min(64),
+            max_num_seqs,
             max_num_batched_tokens: setup.budget,
         });
         Driver {
             scheduler: scheduler.unwrap(),
-            runner: ModelRunner::new(model, backend, setup.num_blocks).unwrap(),
+            runner: ModelRunner::new(model, backend, setup.num_blocks, max_num_seqs).unwrap(),
             traces: BTreeMap::new(),
             whole: false,
         }
     }
 
     pub fn add(&mut self, key: u64, prompt: &[u32], output: usize) {
+        self.add_choices(key, prompt, output, 1);
+    }
+
+    /// Of the choices that part after the prompt, choice i goes on with the i-th best token.
+    pub fn add_choices(&mut self, key: u64, prompt: &[u32], output: usize, choices: u32) {
         let max_len = prompt.len() + output;
-        let request = NewRequest { key, client: String::new(), prompt: prompt.to_vec(), choices: 1, max_len };
+        let request = NewRequest { key, client: String::new(), prompt: prompt.to_vec(), choices, max_len };
         self.scheduler.add(request).unwrap();
     }
 
@@ -88,9 +106,9 @@ impl Driver {
         let mut logits = self.runner.run(&step, &self.scheduler, |_| whole).unwrap();
         let mut sampled = Vec::new();
         for (at, chunk) in step.chunks.iter().enumerate() {
-            let trace = self.traces.entry(chunk.seq).or_default();
             let bits = |row: &[f32]| row.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
             if whole {
+                let trace = self.traces.entry(chunk.seq).or_default();
                 let rows = logits.all(at).enumerate().map(|(i, row)| (chunk.start + i, bits(row)));
                 trace.logits.extend(rows);
             }
@@ -98,10 +116,15 @@ impl Driver {
                 continue;
             }
             let row = logits.last_mut(at).unwrap();
-            trace.logits.insert(chunk.start + chunk.len - 1, bits(row));
-            let token = (0..row.len()).rev().max_by(|a, b| row[*a].total_cmp(&row[*b])).unwrap() as u32;
-            trace.tokens.push(token);
-            sampled.push((chunk.seq, token));
+            let mut best: Vec<u32> = (0..row.len() as u32).collect();
+            best.sort_by(|a, b| row[*b as usize].total_cmp(&row[*a as usize]));
+            for (rank, choice) in chunk.samples.clone().enumerate() {
+                let id = SeqId { choice, ..chunk.seq };
+                let trace = self.traces.entry(id).or_default();
+                trace.logits.insert(chunk.start + chunk.len - 1, bits(row));
+                trace.tokens.push(best[rank]);
+                sampled.push((id, best[rank]));
+            }
         }
         self.scheduler.update(&step, &sampled);
         self.scheduler.check().unwrap();
@@ -120,7 +143,11 @@ impl Driver {
     }
 
     pub fn trace(&mut self, key: u64) -> Trace {
-        self.traces.remove(&SeqId { request: key, choice: 0 }).unwrap()
+        self.choice(key, 0)
+    }
+
+    pub fn choice(&mut self, key: u64, choice: u32) -> Trace {
+        self.traces.remove(&SeqId { request: key, choice }).unwrap()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Embedding, layers, norm, head: what all decoder-only families share.
 use super::{Embedding, Linear, RmsNorm, RopeTables};
 use crate::Model;
-use attention::{ForwardContext, KvMeans, ModelGeometry};
+use attention::{ForwardContext, KvMeans, ModelGeometry, StateLayout};
 use candle_core::{Result, Tensor};
 
 pub(crate) trait DecoderLayer: Send {
@@ -18,11 +18,16 @@ pub(crate) struct Decoder<L> {
     pub norm: RmsNorm,
     pub head: Linear,
     pub geometry: ModelGeometry,
+    pub states: StateLayout,
 }
 
 impl<L: DecoderLayer> Model for Decoder<L> {
     fn geometry(&self) -> &ModelGeometry {
         &self.geometry
+    }
+
+    fn state_layout(&self) -> &StateLayout {
+        &self.states
     }
 
     fn vocab_size(&self) -> usize {

@@ -1,14 +1,14 @@
 //! Token embedding.
-use crate::loader::MappedWeight;
+use crate::loader::StoredWeight;
 use candle_core::{Device, Result, Tensor, bail};
 
 pub(crate) struct Embedding {
-    weight: MappedWeight,
+    weight: StoredWeight,
     device: Device,
 }
 
 impl Embedding {
-    pub fn new(weight: MappedWeight, device: &Device) -> Self {
+    pub fn new(weight: StoredWeight, device: &Device) -> Self {
         Embedding { weight, device: device.clone() }
     }
 

@@ -1,9 +1,9 @@
 //! Projections: on the CPU straight from the mapped file, summed in an order fixed by k (crate `matmul`).
-use crate::loader::MappedWeight;
+use crate::loader::StoredWeight;
 use candle_core::{CpuStorage, Device, Layout, Result, Shape, Tensor, bail};
 
 pub(crate) struct Linear {
-    weight: MappedWeight,
+    weight: StoredWeight,
     bias: Option<Bias>,
 }
 
@@ -14,7 +14,7 @@ struct Bias {
 
 impl Linear {
     /// `bias`: `[out_features]`.
-    pub fn new(weight: MappedWeight, bias: Option<Vec<f32>>, device: &Device) -> Result<Self> {
+    pub fn new(weight: StoredWeight, bias: Option<Vec<f32>>, device: &Device) -> Result<Self> {
         let bias = match bias {
             Some(values) => Some(Bias { tensor: Tensor::from_slice(&values, values.len(), device)?, values }),
             None => None,
@@ -40,7 +40,7 @@ impl Linear {
     }
 }
 
-struct Product<'a>(&'a MappedWeight);
+struct Product<'a>(&'a StoredWeight);
 
 impl candle_core::CustomOp1 for Product<'_> {
     fn name(&self) -> &'static str {

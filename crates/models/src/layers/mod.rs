@@ -1,6 +1,8 @@
 //! What the families are built of.
 mod decoder;
+mod delta_net;
 mod embedding;
+mod experts;
 mod linear;
 mod mlp;
 mod norm;
@@ -8,9 +10,11 @@ mod rope;
 mod rowwise;
 
 pub(crate) use decoder::{Decoder, DecoderLayer};
+pub(crate) use delta_net::GatedDeltaNet;
 pub(crate) use embedding::Embedding;
+pub(crate) use experts::ExpertMlp;
 pub(crate) use linear::Linear;
 pub(crate) use mlp::Mlp;
 pub(crate) use norm::RmsNorm;
 pub(crate) use rope::RopeTables;
-pub(crate) use rowwise::add;
+pub(crate) use rowwise::{add, sigmoid_mul};

@@ -26,6 +26,14 @@ pub(crate) fn silu_mul(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     }
 }
 
+/// sigmoid(gate) * x of the same shape.
+pub(crate) fn sigmoid_mul(gate: &Tensor, x: &Tensor) -> Result<Tensor> {
+    match gate.device().is_cpu() {
+        true => gate.apply_op2_no_bwd(x, &Elementwise("sigmoid-mul", |gate: f32, x: f32| x / (1.0 + exp(-gate)))),
+        false => candle_nn::ops::sigmoid(gate)? * x,
+    }
+}
+
 /// x / sqrt(mean(x²) + eps) * weight over the last dimension.
 pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
     let x = x.contiguous()?;
@@ -35,12 +43,19 @@ pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> 
     }
 }
 
-/// RoPE of the half-split convention. x: `[rows, heads, head_dim]`, cos and sin: `[rows, head_dim / 2]`.
+/// RoPE of the half-split convention. x: `[rows, heads, head_dim]`, cos and sin: `[rows, pairs]`; of each head the first 2 x pairs
+/// elements turn.
 pub(crate) fn rope(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
     let x = x.contiguous()?;
+    let (turning, d) = (2 * cos.dim(1)?, x.dim(2)?);
+    let turn = |x: &Tensor| candle_nn::rotary_emb::rope_thd(&x.unsqueeze(0)?, cos, sin)?.squeeze(0);
     match x.device().is_cpu() {
         true => x.apply_op3_no_bwd(cos, sin, &Rope),
-        false => candle_nn::rotary_emb::rope_thd(&x.unsqueeze(0)?, cos, sin)?.squeeze(0),
+        false if turning == d => turn(&x),
+        false => {
+            let turned = turn(&x.narrow(2, 0, turning)?.contiguous()?)?;
+            Tensor::cat(&[&turned, &x.narrow(2, turning, d - turning)?.contiguous()?], 2)
+        }
     }
 }
 
@@ -128,12 +143,15 @@ impl CustomOp3 for Rope {
     ) -> Result<(CpuStorage, Shape)> {
         let (tokens, heads, d) = lx.shape().dims3()?;
         let ((x, _), (cos, pairs), (sin, _)) = (elements(x, lx)?, elements(cos, lc)?, elements(sin, ls)?);
-        if 2 * pairs != d || cos.len() != tokens * pairs || sin.len() != cos.len() {
+        if 2 * pairs > d || cos.len() != tokens * pairs || sin.len() != cos.len() {
             bail!("rope: {pairs} pairs and {} angles for {:?}", cos.len(), lx.shape());
         }
         let out = rows(x.len(), d, |i, out| {
             let (cos, sin) = (&cos[i / heads * pairs..][..pairs], &sin[i / heads * pairs..][..pairs]);
-            let (a, b) = x[i * d..][..d].split_at(pairs);
+            let (x, rest) = x[i * d..][..d].split_at(2 * pairs);
+            let (out, out_rest) = out.split_at_mut(2 * pairs);
+            out_rest.copy_from_slice(rest);
+            let (a, b) = x.split_at(pairs);
             let (out_a, out_b) = out.split_at_mut(pairs);
             for i in 0..pairs {
                 out_a[i] = a[i] * cos[i] - b[i] * sin[i];
@@ -193,6 +211,8 @@ mod tests {
             assert_eq!(distance(&add(&a, &b).unwrap(), &(&a + &b).unwrap()), 0.0);
             let want = (a.silu().unwrap() * &b).unwrap();
             assert!(distance(&silu_mul(&a, &b).unwrap(), &want) < 2e-6);
+            let want = (candle_nn::ops::sigmoid(&a).unwrap() * &b).unwrap();
+            assert!(distance(&sigmoid_mul(&a, &b).unwrap(), &want) < 2e-6);
             let weight = tensor(&[600], 3);
             let want = candle_nn::ops::rms_norm(&a, &weight, 1e-6).unwrap();
             assert!(distance(&rms_norm(&a, &weight, 1e-6).unwrap(), &want) < 1e-5);
@@ -200,6 +220,12 @@ mod tests {
             let batch = |t: &Tensor| t.unsqueeze(0).unwrap();
             let want = candle_nn::rotary_emb::rope_thd(&batch(&x), &batch(&cos), &batch(&sin)).unwrap();
             assert_eq!(distance(&batch(&rope(&x, &cos, &sin).unwrap()), &want), 0.0);
+            // Fewer pairs turn as if the rest of the head were not there.
+            let part = |t: &Tensor, from, len| t.narrow(t.rank() - 1, from, len).unwrap().contiguous().unwrap();
+            let (cos, sin) = (part(&cos, 0, 8), part(&sin, 0, 8));
+            let got = rope(&x, &cos, &sin).unwrap();
+            assert_eq!(distance(&part(&got, 0, 16), &rope(&part(&x, 0, 16), &cos, &sin).unwrap()), 0.0);
+            assert_eq!(distance(&part(&got, 16, 48), &part(&x, 16, 48)), 0.0);
         }
     }
 
@@ -208,6 +234,6 @@ mod tests {
         let (a, b) = (tensor(&[2, 6], 1), tensor(&[2, 5], 2));
         assert!(add(&a, &b).is_err());
         assert!(rms_norm(&a, &tensor(&[5], 1), 1e-6).is_err());
-        assert!(rope(&tensor(&[2, 1, 6], 1), &tensor(&[2, 2], 1), &tensor(&[2, 2], 1)).is_err());
+        assert!(rope(&tensor(&[2, 1, 6], 1), &tensor(&[2, 4], 1), &tensor(&[2, 4], 1)).is_err());
     }
 }

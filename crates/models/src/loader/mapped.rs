@@ -1,8 +1,7 @@
 //! Memory-mapped files: the one place of this crate with unsafe code.
 #![allow(unsafe_code)]
 use crate::error::ModelError;
-use matmul::{Weight, WeightType};
-use memmap2::Mmap;
+use memmap2::{Mmap, UncheckedAdvice};
 use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
@@ -17,29 +16,15 @@ pub(crate) fn map(path: &Path) -> Result<Arc<Mmap>, ModelError> {
     map.map(Arc::new).map_err(|e| ModelError::file(path, e))
 }
 
-/// A matrix `[n, k]` inside a mapped file; nothing is copied.
-#[derive(Clone)]
-pub(crate) struct MappedWeight {
-    file: Arc<Mmap>,
-    range: Range<usize>,
-    kind: WeightType,
-    shape: (usize, usize),
-}
-
-impl MappedWeight {
-    /// Errors: a range whose length is not that of the shape.
-    pub fn new(
-        file: Arc<Mmap>,
-        range: Range<usize>,
-        kind: WeightType,
-        (n, k): (usize, usize),
-    ) -> Result<Self, matmul::MatmulError> {
-        Weight::new(kind, n, k, &file[range.clone()])?;
-        Ok(MappedWeight { file, range, kind, shape: (n, k) })
-    }
-
-    pub fn view(&self) -> Weight<'_> {
-        let (n, k) = self.shape;
-        Weight::new(self.kind, n, k, &self.file[self.range.clone()]).expect("checked in `new`")
+/// Takes the pages that lie wholly in `range` out of this process's memory; a later read brings them back from the file.
+pub(crate) fn forget(map: &Mmap, range: Range<usize>) {
+    // The largest page of the systems served (Apple Silicon).
+    const PAGE: usize = 16384;
+    let (from, to) = (range.start.next_multiple_of(PAGE), range.end / PAGE * PAGE);
+    if from < to {
+        // SAFETY: the map is of a file, shared and never written, so a page that is dropped is read again with the same bytes.
+        let advised = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, from, to - from) };
+        // It is advice: where the system does not take it, memory is freed later.
+        let _ = advised;
     }
 }

@@ -1,50 +1,95 @@
-//! From a model folder to a model.
+//! From a checkpoint to a model.
+mod gguf;
 mod mapped;
+mod quantize;
 mod safetensors;
+mod tensors;
 mod weights;
 
-use crate::config::{GenerationDefaults, ModelConfig};
+use crate::config::{Family, GenerationDefaults, ModelConfig};
 use crate::error::ModelError;
-use crate::{Model, llama, qwen2, qwen3};
+use crate::{Model, llama, qwen2, qwen3, qwen3_5, qwen3_moe};
 use candle_core::Device;
-use std::path::Path;
+use quantize::Quantizer;
+use std::path::{Path, PathBuf};
 
-pub(crate) use mapped::MappedWeight;
+pub use gguf::GgufFiles;
+pub use quantize::{Progress, WeightQuant};
+pub(crate) use tensors::StoredWeight;
 pub(crate) use weights::Weights;
 
 pub struct LoadedModel {
     pub model: Box<dyn Model>,
     pub config: ModelConfig,
     pub generation: GenerationDefaults,
-    /// Bytes of the weights as stored.
+    /// Bytes of the weights as kept in memory or mapped.
     pub weight_bytes: u64,
     /// Names the weights.
     pub fingerprint: String,
 }
 
-/// Architectures by the name that `config.json` gives them.
-const KNOWN: [&str; 4] = ["LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"];
+/// How a checkpoint is loaded.
+#[derive(Clone, Default)]
+pub struct LoadOptions {
+    pub weight_quant: Option<WeightQuant>,
+    pub progress: Option<Progress>,
+}
 
-/// Loads a Hugging Face model folder: `config.json`, `generation_config.json` if there, and one or many safetensors files, which
-/// are memory-mapped.
+/// Where a model lies.
+pub enum Checkpoint {
+    /// A Hugging Face model folder: `config.json`, `generation_config.json` if there, one or many safetensors files, tokenizer.
+    Folder(PathBuf),
+    /// GGUF, tokenizer included.
+    Gguf(GgufFiles),
+}
+
+impl Checkpoint {
+    /// `path`: a folder, or a `.gguf` file (of shards any).
+    ///
+    /// Errors: what is neither; a GGUF file that is not whole.
+    pub fn open(path: &Path) -> Result<Self, ModelError> {
+        if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) {
+            return Ok(Checkpoint::Gguf(GgufFiles::open(path)?));
+        }
+        match path.is_dir() {
+            true => Ok(Checkpoint::Folder(path.to_owned())),
+            false => Err(ModelError::file(path, "is neither a model folder nor a .gguf file")),
+        }
+    }
+}
+
+/// Loads a model; its weights are memory-mapped.
 ///
-/// Errors: an architecture that is not known (the known ones are named); missing or malformed files and tensors, each named.
-pub fn load(folder: &Path, device: &Device) -> Result<LoadedModel, ModelError> {
-    let config = ModelConfig::read(folder)?;
-    let generation = GenerationDefaults::read(folder, &config)?;
-    let weights = Weights::open(folder, device)?;
-    let model = match config.architecture.as_str() {
-        "LlamaForCausalLM" | "MistralForCausalLM" => llama::load(&config, &weights)?,
-        "Qwen2ForCausalLM" => qwen2::load(&config, &weights)?,
-        "Qwen3ForCausalLM" => qwen3::load(&config, &weights)?,
-        other => {
-            return Err(ModelError::UnknownArchitecture {
-                path: folder.to_owned(),
-                architecture: other.to_owned(),
-                known: KNOWN.join(", "),
-            });
+/// Errors: an architecture that is not known (the known ones are named) or cannot be served; missing or malformed files and
+/// tensors, each named.
+pub fn load(checkpoint: &Checkpoint, device: &Device, options: &LoadOptions) -> Result<LoadedModel, ModelError> {
+    let (config, generation, tensors) = match checkpoint {
+        Checkpoint::Folder(folder) => {
+            let config = ModelConfig::read(folder)?;
+            let generation = GenerationDefaults::read(folder, &config)?;
+            (config, generation, safetensors::open(folder)?)
+        }
+        Checkpoint::Gguf(files) => {
+            let (metadata, tensors) = (files.metadata()?, files.tensors()?);
+            let config = gguf::config(&metadata, &tensors, files.path())?;
+            let generation = gguf::generation(&metadata, &config)?;
+            (config, generation, tensors)
         }
     };
-    let (weight_bytes, fingerprint) = (weights.num_bytes(), weights.fingerprint());
+    let origin = match checkpoint {
+        Checkpoint::Folder(folder) => folder,
+        Checkpoint::Gguf(files) => files.path(),
+    };
+    let (total, fingerprint) = (weights::num_bytes(&tensors), weights::fingerprint(&tensors));
+    let quantizer = Quantizer::new(options.weight_quant, options.progress.clone(), total);
+    let weights = Weights::new(tensors, origin, device, quantizer);
+    let model = match config.family {
+        Family::Llama => llama::load(&config, &weights)?,
+        Family::Qwen2 => qwen2::load(&config, &weights)?,
+        Family::Qwen3 => qwen3::load(&config, &weights)?,
+        Family::Qwen3Moe => qwen3_moe::load(&config, &weights)?,
+        Family::Qwen35 => qwen3_5::load(&config, &weights)?,
+    };
+    let weight_bytes = weights.report();
     Ok(LoadedModel { model, config, generation, weight_bytes, fingerprint })
 }

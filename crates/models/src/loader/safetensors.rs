@@ -1,26 +1,16 @@
 //! The tensors of one or many safetensors files, by name.
 use super::mapped::map;
+use super::tensors::{Entry, Tensors};
 use crate::config::read_json;
 use crate::error::ModelError;
-use memmap2::Mmap;
+use matmul::WeightType;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-
-/// Where a tensor lies.
-pub(crate) struct Entry {
-    pub file: Arc<Mmap>,
-    pub path: PathBuf,
-    pub range: Range<usize>,
-    pub dtype: Dtype,
-    pub shape: Vec<usize>,
-}
+use std::path::Path;
 
 /// Opens `model.safetensors`, or the shards that `model.safetensors.index.json` names.
-pub(crate) fn open(folder: &Path) -> Result<BTreeMap<String, Entry>, ModelError> {
+pub(crate) fn open(folder: &Path) -> Result<Tensors, ModelError> {
     #[derive(Deserialize)]
     struct Index {
         weight_map: BTreeMap<String, String>,
@@ -31,7 +21,7 @@ pub(crate) fn open(folder: &Path) -> Result<BTreeMap<String, Entry>, ModelError>
     } else {
         BTreeSet::from(["model.safetensors".into()])
     };
-    let mut tensors = BTreeMap::new();
+    let mut tensors = Tensors::new();
     for name in files {
         // A name in an index must not lead out of the model's folder.
         if Path::new(&name).components().count() != 1 || name == ".." {
@@ -47,11 +37,21 @@ pub(crate) fn open(folder: &Path) -> Result<BTreeMap<String, Entry>, ModelError>
                 file: file.clone(),
                 path: path.clone(),
                 range: at..at + view.data().len(),
-                dtype: view.dtype(),
+                kind: weight_type(view.dtype()).ok_or_else(|| format!("{:?}", view.dtype())),
                 shape: view.shape().to_vec(),
+                interleaved_heads: None,
             };
             tensors.insert(name.to_owned(), entry);
         }
     }
     Ok(tensors)
+}
+
+fn weight_type(dtype: Dtype) -> Option<WeightType> {
+    match dtype {
+        Dtype::F32 => Some(WeightType::F32),
+        Dtype::F16 => Some(WeightType::F16),
+        Dtype::BF16 => Some(WeightType::Bf16),
+        _ => None,
+    }
 }

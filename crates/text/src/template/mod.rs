@@ -5,6 +5,7 @@ mod python_json;
 
 use crate::config::{TokenizerConfig, read_optional};
 use crate::error::TextError;
+use crate::gguf;
 use messages::ContentFormat;
 use minijinja::value::Serde;
 use minijinja::{Environment, Value as Variable};
@@ -38,8 +39,21 @@ impl ChatTemplate {
                 None => return Ok(None),
             },
         };
+        Self::with_config(path, sources, &config).map(Some)
+    }
+
+    /// The template in the metadata of the GGUF file `path`; `None` if it has none.
+    ///
+    /// Errors: a template that does not compile.
+    pub fn from_gguf(metadata: &::gguf::Metadata<'_>, path: &Path) -> Result<Option<Self>, TextError> {
+        let config = gguf::config(metadata, path)?;
+        let sources = configured(&config)?;
+        sources.map(|sources| Self::with_config(path.to_owned(), sources, &config)).transpose()
+    }
+
+    fn with_config(path: PathBuf, sources: Vec<(String, String)>, config: &TokenizerConfig) -> Result<Self, TextError> {
         let special_tokens = config.special_tokens().map(|(role, token)| (role.to_owned(), token.to_owned())).collect();
-        Self::compile(path, sources, special_tokens).map(Some)
+        Self::compile(path, sources, special_tokens)
     }
 
     fn compile(

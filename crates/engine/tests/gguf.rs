@@ -1,0 +1,184 @@
+//! GGUF files, written by the `gguf` package (`scripts/goldens/to_gguf.py`), against the safetensors they were made from.
+#![allow(clippy::unwrap_used)] // helpers of tests
+mod common;
+
+use common::{Setup, alone};
+use engine::{EngineConfig, WeightQuant, load};
+use models::{Checkpoint, LoadOptions};
+use std::path::{Path, PathBuf};
+use testkit::{Golden, repo};
+use turboquant::Format::F32;
+
+/// A folder's model with its first `layers` layers.
+fn shortened(model: &str, layers: usize) -> tempfile::TempDir {
+    let (from, to) = (repo(&format!("models/{model}")), tempfile::tempdir().unwrap());
+    for file in ["model.safetensors", "tokenizer.json", "tokenizer_config.json", "generation_config.json"] {
+        std::fs::copy(from.join(file), to.path().join(file)).unwrap();
+    }
+    let config = std::fs::read_to_string(from.join("config.json")).unwrap();
+    let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    config["num_hidden_layers"] = layers.into();
+    if config["layer_types"].is_array() {
+        config["layer_types"] = vec!["full_attention"; layers].into();
+    }
+    std::fs::write(to.path().join("config.json"), config.to_string()).unwrap();
+    to
+}
+
+fn setup(path: &Path, weight_quant: Option<WeightQuant>) -> Setup {
+    Setup { weight_quant, ..Setup::new(path.to_str().unwrap(), F32, F32) }
+}
+
+/// The same weights in the same form give the same bits, however they were stored: bf16 as it is, and Q8_0 because the quantiser
+/// here makes ggml's blocks. Files of Llama's architecture have the rows of q and k in another order; shards are one model.
+#[test]
+fn logits_are_those_of_the_safetensors_model() {
+    for (model, layers, file, quant) in [
+        ("tiny-llama31", 1, "tiny-llama31-bf16.gguf", None),
+        ("tiny-mistral", 2, "tiny-mistral-q8_0-00001-of-00002.gguf", Some(WeightQuant::Q8_0)),
+        ("tiny-mistral", 2, "tiny-mistral-q8_0-00002-of-00002.gguf", Some(WeightQuant::Q8_0)),
+        ("tiny-qwen3moe", 1, "tiny-qwen3moe-q8_0.gguf", Some(WeightQuant::Q8_0)),
+    ] {
+        let folder = shortened(model, layers);
+        let prompt = &Golden::read(model).prompts[1].ids;
+        let want = alone(&setup(folder.path(), quant), prompt, 16);
+        let got = alone(&setup(&repo(&format!("fixtures/gguf/{file}")), None), prompt, 16);
+        assert_eq!(want, got, "{file}");
+    }
+}
+
+/// What every block type stands for, by `gguf`'s own reading of the file; then the logits of the file against those of a float
+/// model of the same values.
+#[test]
+fn every_block_type_is_kept_and_multiplied() {
+    let path = repo("fixtures/gguf/tiny-qwen2-mixed.gguf");
+    let golden = std::fs::read_to_string(repo("fixtures/gguf/tiny-qwen2-mixed.json")).unwrap();
+    let golden: serde_json::Value = serde_json::from_str(&golden).unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    let header = gguf::Gguf::parse(&bytes).unwrap();
+    let mut floats = Vec::new();
+    for (name, info) in &header.tensors {
+        let kind = matmul::WeightType::ALL.into_iter().find(|k| k.name() == info.kind.name).unwrap();
+        let (n, k) = (info.shape[..info.shape.len() - 1].iter().product(), info.shape[info.shape.len() - 1]);
+        let weight = matmul::Weight::new(kind, n, k, &bytes[info.range.clone()]).unwrap();
+        let mut values = vec![0f32; n * k];
+        values.chunks_exact_mut(k).enumerate().for_each(|(row, out)| matmul::dequantize_row(weight, row, out));
+        if let Some(want) = golden["tensors"].get(name) {
+            assert_eq!(want["type"], kind.name());
+            let want: Vec<f32> = serde_json::from_value(want["row"].clone()).unwrap();
+            assert_eq!(values[(n - 1) * k..][..want.len()], want, "{name}, {kind}");
+        }
+        floats.push((hf_name(name), info.shape.clone(), values));
+    }
+    let folder = shortened("tiny-qwen2", 1);
+    let views = floats.iter().map(|(name, shape, values)| {
+        let bytes: &[u8] = Box::leak(values.iter().flat_map(|x| x.to_le_bytes()).collect::<Box<[u8]>>());
+        (name, safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes).unwrap())
+    });
+    safetensors::serialize_to_file(views, None, &folder.path().join("model.safetensors")).unwrap();
+
+    // One token sees itself alone, so that no softmax stands between: this model's would magnify small differences.
+    for token in [3, 77, 200, 511] {
+        let want = alone(&setup(folder.path(), None), &[token], 1).logits_at(0);
+        let got = alone(&setup(&path, None), &[token], 1).logits_at(0);
+        // Weights are the same; what differs is that their inputs are rounded to int8 by blocks of 32: by a uniform error of up to
+        // 1/254 of a block's largest element, which is at most sqrt(32) times the block's root mean square. So a product is off by
+        // at most sqrt(32) / 254 / sqrt(3) = 1.29 % of its spread. Five lie in a row (v, o, gate and up, down, the head).
+        let rms = |x: &mut dyn Iterator<Item = f32>| (x.map(|x| x * x).sum::<f32>() / want.len() as f32).sqrt();
+        let bound = 5f32.sqrt() * 0.0129 * rms(&mut want.iter().copied());
+        let error = rms(&mut want.iter().zip(&got).map(|(a, b)| a - b));
+        println!("{token}: logits differ by {error} (root mean square), {bound} is allowed");
+        assert!(error > 0.0 && error <= bound, "{token}: logits differ by {error}, at most {bound} is allowed");
+    }
+}
+
+fn hf_name(name: &str) -> String {
+    let part = |part: &str| match part {
+        "token_embd" => "model.embed_tokens".to_owned(),
+        "output_norm" => "model.norm".to_owned(),
+        "attn_norm" => "input_layernorm".to_owned(),
+        "ffn_norm" => "post_attention_layernorm".to_owned(),
+        "attn_output" => "self_attn.o_proj".to_owned(),
+        other => match other.split_once('_') {
+            Some(("attn", p)) => format!("self_attn.{p}_proj"),
+            Some(("ffn", p)) => format!("mlp.{p}_proj"),
+            _ => panic!("{other}"),
+        },
+    };
+    match name.strip_prefix("blk.0.") {
+        Some(rest) => {
+            let (stem, kind) = rest.split_once('.').unwrap();
+            format!("model.layers.0.{}.{kind}", part(stem))
+        }
+        None => {
+            let (stem, kind) = name.split_once('.').unwrap();
+            format!("{}.{kind}", part(stem))
+        }
+    }
+}
+
+/// One file serves: tokenizer and end of text come from it too.
+#[test]
+fn a_file_brings_its_tokenizer() {
+    let file = load(&EngineConfig::new(repo("fixtures/gguf/tiny-llama31-bf16.gguf"))).unwrap();
+    let folder = load(&EngineConfig::new(repo("models/tiny-llama31"))).unwrap();
+    for text in ["hello", "Zürich — naïve 東京 🙂\n", "<bos>a<eos>"] {
+        let ids = file.tokenizer.encode(text, true).unwrap();
+        assert_eq!(ids, folder.tokenizer.encode(text, true).unwrap());
+        assert_eq!(file.tokenizer.decode(&ids, false).unwrap(), text);
+    }
+    assert_eq!(file.generation.eos_token_ids, folder.generation.eos_token_ids);
+    assert!(file.weight_bytes > 0 && file.weight_bytes < folder.weight_bytes);
+}
+
+/// A changed copy of a fixture.
+fn broken(file: &str, change: impl FnOnce(&mut Vec<u8>)) -> (tempfile::TempDir, PathBuf) {
+    let mut bytes = std::fs::read(repo(&format!("fixtures/gguf/{file}"))).unwrap();
+    change(&mut bytes);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(file);
+    std::fs::write(&path, bytes).unwrap();
+    (folder, path)
+}
+
+fn error(path: &Path) -> String {
+    let checkpoint = match Checkpoint::open(path) {
+        Ok(checkpoint) => checkpoint,
+        Err(error) => return error.to_string(),
+    };
+    match models::load(&checkpoint, &candle_core::Device::Cpu, &LoadOptions::default()) {
+        Ok(_) => panic!("{} was loaded", path.display()),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn a_broken_file_is_named_with_what_is_wrong() {
+    const FILE: &str = "tiny-llama31-bf16.gguf";
+    let says = |path: &Path, words: &[&str]| {
+        let message = error(path);
+        let name = path.file_name().unwrap().to_str().unwrap();
+        assert!(message.contains(name) && words.iter().all(|w| message.contains(w)), "{message}");
+    };
+    let (_folder, path) = broken(FILE, |bytes| bytes.truncate(bytes.len() - 1));
+    says(&path, &["tensor", "past the file"]);
+    let replace = |bytes: &mut Vec<u8>, from: &[u8], to: &[u8]| {
+        let at = bytes.windows(from.len()).position(|w| w == from).unwrap();
+        bytes[at..at + to.len()].copy_from_slice(to);
+    };
+    let (_folder, path) = broken(FILE, |bytes| replace(bytes, b"blk.0.attn_v.weight", b"blk.0.attn_x.weight"));
+    says(&path, &["self_attn.v_proj.weight is missing"]);
+    // `general.architecture` is the first entry.
+    let (_folder, path) = broken(FILE, |bytes| replace(bytes, b"\x05\0\0\0\0\0\0\0llama", b"\x05\0\0\0\0\0\0\0lambs"));
+    says(&path, &["lambs", "qwen3moe"]);
+    let (_folder, path) = broken(FILE, |bytes| {
+        let key = b"llama.block_count";
+        let at = bytes.windows(key.len()).position(|w| w == key).unwrap() + key.len() + 4;
+        bytes[at..at + 4].copy_from_slice(&0x0fff_ffffu32.to_le_bytes());
+    });
+    says(&path, &["llama.block_count", "268435455"]);
+    // A shard without its sister.
+    let (_folder, path) = broken("tiny-mistral-q8_0-00001-of-00002.gguf", |_| {});
+    let message = error(&path);
+    assert!(message.contains("00002-of-00002"), "{message}");
+}

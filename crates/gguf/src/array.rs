@@ -1,0 +1,189 @@
+//! Metadata values.
+use crate::reader::Reader;
+use crate::{GgufError, malformed};
+use std::fmt;
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Value<'a> {
+    Unsigned(u64),
+    Signed(i64),
+    Float(f64),
+    Bool(bool),
+    String(&'a str),
+    Array(Array<'a>),
+}
+
+/// Values of one type, left where they are.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Array<'a> {
+    kind: Kind,
+    len: u64,
+    bytes: &'a [u8],
+}
+
+/// The types of the format, by number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    U8,
+    I8,
+    U16,
+    I16,
+    U32,
+    I32,
+    F32,
+    Bool,
+    String,
+    Array,
+    U64,
+    I64,
+    F64,
+}
+
+const KINDS: [Kind; 13] = [
+    Kind::U8,
+    Kind::I8,
+    Kind::U16,
+    Kind::I16,
+    Kind::U32,
+    Kind::I32,
+    Kind::F32,
+    Kind::Bool,
+    Kind::String,
+    Kind::Array,
+    Kind::U64,
+    Kind::I64,
+    Kind::F64,
+];
+
+impl Kind {
+    fn read(reader: &mut Reader<'_>, what: &str) -> Result<Self, GgufError> {
+        let id = reader.u32(what)?;
+        KINDS.get(id as usize).copied().ok_or_else(|| malformed(what, format!("is of type {id}, which is not known")))
+    }
+
+    /// Bytes of a value; `None` where each has its own.
+    fn width(self) -> Option<u64> {
+        match self {
+            Kind::U8 | Kind::I8 | Kind::Bool => Some(1),
+            Kind::U16 | Kind::I16 => Some(2),
+            Kind::U32 | Kind::I32 | Kind::F32 => Some(4),
+            Kind::U64 | Kind::I64 | Kind::F64 => Some(8),
+            Kind::String | Kind::Array => None,
+        }
+    }
+}
+
+impl<'a> Value<'a> {
+    pub(crate) fn read(reader: &mut Reader<'a>, key: &str) -> Result<Self, GgufError> {
+        let what = format!("metadata {key}");
+        let kind = Kind::read(reader, &what)?;
+        Self::read_kind(kind, reader, &what)
+    }
+
+    fn read_kind(kind: Kind, reader: &mut Reader<'a>, what: &str) -> Result<Self, GgufError> {
+        if kind == Kind::String {
+            return reader.string(what).map(Value::String);
+        }
+        let Some(width) = kind.width() else {
+            return Array::read(reader, what).map(Value::Array);
+        };
+        let mut bytes = [0; 8];
+        let read = reader.take(width, what)?;
+        bytes[..read.len()].copy_from_slice(read);
+        let unsigned = u64::from_le_bytes(bytes);
+        Ok(match kind {
+            Kind::I8 => Value::Signed(i64::from(unsigned as i8)),
+            Kind::I16 => Value::Signed(i64::from(unsigned as i16)),
+            Kind::I32 => Value::Signed(i64::from(unsigned as i32)),
+            Kind::I64 => Value::Signed(unsigned as i64),
+            Kind::F32 => Value::Float(f64::from(f32::from_bits(unsigned as u32))),
+            Kind::F64 => Value::Float(f64::from_bits(unsigned)),
+            Kind::Bool => Value::Bool(unsigned != 0),
+            _ => Value::Unsigned(unsigned),
+        })
+    }
+
+    pub fn as_str(&self) -> Option<&'a str> {
+        if let Value::String(s) = self { Some(s) } else { None }
+    }
+
+    pub fn as_bool(&self) -> Option<bool> {
+        if let Value::Bool(b) = self { Some(*b) } else { None }
+    }
+
+    pub fn as_array(&self) -> Option<Array<'a>> {
+        if let Value::Array(a) = self { Some(*a) } else { None }
+    }
+
+    /// Of any whole number that is not negative.
+    pub fn as_u64(&self) -> Option<u64> {
+        match self {
+            Value::Unsigned(n) => Some(*n),
+            Value::Signed(n) => u64::try_from(*n).ok(),
+            _ => None,
+        }
+    }
+
+    /// Of any number.
+    pub fn as_f64(&self) -> Option<f64> {
+        match self {
+            Value::Unsigned(n) => Some(*n as f64),
+            Value::Signed(n) => Some(*n as f64),
+            Value::Float(x) => Some(*x),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Value<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::Unsigned(n) => write!(f, "{n}"),
+            Value::Signed(n) => write!(f, "{n}"),
+            Value::Float(x) => write!(f, "{x}"),
+            Value::Bool(b) => write!(f, "{b}"),
+            // A value may be a whole chat template.
+            Value::String(s) => write!(f, "{:?}", s.chars().take(40).collect::<String>()),
+            Value::Array(a) => write!(f, "an array of {} values", a.len),
+        }
+    }
+}
+
+impl<'a> Array<'a> {
+    /// Checks every value, so that reading them later cannot fail.
+    fn read(reader: &mut Reader<'a>, what: &str) -> Result<Self, GgufError> {
+        let kind = Kind::read(reader, what)?;
+        let len = reader.u64(what)?;
+        if let Some(width) = kind.width() {
+            let bytes = len.checked_mul(width).ok_or_else(|| malformed(what, format!("has {len} values")))?;
+            return Ok(Array { kind, len, bytes: reader.take(bytes, what)? });
+        }
+        if kind == Kind::Array {
+            return Err(malformed(what, "is an array of arrays, which no model's metadata has"));
+        }
+        let mut ahead = Reader::new(reader.rest());
+        for _ in 0..len {
+            ahead.string(what)?;
+        }
+        Ok(Array { kind, len, bytes: reader.take(ahead.offset() as u64, what)? })
+    }
+
+    pub fn len(&self) -> usize {
+        // Each value has a byte at least, and all lie in memory.
+        self.len as usize
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub fn values(&self) -> impl Iterator<Item = Value<'a>> + use<'a> {
+        let (mut reader, kind) = (Reader::new(self.bytes), self.kind);
+        (0..self.len).map_while(move |_| Value::read_kind(kind, &mut reader, "a value").ok())
+    }
+
+    /// `None` if a value is no string.
+    pub fn strings(&self) -> Option<Vec<&'a str>> {
+        (self.kind == Kind::String).then(|| self.values().filter_map(|v| v.as_str()).collect())
+    }
+}

@@ -1,0 +1,227 @@
+//! GGUF files: metadata and where each tensor lies, borrowed from the file's bytes.
+//!
+//! The format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>. Nothing is believed that a file says about its own
+//! size: a length or an offset beyond the bytes that are there is an error, and no memory is taken in proportion to one.
+mod array;
+mod reader;
+mod shards;
+mod types;
+
+use reader::Reader;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use thiserror::Error;
+
+pub use array::{Array, Value};
+pub use shards::{Split, shards};
+pub use types::TensorType;
+
+/// What is wrong with a file.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum GgufError {
+    #[error("is not a GGUF file: it begins with {0:02x?}")]
+    Magic(Vec<u8>),
+    #[error("has GGUF version {0}; known are 2 and 3, little-endian")]
+    Version(u32),
+    #[error("ends inside {what}: {needed} bytes at offset {offset} are needed, {left} are left")]
+    Truncated { what: String, offset: usize, needed: u64, left: usize },
+    #[error("{what}: {message}")]
+    Malformed { what: String, message: String },
+    #[error("metadata {key} is missing")]
+    Missing { key: String },
+    #[error("metadata {key} {message}")]
+    Metadata { key: String, message: String },
+}
+
+/// A tensor's place in the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Outermost first: the rows of a matrix, then the elements of a row.
+    pub shape: Vec<usize>,
+    pub kind: TensorType,
+    /// Of the whole file.
+    pub range: Range<usize>,
+}
+
+/// Keys and values.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Metadata<'a>(BTreeMap<&'a str, Value<'a>>);
+
+/// A file's header.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gguf<'a> {
+    pub metadata: Metadata<'a>,
+    pub tensors: BTreeMap<&'a str, TensorInfo>,
+}
+
+/// More entries than any model has, and few enough that their list is small whatever the file claims.
+const MOST_ENTRIES: u64 = 1 << 17;
+/// Of a tensor, in ggml.
+const MOST_DIMENSIONS: u32 = 4;
+const DEFAULT_ALIGNMENT: usize = 32;
+
+impl<'a> Gguf<'a> {
+    /// Reads the header of a whole file's bytes.
+    ///
+    /// Errors: whatever is not as the format says, with the key or tensor it is about; tensors that do not lie in the file.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, GgufError> {
+        let mut reader = Reader::new(bytes);
+        let magic = reader.take(4, "the magic")?;
+        if magic != b"GGUF" {
+            return Err(GgufError::Magic(magic.to_vec()));
+        }
+        let version = reader.u32("the version")?;
+        if ![2, 3].contains(&version) {
+            return Err(GgufError::Version(version));
+        }
+        let num_tensors = count(reader.u64("the number of tensors")?, "the number of tensors")?;
+        let num_values = count(reader.u64("the number of metadata entries")?, "the number of metadata entries")?;
+        let mut metadata = BTreeMap::new();
+        for _ in 0..num_values {
+            let key = reader.string("a metadata key")?;
+            let value = Value::read(&mut reader, key)?;
+            if metadata.insert(key, value).is_some() {
+                return Err(malformed(format!("metadata {key}"), "stands there twice"));
+            }
+        }
+        let metadata = Metadata(metadata);
+        let mut infos = Vec::new();
+        for _ in 0..num_tensors {
+            infos.push(Info::read(&mut reader)?);
+        }
+        let alignment = match metadata.get("general.alignment") {
+            None => DEFAULT_ALIGNMENT,
+            Some(_) => metadata.size("general.alignment")?,
+        };
+        if !alignment.is_power_of_two() || alignment > 1 << 20 {
+            return Err(malformed("metadata general.alignment", format!("is {alignment}; it must be a power of two")));
+        }
+        let data = reader.offset().next_multiple_of(alignment);
+        let mut tensors = BTreeMap::new();
+        for info in infos {
+            let placed = info.place(data, alignment, bytes.len())?;
+            if tensors.insert(info.name, placed).is_some() {
+                return Err(malformed(format!("tensor {}", info.name), "stands there twice"));
+            }
+        }
+        Ok(Gguf { metadata, tensors })
+    }
+}
+
+/// A tensor as the header describes it.
+struct Info<'a> {
+    name: &'a str,
+    shape: Vec<usize>,
+    kind: TensorType,
+    offset: u64,
+}
+
+impl<'a> Info<'a> {
+    fn read(reader: &mut Reader<'a>) -> Result<Self, GgufError> {
+        let name = reader.string("a tensor's name")?;
+        let what = format!("tensor {name}");
+        let dimensions = reader.u32(&what)?;
+        if !(1..=MOST_DIMENSIONS).contains(&dimensions) {
+            let message = format!("has {dimensions} dimensions; it must have 1 to {MOST_DIMENSIONS}");
+            return Err(malformed(what, message));
+        }
+        let mut shape = Vec::new();
+        for _ in 0..dimensions {
+            let size = reader.u64(&what)?;
+            let fits = usize::try_from(size).ok().filter(|n| *n > 0);
+            shape.push(fits.ok_or_else(|| malformed(&what, format!("has a dimension of {size}")))?);
+        }
+        // The file has the elements of a row first.
+        shape.reverse();
+        let id = reader.u32(&what)?;
+        let kind =
+            TensorType::of(id).ok_or_else(|| malformed(&what, format!("is of type {id}, which is not known")))?;
+        Ok(Info { name, shape, kind, offset: reader.u64(&what)? })
+    }
+
+    /// `data`: where tensor data begins; `len`: of the file.
+    fn place(&self, data: usize, alignment: usize, len: usize) -> Result<TensorInfo, GgufError> {
+        let what = || format!("tensor {}", self.name);
+        let (shape, kind) = (&self.shape, self.kind);
+        let row = shape[shape.len() - 1];
+        if !row.is_multiple_of(kind.block_len) {
+            let message = format!("has rows of {row}, not a multiple of {}'s {}", kind.name, kind.block_len);
+            return Err(malformed(what(), message));
+        }
+        let blocks = shape.iter().try_fold(1usize, |n, size| n.checked_mul(*size)).map(|n| n / kind.block_len);
+        let bytes = blocks.and_then(|n| n.checked_mul(kind.block_bytes));
+        let bytes =
+            bytes.ok_or_else(|| malformed(what(), format!("has the shape {shape:?}, larger than any memory")))?;
+        let start = usize::try_from(self.offset).ok().and_then(|offset| data.checked_add(offset));
+        let range = start.and_then(|start| Some(start..start.checked_add(bytes)?));
+        let range = range.filter(|range| range.end <= len).ok_or_else(|| {
+            let message = format!(
+                "of {bytes} bytes at offset {} of the data, which begins at {data}, ends past the file's {len}",
+                self.offset
+            );
+            malformed(what(), message)
+        })?;
+        if !self.offset.is_multiple_of(alignment as u64) {
+            let message = format!("lies at offset {}, not a multiple of the alignment {alignment}", self.offset);
+            return Err(malformed(what(), message));
+        }
+        Ok(TensorInfo { shape: shape.clone(), kind, range })
+    }
+}
+
+impl<'a> Metadata<'a> {
+    pub fn get(&self, key: &str) -> Option<&Value<'a>> {
+        self.0.get(key)
+    }
+
+    /// Errors: a missing key, or a value of another type.
+    pub fn string(&self, key: &str) -> Result<&'a str, GgufError> {
+        self.typed(key, "a string", Value::as_str)
+    }
+
+    /// Errors: as [`Self::string`].
+    pub fn size(&self, key: &str) -> Result<usize, GgufError> {
+        self.typed(key, "a whole number that is not negative", |v| v.as_u64().and_then(|n| usize::try_from(n).ok()))
+    }
+
+    /// Errors: as [`Self::string`].
+    pub fn float(&self, key: &str) -> Result<f64, GgufError> {
+        self.typed(key, "a number", Value::as_f64)
+    }
+
+    /// Errors: as [`Self::string`].
+    pub fn flag(&self, key: &str) -> Result<bool, GgufError> {
+        self.typed(key, "true or false", Value::as_bool)
+    }
+
+    /// Errors: as [`Self::string`].
+    pub fn array(&self, key: &str) -> Result<Array<'a>, GgufError> {
+        self.typed(key, "an array", Value::as_array)
+    }
+
+    /// `None` for a key that is not there; `read` is one of the other accessors.
+    pub fn optional<T>(
+        &self,
+        key: &str,
+        read: impl Fn(&Self, &str) -> Result<T, GgufError>,
+    ) -> Result<Option<T>, GgufError> {
+        self.get(key).map(|_| read(self, key)).transpose()
+    }
+
+    fn typed<T>(&self, key: &str, wanted: &str, read: impl Fn(&Value<'a>) -> Option<T>) -> Result<T, GgufError> {
+        let value = self.get(key).ok_or_else(|| GgufError::Missing { key: key.to_owned() })?;
+        let wrong = || GgufError::Metadata { key: key.to_owned(), message: format!("is {value}; it must be {wanted}") };
+        read(value).ok_or_else(wrong)
+    }
+}
+
+fn count(n: u64, what: &str) -> Result<u64, GgufError> {
+    if n > MOST_ENTRIES {
+        return Err(malformed(what, format!("is {n}; more than {MOST_ENTRIES} are not believed")));
+    }
+    Ok(n)
+}
+
+fn malformed(what: impl Into<String>, message: impl Into<String>) -> GgufError {
+    GgufError::Malformed { what: what.into(), message: message.into() }
+}

@@ -1,0 +1,92 @@
+//! The official client's cache on disk.
+use crate::HubError;
+use std::path::{Component, Path, PathBuf};
+
+/// One repository's part.
+pub(crate) struct Cache {
+    folder: PathBuf,
+}
+
+impl Cache {
+    pub fn new(root: &Path, repo: &str) -> Self {
+        Cache { folder: root.join(format!("models--{}", repo.replace('/', "--"))) }
+    }
+
+    pub fn snapshot(&self, commit: &str) -> PathBuf {
+        self.folder.join("snapshots").join(commit)
+    }
+
+    /// The commit that a branch or tag was at when it was last fetched; a commit stands for itself.
+    pub fn reference(&self, revision: &str) -> Option<String> {
+        if let Ok(commit) = std::fs::read_to_string(self.folder.join("refs").join(revision)) {
+            return Some(commit.trim().to_owned()).filter(|commit| is_commit(commit));
+        }
+        (is_commit(revision) && self.snapshot(revision).is_dir()).then(|| revision.to_owned())
+    }
+
+    pub fn set_reference(&self, revision: &str, commit: &str) -> Result<(), HubError> {
+        if revision == commit {
+            return Ok(());
+        }
+        let path = self.folder.join("refs").join(revision);
+        create_parent(&path)?;
+        std::fs::write(&path, commit).map_err(|e| HubError::file(&path, e))
+    }
+
+    /// All files of a snapshot, by their paths in the repository.
+    pub fn files(&self, commit: &str) -> Result<Vec<String>, HubError> {
+        let root = self.snapshot(commit);
+        let mut files = Vec::new();
+        let mut folders = vec![root.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(&folder).map_err(|e| HubError::file(&folder, e))? {
+                let path = entry.map_err(|e| HubError::file(&folder, e))?.path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if let Ok(relative) = path.strip_prefix(&root) {
+                    files.push(relative.to_string_lossy().into_owned());
+                }
+            }
+        }
+        files.sort();
+        Ok(files)
+    }
+
+    /// The place of a file's content. Errors: an etag that is no file's name.
+    pub fn blob(&self, etag: &str) -> Result<PathBuf, HubError> {
+        let path = self.folder.join("blobs").join(etag);
+        if etag.is_empty() || !etag.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)) {
+            return Err(HubError::file(&path, "is no name for a file's content"));
+        }
+        create_parent(&path)?;
+        Ok(path)
+    }
+
+    /// Puts `blob` into the snapshot under the name `file`.
+    pub fn link(&self, commit: &str, file: &str, blob: &Path) -> Result<(), HubError> {
+        let path = self.snapshot(commit).join(file);
+        create_parent(&path)?;
+        let depth = Path::new(file).components().count() + 1;
+        let up: PathBuf = std::iter::repeat_n("..", depth).collect();
+        let target = up.join("blobs").join(blob.file_name().unwrap_or_default());
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(HubError::file(&path, e)),
+            _ => {}
+        }
+        std::os::unix::fs::symlink(target, &path).map_err(|e| HubError::file(&path, e))
+    }
+}
+
+/// Whether a name in a repository is a path below it, and nothing else.
+pub(crate) fn is_below(file: &str) -> bool {
+    !file.is_empty() && Path::new(file).components().all(|c| matches!(c, Component::Normal(_)))
+}
+
+pub(crate) fn is_commit(text: &str) -> bool {
+    text.len() == 40 && text.chars().all(|c| c.is_ascii_hexdigit())
+}
+
+fn create_parent(path: &Path) -> Result<(), HubError> {
+    let folder = path.parent().unwrap_or(path);
+    std::fs::create_dir_all(folder).map_err(|e| HubError::file(folder, e))
+}

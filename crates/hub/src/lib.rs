@@ -1,0 +1,197 @@
+//! Models from the Hugging Face hub, kept in the cache of its official client, so that either finds what the other has fetched.
+//!
+//! The cache's layout: `models--ORG--NAME/refs/REVISION` names a commit, `snapshots/COMMIT/FILE` links to `blobs/ETAG`.
+mod cache;
+mod client;
+mod error;
+mod files;
+
+use cache::Cache;
+use client::Client;
+use std::fmt;
+use std::path::PathBuf;
+
+pub use error::HubError;
+
+/// A model by name: `ORG/NAME`, or `ORG/NAME:QUANT` for one of a repository's GGUF files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelName {
+    pub repo: String,
+    /// Such as `Q4_K_M`.
+    pub quant: Option<String>,
+}
+
+impl ModelName {
+    /// `None` for a text that names no repository.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (repo, quant) = match text.split_once(':') {
+            Some((repo, quant)) => (repo, Some(quant)),
+            None => (text, None),
+        };
+        let word = |s: &str| {
+            let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+            !s.is_empty() && !s.starts_with(['.', '-']) && !s.contains("..") && s.chars().all(allowed)
+        };
+        let (organisation, name) = repo.split_once('/')?;
+        let good = word(organisation) && word(name) && quant.is_none_or(word);
+        good.then(|| ModelName { repo: repo.to_owned(), quant: quant.map(str::to_owned) })
+    }
+}
+
+impl fmt::Display for ModelName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.quant {
+            Some(quant) => write!(f, "{}:{quant}", self.repo),
+            None => f.write_str(&self.repo),
+        }
+    }
+}
+
+/// Told how a download gets on.
+pub trait Progress: Send + Sync {
+    /// A file of `total` bytes begins, of which `have` are there from an earlier try.
+    fn begin(&self, file: &str, total: u64, have: u64);
+
+    /// `have` bytes are there.
+    fn at(&self, have: u64);
+
+    fn end(&self);
+}
+
+/// Where models come from and where they are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HubConfig {
+    pub endpoint: String,
+    /// The folder of `models--ORG--NAME` folders.
+    pub cache: PathBuf,
+    pub token: Option<String>,
+    /// Nothing but the cache is asked.
+    pub offline: bool,
+}
+
+impl HubConfig {
+    /// As the official client reads the environment: `HF_ENDPOINT`, `HF_HUB_CACHE`, `HF_HOME`, `HF_TOKEN` (or the file `token` of
+    /// `HF_HOME`), `HF_HUB_OFFLINE`.
+    ///
+    /// Errors: no home folder, and none named.
+    pub fn from_env() -> Result<Self, HubError> {
+        Self::from_variables(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
+    }
+
+    fn from_variables(get: impl Fn(&str) -> Option<String>) -> Result<Self, HubError> {
+        let default_home = || {
+            let cache = get("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| Some(dirs::home_dir()?.join(".cache")));
+            cache.map(|cache| cache.join("huggingface"))
+        };
+        let home = get("HF_HOME").map(PathBuf::from).or_else(default_home).ok_or(HubError::NoHome)?;
+        let stored = || std::fs::read_to_string(home.join("token")).ok().map(|t| t.trim().to_owned());
+        let on = |value: String| ["1", "on", "yes", "true"].contains(&value.to_lowercase().as_str());
+        Ok(HubConfig {
+            endpoint: get("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into()),
+            cache: get("HF_HUB_CACHE").map_or_else(|| home.join("hub"), PathBuf::from),
+            token: get("HF_TOKEN").or_else(stored).filter(|token| !token.is_empty()),
+            offline: get("HF_HUB_OFFLINE").is_some_and(on),
+        })
+    }
+}
+
+/// What a model needs of its repository, fetched unless the cache has it. The path of the model's folder, or of its (first) GGUF
+/// file.
+///
+/// Errors: an unknown repository, revision or quantisation; a refusal, with what would help; a download that does not come through
+/// after several tries (what has come stays, and the next try goes on from there); without a connection, a model that the
+/// cache does not have whole.
+pub async fn fetch(
+    config: &HubConfig,
+    model: &ModelName,
+    revision: &str,
+    progress: &dyn Progress,
+) -> Result<PathBuf, HubError> {
+    if !revision_is_sound(revision) {
+        return Err(HubError::Revision { revision: revision.to_owned() });
+    }
+    let cache = Cache::new(&config.cache, &model.repo);
+    if config.offline {
+        return cached(&cache, model, revision, "HF_HUB_OFFLINE is set");
+    }
+    let client = Client::new(config, model)?;
+    let listing = match client.list(revision).await {
+        Err(HubError::Connection { url, message }) => {
+            let path = cached(&cache, model, revision, &format!("{url} cannot be reached: {message}"))?;
+            tracing::warn!("{url} cannot be reached ({message}); {model} is taken from the cache as it is");
+            return Ok(path);
+        }
+        other => other?,
+    };
+    let snapshot = cache.snapshot(&listing.commit);
+    let mut wanted = files::choose(model, &listing.files)?;
+    let mut at = 0;
+    while let Some(file) = wanted.get(at).cloned() {
+        client.fetch(&cache, &listing.commit, &file, progress).await?;
+        if file == files::INDEX {
+            wanted.extend(files::shards(&snapshot.join(&file))?);
+        }
+        at += 1;
+    }
+    cache.set_reference(revision, &listing.commit)?;
+    Ok(files::model_path(&snapshot, &wanted))
+}
+
+/// The model as the cache has it, if it has all of it. `reason`: why nobody else is asked.
+fn cached(cache: &Cache, model: &ModelName, revision: &str, reason: &str) -> Result<PathBuf, HubError> {
+    let missing = |what: String| HubError::NotCached { model: model.to_string(), reason: reason.to_owned(), what };
+    let commit = cache.reference(revision).ok_or_else(|| missing(format!("revision {revision}")))?;
+    let snapshot = cache.snapshot(&commit);
+    let mut wanted = files::choose(model, &cache.files(&commit)?).map_err(|e| missing(e.to_string()))?;
+    if wanted.iter().any(|file| file == files::INDEX) {
+        wanted.extend(files::shards(&snapshot.join(files::INDEX))?);
+    }
+    match wanted.iter().find(|file| !snapshot.join(file).exists()) {
+        Some(file) => Err(missing(file.clone())),
+        None => Ok(files::model_path(&snapshot, &wanted)),
+    }
+}
+
+/// A branch, tag or commit, which becomes a path of the cache and of an address.
+fn revision_is_sound(revision: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
+    !revision.is_empty()
+        && revision.chars().all(allowed)
+        && revision.split('/').all(|p| !p.is_empty() && !p.starts_with('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_repositories_are_told_from_paths() {
+        let name = ModelName::parse("Qwen/Qwen3-0.6B-GGUF:Q4_K_M").unwrap();
+        assert_eq!((name.repo.as_str(), name.quant.as_deref()), ("Qwen/Qwen3-0.6B-GGUF", Some("Q4_K_M")));
+        assert_eq!(ModelName::parse("Qwen/Qwen3-0.6B").unwrap().quant, None);
+        for other in ["./model", "../x", "a/b/c", "/abs", "model", "a/../b", "a/b:", "a b/c", "a/.b"] {
+            assert_eq!(ModelName::parse(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn the_environment_is_read_as_the_official_client_does() {
+        let read = |pairs: &[(&str, &str)]| {
+            let get = |name: &str| pairs.iter().find(|p| p.0 == name).map(|p| p.1.to_owned());
+            HubConfig::from_variables(get).unwrap()
+        };
+        let config = read(&[("HF_HOME", "/h"), ("HF_TOKEN", "t"), ("HF_HUB_OFFLINE", "True")]);
+        assert_eq!((config.cache, config.token, config.offline), ("/h/hub".into(), Some("t".into()), true));
+        let config = read(&[("HF_HOME", "/h"), ("HF_HUB_CACHE", "/c"), ("HF_ENDPOINT", "http://e")]);
+        assert_eq!((config.cache, config.endpoint.as_str(), config.offline), ("/c".into(), "http://e", false));
+        assert_eq!(read(&[("XDG_CACHE_HOME", "/x")]).cache, PathBuf::from("/x/huggingface/hub"));
+    }
+
+    #[test]
+    fn a_revision_does_not_lead_out_of_the_cache() {
+        for (revision, sound) in [("main", true), ("refs/pr/1", true), ("v1.0", true), ("../x", false), ("a//b", false)]
+        {
+            assert_eq!(revision_is_sound(revision), sound, "{revision}");
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Qwen3-MoE (`Qwen3MoeForCausalLM`): Qwen3 with a sparse mixture of feed-forward blocks.
+use crate::Model;
+use crate::config::{Experts, ModelConfig};
+use crate::error::ModelError;
+use crate::layers::{DecoderLayer, ExpertMlp, Linear, Mlp, RmsNorm, RopeTables, add};
+use crate::loader::Weights;
+use attention::{ForwardContext, LayerId};
+use candle_core::Tensor;
+
+struct Layer {
+    id: LayerId,
+    head_dim: usize,
+    input_norm: RmsNorm,
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    q_norm: RmsNorm,
+    k_norm: RmsNorm,
+    o: Linear,
+    post_norm: RmsNorm,
+    mlp: FeedForward,
+}
+
+enum FeedForward {
+    Dense(Mlp),
+    Sparse(ExpertMlp),
+}
+
+pub(crate) fn load(config: &ModelConfig, weights: &Weights) -> Result<Box<dyn Model>, ModelError> {
+    let layers = (0..config.layers.len()).map(|i| {
+        let w = weights.layer(i);
+        let (hidden, d) = (config.hidden_size, config.head_dim);
+        let projection = |name, out, into| w.linear(format!("self_attn.{name}"), out, into, config.attention_bias);
+        let sparse = config.experts.as_ref().filter(|experts| !experts.dense_layers.contains(&i));
+        Ok(Layer {
+            id: config.layer_id(i),
+            head_dim: d,
+            input_norm: w.norm("input_layernorm", hidden, config.rms_norm_eps)?,
+            q: projection("q_proj", config.num_heads * d, hidden)?,
+            k: projection("k_proj", config.kv_heads * d, hidden)?,
+            v: projection("v_proj", config.kv_heads * d, hidden)?,
+            o: projection("o_proj", hidden, config.num_heads * d)?,
+            q_norm: w.norm("self_attn.q_norm", d, config.rms_norm_eps)?,
+            k_norm: w.norm("self_attn.k_norm", d, config.rms_norm_eps)?,
+            post_norm: w.norm("post_attention_layernorm", hidden, config.rms_norm_eps)?,
+            mlp: match sparse {
+                Some(experts) => FeedForward::Sparse(mixture(experts, hidden, &w.at("mlp"))?),
+                None => FeedForward::Dense(w.mlp("mlp", hidden, config.intermediate_size, false)?),
+            },
+        })
+    });
+    let layers = layers.collect::<Result<Vec<_>, ModelError>>()?;
+    Ok(Box::new(weights.decoder(config, layers)?))
+}
+
+fn mixture(experts: &Experts, hidden: usize, w: &Weights) -> Result<ExpertMlp, ModelError> {
+    let expert = |i| w.mlp(&format!("experts.{i}"), hidden, experts.intermediate_size, false);
+    Ok(ExpertMlp {
+        router: w.exact_linear("gate", experts.num, hidden)?,
+        experts: (0..experts.num).map(expert).collect::<Result<_, ModelError>>()?,
+        per_token: experts.per_token,
+        normalized: experts.normalized,
+    })
+}
+
+impl DecoderLayer for Layer {
+    fn forward(&self, x: &Tensor, rope: &RopeTables, ctx: &ForwardContext<'_>) -> candle_core::Result<Tensor> {
+        let rows = x.dim(0)?;
+        let heads = |t: Tensor| t.reshape((rows, (), self.head_dim));
+
+        let h = self.input_norm.forward(x)?;
+        let q = rope.apply(&self.q_norm.forward(&heads(self.q.forward(&h)?)?)?)?;
+        let k = rope.apply(&self.k_norm.forward(&heads(self.k.forward(&h)?)?)?)?;
+        let v = heads(self.v.forward(&h)?)?;
+        let y = ctx.attend(self.id, &q, &k, &v)?;
+        let x = add(x, &self.o.forward(&y.flatten_from(1)?)?)?;
+
+        let h = self.post_norm.forward(&x)?;
+        let y = match &self.mlp {
+            FeedForward::Dense(mlp) => mlp.forward(&h)?,
+            FeedForward::Sparse(mlp) => mlp.forward(&h)?,
+        };
+        add(&x, &y)
+    }
+
+    fn kv_bias(&self) -> Option<(&[f32], &[f32])> {
+        // A norm follows the projection, so its bias is no constant part of K.
+        None
+    }
+}

@@ -1,0 +1,194 @@
+//! Tokenizer and chat template from the metadata of a GGUF file.
+mod pre;
+
+use crate::config::TokenizerConfig;
+use crate::error::TextError;
+use gguf::{GgufError, Metadata};
+use serde_json::{Map, Value, json};
+use std::path::Path;
+use tokenizers::decoders::byte_fallback::ByteFallback;
+use tokenizers::decoders::fuse::Fuse;
+use tokenizers::decoders::sequence::Sequence as Decoders;
+use tokenizers::decoders::strip::Strip;
+use tokenizers::models::bpe::{BPE, Vocab};
+use tokenizers::normalizers::{NFC, Prepend, Replace, Sequence as Normalizers};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::{AddedToken, Tokenizer};
+
+/// `tokenizer.ggml.token_type`.
+const CONTROL: u64 = 3;
+const USER_DEFINED: u64 = 4;
+
+/// SentencePiece writes a space so.
+const SPACE: &str = "▁";
+
+struct Source<'a> {
+    metadata: &'a Metadata<'a>,
+    path: &'a Path,
+}
+
+/// What `tokenizer_config.json` says in a model folder.
+pub(crate) fn config(metadata: &Metadata<'_>, path: &Path) -> Result<TokenizerConfig, TextError> {
+    let source = Source { metadata, path };
+    let tokens = source.tokens()?;
+    let mut fields = Map::new();
+    for role in ["bos", "eos", "unknown", "padding"] {
+        let id = source.optional(&format!("tokenizer.ggml.{role}_token_id"), Metadata::size)?;
+        if let Some(token) = id.and_then(|id| tokens.get(id)) {
+            let role = match role {
+                "unknown" => "unk",
+                "padding" => "pad",
+                other => other,
+            };
+            fields.insert(format!("{role}_token"), json!(token));
+        }
+    }
+    let adds_bos = match source.optional("tokenizer.ggml.add_bos_token", Metadata::flag)? {
+        Some(adds) => adds,
+        // As llama.cpp has it where a file does not say.
+        None => source.model()? == "llama" || source.pre()?.is_some_and(pre::adds_bos),
+    };
+    fields.insert("add_bos_token".into(), json!(adds_bos && fields.contains_key("bos_token")));
+    if let Some(template) = source.optional("tokenizer.chat_template", Metadata::string)? {
+        fields.insert("chat_template".into(), Value::String(template.to_owned()));
+    }
+    Ok(TokenizerConfig::new(path.to_owned(), fields))
+}
+
+/// The tokenizer: byte-level BPE (`gpt2`) or SentencePiece's (`llama`).
+///
+/// Errors: another kind, an unknown pre-tokenizer (the known ones are named), missing or malformed metadata.
+pub(crate) fn tokenizer(metadata: &Metadata<'_>, path: &Path) -> Result<Tokenizer, TextError> {
+    let source = Source { metadata, path };
+    let tokens = source.tokens()?;
+    let mut tokenizer = match source.model()? {
+        "gpt2" => source.byte_level(&tokens)?,
+        "llama" => source.sentencepiece(&tokens)?,
+        other => {
+            return Err(source.wrong("tokenizer.ggml.model", format!("is {other}; known are gpt2 and llama")));
+        }
+    };
+    let types = source.numbers("tokenizer.ggml.token_type", tokens.len())?;
+    let types = types.unwrap_or_default();
+    let of_type = |wanted: u64, special| {
+        let found = tokens.iter().zip(&types).filter(move |(_, kind)| **kind as u64 == wanted);
+        found.map(move |(token, _)| AddedToken::from(*token, special).normalized(false))
+    };
+    tokenizer.add_special_tokens(of_type(CONTROL, true)).map_err(|e| source.parse(e))?;
+    tokenizer.add_tokens(of_type(USER_DEFINED, false)).map_err(|e| source.parse(e))?;
+    Ok(tokenizer)
+}
+
+impl<'a> Source<'a> {
+    fn parse(&self, message: impl ToString) -> TextError {
+        TextError::Parse { path: self.path.to_owned(), message: message.to_string() }
+    }
+
+    fn wrong(&self, key: &str, message: impl Into<String>) -> TextError {
+        self.parse(GgufError::Metadata { key: key.to_owned(), message: message.into() })
+    }
+
+    fn optional<T>(
+        &self,
+        key: &str,
+        read: impl Fn(&Metadata<'a>, &str) -> Result<T, GgufError>,
+    ) -> Result<Option<T>, TextError> {
+        self.metadata.optional(key, read).map_err(|e| self.parse(e))
+    }
+
+    fn model(&self) -> Result<&'a str, TextError> {
+        self.metadata.string("tokenizer.ggml.model").map_err(|e| self.parse(e))
+    }
+
+    fn pre(&self) -> Result<Option<&'a str>, TextError> {
+        self.optional("tokenizer.ggml.pre", Metadata::string)
+    }
+
+    fn strings(&self, key: &str) -> Result<Vec<&'a str>, TextError> {
+        let array = self.metadata.array(key).map_err(|e| self.parse(e))?;
+        array.strings().ok_or_else(|| self.wrong(key, "must be an array of strings"))
+    }
+
+    fn tokens(&self) -> Result<Vec<&'a str>, TextError> {
+        self.strings("tokenizer.ggml.tokens")
+    }
+
+    /// One number for each token; `None` if the file has none.
+    fn numbers(&self, key: &str, count: usize) -> Result<Option<Vec<f64>>, TextError> {
+        let Some(array) = self.optional(key, Metadata::array)? else { return Ok(None) };
+        let numbers: Option<Vec<f64>> = array.values().map(|v| v.as_f64()).collect();
+        match numbers.filter(|numbers| numbers.len() == count) {
+            Some(numbers) => Ok(Some(numbers)),
+            None => Err(self.wrong(key, format!("must be an array of {count} numbers, one for each token"))),
+        }
+    }
+
+    fn vocabulary(&self, tokens: &[&str]) -> Result<Vocab, TextError> {
+        let vocab: Vocab = tokens.iter().enumerate().map(|(id, token)| ((*token).to_owned(), id as u32)).collect();
+        if vocab.len() != tokens.len() {
+            return Err(self.wrong("tokenizer.ggml.tokens", "has a token twice"));
+        }
+        Ok(vocab)
+    }
+
+    fn byte_level(&self, tokens: &[&str]) -> Result<Tokenizer, TextError> {
+        const MERGES: &str = "tokenizer.ggml.merges";
+        let name = self.pre()?.unwrap_or("default");
+        let pre = pre::find(name).ok_or_else(|| {
+            self.wrong("tokenizer.ggml.pre", format!("is {name}; known are {}", pre::known().join(", ")))
+        })?;
+        let pair = |merge: &&str| merge.split_once(' ').map(|(a, b)| (a.to_owned(), b.to_owned()));
+        let merges: Option<Vec<_>> = self.strings(MERGES)?.iter().map(pair).collect();
+        let mut merges = merges.ok_or_else(|| self.wrong(MERGES, "must be pairs of tokens with a space between"))?;
+        let vocab = self.vocabulary(tokens)?;
+        // Some files have a merge for form's sake, of what is no token.
+        merges.retain(|(a, b)| [a, b, &format!("{a}{b}")].into_iter().all(|token| vocab.contains_key(token)));
+        let bpe = BPE::builder().vocab_and_merges(vocab, merges).ignore_merges(pre.ignore_merges);
+        let mut tokenizer = Tokenizer::new(bpe.build().map_err(|e| self.parse(e))?);
+        if pre.nfc {
+            tokenizer.with_normalizer(Some(NFC)).map_err(|e| self.parse(e))?;
+        }
+        tokenizer.with_pre_tokenizer(Some(pre.pre_tokenizer().map_err(|e| self.parse(e))?));
+        tokenizer.with_decoder(Some(ByteLevel::new(false, true, false)));
+        Ok(tokenizer)
+    }
+
+    /// SentencePiece merges the pair whose whole has the best score, which is BPE with the merges in the order of scores.
+    fn sentencepiece(&self, tokens: &[&str]) -> Result<Tokenizer, TextError> {
+        const SCORES: &str = "tokenizer.ggml.scores";
+        let vocab = self.vocabulary(tokens)?;
+        let scores = self.numbers(SCORES, tokens.len())?;
+        let scores = scores.ok_or_else(|| self.wrong(SCORES, "is missing; a llama tokenizer needs it"))?;
+        let mut merges = Vec::new();
+        for (token, score) in tokens.iter().zip(&scores) {
+            let cuts = token.char_indices().skip(1).map(|(at, _)| token.split_at(at));
+            let mut pairs: Vec<_> =
+                cuts.filter_map(|(a, b)| Some((*vocab.get(a)?, *vocab.get(b)?, a.to_owned(), b.to_owned()))).collect();
+            pairs.sort();
+            merges.extend(pairs.into_iter().map(|(.., a, b)| (*score, (a, b))));
+        }
+        merges.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let unknown = self.optional("tokenizer.ggml.unknown_token_id", Metadata::size)?.unwrap_or(0);
+        let unknown =
+            tokens.get(unknown).ok_or_else(|| self.wrong("tokenizer.ggml.unknown_token_id", "names no token"))?;
+        let merges = merges.into_iter().map(|(_, pair)| pair).collect();
+        let bpe = BPE::builder().vocab_and_merges(vocab, merges).byte_fallback(true).fuse_unk(true);
+        let bpe = bpe.unk_token((*unknown).to_owned()).build().map_err(|e| self.parse(e))?;
+        let mut tokenizer = Tokenizer::new(bpe);
+        let prefix = self.optional("tokenizer.ggml.add_space_prefix", Metadata::flag)?.unwrap_or(true);
+        let spaces = Replace::new(" ", SPACE).map_err(|e| self.parse(e))?;
+        let mut normalizers = vec![spaces.into()];
+        let mut decoders = vec![
+            Replace::new(SPACE, " ").map_err(|e| self.parse(e))?.into(),
+            ByteFallback::new().into(),
+            Fuse::new().into(),
+        ];
+        if prefix {
+            normalizers.insert(0, Prepend::new(SPACE.to_owned()).into());
+            decoders.push(Strip::new(' ', 1, 0).into());
+        }
+        tokenizer.with_normalizer(Some(Normalizers::new(normalizers))).map_err(|e| self.parse(e))?;
+        tokenizer.with_decoder(Some(Decoders::new(decoders)));
+        Ok(tokenizer)
+    }
+}
