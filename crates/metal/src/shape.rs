@@ -1,7 +1,7 @@
 //! What the kernels of a layer depend on.
 use crate::executor::{Constant, Family};
 use crate::formats::format_id;
-use turboquant::{Format, RecordLayout};
+use turboquant::RecordLayout;
 
 /// Element type of activations.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -43,12 +43,18 @@ fn check_bytes(cache: &Cache<EmulatorExecutor>, tokens: &[usize]) {
                 for (got, x) in page.vector(side, token % case.block_size).iter().zip(&x) {
                     let step = if page.record.format(side) == Format::F16 { 11 } else { 8 };
                     let off = (got - f64::from(*x)).abs();
-                    assert!(off <= f64::from(x.abs()) / f64::from(1 << step) * 1.001 + 1e-7, "{case:?} {side} {got} {x}");
+                    assert!(
+                        off <= f64::from(x.abs()) / f64::from(1 << step) * 1.001 + 1e-7,
+                        "{case:?} {side} {got} {x}"
+                    );
                 }
                 continue;
             }
             for (got, want) in got_scales.iter().zip(&want_scales) {
-                assert!(got.to_bits().abs_diff(want.to_bits()) <= 1, "{case:?} {side} token {token}: scale {got} {want}");
+                assert!(
+                    got.to_bits().abs_diff(want.to_bits()) <= 1,
+                    "{case:?} {side} token {token}: scale {got} {want}"
+                );
             }
             for (i, (got, want)) in got.iter().zip(want).enumerate() {
                 all += 1;

@@ -12,6 +12,7 @@ typedef __PTRDIFF_TYPE__ ptrdiff_t;
 #define MSL_FN
 #define MSL_CONSTVAR static MSL_AS(2) const
 #define MSL_FCVAR extern MSL_AS(2) const
+#define MSL_FCINIT(i)
 #define MSL_FCDEF(n)
 #define is_function_constant_defined(n) (sizeof(n) > 0)
 #define MSL_TGVAR static MSL_AS(3)

@@ -29,6 +29,7 @@ using half = _Float16;
 #define MSL_FN inline
 #define MSL_CONSTVAR static const
 #define MSL_FCVAR static
+#define MSL_FCINIT(i)
 #define MSL_FCDEF(n) static bool msl_fcdef_##n = false;
 #define is_function_constant_defined(n) msl_fcdef_##n
 #define MSL_TGVAR static

@@ -56,19 +56,25 @@ pub(crate) struct Library {
     launch: LaunchFn,
 }
 
+/// The address of `name` in a library, which stays loaded.
+pub(crate) fn symbol(library: &CStr, name: &CStr) -> Result<*mut c_void, String> {
+    // SAFETY: both are C strings; the results are checked before use.
+    unsafe {
+        let library = dlopen(library.as_ptr(), RTLD_NOW);
+        let found = if library.is_null() { std::ptr::null_mut() } else { dlsym(library, name.as_ptr()) };
+        if found.is_null() {
+            return Err(CStr::from_ptr(dlerror()).to_string_lossy().into_owned());
+        }
+        Ok(found)
+    }
+}
+
 impl Library {
     pub fn open(path: &str) -> Result<Library, String> {
         let path = CString::new(path).map_err(|e| e.to_string())?;
-        // SAFETY: both names are C strings; the library is the one that build.rs made of msl_runtime.cpp, whose functions have
-        // these types, and it stays loaded, so the pointers stay valid.
+        let (register, launch) = (symbol(&path, c"msl_register_all")?, symbol(&path, c"msl_launch")?);
+        // SAFETY: the library is the one that build.rs made of msl_runtime.cpp, whose functions have these types.
         unsafe {
-            let library = dlopen(path.as_ptr(), RTLD_NOW);
-            let find =
-                |name: &CStr| if library.is_null() { std::ptr::null_mut() } else { dlsym(library, name.as_ptr()) };
-            let (register, launch) = (find(c"msl_register_all"), find(c"msl_launch"));
-            if register.is_null() || launch.is_null() {
-                return Err(CStr::from_ptr(dlerror()).to_string_lossy().into_owned());
-            }
             std::mem::transmute::<*mut c_void, unsafe extern "C" fn()>(register)();
             Ok(Library { launch: std::mem::transmute::<*mut c_void, LaunchFn>(launch) })
         }

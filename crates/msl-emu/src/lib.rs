@@ -3,7 +3,10 @@
 //! [`Emulator::fast`] has guard pages around buffers; [`Emulator::checked`] also finds races, out-of-bounds accesses to the byte,
 //! and reads of uninitialised threadgroup memory. Both find divergence and more than 32 KB of threadgroup memory. For tests only.
 
-#[allow(unsafe_code)] // the only place: the C interface of the runtime
+#[cfg(feature = "cuda")]
+#[allow(unsafe_code)] // the driver's C interface
+pub mod cuda;
+#[allow(unsafe_code)] // the runtime's C interface
 mod ffi;
 
 mod executor;

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `threadgroup T a[N];` in a function | `MSL_TGVAR T a[N]; MSL_TG_TOUCH(a)` |
 //! | `constant T a[N] = ..;` in a namespace | `MSL_CONSTVAR T a[N] = ..;` |
-//! | `constant T n [[function_constant(i)]];` | `MSL_FCVAR T n; MSL_FCDEF(n)` |
+//! | `constant T n [[function_constant(i)]];` | `MSL_FCVAR T n MSL_FCINIT(i); MSL_FCDEF(n)` |
 //! | `1.5h`, `2.0bf`, `1.5` | `half(1.5f)`, `bfloat(2.0f)`, `1.5f` |
 //! | `float4(` as a constructor | `MSL_CTOR(float4)(` |
 //! | `device`, `constant`, `threadgroup`, `thread`, `kernel` | `MSL_DEVICE` and so on |

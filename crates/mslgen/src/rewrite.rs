@@ -176,6 +176,7 @@ impl Rewriter {
         let ty = self.join(at + 1..name_at);
         self.set(at, "MSL_FCVAR");
         self.drop(name_at + 1..j);
+        self.insert_after(name_at, &format!(" MSL_FCINIT({index})"));
         if !self.ended(j) {
             self.insert_after(j, &format!(" MSL_FCDEF({name})"));
         }

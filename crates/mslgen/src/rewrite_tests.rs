@@ -28,7 +28,10 @@ fn threadgroup_variables_are_touched_but_pointers_are_not() {
 #[test]
 fn constants_and_function_constants_are_found() {
     let unit = rewrite("constant float t[2] = {1.0, 2.0};\nconstant bool flag [[function_constant(3)]];").unwrap();
-    assert_eq!(unit.text, "MSL_CONSTVAR float t[2] = {1.0f, 2.0f};\nMSL_FCVAR bool flag ; MSL_FCDEF(flag)");
+    assert_eq!(
+        unit.text,
+        "MSL_CONSTVAR float t[2] = {1.0f, 2.0f};\nMSL_FCVAR bool flag MSL_FCINIT(3) ; MSL_FCDEF(flag)"
+    );
     assert_eq!(unit.constants, ["t"]);
     let expected = FunctionConstant { index: 3, name: "flag".into(), ty: "bool".into() };
     assert_eq!(unit.function_constants, [expected]);

@@ -117,9 +117,7 @@ impl Page {
 fn value(format: Format, code: u32, scales: &[f16], i: usize) -> f64 {
     use Format::*;
     match format {
-        Affine8 | Affine5 | Affine4 => {
-            scales[i / 32 * 2 + 1].to_f64() + scales[i / 32 * 2].to_f64() * f64::from(code)
-        }
+        Affine8 | Affine5 | Affine4 => scales[i / 32 * 2 + 1].to_f64() + scales[i / 32 * 2].to_f64() * f64::from(code),
         Tq8 => scales[0].to_f64() * f64::from(code as u8 as i8),
         Int8 => scales[i / 32].to_f64() * f64::from(code as u8 as i8),
         _ => {
