@@ -146,6 +146,10 @@ pub struct EngineArgs {
     #[arg(long, value_name = "TOKENS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_model_len: Option<usize>,
+    /// What computes: auto (the GPU of a Mac, if built for it), cpu, metal [default: auto]
+    #[arg(long, value_name = "NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
     /// How the KV cache is stored: auto, bf16, transparent, near-lossless, balanced, compact, extreme [default: auto]
     #[arg(long, value_name = "NAME")]
     #[serde(skip_serializing_if = "Option::is_none")]

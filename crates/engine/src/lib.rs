@@ -3,6 +3,7 @@ pub mod bench;
 mod centring;
 mod choice;
 mod core;
+mod device;
 mod error;
 pub mod eval;
 mod handle;
@@ -16,6 +17,7 @@ mod select;
 mod start;
 
 pub use centring::Calibration;
+pub use device::DeviceChoice;
 pub use error::{EngineError, StartError, SubmitError};
 pub use handle::{
     EngineHandle, EngineInbox, EngineStats, MAX_CHOICES, MAX_TOP_LOGPROBS, Message, ModelInfo, QueueSlot, RequestId,

@@ -1,10 +1,11 @@
 //! From a configuration to a running engine.
 use crate::centring::{CALIBRATION_TEXT, Calibration};
 use crate::core::Engine;
+use crate::device::{DeviceChoice, free_on, gpu_type};
 use crate::error::StartError;
 use crate::handle::{EngineHandle, ModelInfo, channel};
 use crate::kv_config::{KvConfig, KvFlags, Settled};
-use crate::memory::{Demand, free_memory};
+use crate::memory::Demand;
 use crate::metrics::Metrics;
 use crate::request::SamplingParams;
 use crate::runner::ModelRunner;
@@ -40,6 +41,7 @@ pub struct EngineConfig {
     pub threads: Option<usize>,
     /// What the projections of float weights are made into at load; `None`: left as they are.
     pub weight_quant: Option<WeightQuant>,
+    pub device: DeviceChoice,
     /// Told how loading gets on.
     pub load_progress: Option<LoadProgress>,
 }
@@ -68,6 +70,7 @@ impl EngineConfig {
             max_queued_requests: 1024,
             threads: None,
             weight_quant: None,
+            device: DeviceChoice::Auto,
             load_progress: None,
         }
     }
@@ -119,7 +122,7 @@ pub fn start(config: &EngineConfig) -> Result<(EngineHandle, JoinHandle<()>), St
 
 /// Reads the model's files.
 pub fn load(config: &EngineConfig) -> Result<Loaded, StartError> {
-    let device = Device::Cpu;
+    let device = config.device.open()?;
     let checkpoint = Checkpoint::open(&config.model)?;
     let (tokenizer, template) = match &checkpoint {
         Checkpoint::Folder(folder) => (Tokenizer::from_dir(folder)?, ChatTemplate::from_dir(folder)?),
@@ -129,8 +132,11 @@ pub fn load(config: &EngineConfig) -> Result<Loaded, StartError> {
         }
     };
     let (tokenizer, template) = (Arc::new(tokenizer), template.map(Arc::new));
-    let options =
-        LoadOptions { weight_quant: config.weight_quant, progress: config.load_progress.clone().map(|p| p.0) };
+    let options = LoadOptions {
+        gpu_type: gpu_type(&device),
+        weight_quant: config.weight_quant,
+        progress: config.load_progress.clone().map(|p| p.0),
+    };
     let LoadedModel { model, config: model_config, generation, weight_bytes, fingerprint } =
         models::load(&checkpoint, &device, &options)?;
     let max_position_embeddings = model_config.max_position_embeddings;
@@ -156,7 +162,7 @@ pub fn launch(config: &EngineConfig, loaded: Loaded) -> Result<(EngineHandle, Jo
         model_limit: loaded.max_position_embeddings,
         max_num_seqs: config.max_num_seqs,
         state_bytes: (config.max_num_seqs * loaded.model.state_layout().bytes_per_sequence()) as u64,
-        free_memory: free_memory().map(|free| free.saturating_sub(loaded.weight_bytes)),
+        free_memory: free_on(&loaded.device).map(|free| free.saturating_sub(loaded.weight_bytes)),
     };
     let Settled { config: kv, budget, reason } = config.kv.settle(loaded.model.geometry(), &demand)?;
     if let Some(reason) = reason {

@@ -10,6 +10,11 @@ mod executor;
 mod formats;
 pub mod launch;
 mod layer;
+#[cfg(all(target_os = "macos", feature = "metal"))]
+#[allow(unsafe_code)] // the only place: Objective-C and memory shared with the GPU
+pub mod macos;
+#[cfg_attr(not(all(target_os = "macos", feature = "metal")), allow(dead_code))] // read there alone; tested everywhere
+mod memory;
 mod params;
 mod plan;
 mod scratch;
