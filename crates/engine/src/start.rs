@@ -133,6 +133,7 @@ pub fn load(config: &EngineConfig) -> Result<Loaded, StartError> {
         LoadOptions { weight_quant: config.weight_quant, progress: config.load_progress.clone().map(|p| p.0) };
     let LoadedModel { model, config: model_config, generation, weight_bytes, fingerprint } =
         models::load(&checkpoint, &device, &options)?;
+    tracing::info!("weights: {weight_bytes} bytes");
     let max_position_embeddings = model_config.max_position_embeddings;
     let calibration_text = CALIBRATION_TEXT.to_owned();
     Ok(Loaded {
