@@ -2,7 +2,10 @@
 //!
 //! The reference is attention in f64 over the rows the backend itself gives back ([`Fixture::expect`]), so a check judges the
 //! attention and not the codec; codecs are judged where they live. A failure is a panic that names the case.
-use crate::{AttentionBackend, BatchLayout, LayerGeometry, LayerId, ModelGeometry, Rope, RopeConvention};
+use crate::{
+    AttentionBackend, BatchLayout, ForwardContext, LayerGeometry, LayerId, ModelGeometry, Rope, RopeConvention,
+    SequenceStates, StateLayout, StatePool,
+};
 use candle_core::{Device, Tensor};
 use kv::{BlockPool, BlockTable, KvLayout};
 use std::sync::Arc;
@@ -21,6 +24,24 @@ pub struct Case {
     pub group: usize,
     pub block_size: usize,
     pub sliding_window: Option<usize>,
+}
+
+impl Case {
+    /// A model of `layers` such layers.
+    fn model(&self, layers: usize) -> (KvLayout, ModelGeometry) {
+        let kv = (self.kv_heads, self.head_dim, self.k, self.v);
+        let layout = KvLayout::new(self.block_size, vec![kv; layers]).expect("a valid case");
+        let layer = LayerGeometry {
+            num_heads: self.kv_heads * self.group,
+            kv_heads: self.kv_heads,
+            head_dim: self.head_dim,
+            scale: 1.0 / (self.head_dim as f32).sqrt(),
+            sliding_window: self.sliding_window,
+        };
+        let inv_freq = (0..self.head_dim / 2).map(|i| 1e4f32.powf(-2.0 * i as f32 / self.head_dim as f32)).collect();
+        let rope = Rope { inv_freq, convention: RopeConvention::Half, attention_factor: 1.0 };
+        (layout, ModelGeometry { layers: vec![layer; layers], rope })
+    }
 }
 
 /// A backend with one layer, and tokens to feed it.
@@ -64,18 +85,8 @@ pub struct Slice<'a> {
 
 impl Fixture {
     pub fn new(make: Make<'_>, device: &Device, case: Case, num_blocks: usize) -> Self {
-        let layout =
-            KvLayout::new(case.block_size, [(case.kv_heads, case.head_dim, case.k, case.v)]).expect("a valid case");
-        let layer = LayerGeometry {
-            num_heads: case.kv_heads * case.group,
-            kv_heads: case.kv_heads,
-            head_dim: case.head_dim,
-            scale: 1.0 / (case.head_dim as f32).sqrt(),
-            sliding_window: case.sliding_window,
-        };
-        let inv_freq = (0..case.head_dim / 2).map(|i| 1e4f32.powf(-2.0 * i as f32 / case.head_dim as f32)).collect();
-        let rope = Rope { inv_freq, convention: RopeConvention::Half, attention_factor: 1.0 };
-        let mut backend = make(layout, ModelGeometry { layers: vec![layer], rope });
+        let (layout, geometry) = case.model(1);
+        let mut backend = make(layout, geometry);
         backend.allocate(num_blocks).expect("memory for the pool");
         Fixture { case, backend, pool: BlockPool::new(num_blocks), device: device.clone() }
     }
@@ -239,4 +250,70 @@ pub fn blocks_move(make: Make<'_>, device: &Device, case: Case) {
     let mut again = |table: &mut BlockTable| f.step(&mut [Slice { tokens, table, start: len + 1, len: 1 }]).remove(0);
     let (here, there) = (again(&mut table), again(&mut moved));
     assert_same_bits(&here, &there, case, "moved blocks");
+}
+
+/// A model of four layers of which the last two read the caches of the first two (as in YOCO, arXiv:2405.05254) answers, bit by bit,
+/// as one of four that own theirs and write the same into them. It takes the memory of two layers, and a layer that shares
+/// changes none of it.
+pub fn sharing_layers_read_their_owner(make: Make<'_>, device: &Device, case: Case) {
+    let run = |sharing: bool| {
+        let (layout, geometry) = case.model(if sharing { 2 } else { 4 });
+        let mut backend = make(layout, geometry);
+        let pool = BlockPool::new(8);
+        backend.allocate(pool.num_blocks()).expect("memory for the pool");
+        let mut table = BlockTable::new(case.block_size);
+        let mut out = Vec::new();
+        for (start, len) in [(0, 40), (40, 1), (41, 7), (48, 1)] {
+            table.prepare_write(&pool, start, start + len).expect("enough blocks");
+            let mut batch = BatchLayout::default();
+            batch.push(start, len, &table);
+            let plan = backend.plan(Arc::new(batch)).expect("a plan");
+            let states = StatePool::new(StateLayout::default(), 1);
+            let states = SequenceStates { pool: &states, slots: &[0] };
+            let ctx = ForwardContext::new(&*backend, &plan, states);
+            for layer in 0..4 {
+                let before = all_bytes(&*backend, &table);
+                out.extend(four_layer_step(&ctx, device, case, layer, sharing, start..start + len));
+                let unchanged = before == all_bytes(&*backend, &table);
+                assert_eq!(unchanged, sharing && layer >= 2, "{case:?}: layer {layer} of a step from {start}");
+            }
+        }
+        (out, backend.spec().bytes_per_block())
+    };
+    let ((own, own_bytes), (shared, shared_bytes)) = (run(false), run(true));
+    assert_same_bits(&own, &shared, case, "layers that share");
+    assert_eq!(own_bytes, 2 * shared_bytes);
+}
+
+/// Attention of layer `layer`; the last two have the keys and values of the first two and queries of their own.
+fn four_layer_step(
+    ctx: &ForwardContext<'_>,
+    device: &Device,
+    case: Case,
+    layer: usize,
+    sharing: bool,
+    positions: std::ops::Range<usize>,
+) -> Vec<f32> {
+    let tensor = |seed: usize, what: u64, heads: usize| {
+        let rows = Tokens { seed: seed as u64 }.rows(what, heads * case.head_dim, positions.clone());
+        Tensor::from_vec(rows, (positions.len(), heads, case.head_dim), device).expect("a tensor")
+    };
+    let q = tensor(layer, 0, case.kv_heads * case.group);
+    let out = match sharing && layer >= 2 {
+        true => ctx.attend_shared(LayerId(layer % 2), &q),
+        false => {
+            ctx.attend(LayerId(layer), &q, &tensor(layer % 2, 1, case.kv_heads), &tensor(layer % 2, 2, case.kv_heads))
+        }
+    };
+    out.and_then(|t| t.flatten_all()?.to_vec1()).expect("f32 output")
+}
+
+fn all_bytes(backend: &dyn AttentionBackend, table: &BlockTable) -> Vec<u8> {
+    let mut bytes = vec![0; backend.spec().bytes_per_block()];
+    let mut all = Vec::new();
+    for block in table.ids() {
+        backend.read_block(block, &mut bytes).expect("read");
+        all.extend(&bytes);
+    }
+    all
 }

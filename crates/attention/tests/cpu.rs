@@ -93,6 +93,14 @@ fn blocks_are_copied_and_moved() {
     }
 }
 
+#[test]
+fn layers_may_share_a_cache() {
+    for (k, v) in [(Format::F32, Format::F32), (Format::Bf16, Format::Bf16), (Format::Tq4, Format::Tq3)] {
+        conformance::sharing_layers_read_their_owner(&make, &Device::Cpu, Case { k, v, ..BASE });
+        conformance::sharing_layers_read_their_owner(&make_centred, &Device::Cpu, Case { k, v, ..BASE });
+    }
+}
+
 /// The byte formula, the memory taken and the blocks read back are one number, for every pair, head size and block size.
 #[test]
 fn bytes_are_the_formula_everywhere() {

@@ -139,6 +139,7 @@ pub fn load(config: &EngineConfig) -> Result<Loaded, StartError> {
     };
     let LoadedModel { model, config: model_config, generation, weight_bytes, fingerprint } =
         models::load(&checkpoint, &device, &options)?;
+    tracing::info!("weights: {weight_bytes} bytes");
     let max_position_embeddings = model_config.max_position_embeddings;
     let calibration_text = CALIBRATION_TEXT.to_owned();
     Ok(Loaded {
