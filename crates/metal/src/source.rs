@@ -13,6 +13,7 @@ const FILES: &[&str] = &[
     include_str!("../../../kernels/query.metal"),
     include_str!("../../../kernels/attend_mma.metal"),
     include_str!("../../../kernels/attend_vec.metal"),
+    include_str!("../../../kernels/prefill.metal"),
     include_str!("../../../kernels/reduce.metal"),
     include_str!("../../../kernels/copy.metal"),
 ];
