@@ -21,6 +21,9 @@ pub use centring::{RopeTables, Tables};
 pub use executor::{Access, Binding, Constant, ExecError, Executor, Family, Launch};
 pub use formats::format_id;
 pub use layer::rotation_words;
-pub use params::{AttendParams, CopyParams, Params, QueryParams, ReduceParams, TileParams, WriteParams};
+pub use params::{
+    AttendParams, CopyParams, NormParams, Params, QueryParams, ReduceParams, RopeParams, SiluParams, TileParams,
+    TopParams, WriteParams,
+};
 pub use plan::{Tile, tiles};
 pub use shape::{Element, Form, KernelError, Shape};

@@ -16,6 +16,7 @@ const FILES: &[&str] = &[
     include_str!("../../../kernels/prefill.metal"),
     include_str!("../../../kernels/reduce.metal"),
     include_str!("../../../kernels/copy.metal"),
+    include_str!("../../../kernels/helpers.metal"),
 ];
 
 /// All kernels as one source, since Metal compiles from memory and finds no files. `head_dim`: instantiate for that size alone.
