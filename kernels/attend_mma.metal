@@ -52,6 +52,7 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
   const uint key_table = table_of(kKeyFormat, lane), value_table = table_of(kValueFormat, lane);
   const uint magic = 0x64006400u | p.kv_heads >> 31;  // in a register: and-or with two literals is two instructions
   const float unit = p.scale * unit_of(kKeyFormat);
+  const Powers powers = powers_of(l);
 
   for (uint base = first; base < end; base += kSimdgroups * step) {
     simdgroup_float8x8 s[C][U];
@@ -69,16 +70,16 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
       ks[u] = k[u].scale;
       vs[u] = v[u].scale;
     }
-    if (more) stream.keys(k, l);
-    simdgroup_half8x8 w[C][U];
     UNROLL for (int b = 0; b < C; b++) {
-      simdgroup_float8x8 lacks[U];
+      x[b].template scale<U>(s[b], ks, unit);
       if (kKeysCentred) {
         device const float* record = follow + (ulong(index + b) * p.parts + part) * kFollowFloats;
-        x[b].template missing<U>(lacks, record, fast_tiles + head * 512, fast_turns + head * 512, (base - start) / 8, l);
+        x[b].template missing<U>(s[b], record, fast_tiles + head * 512, fast_turns + head * 512, (base - start) / 8, powers, l);
       }
-      x[b].template weigh<U>(s[b], lacks, ks, vs, base + l.r, unit, l, w[b]);
     }
+    if (more) stream.keys(k, l);
+    simdgroup_half8x8 w[C][U];
+    UNROLL for (int b = 0; b < C; b++) x[b].template weigh<U>(s[b], vs, base + l.r, l, w[b]);
     UNROLL for (int j = 0; j < J; j += 2)
       UNROLL for (int u = 0; u < U; u += 2) {
         const simdgroup_half8x8 a0 = tile_of(value_pair<D>(v[u], j, value_table, magic)), c0 = tile_of(value_pair<D>(v[u], j + 1, value_table, magic));

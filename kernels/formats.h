@@ -94,7 +94,8 @@ inline uint word_offset(uint words, uint w, uint lane, uint lanes) {
   return ((w / piece * lanes + lane) * piece + w % piece) * 4;
 }
 
-// Every head size, or the one that the library is compiled for; those whose state leaves registers for steps of 32 tokens.
+// Every head size, or the one that the library is compiled for; those whose state leaves registers for steps of 32 tokens; those of
+// `prefill`, which keeps two states.
 #ifdef HEAD_DIM
 #define FOR_HEAD_DIMS(M) M(HEAD_DIM)
 #if HEAD_DIM <= 128
@@ -102,7 +103,13 @@ inline uint word_offset(uint words, uint w, uint lane, uint lanes) {
 #else
 #define FOR_SMALL_HEAD_DIMS(M)
 #endif
+#if HEAD_DIM <= 256
+#define FOR_CHUNK_HEAD_DIMS(M) M(HEAD_DIM)
+#else
+#define FOR_CHUNK_HEAD_DIMS(M)
+#endif
 #else
 #define FOR_HEAD_DIMS(M) M(64) M(80) M(96) M(128) M(256) M(512)
 #define FOR_SMALL_HEAD_DIMS(M) M(64) M(80) M(96) M(128)
+#define FOR_CHUNK_HEAD_DIMS(M) M(64) M(80) M(96) M(128) M(256)
 #endif

@@ -26,17 +26,40 @@ inline Sight sight_of(Tile tile, uint column, constant AttendParams& p) {
   return s;
 }
 
+// Over the largest scale of V when none was seen. Scales within the slack above the largest one leave the sum as it is.
+constant constexpr float kUnseen = 1.0e30f;
+constant constexpr float kSlack = 1.001f;
+
+// The parabola's left operand: columns 1, u, u^2, 1, u, u^2, 0, 0 for u from the middle of 32 tokens, exact in half. A lane's pair of
+// columns is a u^2 + b u + c.
+struct Powers {
+  half2 a, b, c;
+  inline half2 at(float u) const {
+    const half2 x = half2(half(u));
+    return fma(fma(a, x, b), x, c);
+  }
+};
+inline Powers powers_of(Place l) {
+  const half2 none = half2(half(0)), left = half2(half(1), half(0)), right = half2(half(0), half(1));
+  Powers p;
+  p.a = l.c == 1 ? left : l.c == 2 ? right : none;
+  p.b = l.c == 0 ? right : l.c == 2 ? left : none;
+  p.c = l.c == 0 ? left : l.c == 1 ? right : none;
+  return p;
+}
+
 template <int D>
 struct Columns {
   static constant constexpr int J = D / 8;
   simdgroup_half8x8 q[J];
   simdgroup_float8x8 acc[J];
-  float2 m, sum, vref, vinv;  // P is scaled by V's scale over the largest yet seen, so that half holds it
+  float2 m, sum, vinv;  // P is scaled by V's scale over the largest yet seen, so that half holds it
   Sight sight;
 
   inline void clear() {
     m = float2(kStart);
-    sum = vref = vinv = float2(0.0f);
+    sum = float2(0.0f);
+    vinv = float2(kUnseen);
     UNROLL for (int j = 0; j < J; j++) acc[j] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
   }
   inline void load(device const uint* queries, Place l) {
@@ -51,9 +74,18 @@ struct Columns {
     }
   }
 
-  // What the logits of U tiles lack. `tile`: of the first one in the parabola's 32 tokens; offset: from the partition's start, in 8 tokens.
+  // Scores to logits, base 2. unit: of scores.
   template <int U>
-  inline void missing(thread simdgroup_float8x8* s, device const float* follow, device const uint* fast, device const float2* turns, uint offset, Place l) {
+  static inline void scale(thread simdgroup_float8x8* s, thread const half* ks, float unit) {
+    UNROLL for (int u = 0; u < U; u++) {
+      const float f = is_scaled(kKeyFormat) ? unit * float(ks[u]) : unit;
+      elements(s[u])[0] *= f;
+      elements(s[u])[1] *= f;
+    }
+  }
+  // Adds what the logits of U tiles lack. offset: of the first tile from the partition's start, in 8 tokens.
+  template <int U>
+  inline void missing(thread simdgroup_float8x8* s, device const float* follow, device const uint* fast, device const float2* turns, uint offset, Powers powers, Place l) {
     const float4 a = ((device const float4*)follow)[l.r * 4 + l.c];
     const float2 t = turns[offset * 8 + l.r];
     const float2 of_cos = float2(a.x * t.x + a.z * t.y, a.y * t.x + a.w * t.y), of_sin = float2(a.z * t.x - a.x * t.y, a.w * t.x - a.y * t.y);
@@ -67,50 +99,39 @@ struct Columns {
     const half2 high = half2(y);
     const simdgroup_half8x8 parabola = tile_of(l.r < 3 ? high : half2(y - float2(high)));
     const simdgroup_half8x8 zero = tile_of(half2(half(0)));
+    const float first = float(offset % 4 * 8 + l.r) - 15.5f;
     UNROLL for (int u = 0; u < U; u += 2) {
       const uint4 f = ((device const uint4*)fast)[u * 32 + l.r * 4 + l.c], g = ((device const uint4*)fast)[(u + 1) * 32 + l.r * 4 + l.c];
       const simdgroup_half8x8 fc = tile_of(as_type<half2>(f.x)), fs = tile_of(as_type<half2>(f.y));
       const simdgroup_half8x8 gc = tile_of(as_type<half2>(g.x)), gs = tile_of(as_type<half2>(g.y));
-      s[u] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
-      s[u + 1] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
       mma_2x2(s[u], s[u + 1], fc, gc, cos_high, fs, gs, sin_high);
       mma_2x2(s[u], s[u + 1], fc, gc, cos_low, fs, gs, sin_low);
       mma_2x2(s[u], s[u + 1], tile_of(as_type<half2>(f.z)), tile_of(as_type<half2>(g.z)), cos_high, tile_of(as_type<half2>(f.w)), tile_of(as_type<half2>(g.w)),
               sin_high);
-      mma_2x2(s[u], s[u + 1], tile_of(powers(offset % 4 + u, l)), tile_of(powers(offset % 4 + u + 1, l)), parabola, zero, zero, zero);
+      mma_2x2(s[u], s[u + 1], tile_of(powers.at(first + float(8 * u))), tile_of(powers.at(first + float(8 * u + 8))), parabola, zero, zero, zero);
     }
   }
-  // Columns 1, u, u^2, 1, u, u^2, 0, 0 of tile `tile` of 32 tokens, u from their middle: exact in half.
-  static inline half2 powers(uint tile, Place l) {
-    const float u = float(tile * 8 + l.r) - 15.5f;
-    const float2 x = l.c == 0 ? float2(1.0f, u) : l.c == 1 ? float2(u * u, 1.0f) : float2(u, u * u);
-    return half2(l.c == 3 ? float2(0.0f) : x);
-  }
-
-  // Scores of U tiles to weights, in `w`; t: position of the lane's row in tile 0. unit: of scores.
+  // Logits of U tiles to weights, in `w`; t: position of the lane's row in tile 0.
   template <int U>
-  inline void weigh(thread simdgroup_float8x8* s, thread simdgroup_float8x8* lacks, thread const half* ks, thread const half* vs, uint t, float unit, Place l,
-                    thread simdgroup_half8x8* w) {
-    float2 e[U], top = m, vtop = vref;
+  inline void weigh(thread simdgroup_float8x8* s, thread const half* vs, uint t, Place l, thread simdgroup_half8x8* w) {
+    float2 e[U], top = m, vtop = float2(kSlack);
     UNROLL for (int u = 0; u < U; u++) {
       const bool a = sight.at(0, t + 8 * u), b = sight.at(1, t + 8 * u);
-      const float f = is_scaled(kKeyFormat) ? unit * float(ks[u]) : unit;
-      const float2 z = elements(s[u]);
-      const float2 y = kKeysCentred ? float2(fma(z.x, f, elements(lacks[u]).x), fma(z.y, f, elements(lacks[u]).y)) : float2(z.x * f, z.y * f);
+      const float2 y = elements(s[u]);
       e[u] = float2(a ? y.x : kNone, b ? y.y : kNone);
       top = float2(max(top.x, e[u].x), max(top.y, e[u].y));
-      if (is_scaled(kValueFormat)) vtop = float2(a ? max(vtop.x, float(vs[u])) : vtop.x, b ? max(vtop.y, float(vs[u])) : vtop.y);
+      if (is_scaled(kValueFormat)) vtop = float2(a ? max(vtop.x, float(vs[u]) * vinv.x) : vtop.x, b ? max(vtop.y, float(vs[u]) * vinv.y) : vtop.y);
     }
-    if (simd_any(top.x > m.x || top.y > m.y || (is_scaled(kValueFormat) && (vtop.x > vref.x || vtop.y > vref.y)))) {
+    if (simd_any(top.x > m.x || top.y > m.y || (is_scaled(kValueFormat) && (vtop.x > kSlack || vtop.y > kSlack)))) {
       top = float2(row_max(top.x, l), row_max(top.y, l));
       float2 f = float2(fast::exp2(m.x - top.x), fast::exp2(m.y - top.y));
       m = top;
       sum *= f;
       if (is_scaled(kValueFormat)) {
         vtop = float2(row_max(vtop.x, l), row_max(vtop.y, l));
-        vinv = float2(vtop.x > 0.0f ? 1.0f / vtop.x : 0.0f, vtop.y > 0.0f ? 1.0f / vtop.y : 0.0f);
-        f *= vref * vinv;
-        vref = vtop;
+        const float2 g = float2(vtop.x > kSlack ? 1.0f / vtop.x : 1.0f, vtop.y > kSlack ? 1.0f / vtop.y : 1.0f);
+        vinv *= g;
+        f *= g;
       }
       UNROLL for (int j = 0; j < J; j++) {
         elements(acc[j])[0] *= f.x;
@@ -126,6 +147,6 @@ struct Columns {
   }
   // Multiplies acc at the end.
   inline float2 back() const {
-    return is_scaled(kValueFormat) ? vref * unit_of(kValueFormat) : float2(unit_of(kValueFormat));
+    return is_scaled(kValueFormat) ? float2(unit_of(kValueFormat) / vinv.x, unit_of(kValueFormat) / vinv.y) : float2(unit_of(kValueFormat));
   }
 };

@@ -5,26 +5,26 @@
 #include "matrix.h"
 
 // Reads of a step in one register set: next K is asked for once the scores are done, next V once the output is.
+// A step starts at a multiple of its tokens, so that a tile's place in its block is known to the compiler. Past the end the last
+// block is read again.
 template <int D, int U>
 struct Stream {
   device const uchar* cache;
   device const uint* table;
   uint kv_heads, head, end;  // end: of the positions to read
-  ulong record[U];
-  uint slot;
-  inline void seek(uint base) {
-    UNROLL for (int u = 0; u < U; u++) {
-      const uint t = min(base + 8 * u, (end - 1) & ~7u);
-      record[u] = (ulong(table[t >> kBlockShift]) * kv_heads + head) * Record<D>::bytes();
-    }
-    slot = base;
+  uint record[(U + 1) / 2];
+  uint base;
+  inline void seek(uint position) {
+    base = position;
+    UNROLL for (uint i = 0; i < max(8u * U >> kBlockShift, 1u); i++) record[i] = table[min((base >> kBlockShift) + i, (end - 1) >> kBlockShift)] * kv_heads + head;
   }
-  inline uint slot_of(int u) const { return min(slot + 8 * u, (end - 1) & ~7u) & ((1u << kBlockShift) - 1u); }
+  inline device const uchar* record_of(int u) const { return cache + ulong(record[(8 * u) >> kBlockShift]) * Record<D>::bytes(); }
+  inline uint slot_of(int u) const { return ((8 * u) & ((1u << kBlockShift) - 1u)) + (8 * U < 1 << kBlockShift ? base & ((1u << kBlockShift) - 1u) : 0u); }
   inline void keys(thread Words<D>* k, Place l) {
-    UNROLL for (int u = 0; u < U; u++) load_key<D>(k[u], cache + record[u], slot_of(u) + l.r, l.c);
+    UNROLL for (int u = 0; u < U; u++) load_key<D>(k[u], record_of(u), slot_of(u) + l.r, l.c);
   }
   inline void values(thread Words<D>* v, Place l) {
-    UNROLL for (int u = 0; u < U; u++) load_value<D>(v[u], cache + record[u], slot_of(u), l.r, l.c, end > slot + 8 * u ? end - slot - 8 * u : 0u);
+    UNROLL for (int u = 0; u < U; u++) load_value<D>(v[u], record_of(u), slot_of(u), l.r, l.c, end > base + 8 * u ? end - base - 8 * u : 0u);
   }
 };
 

@@ -94,7 +94,7 @@ impl<E: Executor> GpuBackend<E> {
         prepared.ok_or_else(|| Error::Msg("the plan was made by another backend".to_owned()))
     }
 
-    /// Attends the rows of some tiles, all of single rows or none.
+    /// Attends the rows of some tiles of one form.
     fn attend_slice(
         &self,
         layer: &Layer<E::Buffer>,
@@ -104,7 +104,7 @@ impl<E: Executor> GpuBackend<E> {
         prepared: &Prepared<E::Buffer>,
     ) -> Result<()> {
         let (shape, buffers, rope) = (&layer.shape, &layer.buffers, layer.rope.as_ref());
-        let form = if tiles[0].single { shape.form } else { Form::Mma };
+        let form = tiles[0].form;
         let (first, last) = (tiles[0].rows.start, tiles[tiles.len() - 1].rows.end);
         let parts = tiles.iter().map(Tile::parts).max().unwrap_or(0);
         let params = tiles.iter().flat_map(|tile| {
@@ -113,7 +113,7 @@ impl<E: Executor> GpuBackend<E> {
         });
         let table = self.executor.buffer(&params.collect::<Vec<u8>>()).map_err(Error::wrap)?;
         let mut scratch = self.scratch.lock().unwrap_or_else(|e| e.into_inner());
-        scratch.reserve(&self.executor, shape, last - first, tiles.len(), parts).map_err(Error::wrap)?;
+        scratch.reserve(&self.executor, shape, form, last - first, tiles.len(), parts).map_err(Error::wrap)?;
         let of_rope = |f: fn(&RopeBuffers<E::Buffer>) -> &E::Buffer| rope.map_or(&self.nothing, f);
         let query = QueryBuffers {
             q,
@@ -245,15 +245,15 @@ impl<E: Executor> AttentionBackend for GpuBackend<E> {
         if q.dims3()? != want {
             bail!("Q {:?} must be {want:?}: tokens, heads, head_dim", q.dims());
         }
-        let tiles = tiles(&plan.layout, shape.tile_rows());
+        let tiles = tiles(shape, &plan.layout);
         let buffer = self.executor.import(q, shape.element)?;
         let out = self.executor.create(want.0 * shape.row_bytes()).map_err(Error::wrap)?;
         let parts = tiles.iter().map(Tile::parts).max().unwrap_or(1);
         let per_slice = slice_rows(shape, parts);
         let mut start = 0;
         while start < tiles.len() {
-            let (first, single) = (tiles[start].rows.start, tiles[start].single);
-            let fits = |tile: &&Tile| tile.single == single && tile.rows.end - first <= per_slice;
+            let (first, form) = (tiles[start].rows.start, tiles[start].form);
+            let fits = |tile: &&Tile| tile.form == form && tile.rows.end - first <= per_slice;
             let fits = tiles[start..].iter().take_while(fits).count();
             let end = start + fits.max(1);
             self.attend_slice(layer, &tiles[start..end], &buffer, &out, prepared)?;

@@ -59,8 +59,8 @@ pub(crate) fn shape_of(
     }
 }
 
-/// The signs, an element a bit, then the Paley rows.
-fn rotation_words(shape: &Shape) -> Vec<u8> {
+/// What kernels read of the rotation, as bytes: the signs, an element a bit, then the Paley rows.
+pub fn rotation_words(shape: &Shape) -> Vec<u8> {
     if !shape.record.k().is_rotated() && !shape.record.v().is_rotated() {
         return Vec::new();
     }

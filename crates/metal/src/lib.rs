@@ -25,6 +25,10 @@ pub use backend::GpuBackend;
 pub use centring::{RopeTables, Tables};
 pub use executor::{Access, Binding, Constant, ExecError, Executor, Family, Launch};
 pub use formats::format_id;
-pub use params::{AttendParams, CopyParams, Params, QueryParams, ReduceParams, TileParams, WriteParams};
+pub use layer::rotation_words;
+pub use params::{
+    AttendParams, CopyParams, NormParams, Params, QueryParams, ReduceParams, RopeParams, SiluParams, TileParams,
+    TopParams, WriteParams,
+};
 pub use plan::{Tile, tiles};
 pub use shape::{Element, Form, KernelError, Shape};

@@ -118,3 +118,42 @@ params! {
         sinks: u32,
     }
 }
+
+params! {
+    /// Of `add_rms_norm`.
+    NormParams = "NormParams" {
+        width: u32,
+        /// Whether x is added to the residual.
+        add: u32,
+        eps: f32,
+    }
+}
+
+params! {
+    /// Of `silu_mul`.
+    SiluParams = "SiluParams" {
+        count: u32,
+    }
+}
+
+params! {
+    /// Of `rope`.
+    RopeParams = "RopeParams" {
+        tokens: u32,
+        heads: u32,
+        kv_heads: u32,
+        head_dim: u32,
+        pairs: u32,
+        /// Multiplies cosines and sines.
+        factor: f32,
+    }
+}
+
+params! {
+    /// Of `top_slices` and `top_rows`.
+    TopParams = "TopParams" {
+        width: u32,
+        count: u32,
+        slice: u32,
+    }
+}

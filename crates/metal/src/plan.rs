@@ -1,5 +1,6 @@
 //! A step's rows as tiles.
 use crate::params::TileParams;
+use crate::shape::{Form, Shape};
 use attention::BatchLayout;
 use std::ops::Range;
 
@@ -11,8 +12,7 @@ pub struct Tile {
     pub table: usize,
     /// Of the first row in its sequence.
     pub position: usize,
-    /// Whether the row is the only one of its sequence in this step.
-    pub single: bool,
+    pub form: Form,
 }
 
 impl Tile {
@@ -21,7 +21,8 @@ impl Tile {
         (self.position + self.rows.len()).div_ceil(turboquant::PARTITION)
     }
 
-    pub(crate) fn params(&self, window: Option<usize>, sinks: usize) -> TileParams {
+    /// As kernels read it.
+    pub fn params(&self, window: Option<usize>, sinks: usize) -> TileParams {
         TileParams {
             row: self.rows.start as u32,
             rows: self.rows.len() as u32,
@@ -33,15 +34,16 @@ impl Tile {
     }
 }
 
-/// Cuts a batch into tiles of at most `rows` rows. Blocks of sequence i lie in the list of all after those of 0..i.
-pub fn tiles(layout: &BatchLayout, rows: usize) -> Vec<Tile> {
+/// Cuts a batch into tiles. Blocks of sequence i lie in the list of all after those of 0..i.
+pub fn tiles(shape: &Shape, layout: &BatchLayout) -> Vec<Tile> {
     let (mut tiles, mut table) = (Vec::new(), 0);
     for seq in 0..layout.num_seqs() {
         let all = layout.rows(seq);
-        for start in all.clone().step_by(rows) {
-            let rows = start..(start + rows).min(all.end);
-            let (position, single) = (layout.positions[start] as usize, all.len() == 1);
-            tiles.push(Tile { rows, table, position, single });
+        let form = shape.form_of(all.len());
+        let most = shape.tile_rows(form);
+        for start in all.clone().step_by(most) {
+            let (rows, position) = (start..(start + most).min(all.end), layout.positions[start] as usize);
+            tiles.push(Tile { rows, table, position, form });
         }
         table += layout.block_tables[seq].len();
     }

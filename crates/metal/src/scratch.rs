@@ -1,7 +1,7 @@
 //! Memory between the launches of one attention: grown to what was needed, used by one call at a time.
 use crate::executor::{ExecError, Executor};
 use crate::launch::FOLLOW_FLOATS;
-use crate::shape::Shape;
+use crate::shape::{Form, Shape};
 
 /// Most bytes of the state of partitions that one slice of a batch may take.
 const STATE_BYTES: usize = 64 << 20;
@@ -57,11 +57,12 @@ impl<B> Scratch<B> {
         &mut self,
         executor: &E,
         shape: &Shape,
+        form: Form,
         rows: usize,
         tiles: usize,
         parts: usize,
     ) -> Result<(), ExecError> {
-        let blocks = tiles * shape.kv_heads * shape.blocks();
+        let blocks = tiles * shape.kv_heads * shape.blocks(form);
         let follow = if shape.keys_centred { blocks * parts * FOLLOW_FLOATS * 4 } else { 16 };
         let states = rows * shape.heads() * parts;
         self.queries.reserve(executor, 2 * blocks * shape.head_dim() * 16)?;
@@ -73,5 +74,5 @@ impl<B> Scratch<B> {
 
 /// Rows that one slice may have over `parts` partitions.
 pub(crate) fn slice_rows(shape: &Shape, parts: usize) -> usize {
-    (STATE_BYTES / (shape.heads() * parts * (shape.head_dim() + 2) * 4)).max(shape.tile_rows())
+    (STATE_BYTES / (shape.heads() * parts * (shape.head_dim() + 2) * 4)).max(64)
 }

@@ -26,18 +26,20 @@ impl Element {
     }
 }
 
-/// The two forms of decode attention.
+/// The kernels that attend. A row's bits are the same in `Mma` and `Chunk`, not in `Vec`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Form {
-    /// 8x8 matrix products; a row's result does not depend on the batch.
+    /// Single rows, or a few, by 8x8 matrix products (`attend_mma`).
     Mma,
-    /// Plain arithmetic, for single rows of at most 4 query heads a kv head; other rows take `Mma`.
+    /// Single rows of at most 4 query heads a kv head by plain arithmetic (`attend_vec`).
     Vec,
+    /// Chunks of a prompt: 64 columns at once (`prefill`).
+    Chunk,
 }
 
 impl Form {
-    /// The faster one for a device: matrix products cost about 15 cycles an element where they run on the ALUs, `vec` 9, for 4 query
-    /// heads; at 8 they are equal.
+    /// The faster one of `Mma` and `Vec` for single rows: matrix products cost about 15 cycles an element where they run on the ALUs,
+    /// `vec` 9, for 4 query heads; at 8 they are equal.
     pub fn choose(family: Family, group: usize) -> Form {
         if family == Family::NoMatrixUnit && group <= 4 { Form::Vec } else { Form::Mma }
     }
@@ -127,20 +129,29 @@ impl Shape {
         self.window.map_or(u32::MAX, |w| w as u32)
     }
 
-    /// Blocks of 8 columns of a tile of one row.
-    pub fn blocks(&self) -> usize {
-        self.group.div_ceil(8)
+    /// What attends `rows` rows of a sequence.
+    pub fn form_of(&self, rows: usize) -> Form {
+        match rows {
+            1 => self.form,
+            _ if rows <= self.tile_rows(Form::Mma) || self.head_dim() > 256 => Form::Mma,
+            _ => Form::Chunk,
+        }
+    }
+
+    /// Blocks of 8 columns of a tile.
+    pub fn blocks(&self, form: Form) -> usize {
+        if form == Form::Chunk { 8 } else { self.group.div_ceil(8) }
     }
 
     /// Rows of a tile: as many as its columns hold.
-    pub fn tile_rows(&self) -> usize {
-        self.blocks() * 8 / self.group
+    pub fn tile_rows(&self, form: Form) -> usize {
+        if form == Form::Vec { 1 } else { self.blocks(form) * 8 / self.group }
     }
 
     /// Tiles of 8 tokens that a simdgroup has in flight: as many as registers hold.
     pub(crate) fn depth(&self, form: Form) -> usize {
         let coded = self.record.k().is_rotated() && self.record.v().is_rotated();
-        let largest = if form == Form::Mma { 128 } else { 64 };
+        let largest = if form == Form::Vec { 64 } else { 128 };
         if coded && self.head_dim() <= largest { 4 } else { 2 }
     }
 

@@ -13,8 +13,10 @@ const FILES: &[&str] = &[
     include_str!("../../../kernels/query.metal"),
     include_str!("../../../kernels/attend_mma.metal"),
     include_str!("../../../kernels/attend_vec.metal"),
+    include_str!("../../../kernels/prefill.metal"),
     include_str!("../../../kernels/reduce.metal"),
     include_str!("../../../kernels/copy.metal"),
+    include_str!("../../../kernels/helpers.metal"),
 ];
 
 /// All kernels as one source, since Metal compiles from memory and finds no files. `head_dim`: instantiate for that size alone.

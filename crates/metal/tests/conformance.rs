@@ -1,7 +1,7 @@
 //! The attention backend over the emulator, under the suite of every backend.
 #![allow(clippy::unwrap_used)] // helpers of tests
 use attention::conformance::{self, Case};
-use attention::{AttentionBackend, Centring, KvMeans, ModelGeometry};
+use attention::{AttentionBackend, Centring, ModelGeometry};
 use candle_core::Device;
 use kv::KvLayout;
 use metal::{Element, Family, GpuBackend};

@@ -37,7 +37,9 @@ pub fn emit(unit: &Unit, target: Target, stem: &str) -> Result<String, Error> {
         Target::Cuda => "metal_cuda_shim.cuh",
         Target::Lint => "metal_lint.h",
     };
-    let mut out = format!("#include \"{header}\"\nnamespace metal {{ namespace user {{\n{}", unit.text);
+    // A namespace a file: they include the same headers, and each has function constants of its own.
+    let user = if target == Target::Cpu { format!("user_{}", identifier(stem)) } else { "user".to_owned() };
+    let mut out = format!("#include \"{header}\"\nnamespace metal {{ namespace {user} {{\n{}", unit.text);
     out.push_str("\n# 1 \"generated\"\n");
     match target {
         Target::Cpu => cpu(unit, &mut out)?,
@@ -49,9 +51,8 @@ pub fn emit(unit: &Unit, target: Target, stem: &str) -> Result<String, Error> {
         let name = identifier(stem);
         let _ = writeln!(
             out,
-            "extern \"C\" void msl_register_{name}() {{ mslrt::register_unit(metal::user::msl_kernels, \
-             sizeof(metal::user::msl_kernels) / sizeof(metal::user::msl_kernels[0]), metal::user::msl_constants, \
-             metal::user::msl_ranges); }}"
+            "extern \"C\" void msl_register_{name}() {{ using namespace metal::{user}; mslrt::register_unit(msl_kernels, \
+             sizeof(msl_kernels) / sizeof(msl_kernels[0]), msl_constants, msl_ranges); }}"
         );
     }
     Ok(out)

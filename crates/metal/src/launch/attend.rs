@@ -41,7 +41,7 @@ pub fn query<'a, B>(
     let params = QueryParams {
         kv_heads: shape.kv_heads as u32,
         group: shape.group as u32,
-        blocks: shape.blocks() as u32,
+        blocks: shape.blocks(form) as u32,
         parts: parts as u32,
         pairs: shape.pairs as u32,
         still: rope.map_or(0, Rope::still) as u32,
@@ -56,7 +56,7 @@ pub fn query<'a, B>(
     Launch {
         kernel: format!("query_d{}_{}", shape.head_dim(), shape.element.name()),
         constants: shape.constants(),
-        grid: [(shape.kv_heads * shape.blocks()) as u32, tiles as u32, layers as u32],
+        grid: [(shape.kv_heads * shape.blocks(form)) as u32, tiles as u32, layers as u32],
         threads: 128,
         bindings,
         params: (10, params.bytes()),
@@ -97,7 +97,7 @@ pub fn attend<'a, B>(
     let params = AttendParams {
         kv_heads: shape.kv_heads as u32,
         group: shape.group as u32,
-        blocks: shape.blocks() as u32,
+        blocks: shape.blocks(form) as u32,
         parts: parts as u32,
         window: shape.window_or_all(),
         scale: shape.scale2(),
@@ -105,12 +105,13 @@ pub fn attend<'a, B>(
     let (d, depth) = (shape.head_dim(), shape.depth(form));
     Launch {
         kernel: match form {
-            Form::Mma => format!("attend_mma_d{d}_c{}_u{depth}", shape.blocks()),
+            Form::Mma => format!("attend_mma_d{d}_c{}_u{depth}", shape.blocks(form)),
             Form::Vec => format!("attend_vec_d{d}_u{depth}"),
+            Form::Chunk => format!("prefill_d{d}_u{depth}"),
         },
         constants: shape.constants(),
         grid: [shape.kv_heads as u32, tiles as u32, parts as u32],
-        threads: 128,
+        threads: if form == Form::Chunk { 256 } else { 128 },
         bindings: bind(&[queries, table, tables, cache, follow, fast_tiles, fast_turns], &[part_o, part_ml]),
         params: (9, params.bytes()),
     }

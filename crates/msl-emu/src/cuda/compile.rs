@@ -16,7 +16,7 @@ pub(crate) fn name(kernel: &str, constants: &[Constant]) -> String {
     values.fold(kernel.to_owned(), |name, value| format!("{name}-{value}"))
 }
 
-/// `NVCC` names the compiler, `CUDA_ARCH` the target; sm_90 (Hopper) if unset.
+/// `NVCC` names the compiler, `CUDA_ARCH` the target (sm_90, Hopper, if unset), `CUDA_REGISTERS` the most registers of a thread.
 pub(crate) fn compile(folder: &Path, kernel: &str, constants: &[Constant]) -> Result<PathBuf, String> {
     let cubin = folder.join(name(kernel, constants) + ".cubin");
     if cubin.exists() {
