@@ -73,9 +73,10 @@ impl MemoryBudget {
 /// Memory of this machine in bytes; 0 where the system does not say.
 #[cfg(all(target_os = "macos", feature = "metal"))]
 pub(crate) fn physical_memory() -> u64 {
-    let mut system = sysinfo::System::new().unwrap_or_default();
-    system.refresh_memory();
-    system.total_memory()
+    sysinfo::System::new().map_or(0, |mut system| {
+        system.refresh_memory();
+        system.total_memory()
+    })
 }
 
 /// Free memory of this machine in bytes; `None` where the system does not say.

@@ -19,7 +19,7 @@ pub struct Binding<'a, B> {
 }
 
 /// The value of `[[function_constant(index)]]`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Constant {
     Bool(u32, bool),
     Uint(u32, u32),

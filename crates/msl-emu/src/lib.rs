@@ -17,7 +17,7 @@ use std::ffi::c_void;
 use std::sync::OnceLock;
 
 /// If set, a test fails where the emulator could not be built (clang 19, x86-64 Linux), in place of being skipped.
-pub const REQUIRE: &str = "TALLOW_REQUIRE_EMULATOR";
+pub const REQUIRE: &str = "MSL_REQUIRE_EMULATOR";
 
 /// What the emulator found, with the kernel's line.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
