@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# Lints the Metal kernels as near to Apple's compiler as Linux gets (real address spaces, C++14, warnings denied), then runs them in the
-# emulator as Metal compiles by default: with fast math.
+# Lints the Metal kernels as near to Apple's compiler as Linux gets: real address spaces, C++14, warnings denied.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if ! command -v clang++-19 >/dev/null; then
