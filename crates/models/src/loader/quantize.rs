@@ -79,19 +79,17 @@ impl Quantizer {
     }
 
     /// In blocks of `kind`, or of `q8_0` where a row does not divide into those. `None` for rows that divide into neither, and
-    /// for what is not larger.
+    /// for what is quantised already.
     fn smaller(&self, weight: &StoredWeight, kind: WeightType) -> Result<Option<StoredWeight>, MatmulError> {
+        if weight.view().weight_type().block_len() > 1 {
+            return Ok(None);
+        }
         let k = weight.view().k();
         let fits = [kind, WeightType::Q8_0].into_iter().find(|kind| kind.row_bytes(k).is_some());
         if fits != Some(kind) {
             self.others.fetch_add(1, Ordering::Relaxed);
         }
-        match fits {
-            Some(kind) if kind.row_bytes(k) < weight.view().weight_type().row_bytes(k) => {
-                quantize(weight, kind).map(Some)
-            }
-            _ => Ok(None),
-        }
+        fits.map(|kind| quantize(weight, kind)).transpose()
     }
 
     /// Counts `bytes` of the checkpoint as loaded, and `kept` as what stays of them.
@@ -178,5 +176,7 @@ mod tests {
             assert_eq!(got.map(|w| w.view().weight_type()), kind, "{k}");
         }
         assert_eq!(quantizer.others.load(Ordering::Relaxed), 2);
+        let quantised = quantizer.projection(&weight(256)).unwrap().unwrap();
+        assert!(quantizer.vocabulary(&quantised).unwrap().is_none());
     }
 }
