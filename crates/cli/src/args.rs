@@ -19,6 +19,8 @@ pub enum Command {
     Chat(ChatArgs),
     /// Measure what each K/V pair costs a model
     Eval(EvalArgs),
+    /// Measure how fast a model prefills and decodes with each K/V pair
+    Bench(BenchArgs),
     /// Fetch a model from the Hugging Face hub
     Pull(PullArgs),
     /// Print the default configuration file
@@ -85,6 +87,27 @@ pub struct EvalArgs {
     pub engine: EngineArgs,
 }
 
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// Tokens in the cache when decoding begins
+    #[arg(long, value_name = "N,..", value_delimiter = ',', default_values_t = [512, 2048])]
+    pub contexts: Vec<usize>,
+    /// Sequences that decode together
+    #[arg(long, value_name = "N,..", value_delimiter = ',', default_values_t = [1, 4])]
+    pub batches: Vec<usize>,
+    /// Decode steps that are timed
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    pub steps: usize,
+    /// Write the results as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Write a plot of context against decode speed as SVG
+    #[arg(long, value_name = "FILE")]
+    pub plot: Option<PathBuf>,
+    #[command(flatten)]
+    pub engine: EngineArgs,
+}
+
 /// Flags over `config/default.toml`; the names and meanings are its own.
 #[derive(Debug, Default, Args, Serialize)]
 pub struct EngineArgs {
@@ -123,6 +146,10 @@ pub struct EngineArgs {
     #[arg(long, value_name = "TOKENS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_model_len: Option<usize>,
+    /// What computes: auto (the GPU of a Mac, if built for it), cpu, metal [default: auto]
+    #[arg(long, value_name = "NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
     /// How the KV cache is stored: auto, bf16, transparent, near-lossless, balanced, compact, extreme [default: auto]
     #[arg(long, value_name = "NAME")]
     #[serde(skip_serializing_if = "Option::is_none")]

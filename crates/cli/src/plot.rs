@@ -1,5 +1,6 @@
 //! Plots, where one says more than a table.
 use anyhow::{Result, anyhow};
+use engine::bench::BenchRow;
 use engine::eval::QualityReport;
 use plotters::prelude::*;
 
@@ -43,6 +44,46 @@ fn draw(report: &QualityReport, svg: &mut String) -> Result<(), Error> {
         chart.draw_series(dots)?.label(*name).legend(move |(x, y)| Circle::new((x + 8, y), 4, colour.filled()));
         let labels = points.iter().map(|(x, y, name)| Text::new(name.clone(), (*x + 0.07, *y), ("sans-serif", 12)));
         chart.draw_series(labels)?;
+    }
+    chart.configure_series_labels().background_style(WHITE).border_style(BLACK).draw()?;
+    root.present()?;
+    Ok(())
+}
+
+/// Context against decode speed, a line for each pair and batch. SVG text.
+pub fn speed(rows: &[BenchRow]) -> Result<String> {
+    let mut svg = String::new();
+    draw_speed(rows, &mut svg).map_err(|e| anyhow!("the plot: {e}"))?;
+    Ok(svg)
+}
+
+fn draw_speed(rows: &[BenchRow], svg: &mut String) -> Result<(), Error> {
+    let root = SVGBackend::with_string(svg, (860, 560)).into_drawing_area();
+    root.fill(&WHITE)?;
+    let span = |of: &dyn Fn(&BenchRow) -> f64| {
+        rows.iter().map(of).fold((f64::MAX, 0f64), |(low, high), x| (low.min(x), high.max(x)))
+    };
+    let ((near, far), (_, fast)) = (span(&|r| r.context as f64), span(&|r| r.decode));
+    let mut chart = ChartBuilder::on(&root)
+        .caption("decode speed by context", ("sans-serif", 20))
+        .margin(12)
+        .x_label_area_size(42)
+        .y_label_area_size(70)
+        .build_cartesian_2d((near / 1.2..far * 1.2).log_scale(), 0f64..fast * 1.1)?;
+    chart.configure_mesh().x_desc("tokens in the cache").y_desc("tokens a second, all sequences").draw()?;
+    let mut lines: Vec<(String, Vec<(f64, f64)>)> = Vec::new();
+    for row in rows {
+        let name = format!("{}/{} x {}", row.k, row.v, row.batch);
+        let point = (row.context as f64, row.decode);
+        match lines.iter_mut().find(|line| line.0 == name) {
+            Some(line) => line.1.push(point),
+            None => lines.push((name, vec![point])),
+        }
+    }
+    for (i, (name, points)) in lines.into_iter().enumerate() {
+        let colour = Palette99::pick(i).to_rgba();
+        let series = LineSeries::new(points, colour.stroke_width(2)).point_size(3);
+        chart.draw_series(series)?.label(name).legend(move |(x, y)| Circle::new((x + 8, y), 4, colour.filled()));
     }
     chart.configure_series_labels().background_style(WHITE).border_style(BLACK).draw()?;
     root.present()?;

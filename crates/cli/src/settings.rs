@@ -2,7 +2,7 @@
 use crate::args::EngineArgs;
 use anyhow::{Context, Result};
 use bytesize::ByteSize;
-use engine::{EngineConfig, KvFlags, WeightQuant};
+use engine::{DeviceChoice, EngineConfig, KvFlags, WeightQuant};
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
 use serde::Deserialize;
@@ -10,6 +10,9 @@ use std::path::PathBuf;
 
 /// The documentation of every key.
 pub const DEFAULTS: &str = include_str!("../../../config/default.toml");
+
+/// Variables `TALLOW_…` that are no settings: read before there are any, or by the engine itself.
+const UNSETTLED: [&str; 3] = ["LOG", "CONFIG", "CACHE_DIR"];
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -22,6 +25,7 @@ pub struct Settings {
     pub weight_quant: Option<String>,
     pub served_model_name: Option<String>,
     pub max_model_len: Option<usize>,
+    pub device: String,
     pub kv_preset: String,
     pub k_quant: Option<String>,
     pub v_quant: Option<String>,
@@ -45,8 +49,7 @@ impl Settings {
             let text = std::fs::read_to_string(path).with_context(|| format!("--config {}", path.display()))?;
             layers = layers.merge(Toml::string(&text));
         }
-        let layers =
-            layers.merge(Env::prefixed("TALLOW_").ignore(&["LOG", "CONFIG"])).merge(Serialized::defaults(args));
+        let layers = layers.merge(Env::prefixed("TALLOW_").ignore(&UNSETTLED)).merge(Serialized::defaults(args));
         layers.extract().context("the configuration is wrong")
     }
 
@@ -79,6 +82,7 @@ impl Settings {
             max_num_seqs: self.max_num_seqs,
             max_num_batched_tokens: self.max_num_batched_tokens,
             max_queued_requests: self.max_queued_requests,
+            device: DeviceChoice::parse(&self.device)?,
             threads: Some(self.threads).filter(|n| *n > 0),
             weight_quant: self.weight_quant()?,
             load_progress: None,

@@ -1,13 +1,14 @@
 //! The means that centring takes out: from the model's biases, measured, or kept from last time.
 use crate::error::StartError;
 use crate::kv_config::{CentreMode, KvConfig};
+use crate::select::select;
 use attention::AttentionBackend;
 use attention::{
-    BatchLayout, CalibrationBackend, Centring, CpuBackend, ForwardContext, KeyCentring, KvMeans, ModelGeometry,
-    SequenceStates, StatePool,
+    BatchLayout, CalibrationBackend, Centring, ForwardContext, KeyCentring, KvMeans, ModelGeometry, SequenceStates,
+    StatePool,
 };
 use candle_core::Device;
-use kv::{BlockPool, BlockTable, KvLayout};
+use kv::{BlockPool, BlockTable};
 use models::Model;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::path::{Path, PathBuf};
@@ -41,7 +42,9 @@ impl Calibration<'_> {
         let geometry = self.model.geometry();
         let bias = self.model.kv_bias();
         let n = geometry.layers.len();
-        let wanted = |format: Format| is_tq(format) || (bias.is_some() && matches!(format, Format::Bf16 | Format::F16));
+        // Keys stored as floats are centred exactly or not at all, and the kernels of GPUs follow slow pairs by parabolas.
+        let exactly = bias.is_some() && self.device.is_cpu();
+        let wanted = |format: Format| is_tq(format) || (exactly && matches!(format, Format::Bf16 | Format::F16));
         let (k, v) = (|i| wanted(config.formats(i, n).0), |i| wanted(config.formats(i, n).1));
         if mode == CentreMode::Off || !(0..n).any(|i| k(i) || v(i)) {
             return Ok(Centring::none(geometry));
@@ -87,10 +90,10 @@ impl Calibration<'_> {
         let mut tokens = self.tokenizer.encode(self.text, true)?;
         tokens.truncate(CALIBRATION_TOKENS);
         const BLOCK: usize = 32;
-        let formats = geometry.layers.iter().map(|l| (l.kv_heads, l.head_dim, Format::F32, Format::F32));
-        let layout = KvLayout::new(BLOCK, formats)?;
-        let exact = CpuBackend::new(layout, geometry.clone(), Centring::none(geometry))?;
-        let mut backend = CalibrationBackend::new(Box::new(exact), geometry.clone());
+        // GPUs have no f32 cache; what f16 rounds is far below the means.
+        let format = if self.device.is_cpu() { Format::F32 } else { Format::F16 };
+        let exact = select(&KvConfig::new(format, format, BLOCK), geometry, Centring::none(geometry), self.device)?;
+        let mut backend = CalibrationBackend::new(exact, geometry.clone());
         let pool = BlockPool::new(tokens.len().div_ceil(BLOCK));
         backend.allocate(pool.num_blocks())?;
         let mut table = BlockTable::new(BLOCK);

@@ -1,7 +1,9 @@
 //! The engine loop: drives scheduler, model and sampler on a thread of its own.
+pub mod bench;
 mod centring;
 mod choice;
 mod core;
+mod device;
 mod error;
 pub mod eval;
 mod handle;
@@ -15,6 +17,7 @@ mod select;
 mod start;
 
 pub use centring::Calibration;
+pub use device::DeviceChoice;
 pub use error::{EngineError, StartError, SubmitError};
 pub use handle::{
     EngineHandle, EngineInbox, EngineStats, MAX_CHOICES, MAX_TOP_LOGPROBS, Message, ModelInfo, QueueSlot, RequestId,
@@ -26,4 +29,4 @@ pub use models::WeightQuant;
 pub use request::{Event, FinishReason, GenerationRequest, MatchedStop, SamplingParams, StopParams, TokenLogprob};
 pub use runner::{Logits, ModelRunner};
 pub use select::select;
-pub use start::{EngineConfig, LoadProgress, Loaded, launch, load, start};
+pub use start::{EngineConfig, LoadProgress, Loaded, compute_pool, launch, load, start};

@@ -70,6 +70,15 @@ impl MemoryBudget {
     }
 }
 
+/// Memory of this machine in bytes; 0 where the system does not say.
+#[cfg(all(target_os = "macos", feature = "metal"))]
+pub(crate) fn physical_memory() -> u64 {
+    sysinfo::System::new().map_or(0, |mut system| {
+        system.refresh_memory();
+        system.total_memory()
+    })
+}
+
 /// Free memory of this machine in bytes; `None` where the system does not say.
 pub fn free_memory() -> Option<u64> {
     let mut system = sysinfo::System::new().ok()?;

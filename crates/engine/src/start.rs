@@ -1,10 +1,11 @@
 //! From a configuration to a running engine.
 use crate::centring::{CALIBRATION_TEXT, Calibration};
 use crate::core::Engine;
+use crate::device::{DeviceChoice, free_on, gpu_type};
 use crate::error::StartError;
 use crate::handle::{EngineHandle, ModelInfo, channel};
 use crate::kv_config::{KvConfig, KvFlags, Settled};
-use crate::memory::{Demand, free_memory};
+use crate::memory::Demand;
 use crate::metrics::Metrics;
 use crate::request::SamplingParams;
 use crate::runner::ModelRunner;
@@ -40,6 +41,7 @@ pub struct EngineConfig {
     pub threads: Option<usize>,
     /// What the projections of float weights are made into at load; `None`: left as they are.
     pub weight_quant: Option<WeightQuant>,
+    pub device: DeviceChoice,
     /// Told how loading gets on.
     pub load_progress: Option<LoadProgress>,
 }
@@ -68,6 +70,7 @@ impl EngineConfig {
             max_queued_requests: 1024,
             threads: None,
             weight_quant: None,
+            device: DeviceChoice::Auto,
             load_progress: None,
         }
     }
@@ -120,7 +123,7 @@ pub fn start(config: &EngineConfig) -> Result<(EngineHandle, JoinHandle<()>), St
 
 /// Reads the model's files.
 pub fn load(config: &EngineConfig) -> Result<Loaded, StartError> {
-    let device = Device::Cpu;
+    let device = config.device.open()?;
     let checkpoint = Checkpoint::open(&config.model)?;
     let (tokenizer, template) = match &checkpoint {
         Checkpoint::Folder(folder) => (Tokenizer::from_dir(folder)?, ChatTemplate::from_dir(folder)?),
@@ -130,8 +133,11 @@ pub fn load(config: &EngineConfig) -> Result<Loaded, StartError> {
         }
     };
     let (tokenizer, template) = (Arc::new(tokenizer), template.map(Arc::new));
-    let options =
-        LoadOptions { weight_quant: config.weight_quant, progress: config.load_progress.clone().map(|p| p.0) };
+    let options = LoadOptions {
+        gpu_type: gpu_type(&device),
+        weight_quant: config.weight_quant,
+        progress: config.load_progress.clone().map(|p| p.0),
+    };
     let LoadedModel { model, config: model_config, generation, mapped_bytes, owned_bytes, fingerprint } =
         models::load(&checkpoint, &device, &options)?;
     tracing::info!("weights: {} bytes", mapped_bytes + owned_bytes);
@@ -158,7 +164,7 @@ pub fn launch(config: &EngineConfig, loaded: Loaded) -> Result<(EngineHandle, Jo
         model_limit: loaded.max_position_embeddings,
         max_num_seqs: config.max_num_seqs,
         state_bytes: (config.max_num_seqs * loaded.model.state_layout().bytes_per_sequence()) as u64,
-        free_memory: free_memory().map(|free| free.saturating_sub(loaded.mapped_bytes)),
+        free_memory: free_on(&loaded.device).map(|free| free.saturating_sub(loaded.mapped_bytes)),
     };
     let Settled { config: kv, budget, reason } = config.kv.settle(loaded.model.geometry(), &demand)?;
     if let Some(reason) = reason {
@@ -202,14 +208,17 @@ pub fn launch(config: &EngineConfig, loaded: Loaded) -> Result<(EngineHandle, Jo
         steps: 0,
         deadline: None,
     };
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(config.threads.unwrap_or(0))
-        .thread_name(|i| format!("tallow-compute-{i}"))
-        .build()?;
+    let pool = compute_pool(config.threads)?;
     // On a thread of the pool a step's parallel parts start without waking anybody first.
     let thread =
         std::thread::Builder::new().name("tallow-engine".into()).spawn(move || pool.install(|| engine.run()))?;
     Ok((handle, thread))
+}
+
+/// The threads that compute; `None`: one a core.
+pub fn compute_pool(threads: Option<usize>) -> Result<rayon::ThreadPool, rayon::ThreadPoolBuildError> {
+    let builder = rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0));
+    builder.thread_name(|i| format!("tallow-compute-{i}")).build()
 }
 
 /// One line: the pair, bytes a token, the pool in tokens, the gain against bf16.

@@ -34,15 +34,13 @@ fn logits(setup: &Setup) -> Vec<Vec<f32>> {
 /// The identity of centring through a whole model: with nothing lost in storage, what is taken out comes back.
 #[test]
 fn centring_an_exact_cache_changes_no_logit() {
-    // 1e-4 is the aim. The rounding of f32 sums alone stands between it and the two models with larger keys: 1.3e-4 and 1.24e-4
-    // were measured.
-    for (model, bound) in [("models/demo", 1e-4), ("models/eval", 2e-4), ("models/tiny-qwen2", 2e-4)] {
+    for model in ["models/demo", "models/eval", "models/tiny-qwen2"] {
         let plain = logits(&Setup::new(model, F32, F32));
         let centred = logits(&Setup { centre_exact: true, ..Setup::new(model, F32, F32) });
         let worst =
             plain.iter().flatten().zip(centred.iter().flatten()).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
         println!("{model}: {worst}");
-        assert!(worst <= bound, "{model}: a logit moved by {worst}");
+        assert!(worst <= 1e-4, "{model}: a logit moved by {worst}");
     }
 }
 

@@ -41,6 +41,7 @@ struct Head {
 impl Client {
     pub fn new(config: &HubConfig, model: &ModelName) -> Result<Self, HubError> {
         // An error means that there is one already.
+        #[cfg(not(target_os = "macos"))]
         let _ = rustls::crypto::ring::default_provider().install_default();
         let build = |redirect| {
             let agent = concat!("tallow/", env!("CARGO_PKG_VERSION"));

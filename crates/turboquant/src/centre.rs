@@ -96,12 +96,24 @@ impl KeyCentre {
         k[inner.unrotated..].iter_mut().zip(&inner.rest).for_each(|(k, mean)| *k -= mean);
     }
 
-    pub(crate) fn rope(&self) -> &Rope {
+    /// The part of the mean that is taken out, `[head_dim]`: 0 elsewhere.
+    pub fn taken(&self) -> Vec<f32> {
+        let inner = &*self.inner;
+        let mut taken = vec![0.0; inner.rope.head_dim()];
+        taken[inner.unrotated..].copy_from_slice(&inner.rest);
+        for (pair, mean) in inner.pairs.iter().zip(&inner.means) {
+            let (x, y) = inner.rope.elements(*pair);
+            (taken[x], taken[y]) = (mean[0], mean[1]);
+        }
+        taken
+    }
+
+    pub fn rope(&self) -> &Rope {
         &self.inner.rope
     }
 
     /// The fast pairs that are taken out.
-    pub(crate) fn fast_pairs(&self) -> &[usize] {
+    pub fn fast_pairs(&self) -> &[usize] {
         &self.inner.pairs[self.inner.rope.followed().len()..]
     }
 

@@ -178,14 +178,7 @@ pub(crate) fn dequantize(format: Format, codes: &[u8], scales: &[u8], z: &mut [f
 /// Value of each code of a codebook format before the scale.
 #[inline(always)]
 fn signed_values(format: Format) -> [f32; 32] {
-    use Format::*;
-    let mags: &[f32] = match format {
-        Tq5 | Lloyd5 => &LLOYD5,
-        Tq4 => &CUBIC4,
-        Lloyd4 => &LLOYD4,
-        Tq3 | Lloyd3 => &LLOYD3,
-        _ => &LLOYD2,
-    };
+    let mags = format.magnitudes();
     let mut values = [0f32; 32];
     for (i, c) in mags.iter().enumerate() {
         (values[i], values[mags.len() + i]) = (*c, -c);

@@ -1,4 +1,5 @@
 //! The KV formats: names, sizes and which head dimensions they support.
+use crate::codebook::{CUBIC4, LLOYD2, LLOYD3, LLOYD4, LLOYD5};
 use std::fmt;
 
 /// Which of the two vectors of a token a format or buffer is for.
@@ -166,6 +167,19 @@ impl Format {
     /// Whether the vector is rotated before it is stored.
     pub fn is_rotated(self) -> bool {
         !matches!(self, Format::F32 | Format::F16 | Format::Bf16)
+    }
+
+    /// Magnitudes of the codebook for N(0,1), ascending; empty for formats without one.
+    pub fn magnitudes(self) -> &'static [f32] {
+        use Format::*;
+        match self {
+            Tq5 | Lloyd5 => &LLOYD5,
+            Tq4 => &CUBIC4,
+            Lloyd4 => &LLOYD4,
+            Tq3 | Lloyd3 => &LLOYD3,
+            Tq2 | Lloyd2 => &LLOYD2,
+            _ => &[],
+        }
     }
 
     /// Bits of one code (or of the float).

@@ -1,10 +1,12 @@
 //! The public kernel: stores and attends the records of one layer.
 use crate::attend::{self, Job};
 use crate::centre::{CentreQuery, KeyCentre};
+use crate::encode;
 use crate::format::Side;
 use crate::layout::RecordLayout;
 use crate::rotation::Rotation;
 use crate::simd::{self, HeadQuery, Isa, Steps};
+use half::f16;
 
 /// Most query heads of one kv head.
 pub const MAX_GROUP: usize = 16;
@@ -101,6 +103,22 @@ impl Kernel {
         assert_eq!(out.len(), self.layout.head_dim(), "out must have head_dim elements");
         simd::load(&self.layout, record, slot, side, out);
         self.unrotate(side, out);
+    }
+
+    /// The codes of a vector, one an element, and its scales as [`Kernel::store`] would pack them, for devices with a page order of
+    /// their own. Codes: two's complement (`tq8`, V `q8_0`), unsigned (K `q8_0` to `q4_0`), else the magnitude's index with the sign
+    /// in the bit above it. Empty for floats.
+    pub fn encode(&self, side: Side, x: &[f32]) -> (Vec<u8>, Vec<f16>) {
+        let (format, d) = (self.layout.format(side), self.layout.head_dim());
+        assert_eq!(x.len(), d, "x must have head_dim elements");
+        let Some(rotation) = self.rotation.as_ref().filter(|_| format.is_rotated()) else {
+            return (Vec::new(), Vec::new());
+        };
+        let mut z: Vec<f32> = x.iter().map(|x| encode::sanitize(*x, encode::LIMIT)).collect();
+        self.steps.rotate(rotation, &mut z);
+        let (mut codes, mut scales) = (vec![0; d], vec![0; format.scale_bytes(d)]);
+        encode::quantize(format, &z, &mut codes, &mut scales);
+        (codes, scales.as_chunks().0.iter().map(|bytes| f16::from_le_bytes(*bytes)).collect())
     }
 
     fn check_slot(&self, record: &[u8], slot: usize) {

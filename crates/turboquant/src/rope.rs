@@ -145,9 +145,13 @@ impl Rope {
         }
     }
 
+    pub fn pairing(&self) -> Pairing {
+        self.inner.pairing
+    }
+
     /// (cos, sin) of position * theta.
     #[inline(always)]
-    pub(crate) fn turn(&self, pair: usize, position: usize) -> [f64; 2] {
+    pub fn turn(&self, pair: usize, position: usize) -> [f64; 2] {
         self.inner.turn(pair, position)
     }
 
@@ -174,16 +178,30 @@ impl Rope {
     }
 
     /// Pairs that are followed by parabolas, the still ones first.
-    pub(crate) fn followed(&self) -> &[usize] {
+    pub fn followed(&self) -> &[usize] {
         &self.inner.followed
     }
 
-    pub(crate) fn still(&self) -> usize {
+    /// How many of the followed pairs, the first ones, turn so slowly that one parabola serves a whole partition.
+    pub fn still(&self) -> usize {
         self.inner.still
     }
 
     pub(crate) fn fast(&self) -> &[usize] {
         &self.inner.fast
+    }
+
+    /// Coefficients `[1, u, u²][of cos, of sin]` of the parabola around the middle of a partition that 1 of cos or of sin at its
+    /// start gives, for the `index`-th followed pair, a still one.
+    pub fn still_parabola(&self, index: usize) -> [[f32; 2]; 3] {
+        let FollowStill(lanes) = &self.inner.follow_still[index / 16];
+        lanes.map(|of| of.map(|lanes| lanes[index % 16]))
+    }
+
+    /// The same around the middle of block `block` of 32 tokens, for the `index`-th followed pair, not a still one.
+    pub fn slow_parabola(&self, index: usize, block: usize) -> [[f32; 2]; 3] {
+        let FollowSlow(blocks) = &self.inner.follow_slow[index - self.inner.still];
+        blocks.map(|of| of.map(|blocks| blocks[block]))
     }
 
     /// Of the slow pairs, in order.

@@ -26,15 +26,18 @@ struct Inner {
 }
 
 impl Rotation {
-    /// `head_dim` is one that a rotated format supports.
-    pub(crate) fn new(head_dim: usize) -> Self {
+    /// `head_dim` is one that a rotated format supports: see `Format::check`.
+    ///
+    /// # Panics
+    /// If it is not.
+    pub fn new(head_dim: usize) -> Self {
         let (order, prime) = match head_dim {
             80 => (20, 19),
             96 => (12, 11),
             _ => (1, 0),
         };
         let walsh = head_dim / order;
-        debug_assert!(walsh.is_power_of_two());
+        assert!(walsh.is_power_of_two(), "no rotation for head_dim {head_dim}");
         let paley = if order > 1 { paley(prime) } else { Vec::new() };
         let (signs, norm) = (signs(head_dim), 1.0 / (head_dim as f32).sqrt());
         let scaled_signs = signs.iter().map(|sign| sign * norm).collect();
@@ -44,6 +47,13 @@ impl Rotation {
     /// The diagonal of ±1 that is applied first.
     pub fn signs(&self) -> &[f32] {
         &self.inner.signs
+    }
+
+    /// The rows of the Paley factor, bit `col` set where column `col` is -1. Empty where the rotation is a Walsh-Hadamard matrix alone.
+    pub fn paley_rows(&self) -> Vec<u32> {
+        let order = self.inner.order;
+        let word = |row: &[f32]| row.iter().enumerate().fold(0, |w, (col, h)| w | u32::from(*h < 0.0) << col);
+        if order == 1 { Vec::new() } else { self.inner.paley.chunks_exact(order).map(word).collect() }
     }
 
     /// Elements of a Walsh-Hadamard block: it acts on neighbours, the Paley factor across blocks.

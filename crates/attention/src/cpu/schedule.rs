@@ -108,12 +108,20 @@ impl Work<'_> {
         first.start / PARTITION..last.end.div_ceil(PARTITION)
     }
 
-    fn partition(&self, tile: &Tile, queries: &[Query], partition: usize) -> Vec<f32> {
+    /// The records of a partition that some row of the tile sees; none beyond the last.
+    fn records(&self, tile: &Tile, partition: usize) -> Vec<&[u8]> {
         let (start, block_size) = (partition * PARTITION, self.kernel.layout().block_size());
-        let table = &self.layout.block_tables[tile.seq];
-        let last_seen = self.visible(tile.rows.end - 1).end;
-        let blocks = start / block_size..(start + PARTITION).min(last_seen).div_ceil(block_size);
-        let records: Vec<&[u8]> = table[blocks].iter().map(|b| self.pages.record(*b, tile.kv_head)).collect();
+        let end = (start + PARTITION).min(self.visible(tile.rows.end - 1).end);
+        let blocks =
+            self.layout.block_tables[tile.seq].get(start / block_size..end.div_ceil(block_size)).unwrap_or(&[]);
+        blocks.iter().map(|b| self.pages.record(*b, tile.kv_head)).collect()
+    }
+
+    fn partition(&self, tile: &Tile, queries: &[Query], partition: usize) -> Vec<f32> {
+        let start = partition * PARTITION;
+        let records = self.records(tile, partition);
+        // Whoever attends this one goes on to the next, or a neighbour does: either way it will be read soon.
+        let prefetch = self.records(tile, partition + 1);
         let rows: Vec<Row<'_>> = tile
             .rows
             .clone()
@@ -125,7 +133,7 @@ impl Work<'_> {
             })
             .collect();
         let mut parts = vec![0f32; queries.len() * self.kernel.part_len(self.geometry.group())];
-        let job = Job { records: &records, prefetch: &[], first_position: start, rows: &rows };
+        let job = Job { records: &records, prefetch: &prefetch, first_position: start, rows: &rows };
         self.kernel.attend(&job, &mut parts);
         parts
     }

@@ -39,7 +39,7 @@ impl Scheme {
         Scheme::Pair { k: Format::F32, v: Format::F32, centre: CentreMode::Off, boundary_layers: 0 };
 
     /// The cache, and whether anything is taken out of what it stores.
-    fn backend(&self, loaded: &Loaded) -> Result<(Box<dyn AttentionBackend>, bool), StartError> {
+    pub(crate) fn backend(&self, loaded: &Loaded) -> Result<(Box<dyn AttentionBackend>, bool), StartError> {
         let (k, v, centre, boundary_layers) = match *self {
             Scheme::Pair { k, v, centre, boundary_layers } => (k, v, centre, boundary_layers),
             Scheme::Ggml(bits) => {
@@ -53,7 +53,7 @@ impl Scheme {
         Ok((select(&config, loaded.model.geometry(), centring, &loaded.device)?, centred))
     }
 
-    fn names(&self) -> (String, String) {
+    pub(crate) fn names(&self) -> (String, String) {
         match self {
             Scheme::Pair { k, v, .. } => (k.name().into(), v.name().into()),
             Scheme::Ggml(bits) => (format!("ggml{bits}"), format!("ggml{bits}")),

@@ -1,6 +1,6 @@
 //! Scheduler and model driven step by step, greedily, with every sampled row's logits kept.
 #![allow(dead_code)] // each test file uses its part
-use attention::{Centring, KeyCentring};
+use attention::{AttentionBackend, Centring, KeyCentring, ModelGeometry};
 use engine::{CentreMode, EngineConfig, KvConfig, ModelRunner, WeightQuant, load, select};
 use scheduler::{NewRequest, Scheduler, SchedulerConfig, SeqId};
 use std::collections::BTreeMap;
@@ -57,7 +57,16 @@ pub struct Driver {
 
 impl Driver {
     pub fn new(setup: &Setup) -> Self {
-        let device = candle_core::Device::Cpu;
+        Self::with_backend(setup, |kv, geometry, centring| {
+            select(kv, geometry, centring, &candle_core::Device::Cpu).unwrap()
+        })
+    }
+
+    /// With an attention backend of the caller's.
+    pub fn with_backend(
+        setup: &Setup,
+        make: impl FnOnce(&KvConfig, &ModelGeometry, Centring) -> Box<dyn AttentionBackend>,
+    ) -> Self {
         let kv = KvConfig::new(setup.k, setup.v, 16);
         let weight_quant = setup.weight_quant;
         let config = EngineConfig { weight_quant, ..EngineConfig::new(testkit::repo(&setup.model)) };
@@ -73,7 +82,7 @@ impl Driver {
         };
         let centring = centring.unwrap();
         let model = loaded.model;
-        let backend = select(&kv, model.geometry(), centring, &device).unwrap();
+        let backend = make(&kv, model.geometry(), centring);
         let max_num_seqs = setup.budget.min(64);
         let scheduler = Scheduler::new(SchedulerConfig {
             block_size: 16,

@@ -28,6 +28,16 @@ const LATENT: [&str; 7] =
     ["deepseek_v2", "deepseek_v3", "deepseek_v32", "glm4_moe_lite", "kimi_k2", "longcat_flash", "minicpm3"];
 
 impl Family {
+    /// Its `model_type`.
+    pub fn name(self) -> &'static str {
+        KNOWN.iter().find(|known| known.2 == self).map_or("unknown", |known| known.1)
+    }
+
+    /// Whether all of its layers have code for devices other than the CPU.
+    pub fn runs_on_gpus(self) -> bool {
+        !matches!(self, Family::Qwen3Moe | Family::Qwen35)
+    }
+
     /// Errors: an architecture that is not known (the known ones are named), or that cannot be served, with the reason.
     pub fn of(raw: &Raw, wrapper: bool, path: &Path) -> Result<Self, ModelError> {
         let model_type = raw.model_type.as_deref().unwrap_or_default();

@@ -1,10 +1,18 @@
-//! Projections: on the CPU straight from the mapped file, summed in an order fixed by k (crate `matmul`).
+//! Projections: on the CPU straight from the mapped file, summed in an order fixed by k (crate `matmul`); on a GPU by Candle.
+use super::gpu;
 use crate::loader::StoredWeight;
-use candle_core::{CpuStorage, Device, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, DType, Device, Layout, Result, Shape, Tensor, bail};
 
 pub(crate) struct Linear {
-    weight: StoredWeight,
+    weight: Place,
+    out_features: usize,
     bias: Option<Bias>,
+}
+
+/// Where the weight is.
+enum Place {
+    Cpu(StoredWeight),
+    Gpu(gpu::Weight),
 }
 
 struct Bias {
@@ -13,13 +21,18 @@ struct Bias {
 }
 
 impl Linear {
-    /// `bias`: `[out_features]`.
-    pub fn new(weight: StoredWeight, bias: Option<Vec<f32>>, device: &Device) -> Result<Self> {
+    /// `bias`: `[out_features]`. `gpu_type`: what a GPU computes in.
+    pub fn new(weight: StoredWeight, bias: Option<Vec<f32>>, device: &Device, gpu_type: DType) -> Result<Self> {
         let bias = match bias {
             Some(values) => Some(Bias { tensor: Tensor::from_slice(&values, values.len(), device)?, values }),
             None => None,
         };
-        Ok(Linear { weight, bias })
+        let out_features = weight.view().n();
+        let weight = match device.is_cpu() {
+            true => Place::Cpu(weight),
+            false => Place::Gpu(gpu::Weight::new(&weight, gpu_type, device)?),
+        };
+        Ok(Linear { weight, out_features, bias })
     }
 
     pub fn bias(&self) -> Option<&[f32]> {
@@ -27,12 +40,15 @@ impl Linear {
     }
 
     pub fn out_features(&self) -> usize {
-        self.weight.view().n()
+        self.out_features
     }
 
     /// x: `[rows, in_features]` f32 -> `[rows, out_features]` f32.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = x.apply_op1_no_bwd(&Product(&self.weight))?;
+        let y = match &self.weight {
+            Place::Cpu(weight) => x.apply_op1_no_bwd(&Product(weight))?,
+            Place::Gpu(weight) => weight.forward(x)?,
+        };
         match &self.bias {
             Some(bias) => y.broadcast_add(&bias.tensor),
             None => Ok(y),

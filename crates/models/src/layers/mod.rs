@@ -3,6 +3,7 @@ mod decoder;
 mod delta_net;
 mod embedding;
 mod experts;
+mod gpu;
 mod linear;
 mod mlp;
 mod norm;

@@ -9,7 +9,7 @@ mod weights;
 use crate::config::{Family, GenerationDefaults, ModelConfig};
 use crate::error::ModelError;
 use crate::{Model, llama, qwen2, qwen3, qwen3_5, qwen3_moe};
-use candle_core::Device;
+use candle_core::{DType, Device};
 use quantize::Quantizer;
 use std::path::{Path, PathBuf};
 
@@ -33,6 +33,8 @@ pub struct LoadedModel {
 /// How a checkpoint is loaded.
 #[derive(Clone, Default)]
 pub struct LoadOptions {
+    /// What a GPU multiplies floats in; `None`: bf16.
+    pub gpu_type: Option<DType>,
     pub weight_quant: Option<WeightQuant>,
     pub progress: Option<Progress>,
 }
@@ -82,9 +84,16 @@ pub fn load(checkpoint: &Checkpoint, device: &Device, options: &LoadOptions) -> 
         Checkpoint::Folder(folder) => folder,
         Checkpoint::Gguf(files) => files.path(),
     };
+    if !device.is_cpu() && !config.family.runs_on_gpus() {
+        return Err(ModelError::Refused {
+            path: origin.to_owned(),
+            model_type: config.family.name().to_owned(),
+            reason: "its experts or recurrent layers have no GPU code yet; serve it with --device cpu".into(),
+        });
+    }
     let (total, fingerprint) = (weights::num_bytes(&tensors), weights::fingerprint(&tensors));
     let quantizer = Quantizer::new(options.weight_quant, options.progress.clone(), total);
-    let weights = Weights::new(tensors, origin, device, quantizer);
+    let weights = Weights::new(tensors, origin, device, options.gpu_type.unwrap_or(DType::BF16), quantizer);
     let model = match config.family {
         Family::Llama => llama::load(&config, &weights)?,
         Family::Qwen2 => qwen2::load(&config, &weights)?,

@@ -5,7 +5,7 @@ use crate::config::ModelConfig;
 use crate::error::ModelError;
 use crate::layers::{Decoder, Embedding, Linear, Mlp, RmsNorm};
 use attention::StateLayout;
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,13 +17,21 @@ pub(crate) struct Weights {
     origin: PathBuf,
     prefix: String,
     device: Device,
+    gpu_type: DType,
     quantizer: Arc<Quantizer>,
 }
 
 impl Weights {
-    pub fn new(tensors: Tensors, origin: &Path, device: &Device, quantizer: Quantizer) -> Self {
+    pub fn new(tensors: Tensors, origin: &Path, device: &Device, gpu_type: DType, quantizer: Quantizer) -> Self {
         let (tensors, quantizer) = (Arc::new(tensors), Arc::new(quantizer));
-        Weights { tensors, origin: origin.to_owned(), prefix: String::new(), device: device.clone(), quantizer }
+        Weights {
+            tensors,
+            origin: origin.to_owned(),
+            prefix: String::new(),
+            device: device.clone(),
+            gpu_type,
+            quantizer,
+        }
     }
 
     /// Everything below `prefix`.
@@ -130,13 +138,13 @@ impl Weights {
         let name = name.as_ref();
         let weight = self.matrix(&format!("{name}.weight"), n, k)?;
         let bias = if bias { Some(self.vector(&format!("{name}.bias"), n)?) } else { None };
-        Ok(Linear::new(weight, bias, &self.device)?)
+        Ok(Linear::new(weight, bias, &self.device, self.gpu_type)?)
     }
 
     /// `name.weight` as it is stored: a small matrix whose errors would be large ones.
     pub fn exact_linear(&self, name: &str, n: usize, k: usize) -> Result<Linear, ModelError> {
         let weight = self.weight(&format!("{name}.weight"), (n, k), |_| Ok(None))?;
-        Ok(Linear::new(weight, None, &self.device)?)
+        Ok(Linear::new(weight, None, &self.device, self.gpu_type)?)
     }
 
     pub fn norm(&self, name: &str, n: usize, eps: f64) -> Result<RmsNorm, ModelError> {
@@ -186,7 +194,7 @@ impl Weights {
             embedding: Embedding::new(embedding, &self.device),
             layers,
             norm,
-            head: Linear::new(head, None, &self.device)?,
+            head: Linear::new(head, None, &self.device, self.gpu_type)?,
             geometry: config.geometry(),
             states,
         })

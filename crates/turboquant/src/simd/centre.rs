@@ -5,6 +5,7 @@
 //! its 16 blocks of 32 tokens by constant turns, one block a lane. Around a middle, a slow pair is a parabola and all of them
 //! are summed into one; a fast pair is two products a token, even and odd in u, so that both halves of a block share them.
 use super::Simd;
+use super::scores::SUM_BLOCK;
 use crate::attend::TILE;
 use crate::centre::CentreQuery;
 use crate::layout::STRIP;
@@ -170,12 +171,19 @@ fn add_heads<S: Simd, const H: usize>(
             even[h] = s.fma(s.splat(state[2][at]), u2, s.splat(state[0][at]));
             odd[h] = s.mul(s.splat(state[1][at]), u);
         }
-        for i in 0..fast.len() {
-            let [cos, sin] = &fast[i].halves;
-            let (cos, sin) = (s.load(cos), s.load(sin));
+        // Sums of sums: what is missing can be far larger than what is stored, and a long sum would round it away.
+        for first in (0..fast.len()).step_by(SUM_BLOCK) {
+            let (mut sum, mut difference) = ([s.splat(0.0); H], [s.splat(0.0); H]);
+            for i in first..fast.len().min(first + SUM_BLOCK) {
+                let [cos, sin] = &fast[i].halves;
+                let (cos, sin) = (s.load(cos), s.load(sin));
+                for h in 0..H {
+                    sum[h] = s.fma(s.splat(rows[h][i][0][at]), cos, sum[h]);
+                    difference[h] = s.fma(s.splat(rows[h][i][1][at]), sin, difference[h]);
+                }
+            }
             for h in 0..H {
-                even[h] = s.fma(s.splat(rows[h][i][0][at]), cos, even[h]);
-                odd[h] = s.fma(s.splat(rows[h][i][1][at]), sin, odd[h]);
+                (even[h], odd[h]) = (s.add(even[h], sum[h]), s.add(odd[h], difference[h]));
             }
         }
         for h in 0..H {

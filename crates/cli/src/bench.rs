@@ -1,0 +1,55 @@
+//! `tallow bench`: how fast a model prefills and decodes with each K/V pair.
+use crate::args::BenchArgs;
+use crate::model::{self, Place};
+use crate::plot;
+use crate::settings::Settings;
+use anyhow::{Context, Result};
+use engine::bench::{BenchOptions, BenchRow, speed};
+use engine::eval::Scheme;
+use engine::{CentreMode, EngineConfig, PRESETS};
+use turboquant::{Format, Side};
+
+pub async fn bench(args: BenchArgs) -> Result<()> {
+    let settings = Settings::read(&args.engine)?;
+    let config = model::engine_config(&settings, Place::of(&settings)?).await?;
+    tokio::task::block_in_place(|| measure(args, &settings, &config))
+}
+
+fn measure(args: BenchArgs, settings: &Settings, config: &EngineConfig) -> Result<()> {
+    let loaded = engine::load(config)?;
+    let options = BenchOptions {
+        contexts: args.contexts,
+        batches: args.batches,
+        steps: args.steps,
+        chunk: config.max_num_batched_tokens,
+    };
+    println!("| K | V | context | sequences | prefill, tok/s | decode, tok/s | KV bytes a token |");
+    println!("|---|---|---|---|---|---|---|");
+    let line = |r: &BenchRow| {
+        let BenchRow { k, v, context, batch, prefill, decode, kv_bytes_per_token: bytes } = r;
+        println!("| {k} | {v} | {context} | {batch} | {prefill:.1} | {decode:.1} | {bytes:.0} |");
+    };
+    let schemes = schemes(settings)?;
+    let rows = engine::compute_pool(config.threads)?.install(move || speed(&loaded, &schemes, &options, line))?;
+    if let Some(path) = &args.plot {
+        std::fs::write(path, plot::speed(&rows)?).with_context(|| format!("--plot {}", path.display()))?;
+    }
+    if let Some(path) = &args.json {
+        let json = serde_json::to_string_pretty(&rows)?;
+        std::fs::write(path, json + "\n").with_context(|| format!("--json {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// The presets, or bf16 and the pair that the flags name.
+fn schemes(settings: &Settings) -> Result<Vec<Scheme>> {
+    let centre = CentreMode::parse(&settings.kv_centre)?;
+    let pair = |k, v| Scheme::Pair { k, v, centre, boundary_layers: settings.kv_boundary_layers };
+    if settings.k_quant.is_none() && settings.v_quant.is_none() {
+        return Ok(PRESETS.iter().map(|(_, k, v)| pair(*k, *v)).collect());
+    }
+    let (k, v) = (settings.k_quant.as_deref().unwrap_or("bf16"), settings.v_quant.as_deref().unwrap_or("bf16"));
+    let k = Format::parse(Side::K, k).context("--k-quant")?;
+    let v = Format::parse(Side::V, v).context("--v-quant")?;
+    Ok(vec![pair(Format::Bf16, Format::Bf16), pair(k, v)])
+}

@@ -1,0 +1,308 @@
+//! The attention backend over any executor.
+use crate::executor::{Executor, Launch};
+use crate::launch::{self, AttendBuffers, QueryBuffers, ReduceBuffers, WriteBuffers};
+use crate::layer::{Layer, RopeBuffers, layer, rope_buffers, shape_of};
+use crate::params::Params;
+use crate::plan::{Tile, tiles};
+use crate::scratch::{Scratch, slice_rows};
+use crate::shape::{Element, Form};
+use attention::{AttentionBackend, AttentionPlan, BatchLayout, Centring, LayerGeometry, LayerId, ModelGeometry};
+use candle_core::{Error, Result, Tensor, bail};
+use kv::{BlockCopy, BlockId, KvLayout};
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+
+/// A step's rows on the device.
+struct Prepared<B> {
+    slots: B,
+    positions: B,
+    tables: B,
+}
+
+/// Stores and attends by the kernels of `kernels/`.
+///
+/// A row's result depends on its query and the cache alone, bit by bit: every row goes through the same arithmetic, whatever shares
+/// its tile.
+pub struct GpuBackend<E: Executor> {
+    executor: E,
+    spec: KvLayout,
+    layers: Vec<Layer<E::Buffer>>,
+    scratch: Mutex<Scratch<E::Buffer>>,
+    /// Bound where a kernel reads nothing.
+    nothing: E::Buffer,
+    num_blocks: usize,
+}
+
+impl<E: Executor> GpuBackend<E> {
+    /// `element`: of the tensors at the boundary.
+    ///
+    /// Errors: a layout or a centring whose layers are not the model's; a format, head size or group without kernels; keys that are
+    /// centred exactly (those stored as floats), which kernels do not follow.
+    pub fn new(
+        executor: E,
+        spec: KvLayout,
+        geometry: &ModelGeometry,
+        centring: &Centring,
+        element: Element,
+    ) -> Result<Self> {
+        let group = geometry.layers.iter().map(LayerGeometry::group).max().unwrap_or(1);
+        let form = Form::choose(executor.family(), group);
+        Self::with_form(executor, spec, geometry, centring, element, form)
+    }
+
+    /// With one form of decode attention, for tests and benchmarks. Errors: as `new`.
+    pub fn with_form(
+        executor: E,
+        spec: KvLayout,
+        geometry: &ModelGeometry,
+        centring: &Centring,
+        element: Element,
+        form: Form,
+    ) -> Result<Self> {
+        let (layers, n) = (spec.layers(), geometry.layers.len());
+        if layers.len() != n || centring.layers.len() != n {
+            bail!(
+                "{n} layers in the model, {} in the KV layout, {} in the centring",
+                layers.len(),
+                centring.layers.len()
+            );
+        }
+        let layers = layers.iter().zip(&geometry.layers).zip(&centring.layers).enumerate();
+        let layers = layers.map(|(i, ((kv, model), centre))| {
+            if kv.kv_heads != model.kv_heads || kv.record.head_dim() != model.head_dim {
+                bail!("layer {i}: the KV layout is not that of the model");
+            }
+            let shape = shape_of(kv, model, geometry, centre, element, form);
+            shape.check().map_err(|e| Error::Msg(format!("layer {i}: {e}")))?;
+            layer(&executor, shape, centre).map_err(|e| Error::Msg(format!("layer {i}: {e}")))
+        });
+        let layers = layers.collect::<Result<_>>()?;
+        let nothing = executor.buffer(&[]).map_err(Error::wrap)?;
+        Ok(GpuBackend { executor, spec, layers, scratch: Mutex::default(), nothing, num_blocks: 0 })
+    }
+
+    fn cache<'a>(&self, layer: &'a Layer<E::Buffer>) -> Result<&'a E::Buffer> {
+        layer.buffers.cache.as_ref().ok_or_else(|| Error::Msg("the cache is not allocated".to_owned()))
+    }
+
+    fn run(&self, launches: &[Launch<'_, E::Buffer>]) -> Result<()> {
+        self.executor.run(launches).map_err(Error::wrap)
+    }
+
+    fn prepared<'a>(&self, plan: &'a AttentionPlan) -> Result<&'a Prepared<E::Buffer>> {
+        let prepared = plan.prepared.as_ref().and_then(|p| p.downcast_ref());
+        prepared.ok_or_else(|| Error::Msg("the plan was made by another backend".to_owned()))
+    }
+
+    /// Attends the rows of some tiles of one form.
+    fn attend_slice(
+        &self,
+        layer: &Layer<E::Buffer>,
+        tiles: &[Tile],
+        q: &E::Buffer,
+        out: &E::Buffer,
+        prepared: &Prepared<E::Buffer>,
+    ) -> Result<()> {
+        let (shape, buffers, rope) = (&layer.shape, &layer.buffers, layer.rope.as_ref());
+        let form = tiles[0].form;
+        let (first, last) = (tiles[0].rows.start, tiles[tiles.len() - 1].rows.end);
+        let parts = tiles.iter().map(Tile::parts).max().unwrap_or(0);
+        let params = tiles.iter().flat_map(|tile| {
+            let rows = tile.rows.start - first..tile.rows.end - first;
+            Tile { rows, ..tile.clone() }.params(shape.window, shape.sinks).bytes()
+        });
+        let table = self.executor.buffer(&params.collect::<Vec<u8>>()).map_err(Error::wrap)?;
+        let mut scratch = self.scratch.lock().unwrap_or_else(|e| e.into_inner());
+        scratch.reserve(&self.executor, shape, form, last - first, tiles.len(), parts).map_err(Error::wrap)?;
+        let of_rope = |f: fn(&RopeBuffers<E::Buffer>) -> &E::Buffer| rope.map_or(&self.nothing, f);
+        let query = QueryBuffers {
+            q,
+            tiles: &table,
+            rotation: &buffers.rotation,
+            key_means: &buffers.means,
+            starts: of_rope(|r| &r.starts),
+            lists: &buffers.lists,
+            still_fit: of_rope(|r| &r.still_fit),
+            slow_fit: of_rope(|r| &r.slow_fit),
+            queries: scratch.queries.get(),
+            follow: scratch.follow.get(),
+        };
+        let attend = AttendBuffers {
+            queries: scratch.queries.get(),
+            tiles: &table,
+            tables: &prepared.tables,
+            cache: self.cache(layer)?,
+            follow: scratch.follow.get(),
+            fast_tiles: &buffers.fast_tiles,
+            fast_turns: &buffers.fast_turns,
+            part_o: scratch.part_o.get(),
+            part_ml: scratch.part_ml.get(),
+        };
+        let reduce = ReduceBuffers {
+            part_o: scratch.part_o.get(),
+            part_ml: scratch.part_ml.get(),
+            positions: &prepared.positions,
+            rotation: &buffers.rotation,
+            value_means: &buffers.value_means,
+            sink_logits: &self.nothing,
+            out,
+        };
+        self.run(&[
+            launch::query(shape, form, rope.map(|r| &r.rope), first, tiles.len(), parts, &query),
+            launch::attend(shape, form, tiles.len(), parts, &attend),
+            launch::reduce(shape, first, last - first, parts, &reduce),
+        ])
+    }
+
+    fn block_bytes(&self, layer: &Layer<E::Buffer>, block: BlockId) -> Result<Range<usize>> {
+        if block.0 as usize >= self.num_blocks {
+            bail!("block {} of a pool of {}", block.0, self.num_blocks);
+        }
+        let (start, bytes) = (block.0 as usize * layer.shape.page_bytes(), layer.shape.page_bytes());
+        Ok(start..start + bytes)
+    }
+
+    fn check_block_bytes(&self, len: usize) -> Result<()> {
+        let want = self.spec.bytes_per_block();
+        if len != want { Err(Error::Msg(format!("{len} bytes for a block of {want}"))) } else { Ok(()) }
+    }
+}
+
+fn words(values: impl IntoIterator<Item = u32>) -> Vec<u8> {
+    values.into_iter().flat_map(u32::to_le_bytes).collect()
+}
+
+impl<E: Executor> AttentionBackend for GpuBackend<E> {
+    fn spec(&self) -> &KvLayout {
+        &self.spec
+    }
+
+    fn allocate(&mut self, num_blocks: usize) -> Result<()> {
+        let tokens = num_blocks * self.spec.block_size();
+        for layer in &mut self.layers {
+            layer.buffers.cache = None;
+            let bytes = num_blocks * layer.shape.page_bytes();
+            layer.buffers.cache = Some(self.executor.create(bytes).map_err(Error::wrap)?);
+            // A sequence fits the pool.
+            if let Some(old) = layer.rope.take() {
+                layer.rope = Some(rope_buffers(&self.executor, &old.rope, tokens)?);
+            }
+        }
+        self.num_blocks = num_blocks;
+        Ok(())
+    }
+
+    fn allocated_bytes(&self) -> usize {
+        self.layers.iter().filter(|l| l.buffers.cache.is_some()).map(|l| self.num_blocks * l.shape.page_bytes()).sum()
+    }
+
+    fn plan(&mut self, layout: Arc<BatchLayout>) -> Result<AttentionPlan> {
+        let slots = self.num_blocks * self.spec.block_size();
+        if let Some(slot) = layout.slot_mapping.iter().find(|slot| **slot as usize >= slots) {
+            bail!("slot {slot} lies outside of a pool of {} blocks", self.num_blocks);
+        }
+        let mut blocks = layout.block_tables.iter().flatten().map(|b| b.0);
+        if let Some(block) = blocks.find(|b| *b as usize >= self.num_blocks) {
+            bail!("block {block} of a pool of {}", self.num_blocks);
+        }
+        let buffer = |bytes: Vec<u8>| self.executor.buffer(&bytes).map_err(Error::wrap);
+        let prepared: Prepared<E::Buffer> = Prepared {
+            slots: buffer(words(layout.slot_mapping.iter().copied()))?,
+            positions: buffer(words(layout.positions.iter().copied()))?,
+            tables: buffer(words(layout.block_tables.iter().flatten().map(|b| b.0)))?,
+        };
+        Ok(AttentionPlan { layout, prepared: Some(Box::new(prepared)) })
+    }
+
+    fn write(&self, layer: LayerId, k: &Tensor, v: &Tensor, plan: &AttentionPlan) -> Result<()> {
+        let layer = &self.layers[layer.0];
+        let (shape, buffers, prepared) = (&layer.shape, &layer.buffers, self.prepared(plan)?);
+        let want = (plan.layout.num_tokens(), shape.kv_heads, shape.head_dim());
+        if k.dims3()? != want || v.dims3()? != want {
+            bail!("K {:?} and V {:?} must be {want:?}: tokens, kv heads, head_dim", k.dims(), v.dims());
+        }
+        let (k, v) = (self.executor.import(k, shape.element)?, self.executor.import(v, shape.element)?);
+        let of_rope = |f: fn(&RopeBuffers<E::Buffer>) -> &E::Buffer| layer.rope.as_ref().map_or(&self.nothing, f);
+        let write = WriteBuffers {
+            k: &k,
+            v: &v,
+            slots: &prepared.slots,
+            positions: &prepared.positions,
+            rotation: &buffers.rotation,
+            key_means: &buffers.means,
+            value_means: &buffers.value_means,
+            starts: of_rope(|r| &r.starts),
+            offsets: of_rope(|r| &r.offsets),
+            cache: self.cache(layer)?,
+        };
+        self.run(&[launch::write(shape, want.0, &write)])
+    }
+
+    fn attend(&self, layer: LayerId, q: &Tensor, plan: &AttentionPlan) -> Result<Tensor> {
+        let layer = &self.layers[layer.0];
+        let (shape, prepared) = (&layer.shape, self.prepared(plan)?);
+        let want = (plan.layout.num_tokens(), shape.heads(), shape.head_dim());
+        if q.dims3()? != want {
+            bail!("Q {:?} must be {want:?}: tokens, heads, head_dim", q.dims());
+        }
+        let tiles = tiles(shape, &plan.layout);
+        let buffer = self.executor.import(q, shape.element)?;
+        let out = self.executor.create(want.0 * shape.row_bytes()).map_err(Error::wrap)?;
+        let parts = tiles.iter().map(Tile::parts).max().unwrap_or(1);
+        let per_slice = slice_rows(shape, parts);
+        let mut start = 0;
+        while start < tiles.len() {
+            let (first, form) = (tiles[start].rows.start, tiles[start].form);
+            let fits = |tile: &&Tile| tile.form == form && tile.rows.end - first <= per_slice;
+            let fits = tiles[start..].iter().take_while(fits).count();
+            let end = start + fits.max(1);
+            self.attend_slice(layer, &tiles[start..end], &buffer, &out, prepared)?;
+            start = end;
+        }
+        self.executor.export(&out, want, shape.element, q.device())?.to_dtype(q.dtype())
+    }
+
+    fn copy_blocks(&self, copies: &[BlockCopy]) -> Result<()> {
+        // In order, but all that do not touch a block that one before them wrote or read go together.
+        let mut rest = copies;
+        while !rest.is_empty() {
+            let touches = |copy: &BlockCopy, before: &[BlockCopy]| {
+                before.iter().any(|b| b.to == copy.from || b.to == copy.to || b.from == copy.to)
+            };
+            let count = (1..rest.len()).find(|i| touches(&rest[*i], &rest[..*i])).unwrap_or(rest.len());
+            let pairs = words(rest[..count].iter().flat_map(|copy| [copy.from.0, copy.to.0]));
+            let pairs = self.executor.buffer(&pairs).map_err(Error::wrap)?;
+            for layer in &self.layers {
+                for copy in &rest[..count] {
+                    self.block_bytes(layer, copy.from)?;
+                    self.block_bytes(layer, copy.to)?;
+                }
+                self.run(&[launch::copy_blocks(&layer.shape, count, &pairs, self.cache(layer)?)])?;
+            }
+            rest = &rest[count..];
+        }
+        Ok(())
+    }
+
+    fn read_block(&self, block: BlockId, mut out: &mut [u8]) -> Result<()> {
+        self.check_block_bytes(out.len())?;
+        for layer in &self.layers {
+            let range = self.block_bytes(layer, block)?;
+            let (head, rest) = out.split_at_mut(range.len());
+            self.executor.download(self.cache(layer)?, range.start, head).map_err(Error::wrap)?;
+            out = rest;
+        }
+        Ok(())
+    }
+
+    fn write_block(&self, block: BlockId, mut bytes: &[u8]) -> Result<()> {
+        self.check_block_bytes(bytes.len())?;
+        for layer in &self.layers {
+            let range = self.block_bytes(layer, block)?;
+            let (head, rest) = bytes.split_at(range.len());
+            self.executor.upload(self.cache(layer)?, range.start, head).map_err(Error::wrap)?;
+            bytes = rest;
+        }
+        Ok(())
+    }
+}

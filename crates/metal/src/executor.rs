@@ -1,0 +1,122 @@
+//! What runs launches.
+use crate::shape::Element;
+use candle_core::{DType, Device, Tensor};
+
+/// What a kernel does with a buffer. `Write` includes reading.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    Read,
+    Write,
+}
+
+/// A buffer at `[[buffer(index)]]`, from byte `offset` on.
+#[derive(Debug)]
+pub struct Binding<'a, B> {
+    pub index: u32,
+    pub buffer: &'a B,
+    pub offset: usize,
+    pub access: Access,
+}
+
+/// The value of `[[function_constant(index)]]`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Constant {
+    Bool(u32, bool),
+    Uint(u32, u32),
+}
+
+/// One dispatch.
+#[derive(Debug)]
+pub struct Launch<'a, B> {
+    /// The kernel's host name.
+    pub kernel: String,
+    pub constants: Vec<Constant>,
+    /// Threadgroups.
+    pub grid: [u32; 3],
+    /// Threads of a threadgroup.
+    pub threads: u32,
+    pub bindings: Vec<Binding<'a, B>>,
+    /// The params struct and its buffer index.
+    pub params: (u32, Vec<u8>),
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ExecError {
+    #[error("kernel {kernel}: {message}")]
+    Kernel { kernel: String, message: String },
+    #[error("{wanted} bytes of device memory: {message}")]
+    Memory { wanted: usize, message: String },
+    #[error("bytes {offset}..{end} of a buffer of {len}")]
+    Range { offset: usize, end: usize, len: usize },
+}
+
+/// Generation of the GPU, as far as launches depend on it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Family {
+    /// Apple7 to Apple9 (M1 to M4): matrix products run on the ALUs.
+    NoMatrixUnit,
+    /// A matrix unit of its own: Apple10 (M5) and newer.
+    MatrixUnit,
+}
+
+/// Memory of a device and what runs there. Launches of a call run in order: each sees what those before it wrote.
+pub trait Executor: Send + Sync {
+    type Buffer: Send + Sync + 'static;
+
+    fn family(&self) -> Family;
+
+    /// Memory of any content.
+    ///
+    /// Errors: none to be had.
+    fn create(&self, bytes: usize) -> Result<Self::Buffer, ExecError>;
+
+    /// Errors: a range outside of the buffer.
+    fn upload(&self, buffer: &Self::Buffer, offset: usize, bytes: &[u8]) -> Result<(), ExecError>;
+
+    /// Waits for what runs. Errors: as `upload`.
+    fn download(&self, buffer: &Self::Buffer, offset: usize, out: &mut [u8]) -> Result<(), ExecError>;
+
+    /// Errors: a kernel that is not there or that failed, by name.
+    fn run(&self, launches: &[Launch<'_, Self::Buffer>]) -> Result<(), ExecError>;
+
+    /// A buffer that holds `bytes`.
+    fn buffer(&self, bytes: &[u8]) -> Result<Self::Buffer, ExecError> {
+        // Kernels' pointers may not be null, also where they are not read.
+        let buffer = self.create(bytes.len().max(16))?;
+        self.upload(&buffer, 0, bytes)?;
+        Ok(buffer)
+    }
+
+    /// The elements of a tensor, in order. This one copies from a tensor on the CPU; an executor whose tensors live on the device
+    /// lends their memory.
+    fn import(&self, tensor: &Tensor, element: Element) -> candle_core::Result<Self::Buffer> {
+        let tensor = tensor.to_dtype(dtype(element))?.flatten_all()?;
+        let bytes: Vec<u8> = match element {
+            Element::F32 => tensor.to_vec1::<f32>()?.into_iter().flat_map(f32::to_le_bytes).collect(),
+            Element::F16 => tensor.to_vec1::<half::f16>()?.into_iter().flat_map(half::f16::to_le_bytes).collect(),
+            Element::Bf16 => tensor.to_vec1::<half::bf16>()?.into_iter().flat_map(half::bf16::to_le_bytes).collect(),
+        };
+        self.buffer(&bytes).map_err(candle_core::Error::wrap)
+    }
+
+    /// A tensor of the elements at the start of a buffer; like `import`.
+    fn export(
+        &self,
+        buffer: &Self::Buffer,
+        shape: (usize, usize, usize),
+        element: Element,
+        device: &Device,
+    ) -> candle_core::Result<Tensor> {
+        let mut bytes = vec![0; shape.0 * shape.1 * shape.2 * element.bytes()];
+        self.download(buffer, 0, &mut bytes).map_err(candle_core::Error::wrap)?;
+        Tensor::from_raw_buffer(&bytes, dtype(element), &[shape.0, shape.1, shape.2], device)
+    }
+}
+
+fn dtype(element: Element) -> DType {
+    match element {
+        Element::F32 => DType::F32,
+        Element::F16 => DType::F16,
+        Element::Bf16 => DType::BF16,
+    }
+}

@@ -1,0 +1,165 @@
+//! Launches of attention: queries, partitions, reduction.
+use super::bind;
+use crate::executor::Launch;
+use crate::params::{AttendParams, Params, QueryParams, ReduceParams};
+use crate::shape::{Form, Shape};
+use turboquant::Rope;
+
+/// Buffers of [`query`].
+#[derive(Debug)]
+pub struct QueryBuffers<'a, B> {
+    /// `[rows][heads][head_dim]`, after RoPE.
+    pub q: &'a B,
+    /// [`crate::TileParams`].
+    pub tiles: &'a B,
+    pub rotation: &'a B,
+    /// Of [`crate::Tables`] and [`crate::RopeTables`]; these and `follow` are not touched unless keys are centred.
+    pub key_means: &'a B,
+    pub starts: &'a B,
+    pub lists: &'a B,
+    pub still_fit: &'a B,
+    pub slow_fit: &'a B,
+    /// `[tiles][kv_heads][blocks][4 x head_dim]` words, twice as many for [`Form::Vec`].
+    pub queries: &'a B,
+    /// `[tiles][kv_heads][blocks][parts][FOLLOW_FLOATS]`.
+    pub follow: &'a B,
+}
+
+/// Rotates the queries of `tiles` tiles and lays them out; where keys are centred, also what logits of `parts` partitions lack. Tiles
+/// count rows from `first_row`.
+pub fn query<'a, B>(
+    shape: &Shape,
+    form: Form,
+    rope: Option<&Rope>,
+    first_row: usize,
+    tiles: usize,
+    parts: usize,
+    buffers: &QueryBuffers<'a, B>,
+) -> Launch<'a, B> {
+    let &QueryBuffers { q, tiles: table, rotation, key_means, starts, lists, still_fit, slow_fit, queries, follow } =
+        buffers;
+    let params = QueryParams {
+        kv_heads: shape.kv_heads as u32,
+        group: shape.group as u32,
+        blocks: shape.blocks(form) as u32,
+        parts: parts as u32,
+        pairs: shape.pairs as u32,
+        still: rope.map_or(0, Rope::still) as u32,
+        followed: rope.map_or(0, |rope| rope.followed().len()) as u32,
+        low_parts: u32::from(form == Form::Vec),
+        norm: shape.norm(),
+        scale: shape.scale2(),
+    };
+    let layers = if shape.keys_centred { 1 + parts } else { 1 };
+    let mut bindings = bind(&[q, table, rotation, key_means, starts, lists, still_fit, slow_fit], &[queries, follow]);
+    bindings[0].offset = first_row * shape.row_bytes();
+    Launch {
+        kernel: format!("query_d{}_{}", shape.head_dim(), shape.element.name()),
+        constants: shape.constants(),
+        grid: [(shape.kv_heads * shape.blocks(form)) as u32, tiles as u32, layers as u32],
+        threads: 128,
+        bindings,
+        params: (10, params.bytes()),
+    }
+}
+
+/// Buffers of [`attend`].
+#[derive(Debug)]
+pub struct AttendBuffers<'a, B> {
+    /// What [`query`] wrote.
+    pub queries: &'a B,
+    pub tiles: &'a B,
+    /// Block numbers of all sequences.
+    pub tables: &'a B,
+    pub cache: &'a B,
+    pub follow: &'a B,
+    /// Of [`crate::Tables`].
+    pub fast_tiles: &'a B,
+    pub fast_turns: &'a B,
+    /// `[rows][heads][parts][head_dim]` f32.
+    pub part_o: &'a B,
+    /// `[rows][heads][parts]`: maximum and sum of weights, base 2.
+    pub part_ml: &'a B,
+}
+
+/// Attends each tile to each of `parts` partitions. A threadgroup a (kv head, tile, partition).
+///
+/// [`Form::Vec`] takes tiles of one row.
+pub fn attend<'a, B>(
+    shape: &Shape,
+    form: Form,
+    tiles: usize,
+    parts: usize,
+    buffers: &AttendBuffers<'a, B>,
+) -> Launch<'a, B> {
+    let &AttendBuffers { queries, tiles: table, tables, cache, follow, fast_tiles, fast_turns, part_o, part_ml } =
+        buffers;
+    let params = AttendParams {
+        kv_heads: shape.kv_heads as u32,
+        group: shape.group as u32,
+        blocks: shape.blocks(form) as u32,
+        parts: parts as u32,
+        window: shape.window_or_all(),
+        scale: shape.scale2(),
+    };
+    let (d, depth) = (shape.head_dim(), shape.depth(form));
+    Launch {
+        kernel: match form {
+            Form::Mma => format!("attend_mma_d{d}_c{}_u{depth}", shape.blocks(form)),
+            Form::Vec => format!("attend_vec_d{d}_u{depth}"),
+            Form::Chunk => format!("prefill_d{d}_u{depth}"),
+        },
+        constants: shape.constants(),
+        grid: [shape.kv_heads as u32, tiles as u32, parts as u32],
+        threads: if form == Form::Chunk { 256 } else { 128 },
+        bindings: bind(&[queries, table, tables, cache, follow, fast_tiles, fast_turns], &[part_o, part_ml]),
+        params: (9, params.bytes()),
+    }
+}
+
+/// Buffers of [`reduce`].
+#[derive(Debug)]
+pub struct ReduceBuffers<'a, B> {
+    pub part_o: &'a B,
+    pub part_ml: &'a B,
+    /// Of each row.
+    pub positions: &'a B,
+    pub rotation: &'a B,
+    /// `[kv_heads][head_dim]`; not read unless values are centred.
+    pub value_means: &'a B,
+    /// `[heads]`; not read unless the layer has them.
+    pub sink_logits: &'a B,
+    /// `[rows][heads][head_dim]`.
+    pub out: &'a B,
+}
+
+/// Merges the partitions of `rows` rows from `first_row` on; the state begins with that one. A threadgroup a (row, query head).
+pub fn reduce<'a, B>(
+    shape: &Shape,
+    first_row: usize,
+    rows: usize,
+    parts: usize,
+    buffers: &ReduceBuffers<'a, B>,
+) -> Launch<'a, B> {
+    let &ReduceBuffers { part_o, part_ml, positions, rotation, value_means, sink_logits, out } = buffers;
+    let params = ReduceParams {
+        heads: shape.heads() as u32,
+        group: shape.group as u32,
+        parts: parts as u32,
+        window: shape.window_or_all(),
+        sinks: shape.sinks as u32,
+        norm: shape.norm(),
+        scale: std::f32::consts::LOG2_E,
+    };
+    let mut bindings = bind(&[part_o, part_ml, positions, rotation, value_means, sink_logits], &[out]);
+    bindings[2].offset = 4 * first_row;
+    bindings[6].offset = first_row * shape.row_bytes();
+    Launch {
+        kernel: format!("reduce_d{}_{}", shape.head_dim(), shape.element.name()),
+        constants: shape.constants(),
+        grid: [(rows * shape.heads()) as u32, 1, 1],
+        threads: 256,
+        bindings,
+        params: (7, params.bytes()),
+    }
+}

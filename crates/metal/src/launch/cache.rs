@@ -1,0 +1,57 @@
+//! Launches that change the cache.
+use super::bind;
+use crate::executor::Launch;
+use crate::params::{CopyParams, Params, WriteParams};
+use crate::shape::Shape;
+
+/// Buffers of [`write`].
+#[derive(Debug)]
+pub struct WriteBuffers<'a, B> {
+    /// `[tokens][kv_heads][head_dim]`, K after RoPE.
+    pub k: &'a B,
+    pub v: &'a B,
+    /// Block x block size + offset, of each token.
+    pub slots: &'a B,
+    pub positions: &'a B,
+    /// Sign words, then Paley rows.
+    pub rotation: &'a B,
+    /// `[kv_heads][head_dim]`; not read unless centred.
+    pub key_means: &'a B,
+    pub value_means: &'a B,
+    /// Of [`crate::RopeTables`]; not read unless keys are centred.
+    pub starts: &'a B,
+    pub offsets: &'a B,
+    pub cache: &'a B,
+}
+
+/// Stores the K and V of `tokens` tokens. A simdgroup a (token, kv head, K or V), 4 a threadgroup.
+pub fn write<'a, B>(shape: &Shape, tokens: usize, buffers: &WriteBuffers<'a, B>) -> Launch<'a, B> {
+    let &WriteBuffers { k, v, slots, positions, rotation, key_means, value_means, starts, offsets, cache } = buffers;
+    let params = WriteParams {
+        tokens: tokens as u32,
+        kv_heads: shape.kv_heads as u32,
+        pairs: shape.pairs as u32,
+        norm: shape.norm(),
+    };
+    Launch {
+        kernel: format!("write_d{}_{}", shape.head_dim(), shape.element.name()),
+        constants: shape.constants(),
+        grid: [(2 * tokens * shape.kv_heads).div_ceil(4) as u32, 1, 1],
+        threads: 128,
+        bindings: bind(&[k, v, slots, positions, rotation, key_means, value_means, starts, offsets], &[cache]),
+        params: (10, params.bytes()),
+    }
+}
+
+/// Copies whole blocks of a layer; none of the `count` copies may depend on another.
+pub fn copy_blocks<'a, B>(shape: &Shape, count: usize, copies: &'a B, cache: &'a B) -> Launch<'a, B> {
+    let words = shape.page_bytes() / 16;
+    Launch {
+        kernel: "copy_blocks".to_owned(),
+        constants: Vec::new(),
+        grid: [words.div_ceil(256).min(64) as u32, count as u32, 1],
+        threads: 256,
+        bindings: bind(&[copies], &[cache]),
+        params: (2, CopyParams { words: words as u32 }.bytes()),
+    }
+}

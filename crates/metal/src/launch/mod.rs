@@ -1,0 +1,20 @@
+//! Builders of launches: plain functions from a layer's shape, sizes and buffers. The only place that knows kernels' names, grids
+//! and buffer indices.
+mod attend;
+mod cache;
+mod helpers;
+
+pub use attend::{AttendBuffers, QueryBuffers, ReduceBuffers, attend, query, reduce};
+pub use cache::{WriteBuffers, copy_blocks, write};
+pub use helpers::{RopeBuffers, TOP_SLICE, TopBuffers, add_rms_norm, rope, silu_mul, top, top_slices};
+
+use crate::executor::{Access, Binding};
+
+/// Floats of a partition's record in `follow`, of 8 columns.
+pub const FOLLOW_FLOATS: usize = 512;
+
+/// Bindings in order of index: what is read, then what is written.
+fn bind<'a, B>(read: &[&'a B], written: &[&'a B]) -> Vec<Binding<'a, B>> {
+    let all = read.iter().map(|b| (*b, Access::Read)).chain(written.iter().map(|b| (*b, Access::Write)));
+    all.enumerate().map(|(i, (buffer, access))| Binding { index: i as u32, buffer, offset: 0, access }).collect()
+}

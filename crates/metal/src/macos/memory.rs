@@ -1,0 +1,20 @@
+//! How much memory the GPU may use.
+use candle_core::MetalDevice;
+
+/// What Metal recommends, what the machine has, and what to count on. Bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WorkingSet {
+    pub recommended: u64,
+    pub physical: u64,
+    /// Of the recommended, what Candle and others in this process have taken.
+    pub allocated: u64,
+    pub usable: u64,
+}
+
+/// Reads Metal's recommendation and checks it against the machine: virtual machines and some systems report less than two thirds of the
+/// memory that the GPU shares, which is taken to be wrong.
+pub fn working_set(device: &MetalDevice, physical: u64) -> WorkingSet {
+    let recommended = device.metal_device().recommended_max_working_set_size() as u64;
+    let allocated = device.metal_device().current_allocated_size() as u64;
+    WorkingSet { recommended, physical, allocated, usable: crate::memory::usable(recommended, physical, allocated) }
+}

@@ -1,0 +1,221 @@
+//! Launches on an Apple GPU, through Candle's Metal device: its queue orders them among Candle's own operations.
+//!
+//! What a launch reads is bound as an input and what it writes as an output, the cache included: Candle keeps dispatches that share a
+//! buffer apart by that alone.
+mod memory;
+mod pipelines;
+
+pub use memory::{WorkingSet, working_set};
+
+use crate::executor::{Access, ExecError, Executor, Family, Launch};
+use crate::shape::Element;
+use candle_core::op::BackpropOp;
+use candle_core::{DType, Device, MetalDevice, MetalStorage, Storage, Tensor, bail};
+use candle_metal_kernels::metal::Buffer;
+use objc2::rc::autoreleasepool;
+use objc2_metal::{MTLGPUFamily, MTLResourceOptions, MTLSize};
+use pipelines::Pipelines;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Untracked, as all of Candle's: it places barriers by inputs and outputs.
+const SHARED: MTLResourceOptions =
+    MTLResourceOptions(MTLResourceOptions::StorageModeShared.0 | MTLResourceOptions::HazardTrackingModeUntracked.0);
+
+/// Threadgroups after which the command buffer is handed over and waited for. A threadgroup of attention takes a partition of 512
+/// tokens, about 10 us of an M1: a command buffer stays below a tenth of a second, so the display gets its turn.
+const GROUPS_PER_SUBMIT: u64 = 8192;
+
+pub struct MetalExecutor {
+    device: MetalDevice,
+    pipelines: Pipelines,
+    family: Family,
+    /// Since the last hand-over.
+    groups: AtomicU64,
+}
+
+/// Device memory from `offset` on, and who keeps it.
+pub struct Slice {
+    buffer: Buffer,
+    offset: usize,
+    owner: Owner,
+}
+
+enum Owner {
+    /// Of Candle's pool, which gives it to others once nobody holds it.
+    Pool(Arc<Buffer>),
+    /// Lent by a tensor.
+    Tensor { _lender: Tensor },
+    /// Of exactly the size asked for; leaves the residency set with its owner.
+    Own(MetalDevice),
+}
+
+impl Drop for Slice {
+    fn drop(&mut self) {
+        if let Owner::Own(device) = &self.owner {
+            device.unregister_buffers([&self.buffer]);
+        }
+    }
+}
+
+impl MetalExecutor {
+    /// Compiles the kernels. `head_dim`: the model's, if all of its layers have the same.
+    ///
+    /// Errors: whatever Apple's compiler says.
+    pub fn new(device: &MetalDevice, head_dim: Option<usize>) -> Result<Self, ExecError> {
+        let pipelines = autoreleasepool(|_| Pipelines::compile(device, head_dim))?;
+        Ok(MetalExecutor { device: device.clone(), pipelines, family: family(device), groups: AtomicU64::new(0) })
+    }
+
+    fn wait(&self) -> Result<(), ExecError> {
+        self.groups.store(0, Ordering::Relaxed);
+        self.device.flush_and_wait_current().map_err(|e| kernel_error("(waiting)", e))
+    }
+
+    fn encode(&self, launch: &Launch<'_, Slice>) -> Result<(), ExecError> {
+        let pipeline = self.pipelines.get(&self.device, &launch.kernel, &launch.constants)?;
+        let guard = self.device.command_encoder().map_err(|e| kernel_error(&launch.kernel, e))?;
+        let encoder = guard.as_ref();
+        encoder.set_compute_pipeline_state(&pipeline);
+        for binding in &launch.bindings {
+            let (index, offset) = (binding.index as usize, binding.buffer.offset + binding.offset);
+            match binding.access {
+                Access::Read => encoder.set_input_buffer(index, Some(&binding.buffer.buffer), offset),
+                Access::Write => encoder.set_output_buffer(index, Some(&binding.buffer.buffer), offset),
+            }
+        }
+        let (index, params) = &launch.params;
+        encoder.set_bytes_directly(*index as usize, params.len(), params.as_ptr().cast());
+        let [width, height, depth] = launch.grid.map(|n| n as usize);
+        let threads = MTLSize { width: launch.threads as usize, height: 1, depth: 1 };
+        encoder.dispatch_thread_groups(MTLSize { width, height, depth }, threads);
+        Ok(())
+    }
+}
+
+impl Executor for MetalExecutor {
+    type Buffer = Slice;
+
+    fn family(&self) -> Family {
+        self.family
+    }
+
+    /// Candle's pool rounds up to powers of two, so what is large, the cache above all, is taken from Metal itself.
+    fn create(&self, bytes: usize) -> Result<Slice, ExecError> {
+        const LARGE: usize = 1 << 20;
+        let memory = |message: String| ExecError::Memory { wanted: bytes, message };
+        if bytes < LARGE {
+            let buffer = self.device.allocate_buffer(bytes.max(16)).map_err(|e| memory(e.to_string()))?;
+            return Ok(Slice { buffer: (*buffer).clone(), offset: 0, owner: Owner::Pool(buffer) });
+        }
+        let buffer = self.device.metal_device().new_buffer(bytes, SHARED).map_err(|e| memory(e.to_string()))?;
+        self.device.register_buffers([&buffer]);
+        Ok(Slice { buffer, offset: 0, owner: Owner::Own(self.device.clone()) })
+    }
+
+    fn upload(&self, buffer: &Slice, offset: usize, bytes: &[u8]) -> Result<(), ExecError> {
+        self.wait()?;
+        let to = buffer.at(offset, bytes.len())?;
+        // SAFETY: the range lies inside the buffer's shared memory, and the GPU has finished.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
+        Ok(())
+    }
+
+    fn download(&self, buffer: &Slice, offset: usize, out: &mut [u8]) -> Result<(), ExecError> {
+        self.wait()?;
+        let from = buffer.at(offset, out.len())?;
+        // SAFETY: as in `upload`.
+        unsafe { std::ptr::copy_nonoverlapping(from, out.as_mut_ptr(), out.len()) };
+        Ok(())
+    }
+
+    fn run(&self, launches: &[Launch<'_, Slice>]) -> Result<(), ExecError> {
+        // Encoders and strings are autoreleased; without a pool of its own a thread that never returns to a run loop keeps them all.
+        autoreleasepool(|_| {
+            for launch in launches {
+                let groups = launch.grid.iter().map(|n| u64::from(*n)).product::<u64>();
+                if self.groups.fetch_add(groups, Ordering::Relaxed) + groups > GROUPS_PER_SUBMIT {
+                    self.wait()?;
+                }
+                self.encode(launch)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// A buffer of its own: one of the pool may still be read by what runs.
+    fn buffer(&self, bytes: &[u8]) -> Result<Slice, ExecError> {
+        let padded = [bytes, &[0; 16][bytes.len().min(16)..]].concat();
+        let memory = |e: candle_core::Error| ExecError::Memory { wanted: bytes.len(), message: e.to_string() };
+        let buffer = self.device.new_buffer_with_data(&padded).map_err(memory)?;
+        Ok(Slice { buffer: (*buffer).clone(), offset: 0, owner: Owner::Pool(buffer) })
+    }
+
+    /// Lends the tensor's memory; converts and makes contiguous where needed.
+    fn import(&self, tensor: &Tensor, element: Element) -> candle_core::Result<Slice> {
+        let tensor = tensor.to_dtype(dtype(element))?.contiguous()?;
+        let (buffer, offset) = {
+            let (storage, layout) = tensor.storage_and_layout();
+            let Storage::Metal(storage) = &*storage else {
+                bail!("the Metal attention backend takes tensors on the GPU")
+            };
+            (storage.buffer().clone(), layout.start_offset() * element.bytes())
+        };
+        Ok(Slice { buffer, offset, owner: Owner::Tensor { _lender: tensor } })
+    }
+
+    /// Makes the buffer the tensor's.
+    fn export(
+        &self,
+        buffer: &Slice,
+        shape: (usize, usize, usize),
+        element: Element,
+        _: &Device,
+    ) -> candle_core::Result<Tensor> {
+        let count = shape.0 * shape.1 * shape.2;
+        let shared = match &buffer.owner {
+            Owner::Pool(shared) => shared.clone(),
+            Owner::Own(_) | Owner::Tensor { .. } => Arc::new(buffer.buffer.clone()),
+        };
+        let storage = MetalStorage::new(shared, self.device.clone(), count, dtype(element));
+        Ok(Tensor::from_storage(Storage::Metal(storage), shape, BackpropOp::none(), false))
+    }
+}
+
+impl Slice {
+    fn at(&self, offset: usize, len: usize) -> Result<*mut u8, ExecError> {
+        let (end, size) = (self.offset + offset + len, self.buffer.length());
+        if end > size {
+            return Err(ExecError::Range { offset, end, len: size });
+        }
+        // SAFETY: the result lies inside the buffer's memory.
+        Ok(unsafe { self.buffer.contents().add(self.offset + offset) })
+    }
+}
+
+/// Whether a matrix unit is there: M5 (Apple10) and newer.
+fn family(device: &MetalDevice) -> Family {
+    use objc2_metal::MTLDevice;
+    let raw: &objc2::runtime::ProtocolObject<dyn MTLDevice> = device.metal_device().as_ref();
+    // Apple10 is 1010; the constants of the bindings end before it.
+    if raw.supportsFamily(MTLGPUFamily(1010)) { Family::MatrixUnit } else { Family::NoMatrixUnit }
+}
+
+/// The 16-bit type that the GPU computes in: bf16 from Apple8 (M2) on, f16 before, where bf16 is emulated.
+pub fn compute_type(device: &MetalDevice) -> DType {
+    use objc2_metal::MTLDevice;
+    let raw: &objc2::runtime::ProtocolObject<dyn MTLDevice> = device.metal_device().as_ref();
+    if raw.supportsFamily(MTLGPUFamily::Apple8) { DType::BF16 } else { DType::F16 }
+}
+
+fn dtype(element: Element) -> DType {
+    match element {
+        Element::F32 => DType::F32,
+        Element::F16 => DType::F16,
+        Element::Bf16 => DType::BF16,
+    }
+}
+
+fn kernel_error(kernel: &str, error: impl std::fmt::Display) -> ExecError {
+    ExecError::Kernel { kernel: kernel.to_owned(), message: error.to_string() }
+}

@@ -1,0 +1,159 @@
+//! The structs that kernels and host share. All fields are 4 bytes wide, so name, order and type are all there is to agree on;
+//! `tests/text.rs` compares them with the kernels' text.
+
+/// A struct as bytes.
+pub trait Params {
+    /// Its name in the kernels' text.
+    const NAME: &'static str;
+    /// Name and Metal type of each field.
+    const FIELDS: &'static [(&'static str, &'static str)];
+    fn bytes(&self) -> Vec<u8>;
+}
+
+macro_rules! msl_type {
+    (u32) => {
+        "uint"
+    };
+    (f32) => {
+        "float"
+    };
+}
+
+macro_rules! params {
+    ($(#[$doc:meta])* $rust:ident = $name:literal { $($(#[$field_doc:meta])* $field:ident: $ty:ident,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Debug, Default)]
+        pub struct $rust {
+            $($(#[$field_doc])* pub $field: $ty,)*
+        }
+
+        impl Params for $rust {
+            const NAME: &'static str = $name;
+            const FIELDS: &'static [(&'static str, &'static str)] = &[$((stringify!($field), msl_type!($ty)),)*];
+
+            fn bytes(&self) -> Vec<u8> {
+                let mut bytes = Vec::with_capacity(4 * Self::FIELDS.len());
+                $(bytes.extend_from_slice(&self.$field.to_le_bytes());)*
+                bytes
+            }
+        }
+    };
+}
+
+params! {
+    /// Of `write`.
+    WriteParams = "WriteParams" {
+        tokens: u32,
+        kv_heads: u32,
+        /// RoPE pairs that turn.
+        pairs: u32,
+        /// 1 / sqrt(head_dim).
+        norm: f32,
+    }
+}
+
+params! {
+    /// Of `query`.
+    QueryParams = "QueryParams" {
+        kv_heads: u32,
+        group: u32,
+        /// Blocks of 8 columns of a tile.
+        blocks: u32,
+        /// Partitions in `follow`.
+        parts: u32,
+        pairs: u32,
+        still: u32,
+        followed: u32,
+        /// Whether what half loses of the queries follows them.
+        low_parts: u32,
+        norm: f32,
+        /// Of logits, base 2.
+        scale: f32,
+    }
+}
+
+params! {
+    /// Of `attend_mma` and `attend_vec`.
+    AttendParams = "AttendParams" {
+        kv_heads: u32,
+        group: u32,
+        blocks: u32,
+        parts: u32,
+        /// A row sees at most so many positions, itself included.
+        window: u32,
+        scale: f32,
+    }
+}
+
+params! {
+    /// Of `reduce`.
+    ReduceParams = "ReduceParams" {
+        heads: u32,
+        group: u32,
+        parts: u32,
+        window: u32,
+        sinks: u32,
+        norm: f32,
+        /// Of sink logits, to base 2.
+        scale: f32,
+    }
+}
+
+params! {
+    /// Of `copy_blocks`.
+    CopyParams = "CopyParams" {
+        /// 16-byte words of a block.
+        words: u32,
+    }
+}
+
+params! {
+    /// A tile as kernels read it.
+    TileParams = "Tile" {
+        row: u32,
+        rows: u32,
+        table: u32,
+        position: u32,
+        first: u32,
+        sinks: u32,
+    }
+}
+
+params! {
+    /// Of `add_rms_norm`.
+    NormParams = "NormParams" {
+        width: u32,
+        /// Whether x is added to the residual.
+        add: u32,
+        eps: f32,
+    }
+}
+
+params! {
+    /// Of `silu_mul`.
+    SiluParams = "SiluParams" {
+        count: u32,
+    }
+}
+
+params! {
+    /// Of `rope`.
+    RopeParams = "RopeParams" {
+        tokens: u32,
+        heads: u32,
+        kv_heads: u32,
+        head_dim: u32,
+        pairs: u32,
+        /// Multiplies cosines and sines.
+        factor: f32,
+    }
+}
+
+params! {
+    /// Of `top_slices` and `top_rows`.
+    TopParams = "TopParams" {
+        width: u32,
+        count: u32,
+        slice: u32,
+    }
+}

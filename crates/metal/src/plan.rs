@@ -1,0 +1,51 @@
+//! A step's rows as tiles.
+use crate::params::TileParams;
+use crate::shape::{Form, Shape};
+use attention::BatchLayout;
+use std::ops::Range;
+
+/// Rows of one sequence that attend together.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Tile {
+    pub rows: Range<usize>,
+    /// Where the sequence's blocks start in the list of all.
+    pub table: usize,
+    /// Of the first row in its sequence.
+    pub position: usize,
+    pub form: Form,
+}
+
+impl Tile {
+    /// Partitions up to the last one that some row sees.
+    pub fn parts(&self) -> usize {
+        (self.position + self.rows.len()).div_ceil(turboquant::PARTITION)
+    }
+
+    /// As kernels read it.
+    pub fn params(&self, window: Option<usize>, sinks: usize) -> TileParams {
+        TileParams {
+            row: self.rows.start as u32,
+            rows: self.rows.len() as u32,
+            table: self.table as u32,
+            position: self.position as u32,
+            first: window.map_or(0, |window| (self.position + 1).saturating_sub(window)) as u32,
+            sinks: sinks as u32,
+        }
+    }
+}
+
+/// Cuts a batch into tiles. Blocks of sequence i lie in the list of all after those of 0..i.
+pub fn tiles(shape: &Shape, layout: &BatchLayout) -> Vec<Tile> {
+    let (mut tiles, mut table) = (Vec::new(), 0);
+    for seq in 0..layout.num_seqs() {
+        let all = layout.rows(seq);
+        let form = shape.form_of(all.len());
+        let most = shape.tile_rows(form);
+        for start in all.clone().step_by(most) {
+            let (rows, position) = (start..(start + most).min(all.end), layout.positions[start] as usize);
+            tiles.push(Tile { rows, table, position, form });
+        }
+        table += layout.block_tables[seq].len();
+    }
+    tiles
+}

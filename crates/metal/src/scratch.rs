@@ -1,0 +1,78 @@
+//! Memory between the launches of one attention: grown to what was needed, used by one call at a time.
+use crate::executor::{ExecError, Executor};
+use crate::launch::FOLLOW_FLOATS;
+use crate::shape::{Form, Shape};
+
+/// Most bytes of the state of partitions that one slice of a batch may take.
+const STATE_BYTES: usize = 64 << 20;
+
+pub(crate) struct Scratch<B> {
+    pub queries: Region<B>,
+    pub follow: Region<B>,
+    pub part_o: Region<B>,
+    pub part_ml: Region<B>,
+}
+
+impl<B> Default for Scratch<B> {
+    fn default() -> Self {
+        Scratch {
+            queries: Region::default(),
+            follow: Region::default(),
+            part_o: Region::default(),
+            part_ml: Region::default(),
+        }
+    }
+}
+
+/// A buffer and its size.
+pub(crate) struct Region<B>(Option<(B, usize)>);
+
+impl<B> Default for Region<B> {
+    fn default() -> Self {
+        Region(None)
+    }
+}
+
+impl<B> Region<B> {
+    /// At least `bytes` bytes, of any content.
+    fn reserve<E: Executor<Buffer = B>>(&mut self, executor: &E, bytes: usize) -> Result<(), ExecError> {
+        if self.0.as_ref().is_none_or(|(_, len)| *len < bytes) {
+            self.0 = None;
+            self.0 = Some((executor.create(bytes)?, bytes));
+        }
+        Ok(())
+    }
+
+    pub fn get(&self) -> &B {
+        match &self.0 {
+            Some((buffer, _)) => buffer,
+            None => unreachable!("reserved before use"),
+        }
+    }
+}
+
+impl<B> Scratch<B> {
+    /// Room for `rows` rows in `tiles` tiles over `parts` partitions.
+    pub fn reserve<E: Executor<Buffer = B>>(
+        &mut self,
+        executor: &E,
+        shape: &Shape,
+        form: Form,
+        rows: usize,
+        tiles: usize,
+        parts: usize,
+    ) -> Result<(), ExecError> {
+        let blocks = tiles * shape.kv_heads * shape.blocks(form);
+        let follow = if shape.keys_centred { blocks * parts * FOLLOW_FLOATS * 4 } else { 16 };
+        let states = rows * shape.heads() * parts;
+        self.queries.reserve(executor, 2 * blocks * shape.head_dim() * 16)?;
+        self.follow.reserve(executor, follow)?;
+        self.part_o.reserve(executor, states * shape.head_dim() * 4)?;
+        self.part_ml.reserve(executor, states * 8)
+    }
+}
+
+/// Rows that one slice may have over `parts` partitions.
+pub(crate) fn slice_rows(shape: &Shape, parts: usize) -> usize {
+    (STATE_BYTES / (shape.heads() * parts * (shape.head_dim() + 2) * 4)).max(64)
+}

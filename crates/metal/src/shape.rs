@@ -1,0 +1,172 @@
+//! What the kernels of a layer depend on.
+use crate::executor::{Constant, Family};
+use crate::formats::format_id;
+use turboquant::RecordLayout;
+
+/// Element type of activations.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Element {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl Element {
+    /// As kernels' names spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Element::F32 => "f32",
+            Element::F16 => "f16",
+            Element::Bf16 => "bf16",
+        }
+    }
+
+    pub fn bytes(self) -> usize {
+        if self == Element::F32 { 4 } else { 2 }
+    }
+}
+
+/// The kernels that attend. A row's bits are the same in `Mma` and `Chunk`, not in `Vec`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Form {
+    /// Single rows, or a few, by 8x8 matrix products (`attend_mma`).
+    Mma,
+    /// Single rows of at most 4 query heads a kv head by plain arithmetic (`attend_vec`).
+    Vec,
+    /// Chunks of a prompt: 64 columns at once (`prefill`).
+    Chunk,
+}
+
+impl Form {
+    /// The faster one of `Mma` and `Vec` for single rows: matrix products cost about 15 cycles an element where they run on the ALUs,
+    /// `vec` 9, for 4 query heads; at 8 they are equal.
+    pub fn choose(family: Family, group: usize) -> Form {
+        if family == Family::NoMatrixUnit && group <= 4 { Form::Vec } else { Form::Mma }
+    }
+}
+
+/// Why there are no kernels for a layer.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum KernelError {
+    #[error("{side} format {format} has no Metal kernels; allowed: f16, bf16, tq8 to tq2, q8_0 to q2_0")]
+    Format { side: &'static str, format: &'static str },
+    #[error("head_dim {0} has no Metal kernels; allowed: 64, 80, 96, 128, 256, 512")]
+    HeadDim(usize),
+    #[error("{heads} query heads for {kv_heads} kv heads; allowed: 1 to 16 query heads a kv head")]
+    Group { heads: usize, kv_heads: usize },
+}
+
+/// One layer: its cache, its heads, and what is taken out of K and V.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Shape {
+    pub record: RecordLayout,
+    pub kv_heads: usize,
+    /// Query heads of a kv head.
+    pub group: usize,
+    /// Of logits.
+    pub scale: f32,
+    pub element: Element,
+    /// Of single rows.
+    pub form: Form,
+    pub keys_centred: bool,
+    pub values_centred: bool,
+    pub interleaved_rope: bool,
+    /// RoPE pairs that turn.
+    pub pairs: usize,
+    /// A token sees at most this many, itself included.
+    pub window: Option<usize>,
+    /// First tokens of a sequence that stay visible beside a window.
+    pub sinks: usize,
+    /// Whether each query head has a learnt logit that takes weight and gives nothing.
+    pub sink_logits: bool,
+}
+
+impl Shape {
+    /// Errors: a format, head size or group without kernels.
+    pub fn check(&self) -> Result<(), KernelError> {
+        for (side, format) in [("K", self.record.k()), ("V", self.record.v())] {
+            if format_id(format).is_none() {
+                return Err(KernelError::Format { side, format: format.name() });
+            }
+        }
+        if ![64, 80, 96, 128, 256, 512].contains(&self.record.head_dim()) {
+            return Err(KernelError::HeadDim(self.record.head_dim()));
+        }
+        if !(1..=16).contains(&self.group) {
+            return Err(KernelError::Group { heads: self.group * self.kv_heads, kv_heads: self.kv_heads });
+        }
+        Ok(())
+    }
+
+    pub fn head_dim(&self) -> usize {
+        self.record.head_dim()
+    }
+
+    pub fn heads(&self) -> usize {
+        self.kv_heads * self.group
+    }
+
+    /// Bytes of a block of this layer.
+    pub fn page_bytes(&self) -> usize {
+        self.kv_heads * self.record.bytes()
+    }
+
+    /// Bytes of one row's queries or outputs.
+    pub(crate) fn row_bytes(&self) -> usize {
+        self.heads() * self.head_dim() * self.element.bytes()
+    }
+
+    pub(crate) fn norm(&self) -> f32 {
+        1.0 / (self.head_dim() as f32).sqrt()
+    }
+
+    /// The scale of logits in base 2.
+    pub(crate) fn scale2(&self) -> f32 {
+        self.scale * std::f32::consts::LOG2_E
+    }
+
+    pub(crate) fn window_or_all(&self) -> u32 {
+        self.window.map_or(u32::MAX, |w| w as u32)
+    }
+
+    /// What attends `rows` rows of a sequence.
+    pub fn form_of(&self, rows: usize) -> Form {
+        match rows {
+            1 => self.form,
+            _ if rows <= self.tile_rows(Form::Mma) || self.head_dim() > 256 => Form::Mma,
+            _ => Form::Chunk,
+        }
+    }
+
+    /// Blocks of 8 columns of a tile.
+    pub fn blocks(&self, form: Form) -> usize {
+        if form == Form::Chunk { 8 } else { self.group.div_ceil(8) }
+    }
+
+    /// Rows of a tile: as many as its columns hold.
+    pub fn tile_rows(&self, form: Form) -> usize {
+        if form == Form::Vec { 1 } else { self.blocks(form) * 8 / self.group }
+    }
+
+    /// Tiles of 8 tokens that a simdgroup has in flight: as many as registers hold.
+    pub(crate) fn depth(&self, form: Form) -> usize {
+        let coded = self.record.k().is_rotated() && self.record.v().is_rotated();
+        let largest = if form == Form::Vec { 64 } else { 128 };
+        if coded && self.head_dim() <= largest { 4 } else { 2 }
+    }
+
+    /// The function constants, of every kernel of the layer.
+    pub(crate) fn constants(&self) -> Vec<Constant> {
+        let id = |format| format_id(format).unwrap_or(u32::MAX);
+        vec![
+            Constant::Uint(0, id(self.record.k())),
+            Constant::Uint(1, id(self.record.v())),
+            Constant::Bool(2, self.keys_centred),
+            Constant::Bool(3, self.values_centred),
+            Constant::Uint(4, self.record.block_size().trailing_zeros()),
+            Constant::Bool(5, self.interleaved_rope),
+            Constant::Bool(6, self.window.is_some()),
+            Constant::Bool(7, self.sink_logits),
+        ]
+    }
+}

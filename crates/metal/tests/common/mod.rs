@@ -1,0 +1,269 @@
+//! Caches written by the kernels, their bytes taken apart, and attention in f64 over what they hold.
+#![allow(dead_code)] // each test uses a part
+#![allow(clippy::unwrap_used)] // helpers of tests
+pub mod page;
+
+use attention::{
+    AttentionBackend, BatchLayout, Centring, KeyCentring, KvMeans, LayerGeometry, LayerId, ModelGeometry, Rope,
+    RopeConvention, conformance,
+};
+use candle_core::{Device, Tensor};
+use half::{bf16, f16};
+use kv::{BlockPool, BlockTable, KvLayout};
+use metal::{Element, Executor, Family, Form, GpuBackend};
+use msl_emu::{Emulator, EmulatorExecutor};
+use page::Page;
+use std::sync::Arc;
+use turboquant::{Format, Isa, Kernel, PARTITION, RecordLayout, Side};
+
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    pub k: Format,
+    pub v: Format,
+    pub d: usize,
+    pub group: usize,
+    pub block_size: usize,
+    pub centred: bool,
+    pub window: Option<usize>,
+    pub element: Element,
+    pub form: Form,
+    pub order: u32,
+}
+
+impl Case {
+    pub fn new(k: Format, v: Format, d: usize) -> Case {
+        Case {
+            k,
+            v,
+            d,
+            group: 4,
+            block_size: 16,
+            centred: false,
+            window: None,
+            element: Element::F32,
+            form: Form::Mma,
+            order: 0,
+        }
+    }
+}
+
+pub const KV_HEADS: usize = 2;
+
+/// One sequence in a cache of its own; blocks in shuffled order.
+pub struct Cache<E: Executor> {
+    pub case: Case,
+    pub backend: GpuBackend<E>,
+    pub centring: Centring,
+    pub geometry: ModelGeometry,
+    table: BlockTable,
+    pub tokens: usize,
+    pub k: Vec<f32>,
+    pub v: Vec<f32>,
+}
+
+/// Rounded as activations are.
+fn rounded(element: Element, x: f32) -> f32 {
+    match element {
+        Element::F32 => x,
+        Element::F16 => f16::from_f32(x).to_f32(),
+        Element::Bf16 => bf16::from_f32(x).to_f32(),
+    }
+}
+
+fn geometry(case: &Case) -> ModelGeometry {
+    let layer = LayerGeometry {
+        num_heads: KV_HEADS * case.group,
+        kv_heads: KV_HEADS,
+        head_dim: case.d,
+        scale: 1.0 / (case.d as f32).sqrt(),
+        sliding_window: case.window,
+    };
+    // Some dims of the larger heads do not turn.
+    let pairs = case.d / 2 - if case.d == 96 { 8 } else { 0 };
+    let inv_freq = (0..pairs).map(|i| 1e5f32.powf(-(i as f32) / pairs as f32)).collect();
+    let convention = if case.d == 80 { RopeConvention::Interleaved } else { RopeConvention::Half };
+    ModelGeometry { layers: vec![layer], rope: Rope { inv_freq, convention, attention_factor: 1.0 } }
+}
+
+pub fn executor(emulator: &'static Emulator, order: u32) -> EmulatorExecutor {
+    EmulatorExecutor { emulator, order, family: Family::MatrixUnit }
+}
+
+impl<E: Executor> Cache<E> {
+    pub fn new(executor: E, case: Case, tokens: usize) -> Self {
+        let geometry = geometry(&case);
+        let layout = KvLayout::new(case.block_size, [(KV_HEADS, case.d, case.k, case.v)]).unwrap();
+        let noise = |seed, n: usize| (0..n).map(|i| conformance::noise(seed, i as u64)).collect::<Vec<f32>>();
+        let means = KvMeans { keys: vec![noise(8, KV_HEADS * case.d)], values: vec![noise(9, KV_HEADS * case.d)] };
+        let centring = match case.centred {
+            true => Centring::new(&geometry, &means, |_| KeyCentring::Followed, |_| true).unwrap(),
+            false => Centring::none(&geometry),
+        };
+        let backend = GpuBackend::with_form(executor, layout, &geometry, &centring, case.element, case.form);
+        let mut backend = backend.unwrap();
+        let blocks = tokens.div_ceil(case.block_size);
+        let num_blocks = 2 * blocks + 1;
+        backend.allocate(num_blocks).unwrap();
+        // Every second block, in reverse.
+        let pool = BlockPool::new(num_blocks);
+        let mut table = BlockTable::new(case.block_size);
+        let mut spare = BlockTable::new(case.block_size);
+        for block in 0..blocks {
+            let range = block * case.block_size..(block + 1) * case.block_size;
+            table.prepare_write(&pool, range.start, range.end).unwrap();
+            spare.prepare_write(&pool, range.start, range.end).unwrap();
+        }
+        let data = |seed, size: fn(usize) -> f32| {
+            let width = KV_HEADS * case.d;
+            let element = |i: usize| size(i / width) * conformance::noise(seed, i as u64);
+            (0..tokens * width).map(|i| rounded(case.element, element(i))).collect::<Vec<f32>>()
+        };
+        // Values grow by 30 after 60 tokens, so that the scale that weights are relative to has to move.
+        let k = data(1, |_| 1.0);
+        let v = data(2, |t| if t > 60 { 9.0 } else { 0.3 });
+        Cache { case, backend, centring, geometry, table, tokens, k, v }
+    }
+
+    fn tensor(&self, data: &[f32], heads: usize) -> Tensor {
+        let rows = data.len() / heads / self.case.d;
+        Tensor::from_slice(data, (rows, heads, self.case.d), &Device::Cpu).unwrap()
+    }
+
+    /// Stores tokens 0..`tokens`.
+    pub fn write(&mut self) {
+        let mut layout = BatchLayout::default();
+        layout.push(0, self.tokens, &self.table);
+        let plan = self.backend.plan(Arc::new(layout)).unwrap();
+        let (k, v) = (self.tensor(&self.k, KV_HEADS), self.tensor(&self.v, KV_HEADS));
+        self.backend.write(LayerId(0), &k, &v, &plan).unwrap();
+    }
+
+    pub fn query(&self, seed: u64, rows: usize) -> Vec<f32> {
+        let n = rows * KV_HEADS * self.case.group * self.case.d;
+        (0..n).map(|i| rounded(self.case.element, conformance::noise(seed, i as u64))).collect()
+    }
+
+    /// Attends rows `from..to`, whose queries are `q`.
+    pub fn attend(&mut self, q: &[f32], from: usize, to: usize) -> Vec<f32> {
+        let mut layout = BatchLayout::default();
+        layout.push(from, to - from, &self.table);
+        let plan = self.backend.plan(Arc::new(layout)).unwrap();
+        let q = self.tensor(q, KV_HEADS * self.case.group);
+        self.backend.attend(LayerId(0), &q, &plan).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    pub fn record(&self) -> RecordLayout {
+        self.backend.spec().layers()[0].record
+    }
+
+    /// The records of kv head `head`, block after block.
+    pub fn pages(&self, head: usize) -> Vec<Page> {
+        let record = self.record();
+        let mut bytes = vec![0; self.backend.spec().bytes_per_block()];
+        let page = |block| {
+            self.backend.read_block(block, &mut bytes).unwrap();
+            Page { record, bytes: bytes[head * record.bytes()..][..record.bytes()].to_vec() }
+        };
+        self.table.ids().into_iter().map(page).collect()
+    }
+
+    /// What is stored of a token of kv head `head`: already centred.
+    pub fn centred(&self, side: Side, token: usize, head: usize) -> Vec<f32> {
+        let at = (token * KV_HEADS + head) * self.case.d;
+        let mut x = if side == Side::K { &self.k } else { &self.v }[at..][..self.case.d].to_vec();
+        let layer = &self.centring.layers[0];
+        match side {
+            Side::K => {
+                if let Some(centre) = layer.keys.get(head) {
+                    centre.subtract(&mut x, token);
+                }
+            }
+            Side::V => {
+                if let Some(mean) = layer.values.get(head) {
+                    x.iter_mut().zip(mean).for_each(|(x, mean)| *x -= mean);
+                }
+            }
+        }
+        x
+    }
+
+    pub fn kernel(&self) -> Kernel {
+        Kernel::new(self.record(), Isa::Scalar)
+    }
+
+    /// f64 attention of row `row` over what the cache holds: `[heads][head_dim]`. Missing logits follow the tables that kernels read.
+    pub fn expect(&self, q: &[f32], row: usize) -> Vec<f64> {
+        let Case { d, group, block_size, window, .. } = self.case;
+        let scale = f64::from(self.geometry.layers[0].scale);
+        let from = window.map_or(0, |w| (row + 1).saturating_sub(w));
+        let mut out = Vec::new();
+        for head in 0..KV_HEADS {
+            let pages = self.pages(head);
+            let rows = |side| -> Vec<Vec<f64>> {
+                (from..=row).map(|t| pages[t / block_size].vector(side, t % block_size)).collect()
+            };
+            let (k, v) = (rows(Side::K), rows(Side::V));
+            for q in q[head * group * d..][..group * d].chunks_exact(d) {
+                let lacks = self.lacks(q, head, from..row + 1);
+                let dot = |k: &[f64]| k.iter().zip(q).map(|(a, b)| a * f64::from(*b)).sum::<f64>();
+                let logits: Vec<f64> = k.iter().zip(lacks).map(|(k, lacks)| (dot(k) + lacks) * scale).collect();
+                let max = logits.iter().copied().fold(f64::MIN, f64::max);
+                let p: Vec<f64> = logits.iter().map(|x| (x - max).exp()).collect();
+                let l: f64 = p.iter().sum();
+                let mean = self.centring.layers[0].values.get(head);
+                out.extend((0..d).map(|i| {
+                    let sum: f64 = p.iter().zip(&v).map(|(p, v)| p * v[i]).sum();
+                    sum / l + mean.map_or(0.0, |mean| f64::from(mean[i]))
+                }));
+            }
+        }
+        out
+    }
+
+    /// What the logits of `positions` lack, before the scale.
+    fn lacks(&self, q: &[f32], head: usize, positions: std::ops::Range<usize>) -> Vec<f64> {
+        let Some(centre) = self.centring.layers[0].keys.get(head) else { return vec![0.0; positions.len()] };
+        let (rope, mean) = (centre.rope(), centre.taken());
+        let elements = |pair: usize| match self.geometry.rope.convention {
+            RopeConvention::Half => (pair, pair + rope.pairs()),
+            RopeConvention::Interleaved => (2 * pair, 2 * pair + 1),
+        };
+        let amplitudes = |pair: usize| {
+            let (x, y) = elements(pair);
+            let [qx, qy, mx, my] = [q[x], q[y], mean[x], mean[y]].map(f64::from);
+            [qx * mx + qy * my, qy * mx - qx * my]
+        };
+        let turned = |pair: usize, t: usize| {
+            let ([a, b], [cos, sin]) = (amplitudes(pair), rope.turn(pair, t));
+            [a * cos + b * sin, b * cos - a * sin]
+        };
+        let at = |t: usize| -> f64 {
+            let (start, inside) = (t / PARTITION * PARTITION, t % PARTITION);
+            let fast = centre.fast_pairs().iter().map(|pair| turned(*pair, t)[0]);
+            let followed = rope.followed().iter().enumerate().map(|(i, pair)| {
+                let [c, d] = turned(*pair, start);
+                let (fit, middle) = match i < rope.still() {
+                    true => (rope.still_parabola(i), 255.5),
+                    false => (rope.slow_parabola(i, inside / 32), (inside / 32 * 32) as f64 + 15.5),
+                };
+                let u = inside as f64 - middle;
+                let [k0, k1, k2] = fit.map(|[of_c, of_d]| f64::from(of_c) * c + f64::from(of_d) * d);
+                k0 + k1 * u + k2 * u * u
+            });
+            fast.chain(followed).sum()
+        };
+        positions.map(at).collect()
+    }
+}
+
+/// |a - b| / |b|; NaN is infinite.
+pub fn relative(a: &[f32], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let (mut error, mut norm) = (0.0, 0.0);
+    for (a, b) in a.iter().zip(b) {
+        error += (f64::from(*a) - b).powi(2);
+        norm += b.powi(2);
+    }
+    let relative = (error / norm.max(1e-300)).sqrt();
+    if relative.is_nan() { f64::INFINITY } else { relative }
+}

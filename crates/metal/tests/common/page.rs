@@ -1,0 +1,147 @@
+//! A record as the kernels lay it out, by its description in `kernels/formats.h`.
+use half::{bf16, f16};
+use turboquant::{Format, RecordLayout, Rotation, Side};
+
+pub struct Page {
+    pub record: RecordLayout,
+    pub bytes: Vec<u8>,
+}
+
+/// Bits of the main plane, and whether a plane of top bits follows.
+fn planes(format: Format) -> (usize, bool) {
+    use Format::*;
+    match format {
+        F32 => unreachable!("not on a GPU"),
+        F16 | Bf16 => (16, false),
+        Tq8 | Affine8 | Int8 => (8, false),
+        Tq5 | Affine5 | Lloyd5 => (4, true),
+        Tq4 | Affine4 | Lloyd4 => (4, false),
+        Tq3 | Lloyd3 => (2, true),
+        Tq2 | Lloyd2 => (2, false),
+    }
+}
+
+fn scale_bytes(format: Format, d: usize) -> usize {
+    format.row_bytes(d) - {
+        let (bits, top) = planes(format);
+        d * (bits + usize::from(top)) / 8
+    }
+}
+
+fn key_dim(d: usize, c: usize, j: usize, e: usize) -> usize {
+    if j < d / 32 * 4 { j / 4 * 32 + e * 16 + c * 4 + j % 4 } else { d / 32 * 32 + c * 4 + e * 2 + j % 2 }
+}
+
+fn value_dim(d: usize, r: usize, j: usize) -> usize {
+    if j < d / 32 * 4 { j / 4 * 32 + r * 4 + j % 4 } else { d / 32 * 32 + r * 2 + j % 2 }
+}
+
+fn word_offset(words: usize, w: usize, lane: usize, lanes: usize) -> usize {
+    let piece = [4, 2, 1].into_iter().find(|p| words.is_multiple_of(*p)).unwrap();
+    ((w / piece * lanes + lane) * piece + w % piece) * 4
+}
+
+impl Page {
+    fn bits(&self, byte: usize, bit: usize, n: usize) -> u32 {
+        (0..n).fold(0, |x, i| x | u32::from(self.bytes[byte + (bit + i) / 8] >> ((bit + i) % 8) & 1) << i)
+    }
+
+    /// Elements of a plane of `b` bits that starts at `plane`.
+    fn plane(&self, side: Side, plane: usize, b: usize, slot: usize) -> Vec<u32> {
+        let (d, bs) = (self.record.head_dim(), self.record.block_size());
+        let (full, rest) = (d / 8 * b / 16, d / 8 * b % 16);
+        let strings = plane + 16 * full * bs + slot * rest;
+        let mut out = vec![u32::MAX; d];
+        let lanes = if side == Side::K { 4 } else { 8 };
+        for (lane, j) in (0..lanes).flat_map(|lane| (0..d / 8).map(move |j| (lane, j))) {
+            let (word, at) = (j * b / 16, j * b % 16);
+            if side == Side::K {
+                for e in 0..2 {
+                    let full_byte = || plane + slot * 16 * full + word_offset(full, word, lane, 4);
+                    out[key_dim(d, lane, j, e)] = match word < full {
+                        true => self.bits(full_byte(), 16 * e + at, b),
+                        false => self.bits(strings, lane * 2 * rest + e * rest + at, b),
+                    };
+                }
+            } else {
+                let full_byte = || plane + slot / 2 * 32 * full + word_offset(full, word, lane, 8);
+                out[value_dim(d, lane, j)] = match word < full {
+                    true => self.bits(full_byte(), slot % 2 * 16 + at, b),
+                    false => self.bits(strings, lane * rest + at, b),
+                };
+            }
+        }
+        out
+    }
+
+    /// Codes as `turboquant::Kernel::encode` gives them (floats: their bits), and scales.
+    pub fn codes(&self, side: Side, slot: usize) -> (Vec<u32>, Vec<f16>) {
+        let (format, d, bs) = (self.record.format(side), self.record.head_dim(), self.record.block_size());
+        let (k, v) = (self.record.k(), self.record.v());
+        let code_bytes = |f: Format| f.row_bytes(d) - scale_bytes(f, d);
+        let (values, key_scales) = (bs * code_bytes(k), bs * (code_bytes(k) + code_bytes(v)));
+        let value_scales = key_scales + bs * scale_bytes(k, d);
+        let (plane, scales) = if side == Side::K { (0, key_scales) } else { (values, value_scales) };
+        let (bits, top) = planes(format);
+        let mut codes = self.plane(side, plane, bits, slot);
+        if top {
+            let tops = self.plane(side, plane + bs * d * bits / 8, 1, slot);
+            codes.iter_mut().zip(tops).for_each(|(code, top)| *code |= top << bits);
+        }
+        if matches!(format, Format::Tq4 | Format::Tq2 | Format::Lloyd2) {
+            // Kept in ascending order.
+            let half = 1 << (bits - 1);
+            codes.iter_mut().for_each(|c| *c = if *c < half { half | (half - 1 - *c) } else { *c - half });
+        }
+        let n = scale_bytes(format, d);
+        let scales = self.bytes[scales + slot * n..][..n].as_chunks().0.iter().map(|b| f16::from_le_bytes(*b));
+        (codes, scales.collect())
+    }
+
+    /// The decoded and un-rotated vector.
+    pub fn vector(&self, side: Side, slot: usize) -> Vec<f64> {
+        let (format, d) = (self.record.format(side), self.record.head_dim());
+        let (codes, scales) = self.codes(side, slot);
+        if !format.is_rotated() {
+            let float = |c: &u32| match format {
+                Format::F16 => f16::from_bits(*c as u16).to_f64(),
+                _ => bf16::from_bits(*c as u16).to_f64(),
+            };
+            return codes.iter().map(float).collect();
+        }
+        let z = codes.iter().enumerate().map(|(i, code)| value(format, *code, &scales, i)).collect::<Vec<f64>>();
+        unrotate(d, &z)
+    }
+}
+
+fn value(format: Format, code: u32, scales: &[f16], i: usize) -> f64 {
+    use Format::*;
+    match format {
+        Affine8 | Affine5 | Affine4 => scales[i / 32 * 2 + 1].to_f64() + scales[i / 32 * 2].to_f64() * f64::from(code),
+        Tq8 => scales[0].to_f64() * f64::from(code as u8 as i8),
+        Int8 => scales[i / 32].to_f64() * f64::from(code as u8 as i8),
+        _ => {
+            let magnitudes = format.magnitudes();
+            let scale = if scales.len() == 1 { scales[0] } else { scales[i / 32] }.to_f64();
+            let size = f64::from(magnitudes[code as usize % magnitudes.len()]) * scale;
+            if code as usize >= magnitudes.len() { -size } else { size }
+        }
+    }
+}
+
+/// diag(signs) Hᵀ z / sqrt(d), by definition.
+fn unrotate(d: usize, z: &[f64]) -> Vec<f64> {
+    let rotation = Rotation::new(d);
+    let rows = rotation.paley_rows();
+    let walsh = d / rows.len().max(1);
+    let mut x = vec![0.0; d];
+    for (row, z) in z.iter().enumerate() {
+        for (col, x) in x.iter_mut().enumerate() {
+            let outer = rows.get(row / walsh).is_some_and(|bits| bits >> (col / walsh) & 1 == 1);
+            let odd = ((row % walsh) & (col % walsh)).count_ones() % 2 == 1;
+            *x += if outer != odd { -z } else { *z };
+        }
+    }
+    let norm = 1.0 / (d as f64).sqrt();
+    x.iter().zip(rotation.signs()).map(|(x, sign)| x * norm * f64::from(*sign)).collect()
+}

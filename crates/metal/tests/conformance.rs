@@ -1,0 +1,44 @@
+//! The attention backend over the emulator, under the suite of every backend.
+#![allow(clippy::unwrap_used)] // helpers of tests
+use attention::conformance::{self, Case};
+use attention::{AttentionBackend, Centring, ModelGeometry};
+use candle_core::Device;
+use kv::KvLayout;
+use metal::{Element, Family, GpuBackend};
+use msl_emu::{Emulator, EmulatorExecutor};
+use turboquant::Format;
+
+fn executor(emulator: &'static Emulator, order: u32) -> EmulatorExecutor {
+    EmulatorExecutor { emulator, order, family: Family::MatrixUnit }
+}
+
+const BASE: Case =
+    Case { k: Format::F16, v: Format::F16, head_dim: 64, kv_heads: 2, group: 3, block_size: 16, sliding_window: None };
+
+fn make(emulator: &'static Emulator) -> impl Fn(KvLayout, ModelGeometry) -> Box<dyn AttentionBackend> {
+    move |layout, geometry| {
+        let centring = Centring::none(&geometry);
+        Box::new(GpuBackend::new(executor(emulator, 0), layout, &geometry, &centring, Element::F32).unwrap())
+    }
+}
+
+#[test]
+fn outputs_match_f64() {
+    let Some(emulator) = Emulator::fast() else { return };
+    let make = make(emulator);
+    for (format, tolerance) in [(Format::F16, 2e-3), (Format::Bf16, 1.5e-2)] {
+        conformance::matches_reference(&make, &Device::Cpu, Case { k: format, v: format, ..BASE }, tolerance);
+    }
+}
+
+#[test]
+fn results_do_not_depend_on_the_batch() {
+    let Some(emulator) = Emulator::fast() else { return };
+    conformance::is_batch_invariant(&make(emulator), &Device::Cpu, Case { k: Format::Tq4, v: Format::Tq4, ..BASE });
+}
+
+#[test]
+fn blocks_are_copied_and_moved() {
+    let Some(emulator) = Emulator::fast() else { return };
+    conformance::blocks_move(&make(emulator), &Device::Cpu, Case { k: Format::Tq4, v: Format::Tq3, ..BASE });
+}

@@ -1,0 +1,99 @@
+//! Each `.metal` file through `clang -E` and `mslgen` to C++, then two shared objects: fast and checked. Without clang 19, or on
+//! another processor than x86-64, nothing is compiled, and tests say that they are skipped.
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+const FLAGS: &[&str] = &[
+    "-std=c++17",
+    "-O2",
+    "-g1",
+    "-fPIC",
+    "-mavx2",
+    "-mf16c",
+    "-mfma",
+    "-ffp-contract=off",
+    "-Xclang",
+    "-ffloat16-excess-precision=none",
+    "-fno-exceptions",
+    "-fno-rtti",
+    "-fno-strict-aliasing",
+    "-Wall",
+    "-Wno-unknown-attributes",
+    "-Wno-duplicate-decl-specifier",
+    "-fvisibility=hidden",
+];
+/// Vectorised accesses wider than 16 bytes would escape the instrumentation.
+const CHECKED_FLAGS: &[&str] = &["-fsanitize=thread", "-fno-vectorize", "-fno-slp-vectorize"];
+
+fn run(command: &mut Command) -> Vec<u8> {
+    let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    assert!(output.status.success(), "{command:?}\n{}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+fn main() {
+    let own = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
+    let (shim, kernels) = (own.join("shim"), own.join("../../kernels"));
+    let folders = [own.join("kernels"), kernels];
+    folders.iter().chain([&shim]).for_each(|folder| println!("cargo:rerun-if-changed={}", folder.display()));
+    ["MSL_CXX", "MSL_CXXFLAGS", "PATH"].iter().for_each(|name| println!("cargo:rerun-if-env-changed={name}"));
+    let compiler = env::var("MSL_CXX").unwrap_or_else(|_| "clang++-19".to_owned());
+    let found = Command::new(&compiler).arg("--version").output().is_ok_and(|output| output.status.success());
+    if !found || env::var("TARGET").is_ok_and(|target| target != "x86_64-unknown-linux-gnu") {
+        return;
+    }
+    let mut sources = vec![(shim.join("msl_runtime.cpp"), false)];
+    let mut registry = String::new();
+    for file in folders.iter().flat_map(|folder| metal_files(folder)) {
+        let stem = file.file_stem().expect("a file").to_string_lossy().into_owned();
+        let mut command = Command::new(&compiler);
+        command.args(["-E", "-x", "c++", "-std=c++17", "-D__METAL_VERSION__=310", "-DMSL_EMULATOR", "-nostdinc", "-I"]);
+        let text = run(command.arg(shim.join("include")).arg("-I").arg(&folders[1]).arg(&file));
+        let unit = mslgen::rewrite(&String::from_utf8_lossy(&text));
+        let text = unit.and_then(|unit| mslgen::emit(&unit, mslgen::Target::Cpu, &stem));
+        let source = out.join(format!("{stem}.cpp"));
+        fs::write(&source, text.unwrap_or_else(|e| panic!("{}: {e}", file.display()))).expect("OUT_DIR is writable");
+        registry += &format!("extern \"C\" void msl_register_{stem}();\n");
+        sources.push((source, true));
+    }
+    let calls: String = registry.lines().map(|line| line.replace("extern \"C\" void ", "  ") + "\n").collect();
+    registry +=
+        &format!("extern \"C\" __attribute__((visibility(\"default\"))) void msl_register_all() {{\n{calls}}}\n");
+    fs::write(out.join("registry.cpp"), registry).expect("OUT_DIR is writable");
+    sources.push((out.join("registry.cpp"), false));
+    std::thread::scope(|scope| {
+        for checked in [false, true] {
+            let (compiler, sources, shim, out) = (&compiler, &sources, &shim, &out);
+            scope.spawn(move || build(compiler, sources, shim, out, checked));
+        }
+    });
+    println!("cargo:rustc-env=MSL_EMU_DIR={}", out.display());
+}
+
+fn metal_files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut files: Vec<_> = entries.filter(|path| path.extension().is_some_and(|e| e == "metal")).collect();
+    files.sort();
+    files
+}
+
+fn build(compiler: &str, sources: &[(PathBuf, bool)], shim: &Path, out: &Path, checked: bool) {
+    let name = if checked { "checked" } else { "fast" };
+    let mut objects = Vec::new();
+    for (source, is_kernel) in sources {
+        let object = out.join(source.with_extension(format!("{name}.o")).file_name().expect("a file"));
+        let mut command = Command::new(compiler);
+        command.args(FLAGS).arg("-I").arg(shim).args(checked.then_some("-DMSL_CHECKED=1"));
+        if *is_kernel {
+            command.args(env::var("MSL_CXXFLAGS").unwrap_or_default().split_whitespace());
+            command.args(if checked { CHECKED_FLAGS } else { &[] });
+        }
+        run(command.arg("-c").arg(source).arg("-o").arg(&object));
+        objects.push(object);
+    }
+    let mut command = Command::new(compiler);
+    command.args(["-shared", "-Wl,-Bsymbolic", "-Wl,-z,now"]).args(objects);
+    run(command.arg("-o").arg(out.join(format!("libmsl_{name}.so"))));
+}

@@ -1,0 +1,268 @@
+//! A cache of random tokens on the device, and the launches of one attention over it.
+use attention::{Centring, KeyCentring, KvMeans, LayerGeometry, ModelGeometry, Rope, RopeConvention, conformance};
+use half::f16;
+use metal::launch::{self, AttendBuffers, FOLLOW_FLOATS, QueryBuffers, ReduceBuffers, WriteBuffers};
+use metal::{Element, Executor, Form, Launch, Params, RopeTables, Shape, Tables, Tile};
+use msl_emu::cuda::{CudaExecutor, Memory};
+use turboquant::{Format, PARTITION, RecordLayout};
+
+pub const KV_HEADS: usize = 8;
+pub const GROUP: usize = 4;
+/// Tokens in the cache.
+pub const TOTAL: usize = 1 << 19;
+pub const BLOCK: usize = 16;
+/// Tokens of a launch of `write`; the same ones fill the whole cache.
+const WRITTEN: usize = 8192;
+
+/// Everything that launches of one shape bind.
+pub struct Workload<'a> {
+    pub executor: &'a CudaExecutor,
+    pub shape: Shape,
+    rope: turboquant::Rope,
+    buffers: Vec<Memory>,
+}
+
+/// Positions in `Workload::buffers`.
+#[derive(Clone, Copy)]
+enum At {
+    Rotation,
+    Means,
+    Starts,
+    Offsets,
+    Still,
+    Slow,
+    Lists,
+    FastTiles,
+    FastTurns,
+    ValueMeans,
+    Blocks,
+    Cache,
+    Nothing,
+}
+
+pub fn halves(seed: u64, n: usize) -> Vec<u8> {
+    (0..n).flat_map(|i| f16::from_f32(conformance::noise(seed, i as u64)).to_le_bytes()).collect()
+}
+
+pub fn words(values: impl IntoIterator<Item = u32>) -> Vec<u8> {
+    values.into_iter().flat_map(u32::to_le_bytes).collect()
+}
+
+/// As Qwen3's: base 1e6.
+fn centring(d: usize) -> Result<(Centring, ModelGeometry), String> {
+    let layer = LayerGeometry {
+        num_heads: KV_HEADS * GROUP,
+        kv_heads: KV_HEADS,
+        head_dim: d,
+        scale: 1.0 / (d as f32).sqrt(),
+        sliding_window: None,
+    };
+    let inv_freq = (0..d / 2).map(|i| 1e6f32.powf(-2.0 * i as f32 / d as f32)).collect();
+    let rope = Rope { inv_freq, convention: RopeConvention::Half, attention_factor: 1.0 };
+    let geometry = ModelGeometry { layers: vec![layer], rope };
+    let means = |seed| vec![(0..KV_HEADS * d).map(|i| conformance::noise(seed, i as u64)).collect()];
+    let means = KvMeans { keys: means(8), values: means(9) };
+    let centring = Centring::new(&geometry, &means, |_| KeyCentring::Followed, |_| true);
+    centring.map(|centring| (centring, geometry)).map_err(|e| e.to_string())
+}
+
+impl<'a> Workload<'a> {
+    /// Coded keys are centred.
+    pub fn new(executor: &'a CudaExecutor, k: Format, v: Format, d: usize) -> Result<Self, String> {
+        let (centring, _) = centring(d)?;
+        let layer = &centring.layers[0];
+        let record = RecordLayout::new(k, v, d, BLOCK).map_err(|e| e.to_string())?;
+        let shape = Shape {
+            record,
+            kv_heads: KV_HEADS,
+            group: GROUP,
+            scale: 1.0 / (d as f32).sqrt(),
+            element: Element::F16,
+            form: Form::Mma,
+            keys_centred: k.is_rotated(),
+            values_centred: k.is_rotated(),
+            interleaved_rope: false,
+            pairs: d / 2,
+            window: None,
+            sinks: 0,
+            sink_logits: false,
+        };
+        let rope = layer.keys[0].rope().clone();
+        let of_rope = RopeTables::new(&rope, 1 << 17);
+        let tables = Tables::new(&layer.keys).ok_or("too many fast pairs")?;
+        let value_means: Vec<u8> = layer.values.iter().flatten().flat_map(|x| x.to_le_bytes()).collect();
+        let all = TOTAL / BLOCK;
+        // A fixed walk through all blocks: the stride is odd.
+        let blocks = words((0..all).map(|i| (i * 12_289 % all) as u32));
+        let rotation = metal::rotation_words(&shape);
+        let parts: [&[u8]; 11] = [
+            &rotation,
+            &tables.means,
+            &of_rope.starts,
+            &of_rope.offsets,
+            &of_rope.still_fit,
+            &of_rope.slow_fit,
+            &tables.lists,
+            &tables.fast_tiles,
+            &tables.fast_turns,
+            &value_means,
+            &blocks,
+        ];
+        let buffer = |bytes: &&[u8]| executor.buffer(bytes).map_err(|e| e.to_string());
+        let mut buffers = parts.iter().map(buffer).collect::<Result<Vec<_>, _>>()?;
+        buffers.push(executor.create(all * shape.page_bytes()).map_err(|e| e.to_string())?);
+        buffers.push(executor.buffer(&[]).map_err(|e| e.to_string())?);
+        let workload = Workload { executor, shape, rope, buffers };
+        workload.fill()?;
+        Ok(workload)
+    }
+
+    fn get(&self, at: At) -> &Memory {
+        &self.buffers[at as usize]
+    }
+
+    /// Writes random tokens to every slot.
+    fn fill(&self) -> Result<(), String> {
+        let buffer = |bytes: &[u8]| self.executor.buffer(bytes).map_err(|e| e.to_string());
+        let n = WRITTEN * KV_HEADS * self.shape.head_dim();
+        let (k, v) = (buffer(&halves(1, n))?, buffer(&halves(2, n))?);
+        let positions = buffer(&words(0..WRITTEN as u32))?;
+        for start in (0..TOTAL).step_by(WRITTEN) {
+            let slots = buffer(&words((start..start + WRITTEN).map(|t| t as u32)))?;
+            let write = WriteBuffers {
+                k: &k,
+                v: &v,
+                slots: &slots,
+                positions: &positions,
+                rotation: self.get(At::Rotation),
+                key_means: self.get(At::Means),
+                value_means: self.get(At::ValueMeans),
+                starts: self.get(At::Starts),
+                offsets: self.get(At::Offsets),
+                cache: self.get(At::Cache),
+            };
+            self.executor.run(&[launch::write(&self.shape, WRITTEN, &write)]).map_err(|e| e.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Bytes of K and V of one token.
+    pub fn token_bytes(&self) -> usize {
+        self.shape.page_bytes() / BLOCK
+    }
+}
+
+/// One attention of `rows` rows at the end of each of `seqs` contexts of `context` tokens.
+pub struct Attention<'a> {
+    workload: &'a Workload<'a>,
+    form: Form,
+    rows: usize,
+    parts: usize,
+    tiles: usize,
+    /// Tiles over different parts of the cache, so that no launch finds its tokens in a cache of the GPU.
+    turns: Vec<Memory>,
+    q: Memory,
+    positions: Memory,
+    queries: Memory,
+    follow: Memory,
+    part_o: Memory,
+    part_ml: Memory,
+    out: Memory,
+}
+
+impl<'a> Attention<'a> {
+    pub fn new(
+        workload: &'a Workload<'a>,
+        form: Form,
+        context: usize,
+        seqs: usize,
+        chunk: usize,
+    ) -> Result<Self, String> {
+        let (shape, executor) = (&workload.shape, workload.executor);
+        let (rows, parts) = (seqs * chunk, context.div_ceil(PARTITION));
+        let error = |e: metal::ExecError| e.to_string();
+        let per_tile = shape.tile_rows(form);
+        let mut turns = Vec::new();
+        let mut tiles = 0;
+        for turn in 0..(TOTAL / (context * seqs)).min(16) {
+            let mut bytes = Vec::new();
+            tiles = 0;
+            for (seq, at) in (0..seqs).flat_map(|seq| (0..chunk).step_by(per_tile).map(move |at| (seq, at))) {
+                let first = seq * chunk + at;
+                let tile = Tile {
+                    rows: first..first + per_tile.min(chunk - at),
+                    table: (turn * seqs + seq) * context / BLOCK,
+                    position: context - chunk + at,
+                    form,
+                };
+                bytes.extend(tile.params(None, 0).bytes());
+                tiles += 1;
+            }
+            turns.push(executor.buffer(&bytes).map_err(error)?);
+        }
+        let heads = KV_HEADS * GROUP;
+        let d = shape.head_dim();
+        let create = |bytes| executor.create(bytes).map_err(error);
+        let positions = (0..rows).map(|r| (context - chunk + r % chunk) as u32);
+        Ok(Attention {
+            workload,
+            form,
+            rows,
+            parts,
+            tiles,
+            turns,
+            q: executor.buffer(&halves(3, rows * heads * d)).map_err(error)?,
+            positions: executor.buffer(&words(positions)).map_err(error)?,
+            queries: create(tiles * KV_HEADS * shape.blocks(form) * d * 32)?,
+            follow: create(tiles * KV_HEADS * shape.blocks(form) * parts * FOLLOW_FLOATS * 4)?,
+            part_o: create(rows * heads * parts * d * 4)?,
+            part_ml: create(rows * heads * parts * 8)?,
+            out: create(rows * heads * d * 2)?,
+        })
+    }
+
+    /// Query, attend and reduce for each turn.
+    pub fn launches(&self) -> Vec<[Launch<'_, Memory>; 3]> {
+        let (w, shape) = (self.workload, &self.workload.shape);
+        let all = |tiles| {
+            let query = QueryBuffers {
+                q: &self.q,
+                tiles,
+                rotation: w.get(At::Rotation),
+                key_means: w.get(At::Means),
+                starts: w.get(At::Starts),
+                lists: w.get(At::Lists),
+                still_fit: w.get(At::Still),
+                slow_fit: w.get(At::Slow),
+                queries: &self.queries,
+                follow: &self.follow,
+            };
+            let attend = AttendBuffers {
+                queries: &self.queries,
+                tiles,
+                tables: w.get(At::Blocks),
+                cache: w.get(At::Cache),
+                follow: &self.follow,
+                fast_tiles: w.get(At::FastTiles),
+                fast_turns: w.get(At::FastTurns),
+                part_o: &self.part_o,
+                part_ml: &self.part_ml,
+            };
+            let reduce = ReduceBuffers {
+                part_o: &self.part_o,
+                part_ml: &self.part_ml,
+                positions: &self.positions,
+                rotation: w.get(At::Rotation),
+                value_means: w.get(At::ValueMeans),
+                sink_logits: w.get(At::Nothing),
+                out: &self.out,
+            };
+            [
+                launch::query(shape, self.form, Some(&w.rope), 0, self.tiles, self.parts, &query),
+                launch::attend(shape, self.form, self.tiles, self.parts, &attend),
+                launch::reduce(shape, 0, self.rows, self.parts, &reduce),
+            ]
+        };
+        self.turns.iter().map(all).collect()
+    }
+}

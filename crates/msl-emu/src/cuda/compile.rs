@@ -1,0 +1,80 @@
+//! One kernel with its function constants, compiled by nvcc.
+use metal::{Constant, source};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+/// Repeats of warnings about what Metal allows.
+const QUIET: &str = "1097,20012,177,20044,2361,550";
+
+/// File of a kernel's cubin.
+pub(crate) fn name(kernel: &str, constants: &[Constant]) -> String {
+    let values = constants.iter().map(|constant| match constant {
+        Constant::Bool(_, value) => u32::from(*value),
+        Constant::Uint(_, value) => *value,
+    });
+    values.fold(kernel.to_owned(), |name, value| format!("{name}-{value}"))
+}
+
+/// `NVCC` names the compiler, `CUDA_ARCH` the target (sm_90, Hopper, if unset), `CUDA_REGISTERS` the most registers of a thread.
+pub(crate) fn compile(folder: &Path, kernel: &str, constants: &[Constant]) -> Result<PathBuf, String> {
+    let cubin = folder.join(name(kernel, constants) + ".cubin");
+    if cubin.exists() {
+        return Ok(cubin);
+    }
+    let text = source(folder, kernel)?;
+    let mut command = Command::new(env::var("NVCC").unwrap_or_else(|_| "nvcc".to_owned()));
+    let arch = env::var("CUDA_ARCH").unwrap_or_else(|_| "sm_90".to_owned());
+    command.args([
+        "-cubin",
+        "-std=c++17",
+        "-O3",
+        "-lineinfo",
+        "-Xptxas",
+        "-v",
+        "-diag-suppress",
+        QUIET,
+        "-arch",
+        &arch,
+    ]);
+    command.args(constants.iter().map(|constant| match constant {
+        Constant::Bool(index, value) => format!("-DMSL_FC_{index}={value}"),
+        Constant::Uint(index, value) => format!("-DMSL_FC_{index}={value}u"),
+    }));
+    let shim = Path::new(env!("CARGO_MANIFEST_DIR")).join("shim");
+    run(command.arg("-I").arg(shim).arg(text).arg("-o").arg(&cubin))?;
+    Ok(cubin)
+}
+
+/// The library, rewritten for nvcc with that kernel alone.
+fn source(folder: &Path, kernel: &str) -> Result<PathBuf, String> {
+    let head_dim = kernel.split('_').find_map(|part| part.strip_prefix('d').and_then(|d| d.parse().ok()));
+    let (msl, text) = (folder.join(format!("{kernel}.metal")), folder.join(format!("{kernel}.cu")));
+    fs::write(&msl, source::library(head_dim)).map_err(|e| format!("{}: {e}", msl.display()))?;
+    let mut command = Command::new(env::var("MSL_CXX").unwrap_or_else(|_| "clang++-19".to_owned()));
+    command.args(["-E", "-x", "c++", "-std=c++17", "-D__METAL_VERSION__=310", "-DMSL_CUDA", "-nostdinc", "-I"]);
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("shim/include"));
+    let preprocessed = run(command.arg(&msl))?;
+    let mut unit = mslgen::rewrite(&preprocessed).map_err(|e| e.to_string())?;
+    unit.instances.retain(|instance| instance.host_name == kernel);
+    if unit.instances.is_empty() {
+        return Err(format!("no kernel {kernel}"));
+    }
+    let rewritten = mslgen::emit(&unit, mslgen::Target::Cuda, kernel).map_err(|e| e.to_string())?;
+    fs::write(&text, rewritten).map_err(|e| format!("{}: {e}", text.display()))?;
+    Ok(text)
+}
+
+fn run(command: &mut Command) -> Result<String, String> {
+    let output = command.output().map_err(|e| format!("{command:?}: {e}"))?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        return Err(format!("{command:?}\n{errors}"));
+    }
+    // What ptxas says of registers and spills.
+    errors
+        .lines()
+        .filter(|line| line.contains("registers") || line.contains("spill"))
+        .for_each(|line| println!("{line}"));
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}

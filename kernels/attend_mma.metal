@@ -1,0 +1,119 @@
+// Decode attention with matrix products (docs/kernels.md): one threadgroup a (kv head, tile, partition). A simdgroup takes every fourth
+// step of 8 U tokens; the four states are merged in order, as `prefill` merges them.
+#include "softmax.h"
+#include "stream.h"
+
+// queries, follow: of `query`. tables: block numbers. fast: [kv head][4 tiles][place] words of (cos, sin) of the fast pairs at the
+// tokens of 4 tiles, high and low parts; turns: [kv head][offset in 8 tokens][8] (cos, sin).
+template <int D, int C, int U>
+kernel void attend_mma(device const uint* queries [[buffer(0)]],
+                       device const Tile* tiles [[buffer(1)]],
+                       device const uint* tables [[buffer(2)]],
+                       device const uchar* cache [[buffer(3)]],
+                       device const float* follow [[buffer(4)]],
+                       device const uint* fast_tiles [[buffer(5)]],
+                       device const float2* fast_turns [[buffer(6)]],
+                       device float* part_o [[buffer(7)]],
+                       device float2* part_ml [[buffer(8)]],
+                       constant AttendParams& p [[buffer(9)]],
+                       uint3 tg [[threadgroup_position_in_grid]],
+                       uint sg [[simdgroup_index_in_threadgroup]],
+                       uint lane [[thread_index_in_simdgroup]],
+                       uint tid [[thread_index_in_threadgroup]]) {
+  constexpr int J = D / 8;
+  constexpr uint kMerged = D <= 128 ? 8 : D == 256 ? 4 : 2;  // columns whose states fit threadgroup memory
+  threadgroup half s_index[kSimdgroups * 64];
+  threadgroup float s_acc[kSimdgroups * kMerged * D], s_m[kSimdgroups * 8], s_l[kSimdgroups * 8];
+  const uint head = tg.x, part = tg.z, start = part * kPartition, step = 8 * U;
+  const Tile tile = load_tile(tiles, tg.y);
+  if (!sees(tile, part)) return;
+  const uint end = min(start + kPartition, tile.position + tile.rows), first = start + sg * step;
+  const Place l = find_place(s_index + sg * 64, lane);
+  Stream<D, U> stream;
+  stream.cache = cache;
+  stream.table = tables + tile.table;
+  stream.kv_heads = p.kv_heads;
+  stream.head = head;
+  stream.end = end;
+  Words<D> k[U], v[U];
+  if (first < end) {
+    stream.seek(first);
+    stream.keys(k, l);
+    stream.values(v, l);
+    if (first + kSimdgroups * step < end) stream.seek(first + kSimdgroups * step);
+  }
+  Columns<D> x[C];
+  const uint index = (tg.y * p.kv_heads + head) * p.blocks;
+  UNROLL for (int b = 0; b < C; b++) {
+    x[b].clear();
+    x[b].load(queries + ulong(index + b) * (4 * D), l);
+    x[b].sight = sight_of(tile, b * 8 + 2 * l.c, p);
+  }
+  const uint key_table = table_of(kKeyFormat, lane), value_table = table_of(kValueFormat, lane);
+  const uint magic = 0x64006400u | p.kv_heads >> 31;  // in a register: and-or with two literals is two instructions
+  const float unit = p.scale * unit_of(kKeyFormat);
+  const Powers powers = powers_of(l);
+
+  for (uint base = first; base < end; base += kSimdgroups * step) {
+    simdgroup_float8x8 s[C][U];
+    UNROLL for (int b = 0; b < C; b++)
+      UNROLL for (int u = 0; u < U; u++) s[b][u] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
+    UNROLL for (int j = 0; j < J; j += 2)
+      UNROLL for (int u = 0; u < U; u += 2) {
+        const simdgroup_half8x8 a0 = tile_of(key_pair<D>(k[u], j, key_table, magic)), c0 = tile_of(key_pair<D>(k[u + 1], j, key_table, magic));
+        const simdgroup_half8x8 a1 = tile_of(key_pair<D>(k[u], j + 1, key_table, magic)), c1 = tile_of(key_pair<D>(k[u + 1], j + 1, key_table, magic));
+        UNROLL for (int b = 0; b < C; b++) mma_2x2(s[b][u], s[b][u + 1], a0, c0, x[b].q[j], a1, c1, x[b].q[j + 1]);
+      }
+    const bool more = base + kSimdgroups * step < end;
+    half ks[U], vs[U];
+    UNROLL for (int u = 0; u < U; u++) {
+      ks[u] = k[u].scale;
+      vs[u] = v[u].scale;
+    }
+    UNROLL for (int b = 0; b < C; b++) {
+      x[b].template scale<U>(s[b], ks, unit);
+      if (kKeysCentred) {
+        device const float* record = follow + (ulong(index + b) * p.parts + part) * kFollowFloats;
+        x[b].template missing<U>(s[b], record, fast_tiles + head * 512, fast_turns + head * 512, (base - start) / 8, powers, l);
+      }
+    }
+    if (more) stream.keys(k, l);
+    simdgroup_half8x8 w[C][U];
+    UNROLL for (int b = 0; b < C; b++) x[b].template weigh<U>(s[b], vs, base + l.r, l, w[b]);
+    UNROLL for (int j = 0; j < J; j += 2)
+      UNROLL for (int u = 0; u < U; u += 2) {
+        const simdgroup_half8x8 a0 = tile_of(value_pair<D>(v[u], j, value_table, magic)), c0 = tile_of(value_pair<D>(v[u], j + 1, value_table, magic));
+        const simdgroup_half8x8 a1 = tile_of(value_pair<D>(v[u + 1], j, value_table, magic)), c1 = tile_of(value_pair<D>(v[u + 1], j + 1, value_table, magic));
+        UNROLL for (int b = 0; b < C; b++) mma_2x2(x[b].acc[j], x[b].acc[j + 1], a0, c0, w[b][u], a1, c1, w[b][u + 1]);
+      }
+    if (more) {
+      stream.values(v, l);
+      if (base + 2 * kSimdgroups * step < end) stream.seek(base + 2 * kSimdgroups * step);
+    }
+  }
+
+  UNROLL for (int b = 0; b < C; b++) {
+    const float2 sum = float2(row_sum(x[b].sum.x, l), row_sum(x[b].sum.y, l)), back = x[b].back();
+    for (uint n0 = 0; n0 < 8; n0 += kMerged) {
+      threadgroup_barrier(mem_flags::mem_threadgroup);
+      UNROLL for (uint i = 0; i < 2; i++) {
+        const uint n = 2 * l.c + i - n0;
+        if (n < kMerged) {
+          UNROLL for (int j = 0; j < J; j++) s_acc[(sg * kMerged + n) * D + value_dim<D>(l.r, j)] = elements(x[b].acc[j])[i] * back[i];
+          if (l.r == 0) {
+            s_m[sg * 8 + n] = x[b].m[i];
+            s_l[sg * 8 + n] = sum[i];
+          }
+        }
+      }
+      threadgroup_barrier(mem_flags::mem_threadgroup);
+      merge_out<D>(s_acc, s_m, s_l, kMerged, b * 8 + n0, part_o, part_ml, p, tile, head, part, tid);
+    }
+  }
+}
+// U, the tiles of 8 tokens that a simdgroup has in flight: as many as registers allow.
+#define MMA(D, C, U) template [[host_name("attend_mma_d" #D "_c" #C "_u" #U)]] [[kernel]] decltype(attend_mma<D, C, U>) attend_mma<D, C, U>;
+#define MMA_2(D) MMA(D, 1, 2) MMA(D, 2, 2)
+#define MMA_4(D) MMA(D, 1, 4) MMA(D, 2, 4)
+FOR_HEAD_DIMS(MMA_2)
+FOR_SMALL_HEAD_DIMS(MMA_4)

@@ -1,0 +1,40 @@
+// Who attends to what. A tile is some rows of one sequence; its columns are (row, query head) of one kv head, in blocks of 8.
+#pragma once
+#include "formats.h"
+
+struct Tile {
+  uint row;       // first row of the batch
+  uint rows;
+  uint table;     // where the sequence's blocks start in `tables`
+  uint position;  // of the first row in its sequence
+  uint first;     // first position that some row sees
+  uint sinks;     // positions below this are seen whatever the window
+};
+// Whole-struct copies from device memory, field by field.
+inline Tile load_tile(device const Tile* tiles, uint i) {
+  Tile t;
+  t.row = tiles[i].row;
+  t.rows = tiles[i].rows;
+  t.table = tiles[i].table;
+  t.position = tiles[i].position;
+  t.first = tiles[i].first;
+  t.sinks = tiles[i].sinks;
+  return t;
+}
+// Whether some row of the tile sees tokens of partition `part`.
+inline bool sees(Tile t, uint part) {
+  const uint start = part * kPartition;
+  return start < t.position + t.rows && (!kWindowed || start + kPartition > t.first || start < t.sinks);
+}
+
+// A partition's record in `follow`: [place][A of columns 2c, 2c + 1, B of both], r the fast pair; then [block of 32][1, u, u^2][column].
+enum FollowRecord : uint { kFastFloats = 128, kFollowFloats = 512 };
+
+struct AttendParams {
+  uint kv_heads;
+  uint group;   // query heads of a kv head
+  uint blocks;  // blocks of 8 columns of a tile
+  uint parts;   // partitions in the state and in `follow`
+  uint window;  // a row sees at most so many positions, itself included
+  float scale;  // of logits, base 2
+};

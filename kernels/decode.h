@@ -1,0 +1,192 @@
+// From words of a record to pairs of numbers. All inside is branch-free once the format is a constant.
+#pragma once
+#include "codebooks.h"
+#include "formats.h"
+
+// Tables are kept times a factor that lets half round them least (rms 8e-5, 4e-5 and 1e-5 of the values).
+constant constexpr float kFactor5 = 1.955225f;
+constant constexpr float kFactor4 = 1.260175f;
+constant constexpr float kFactor3 = 1.8588f;
+// Multiplies what decode_pair gives: polynomials are kept without their leading factor.
+inline float unit_of(uint f) {
+  if (f == kTq4) return 0.13416496f;
+  if (f == kTq2 || f == kLloyd2) return 0.050663413f;
+  if (f == kTq5 || f == kLloyd5) return 1.0f / kFactor5;
+  if (f == kLloyd4) return 1.0f / kFactor4;
+  return f == kTq3 || f == kLloyd3 ? 1.0f / kFactor3 : 1.0f;
+}
+
+// A lane's share of a table that decode_pair reads by simd_shuffle: two halves, in lane i those of code i (% 16).
+inline uint table_of(uint f, uint lane) {
+  float2 v = float2(0.0f);
+  if (f == kTq5 || f == kLloyd5) v = float2(kMagnitudes5[lane % 16] * kFactor5);
+  if (f == kLloyd4) v = float2((lane & 8 ? -kMagnitudes4[lane % 8] : kMagnitudes4[lane % 8]) * kFactor4);
+  if (f == kTq3 || f == kLloyd3) v = float2(kMagnitudes3[lane % 4], kMagnitudes3[lane / 4 % 4]) * kFactor3;
+  return as_type<uint>(half2(v));
+}
+
+// t (t t + b), every step rounded to half. A code is or-ed into the mantissa of half2(1024) (`magic`); its window starts where
+// 1024 plus the code's middle needs no bit more than half has. b: see unit_of; the values are within 3e-4 of the codebook's.
+inline half2 odd_cubic(half2 t, uint b) { return t * fma(t, t, as_type<half2>(b)); }
+// tq4, codes ascending: t = (code - 7.5) / 4
+inline half2 cubic4(uint x, int i, uint magic) {
+  const uint y = i < 2 ? x << 1 : x >> 7;
+  const half2 t = i & 1 ? fma(as_type<half2>((y & 0x01e001e0u) | magic), as_type<half2>(0x20002000u), as_type<half2>(0xc8f0c8f0u))   // 2^-7, -9.875
+                        : fma(as_type<half2>((y & 0x001e001eu) | magic), as_type<half2>(0x30003000u), as_type<half2>(0xd80fd80fu));  // 2^-3, -129.875
+  return odd_cubic(t, 0x472c472cu);  // 7.171875
+}
+// tq2, V q2_0, codes ascending: t = code - 1.5
+inline half2 cubic2(uint x, int i, uint magic) {
+  const uint y = i < 4 ? x << 1 : x >> 7;
+  half2 t;
+  if (i % 4 == 0) t = fma(as_type<half2>((y & 0x00060006u) | magic), as_type<half2>(0x38003800u), as_type<half2>(0xe003e003u));  // 2^-1, -513.5
+  if (i % 4 == 1) t = fma(as_type<half2>((y & 0x00180018u) | magic), as_type<half2>(0x30003000u), as_type<half2>(0xd80cd80cu));  // 2^-3, -129.5
+  if (i % 4 == 2) t = fma(as_type<half2>((y & 0x00600060u) | magic), as_type<half2>(0x28002800u), as_type<half2>(0xd030d030u));  // 2^-5, -33.5
+  if (i % 4 == 3) t = fma(as_type<half2>((y & 0x01800180u) | magic), as_type<half2>(0x20002000u), as_type<half2>(0xc8c0c8c0u));  // 2^-7, -9.5
+  return odd_cubic(t, 0x4c684c68u);  // 17.625
+}
+inline half2 signed8(uint x, int i, uint magic) {
+  return as_type<half2>(((i ? x >> 8 : x) & 0x00ff00ffu) ^ (magic + 0x00800080u)) - as_type<half2>(0x64806480u);
+}
+// An unsigned code that is already in place.
+inline half2 unsigned_code(uint code, uint magic) { return as_type<half2>(code | magic) - as_type<half2>(0x64006400u); }
+inline half2 flip(uint value, uint signs) { return as_type<half2>(value ^ (signs & 0x80008000u)); }
+
+// The two elements of step j, without scales. x: main plane, y: plane of top bits, table: table_of.
+inline half2 decode_pair(uint f, thread const uint* x, thread const uint* y, int j, uint table, uint magic) {
+  if (f == kF16) return as_type<half2>(x[j]);
+  if (f == kBf16) return half2(float2(as_type<float>(x[j] << 16), as_type<float>(x[j] & 0xffff0000u)));
+  if (f == kTq8 || f == kInt8) return signed8(x[j / 2], j % 2, magic);
+  if (f == kTq4) return cubic4(x[j / 4], j % 4, magic);
+  if (f == kTq2 || f == kLloyd2) return cubic2(x[j / 8], j % 8, magic);
+  if (f == kAffine8) return unsigned_code((j % 2 ? x[j / 2] >> 8 : x[j / 2]) & 0x00ff00ffu, magic);
+  if (f == kAffine4) return unsigned_code(x[j / 4] >> (j % 4 * 4) & 0x000f000fu, magic);
+  if (f == kAffine5) return unsigned_code((x[j / 4] >> (j % 4 * 4) & 0x000f000fu) | (y[j / 16] >> (j % 16) & 0x00010001u) << 4, magic);
+  if (f == kTq3 || f == kLloyd3) {
+    const uint z = x[j / 8] >> (j % 8 * 2);
+    return flip(simd_shuffle(table, ushort((z & 3u) | (z >> 14 & 12u))), y[j / 16] << (15 - j % 16));
+  }
+  const uint z = x[j / 4] >> (j % 4 * 4);
+  const uint v = (simd_shuffle(table, ushort(z & 15u)) & 0xffffu) | (simd_shuffle(table, ushort(z >> 16 & 15u)) & 0xffff0000u);
+  return f == kLloyd4 ? as_type<half2>(v) : flip(v, y[j / 16] << (15 - j % 16));
+}
+
+// ---- reading ----
+template <int W>
+inline void load_words(thread uint* out, device const uchar* row, uint lane, uint lanes) {
+  constexpr int P = W % 4 == 0 ? 4 : W % 2 == 0 ? 2 : 1;
+  UNROLL for (int i = 0; i < W / P; i++) {
+    device const uchar* p = row + (i * lanes + lane) * (P * 4);
+    if (P == 4) {
+      const uint4 x = *(device const uint4*)p;
+      UNROLL for (int k = 0; k < 4; k++) out[i * P + k] = x[k];
+    } else if (P == 2) {
+      const uint2 x = *(device const uint2*)p;
+      out[i * P] = x.x;
+      out[i * P + 1] = x.y;
+    } else {
+      out[i] = *(device const uint*)p;
+    }
+  }
+}
+// n (at most 24) bits of a token's string of bits.
+inline uint load_bits(device const uchar* row, uint bit, uint n) {
+  device const uchar* p = row + bit / 8;
+  const uint last = bit % 8 + n - 1;
+  uint x = p[0];
+  if (last >= 8) x |= uint(p[1]) << 8;
+  if (last >= 16) x |= uint(p[2]) << 16;
+  if (last >= 24) x |= uint(p[3]) << 24;
+  return x >> (bit % 8) & ((1u << n) - 1u);
+}
+// Lane c's words of the token in slot `slot`. B: bits of the plane.
+template <int D, int B>
+inline void load_key_plane(thread uint* out, device const uchar* plane, uint slot, uint c) {
+  constexpr int full = D / 8 * B / 16, rest = D / 8 * B % 16;
+  load_words<full>(out, plane + slot * (16 * full), c, 4);
+  if (rest > 0) {
+    const uint x = load_bits(plane + ((16 * full) << kBlockShift) + slot * rest, c * 2 * rest, 2 * rest);
+    out[full] = (x & ((1u << rest) - 1u)) | x >> rest << 16;
+  }
+}
+// Lane r's words of the tokens in slots `slot` (even) and slot + 1.
+template <int D, int B>
+inline void load_value_plane(thread uint* out, device const uchar* plane, uint slot, uint r) {
+  constexpr int full = D / 8 * B / 16, rest = D / 8 * B % 16;
+  load_words<full>(out, plane + slot * (16 * full), r, 8);
+  if (rest > 0) {
+    device const uchar* row = plane + ((16 * full) << kBlockShift) + slot * rest;
+    out[full] = load_bits(row, r * rest, rest) | load_bits(row + rest, r * rest, rest) << 16;
+  }
+}
+
+template <int D>
+struct Words {  // what a lane holds of 8 tokens
+  static constant constexpr int kMain = D / 8, kTop = (D / 8 + 15) / 16, kGroups = (D + 31) / 32;
+  uint x[kMain], y[kTop];
+  half2 group[kGroups];  // K: scale and minimum; V: scales of both tokens
+  half scale;
+};
+
+template <int D>
+inline void load_key(thread Words<D>& w, device const uchar* record, uint slot, uint c) {
+  const uint bits = main_bits(kKeyFormat);
+  if (bits == 16) load_key_plane<D, 16>(w.x, record, slot, c);
+  if (bits == 8) load_key_plane<D, 8>(w.x, record, slot, c);
+  if (bits == 4) load_key_plane<D, 4>(w.x, record, slot, c);
+  if (bits == 2) load_key_plane<D, 2>(w.x, record, slot, c);
+  if (has_top_plane(kKeyFormat)) load_key_plane<D, 1>(w.y, record + main_plane<D>(kKeyFormat), slot, c);
+  device const uchar* scales = record + Record<D>::key_scales();
+  if (is_scaled(kKeyFormat)) w.scale = ((device const half*)scales)[slot];
+  if (is_grouped(kKeyFormat)) {
+    UNROLL for (int i = 0; i < Words<D>::kGroups; i++) w.group[i] = ((device const half2*)scales)[slot * Words<D>::kGroups + i];
+  }
+}
+// r, c: the lane's place; `slot` is the first of 8 tokens. `live`: how many of the 8 are written; the others decode to 0.
+template <int D>
+inline void load_value(thread Words<D>& w, device const uchar* record, uint slot, uint r, uint c, uint live) {
+  device const uchar* codes = record + Record<D>::values();
+  const uint pair = slot + 2 * c, bits = main_bits(kValueFormat);
+  if (bits == 16) load_value_plane<D, 16>(w.x, codes, pair, r);
+  if (bits == 8) load_value_plane<D, 8>(w.x, codes, pair, r);
+  if (bits == 4) load_value_plane<D, 4>(w.x, codes, pair, r);
+  if (bits == 2) load_value_plane<D, 2>(w.x, codes, pair, r);
+  if (has_top_plane(kValueFormat)) load_value_plane<D, 1>(w.y, codes + main_plane<D>(kValueFormat), pair, r);
+  device const half* scales = (device const half*)(record + Record<D>::value_scales());
+  if (is_scaled(kValueFormat)) w.scale = r < live ? scales[slot + r] : half(0);
+  if (is_grouped(kValueFormat)) {
+    UNROLL for (int i = 0; i < Words<D>::kGroups; i++) {
+      const half a = scales[pair * Words<D>::kGroups + i], b = scales[(pair + 1) * Words<D>::kGroups + i];
+      w.group[i] = half2(2 * c < live ? a : half(0), 2 * c + 1 < live ? b : half(0));
+    }
+  }
+  if (!is_rotated(kValueFormat) && live < 8) {  // slots never written may hold NaN
+    const uint keep = 2 * c + 1 < live ? 0xffffffffu : 2 * c < live ? 0xffffu : 0u;
+    UNROLL for (int i = 0; i < Words<D>::kMain; i++) w.x[i] &= keep;
+  }
+}
+template <int D>
+inline half2 key_pair(thread const Words<D>& w, int j, uint table, uint magic) {
+  const half2 v = decode_pair(kKeyFormat, w.x, w.y, j, table, magic);
+  return is_grouped(kKeyFormat) ? fma(v, half2(w.group[j / 4].x), half2(w.group[j / 4].y)) : v;
+}
+template <int D>
+inline half2 value_pair(thread const Words<D>& w, int j, uint table, uint magic) {
+  const half2 v = decode_pair(kValueFormat, w.x, w.y, j, table, magic);
+  return is_grouped(kValueFormat) ? v * w.group[j / 4] : v;
+}
+// The same in float: bf16 exactly, and group scales applied after the conversion.
+template <int D>
+inline float2 key_floats(thread const Words<D>& w, int j, uint table, uint magic) {
+  if (kKeyFormat == kBf16) return float2(as_type<float>(w.x[j] << 16), as_type<float>(w.x[j] & 0xffff0000u));
+  const float2 v = float2(decode_pair(kKeyFormat, w.x, w.y, j, table, magic));
+  if (!is_grouped(kKeyFormat)) return v;
+  const float scale = float(w.group[j / 4].x), minimum = float(w.group[j / 4].y);
+  return float2(fma(v.x, scale, minimum), fma(v.y, scale, minimum));
+}
+template <int D>
+inline float2 value_floats(thread const Words<D>& w, int j, uint table, uint magic) {
+  if (kValueFormat == kBf16) return float2(as_type<float>(w.x[j] << 16), as_type<float>(w.x[j] & 0xffff0000u));
+  const float2 v = float2(decode_pair(kValueFormat, w.x, w.y, j, table, magic));
+  return is_grouped(kValueFormat) ? v * float2(w.group[j / 4]) : v;
+}

@@ -1,0 +1,115 @@
+// What every kernel shares: function constants, KV formats, the layout of a record.
+//
+// A record holds the tokens of one (block, kv head): K codes, V codes, K scales, V scales. Codes lie in planes of 16, 8, 4, 2 or 1
+// bits an element, ordered as the lanes of an 8x8 tile read them, (r, c) being a lane's row and pair of columns:
+//   K: a row a token; lane c has 2 elements a step j (of D / 8), key_dim(c, j, 0 or 1)
+//   V: a row a pair of tokens (2c, 2c + 1); lane r has element value_dim(r, j) of both
+// A word holds 16 / bits steps: the first of the two in its low half, the second in its high half. So a token owns whole bytes, and
+// tokens are written side by side without read-modify-write. Lanes' words interleave in pieces of up to 16 bytes. Steps that do not
+// fill a word (D = 64, 80, 96 in some planes) follow all words as one string of bits a token.
+#pragma once
+#include <metal_stdlib>
+#include <metal_simdgroup_matrix>
+using namespace metal;
+
+#ifdef MSL_EMULATOR
+#define UNROLL
+#else
+#define UNROLL _Pragma("unroll")
+#endif
+
+constant uint kKeyFormat [[function_constant(0)]];
+constant uint kValueFormat [[function_constant(1)]];
+constant bool kKeysCentred [[function_constant(2)]];
+constant bool kValuesCentred [[function_constant(3)]];
+constant uint kBlockShift [[function_constant(4)]];  // log2 of the tokens in a block
+constant bool kInterleavedRope [[function_constant(5)]];
+constant bool kWindowed [[function_constant(6)]];    // a sliding window or first tokens that stay visible
+constant bool kSinkLogits [[function_constant(7)]];  // a learnt logit a head that takes weight and gives nothing
+
+// Function constants 0 and 1. Affine: K q8_0, q5_0, q4_0. Int8 and Lloyd: V q8_0, q5_0 .. q2_0.
+enum Format : uint { kF16, kBf16, kTq8, kTq5, kTq4, kTq3, kTq2, kAffine8, kAffine5, kAffine4, kInt8, kLloyd5, kLloyd4, kLloyd3, kLloyd2 };
+
+enum Size : uint {
+  kPartition = 512,  // tokens of a partition; partitions' states are merged in order
+  kSimdgroups = 4,   // that share a partition
+  kFollow = 32,      // tokens that share a parabola
+};
+// Finite, since fast math may assume that infinities do not occur: a masked logit, and the running maximum before the first one.
+constant constexpr float kNone = -1.0e30f;
+constant constexpr float kStart = -1.0e28f;
+constant constexpr float kLimit = 65504.0f;
+
+// Bits of an element in the main plane.
+inline uint main_bits(uint f) {
+  if (f == kF16 || f == kBf16) return 16;
+  if (f == kTq8 || f == kAffine8 || f == kInt8) return 8;
+  return f == kTq3 || f == kTq2 || f == kLloyd3 || f == kLloyd2 ? 2 : 4;
+}
+// A further bit in a plane of its own: the sign, or an affine code's highest bit.
+inline bool has_top_plane(uint f) { return f == kTq5 || f == kTq3 || f == kAffine5 || f == kLloyd5 || f == kLloyd3; }
+// One scale a vector, or one (K: and a minimum) per 32 elements.
+inline bool is_scaled(uint f) { return f >= kTq8 && f <= kTq2; }
+inline bool is_grouped(uint f) { return f >= kAffine8; }
+inline bool is_affine(uint f) { return f >= kAffine8 && f <= kAffine4; }
+inline bool is_rotated(uint f) { return f >= kTq8; }
+
+template <int D>
+inline uint code_bytes(uint f) {
+  return D * (main_bits(f) + (has_top_plane(f) ? 1 : 0)) / 8;
+}
+template <int D>
+inline uint scale_bytes(uint f) {
+  constexpr uint groups = (D + 31) / 32;
+  return is_scaled(f) ? 2 : is_affine(f) ? 4 * groups : is_grouped(f) ? 2 * groups : 0;
+}
+
+// Where a record's planes start.
+template <int D>
+struct Record {
+  static inline uint values() { return code_bytes<D>(kKeyFormat) << kBlockShift; }
+  static inline uint key_scales() { return values() + (code_bytes<D>(kValueFormat) << kBlockShift); }
+  static inline uint value_scales() { return key_scales() + (scale_bytes<D>(kKeyFormat) << kBlockShift); }
+  static inline uint bytes() { return value_scales() + (scale_bytes<D>(kValueFormat) << kBlockShift); }
+};
+// Bytes of a block's main plane; the plane of top bits follows it.
+template <int D>
+inline uint main_plane(uint f) {
+  return (D * main_bits(f) / 8) << kBlockShift;
+}
+
+// Elements of 32 share a scale, so a step's lie in group j / 4. D % 32 is 0 or 16.
+template <int D>
+inline uint key_dim(uint c, uint j, uint e) {
+  return j < D / 32 * 4 ? j / 4 * 32 + e * 16 + c * 4 + j % 4 : D / 32 * 32 + c * 4 + e * 2 + j % 2;
+}
+template <int D>
+inline uint value_dim(uint r, uint j) {
+  return j < D / 32 * 4 ? j / 4 * 32 + r * 4 + j % 4 : D / 32 * 32 + r * 2 + j % 2;
+}
+
+// Byte of word w of a lane in a row of `words` words a lane.
+inline uint word_offset(uint words, uint w, uint lane, uint lanes) {
+  const uint piece = words % 4 == 0 ? 4 : words % 2 == 0 ? 2 : 1;
+  return ((w / piece * lanes + lane) * piece + w % piece) * 4;
+}
+
+// Every head size, or the one that the library is compiled for; those whose state leaves registers for steps of 32 tokens; those of
+// `prefill`, which keeps two states.
+#ifdef HEAD_DIM
+#define FOR_HEAD_DIMS(M) M(HEAD_DIM)
+#if HEAD_DIM <= 128
+#define FOR_SMALL_HEAD_DIMS(M) M(HEAD_DIM)
+#else
+#define FOR_SMALL_HEAD_DIMS(M)
+#endif
+#if HEAD_DIM <= 256
+#define FOR_CHUNK_HEAD_DIMS(M) M(HEAD_DIM)
+#else
+#define FOR_CHUNK_HEAD_DIMS(M)
+#endif
+#else
+#define FOR_HEAD_DIMS(M) M(64) M(80) M(96) M(128) M(256) M(512)
+#define FOR_SMALL_HEAD_DIMS(M) M(64) M(80) M(96) M(128)
+#define FOR_CHUNK_HEAD_DIMS(M) M(64) M(80) M(96) M(128) M(256)
+#endif

@@ -1,0 +1,59 @@
+// 8x8 matrices of a simdgroup, with access to a lane's two elements.
+#pragma once
+#include "formats.h"
+
+// A lane's two elements; the cast is needed where the header's type is not vec<T, 2>.
+inline thread half2& elements(thread simdgroup_half8x8& x) { return reinterpret_cast<thread half2&>(x.thread_elements()); }
+inline thread float2& elements(thread simdgroup_float8x8& x) { return reinterpret_cast<thread float2&>(x.thread_elements()); }
+inline simdgroup_half8x8 tile_of(half2 x) {
+  simdgroup_half8x8 a;
+  elements(a) = x;
+  return a;
+}
+
+#ifndef MSL_CUDA  // the CUDA shim has its own, one instruction for the four
+// d0 += a0 b0 + a1 b1, d1 += c0 b0 + c1 b1
+inline void mma_2x2(thread simdgroup_float8x8& d0, thread simdgroup_float8x8& d1, simdgroup_half8x8 a0, simdgroup_half8x8 c0, simdgroup_half8x8 b0,
+                    simdgroup_half8x8 a1, simdgroup_half8x8 c1, simdgroup_half8x8 b1) {
+  simdgroup_multiply_accumulate(d0, a0, b0, d0);
+  simdgroup_multiply_accumulate(d1, c0, b0, d1);
+  simdgroup_multiply_accumulate(d0, a1, b1, d0);
+  simdgroup_multiply_accumulate(d1, c1, b1, d1);
+}
+#endif
+
+// A lane's place in a matrix (row r, columns 2c and 2c + 1) and the xor masks that step through the rows: found, not assumed.
+struct Place {
+  uint r, c;
+  ushort m0, m1, m2;
+};
+// index: 64 halves of this simdgroup.
+inline Place find_place(threadgroup half* index, uint lane) {
+  index[lane] = half(float(lane));
+  index[lane + 32] = half(float(lane + 32));
+  simdgroup_barrier(mem_flags::mem_threadgroup);
+  simdgroup_half8x8 x;
+  simdgroup_load(x, index, 8);
+  const uint e = uint(float(elements(x)[0]));
+  Place l;
+  l.r = e / 8;
+  l.c = e % 8 / 2;
+  l.m0 = l.m1 = l.m2 = 0;
+  for (ushort b = 1; b < 32; b <<= 1) {
+    const uint o = simd_shuffle_xor(e, b) ^ e;
+    if (o == 8) l.m0 = b;
+    if (o == 16) l.m1 = b;
+    if (o == 32) l.m2 = b;
+  }
+  return l;
+}
+inline float row_max(float x, Place l) {
+  x = max(x, simd_shuffle_xor(x, l.m0));
+  x = max(x, simd_shuffle_xor(x, l.m1));
+  return max(x, simd_shuffle_xor(x, l.m2));
+}
+inline float row_sum(float x, Place l) {
+  x += simd_shuffle_xor(x, l.m0);
+  x += simd_shuffle_xor(x, l.m1);
+  return x + simd_shuffle_xor(x, l.m2);
+}

@@ -1,0 +1,148 @@
+// Attention of chunks: `attend_mma`'s arithmetic, so that a row's bits are the same in either, for 64 columns at once. Eight simdgroups
+// decode a step's K and V into threadgroup memory once; each multiplies it with 8 columns of its own, running through the steps of
+// one state after the other and merging the four states in order.
+#include "softmax.h"
+#include "stream.h"
+
+constant constexpr int kBlocks = 8;
+
+// What one simdgroup decodes of a step: a tile of K or V, or half of one.
+template <int D, int U>
+struct Share {
+  static constant constexpr int J = D / 8, kSharers = kBlocks / (2 * U);
+  Words<D> words;
+  bool value;
+  int tile, part;
+  inline void load(Stream<D, U> stream, Place l) {
+    UNROLL for (int u = 0; u < U; u++) {
+      if (u != tile) continue;
+      if (value) {
+        load_value<D>(words, stream.record_of(u), stream.slot_of(u), l.r, l.c, stream.end > stream.base + 8 * u ? stream.end - stream.base - 8 * u : 0u);
+      } else {
+        load_key<D>(words, stream.record_of(u), stream.slot_of(u) + l.r, l.c);
+      }
+    }
+  }
+  inline void store(threadgroup uint2* operands, threadgroup half* scales, uint key_table, uint value_table, uint magic, Place l) const {
+    threadgroup uint2* to = operands + tile * (J / 2) * 32 + l.r * 4 + l.c;
+    UNROLL for (int j = 0; j < J; j += 2) {
+      if (kSharers == 2 && (j >= J / 2) != (part == 1)) continue;
+      if (value) {
+        to[j / 2 * 32] = uint2(as_type<uint>(value_pair<D>(words, j, value_table, magic)), as_type<uint>(value_pair<D>(words, j + 1, value_table, magic)));
+      } else {
+        to[j / 2 * 32] = uint2(as_type<uint>(key_pair<D>(words, j, key_table, magic)), as_type<uint>(key_pair<D>(words, j + 1, key_table, magic)));
+      }
+    }
+    if (l.c == 0 && part == 0) scales[tile * 8 + l.r] = words.scale;
+  }
+};
+
+// Bindings as `attend_mma`. Threadgroup: a (kv head, tile, partition).
+template <int D, int U>
+kernel void prefill(device const uint* queries [[buffer(0)]],
+                    device const Tile* tiles [[buffer(1)]],
+                    device const uint* tables [[buffer(2)]],
+                    device const uchar* cache [[buffer(3)]],
+                    device const float* follow [[buffer(4)]],
+                    device const uint* fast_tiles [[buffer(5)]],
+                    device const float2* fast_turns [[buffer(6)]],
+                    device float* part_o [[buffer(7)]],
+                    device float2* part_ml [[buffer(8)]],
+                    constant AttendParams& p [[buffer(9)]],
+                    uint3 tg [[threadgroup_position_in_grid]],
+                    uint sg [[simdgroup_index_in_threadgroup]],
+                    uint lane [[thread_index_in_simdgroup]]) {
+  constexpr int J = D / 8;
+  threadgroup half s_index[kBlocks * 64], s_scales[2 * U * 8];
+  threadgroup uint2 s_keys[U * J / 2 * 32], s_values[U * J / 2 * 32];
+  const uint head = tg.x, part = tg.z, start = part * kPartition, step = 8 * U;
+  const Tile tile = load_tile(tiles, tg.y);
+  if (!sees(tile, part)) return;
+  const uint end = min(start + kPartition, tile.position + tile.rows);
+  const Place l = find_place(s_index + sg * 64, lane);
+  const uint place = l.r * 4 + l.c, index = (tg.y * p.kv_heads + head) * p.blocks + sg;
+  const uint key_table = table_of(kKeyFormat, lane), value_table = table_of(kValueFormat, lane);
+  const uint magic = 0x64006400u | p.kv_heads >> 31;
+  const float unit = p.scale * unit_of(kKeyFormat);
+  const Powers powers = powers_of(l);
+  device const float* record = follow + (ulong(index) * p.parts + part) * kFollowFloats;
+  Stream<D, U> stream;
+  stream.cache = cache;
+  stream.table = tables + tile.table;
+  stream.kv_heads = p.kv_heads;
+  stream.head = head;
+  stream.end = end;
+  Share<D, U> share;
+  const uint unit_index = sg / (kBlocks / (2 * U));
+  share.value = unit_index >= U;
+  share.tile = int(unit_index % U);
+  share.part = int(sg % (kBlocks / (2 * U)));
+  Columns<D> x;
+  x.load(queries + ulong(index) * (4 * D), l);
+  x.sight = sight_of(tile, sg * 8 + 2 * l.c, p);
+  simdgroup_float8x8 total[J];
+  float2 m = float2(kStart), sum = float2(0.0f);
+
+  stream.seek(start);
+  share.load(stream, l);
+  for (uint w = 0; w < kSimdgroups; w++) {
+    x.clear();
+    for (uint base = start + w * step; base < end; base += kSimdgroups * step) {
+      threadgroup_barrier(mem_flags::mem_threadgroup);
+      share.store(share.value ? s_values : s_keys, s_scales + (share.value ? U * 8 : 0), key_table, value_table, magic, l);
+      threadgroup_barrier(mem_flags::mem_threadgroup);
+      uint next = base + kSimdgroups * step;
+      if (next >= end && w + 1 < kSimdgroups) next = start + (w + 1) * step;
+      if (next < end) {
+        stream.seek(next);
+        share.load(stream, l);
+      }
+      simdgroup_float8x8 s[U];
+      half ks[U], vs[U];
+      UNROLL for (int u = 0; u < U; u++) {
+        s[u] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
+        ks[u] = s_scales[u * 8 + l.r];
+        vs[u] = s_scales[U * 8 + u * 8 + l.r];
+      }
+      UNROLL for (int j = 0; j < J; j += 2)
+        UNROLL for (int u = 0; u < U; u += 2) {
+          const uint2 a = s_keys[(u * (J / 2) + j / 2) * 32 + place], c = s_keys[((u + 1) * (J / 2) + j / 2) * 32 + place];
+          mma_2x2(s[u], s[u + 1], tile_of(as_type<half2>(a.x)), tile_of(as_type<half2>(c.x)), x.q[j], tile_of(as_type<half2>(a.y)), tile_of(as_type<half2>(c.y)), x.q[j + 1]);
+        }
+      x.template scale<U>(s, ks, unit);
+      if (kKeysCentred) x.template missing<U>(s, record, fast_tiles + head * 512, fast_turns + head * 512, (base - start) / 8, powers, l);
+      simdgroup_half8x8 weights[U];
+      x.template weigh<U>(s, vs, base + l.r, l, weights);
+      UNROLL for (int j = 0; j < J; j += 2)
+        UNROLL for (int u = 0; u < U; u += 2) {
+          const uint2 a = s_values[(u * (J / 2) + j / 2) * 32 + place], b = s_values[((u + 1) * (J / 2) + j / 2) * 32 + place];
+          mma_2x2(x.acc[j], x.acc[j + 1], tile_of(as_type<half2>(a.x)), tile_of(as_type<half2>(a.y)), weights[u], tile_of(as_type<half2>(b.x)), tile_of(as_type<half2>(b.y)),
+                  weights[u + 1]);
+        }
+    }
+    // As merge_out.
+    const float2 back = x.back(), other = float2(row_sum(x.sum.x, l), row_sum(x.sum.y, l));
+    const float2 top = float2(max(m.x, x.m.x), max(m.y, x.m.y));
+    const float2 f = float2(fast::exp2(m.x - top.x), fast::exp2(m.y - top.y)), g = float2(fast::exp2(x.m.x - top.x), fast::exp2(x.m.y - top.y));
+    UNROLL for (int j = 0; j < J; j++) {
+      UNROLL for (int i = 0; i < 2; i++) {
+        const float a = elements(x.acc[j])[i] * back[i];
+        elements(total[j])[i] = w == 0 ? a : fma(g[i], a, f[i] * elements(total[j])[i]);
+      }
+    }
+    sum = w == 0 ? other : float2(fma(g.x, other.x, f.x * sum.x), fma(g.y, other.y, f.y * sum.y));
+    m = top;
+  }
+
+  UNROLL for (int i = 0; i < 2; i++) {
+    if (x.sight.row[i] >= tile.rows) continue;
+    const ulong at = (ulong((tile.row + x.sight.row[i]) * p.kv_heads + head) * p.group + x.sight.head[i]) * p.parts + part;
+    UNROLL for (int j = 0; j < J; j++) part_o[at * D + value_dim<D>(l.r, j)] = elements(total[j])[i];
+    if (l.r == 0) part_ml[at] = float2(m[i], sum[i]);
+  }
+}
+#define PREFILL(D, U) template [[host_name("prefill_d" #D "_u" #U)]] [[kernel]] decltype(prefill<D, U>) prefill<D, U>;
+#define PREFILL_2(D) PREFILL(D, 2)
+#define PREFILL_4(D) PREFILL(D, 4)
+FOR_CHUNK_HEAD_DIMS(PREFILL_2)
+FOR_SMALL_HEAD_DIMS(PREFILL_4)

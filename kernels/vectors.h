@@ -1,0 +1,87 @@
+// Activations in and out, rotation and centring of one vector by one simdgroup.
+#pragma once
+#include "formats.h"
+
+// Activations are half, float or bf16; the last without the bfloat type, which Metal 3.0 lacks.
+struct Bf16 {
+  ushort bits;
+};
+inline ushort bf16_bits(float x) {  // to nearest, ties to even; finite x
+  const uint b = as_type<uint>(x);
+  return ushort((b + 0x7fffu + (b >> 16 & 1u)) >> 16);
+}
+inline float load_float(device const float* p) { return *p; }
+inline float load_float(device const half* p) { return float(*p); }
+inline float load_float(device const Bf16* p) { return as_type<float>(uint(p->bits) << 16); }
+inline void store_float(device float* p, float x) { *p = x; }
+inline void store_float(device half* p, float x) { *p = half(x); }
+inline void store_float(device Bf16* p, float x) { p->bits = bf16_bits(x); }
+
+// NaN becomes 0, anything beyond half's range is clamped. By bits: fast math may assume that neither occurs.
+inline float sanitize(float x) {
+  const uint b = as_type<uint>(x), size = b & 0x7fffffffu;
+  const uint clamped = min(size, 0x477fe000u) | (b & 0x80000000u);  // 65504
+  return as_type<float>(size > 0x7f800000u ? 0u : clamped);
+}
+
+// z = H diag(signs) x norm, or back, of z in threadgroup memory. `rotation`: (D + 31) / 32 words, a bit an element that is negated,
+// then for D = 80 and 96 the rows of the Paley matrix, a bit a column that is -1. The Walsh factor acts on neighbours.
+template <int D>
+struct Rotation {
+  static constant constexpr uint kOrder = D == 80 ? 20 : D == 96 ? 12 : 1;
+  static constant constexpr uint kWalsh = D / kOrder;
+};
+template <int D>
+inline void apply_signs(threadgroup float* z, device const uint* rotation, float norm, uint lane) {
+  for (uint i = lane; i < D; i += 32) z[i] *= rotation[i / 32] >> (i % 32) & 1u ? -norm : norm;
+  simdgroup_barrier(mem_flags::mem_threadgroup);
+}
+template <int D>
+inline void walsh_hadamard(threadgroup float* z, uint lane) {
+  for (uint h = 1; h < Rotation<D>::kWalsh; h *= 2) {
+    for (uint k = lane; k < D / 2; k += 32) {
+      const uint i = k / h * 2 * h + k % h;
+      const float a = z[i], b = z[i + h];
+      z[i] = a + b;
+      z[i + h] = a - b;
+    }
+    simdgroup_barrier(mem_flags::mem_threadgroup);
+  }
+}
+template <int D>
+inline void paley(threadgroup float* z, device const uint* rotation, bool transposed, uint lane) {
+  constexpr uint order = Rotation<D>::kOrder, walsh = Rotation<D>::kWalsh;
+  if (order == 1) return;
+  device const uint* rows = rotation + (D + 31) / 32;
+  float y[(D + 31) / 32];
+  for (uint i = lane, k = 0; i < D; i += 32, k++) {
+    const uint row = i / walsh;
+    float sum = 0.0f;
+    for (uint col = 0; col < order; col++) {
+      const uint bit = transposed ? rows[col] >> row : rows[row] >> col;
+      const float x = z[col * walsh + i % walsh];
+      sum += bit & 1u ? -x : x;
+    }
+    y[k] = sum;
+  }
+  simdgroup_barrier(mem_flags::mem_threadgroup);
+  for (uint i = lane, k = 0; i < D; i += 32, k++) z[i] = y[k];
+  simdgroup_barrier(mem_flags::mem_threadgroup);
+}
+template <int D>
+inline void rotate(threadgroup float* z, device const uint* rotation, float norm, uint lane) {
+  apply_signs<D>(z, rotation, norm, lane);
+  walsh_hadamard<D>(z, lane);
+  paley<D>(z, rotation, false, lane);
+}
+template <int D>
+inline void unrotate(threadgroup float* z, device const uint* rotation, float norm, uint lane) {
+  paley<D>(z, rotation, true, lane);
+  walsh_hadamard<D>(z, lane);
+  apply_signs<D>(z, rotation, norm, lane);
+}
+
+// Elements of RoPE pair i of `pairs`.
+inline uint2 pair_elements(uint i, uint pairs) { return kInterleavedRope ? uint2(2 * i, 2 * i + 1) : uint2(i, i + pairs); }
+// (cos, sin) of a sum of angles.
+inline float2 turn(float2 a, float2 b) { return float2(a.x * b.x - a.y * b.y, a.y * b.x + a.x * b.y); }

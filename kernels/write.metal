@@ -1,0 +1,217 @@
+// Cache writes: centre, rotate, quantise, pack, store by slot. One simdgroup a (token, kv head, K or V).
+#include "codebooks.h"
+#include "vectors.h"
+
+struct WriteParams {
+  uint tokens;
+  uint kv_heads;
+  uint pairs;  // RoPE pairs that turn
+  float norm;  // 1 / sqrt(D)
+};
+
+// The largest magnitude's half scale and int8 codes of z[start ..].
+inline half quantize_int8(threadgroup const float* z, threadgroup ushort* codes, uint count, uint lane) {
+  float top = 0.0f;
+  for (uint i = lane; i < count; i += 32) top = max(top, abs(z[i]));
+  const half scale = half(min(simd_max(top) / 127.0f, kLimit));
+  const float inverse = scale > half(0) ? 1.0f / float(scale) : 0.0f;
+  for (uint i = lane; i < count; i += 32) codes[i] = ushort(uint(int(clamp(rint(z[i] * inverse), -127.0f, 127.0f))) & 0xffu);
+  return scale;
+}
+// Scale and minimum, and unsigned codes.
+inline half2 quantize_affine(threadgroup const float* z, threadgroup ushort* codes, uint count, float levels, uint lane) {
+  float low = 3.4e38f, high = -3.4e38f;
+  for (uint i = lane; i < count; i += 32) {
+    low = min(low, z[i]);
+    high = max(high, z[i]);
+  }
+  const half minimum = half(clamp(simd_min(low), -kLimit, kLimit));
+  const half scale = half(clamp((simd_max(high) - float(minimum)) / levels, 0.0f, kLimit));
+  const float inverse = scale > half(0) ? 1.0f / float(scale) : 0.0f;
+  for (uint i = lane; i < count; i += 32) codes[i] = ushort(clamp(rint((z[i] - float(minimum)) * inverse), 0.0f, levels));
+  return half2(scale, minimum);
+}
+inline float magnitude(uint f, uint i) {
+  if (f == kTq5 || f == kLloyd5) return kMagnitudes5[i];
+  if (f == kTq4) return kMagnitudesCubic[i];
+  if (f == kLloyd4) return kMagnitudes4[i];
+  return f == kTq3 || f == kLloyd3 ? kMagnitudes3[i] : kMagnitudes2[i];
+}
+inline uint magnitudes(uint f) { return f == kTq5 || f == kLloyd5 ? 16 : f == kTq4 || f == kLloyd4 ? 8 : f == kTq3 || f == kLloyd3 ? 4 : 2; }
+// The nearest codebook values of z over its rms; the scale restores the norm.
+inline half quantize_codebook(uint f, threadgroup const float* z, threadgroup ushort* codes, uint count, uint lane) {
+  float square = 0.0f;
+  for (uint i = lane; i < count; i += 32) square = fma(z[i], z[i], square);
+  square = simd_sum(square);
+  const bool zero = square <= 1e-30f;
+  const float inverse = zero ? 0.0f : sqrt(float(count) / square);
+  const uint n = magnitudes(f);
+  const bool ascending = f == kTq4 || f == kTq2 || f == kLloyd2;  // as cubic4 and cubic2 want them; else sign above magnitude
+  float sum = 0.0f;
+  for (uint i = lane; i < count; i += 32) {
+    const float a = abs(z[i]) * inverse;
+    uint code = 0;
+    for (uint j = 1; j < n; j++) code += a > 0.5f * (magnitude(f, j - 1) + magnitude(f, j)) ? 1u : 0u;
+    const float c = magnitude(f, code);
+    sum = fma(c, c, sum);
+    const bool negative = !zero && z[i] < 0.0f;
+    codes[i] = ushort(ascending ? negative ? n - 1 - code : n + code : negative ? n + code : code);
+  }
+  return zero ? half(0) : half(min(sqrt(square / simd_sum(sum)), kLimit));
+}
+
+// The bits of a plane, from codes: `shift` and `mask` pick them.
+struct Picker {
+  threadgroup const ushort* codes;
+  uint shift, mask;
+  inline uint at(uint i) const { return uint(codes[i]) >> shift & mask; }
+};
+template <int D, int B>
+inline void store_key_plane(Picker x, device uchar* plane, uint slot, uint lane) {
+  constexpr uint steps = 16 / B, full = D / 8 * B / 16, rest = D / 8 * B % 16;
+  device uchar* row = plane + slot * (16 * full);
+  for (uint i = lane; i < 4 * full; i += 32) {
+    const uint c = i % 4, w = i / 4;
+    uint word = 0;
+    for (uint k = 0; k < 2 * steps; k++) word |= x.at(key_dim<D>(c, w * steps + k % steps, k / steps)) << (k * B);
+    *(device uint*)(row + word_offset(full, w, c, 4)) = word;
+  }
+  if (rest > 0) {
+    constexpr uint n = rest > 0 ? rest : 1;
+    device uchar* bits = plane + ((16 * full) << kBlockShift) + slot * rest;
+    for (uint i = lane; i < rest; i += 32) {
+      uint byte = 0;
+      for (uint k = 0; k < 8; k += B) {
+        const uint bit = 8 * i + k, e = bit % (2 * n) / n;
+        byte |= x.at(key_dim<D>(bit / (2 * n), full * steps + bit % n / B, e)) << k;
+      }
+      bits[i] = uchar(byte);
+    }
+  }
+}
+template <int D, int B>
+inline void store_value_plane(Picker x, device uchar* plane, uint slot, uint lane) {
+  constexpr uint steps = 16 / B, full = D / 8 * B / 16, rest = D / 8 * B % 16;
+  device uchar* row = plane + slot / 2 * (32 * full) + slot % 2 * 2;
+  for (uint i = lane; i < 8 * full; i += 32) {
+    const uint r = i % 8, w = i / 8;
+    uint half_word = 0;
+    for (uint k = 0; k < steps; k++) half_word |= x.at(value_dim<D>(r, w * steps + k)) << (k * B);
+    *(device ushort*)(row + word_offset(full, w, r, 8)) = ushort(half_word);
+  }
+  if (rest > 0) {
+    constexpr uint n = rest > 0 ? rest : 1;
+    device uchar* bits = plane + ((16 * full) << kBlockShift) + slot * rest;
+    for (uint i = lane; i < rest; i += 32) {
+      uint byte = 0;
+      for (uint k = 0; k < 8; k += B) {
+        const uint bit = 8 * i + k;
+        byte |= x.at(value_dim<D>(bit / n, full * steps + bit % n / B)) << k;
+      }
+      bits[i] = uchar(byte);
+    }
+  }
+}
+template <int D, int B>
+inline void store_plane(bool value, Picker x, device uchar* plane, uint slot, uint lane) {
+  if (value) {
+    store_value_plane<D, B>(x, plane, slot, lane);
+  } else {
+    store_key_plane<D, B>(x, plane, slot, lane);
+  }
+}
+
+template <int D>
+inline void quantize(uint f, threadgroup const float* z, threadgroup ushort* codes, device half* scales, uint lane) {
+  if (f == kF16 || f == kBf16) {
+    for (uint i = lane; i < D; i += 32) codes[i] = f == kF16 ? as_type<ushort>(half(z[i])) : bf16_bits(z[i]);
+  } else if (!is_grouped(f)) {
+    const half s = f == kTq8 ? quantize_int8(z, codes, D, lane) : quantize_codebook(f, z, codes, D, lane);
+    if (lane == 0) scales[0] = s;
+  } else {
+    for (uint g = 0; g < (D + 31) / 32; g++) {
+      const uint count = min(uint(D) - 32 * g, 32u);
+      threadgroup const float* x = z + 32 * g;
+      if (is_affine(f)) {
+        const half2 s = quantize_affine(x, codes + 32 * g, count, f == kAffine8 ? 255.0f : f == kAffine5 ? 31.0f : 15.0f, lane);
+        if (lane == 0) {
+          scales[2 * g] = s.x;
+          scales[2 * g + 1] = s.y;
+        }
+      } else {
+        const half s = f == kInt8 ? quantize_int8(x, codes + 32 * g, count, lane) : quantize_codebook(f, x, codes + 32 * g, count, lane);
+        if (lane == 0) scales[g] = s;
+      }
+    }
+  }
+  simdgroup_barrier(mem_flags::mem_threadgroup);
+}
+
+// k, v: [tokens][kv heads][D], K after RoPE. means: [kv heads][D], 0 where nothing is taken out of K. (cos, sin) of each RoPE pair:
+// starts at multiples of 512 tokens, offsets of 0 to 511.
+template <int D, class T>
+kernel void write(device const T* k [[buffer(0)]],
+                  device const T* v [[buffer(1)]],
+                  device const uint* slots [[buffer(2)]],
+                  device const uint* positions [[buffer(3)]],
+                  device const uint* rotation [[buffer(4)]],
+                  device const float* key_means [[buffer(5)]],
+                  device const float* value_means [[buffer(6)]],
+                  device const float2* starts [[buffer(7)]],
+                  device const float2* offsets [[buffer(8)]],
+                  device uchar* cache [[buffer(9)]],
+                  constant WriteParams& p [[buffer(10)]],
+                  uint tg [[threadgroup_position_in_grid]],
+                  uint sg [[simdgroup_index_in_threadgroup]],
+                  uint lane [[thread_index_in_simdgroup]]) {
+  threadgroup float s_z[4 * D];
+  threadgroup ushort s_codes[4 * D];
+  const uint item = tg * 4 + sg, row = item / 2, head = row % p.kv_heads, token = row / p.kv_heads;
+  const bool value = item % 2 == 1;
+  if (token >= p.tokens) return;  // a whole simdgroup
+  threadgroup float* z = s_z + sg * D;
+  threadgroup ushort* codes = s_codes + sg * D;
+  device const T* x = (value ? v : k) + ulong(row) * D;
+  device const float* mean = (value ? value_means : key_means) + head * D;
+  const uint position = positions[token];
+  for (uint i = lane; i < D; i += 32) {
+    float y = load_float(x + i);
+    if (value ? kValuesCentred : kKeysCentred) {
+      float taken = mean[i];
+      if (!value && i < 2 * p.pairs) {
+        const uint pair = kInterleavedRope ? i / 2 : i % p.pairs;
+        const uint2 e = pair_elements(pair, p.pairs);
+        const float2 t = turn(starts[position / kPartition * p.pairs + pair], offsets[position % kPartition * p.pairs + pair]);
+        taken = i == e.x ? mean[e.x] * t.x - mean[e.y] * t.y : mean[e.x] * t.y + mean[e.y] * t.x;
+      }
+      y -= taken;
+    }
+    z[i] = sanitize(y);
+  }
+  simdgroup_barrier(mem_flags::mem_threadgroup);
+  const uint f = value ? kValueFormat : kKeyFormat;
+  if (is_rotated(f)) rotate<D>(z, rotation, p.norm, lane);
+
+  const uint slot = slots[token] & ((1u << kBlockShift) - 1u);
+  device uchar* record = cache + (ulong(slots[token] >> kBlockShift) * p.kv_heads + head) * Record<D>::bytes();
+  device uchar* plane = record + (value ? Record<D>::values() : 0u);
+  device uchar* scales = record + (value ? Record<D>::value_scales() : Record<D>::key_scales()) + slot * scale_bytes<D>(f);
+  quantize<D>(f, z, codes, (device half*)scales, lane);
+  const uint bits = main_bits(f);
+  Picker main;
+  main.codes = codes;
+  main.shift = 0;
+  main.mask = (1u << bits) - 1u;
+  if (bits == 16) store_plane<D, 16>(value, main, plane, slot, lane);
+  if (bits == 8) store_plane<D, 8>(value, main, plane, slot, lane);
+  if (bits == 4) store_plane<D, 4>(value, main, plane, slot, lane);
+  if (bits == 2) store_plane<D, 2>(value, main, plane, slot, lane);
+  if (has_top_plane(f)) {
+    main.shift = bits;
+    main.mask = 1;
+    store_plane<D, 1>(value, main, plane + main_plane<D>(f), slot, lane);
+  }
+}
+#define WRITE(D, T, NAME) template [[host_name("write_d" #D "_" NAME)]] [[kernel]] decltype(write<D, T>) write<D, T>;
+#define WRITE_ALL(D) WRITE(D, float, "f32") WRITE(D, half, "f16") WRITE(D, Bf16, "bf16")
+FOR_HEAD_DIMS(WRITE_ALL)
