@@ -1,6 +1,6 @@
 //! `tallow bench`: how fast a model prefills and decodes with each K/V pair.
 use crate::args::BenchArgs;
-use crate::model;
+use crate::model::{self, Place};
 use crate::plot;
 use crate::settings::Settings;
 use anyhow::{Context, Result};
@@ -11,7 +11,7 @@ use turboquant::{Format, Side};
 
 pub async fn bench(args: BenchArgs) -> Result<()> {
     let settings = Settings::read(&args.engine)?;
-    let config = model::engine_config(&settings).await?;
+    let config = model::engine_config(&settings, Place::of(&settings)?).await?;
     tokio::task::block_in_place(|| measure(args, &settings, &config))
 }
 

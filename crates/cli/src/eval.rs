@@ -1,6 +1,6 @@
 //! `tallow eval`: what each K/V pair costs a model.
 use crate::args::EvalArgs;
-use crate::model;
+use crate::model::{self, Place};
 use crate::plot;
 use crate::settings::Settings;
 use anyhow::{Context, Result};
@@ -23,7 +23,7 @@ struct Report {
 
 pub async fn eval(args: EvalArgs) -> Result<()> {
     let settings = Settings::read(&args.engine)?;
-    let config = model::engine_config(&settings).await?;
+    let config = model::engine_config(&settings, Place::of(&settings)?).await?;
     tokio::task::block_in_place(|| judge(args, &settings, &config))
 }
 

@@ -19,21 +19,37 @@ pub async fn pull(args: PullArgs) -> Result<()> {
     Ok(())
 }
 
-/// What the engine is started with: the model that the settings name, fetched if it is the hub's and not in the cache.
+/// Where the settings say that the model is.
+pub enum Place {
+    Here(PathBuf),
+    Hub(ModelName),
+}
+
+impl Place {
+    /// Errors: a name that is neither a path nor of the hub.
+    pub fn of(settings: &Settings) -> Result<Self> {
+        match settings.model.as_deref() {
+            None => demo::folder().map(Place::Here),
+            Some(model) if Path::new(model).exists() => Ok(Place::Here(model.into())),
+            Some(model) => match ModelName::parse(model) {
+                Some(name) => Ok(Place::Hub(name)),
+                None => bail!("{model}: there is no such folder or file, and it names no model of the hub (ORG/NAME)"),
+            },
+        }
+    }
+}
+
+/// What the engine is started with; a model of the hub is fetched if the cache does not have it.
 ///
-/// Errors: a name that is neither a path nor of the hub; a download that fails; whatever is wrong with the flags.
-pub async fn engine_config(settings: &Settings) -> Result<EngineConfig> {
+/// Errors: a download that fails; whatever is wrong with the flags.
+pub async fn engine_config(settings: &Settings, place: Place) -> Result<EngineConfig> {
     let mut name = settings.served_model_name.clone();
-    let path = match settings.model.as_deref() {
-        None => demo::folder()?,
-        Some(model) if Path::new(model).exists() => PathBuf::from(model),
-        Some(model) => match ModelName::parse(model) {
-            Some(of_hub) => {
-                name = name.or_else(|| Some(of_hub.to_string()));
-                fetch(&of_hub, &settings.revision).await?
-            }
-            None => bail!("{model}: there is no such folder or file, and it names no model of the hub (ORG/NAME)"),
-        },
+    let path = match place {
+        Place::Here(path) => path,
+        Place::Hub(of_hub) => {
+            name = name.or_else(|| Some(of_hub.to_string()));
+            fetch(&of_hub, &settings.revision).await?
+        }
     };
     let mut config = settings.engine(path)?;
     config.served_model_name = name;

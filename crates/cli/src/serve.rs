@@ -1,7 +1,7 @@
 //! `tallow serve`: the HTTP server first, so that /health can tell of the loading, then the model.
 use crate::args::ServeArgs;
 use crate::demo;
-use crate::model;
+use crate::model::{self, Place};
 use crate::settings::Settings;
 use anyhow::{Context, Result};
 use engine::EngineHandle;
@@ -56,6 +56,7 @@ impl Running {
         };
         // What is wrong with the flags is said before anything is fetched.
         settings.check()?;
+        let place = Place::of(settings)?;
         let listener = server::bind(&config)
             .await
             .with_context(|| format!("--host {} --port {}", settings.host, settings.port))?;
@@ -68,7 +69,7 @@ impl Running {
             let _ = signal.await;
         };
         let http = tokio::spawn(server::serve(listener, state.clone(), ended));
-        let engine_config = model::engine_config(settings).await?;
+        let engine_config = model::engine_config(settings, place).await?;
         tracing::info!("loading {}", engine_config.model.display());
         let loaded = tokio::task::spawn_blocking(move || engine::start(&engine_config)).await?;
         let (engine, thread) = loaded.context("the model could not be loaded")?;

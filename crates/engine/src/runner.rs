@@ -47,6 +47,10 @@ impl ModelRunner {
         Ok(ModelRunner { model, backend, states })
     }
 
+    pub fn vocab_size(&self) -> usize {
+        self.model.vocab_size()
+    }
+
     /// The recurrent states of running sequences.
     pub fn states(&self) -> &StatePool {
         &self.states

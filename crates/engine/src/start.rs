@@ -93,7 +93,8 @@ pub struct Loaded {
     pub generation: GenerationDefaults,
     /// The model's own context limit.
     pub max_position_embeddings: usize,
-    pub weight_bytes: u64,
+    /// Bytes of the weights that are mapped: they will be in memory, and are not yet.
+    pub mapped_bytes: u64,
     /// Names the weights.
     pub fingerprint: String,
     /// The text over which centring measures K and V.
@@ -137,9 +138,9 @@ pub fn load(config: &EngineConfig) -> Result<Loaded, StartError> {
         weight_quant: config.weight_quant,
         progress: config.load_progress.clone().map(|p| p.0),
     };
-    let LoadedModel { model, config: model_config, generation, weight_bytes, fingerprint } =
+    let LoadedModel { model, config: model_config, generation, mapped_bytes, owned_bytes, fingerprint } =
         models::load(&checkpoint, &device, &options)?;
-    tracing::info!("weights: {weight_bytes} bytes");
+    tracing::info!("weights: {} bytes", mapped_bytes + owned_bytes);
     let max_position_embeddings = model_config.max_position_embeddings;
     let calibration_text = CALIBRATION_TEXT.to_owned();
     Ok(Loaded {
@@ -148,7 +149,7 @@ pub fn load(config: &EngineConfig) -> Result<Loaded, StartError> {
         template,
         generation,
         max_position_embeddings,
-        weight_bytes,
+        mapped_bytes,
         fingerprint,
         calibration_text,
         device,
@@ -163,7 +164,7 @@ pub fn launch(config: &EngineConfig, loaded: Loaded) -> Result<(EngineHandle, Jo
         model_limit: loaded.max_position_embeddings,
         max_num_seqs: config.max_num_seqs,
         state_bytes: (config.max_num_seqs * loaded.model.state_layout().bytes_per_sequence()) as u64,
-        free_memory: free_on(&loaded.device).map(|free| free.saturating_sub(loaded.weight_bytes)),
+        free_memory: free_on(&loaded.device).map(|free| free.saturating_sub(loaded.mapped_bytes)),
     };
     let Settled { config: kv, budget, reason } = config.kv.settle(loaded.model.geometry(), &demand)?;
     if let Some(reason) = reason {
@@ -178,12 +179,11 @@ pub fn launch(config: &EngineConfig, loaded: Loaded) -> Result<(EngineHandle, Jo
         max_num_seqs: config.max_num_seqs,
         max_num_batched_tokens: config.max_num_batched_tokens,
     })?;
-    let vocab_size = model.vocab_size();
     let runner = ModelRunner::new(model, backend, budget.num_blocks, scheduler.num_slots())?;
     let info = ModelInfo {
         name: config.model_name(),
         max_model_len: budget.max_model_len,
-        vocab_size,
+        vocab_size: runner.vocab_size(),
         block_size: kv.block_size,
         num_blocks: budget.num_blocks,
         bytes_per_block: runner.backend().spec().bytes_per_block(),

@@ -128,7 +128,7 @@ fn a_file_brings_its_tokenizer() {
         assert_eq!(file.tokenizer.decode(&ids, false).unwrap(), text);
     }
     assert_eq!(file.generation.eos_token_ids, folder.generation.eos_token_ids);
-    assert!(file.weight_bytes > 0 && file.weight_bytes < folder.weight_bytes);
+    assert!(file.mapped_bytes > 0 && file.mapped_bytes < folder.mapped_bytes);
 }
 
 /// A changed copy of a fixture.

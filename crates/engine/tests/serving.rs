@@ -110,6 +110,41 @@ fn overload(clients: usize, k: Format, v: Format) {
     stop(tight);
 }
 
+/// Recurrent states and blocks share the memory that is named, and a hybrid model in too little of it answers all the same.
+#[test]
+fn a_hybrid_model_serves_many_at_once() {
+    let golden = testkit::Golden::read("tiny-qwen35");
+    let request = |i: usize| {
+        let prompt = golden.prompts[i % 2].ids.clone();
+        let mut request = GenerationRequest::greedy(prompt, 32);
+        request.stop.ignore_eos = true;
+        request
+    };
+    let base = EngineConfig {
+        kv: KvFlags::pair(Format::F32, Format::F32, 16),
+        max_num_seqs: 8,
+        ..EngineConfig::new(testkit::repo("models/tiny-qwen35"))
+    };
+    // A sequence keeps, in each of 6 layers, 3 inputs of 256 channels and 4 heads of 32 x 32, in f32.
+    let states = 8 * 6 * (3 * 256 + 4 * 32 * 32) * 4;
+    let too_little = start(&EngineConfig { kv_cache_memory: Some(states - 1), ..base.clone() });
+    let error = too_little.err().unwrap().to_string();
+    assert!(error.contains(&states.to_string()) && error.contains("--max-num-seqs 8"), "{error}");
+
+    let block = 2 * 16 * 2 * 2 * 64 * 4;
+    let memory = states + 20 * block;
+    let engine = start(&EngineConfig { kv_cache_memory: Some(memory), max_model_len: Some(128), ..base }).unwrap();
+    assert_eq!((engine.0.info().num_blocks, engine.0.info().bytes_per_block as u64), (20, block));
+    let streams: Vec<_> = (0..8).map(|i| engine.0.submit(request(i)).unwrap()).collect();
+    for (i, mut stream) in streams.into_iter().enumerate() {
+        let tokens = answers(&mut stream, 1).unwrap().remove(0).tokens;
+        assert_eq!(tokens, golden.prompts[i % 2].greedy_32_ignore_eos, "request {i}");
+    }
+    assert!(engine.0.stats().preemptions > 0, "the pool was not too small: {:?}", engine.0.stats());
+    idle_within(&engine.0, Duration::from_secs(1));
+    stop(engine);
+}
+
 #[test]
 fn clients_that_leave_take_nothing_with_them() {
     let kv = KvFlags::pair(Format::Tq4, Format::Tq4, 32);

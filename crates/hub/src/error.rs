@@ -28,7 +28,7 @@ pub enum HubError {
     NoModel { model: String },
     #[error("{model}: {message}; there are {}", known.join(", "))]
     Quant { model: String, message: String, known: Vec<String> },
-    #[error("{model} is not in the cache ({what} is missing), and nobody else is asked: {reason}")]
+    #[error("{reason}, and the cache does not have {model} whole: {what} is missing")]
     NotCached { model: String, what: String, reason: String },
     #[error("{path}: {message}")]
     File { path: PathBuf, message: String },

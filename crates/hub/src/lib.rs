@@ -137,7 +137,7 @@ pub async fn fetch(
     Ok(files::model_path(&snapshot, &wanted))
 }
 
-/// The model as the cache has it, if it has all of it. `reason`: why nobody else is asked.
+/// The model as the cache has it, if it has all of it. `reason`: why the hub is not asked.
 fn cached(cache: &Cache, model: &ModelName, revision: &str, reason: &str) -> Result<PathBuf, HubError> {
     let missing = |what: String| HubError::NotCached { model: model.to_string(), reason: reason.to_owned(), what };
     let commit = cache.reference(revision).ok_or_else(|| missing(format!("revision {revision}")))?;

@@ -248,7 +248,7 @@ async fn offline_the_cache_is_all_there_is() {
     let setup = setup(&endpoint);
     let offline = HubConfig { offline: true, ..setup.config.clone() };
     let error = get_model(&offline, "org/model").await.unwrap_err().to_string();
-    assert!(error.contains("not in the cache") && error.contains("HF_HUB_OFFLINE"), "{error}");
+    assert!(error.contains("does not have org/model whole") && error.contains("HF_HUB_OFFLINE"), "{error}");
     let folder = get_model(&setup.config, "org/model").await.unwrap();
     let asked = hub.asked.lock().unwrap().len();
     assert_eq!(get_model(&offline, "org/model").await.unwrap(), folder);

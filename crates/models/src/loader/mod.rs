@@ -22,8 +22,10 @@ pub struct LoadedModel {
     pub model: Box<dyn Model>,
     pub config: ModelConfig,
     pub generation: GenerationDefaults,
-    /// Bytes of the weights as kept in memory or mapped.
-    pub weight_bytes: u64,
+    /// Bytes of the weights that stay in their files, mapped; their pages may not be in memory yet.
+    pub mapped_bytes: u64,
+    /// Bytes of those that were made at load.
+    pub owned_bytes: u64,
     /// Names the weights.
     pub fingerprint: String,
 }
@@ -99,6 +101,6 @@ pub fn load(checkpoint: &Checkpoint, device: &Device, options: &LoadOptions) -> 
         Family::Qwen3Moe => qwen3_moe::load(&config, &weights)?,
         Family::Qwen35 => qwen3_5::load(&config, &weights)?,
     };
-    let weight_bytes = weights.report();
-    Ok(LoadedModel { model, config, generation, weight_bytes, fingerprint })
+    let (mapped_bytes, owned_bytes) = weights.report();
+    Ok(LoadedModel { model, config, generation, mapped_bytes, owned_bytes, fingerprint })
 }

@@ -52,7 +52,8 @@ pub(crate) struct Quantizer {
     total: u64,
     loaded: AtomicU64,
     /// Bytes of what has been loaded, in the form in which it stays.
-    kept: AtomicU64,
+    mapped: AtomicU64,
+    owned: AtomicU64,
     /// Weights whose rows do not divide into the blocks that were asked for.
     others: AtomicU64,
 }
@@ -65,7 +66,8 @@ impl Quantizer {
             progress,
             total,
             loaded: AtomicU64::new(0),
-            kept: AtomicU64::new(0),
+            mapped: AtomicU64::new(0),
+            owned: AtomicU64::new(0),
             others: AtomicU64::new(0),
         }
     }
@@ -79,39 +81,38 @@ impl Quantizer {
     }
 
     /// In blocks of `kind`, or of `q8_0` where a row does not divide into those. `None` for rows that divide into neither, and
-    /// for what is not larger.
+    /// for what is quantised already.
     fn smaller(&self, weight: &StoredWeight, kind: WeightType) -> Result<Option<StoredWeight>, MatmulError> {
+        if weight.view().weight_type().block_len() > 1 {
+            return Ok(None);
+        }
         let k = weight.view().k();
         let fits = [kind, WeightType::Q8_0].into_iter().find(|kind| kind.row_bytes(k).is_some());
         if fits != Some(kind) {
             self.others.fetch_add(1, Ordering::Relaxed);
         }
-        match fits {
-            Some(kind) if kind.row_bytes(k) < weight.view().weight_type().row_bytes(k) => {
-                quantize(weight, kind).map(Some)
-            }
-            _ => Ok(None),
-        }
+        fits.map(|kind| quantize(weight, kind)).transpose()
     }
 
-    /// Counts `bytes` of the checkpoint as loaded, and `kept` as what stays of them.
-    pub fn done(&self, bytes: usize, kept: usize) {
-        self.kept.fetch_add(kept as u64, Ordering::Relaxed);
+    /// Counts `bytes` of the checkpoint as loaded, and what stays of them: `mapped` bytes in the file and `owned` ones in memory.
+    pub fn done(&self, bytes: usize, mapped: usize, owned: usize) {
+        self.mapped.fetch_add(mapped as u64, Ordering::Relaxed);
+        self.owned.fetch_add(owned as u64, Ordering::Relaxed);
         let loaded = self.loaded.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
         if let Some(progress) = &self.progress {
             progress(loaded.min(self.total), self.total);
         }
     }
 
-    /// Says what could not be done as asked; the bytes of all weights.
-    pub fn report(&self) -> u64 {
+    /// Says what could not be done as asked; the bytes of all weights: mapped, and in memory.
+    pub fn report(&self) -> (u64, u64) {
         let others = self.others.load(Ordering::Relaxed);
         if others > 0 {
             tracing::warn!(
                 "--weight-quant: {others} weights have rows that do not divide into blocks; they are q8_0 or as stored"
             );
         }
-        self.kept.load(Ordering::Relaxed)
+        (self.mapped.load(Ordering::Relaxed), self.owned.load(Ordering::Relaxed))
     }
 }
 
@@ -178,5 +179,7 @@ mod tests {
             assert_eq!(got.map(|w| w.view().weight_type()), kind, "{k}");
         }
         assert_eq!(quantizer.others.load(Ordering::Relaxed), 2);
+        let quantised = quantizer.projection(&weight(256)).unwrap().unwrap();
+        assert!(quantizer.vocabulary(&quantised).unwrap().is_none());
     }
 }

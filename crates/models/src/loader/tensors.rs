@@ -90,6 +90,11 @@ impl StoredWeight {
         }
     }
 
+    /// Whether it lies in a file, whose pages may not be in memory yet.
+    pub fn is_mapped(&self) -> bool {
+        matches!(self.bytes, Bytes::Mapped(..))
+    }
+
     /// Drops the pages of rows that have been read for the last time.
     pub fn forget_rows(&self, rows: Range<usize>) {
         if let Bytes::Mapped(file, range) = &self.bytes {

@@ -93,7 +93,9 @@ impl Weights {
             weight = smaller;
             entry.forget();
         }
-        self.quantizer.done(entry.range.len(), weight.view().bytes().len());
+        let bytes = weight.view().bytes().len();
+        let (mapped, owned) = if weight.is_mapped() { (bytes, 0) } else { (0, bytes) };
+        self.quantizer.done(entry.range.len(), mapped, owned);
         Ok(weight)
     }
 
@@ -109,7 +111,7 @@ impl Weights {
         let mut values = vec![0f32; n];
         matmul::dequantize_row(stored.view(), 0, &mut values);
         let (entry, _) = self.find(name)?;
-        self.quantizer.done(entry.range.len(), n * size_of::<f32>());
+        self.quantizer.done(entry.range.len(), 0, n * size_of::<f32>());
         Ok(match entry.interleaved_heads {
             Some(heads) => super::quantize::deinterleave_rows(&values, 1, heads),
             None => values,
@@ -203,8 +205,8 @@ impl Weights {
         self.decoder_root().centred_norm("norm", config.hidden_size, config.rms_norm_eps)
     }
 
-    /// Says what could not be loaded as asked; the bytes of all weights as they are kept.
-    pub fn report(&self) -> u64 {
+    /// Says what could not be loaded as asked; the bytes of all weights as they are kept: mapped, and in memory.
+    pub fn report(&self) -> (u64, u64) {
         self.quantizer.report()
     }
 }

@@ -1,0 +1,47 @@
+//! Multimodal wrappers load their text part: under every name that `transformers` has given it, it is the plain model bit by bit.
+#![allow(clippy::unwrap_used)] // helpers of tests
+mod common;
+
+use common::{Setup, alone};
+use safetensors::SafeTensors;
+use serde_json::{Value, json};
+use testkit::{Golden, repo};
+use turboquant::Format::F32;
+
+/// The model in a wrapper: its configuration as `text_config`, its tensors renamed, a tower beside them.
+fn wrapped(model: &str, rename: impl Fn(&str) -> String) -> tempfile::TempDir {
+    let (from, to) = (repo(&format!("models/{model}")), tempfile::tempdir().unwrap());
+    for file in ["tokenizer.json", "tokenizer_config.json", "generation_config.json"] {
+        std::fs::copy(from.join(file), to.path().join(file)).unwrap();
+    }
+    let mut text: Value = serde_json::from_slice(&std::fs::read(from.join("config.json")).unwrap()).unwrap();
+    let tied = text.as_object_mut().unwrap().remove("tie_word_embeddings").unwrap();
+    let config = json!({
+        "architectures": ["AWrapper"], "model_type": "a_wrapper", "text_config": text, "tie_word_embeddings": tied,
+        "vision_config": {"hidden_size": 8},
+    });
+    std::fs::write(to.path().join("config.json"), config.to_string()).unwrap();
+    let bytes = std::fs::read(from.join("model.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let mut tensors: Vec<_> = file.iter().map(|(name, view)| (rename(name), view)).collect();
+    let (_, tower) = file.iter().next().unwrap();
+    tensors.push(("vision_tower.weight".into(), tower));
+    safetensors::serialize_to_file(tensors, None, &to.path().join("model.safetensors")).unwrap();
+    to
+}
+
+#[test]
+fn the_text_part_is_the_plain_model() {
+    let inner = |name: &str| name.replacen("model.", "model.language_model.", 1);
+    let outer = |name: &str| format!("language_model.{name}");
+    for (model, like, folder) in [
+        ("tiny-qwen35", "Qwen3_5ForConditionalGeneration", wrapped("tiny-qwen35", inner)),
+        ("tiny-mistral", "Mistral3ForConditionalGeneration", wrapped("tiny-mistral", inner)),
+        ("tiny-mistral", "LlavaForConditionalGeneration", wrapped("tiny-mistral", outer)),
+    ] {
+        let prompt = &Golden::read(model).prompts[0].ids;
+        let want = alone(&Setup::new(&format!("models/{model}"), F32, F32), prompt, 8);
+        let got = alone(&Setup::new(folder.path().to_str().unwrap(), F32, F32), prompt, 8);
+        assert_eq!(want, got, "as in {like}");
+    }
+}
