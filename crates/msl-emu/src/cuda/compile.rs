@@ -29,7 +29,6 @@ pub(crate) fn compile(folder: &Path, kernel: &str, constants: &[Constant]) -> Re
         "-cubin",
         "-std=c++17",
         "-O3",
-        "-lineinfo",
         "-Xptxas",
         "-v",
         "-diag-suppress",
@@ -37,6 +36,9 @@ pub(crate) fn compile(folder: &Path, kernel: &str, constants: &[Constant]) -> Re
         "-arch",
         &arch,
     ]);
+    if let Ok(registers) = env::var("CUDA_REGISTERS") {
+        command.args(["-maxrregcount", &registers]);
+    }
     command.args(constants.iter().map(|constant| match constant {
         Constant::Bool(index, value) => format!("-DMSL_FC_{index}={value}"),
         Constant::Uint(index, value) => format!("-DMSL_FC_{index}={value}u"),
