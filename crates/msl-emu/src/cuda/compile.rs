@@ -25,17 +25,7 @@ pub(crate) fn compile(folder: &Path, kernel: &str, constants: &[Constant]) -> Re
     let text = source(folder, kernel)?;
     let mut command = Command::new(env::var("NVCC").unwrap_or_else(|_| "nvcc".to_owned()));
     let arch = env::var("CUDA_ARCH").unwrap_or_else(|_| "sm_90".to_owned());
-    command.args([
-        "-cubin",
-        "-std=c++17",
-        "-O3",
-        "-Xptxas",
-        "-v",
-        "-diag-suppress",
-        QUIET,
-        "-arch",
-        &arch,
-    ]);
+    command.args(["-cubin", "-std=c++17", "-O3", "-Xptxas", "-v", "-diag-suppress", QUIET, "-arch", &arch]);
     if let Ok(registers) = env::var("CUDA_REGISTERS") {
         command.args(["-maxrregcount", &registers]);
     }
