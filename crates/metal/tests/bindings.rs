@@ -5,7 +5,7 @@ use common::*;
 use metal::{ExecError, Executor, Family, Form, Launch};
 use msl_emu::{Emulator, EmulatorExecutor, Memory};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use turboquant::Format;
+use turboquant::{Format, Side};
 
 /// Swaps two buffer indices of one kernel.
 struct Misbound {
@@ -60,7 +60,8 @@ impl Executor for Misbound {
     }
 }
 
-/// Relative error of a row and a chunk; infinite where the emulator refuses.
+/// Relative error of a row and a chunk, and a tenth of that of the stored keys, whose int8 codes cost half a percent; infinite where the
+/// emulator refuses.
 fn error(emulator: &'static Emulator, form: Form, kernel: &'static str, swapped: [u32; 2]) -> f64 {
     let case = Case { centred: true, form, ..Case::new(Format::Tq8, Format::Tq4, 64) };
     let run = || {
@@ -72,7 +73,10 @@ fn error(emulator: &'static Emulator, form: Form, kernel: &'static str, swapped:
         got.extend_from_slice(&cache.attend(&rows, 30, 50)[..width]);
         let mut want = cache.expect(&q, 49);
         want.extend(cache.expect(&rows[..width], 30));
-        relative(&got, &want)
+        let keys = cache.pages(1);
+        let stored: Vec<f64> = (0..50).flat_map(|t| keys[t / 16].vector(Side::K, t % 16)).collect();
+        let given: Vec<f32> = (0..50).flat_map(|t| cache.centred(Side::K, t, 1)).collect();
+        relative(&got, &want).max(0.1 * relative(&given, &stored))
     };
     catch_unwind(AssertUnwindSafe(run)).unwrap_or(f64::INFINITY)
 }
@@ -80,7 +84,7 @@ fn error(emulator: &'static Emulator, form: Form, kernel: &'static str, swapped:
 #[test]
 fn swapped_buffers_are_found() {
     let Some(emulator) = Emulator::fast() else { return };
-    assert!(error(emulator, Form::Mma, "none", [0, 1]) < 5e-4);
+    assert!(error(emulator, Form::Mma, "none", [0, 1]) < 1e-3);
     for (form, kernel, swaps) in [
         (Form::Mma, "write", &[[0, 1], [2, 3], [5, 6], [7, 8], [8, 9]][..]),
         (Form::Mma, "query", &[[2, 5], [3, 4], [6, 7], [8, 9]]),

@@ -170,7 +170,7 @@ fn every_lane_order_is_clean() {
     for order in [0, 1, 7] {
         for (i, (k, v)) in PAIRS.into_iter().enumerate() {
             let d = [64, 80, 96, 128][(i + order as usize) % 4];
-            let form = if (i / 2 + order as usize) % 2 == 0 { Form::Mma } else { Form::Vec };
+            let form = if (i / 2 + order as usize).is_multiple_of(2) { Form::Mma } else { Form::Vec };
             let case = Case { centred: k.is_rotated(), form, order, ..Case::new(k, v, d) };
             check(emulator, case, 35);
         }

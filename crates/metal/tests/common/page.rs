@@ -138,7 +138,7 @@ fn unrotate(d: usize, z: &[f64]) -> Vec<f64> {
     for (row, z) in z.iter().enumerate() {
         for (col, x) in x.iter_mut().enumerate() {
             let outer = rows.get(row / walsh).is_some_and(|bits| bits >> (col / walsh) & 1 == 1);
-            let odd = (row % walsh & col % walsh).count_ones() % 2 == 1;
+            let odd = ((row % walsh) & (col % walsh)).count_ones() % 2 == 1;
             *x += if outer != odd { -z } else { *z };
         }
     }
