@@ -4,7 +4,7 @@
 #include "stream.h"
 
 // queries, follow: of `query`. tables: block numbers. fast: [kv head][4 tiles][place] words of (cos, sin) of the fast pairs at the
-// tokens of 4 tiles, high and low parts; turns: [kv head][offset in 8 tokens][8] (cos, sin).
+// tokens of 4 tiles, high and low parts; turns: [kv head][64 multiples of 8 tokens, then 0 to 7 tokens][8] (cos, sin).
 template <int D, int C, int U>
 kernel void attend_mma(device const uint* queries [[buffer(0)]],
                        device const Tile* tiles [[buffer(1)]],
@@ -74,12 +74,16 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
       x[b].template scale<U>(s[b], ks, unit);
       if (kKeysCentred) {
         device const float* record = follow + (ulong(index + b) * p.parts + part) * kFollowFloats;
-        x[b].template missing<U>(s[b], record, fast_tiles + head * 512, fast_turns + head * 512, (base - start) / 8, powers, l);
+        x[b].template missing<U>(s[b], record, fast_tiles + head * 512, fast_turns + head * kTurnPairs, (base - start) / 8, powers, l);
       }
     }
     if (more) stream.keys(k, l);
     simdgroup_half8x8 w[C][U];
-    UNROLL for (int b = 0; b < C; b++) x[b].template weigh<U>(s[b], vs, base + l.r, l, w[b]);
+    if (all_see(tile, base, step, p)) {
+      UNROLL for (int b = 0; b < C; b++) x[b].template weigh<U, false>(s[b], vs, base + l.r, l, w[b]);
+    } else {
+      UNROLL for (int b = 0; b < C; b++) x[b].template weigh<U, true>(s[b], vs, base + l.r, l, w[b]);
+    }
     UNROLL for (int j = 0; j < J; j += 2)
       UNROLL for (int u = 0; u < U; u += 2) {
         const simdgroup_half8x8 a0 = tile_of(value_pair<D>(v[u], j, value_table, magic)), c0 = tile_of(value_pair<D>(v[u], j + 1, value_table, magic));

@@ -17,20 +17,18 @@ inline Following following(device const float* record, uint r, uint c) {
   return x;
 }
 
-// What the logit of token 8 u + r of a step lacks, for head c. `turns`: of the pairs at multiples of 8 tokens from the partition's start.
-inline float lacking(Following x, device const float* record, device const float2* turns, device const uint* fast, uint offset, uint r, uint c) {
+// What the logit of token 8 u + r of a step lacks, for head c. `turns`: of the pairs at multiples of 8 tokens from the partition's start,
+// then at 0 to 7 tokens.
+inline float lacking(Following x, device const float* record, device const float2* turns, uint offset, uint r, uint c) {
   const float2 t = turns[offset * 8 + r];
   const float a = x.a * t.x + x.b * t.y, b = x.b * t.x - x.a * t.y;
   device const float* parabola = record + kFastFloats + offset / 4 * 24 + c;
   const float u = float(offset % 4 * 8 + r) - 15.5f;
   float sum = fma(fma(parabola[16], u, parabola[8]), u, parabola[0]);
   UNROLL for (uint i = 0; i < 4; i++) {
-    const uint4 f = ((device const uint4*)fast)[r * 4 + i];  // pairs 2 i and 2 i + 1 at r tokens
-    const float2 cos = float2(as_type<half2>(f.x)) + float2(as_type<half2>(f.z)), sin = float2(as_type<half2>(f.y)) + float2(as_type<half2>(f.w));
-    UNROLL for (uint k = 0; k < 2; k++) {
-      const ushort from = ushort((2 * i + k) * 4 + c);
-      sum = fma(simd_shuffle(a, from), cos[k], fma(simd_shuffle(b, from), sin[k], sum));
-    }
+    const float4 f = ((device const float4*)(turns + kTurns * 8))[r * 4 + i];  // (cos, sin) of pairs 2 i and 2 i + 1 at r tokens
+    sum = fma(simd_shuffle(a, ushort(8 * i + c)), f.x, fma(simd_shuffle(b, ushort(8 * i + c)), f.y, sum));
+    sum = fma(simd_shuffle(a, ushort(8 * i + 4 + c)), f.z, fma(simd_shuffle(b, ushort(8 * i + 4 + c)), f.w, sum));
   }
   return sum;
 }
@@ -118,7 +116,7 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
       const float a = (c & 1 ? s[u][1] : s[u][0]) + simd_shuffle_xor(c & 1 ? s[u][0] : s[u][1], 1);
       const float b = (c & 1 ? s[u][3] : s[u][2]) + simd_shuffle_xor(c & 1 ? s[u][2] : s[u][3], 1);
       float x = ((c & 2 ? b : a) + simd_shuffle_xor(c & 2 ? a : b, 2)) * (is_scaled(kKeyFormat) ? unit * float(ks[u]) : unit);
-      if (kKeysCentred) x += lacking(amplitudes, record, fast_turns + head * 512, fast_tiles + head * 512, (base - start) / 8 + u, l.r, c);
+      if (kKeysCentred) x += lacking(amplitudes, record, fast_turns + head * kTurnPairs, (base - start) / 8 + u, l.r, c);
       e[u] = t < end && (!kWindowed || t >= from || t < tile.sinks) ? x : kNone;
       top = max(top, e[u]);
     }

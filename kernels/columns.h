@@ -29,6 +29,8 @@ inline bool sees(Tile t, uint part) {
 
 // A partition's record in `follow`: [place][A of columns 2c, 2c + 1, B of both], r the fast pair; then [block of 32][1, u, u^2][column].
 enum FollowRecord : uint { kFastFloats = 128, kFollowFloats = 512 };
+// (cos, sin) of a kv head's 8 fast pairs in `fast_turns`: at 64 multiples of 8 tokens, then at 0 to 7 tokens.
+enum Turns : uint { kTurns = 64, kTurnPairs = 72 * 8 };
 
 struct AttendParams {
   uint kv_heads;
@@ -38,3 +40,8 @@ struct AttendParams {
   uint window;  // a row sees at most so many positions, itself included
   float scale;  // of logits, base 2
 };
+
+// Whether all rows of the tile see all of `count` positions.
+inline bool all_see(Tile t, uint position, uint count, constant AttendParams& p) {
+  return position + count <= t.position + 1 && (!kWindowed || position + p.window >= t.position + t.rows || position + count <= t.sinks);
+}

@@ -16,7 +16,8 @@ inline float unit_of(uint f) {
   return f == kTq3 || f == kLloyd3 ? 1.0f / kFactor3 : 1.0f;
 }
 
-// A lane's share of a table that decode_pair reads by simd_shuffle: two halves, in lane i those of code i (% 16).
+// A lane's share of a table that decode_pair reads by simd_shuffle: two halves, in lane i those of code i % 16. So bits above the
+// code's four need not be cleared.
 inline uint table_of(uint f, uint lane) {
   float2 v = float2(0.0f);
   if (f == kTq5 || f == kLloyd5) v = float2(kMagnitudes5[lane % 16] * kFactor5);
@@ -24,6 +25,11 @@ inline uint table_of(uint f, uint lane) {
   if (f == kTq3 || f == kLloyd3) v = float2(kMagnitudes3[lane % 4], kMagnitudes3[lane / 4 % 4]) * kFactor3;
   return as_type<uint>(half2(v));
 }
+
+#ifndef MSL_CUDA  // which takes the low five bits anyway
+inline uint look_up(uint table, uint i) { return simd_shuffle(table, ushort(i & 31u)); }
+#endif
+inline uint select_bits(uint mask, uint a, uint b) { return (a & mask) | (b & ~mask); }
 
 // t (t t + b), every step rounded to half. A code is or-ed into the mantissa of half2(1024) (`magic`); its window starts where
 // 1024 plus the code's middle needs no bit more than half has. b: see unit_of; the values are within 3e-4 of the codebook's.
@@ -63,11 +69,11 @@ inline half2 decode_pair(uint f, thread const uint* x, thread const uint* y, int
   if (f == kAffine4) return unsigned_code(x[j / 4] >> (j % 4 * 4) & 0x000f000fu, magic);
   if (f == kAffine5) return unsigned_code((x[j / 4] >> (j % 4 * 4) & 0x000f000fu) | (y[j / 16] >> (j % 16) & 0x00010001u) << 4, magic);
   if (f == kTq3 || f == kLloyd3) {
-    const uint z = x[j / 8] >> (j % 8 * 2);
-    return flip(simd_shuffle(table, ushort((z & 3u) | (z >> 14 & 12u))), y[j / 16] << (15 - j % 16));
+    const uint z = x[j / 8];
+    return flip(look_up(table, select_bits(3, z >> (j % 8 * 2), z >> (j % 8 * 2 + 14))), y[j / 16] << (15 - j % 16));
   }
-  const uint z = x[j / 4] >> (j % 4 * 4);
-  const uint v = (simd_shuffle(table, ushort(z & 15u)) & 0xffffu) | (simd_shuffle(table, ushort(z >> 16 & 15u)) & 0xffff0000u);
+  const uint z = x[j / 4];
+  const uint v = select_bits(0xffff, look_up(table, z >> (j % 4 * 4)), look_up(table, z >> (j % 4 * 4 + 16)));
   return f == kLloyd4 ? as_type<half2>(v) : flip(v, y[j / 16] << (15 - j % 16));
 }
 

@@ -14,8 +14,10 @@ using namespace metal;
 
 #ifdef MSL_EMULATOR
 #define UNROLL
+#define UNROLL_4
 #else
 #define UNROLL _Pragma("unroll")
+#define UNROLL_4 _Pragma("unroll 4")  // loops of unknown length whose loads should overlap
 #endif
 
 constant uint kKeyFormat [[function_constant(0)]];

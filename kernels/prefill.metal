@@ -110,9 +110,13 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
           mma_2x2(s[u], s[u + 1], tile_of(as_type<half2>(a.x)), tile_of(as_type<half2>(c.x)), x.q[j], tile_of(as_type<half2>(a.y)), tile_of(as_type<half2>(c.y)), x.q[j + 1]);
         }
       x.template scale<U>(s, ks, unit);
-      if (kKeysCentred) x.template missing<U>(s, record, fast_tiles + head * 512, fast_turns + head * 512, (base - start) / 8, powers, l);
+      if (kKeysCentred) x.template missing<U>(s, record, fast_tiles + head * 512, fast_turns + head * kTurnPairs, (base - start) / 8, powers, l);
       simdgroup_half8x8 weights[U];
-      x.template weigh<U>(s, vs, base + l.r, l, weights);
+      if (all_see(tile, base, step, p)) {
+        x.template weigh<U, false>(s, vs, base + l.r, l, weights);
+      } else {
+        x.template weigh<U, true>(s, vs, base + l.r, l, weights);
+      }
       UNROLL for (int j = 0; j < J; j += 2)
         UNROLL for (int u = 0; u < U; u += 2) {
           const uint2 a = s_values[(u * (J / 2) + j / 2) * 32 + place], b = s_values[((u + 1) * (J / 2) + j / 2) * 32 + place];

@@ -61,7 +61,7 @@ inline void follow_partition(threadgroup float* s_mem, device const T* q, device
   uint row, head;
   const bool live = column(block * 8 + n, p.group, tile, row, head);
   device const T* x = q + ((ulong(tile.row + (live ? row : 0)) * p.kv_heads + kv_head) * p.group + head) * D;
-  for (uint i = s; i < p.followed + 8; i += 16) {
+  UNROLL_4 for (uint i = s; i < p.followed + 8; i += 16) {
     const uint pair = i < p.followed ? lists[i] : fast[i - p.followed];
     float2 turned = float2(0.0f);
     if (live && pair < p.pairs) {
@@ -80,7 +80,7 @@ inline void follow_partition(threadgroup float* s_mem, device const T* q, device
   }
   threadgroup_barrier(mem_flags::mem_threadgroup);
   float3 k = float3(0.0f);
-  for (uint i = s; i < p.still; i += 16) {
+  UNROLL_4 for (uint i = s; i < p.still; i += 16) {
     device const float* f = still_fit + i * 6;
     const float2 t = s_turned[i * 8 + n];
     k.x = fma(f[0], t.x, fma(f[1], t.y, k.x));
@@ -92,11 +92,11 @@ inline void follow_partition(threadgroup float* s_mem, device const T* q, device
   s_still[256 + s * 8 + n] = k.z;
   threadgroup_barrier(mem_flags::mem_threadgroup);
   k = float3(0.0f);
-  for (uint i = 0; i < 16; i++) k += float3(s_still[i * 8 + n], s_still[128 + i * 8 + n], s_still[256 + i * 8 + n]);
+  UNROLL for (uint i = 0; i < 16; i++) k += float3(s_still[i * 8 + n], s_still[128 + i * 8 + n], s_still[256 + i * 8 + n]);
   // From around the partition's middle to around that of block s.
   const float m = (float(s) + 0.5f) * float(kFollow) - 0.5f * float(kPartition);
   k = float3(fma(fma(k.z, m, k.y), m, k.x), fma(2.0f * k.z, m, k.y), k.z);
-  for (uint i = p.still; i < p.followed; i++) {
+  UNROLL_4 for (uint i = p.still; i < p.followed; i++) {
     device const float4* f = slow_fit + ((i - p.still) * 16 + s) * 2;
     const float4 a = f[0], b = f[1];
     const float2 t = s_turned[i * 8 + n];

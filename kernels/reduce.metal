@@ -40,7 +40,7 @@ kernel void reduce(device const float* part_o [[buffer(0)]],
   top = simd_max(top);
   float x[E], l = 0.0f;
   for (uint e = 0; e < E; e++) x[e] = 0.0f;
-  for (uint i = sg; i < parts; i += kReducers) {
+  UNROLL_4 for (uint i = sg; i < parts; i += kReducers) {
     if ((i + 1) * kPartition <= first && i * kPartition >= p.sinks) continue;
     const float f = fast::exp2(ml[i].x - top);
     l = fma(f, ml[i].y, l);

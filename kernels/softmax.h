@@ -111,17 +111,19 @@ struct Columns {
       mma_2x2(s[u], s[u + 1], tile_of(powers.at(first + float(8 * u))), tile_of(powers.at(first + float(8 * u + 8))), parabola, zero, zero, zero);
     }
   }
-  // Logits of U tiles to weights, in `w`; t: position of the lane's row in tile 0.
-  template <int U>
+  // Logits of U tiles to weights, in `w`; t: position of the lane's row in tile 0. Masked: whether some column does not see some token;
+  // where all do, both give the same.
+  template <int U, bool Masked>
   inline void weigh(thread simdgroup_float8x8* s, thread const half* vs, uint t, Place l, thread simdgroup_half8x8* w) {
-    float2 e[U], top = m, vtop = float2(kSlack);
+    float2 e[U], top = m, vtop = float2(0.0f);
     UNROLL for (int u = 0; u < U; u++) {
-      const bool a = sight.at(0, t + 8 * u), b = sight.at(1, t + 8 * u);
+      const bool a = !Masked || sight.at(0, t + 8 * u), b = !Masked || sight.at(1, t + 8 * u);
       const float2 y = elements(s[u]);
       e[u] = float2(a ? y.x : kNone, b ? y.y : kNone);
       top = float2(max(top.x, e[u].x), max(top.y, e[u].y));
-      if (is_scaled(kValueFormat)) vtop = float2(a ? max(vtop.x, float(vs[u]) * vinv.x) : vtop.x, b ? max(vtop.y, float(vs[u]) * vinv.y) : vtop.y);
+      if (is_scaled(kValueFormat)) vtop = float2(a ? max(vtop.x, float(vs[u])) : vtop.x, b ? max(vtop.y, float(vs[u])) : vtop.y);
     }
+    vtop = vtop * vinv;
     if (simd_any(top.x > m.x || top.y > m.y || (is_scaled(kValueFormat) && (vtop.x > kSlack || vtop.y > kSlack)))) {
       top = float2(row_max(top.x, l), row_max(top.y, l));
       float2 f = float2(fast::exp2(m.x - top.x), fast::exp2(m.y - top.y));

@@ -58,7 +58,7 @@ pub struct Tables {
     pub lists: Vec<u8>,
     /// `[kv head][4 tiles][row][2 pairs a column]`: cos and sin of the fast pairs at the tokens of 4 tiles, high parts, low parts.
     pub fast_tiles: Vec<u8>,
-    /// `[kv head][64][8]` (cos, sin) of the fast pairs at multiples of 8 tokens.
+    /// `[kv head][72][8]` (cos, sin) of the fast pairs at 64 multiples of 8 tokens, then at 0 to 7 tokens.
     pub fast_turns: Vec<u8>,
 }
 
@@ -81,9 +81,10 @@ impl Tables {
                 high_and_low([at(c, 2 * column, token), at(c, 2 * column + 1, token)])
             })
         });
-        let turns = centres.iter().flat_map(|c| {
-            (0..PARTITION / 8).flat_map(move |k| (0..FAST_PAIRS).flat_map(move |i| at(c, i, 8 * k).map(|x| x as f32)))
-        });
+        let tokens = || (0..PARTITION / 8).map(|k| 8 * k).chain(0..8);
+        let turns = centres
+            .iter()
+            .flat_map(|c| tokens().flat_map(move |t| (0..FAST_PAIRS).flat_map(move |i| at(c, i, t).map(|x| x as f32))));
         Some(Tables {
             means: floats(centres.iter().flat_map(KeyCentre::taken)),
             lists: words(followed.chain(fast)),

@@ -1,7 +1,7 @@
 //! The attention backend over the emulator, under the suite of every backend.
 #![allow(clippy::unwrap_used)] // helpers of tests
 use attention::conformance::{self, Case};
-use attention::{AttentionBackend, Centring, ModelGeometry};
+use attention::{AttentionBackend, Centring, KeyCentring, KvMeans, ModelGeometry};
 use candle_core::Device;
 use kv::KvLayout;
 use metal::{Element, Family, GpuBackend};
@@ -22,6 +22,21 @@ fn make(emulator: &'static Emulator) -> impl Fn(KvLayout, ModelGeometry) -> Box<
     }
 }
 
+/// With means taken out of K and V.
+fn make_centred(emulator: &'static Emulator) -> impl Fn(KvLayout, ModelGeometry) -> Box<dyn AttentionBackend> {
+    move |layout, geometry| {
+        let means = |seed| {
+            let layer = |l: &attention::LayerGeometry| {
+                (0..l.kv_heads * l.head_dim).map(|i| 0.3 * conformance::noise(seed, i as u64)).collect()
+            };
+            geometry.layers.iter().map(layer).collect()
+        };
+        let means = KvMeans { keys: means(1000), values: means(1001) };
+        let centring = Centring::new(&geometry, &means, |_| KeyCentring::Followed, |_| true).unwrap();
+        Box::new(GpuBackend::new(executor(emulator, 0), layout, &geometry, &centring, Element::F32).unwrap())
+    }
+}
+
 #[test]
 fn outputs_match_f64() {
     let Some(emulator) = Emulator::fast() else { return };
@@ -34,7 +49,9 @@ fn outputs_match_f64() {
 #[test]
 fn results_do_not_depend_on_the_batch() {
     let Some(emulator) = Emulator::fast() else { return };
-    conformance::is_batch_invariant(&make(emulator), &Device::Cpu, Case { k: Format::Tq4, v: Format::Tq4, ..BASE });
+    conformance::is_batch_invariant(&make(emulator), &Device::Cpu, Case { k: Format::F16, v: Format::F16, ..BASE });
+    let case = Case { k: Format::Tq4, v: Format::Tq4, group: 4, block_size: 32, sliding_window: Some(300), ..BASE };
+    conformance::is_batch_invariant(&make_centred(emulator), &Device::Cpu, case);
 }
 
 #[test]

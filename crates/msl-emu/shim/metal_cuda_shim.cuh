@@ -99,7 +99,9 @@ MSL_HD void simdgroup_barrier(mem_flags) { __syncwarp(); }
   }
 SHUF(simd_shuffle, __shfl_sync, ushort)
 SHUF(simd_shuffle_xor, __shfl_xor_sync, ushort) SHUF(simd_shuffle_down, __shfl_down_sync, ushort)
-    SHUF(simd_shuffle_up, __shfl_up_sync, ushort) SHUF(simd_broadcast, __shfl_sync, ushort) template <class T>
+    SHUF(simd_shuffle_up, __shfl_up_sync, ushort) SHUF(simd_broadcast, __shfl_sync, ushort) // The instruction takes the low five bits of the lane.
+MSL_HD uint look_up(uint table, uint i) { return __shfl_sync(FULL, table, i); }
+template <class T>
     MSL_HD T simd_broadcast_first(T v) {
   return simd_shuffle(v, 0);
 }

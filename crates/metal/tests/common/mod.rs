@@ -119,8 +119,19 @@ impl<E: Executor> Cache<E> {
             (0..tokens * width).map(|i| rounded(case.element, element(i))).collect::<Vec<f32>>()
         };
         // Values grow by 30 after 60 tokens, so that the scale that weights are relative to has to move.
-        let k = data(1, |_| 1.0);
-        let v = data(2, |t| if t > 60 { 9.0 } else { 0.3 });
+        let (mut k, mut v) = (data(1, |_| 1.0), data(2, |t| if t > 60 { 9.0 } else { 0.3 }));
+        // What is taken out of them is there.
+        let layer = &centring.layers[0];
+        for (i, (k, v)) in k.chunks_mut(case.d).zip(v.chunks_mut(case.d)).enumerate() {
+            let mut taken = vec![0.0; case.d];
+            if let Some(centre) = layer.keys.get(i % KV_HEADS) {
+                centre.subtract(&mut taken, i / KV_HEADS);
+            }
+            k.iter_mut().zip(&taken).for_each(|(k, taken)| *k = rounded(case.element, *k - taken));
+            if let Some(mean) = layer.values.get(i % KV_HEADS) {
+                v.iter_mut().zip(mean).for_each(|(v, mean)| *v = rounded(case.element, *v + mean));
+            }
+        }
         Cache { case, backend, centring, geometry, table, tokens, k, v }
     }
 

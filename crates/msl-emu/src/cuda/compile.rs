@@ -25,18 +25,11 @@ pub(crate) fn compile(folder: &Path, kernel: &str, constants: &[Constant]) -> Re
     let text = source(folder, kernel)?;
     let mut command = Command::new(env::var("NVCC").unwrap_or_else(|_| "nvcc".to_owned()));
     let arch = env::var("CUDA_ARCH").unwrap_or_else(|_| "sm_90".to_owned());
-    command.args([
-        "-cubin",
-        "-std=c++17",
-        "-O3",
-        "-lineinfo",
-        "-Xptxas",
-        "-v",
-        "-diag-suppress",
-        QUIET,
-        "-arch",
-        &arch,
-    ]);
+    command.args(["-cubin", "-std=c++17", "-O3", "-Xptxas", "-v", "-diag-suppress", QUIET, "-arch", &arch]);
+    let registers = env::var("CUDA_REGISTERS").ok().or_else(|| registers(kernel).map(str::to_owned));
+    if let Some(registers) = registers {
+        command.args(["-maxrregcount", &registers]);
+    }
     command.args(constants.iter().map(|constant| match constant {
         Constant::Bool(index, value) => format!("-DMSL_FC_{index}={value}"),
         Constant::Uint(index, value) => format!("-DMSL_FC_{index}={value}u"),
@@ -44,6 +37,15 @@ pub(crate) fn compile(folder: &Path, kernel: &str, constants: &[Constant]) -> Re
     let shim = Path::new(env!("CARGO_MANIFEST_DIR")).join("shim");
     run(command.arg("-I").arg(shim).arg(text).arg("-o").arg(&cubin))?;
     Ok(cubin)
+}
+
+/// Most registers of a thread where ptxas takes more than is best: 3 or 4 threadgroups of 128 threads a multiprocessor, 2 of 256.
+fn registers(kernel: &str) -> Option<&'static str> {
+    match kernel {
+        _ if kernel.starts_with("prefill") || kernel.contains("_d64_") => Some("128"),
+        _ if kernel.starts_with("attend") && !kernel.contains("_d256") && !kernel.contains("_d512") => Some("168"),
+        _ => None,
+    }
 }
 
 /// The library, rewritten for nvcc with that kernel alone.

@@ -1,0 +1,101 @@
+//! A wrong buffer index is found without a Mac: by the emulator, or by the numbers.
+#![allow(clippy::unwrap_used)] // helpers of tests
+mod common;
+use common::*;
+use metal::{ExecError, Executor, Family, Form, Launch};
+use msl_emu::{Emulator, EmulatorExecutor, Memory};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use turboquant::{Format, Side};
+
+/// Swaps two buffer indices of one kernel.
+struct Misbound {
+    inner: EmulatorExecutor,
+    kernel: &'static str,
+    swapped: [u32; 2],
+}
+
+impl Executor for Misbound {
+    type Buffer = Memory;
+
+    fn family(&self) -> Family {
+        self.inner.family()
+    }
+
+    fn create(&self, bytes: usize) -> Result<Memory, ExecError> {
+        self.inner.create(bytes)
+    }
+
+    fn upload(&self, buffer: &Memory, offset: usize, bytes: &[u8]) -> Result<(), ExecError> {
+        self.inner.upload(buffer, offset, bytes)
+    }
+
+    fn download(&self, buffer: &Memory, offset: usize, out: &mut [u8]) -> Result<(), ExecError> {
+        self.inner.download(buffer, offset, out)
+    }
+
+    fn run(&self, launches: &[Launch<'_, Memory>]) -> Result<(), ExecError> {
+        for launch in launches {
+            let swap = |index| match self.swapped {
+                [a, b] if launch.kernel.starts_with(self.kernel) && index == a => b,
+                [a, b] if launch.kernel.starts_with(self.kernel) && index == b => a,
+                _ => index,
+            };
+            let bindings = launch.bindings.iter().map(|binding| metal::Binding {
+                index: swap(binding.index),
+                buffer: binding.buffer,
+                offset: binding.offset,
+                access: binding.access,
+            });
+            let launch = Launch {
+                kernel: launch.kernel.clone(),
+                constants: launch.constants.clone(),
+                grid: launch.grid,
+                threads: launch.threads,
+                bindings: bindings.collect(),
+                params: launch.params.clone(),
+            };
+            self.inner.run(&[launch])?;
+        }
+        Ok(())
+    }
+}
+
+/// Relative error of a row and a chunk, and a tenth of that of the stored keys, whose int8 codes cost half a percent; infinite where the
+/// emulator refuses.
+fn error(emulator: &'static Emulator, form: Form, kernel: &'static str, swapped: [u32; 2]) -> f64 {
+    let case = Case { centred: true, form, ..Case::new(Format::Tq8, Format::Tq4, 64) };
+    let run = || {
+        let mut cache = Cache::new(Misbound { inner: executor(emulator, 0), kernel, swapped }, case, 50);
+        cache.write();
+        let (q, rows) = (cache.query(5, 1), cache.query(6, 20));
+        let mut got = cache.attend(&q, 49, 50);
+        let width = got.len();
+        got.extend_from_slice(&cache.attend(&rows, 30, 50)[..width]);
+        let mut want = cache.expect(&q, 49);
+        want.extend(cache.expect(&rows[..width], 30));
+        let keys = cache.pages(1);
+        let stored: Vec<f64> = (0..50).flat_map(|t| keys[t / 16].vector(Side::K, t % 16)).collect();
+        let given: Vec<f32> = (0..50).flat_map(|t| cache.centred(Side::K, t, 1)).collect();
+        relative(&got, &want).max(0.1 * relative(&given, &stored))
+    };
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or(f64::INFINITY)
+}
+
+#[test]
+fn swapped_buffers_are_found() {
+    let Some(emulator) = Emulator::fast() else { return };
+    assert!(error(emulator, Form::Mma, "none", [0, 1]) < 1e-3);
+    for (form, kernel, swaps) in [
+        (Form::Mma, "write", &[[0, 1], [2, 3], [5, 6], [7, 8], [8, 9]][..]),
+        (Form::Mma, "query", &[[2, 5], [3, 4], [6, 7], [8, 9]]),
+        (Form::Mma, "attend_mma", &[[0, 3], [1, 2], [4, 6], [7, 8]]),
+        (Form::Vec, "attend_vec", &[[0, 3], [4, 6], [7, 8]]),
+        (Form::Mma, "prefill", &[[2, 4], [5, 6]]),
+        (Form::Mma, "reduce", &[[0, 1], [2, 3], [4, 5]]),
+    ] {
+        for swapped in swaps {
+            let error = error(emulator, form, kernel, *swapped);
+            assert!(error > 1e-2, "{kernel} with {swapped:?} swapped: {error:.1e}");
+        }
+    }
+}
