@@ -55,7 +55,7 @@ enum Input {
 
 impl Session {
     async fn open(url: String, key: Option<String>, system: Option<&str>) -> Result<Self> {
-        let client = reqwest::Client::new();
+        let client = hub::http().build()?;
         let mut session = Session { client, url, key, model: String::new(), messages: Vec::new() };
         let request = session.authorised(session.client.get(format!("{}/v1/models", session.url)));
         let answer = request.send().await.with_context(|| format!("no server answers at {}", session.url))?;

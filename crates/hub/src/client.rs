@@ -38,14 +38,19 @@ struct Head {
     size: u64,
 }
 
+/// The builder of an HTTP client, TLS set up. All clients of a program that this crate is part of begin here: `reqwest` panics without.
+pub fn http() -> reqwest::ClientBuilder {
+    // An error means that it has been done.
+    #[cfg(not(target_os = "macos"))]
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder()
+}
+
 impl Client {
     pub fn new(config: &HubConfig, model: &ModelName) -> Result<Self, HubError> {
-        // An error means that there is one already.
-        #[cfg(not(target_os = "macos"))]
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let build = |redirect| {
             let agent = concat!("tallow/", env!("CARGO_PKG_VERSION"));
-            let builder = reqwest::Client::builder().user_agent(agent).redirect(redirect);
+            let builder = http().user_agent(agent).redirect(redirect);
             builder
                 .connect_timeout(CONNECT)
                 .read_timeout(SILENCE)

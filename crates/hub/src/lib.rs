@@ -11,6 +11,7 @@ use client::Client;
 use std::fmt;
 use std::path::PathBuf;
 
+pub use client::http;
 pub use error::HubError;
 
 /// A model by name: `ORG/NAME`, or `ORG/NAME:QUANT` for one of a repository's GGUF files.

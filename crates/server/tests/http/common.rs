@@ -114,7 +114,7 @@ pub async fn start(options: Options) -> Server {
     let ended = tokio::spawn(serve(listener, state, async {
         stop.await.ok();
     }));
-    Server { url, client: reqwest::Client::new(), seen, shutdown: Some(shutdown), ended }
+    Server { url, client: hub::http().build().unwrap(), seen, shutdown: Some(shutdown), ended }
 }
 
 pub async fn start_with(script: Script) -> Server {

@@ -1,0 +1,86 @@
+//! The attention backend on a Mac's GPU, under the suite of every backend: what the emulator cannot show.
+#![cfg(all(target_os = "macos", feature = "metal"))]
+#![allow(clippy::unwrap_used)] // helpers of tests
+use attention::conformance::{self, Case};
+use attention::{AttentionBackend, Centring, KeyCentring, KvMeans, ModelGeometry};
+use candle_core::Device;
+use kv::KvLayout;
+use metal::macos::MetalExecutor;
+use metal::{Element, GpuBackend};
+use turboquant::Format;
+
+fn backend(layout: KvLayout, geometry: &ModelGeometry, centring: &Centring) -> Box<dyn AttentionBackend> {
+    let Device::Metal(device) = device() else { panic!("a Mac without a GPU") };
+    let executor = MetalExecutor::new(&device, Some(geometry.layers[0].head_dim)).unwrap();
+    Box::new(GpuBackend::new(executor, layout, geometry, centring, Element::F32).unwrap())
+}
+
+fn device() -> Device {
+    Device::new_metal(0).unwrap()
+}
+
+fn make(layout: KvLayout, geometry: ModelGeometry) -> Box<dyn AttentionBackend> {
+    backend(layout, &geometry, &Centring::none(&geometry))
+}
+
+/// With means taken out of K and V that are as large as the noise itself.
+fn make_centred(layout: KvLayout, geometry: ModelGeometry) -> Box<dyn AttentionBackend> {
+    let means = |seed| {
+        let layer = |l: &attention::LayerGeometry| {
+            (0..l.kv_heads * l.head_dim).map(|i| conformance::noise(seed, i as u64)).collect()
+        };
+        geometry.layers.iter().map(layer).collect()
+    };
+    let means = KvMeans { keys: means(1000), values: means(1001) };
+    let centring = Centring::new(&geometry, &means, |_| KeyCentring::Followed, |_| true).unwrap();
+    backend(layout, &geometry, &centring)
+}
+
+const BASE: Case =
+    Case { k: Format::F16, v: Format::F16, head_dim: 64, kv_heads: 2, group: 3, block_size: 16, sliding_window: None };
+
+/// Storage rounding as on the CPU; products of halves add 2^-11 of the largest output.
+#[test]
+fn outputs_match_f64() {
+    for (format, tolerance) in [(Format::F16, 3e-3), (Format::Bf16, 1.6e-2)] {
+        for head_dim in [64, 80, 96, 128, 256, 512] {
+            for (group, block_size) in [(1, 16), (4, 32), (7, 16), (8, 32)] {
+                let case = Case { k: format, v: format, head_dim, group, block_size, ..BASE };
+                conformance::matches_reference(&make, &device(), case, tolerance);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_sliding_window_sees_its_tokens_alone() {
+    for window in [1, 40, 600] {
+        conformance::matches_reference(&make, &device(), Case { sliding_window: Some(window), ..BASE }, 3e-3);
+    }
+}
+
+#[test]
+fn results_do_not_depend_on_the_batch() {
+    for (k, v) in [
+        (Format::F16, Format::F16),
+        (Format::Tq8, Format::Tq4),
+        (Format::Tq5, Format::Tq5),
+        (Format::Tq4, Format::Tq4),
+        (Format::Affine8, Format::Lloyd3),
+    ] {
+        conformance::is_batch_invariant(&make, &device(), Case { k, v, ..BASE });
+        if k.is_rotated() && k != Format::Affine8 {
+            conformance::is_batch_invariant(&make_centred, &device(), Case { k, v, ..BASE });
+        }
+    }
+}
+
+#[test]
+fn blocks_are_copied_and_moved() {
+    conformance::blocks_move(&make, &device(), Case { k: Format::Tq4, v: Format::Tq3, ..BASE });
+}
+
+#[test]
+fn sharing_layers_read_their_owner() {
+    conformance::sharing_layers_read_their_owner(&make, &device(), Case { k: Format::Tq4, v: Format::Tq4, ..BASE });
+}
