@@ -6,7 +6,7 @@ usage: agreement.py MODEL.gguf [--tallow PATH] [--text FILE] [--tokens N]       
 Both are given the same token ids (Tallow's tokenization) and their K and V are f32, so what differs is rounding. That is not little:
 both round the inputs of products to int8, and an input moved by a hair falls on the other side of a step now and then, so that
 after a few products the roundings of any two programs are as good as independent. Each is off by about .04 from products with
-float inputs (torch, Q8_0 weights), and the mean over 500 tokens by chance by .003; hence the 2,000 tokens. Fails unless the log-probability of the given token is apart by at most .05 in mean absolute and .005 in
+float inputs (torch, Q8_0 weights), and the mean over 500 tokens by chance by .003; hence 1,000 tokens. Fails unless the log-probability of the given token is apart by at most .05 in mean absolute and .005 in
 mean, and both have the same most likely token wherever llama.cpp's leads by more than .4.
 """
 import argparse
@@ -67,8 +67,9 @@ def llama(model: pathlib.Path, ids: list[int]) -> list[dict[int, float]]:
     server = xllamacpp.Server(params)
     result = []
     for end in range(1, len(ids)):
-        body = {"prompt": ids[:end], "n_predict": 1, "n_probs": 100000, "temperature": 0, "cache_prompt": True}
-        top = server.handle_completions(body)["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+        # An end of text would be left out of the answer; its log-probability stays as it is.
+        body = {"prompt": ids[:end], "n_predict": 1, "n_probs": 100000, "temperature": 0, "cache_prompt": True, "ignore_eos": True}
+        top = post(f"{server.listening_address}/completion", body)["completion_probabilities"][0]["top_logprobs"]
         result.append({entry["id"]: entry["logprob"] for entry in top})
     return result
 
@@ -78,7 +79,7 @@ def main() -> None:
     parser.add_argument("model", type=pathlib.Path)
     parser.add_argument("--tallow", type=pathlib.Path, default=ROOT / "target/release/tallow")
     parser.add_argument("--text", type=pathlib.Path, default=ROOT / "data/wikitext2-test-sample.txt")
-    parser.add_argument("--tokens", type=int, default=2001)
+    parser.add_argument("--tokens", type=int, default=1001)
     args = parser.parse_args()
     ids, ours = tallow(args.tallow, args.model, args.text.read_text()[: 20 * args.tokens], args.tokens)
     theirs = llama(args.model, ids)

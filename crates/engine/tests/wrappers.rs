@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use testkit::{Golden, repo};
 use turboquant::Format::F32;
 
-/// The model in a wrapper: its configuration as `text_config`, its tensors renamed, a tower beside them.
+/// The model in a wrapper: its configuration as `text_config`, its tensors renamed, a tower beside them, in two shards.
 fn wrapped(model: &str, rename: impl Fn(&str) -> String) -> tempfile::TempDir {
     let (from, to) = (repo(&format!("models/{model}")), tempfile::tempdir().unwrap());
     for file in ["tokenizer.json", "tokenizer_config.json", "generation_config.json"] {
@@ -26,7 +26,14 @@ fn wrapped(model: &str, rename: impl Fn(&str) -> String) -> tempfile::TempDir {
     let mut tensors: Vec<_> = file.iter().map(|(name, view)| (rename(name), view)).collect();
     let (_, tower) = file.iter().next().unwrap();
     tensors.push(("vision_tower.weight".into(), tower));
-    safetensors::serialize_to_file(tensors, None, &to.path().join("model.safetensors")).unwrap();
+    let mut index = serde_json::Map::new();
+    for (i, part) in tensors.chunks(tensors.len().div_ceil(2)).enumerate() {
+        let shard = format!("model-0000{}-of-00002.safetensors", i + 1);
+        index.extend(part.iter().map(|(name, _)| (name.clone(), shard.clone().into())));
+        let part = part.iter().map(|(name, view)| (name, view));
+        safetensors::serialize_to_file(part, None, &to.path().join(shard)).unwrap();
+    }
+    std::fs::write(to.path().join("model.safetensors.index.json"), json!({"weight_map": index}).to_string()).unwrap();
     to
 }
 

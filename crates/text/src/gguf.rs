@@ -160,7 +160,9 @@ impl<'a> Source<'a> {
         let scores = self.numbers(SCORES, tokens.len())?;
         let scores = scores.ok_or_else(|| self.wrong(SCORES, "is missing; a llama tokenizer needs it"))?;
         let mut merges = Vec::new();
-        for (token, score) in tokens.iter().zip(&scores) {
+        // SentencePiece's own limit is 16 characters; looking up all cuts of a far longer token would take for ever.
+        const LONGEST: usize = 512;
+        for (token, score) in tokens.iter().zip(&scores).filter(|(token, _)| token.len() <= LONGEST) {
             let cuts = token.char_indices().skip(1).map(|(at, _)| token.split_at(at));
             let mut pairs: Vec<_> =
                 cuts.filter_map(|(a, b)| Some((*vocab.get(a)?, *vocab.get(b)?, a.to_owned(), b.to_owned()))).collect();
