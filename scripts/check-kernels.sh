@@ -30,8 +30,8 @@ mkdir -p "$work"
 
 # What Apple's compiler would refuse, as near as Linux gets: C++14, real address spaces, every warning an error.
 lint() {
-    "$mslgen" lint "$1" "$work/lint.cpp" -I "$shim/include" -I kernels
-    clang++-19 -fsyntax-only -x c++ -std=c++14 -ffreestanding -nostdinc -fno-exceptions -fno-rtti -I "$shim" -Wall -Wextra -Werror \
+    # One command, so that a failure of either counts under `if` too.
+    "$mslgen" lint "$1" "$work/lint.cpp" -I "$shim/include" -I kernels && clang++-19 -fsyntax-only -x c++ -std=c++14 -ffreestanding -nostdinc -fno-exceptions -fno-rtti -I "$shim" -Wall -Wextra -Werror \
         -Wdouble-promotion -Wno-unused-parameter -Wno-unused-variable -Wno-unused-function -Wno-unknown-attributes \
         -Wno-undefined-internal -Wno-undefined-inline -Wno-c++17-extensions "$work/lint.cpp"
 }
