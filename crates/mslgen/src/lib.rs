@@ -17,6 +17,7 @@
 mod emit;
 mod lex;
 mod rewrite;
+mod words;
 
 pub use emit::{Target, emit};
 pub use rewrite::rewrite;

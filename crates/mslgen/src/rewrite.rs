@@ -1,5 +1,6 @@
 //! The rewriter: one pass over the tokens that tracks scopes and statements.
 use crate::lex::{Kind, Token, lex};
+use crate::words::{is_vector, literal};
 use crate::{Binding, Error, FunctionConstant, Instance, Kernel, Unit};
 use std::collections::HashMap;
 
@@ -31,9 +32,6 @@ enum Scope {
     /// Initialisers and enumerations.
     Other,
 }
-
-const SCALARS: [&str; 12] =
-    ["float", "half", "bfloat", "int", "uint", "short", "ushort", "char", "uchar", "long", "ulong", "bool"];
 
 /// Statements of a namespace that declare no variable.
 const NO_VARIABLE: [&str; 13] = [
@@ -397,30 +395,6 @@ impl Rewriter {
         }
         Ok(())
     }
-}
-
-fn is_vector(name: &str) -> bool {
-    name.strip_suffix(['2', '3', '4']).is_some_and(|scalar| SCALARS.contains(&scalar))
-}
-
-/// A floating-point literal in C++: unsuffixed ones are float in MSL.
-fn literal(text: &str) -> Option<String> {
-    let lower = text.to_lowercase();
-    if lower.starts_with("0x") {
-        return None;
-    }
-    let decimal = |digits: &str| {
-        let point = if digits.contains(['.', 'e', 'E']) { "" } else { ".0" };
-        format!("{digits}{point}")
-    };
-    if lower.ends_with("bf") {
-        return Some(format!("bfloat({}f)", decimal(&text[..text.len() - 2])));
-    }
-    if lower.ends_with('h') {
-        return Some(format!("half({}f)", decimal(&text[..text.len() - 1])));
-    }
-    let plain = lower.ends_with(|c: char| c.is_ascii_digit() || c == '.');
-    (plain && lower.contains(['.', 'e'])).then(|| format!("{text}f"))
 }
 
 #[cfg(test)]

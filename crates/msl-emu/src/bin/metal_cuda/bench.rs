@@ -26,8 +26,8 @@ fn median(executor: &CudaExecutor, attention: &Attention<'_>, pick: std::ops::Ra
     Ok(times[times.len() / 2])
 }
 
-/// The table of decode attention.
-pub fn decode(executor: &CudaExecutor, filter: &str) -> Result<(), String> {
+/// The table of decode attention. `centred`: whether coded keys and values are.
+pub fn decode(executor: &CudaExecutor, filter: &str, centred: bool) -> Result<(), String> {
     println!(
         "# decode on {}; us of attend (with query and reduce), TB/s, ratio to the best 16-bit",
         executor.device().unwrap_or("none")
@@ -36,7 +36,7 @@ pub fn decode(executor: &CudaExecutor, filter: &str) -> Result<(), String> {
         // Microseconds of the best 16-bit kernel, attend alone and in all.
         let mut best: BTreeMap<(usize, usize), [f32; 2]> = BTreeMap::new();
         for (k, v) in PAIRS {
-            let workload = Workload::new(executor, k, v, d)?;
+            let workload = Workload::new(executor, k, v, d, centred)?;
             for form in [Form::Mma, Form::Vec] {
                 let name = format!("d{d} {form:?} {}/{}", k.name(), v.name());
                 if !name.contains(filter) {
@@ -81,7 +81,7 @@ pub fn prefill(executor: &CudaExecutor, filter: &str) -> Result<(), String> {
             if !name.contains(filter) {
                 continue;
             }
-            let workload = Workload::new(executor, k, v, d)?;
+            let workload = Workload::new(executor, k, v, d, true)?;
             let mut line = format!("{name:16}");
             for (i, context) in [4096usize, 16_384].into_iter().enumerate() {
                 let attention = Attention::new(&workload, Form::Chunk, context, 1, 512)?;

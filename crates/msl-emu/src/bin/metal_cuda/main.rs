@@ -1,7 +1,7 @@
 //! The kernels on an NVIDIA GPU: `metal-cuda compile|check|bench FOLDER [filter]`.
 //!
 //! `compile` builds the cubins that the other two launch, on a machine without a GPU; `check` compares every kernel with f64; `bench`
-//! prints the table of docs/kernels.md, and `prefill` that of chunks.
+//! prints the table of docs/kernels.md, `plain` the same without centring, `prefill` that of chunks.
 mod bench;
 mod check;
 #[path = "../../../../metal/tests/common/mod.rs"]
@@ -12,7 +12,7 @@ use msl_emu::cuda::CudaExecutor;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: metal-cuda compile|check|bench|prefill FOLDER [filter]";
+const USAGE: &str = "usage: metal-cuda compile|check|bench|plain|prefill FOLDER [filter]";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -33,12 +33,14 @@ fn run(arguments: &[String]) -> Result<(), String> {
         "compile" => {
             std::fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
             let compiler = || CudaExecutor::compiler(folder.clone());
-            bench::decode(&compiler(), filter)?;
+            bench::decode(&compiler(), filter, true)?;
+            bench::decode(&compiler(), filter, false)?;
             bench::prefill(&compiler(), filter)?;
             check::all(compiler, filter)
         }
         "check" => check::all(|| CudaExecutor::open(folder.clone()).unwrap_or_else(|e| panic!("{e}")), filter),
-        "bench" => bench::decode(&open()?, filter),
+        "bench" => bench::decode(&open()?, filter, true),
+        "plain" => bench::decode(&open()?, filter, false),
         "prefill" => bench::prefill(&open()?, filter),
         _ => Err(USAGE.to_owned()),
     }

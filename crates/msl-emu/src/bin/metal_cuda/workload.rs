@@ -67,8 +67,8 @@ fn centring(d: usize) -> Result<(Centring, ModelGeometry), String> {
 }
 
 impl<'a> Workload<'a> {
-    /// Coded keys are centred.
-    pub fn new(executor: &'a CudaExecutor, k: Format, v: Format, d: usize) -> Result<Self, String> {
+    /// `centred`: whether coded keys and values are.
+    pub fn new(executor: &'a CudaExecutor, k: Format, v: Format, d: usize, centred: bool) -> Result<Self, String> {
         let (centring, _) = centring(d)?;
         let layer = &centring.layers[0];
         let record = RecordLayout::new(k, v, d, BLOCK).map_err(|e| e.to_string())?;
@@ -79,8 +79,8 @@ impl<'a> Workload<'a> {
             scale: 1.0 / (d as f32).sqrt(),
             element: Element::F16,
             form: Form::Mma,
-            keys_centred: k.is_rotated(),
-            values_centred: k.is_rotated(),
+            keys_centred: centred && k.is_rotated(),
+            values_centred: centred && k.is_rotated(),
             interleaved_rope: false,
             pairs: d / 2,
             window: None,
