@@ -3,8 +3,8 @@
 //! The reference is attention in f64 over the rows the backend itself gives back ([`Fixture::expect`]), so a check judges the
 //! attention and not the codec; codecs are judged where they live. A failure is a panic that names the case.
 use crate::{
-    AttentionBackend, BatchLayout, ForwardContext, LayerGeometry, LayerId, ModelGeometry, Rope, RopeConvention,
-    SequenceStates, StateLayout, StatePool,
+    AttentionBackend, BatchLayout, ForwardContext, KvMeans, LayerGeometry, LayerId, ModelGeometry, Rope,
+    RopeConvention, SequenceStates, StateLayout, StatePool,
 };
 use candle_core::{Device, Tensor};
 use kv::{BlockPool, BlockTable, KvLayout};
@@ -58,6 +58,16 @@ pub fn noise(seed: u64, index: u64) -> f32 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     ((z ^ (z >> 31)) >> 40) as f32 / (1u32 << 24) as f32 * 3.46 - 1.73
+}
+
+/// Means of K and V as large as the noise itself.
+pub fn large_means(geometry: &ModelGeometry) -> KvMeans {
+    let means = |seed| {
+        let layer =
+            |l: &LayerGeometry| (0..l.kv_heads * l.head_dim).map(|i| noise(seed, i as u64)).collect::<Vec<f32>>();
+        geometry.layers.iter().map(layer).collect()
+    };
+    KvMeans { keys: means(1000), values: means(1001) }
 }
 
 /// One sequence's q, k and v, each a function of seed and position alone.

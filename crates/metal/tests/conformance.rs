@@ -1,7 +1,7 @@
 //! The attention backend over the emulator, under the suite of every backend.
 #![allow(clippy::unwrap_used)] // helpers of tests
 use attention::conformance::{self, Case};
-use attention::{AttentionBackend, Centring, KeyCentring, KvMeans, ModelGeometry};
+use attention::{AttentionBackend, Centring, KeyCentring, ModelGeometry};
 use candle_core::Device;
 use kv::KvLayout;
 use metal::{Element, Family, GpuBackend};
@@ -25,13 +25,7 @@ fn make(emulator: &'static Emulator) -> impl Fn(KvLayout, ModelGeometry) -> Box<
 /// With means taken out of K and V.
 fn make_centred(emulator: &'static Emulator) -> impl Fn(KvLayout, ModelGeometry) -> Box<dyn AttentionBackend> {
     move |layout, geometry| {
-        let means = |seed| {
-            let layer = |l: &attention::LayerGeometry| {
-                (0..l.kv_heads * l.head_dim).map(|i| 0.3 * conformance::noise(seed, i as u64)).collect()
-            };
-            geometry.layers.iter().map(layer).collect()
-        };
-        let means = KvMeans { keys: means(1000), values: means(1001) };
+        let means = conformance::large_means(&geometry);
         let centring = Centring::new(&geometry, &means, |_| KeyCentring::Followed, |_| true).unwrap();
         Box::new(GpuBackend::new(executor(emulator, 0), layout, &geometry, &centring, Element::F32).unwrap())
     }

@@ -2,7 +2,7 @@
 #![cfg(all(target_os = "macos", feature = "metal"))]
 #![allow(clippy::unwrap_used)] // helpers of tests
 use attention::conformance::{self, Case};
-use attention::{AttentionBackend, Centring, KeyCentring, KvMeans, ModelGeometry};
+use attention::{AttentionBackend, Centring, KeyCentring, ModelGeometry};
 use candle_core::Device;
 use kv::KvLayout;
 use metal::macos::MetalExecutor;
@@ -25,13 +25,7 @@ fn make(layout: KvLayout, geometry: ModelGeometry) -> Box<dyn AttentionBackend> 
 
 /// With means taken out of K and V that are as large as the noise itself.
 fn make_centred(layout: KvLayout, geometry: ModelGeometry) -> Box<dyn AttentionBackend> {
-    let means = |seed| {
-        let layer = |l: &attention::LayerGeometry| {
-            (0..l.kv_heads * l.head_dim).map(|i| conformance::noise(seed, i as u64)).collect()
-        };
-        geometry.layers.iter().map(layer).collect()
-    };
-    let means = KvMeans { keys: means(1000), values: means(1001) };
+    let means = conformance::large_means(&geometry);
     let centring = Centring::new(&geometry, &means, |_| KeyCentring::Followed, |_| true).unwrap();
     backend(layout, &geometry, &centring)
 }
