@@ -65,13 +65,13 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
         UNROLL for (int b = 0; b < C; b++) mma_2x2(s[b][u], s[b][u + 1], a0, c0, x[b].q[j], a1, c1, x[b].q[j + 1]);
       }
     const bool more = base + kSimdgroups * step < end;
-    half ks[U], vs[U];
+    float ks[U], vs[U];
     UNROLL for (int u = 0; u < U; u++) {
-      ks[u] = k[u].scale;
-      vs[u] = v[u].scale;
+      ks[u] = is_scaled(kKeyFormat) ? unit * float(k[u].scale) : unit;
+      vs[u] = is_scaled(kValueFormat) ? float(v[u].scale) : 1.0f;
     }
     UNROLL for (int b = 0; b < C; b++) {
-      x[b].template scale<U>(s[b], ks, unit);
+      x[b].template scale<U>(s[b], ks);
       if (kKeysCentred) {
         device const float* record = follow + (ulong(index + b) * p.parts + part) * kFollowFloats;
         x[b].template missing<U>(s[b], record, fast_tiles + head * 512, fast_turns + head * kTurnPairs, (base - start) / 8, powers, l);

@@ -6,6 +6,21 @@
 
 constant constexpr int kBlocks = 8;
 
+// A step's operands as they lie in threadgroup memory: `kRead` steps j of a lane follow each other.
+template <int D>
+struct Steps {
+  static constant constexpr int J = D / 8, kRead = J % 4 == 0 ? 4 : 2;
+  static inline uint at(int u, int j, uint place) { return ((u * (J / kRead) + j / kRead) * 32 + place) * kRead; }
+  // Steps j and j + 1 of tile u; where four lie together, both halves are read at once.
+  static inline uint2 read(threadgroup const uint* operands, int u, int j, uint place) {
+    if (kRead == 4) {
+      const uint4 x = *(threadgroup const uint4*)(operands + at(u, j, place));
+      return j % 4 == 0 ? uint2(x[0], x[1]) : uint2(x[2], x[3]);
+    }
+    return *(threadgroup const uint2*)(operands + at(u, j, place));
+  }
+};
+
 // What one simdgroup decodes of a step: a tile of K or V, or half of one.
 template <int D, int U>
 struct Share {
@@ -23,17 +38,27 @@ struct Share {
       }
     }
   }
-  inline void store(threadgroup uint2* operands, threadgroup half* scales, uint key_table, uint value_table, uint magic, Place l) const {
-    threadgroup uint2* to = operands + tile * (J / 2) * 32 + l.r * 4 + l.c;
-    UNROLL for (int j = 0; j < J; j += 2) {
+  inline uint pair(int j, uint key_table, uint value_table, uint magic) const {
+    return as_type<uint>(value ? value_pair<D>(words, j, value_table, magic) : key_pair<D>(words, j, key_table, magic));
+  }
+  // unit: of K's scores.
+  inline void store(threadgroup uint* operands, threadgroup float* scales, float unit, uint key_table, uint value_table, uint magic, Place l) const {
+    const uint place = l.r * 4 + l.c;
+    UNROLL for (int j = 0; j < J; j += Steps<D>::kRead) {
       if (kSharers == 2 && (j >= J / 2) != (part == 1)) continue;
-      if (value) {
-        to[j / 2 * 32] = uint2(as_type<uint>(value_pair<D>(words, j, value_table, magic)), as_type<uint>(value_pair<D>(words, j + 1, value_table, magic)));
+      threadgroup uint* to = operands + Steps<D>::at(tile, j, place);
+      if (Steps<D>::kRead == 4) {
+        uint4 x;
+        UNROLL for (int i = 0; i < 4; i++) x[i] = pair(j + i, key_table, value_table, magic);
+        *(threadgroup uint4*)to = x;
       } else {
-        to[j / 2 * 32] = uint2(as_type<uint>(key_pair<D>(words, j, key_table, magic)), as_type<uint>(key_pair<D>(words, j + 1, key_table, magic)));
+        *(threadgroup uint2*)to = uint2(pair(j, key_table, value_table, magic), pair(j + 1, key_table, value_table, magic));
       }
     }
-    if (l.c == 0 && part == 0) scales[tile * 8 + l.r] = words.scale;
+    if (l.c == 0 && part == 0) {
+      const bool scaled = is_scaled(value ? kValueFormat : kKeyFormat);
+      scales[tile * 8 + l.r] = value ? scaled ? float(words.scale) : 1.0f : scaled ? unit * float(words.scale) : unit;
+    }
   }
 };
 
@@ -53,8 +78,11 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
                     uint sg [[simdgroup_index_in_threadgroup]],
                     uint lane [[thread_index_in_simdgroup]]) {
   constexpr int J = D / 8;
-  threadgroup half s_index[kBlocks * 64], s_scales[2 * U * 8];
-  threadgroup uint2 s_keys[U * J / 2 * 32], s_values[U * J / 2 * 32];
+  threadgroup half s_index[kBlocks * 64];
+  threadgroup float s_scales[2 * U * 8];
+  threadgroup uint4 s_keys[U * J * 8], s_values[U * J * 8];
+  threadgroup const uint* keys = (threadgroup const uint*)s_keys;
+  threadgroup const uint* values = (threadgroup const uint*)s_values;
   const uint head = tg.x, part = tg.z, start = part * kPartition, step = 8 * U;
   const Tile tile = load_tile(tiles, tg.y);
   if (!sees(tile, part)) return;
@@ -89,7 +117,7 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
     x.clear();
     for (uint base = start + w * step; base < end; base += kSimdgroups * step) {
       threadgroup_barrier(mem_flags::mem_threadgroup);
-      share.store(share.value ? s_values : s_keys, s_scales + (share.value ? U * 8 : 0), key_table, value_table, magic, l);
+      share.store((threadgroup uint*)(share.value ? s_values : s_keys), s_scales + (share.value ? U * 8 : 0), unit, key_table, value_table, magic, l);
       threadgroup_barrier(mem_flags::mem_threadgroup);
       uint next = base + kSimdgroups * step;
       if (next >= end && w + 1 < kSimdgroups) next = start + (w + 1) * step;
@@ -98,7 +126,7 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
         share.load(stream, l);
       }
       simdgroup_float8x8 s[U];
-      half ks[U], vs[U];
+      float ks[U], vs[U];
       UNROLL for (int u = 0; u < U; u++) {
         s[u] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
         ks[u] = s_scales[u * 8 + l.r];
@@ -106,10 +134,10 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
       }
       UNROLL for (int j = 0; j < J; j += 2)
         UNROLL for (int u = 0; u < U; u += 2) {
-          const uint2 a = s_keys[(u * (J / 2) + j / 2) * 32 + place], c = s_keys[((u + 1) * (J / 2) + j / 2) * 32 + place];
+          const uint2 a = Steps<D>::read(keys, u, j, place), c = Steps<D>::read(keys, u + 1, j, place);
           mma_2x2(s[u], s[u + 1], tile_of(as_type<half2>(a.x)), tile_of(as_type<half2>(c.x)), x.q[j], tile_of(as_type<half2>(a.y)), tile_of(as_type<half2>(c.y)), x.q[j + 1]);
         }
-      x.template scale<U>(s, ks, unit);
+      x.template scale<U>(s, ks);
       if (kKeysCentred) x.template missing<U>(s, record, fast_tiles + head * 512, fast_turns + head * kTurnPairs, (base - start) / 8, powers, l);
       simdgroup_half8x8 weights[U];
       if (all_see(tile, base, step, p)) {
@@ -119,7 +147,7 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
       }
       UNROLL for (int j = 0; j < J; j += 2)
         UNROLL for (int u = 0; u < U; u += 2) {
-          const uint2 a = s_values[(u * (J / 2) + j / 2) * 32 + place], b = s_values[((u + 1) * (J / 2) + j / 2) * 32 + place];
+          const uint2 a = Steps<D>::read(values, u, j, place), b = Steps<D>::read(values, u + 1, j, place);
           mma_2x2(x.acc[j], x.acc[j + 1], tile_of(as_type<half2>(a.x)), tile_of(as_type<half2>(a.y)), weights[u], tile_of(as_type<half2>(b.x)), tile_of(as_type<half2>(b.y)),
                   weights[u + 1]);
         }

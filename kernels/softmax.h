@@ -74,13 +74,12 @@ struct Columns {
     }
   }
 
-  // Scores to logits, base 2. unit: of scores.
+  // Scores to logits, base 2. f: of each tile's scores.
   template <int U>
-  static inline void scale(thread simdgroup_float8x8* s, thread const half* ks, float unit) {
+  static inline void scale(thread simdgroup_float8x8* s, thread const float* f) {
     UNROLL for (int u = 0; u < U; u++) {
-      const float f = is_scaled(kKeyFormat) ? unit * float(ks[u]) : unit;
-      elements(s[u])[0] *= f;
-      elements(s[u])[1] *= f;
+      elements(s[u])[0] *= f[u];
+      elements(s[u])[1] *= f[u];
     }
   }
   // Adds what the logits of U tiles lack. offset: of the first tile from the partition's start, in 8 tokens.
@@ -114,14 +113,14 @@ struct Columns {
   // Logits of U tiles to weights, in `w`; t: position of the lane's row in tile 0. Masked: whether some column does not see some token;
   // where all do, both give the same.
   template <int U, bool Masked>
-  inline void weigh(thread simdgroup_float8x8* s, thread const half* vs, uint t, Place l, thread simdgroup_half8x8* w) {
+  inline void weigh(thread simdgroup_float8x8* s, thread const float* vs, uint t, Place l, thread simdgroup_half8x8* w) {
     float2 e[U], top = m, vtop = float2(0.0f);
     UNROLL for (int u = 0; u < U; u++) {
       const bool a = !Masked || sight.at(0, t + 8 * u), b = !Masked || sight.at(1, t + 8 * u);
       const float2 y = elements(s[u]);
       e[u] = float2(a ? y.x : kNone, b ? y.y : kNone);
       top = float2(max(top.x, e[u].x), max(top.y, e[u].y));
-      if (is_scaled(kValueFormat)) vtop = float2(a ? max(vtop.x, float(vs[u])) : vtop.x, b ? max(vtop.y, float(vs[u])) : vtop.y);
+      if (is_scaled(kValueFormat)) vtop = float2(a ? max(vtop.x, vs[u]) : vtop.x, b ? max(vtop.y, vs[u]) : vtop.y);
     }
     vtop = vtop * vinv;
     if (simd_any(top.x > m.x || top.y > m.y || (is_scaled(kValueFormat) && (vtop.x > kSlack || vtop.y > kSlack)))) {
@@ -143,7 +142,7 @@ struct Columns {
     UNROLL for (int u = 0; u < U; u++) {
       float2 x = float2(fast::exp2(e[u].x - m.x), fast::exp2(e[u].y - m.y));
       sum += x;
-      if (is_scaled(kValueFormat)) x *= vinv * float(vs[u]);
+      if (is_scaled(kValueFormat)) x *= vinv * vs[u];
       w[u] = tile_of(half2(x));
     }
   }
