@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use engine::bench::{BenchOptions, BenchRow, speed};
 use engine::eval::Scheme;
 use engine::{CentreMode, EngineConfig, PRESETS};
-use turboquant::{Format, Side};
+use turboquant::Format;
 
 pub async fn bench(args: BenchArgs) -> Result<()> {
     let settings = Settings::read(&args.engine)?;
@@ -45,11 +45,8 @@ fn measure(args: BenchArgs, settings: &Settings, config: &EngineConfig) -> Resul
 fn schemes(settings: &Settings) -> Result<Vec<Scheme>> {
     let centre = CentreMode::parse(&settings.kv_centre)?;
     let pair = |k, v| Scheme::Pair { k, v, centre, boundary_layers: settings.kv_boundary_layers };
-    if settings.k_quant.is_none() && settings.v_quant.is_none() {
-        return Ok(PRESETS.iter().map(|(_, k, v)| pair(*k, *v)).collect());
-    }
-    let (k, v) = (settings.k_quant.as_deref().unwrap_or("bf16"), settings.v_quant.as_deref().unwrap_or("bf16"));
-    let k = Format::parse(Side::K, k).context("--k-quant")?;
-    let v = Format::parse(Side::V, v).context("--v-quant")?;
-    Ok(vec![pair(Format::Bf16, Format::Bf16), pair(k, v)])
+    Ok(match settings.pair()? {
+        Some((k, v)) => vec![pair(Format::Bf16, Format::Bf16), pair(k, v)],
+        None => PRESETS.iter().map(|(_, k, v)| pair(*k, *v)).collect(),
+    })
 }

@@ -8,7 +8,6 @@ use engine::eval::{NeedleOptions, NeedleRow, QualityOptions, QualityReport, Sche
 use engine::{CentreMode, EngineConfig, Loaded, PRESETS};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use turboquant::{Format, Side};
 
 /// Judged where no text is named: the beginning of wikitext-2's test split.
 const TEXT: &str = include_str!("../../../data/wikitext2-test-sample.txt");
@@ -59,13 +58,10 @@ fn judge(args: EvalArgs, settings: &Settings, config: &EngineConfig) -> Result<(
 /// The pair that the flags name, or every pair.
 fn schemes(settings: &Settings) -> Result<Vec<Scheme>> {
     let centre = CentreMode::parse(&settings.kv_centre)?;
-    if settings.k_quant.is_none() && settings.v_quant.is_none() {
-        return Ok(QualityOptions::every_pair(centre));
-    }
-    let (k, v) = (settings.k_quant.as_deref().unwrap_or("bf16"), settings.v_quant.as_deref().unwrap_or("bf16"));
-    let k = Format::parse(Side::K, k).context("--k-quant")?;
-    let v = Format::parse(Side::V, v).context("--v-quant")?;
-    Ok(vec![Scheme::Pair { k, v, centre, boundary_layers: settings.kv_boundary_layers }])
+    Ok(match settings.pair()? {
+        Some((k, v)) => vec![Scheme::Pair { k, v, centre, boundary_layers: settings.kv_boundary_layers }],
+        None => QualityOptions::every_pair(centre),
+    })
 }
 
 fn quality_table(report: &QualityReport) -> String {

@@ -1,6 +1,6 @@
 //! What runs launches.
 use crate::shape::Element;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 
 /// What a kernel does with a buffer. `Write` includes reading.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -90,7 +90,7 @@ pub trait Executor: Send + Sync {
     /// The elements of a tensor, in order. This one copies from a tensor on the CPU; an executor whose tensors live on the device
     /// lends their memory.
     fn import(&self, tensor: &Tensor, element: Element) -> candle_core::Result<Self::Buffer> {
-        let tensor = tensor.to_dtype(dtype(element))?.flatten_all()?;
+        let tensor = tensor.to_dtype(element.dtype())?.flatten_all()?;
         let bytes: Vec<u8> = match element {
             Element::F32 => tensor.to_vec1::<f32>()?.into_iter().flat_map(f32::to_le_bytes).collect(),
             Element::F16 => tensor.to_vec1::<half::f16>()?.into_iter().flat_map(half::f16::to_le_bytes).collect(),
@@ -109,14 +109,6 @@ pub trait Executor: Send + Sync {
     ) -> candle_core::Result<Tensor> {
         let mut bytes = vec![0; shape.0 * shape.1 * shape.2 * element.bytes()];
         self.download(buffer, 0, &mut bytes).map_err(candle_core::Error::wrap)?;
-        Tensor::from_raw_buffer(&bytes, dtype(element), &[shape.0, shape.1, shape.2], device)
-    }
-}
-
-fn dtype(element: Element) -> DType {
-    match element {
-        Element::F32 => DType::F32,
-        Element::F16 => DType::F16,
-        Element::Bf16 => DType::BF16,
+        Tensor::from_raw_buffer(&bytes, element.dtype(), &[shape.0, shape.1, shape.2], device)
     }
 }

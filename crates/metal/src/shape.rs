@@ -1,6 +1,7 @@
 //! What the kernels of a layer depend on.
 use crate::executor::{Constant, Family};
 use crate::formats::format_id;
+use candle_core::DType;
 use turboquant::RecordLayout;
 
 /// Element type of activations.
@@ -23,6 +24,15 @@ impl Element {
 
     pub fn bytes(self) -> usize {
         if self == Element::F32 { 4 } else { 2 }
+    }
+
+    /// As Candle calls it.
+    pub fn dtype(self) -> DType {
+        match self {
+            Element::F32 => DType::F32,
+            Element::F16 => DType::F16,
+            Element::Bf16 => DType::BF16,
+        }
     }
 }
 

@@ -153,7 +153,7 @@ impl Executor for MetalExecutor {
 
     /// Lends the tensor's memory; converts and makes contiguous where needed.
     fn import(&self, tensor: &Tensor, element: Element) -> candle_core::Result<Slice> {
-        let tensor = tensor.to_dtype(dtype(element))?.contiguous()?;
+        let tensor = tensor.to_dtype(element.dtype())?.contiguous()?;
         let (buffer, offset) = {
             let (storage, layout) = tensor.storage_and_layout();
             let Storage::Metal(storage) = &*storage else {
@@ -177,7 +177,7 @@ impl Executor for MetalExecutor {
             Owner::Pool(shared) => shared.clone(),
             Owner::Own(_) | Owner::Tensor { .. } => Arc::new(buffer.buffer.clone()),
         };
-        let storage = MetalStorage::new(shared, self.device.clone(), count, dtype(element));
+        let storage = MetalStorage::new(shared, self.device.clone(), count, element.dtype());
         Ok(Tensor::from_storage(Storage::Metal(storage), shape, BackpropOp::none(), false))
     }
 }
@@ -206,14 +206,6 @@ pub fn compute_type(device: &MetalDevice) -> DType {
     use objc2_metal::MTLDevice;
     let raw: &objc2::runtime::ProtocolObject<dyn MTLDevice> = device.metal_device().as_ref();
     if raw.supportsFamily(MTLGPUFamily::Apple8) { DType::BF16 } else { DType::F16 }
-}
-
-fn dtype(element: Element) -> DType {
-    match element {
-        Element::F32 => DType::F32,
-        Element::F16 => DType::F16,
-        Element::Bf16 => DType::BF16,
-    }
 }
 
 fn kernel_error(kernel: &str, error: impl std::fmt::Display) -> ExecError {
