@@ -281,6 +281,13 @@ MSL_HD void simdgroup_multiply_accumulate(simdgroup_matrix<float, 8, 8>& d, cons
       : "=f"(d.e[0]), "=f"(d.e[1]), "=f"(d.hi[0]), "=f"(d.hi[1])
       : "r"(a.bits()), "r"(b.trans()), "f"(c.e[0]), "f"(c.e[1]), "f"(c.hi[0]), "f"(c.hi[1]));
 }
+// d0 += a b, d1 += c b
+MSL_HD void mma_2x1(simdgroup_float8x8& d0, simdgroup_float8x8& d1, const simdgroup_half8x8& a,
+                    const simdgroup_half8x8& c, const simdgroup_half8x8& b) {
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
+      : "+f"(d0.e[0]), "+f"(d0.e[1]), "+f"(d1.e[0]), "+f"(d1.e[1])
+      : "r"(a.bits()), "r"(c.bits()), "r"(b.trans()));
+}
 // d0 += a0 b0 + a1 b1, d1 += c0 b0 + c1 b1: four MSL products in one full instruction (kernels spell it as four calls
 // elsewhere)
 MSL_HD void mma_2x2(simdgroup_float8x8& d0, simdgroup_float8x8& d1, const simdgroup_half8x8& a0,
