@@ -20,11 +20,8 @@ inline Following following(device const float* record, uint r, uint c) {
 // The fast pairs at the first token of tile u of a step, for every lane: [u][head][8 pairs and padding against bank conflicts].
 enum Turned : uint { kTurnedHead = 10, kTurnedTile = 4 * kTurnedHead };
 template <int U>
-inline void turn_pairs(threadgroup float2* turned, Following x, device const float2* turns, uint offset, uint r, uint c) {
-  UNROLL for (uint u = 0; u < U; u++) {
-    const float2 t = turns[(offset + u) * 8 + r];
-    turned[u * kTurnedTile + c * kTurnedHead + r] = float2(x.a * t.x + x.b * t.y, x.b * t.x - x.a * t.y);
-  }
+inline void turn_pairs(threadgroup float2* turned, Following x, thread const float2* t, uint r, uint c) {
+  UNROLL for (uint u = 0; u < U; u++) turned[u * kTurnedTile + c * kTurnedHead + r] = float2(x.a * t[u].x + x.b * t[u].y, x.b * t[u].x - x.a * t[u].y);
 }
 // What the logit of token r of a tile lacks, for one head. turned: the pairs at its first token; at: (cos, sin) of pairs 2 i and 2 i + 1
 // at r tokens; u: of the token, from the middle of the parabola's 32.
@@ -113,9 +110,12 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
 
   for (uint base = first; base < end; base += kSimdgroups * step) {
     const uint offset = (base - start) / 8;
+    float2 by[U];
+    float3 parabola = float3(0.0f);
     if (kKeysCentred) {
-      simdgroup_barrier(mem_flags::mem_threadgroup);
-      turn_pairs<U>(turned, amplitudes, turns, offset, l.r, l.c);
+      UNROLL for (uint u = 0; u < U; u++) by[u] = turns[(offset + u) * 8 + l.r];
+      device const float* from = record + kFastFloats + offset / 4 * 24 + l.c;
+      parabola = float3(from[0], from[8], from[16]);
       simdgroup_barrier(mem_flags::mem_threadgroup);
     }
     float s[U][G];
@@ -132,10 +132,9 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
     half ks[U];
     UNROLL for (int u = 0; u < U; u++) ks[u] = k[u].scale;
     if (more) stream.keys(k, l);
-    float3 parabola = float3(0.0f);
     if (kKeysCentred) {
-      device const float* from = record + kFastFloats + offset / 4 * 24 + l.c;
-      parabola = float3(from[0], from[8], from[16]);
+      turn_pairs<U>(turned, amplitudes, by, l.r, l.c);
+      simdgroup_barrier(mem_flags::mem_threadgroup);
     }
     float e[U], top = m;
     UNROLL for (int u = 0; u < U; u++) {

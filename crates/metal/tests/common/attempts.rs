@@ -138,6 +138,14 @@ pub fn at_length() -> Vec<Attempt> {
 }
 
 impl Attempt {
+    /// The launches alone, for an executor that only compiles them.
+    pub fn launch<E: Executor>(&self, executor: E) {
+        let mut cache = Cache::new(executor, self.case, self.rows.end);
+        cache.write();
+        let q = cache.query(9, self.rows.len());
+        cache.attend(&q, self.rows.start, self.rows.end);
+    }
+
     /// Writes and attends; bytes of some tokens against turboquant's, attention of single rows by three queries and of three rows of a
     /// chunk against f64. Gives the relative error.
     pub fn run<E: Executor>(&self, executor: E) -> Result<f64, String> {

@@ -12,9 +12,17 @@ pub type Open<'a> = &'a (dyn Fn() -> CudaExecutor + Sync);
 type Job = (String, Box<dyn Fn(Open<'_>) -> Result<f64, String> + Sync>);
 
 fn of_attempts(attempts: Vec<Attempt>) -> impl Iterator<Item = Job> {
-    attempts.into_iter().map(|attempt| {
-        let run: Job = (format!("{attempt:?}"), Box::new(move |open| attempt.run(open())));
-        run
+    attempts.into_iter().map(|attempt: Attempt| -> Job {
+        let name = format!("{attempt:?}");
+        let run = move |open: Open<'_>| {
+            let executor = open();
+            if executor.device().is_some() {
+                return attempt.run(executor);
+            }
+            attempt.launch(executor);
+            Ok(0.0)
+        };
+        (name, Box::new(run))
     })
 }
 
