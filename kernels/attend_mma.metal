@@ -57,14 +57,9 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
   const Powers powers = powers_of(l);
 
   for (uint base = first; base < end; base += kSimdgroups * step) {
-    simdgroup_float8x8 s[C][U], lack[C][U];
-    UNROLL for (int b = 0; b < C; b++) {
-      UNROLL for (int u = 0; u < U; u++) s[b][u] = lack[b][u] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
-      if (kKeysCentred) {
-        device const float* record = follow + (ulong(index + b) * p.parts + part) * kFollowFloats;
-        x[b].template missing<U>(lack[b], record, fast_tiles + head * 512, fast_turns + head * kTurnPairs, (base - start) / 8, powers, l);
-      }
-    }
+    simdgroup_float8x8 s[C][U];
+    UNROLL for (int b = 0; b < C; b++)
+      UNROLL for (int u = 0; u < U; u++) s[b][u] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
     UNROLL for (int j = 0; j < J; j += 2)
       UNROLL for (int u = 0; u < U; u += 2) {
         const simdgroup_half8x8 a0 = tile_of(key_pair<D>(k[u], j, key_table, magic)), c0 = tile_of(key_pair<D>(k[u + 1], j, key_table, magic));
@@ -77,7 +72,13 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
       ks[u] = is_scaled(kKeyFormat) ? unit * float(k[u].scale) : unit;
       vs[u] = is_scaled(kValueFormat) ? float(v[u].scale) : 1.0f;
     }
-    UNROLL for (int b = 0; b < C; b++) x[b].template scale<U>(s[b], ks, lack[b]);
+    UNROLL for (int b = 0; b < C; b++) {
+      x[b].template scale<U>(s[b], ks);
+      if (kKeysCentred) {
+        device const float* record = follow + (ulong(index + b) * p.parts + part) * kFollowFloats;
+        x[b].template missing<U>(s[b], record, fast_tiles + head * 512, fast_turns + head * kTurnPairs, (base - start) / 8, powers, l);
+      }
+    }
     if (more) stream.keys(k, l);
     simdgroup_half8x8 w[C][U];
     if (all_see(tile, base, step, p)) {

@@ -133,9 +133,6 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
   for (uint w = 0; w < kSimdgroups; w++) {
     x.clear();
     for (uint base = start + w * step; base < end; base += kSimdgroups * step) {
-      simdgroup_float8x8 s[U], lack[U];
-      UNROLL for (int u = 0; u < U; u++) s[u] = lack[u] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
-      if (kKeysCentred) x.template missing<U>(lack, record, fast_tiles + head * 512, fast_turns + head * kTurnPairs, (base - start) / 8, powers, l);
       threadgroup_barrier(mem_flags::mem_threadgroup);
       share.store((threadgroup uint*)(share.value ? s_values : s_keys), s_scales + (share.value ? U * 8 : 0), unit, key_table, value_table, magic, l);
       threadgroup_barrier(mem_flags::mem_threadgroup);
@@ -145,8 +142,10 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
         stream.seek(next);
         share.load(stream, l);
       }
+      simdgroup_float8x8 s[U];
       float ks[U], vs[U];
       UNROLL for (int u = 0; u < U; u++) {
+        s[u] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
         ks[u] = s_scales[u * 8 + l.r];
         vs[u] = s_scales[U * 8 + u * 8 + l.r];
       }
@@ -155,7 +154,8 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
           const uint2 a = Steps<D>::read(keys, u, j, place), c = Steps<D>::read(keys, u + 1, j, place);
           mma_2x2(s[u], s[u + 1], tile_of(as_type<half2>(a.x)), tile_of(as_type<half2>(c.x)), x.q[j], tile_of(as_type<half2>(a.y)), tile_of(as_type<half2>(c.y)), x.q[j + 1]);
         }
-      x.template scale<U>(s, ks, lack);
+      x.template scale<U>(s, ks);
+      if (kKeysCentred) x.template missing<U>(s, record, fast_tiles + head * 512, fast_turns + head * kTurnPairs, (base - start) / 8, powers, l);
       simdgroup_half8x8 weights[U];
       if (all_see(tile, base, step, p)) {
         x.template weigh<U, false>(s, vs, base + l.r, l, weights);

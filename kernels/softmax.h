@@ -75,16 +75,17 @@ struct Columns {
     }
   }
 
-  // Scores to logits, base 2. f: of each tile's scores; lack: of `missing`.
+  // Scores to logits, base 2. f: of each tile's scores.
   template <int U>
-  static inline void scale(thread simdgroup_float8x8* s, thread const float* f, thread simdgroup_float8x8* lack) {
+  static inline void scale(thread simdgroup_float8x8* s, thread const float* f) {
     UNROLL for (int u = 0; u < U; u++) {
-      UNROLL for (int i = 0; i < 2; i++) elements(s[u])[i] = kKeysCentred ? fma(elements(s[u])[i], f[u], elements(lack[u])[i]) : elements(s[u])[i] * f[u];
+      elements(s[u])[0] *= f[u];
+      elements(s[u])[1] *= f[u];
     }
   }
-  // What the logits of U tiles lack, for `lack` of zeros. offset: of the first tile from the partition's start, in 8 tokens.
+  // Adds what the logits of U tiles lack. offset: of the first tile from the partition's start, in 8 tokens.
   template <int U>
-  inline void missing(thread simdgroup_float8x8* lack, device const float* follow, device const uint* fast, device const float2* turns, uint offset, Powers powers, Place l) {
+  inline void missing(thread simdgroup_float8x8* s, device const float* follow, device const uint* fast, device const float2* turns, uint offset, Powers powers, Place l) {
     const float4 a = ((device const float4*)follow)[l.r * 4 + l.c];
     const float2 t = turns[offset * 8 + l.r];
     const float2 of_cos = float2(a.x * t.x + a.z * t.y, a.y * t.x + a.w * t.y), of_sin = float2(a.z * t.x - a.x * t.y, a.w * t.x - a.y * t.y);
@@ -102,11 +103,11 @@ struct Columns {
       const uint4 f = ((device const uint4*)fast)[u * 32 + l.r * 4 + l.c], g = ((device const uint4*)fast)[u * 32 + 32 + l.r * 4 + l.c];
       const simdgroup_half8x8 c0 = tile_of(as_type<half2>(f.x)), c1 = tile_of(as_type<half2>(f.y));
       const simdgroup_half8x8 s0 = tile_of(as_type<half2>(f.z)), s1 = tile_of(as_type<half2>(f.w));
-      mma_2x2(lack[u], lack[u + 1], c0, c1, cos_high, s0, s1, sin_high);
-      mma_2x2(lack[u], lack[u + 1], c0, c1, cos_low, s0, s1, sin_low);
-      mma_2x2(lack[u], lack[u + 1], tile_of(as_type<half2>(g.x)), tile_of(as_type<half2>(g.y)), cos_high, tile_of(as_type<half2>(g.z)),
-              tile_of(as_type<half2>(g.w)), sin_high);
-      mma_2x1(lack[u], lack[u + 1], tile_of(powers.at(first + float(8 * u))), tile_of(powers.at(first + float(8 * u + 8))), parabola);
+      mma_2x2(s[u], s[u + 1], c0, c1, cos_high, s0, s1, sin_high);
+      mma_2x2(s[u], s[u + 1], c0, c1, cos_low, s0, s1, sin_low);
+      mma_2x2(s[u], s[u + 1], tile_of(as_type<half2>(g.x)), tile_of(as_type<half2>(g.y)), cos_high, tile_of(as_type<half2>(g.z)), tile_of(as_type<half2>(g.w)),
+              sin_high);
+      mma_2x1(s[u], s[u + 1], tile_of(powers.at(first + float(8 * u))), tile_of(powers.at(first + float(8 * u + 8))), parabola);
     }
   }
   // Logits of U tiles to weights, in `w`; t: position of the lane's row in tile 0. Masked: whether some column does not see some token;

@@ -30,7 +30,31 @@ __device__ __forceinline__ unsigned short msl_f2h(float f) { return __half_as_us
 #define MSL_THREAD
 #define MSL_FN __device__
 #define MSL_CONSTVAR static __device__ __constant__ const
-// A constant of the compilation: -DMSL_FC_<index>=value
+// A constant of the compilation: -DMSL_FC_<index>=value. A kernel that depends on none is given none.
+#ifndef MSL_FC_0
+#define MSL_FC_0 0
+#endif
+#ifndef MSL_FC_1
+#define MSL_FC_1 0
+#endif
+#ifndef MSL_FC_2
+#define MSL_FC_2 0
+#endif
+#ifndef MSL_FC_3
+#define MSL_FC_3 0
+#endif
+#ifndef MSL_FC_4
+#define MSL_FC_4 0
+#endif
+#ifndef MSL_FC_5
+#define MSL_FC_5 0
+#endif
+#ifndef MSL_FC_6
+#define MSL_FC_6 0
+#endif
+#ifndef MSL_FC_7
+#define MSL_FC_7 0
+#endif
 #define MSL_FCVAR static constexpr
 #define MSL_FCINIT(i) = MSL_FC_##i
 #define MSL_FCDEF(n)
