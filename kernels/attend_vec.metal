@@ -5,12 +5,22 @@
 
 constant constexpr int kHeads = 4;
 
-// Of the fast pairs: lane (pair r, head c) holds A and B at the first token of a step.
+// Of the fast pairs: lane (pair r, head c) holds A and B at the partition's start. Of a step, read one step ahead where registers
+// allow: (cos, sin) at its tiles, and the parabola.
+template <int U>
 struct Following {
   float a, b;
+  float2 by[U];
+  float3 parabola;
+  inline void seek(device const float* record, device const float2* turns, uint offset, uint r, uint c) {
+    UNROLL for (uint u = 0; u < U; u++) by[u] = turns[(offset + u) * 8 + r];
+    device const float* from = record + kFastFloats + offset / 4 * 24 + c;
+    parabola = float3(from[0], from[8], from[16]);
+  }
 };
-inline Following following(device const float* record, uint r, uint c) {
-  Following x;
+template <int U>
+inline Following<U> following(device const float* record, uint r, uint c) {
+  Following<U> x;
   device const float* from = record + (r * 4 + c / 2) * 4 + c % 2;
   x.a = from[0];
   x.b = from[2];
@@ -20,8 +30,10 @@ inline Following following(device const float* record, uint r, uint c) {
 // The fast pairs at the first token of tile u of a step, for every lane: [u][head][8 pairs and padding against bank conflicts].
 enum Turned : uint { kTurnedHead = 10, kTurnedTile = 4 * kTurnedHead };
 template <int U>
-inline void turn_pairs(threadgroup float2* turned, Following x, thread const float2* t, uint r, uint c) {
-  UNROLL for (uint u = 0; u < U; u++) turned[u * kTurnedTile + c * kTurnedHead + r] = float2(x.a * t[u].x + x.b * t[u].y, x.b * t[u].x - x.a * t[u].y);
+inline void turn_pairs(threadgroup float2* turned, thread const Following<U>& x, uint r, uint c) {
+  UNROLL for (uint u = 0; u < U; u++) {
+    turned[u * kTurnedTile + c * kTurnedHead + r] = float2(x.a * x.by[u].x + x.b * x.by[u].y, x.b * x.by[u].x - x.a * x.by[u].y);
+  }
 }
 // What the logit of token r of a tile lacks, for one head. turned: the pairs at its first token; at: (cos, sin) of pairs 2 i and 2 i + 1
 // at r tokens; u: of the token, from the middle of the parabola's 32.
@@ -57,6 +69,7 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
                        uint lane [[thread_index_in_simdgroup]],
                        uint tid [[thread_index_in_threadgroup]]) {
   constexpr int J = D / 8, G = kHeads;
+  constexpr bool kAhead = U == 2;
   constexpr uint kMerged = D <= 256 ? 4 : 2;  // columns whose states fit threadgroup memory
   threadgroup float4 s_q[D];
   threadgroup float4 s_acc[kSimdgroups * kMerged * Merge<D, kMerged>::kRow / 4];
@@ -96,10 +109,13 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
     s_q[i] = float4(a.x, a.y, b.x, b.y);
   }
   device const float* record = follow + (ulong(index) * p.parts + part) * kFollowFloats;
-  Following amplitudes;
-  if (kKeysCentred) amplitudes = following(record, l.r, l.c);
   threadgroup float2* turned = (threadgroup float2*)s_turned + sg * (U * kTurnedTile);
   device const float2* turns = fast_turns + head * kTurnPairs;
+  Following<U> pairs;
+  if (kKeysCentred && first < end) {
+    pairs = following<U>(record, l.r, l.c);
+    if (kAhead) pairs.seek(record, turns, (first - start) / 8, l.r, l.c);
+  }
   const uint key_table = table_of(kKeyFormat, lane), value_table = table_of(kValueFormat, lane);
   const uint magic = 0x64006400u | p.kv_heads >> 31;  // in a register: and-or with two literals is two instructions
   const float unit = p.scale * unit_of(kKeyFormat);
@@ -110,12 +126,8 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
 
   for (uint base = first; base < end; base += kSimdgroups * step) {
     const uint offset = (base - start) / 8;
-    float2 by[U];
-    float3 parabola = float3(0.0f);
     if (kKeysCentred) {
-      UNROLL for (uint u = 0; u < U; u++) by[u] = turns[(offset + u) * 8 + l.r];
-      device const float* from = record + kFastFloats + offset / 4 * 24 + l.c;
-      parabola = float3(from[0], from[8], from[16]);
+      if (!kAhead) pairs.seek(record, turns, offset, l.r, l.c);
       simdgroup_barrier(mem_flags::mem_threadgroup);
     }
     float s[U][G];
@@ -133,7 +145,7 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
     UNROLL for (int u = 0; u < U; u++) ks[u] = k[u].scale;
     if (more) stream.keys(k, l);
     if (kKeysCentred) {
-      turn_pairs<U>(turned, amplitudes, by, l.r, l.c);
+      turn_pairs<U>(turned, pairs, l.r, l.c);
       simdgroup_barrier(mem_flags::mem_threadgroup);
     }
     float e[U], top = m;
@@ -141,12 +153,13 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
       const uint t = base + 8 * u + l.r;
       float x = sum_of_head(s[u][0], s[u][1], s[u][2], s[u][3], l.c) * (is_scaled(kKeyFormat) ? unit * float(ks[u]) : unit);
       if (kKeysCentred) {
-        x += lacking(turned + u * kTurnedTile + l.c * kTurnedHead, (device const float4*)(turns + kTurns * 8) + l.r * 4, parabola,
+        x += lacking(turned + u * kTurnedTile + l.c * kTurnedHead, (device const float4*)(turns + kTurns * 8) + l.r * 4, pairs.parabola,
                      float(offset % 4 * 8 + 8 * u + l.r) - 15.5f);
       }
       e[u] = t < end && (!kWindowed || t >= from || t < tile.sinks) ? x : kNone;
       top = max(top, e[u]);
     }
+    if (kKeysCentred && kAhead && more) pairs.seek(record, turns, offset + kSimdgroups * U, l.r, l.c);
     if (simd_any(top > m + kGrowth)) {
       top = row_max(top, l);
       top = top > m + kGrowth ? top : m;
