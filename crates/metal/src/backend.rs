@@ -6,7 +6,9 @@ use crate::params::Params;
 use crate::plan::{Tile, tiles};
 use crate::scratch::{Scratch, slice_rows};
 use crate::shape::{Element, Form};
-use attention::{AttentionBackend, AttentionPlan, BatchLayout, Centring, LayerGeometry, LayerId, ModelGeometry};
+use attention::{
+    AttentionBackend, AttentionPlan, BatchLayout, Centring, LayerGeometry, LayerId, ModelGeometry, RowOps,
+};
 use candle_core::{Error, Result, Tensor, bail};
 use kv::{BlockCopy, BlockId, KvLayout};
 use std::ops::Range;
@@ -24,12 +26,14 @@ struct Prepared<B> {
 /// A row's result depends on its query and the cache alone, bit by bit: every row goes through the same arithmetic, whatever shares
 /// its tile.
 pub struct GpuBackend<E: Executor> {
-    executor: E,
+    pub(crate) executor: E,
+    /// Of the tensors at the boundary.
+    pub(crate) element: Element,
     spec: KvLayout,
     layers: Vec<Layer<E::Buffer>>,
     scratch: Mutex<Scratch<E::Buffer>>,
     /// Bound where a kernel reads nothing.
-    nothing: E::Buffer,
+    pub(crate) nothing: E::Buffer,
     num_blocks: usize,
 }
 
@@ -78,14 +82,14 @@ impl<E: Executor> GpuBackend<E> {
         });
         let layers = layers.collect::<Result<_>>()?;
         let nothing = executor.buffer(&[]).map_err(Error::wrap)?;
-        Ok(GpuBackend { executor, spec, layers, scratch: Mutex::default(), nothing, num_blocks: 0 })
+        Ok(GpuBackend { executor, element, spec, layers, scratch: Mutex::default(), nothing, num_blocks: 0 })
     }
 
     fn cache<'a>(&self, layer: &'a Layer<E::Buffer>) -> Result<&'a E::Buffer> {
         layer.buffers.cache.as_ref().ok_or_else(|| Error::Msg("the cache is not allocated".to_owned()))
     }
 
-    fn run(&self, launches: &[Launch<'_, E::Buffer>]) -> Result<()> {
+    pub(crate) fn run(&self, launches: &[Launch<'_, E::Buffer>]) -> Result<()> {
         self.executor.run(launches).map_err(Error::wrap)
     }
 
@@ -247,7 +251,7 @@ impl<E: Executor> AttentionBackend for GpuBackend<E> {
         }
         let tiles = tiles(shape, &plan.layout);
         let buffer = self.executor.import(q, shape.element)?;
-        let out = self.executor.create(want.0 * shape.row_bytes()).map_err(Error::wrap)?;
+        let out = self.executor.create_tensor(want.0 * shape.row_bytes()).map_err(Error::wrap)?;
         let parts = tiles.iter().map(Tile::parts).max().unwrap_or(1);
         let per_slice = slice_rows(shape, parts);
         let mut start = 0;
@@ -259,7 +263,11 @@ impl<E: Executor> AttentionBackend for GpuBackend<E> {
             self.attend_slice(layer, &tiles[start..end], &buffer, &out, prepared)?;
             start = end;
         }
-        self.executor.export(&out, want, shape.element, q.device())?.to_dtype(q.dtype())
+        self.executor.export(&out, q.dims(), shape.element, q.device())?.to_dtype(q.dtype())
+    }
+
+    fn row_ops(&self) -> Option<&dyn RowOps> {
+        Some(self)
     }
 
     fn copy_blocks(&self, copies: &[BlockCopy]) -> Result<()> {

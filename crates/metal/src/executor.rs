@@ -99,16 +99,23 @@ pub trait Executor: Send + Sync {
         self.buffer(&bytes).map_err(candle_core::Error::wrap)
     }
 
+    /// Memory of any content for what becomes a tensor.
+    ///
+    /// Errors: as `create`.
+    fn create_tensor(&self, bytes: usize) -> Result<Self::Buffer, ExecError> {
+        self.create(bytes)
+    }
+
     /// A tensor of the elements at the start of a buffer; like `import`.
     fn export(
         &self,
         buffer: &Self::Buffer,
-        shape: (usize, usize, usize),
+        shape: &[usize],
         element: Element,
         device: &Device,
     ) -> candle_core::Result<Tensor> {
-        let mut bytes = vec![0; shape.0 * shape.1 * shape.2 * element.bytes()];
+        let mut bytes = vec![0; shape.iter().product::<usize>() * element.bytes()];
         self.download(buffer, 0, &mut bytes).map_err(candle_core::Error::wrap)?;
-        Tensor::from_raw_buffer(&bytes, element.dtype(), &[shape.0, shape.1, shape.2], device)
+        Tensor::from_raw_buffer(&bytes, element.dtype(), shape, device)
     }
 }

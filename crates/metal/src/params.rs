@@ -123,16 +123,18 @@ params! {
     /// Of `add_rms_norm`.
     NormParams = "NormParams" {
         width: u32,
-        /// Whether x is added to the residual.
+        /// Whether delta is added to x, and the sum kept.
         add: u32,
         eps: f32,
     }
 }
 
 params! {
-    /// Of `silu_mul`.
-    SiluParams = "SiluParams" {
+    /// Of `gate_mul`.
+    GateParams = "GateParams" {
         count: u32,
+        /// Silu of the gate, else its sigmoid.
+        silu: u32,
     }
 }
 
@@ -144,8 +146,6 @@ params! {
         kv_heads: u32,
         head_dim: u32,
         pairs: u32,
-        /// Multiplies cosines and sines.
-        factor: f32,
     }
 }
 

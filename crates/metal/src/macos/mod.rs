@@ -105,12 +105,18 @@ impl Executor for MetalExecutor {
         const LARGE: usize = 1 << 20;
         let memory = |message: String| ExecError::Memory { wanted: bytes, message };
         if bytes < LARGE {
-            let buffer = self.device.allocate_buffer(bytes.max(16)).map_err(|e| memory(e.to_string()))?;
-            return Ok(Slice { buffer: (*buffer).clone(), offset: 0, owner: Owner::Pool(buffer) });
+            return self.create_tensor(bytes);
         }
         let buffer = self.device.metal_device().new_buffer(bytes, SHARED).map_err(|e| memory(e.to_string()))?;
         self.device.register_buffers([&buffer]);
         Ok(Slice { buffer, offset: 0, owner: Owner::Own(self.device.clone()) })
+    }
+
+    /// From Candle's pool, whatever its size: activations come and go with every layer.
+    fn create_tensor(&self, bytes: usize) -> Result<Slice, ExecError> {
+        let memory = |e: candle_core::Error| ExecError::Memory { wanted: bytes, message: e.to_string() };
+        let buffer = self.device.allocate_buffer(bytes.max(16)).map_err(memory)?;
+        Ok(Slice { buffer: (*buffer).clone(), offset: 0, owner: Owner::Pool(buffer) })
     }
 
     fn upload(&self, buffer: &Slice, offset: usize, bytes: &[u8]) -> Result<(), ExecError> {
@@ -165,14 +171,8 @@ impl Executor for MetalExecutor {
     }
 
     /// Makes the buffer the tensor's.
-    fn export(
-        &self,
-        buffer: &Slice,
-        shape: (usize, usize, usize),
-        element: Element,
-        _: &Device,
-    ) -> candle_core::Result<Tensor> {
-        let count = shape.0 * shape.1 * shape.2;
+    fn export(&self, buffer: &Slice, shape: &[usize], element: Element, _: &Device) -> candle_core::Result<Tensor> {
+        let count = shape.iter().product();
         let shared = match &buffer.owner {
             Owner::Pool(shared) => shared.clone(),
             Owner::Own(_) | Owner::Tensor { .. } => Arc::new(buffer.buffer.clone()),

@@ -1,5 +1,6 @@
 //! A sparse mixture of feed-forward blocks.
 use super::{Linear, Mlp};
+use attention::ForwardContext;
 use candle_core::{Result, Tensor};
 
 /// Each token goes through the `per_token` blocks that its router weighs most (Switch Transformer's top-k routing after a softmax
@@ -14,7 +15,7 @@ pub(crate) struct ExpertMlp {
 
 impl ExpertMlp {
     /// x: `[rows, hidden]`. A row's sum runs over its experts by number, whatever other rows there are.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub fn forward(&self, x: &Tensor, ctx: &ForwardContext<'_>) -> Result<Tensor> {
         let (rows, hidden) = x.dims2()?;
         let logits: Vec<f32> = self.router.forward(x)?.flatten_all()?.to_vec1()?;
         let mut routed = vec![(Vec::new(), Vec::new()); self.experts.len()];
@@ -30,7 +31,7 @@ impl ExpertMlp {
                 continue;
             }
             let index = Tensor::from_slice(&rows, rows.len(), x.device())?;
-            let y: Vec<f32> = expert.forward(&x.index_select(&index, 0)?)?.flatten_all()?.to_vec1()?;
+            let y: Vec<f32> = expert.forward(&x.index_select(&index, 0)?, ctx)?.flatten_all()?.to_vec1()?;
             for ((row, weight), y) in rows.iter().zip(weights).zip(y.chunks_exact(hidden)) {
                 let out = &mut out[*row as usize * hidden..][..hidden];
                 out.iter_mut().zip(y).for_each(|(out, y)| *out += weight * y);
