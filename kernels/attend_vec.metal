@@ -1,6 +1,7 @@
 // Decode attention without matrix products, for single rows of at most 4 query heads a kv head: fewer operations where simdgroup_matrix
 // runs on the ALUs. Lane (r, c) = (lane / 4, lane % 4) computes partial scores of token r for all heads over its quarter of the dims,
 // keeps the score of head c, and holds D / 8 dims of 2 tokens of V for all heads.
+#include "exact.h"
 #include "stream.h"
 
 constant constexpr int kHeads = 4;
@@ -52,7 +53,7 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
   constexpr uint kMerged = D <= 256 ? 4 : 2;  // columns whose states fit threadgroup memory
   threadgroup float4 s_q[D];
   threadgroup float s_acc[kSimdgroups * kMerged * D], s_m[kSimdgroups * 8], s_l[kSimdgroups * 8];
-  const uint head = tg.x, part = tg.z, start = part * kPartition, step = 8 * U;
+  const uint head = tg.x, part = p.first + tg.z, start = part * kPartition, step = 8 * U;
   const Tile tile = load_tile(tiles, tg.y);
   if (!sees(tile, part)) return;
   const uint end = min(start + kPartition, tile.position + 1), first = start + sg * step;
@@ -84,9 +85,9 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
     const float2 b = float2(as_type<half2>(q[J])) + float2(as_type<half2>(q[4 * D + J]));
     s_q[i] = float4(a.x, a.y, b.x, b.y);
   }
-  device const float* record = follow + (ulong(index) * p.parts + part) * kFollowFloats;
+  device const float* record = follow + (ulong(index) * p.parts + part) * p.record;
   Following amplitudes;
-  if (kKeysCentred) amplitudes = following(record, l.r, l.c);
+  if (kKeysCentred && !kKeysExact) amplitudes = following(record, l.r, l.c);
   const uint key_table = table_of(kKeyFormat, lane), value_table = table_of(kValueFormat, lane);
   const uint magic = 0x64006400u | p.kv_heads >> 31;  // in a register: and-or with two literals is two instructions
   const float unit = p.scale * unit_of(kKeyFormat);
@@ -116,7 +117,8 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
       const float a = (c & 1 ? s[u][1] : s[u][0]) + simd_shuffle_xor(c & 1 ? s[u][0] : s[u][1], 1);
       const float b = (c & 1 ? s[u][3] : s[u][2]) + simd_shuffle_xor(c & 1 ? s[u][2] : s[u][3], 1);
       float x = ((c & 2 ? b : a) + simd_shuffle_xor(c & 2 ? a : b, 2)) * (is_scaled(kKeyFormat) ? unit * float(ks[u]) : unit);
-      if (kKeysCentred) x += lacking(amplitudes, record, fast_turns + head * kTurnPairs, (base - start) / 8 + u, l.r, c);
+      if (kKeysCentred && kKeysExact) x += lacking_exact(record, fast_turns, p.groups, (base - start) / 8 + u, l.r, c);
+      if (kKeysCentred && !kKeysExact) x += lacking(amplitudes, record, fast_turns + head * kTurnPairs, (base - start) / 8 + u, l.r, c);
       e[u] = t < end && (!kWindowed || t >= from || t < tile.sinks) ? x : kNone;
       top = max(top, e[u]);
     }

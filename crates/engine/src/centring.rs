@@ -42,9 +42,8 @@ impl Calibration<'_> {
         let geometry = self.model.geometry();
         let bias = self.model.kv_bias();
         let n = geometry.layers.len();
-        // Keys stored as floats are centred exactly or not at all, and the kernels of GPUs follow slow pairs by parabolas.
-        let exactly = bias.is_some() && self.device.is_cpu();
-        let wanted = |format: Format| is_tq(format) || (exactly && matches!(format, Format::Bf16 | Format::F16));
+        let floats = |format| bias.is_some() && matches!(format, Format::Bf16 | Format::F16);
+        let wanted = |format: Format| is_tq(format) || floats(format);
         let (k, v) = (|i| wanted(config.formats(i, n).0), |i| wanted(config.formats(i, n).1));
         if mode == CentreMode::Off || !(0..n).any(|i| k(i) || v(i)) {
             return Ok(Centring::none(geometry));

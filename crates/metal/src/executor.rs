@@ -38,6 +38,8 @@ pub struct Launch<'a, B> {
     pub bindings: Vec<Binding<'a, B>>,
     /// The params struct and its buffer index.
     pub params: (u32, Vec<u8>),
+    /// Lane operations, about: how long it keeps a GPU from others.
+    pub work: u64,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -64,6 +66,11 @@ pub trait Executor: Send + Sync {
     type Buffer: Send + Sync + 'static;
 
     fn family(&self) -> Family;
+
+    /// Lane operations that one dispatch may take.
+    fn most_work(&self) -> u64 {
+        u64::MAX
+    }
 
     /// Memory of any content.
     ///

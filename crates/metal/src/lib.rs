@@ -20,6 +20,7 @@ mod plan;
 mod rows;
 mod scratch;
 mod shape;
+mod slices;
 pub mod source;
 
 pub use backend::GpuBackend;

@@ -64,6 +64,10 @@ params! {
         pairs: u32,
         still: u32,
         followed: u32,
+        /// Of 8 fast pairs.
+        groups: u32,
+        /// Floats of a partition in `follow`.
+        record: u32,
         /// Whether what half loses of the queries follows them.
         low_parts: u32,
         norm: f32,
@@ -82,6 +86,12 @@ params! {
         /// A row sees at most so many positions, itself included.
         window: u32,
         scale: f32,
+        /// Partition of the grid's first.
+        first: u32,
+        /// Of 8 fast pairs.
+        groups: u32,
+        /// Floats of a partition in `follow`.
+        record: u32,
     }
 }
 

@@ -53,6 +53,7 @@ impl Executor for Misbound {
                 threads: launch.threads,
                 bindings: bindings.collect(),
                 params: launch.params.clone(),
+                work: launch.work,
             };
             self.inner.run(&[launch])?;
         }

@@ -35,6 +35,7 @@ pub fn add_rms_norm<'a, B>(
         threads: width.div_ceil(4).next_multiple_of(32).min(1024) as u32,
         bindings: bind(&[x, delta, weight], &[sum, out]),
         params: (5, NormParams { width: width as u32, add: u32::from(add), eps }.bytes()),
+        work: (20 * rows * width) as u64,
     }
 }
 
@@ -47,6 +48,7 @@ pub fn gate_mul<'a, B>(element: Element, count: usize, silu: bool, [gate, x, out
         threads: 256,
         bindings: bind(&[gate, x], &[out]),
         params: (3, GateParams { count: count as u32, silu: u32::from(silu) }.bytes()),
+        work: (20 * count) as u64,
     }
 }
 
@@ -75,6 +77,7 @@ pub fn rope<'a, B>(element: Element, params: RopeParams, buffers: &RopeBuffers<'
         threads: 256,
         bindings: bind(&[cos, sin, q, k], &[q_out, k_out]),
         params: (6, params.bytes()),
+        work: 20 * u64::from(threads),
     }
 }
 
@@ -118,6 +121,7 @@ pub fn top<'a, B>(
         threads: 256,
         bindings: bind(&[logits], &[slice_values, slice_indices]),
         params: (3, params(width)),
+        work: (rows * width * (4 + 2 * count)) as u64,
     };
     let second = Launch {
         kernel: "top_rows".to_owned(),
@@ -126,6 +130,7 @@ pub fn top<'a, B>(
         threads: 256,
         bindings: bind(&[slice_values, slice_indices], &[values, indices]),
         params: (4, params(slices * count)),
+        work: (rows * TOP_SLICE * (4 + 2 * count)) as u64,
     };
     [first, second]
 }

@@ -22,16 +22,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const SHARED: MTLResourceOptions =
     MTLResourceOptions(MTLResourceOptions::StorageModeShared.0 | MTLResourceOptions::HazardTrackingModeUntracked.0);
 
-/// Threadgroups after which the command buffer is handed over and waited for. A threadgroup of attention takes a partition of 512
-/// tokens, about 10 us of an M1: a command buffer stays below a tenth of a second, so the display gets its turn.
-const GROUPS_PER_SUBMIT: u64 = 8192;
+/// Lane operations after which the command buffer is handed over and waited for, so that the display gets its turn: a twentieth of a
+/// second of an M1 (1.3e12 a second), which leaves as much again for what the count of operations leaves out.
+const WORK_PER_SUBMIT: u64 = 65_000_000_000;
 
 pub struct MetalExecutor {
     device: MetalDevice,
     pipelines: Pipelines,
     family: Family,
     /// Since the last hand-over.
-    groups: AtomicU64,
+    work: AtomicU64,
 }
 
 /// Device memory from `offset` on, and who keeps it.
@@ -64,11 +64,11 @@ impl MetalExecutor {
     /// Errors: whatever Apple's compiler says.
     pub fn new(device: &MetalDevice, head_dim: Option<usize>) -> Result<Self, ExecError> {
         let pipelines = autoreleasepool(|_| Pipelines::compile(device, head_dim))?;
-        Ok(MetalExecutor { device: device.clone(), pipelines, family: family(device), groups: AtomicU64::new(0) })
+        Ok(MetalExecutor { device: device.clone(), pipelines, family: family(device), work: AtomicU64::new(0) })
     }
 
     fn wait(&self) -> Result<(), ExecError> {
-        self.groups.store(0, Ordering::Relaxed);
+        self.work.store(0, Ordering::Relaxed);
         self.device.flush_and_wait_current().map_err(|e| kernel_error("(waiting)", e))
     }
 
@@ -98,6 +98,10 @@ impl Executor for MetalExecutor {
 
     fn family(&self) -> Family {
         self.family
+    }
+
+    fn most_work(&self) -> u64 {
+        WORK_PER_SUBMIT
     }
 
     /// Candle's pool rounds up to powers of two, so what is large, the cache above all, is taken from Metal itself.
@@ -139,10 +143,10 @@ impl Executor for MetalExecutor {
         // Encoders and strings are autoreleased; without a pool of its own a thread that never returns to a run loop keeps them all.
         autoreleasepool(|_| {
             for launch in launches {
-                let groups = launch.grid.iter().map(|n| u64::from(*n)).product::<u64>();
-                if self.groups.fetch_add(groups, Ordering::Relaxed) + groups > GROUPS_PER_SUBMIT {
+                if self.work.load(Ordering::Relaxed).saturating_add(launch.work) > WORK_PER_SUBMIT {
                     self.wait()?;
                 }
+                self.work.fetch_add(launch.work, Ordering::Relaxed);
                 self.encode(launch)?;
             }
             Ok(())
