@@ -43,15 +43,20 @@ impl Executor for Noting {
 
 /// Greedy tokens of the CPU backend and of the kernels, on the family that decodes without matrix products and on the other.
 fn check(model: &str, k: Format, v: Format, families: &[Family], output: usize) {
-    let Some(emulator) = Emulator::fast() else { return };
     let setup = Setup::new(&format!("models/{model}"), k, v);
+    check_setup(&setup, model, families, output);
+}
+
+fn check_setup(setup: &Setup, model: &str, families: &[Family], output: usize) {
+    let Some(emulator) = Emulator::fast() else { return };
+    let (k, v) = (setup.k, setup.v);
     let golden = Golden::read(model);
     let prompt = &golden.prompts[0].ids;
-    let want = alone(&setup, prompt, output);
+    let want = alone(setup, prompt, output);
     for &family in families {
         let ran = Arc::default();
         let executor = Noting { inner: EmulatorExecutor { emulator, order: 0, family }, ran: Arc::clone(&ran) };
-        let mut driver = Driver::with_backend(&setup, |kv, geometry, centring| {
+        let mut driver = Driver::with_backend(setup, |kv, geometry, centring| {
             let layout = kv.layout(geometry).unwrap();
             Box::new(GpuBackend::new(executor, layout, geometry, &centring, Element::F32).unwrap())
         });
@@ -76,4 +81,13 @@ fn kernels_write_what_the_cpu_writes() {
 #[test]
 fn heads_are_normed_by_the_kernels() {
     check("eval", Tq8, Tq4, &[Family::NoMatrixUnit], 4);
+}
+
+/// Mixtures and recurrent layers, their weights placed as on a GPU.
+#[test]
+fn mixtures_and_recurrent_layers_run() {
+    for model in ["tiny-qwen3moe", "tiny-qwen35"] {
+        let setup = Setup { gpu: true, ..Setup::new(&format!("models/{model}"), Tq8, Tq8) };
+        check_setup(&setup, model, &[Family::NoMatrixUnit], 8);
+    }
 }

@@ -2,6 +2,7 @@
 #![allow(dead_code)] // each test file uses its part
 use attention::{AttentionBackend, Centring, KeyCentring, ModelGeometry};
 use engine::{CentreMode, EngineConfig, KvConfig, ModelRunner, WeightQuant, load, select};
+use models::{Checkpoint, LoadOptions};
 use scheduler::{NewRequest, Scheduler, SchedulerConfig, SeqId};
 use std::collections::BTreeMap;
 use turboquant::Format;
@@ -16,6 +17,8 @@ pub struct Setup {
     pub num_blocks: usize,
     pub budget: usize,
     pub weight_quant: Option<WeightQuant>,
+    /// Weights placed and multiplied as on a GPU, in f32, on Candle's CPU device.
+    pub gpu: bool,
 }
 
 impl Setup {
@@ -29,6 +32,7 @@ impl Setup {
             num_blocks: 400,
             budget: 512,
             weight_quant: None,
+            gpu: false,
         }
     }
 }
@@ -70,7 +74,12 @@ impl Driver {
         let kv = KvConfig::new(setup.k, setup.v, 16);
         let weight_quant = setup.weight_quant;
         let config = EngineConfig { weight_quant, ..EngineConfig::new(testkit::repo(&setup.model)) };
-        let loaded = load(&config).unwrap();
+        let mut loaded = load(&config).unwrap();
+        if setup.gpu {
+            let options = LoadOptions { gpu_type: Some(candle_core::DType::F32), ..Default::default() };
+            let checkpoint = Checkpoint::open(&config.model).unwrap();
+            loaded.model = models::load(&checkpoint, &candle_core::Device::Cpu, &options).unwrap().model;
+        }
         let centring = match setup.centre_exact {
             true => Centring::new(
                 loaded.model.geometry(),
