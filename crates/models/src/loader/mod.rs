@@ -86,7 +86,7 @@ pub fn load(checkpoint: &Checkpoint, device: &Device, options: &LoadOptions) -> 
     };
     let gpu_type = options.gpu_type.or((!device.is_cpu()).then_some(DType::BF16));
     if let (Some(_), Some(part)) = (gpu_type, config.family.part_on_the_cpu()) {
-        tracing::info!("a model of type {} on a GPU: {part}", config.family.name());
+        tracing::info!("a model of type {} on a GPU: {part}", config.model_type);
     }
     let (total, fingerprint) = (weights::num_bytes(&tensors), weights::fingerprint(&tensors));
     let quantizer = Quantizer::new(options.weight_quant, options.progress.clone(), total);
