@@ -16,7 +16,7 @@ This file and the plots are written by `scripts/measure-quality.sh`. `tallow eva
 TEXT
 for model in demo eval; do
     printf '\n## %s\n\n![bits an element against KL](quality-%s.svg)\n\n' "$model" "$model" >>"$out"
-    target/release/tallow eval "models/$model" --plot "docs/quality-$model.svg" --needles --needle-repeats 40 >>"$out"
+    target/release/tallow eval "models/$model" --plot "docs/quality-$model.svg" --needles --needle-texts 40 >>"$out"
 done
 mv "$out" docs/quality.md
 trap - EXIT

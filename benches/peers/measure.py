@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Prefill and decode speed of Tallow and its peers, side by side on this machine, each with the same Q8_0 weights.
 
-usage: measure.py MODEL_DIR [--servers NAME,..] [--contexts N,..] [--clients N,..] [--tokens N] [--rounds N] [--threads N] [--json FILE]
+usage: measure.py MODEL_DIR [--servers NAME,..] [--contexts N,..] [--clients N,..] [--tokens N] [--rounds N] [--cpus N,..] [--json FILE]
 
 MODEL_DIR holds what make_model.py writes. Servers: tallow:PRESET, llama.cpp:K_TYPE/V_TYPE, mistral.rs (see SERVERS for the default list). One runs at
 a time; rounds go through all of them, and the best of each cell counts, so that a busy minute of the machine does not decide.
@@ -67,7 +67,8 @@ def stream(port, prompt, tokens, out):
 def cell(port, context, clients, tokens):
     """(prefill, decode) in tokens a second of `clients` prompts that fill `context` together with their answers."""
     length = context - tokens - 8  # a server may add BOS
-    prompts = ["".join(random.choices(string.ascii_lowercase, k=length)) for _ in range(clients)]
+    # Of different lengths: mistral.rs 0.9.5 fails on several prompts of the same length.
+    prompts = ["".join(random.choices(string.ascii_lowercase, k=length - i)) for i in range(clients)]
     times = [[] for _ in prompts]
     threads = [threading.Thread(target=stream, args=(port, p, tokens, t)) for p, t in zip(prompts, times)]
     start = time.perf_counter()
@@ -81,7 +82,7 @@ def cell(port, context, clients, tokens):
     last_first, first_last = max(t[0] for t in times), min(t[-1] for t in times)
     between = sum(last_first < x <= first_last for t in times for x in t)
     decode = between / (first_last - last_first) if first_last > last_first else float("nan")
-    return length * clients / (last_first - start), decode
+    return sum(map(len, prompts)) / (last_first - start), decode
 
 
 def main():
@@ -93,17 +94,20 @@ def main():
     parser.add_argument("--clients", type=numbers, default=[1, 4])
     parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--cpus", type=numbers, default=sorted(os.sched_getaffinity(0)), help="processors of the servers, a thread each")
     parser.add_argument("--json", type=pathlib.Path)
     args = parser.parse_args()
-    servers = args.servers.split(",")
+    servers, threads = args.servers.split(","), len(args.cpus)
+    # mistral.rs has no flag for it.
+    environment = os.environ | {"RAYON_NUM_THREADS": str(threads)}
     best = {}
     for _ in range(args.rounds):
         for server in servers:
             port = free_port()
             log = open(args.model / f"{server.replace('/', '-').replace(':', '-')}.log", "w")
-            run = command(server, args.model, port, max(args.contexts) + 64, max(args.clients), args.threads)
-            process = subprocess.Popen(run, stdout=log, stderr=subprocess.STDOUT)
+            run = command(server, args.model, port, max(args.contexts) + 64, max(args.clients), threads)
+            process = subprocess.Popen(run, stdout=log, stderr=subprocess.STDOUT, env=environment,
+                                       preexec_fn=lambda: os.sched_setaffinity(0, args.cpus))
             try:
                 ready(port, process)
                 cell(port, 128, 1, 16)  # warm
@@ -115,7 +119,7 @@ def main():
             finally:
                 process.terminate()
                 process.wait()
-    print(f"\n{args.model.name}, Q8_0 weights, {args.threads} threads, best of {args.rounds}: prefill / decode, tokens a second\n")
+    print(f"\n{args.model.name}, Q8_0 weights, {threads} threads, best of {args.rounds}: prefill / decode, tokens a second\n")
     print("| context | clients | " + " | ".join(servers) + " |\n|---|---|" + "---|" * len(servers))
     for context in args.contexts:
         for clients in args.clients:
@@ -123,7 +127,7 @@ def main():
             print(f"| {context} | {clients} | " + " | ".join(cells) + " |")
     if args.json:
         rows = [dict(server=s, context=c, clients=n, prefill=p, decode=d) for (s, c, n), (p, d) in best.items()]
-        args.json.write_text(json.dumps(dict(model=args.model.name, threads=args.threads, rounds=args.rounds, rows=rows), indent=1) + "\n")
+        args.json.write_text(json.dumps(dict(model=args.model.name, threads=threads, rounds=args.rounds, rows=rows), indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -4,11 +4,18 @@ import http.server
 import json
 import os
 import sys
-from mistralrs import CompletionRequest, Runner, Which
+import tempfile
+from mistralrs import ChatCompletionRequest, Runner, Which
 
 path, port = sys.argv[1], int(sys.argv[2])
 folder, file = os.path.split(path)
-runner = Runner(which=Which.GGUF(tok_model_id=folder, quantized_model_id=folder, quantized_filename=file), no_paged_attn=True)
+# Only chat requests stream; this template passes the prompt on as it is.
+template = {"chat_template": "{% for message in messages %}{{ message.content }}{% endfor %}"}
+template_file = tempfile.NamedTemporaryFile("w", suffix=".json")
+json.dump(template, template_file)
+template_file.flush()
+which = Which.GGUF(tok_model_id=folder, quantized_model_id=folder, quantized_filename=file)
+runner = Runner(which=which, no_paged_attn=True, prefix_cache_n=0, chat_template=template_file.name)
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -20,8 +27,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.send_response(200)
         self.end_headers()
-        request = CompletionRequest(model="m", prompt=body["prompt"], max_tokens=body["max_tokens"], temperature=0.0, stream=True)
-        for _ in runner.send_completion_request(request):
+        messages = [{"role": "user", "content": body["prompt"]}]
+        request = ChatCompletionRequest(model="default", messages=messages, max_tokens=body["max_tokens"], temperature=0.0, stream=True, ignore_eos=True)
+        for _ in runner.send_chat_completion_request(request):
             self.wfile.write(b'data: {"choices": [{}]}\n\n')
 
     def log_message(self, *_):

@@ -71,18 +71,18 @@ pub struct EvalArgs {
     /// Write a plot of bits against KL as SVG
     #[arg(long, value_name = "FILE")]
     pub plot: Option<PathBuf>,
-    /// Also ask for pass keys hidden in the text, with every preset
+    /// Also ask for pass keys hidden in the text, with an f32 cache and the pair that the flags name or every preset
     #[arg(long)]
     pub needles: bool,
     /// Lengths of those texts in tokens
     #[arg(long, value_name = "N,..", value_delimiter = ',', default_values_t = [1024, 2048, 4096])]
     pub needle_lengths: Vec<usize>,
-    /// Depths at which the key lies
+    /// Depths at which keys lie, evenly from a text's begin to its end; a text hides four
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub needle_depths: usize,
-    /// Texts for each length and depth
-    #[arg(long, value_name = "N", default_value_t = 4)]
-    pub needle_repeats: usize,
+    /// Texts of each length
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub needle_texts: usize,
     #[command(flatten)]
     pub engine: EngineArgs,
 }

@@ -44,7 +44,7 @@ fn judge(args: EvalArgs, settings: &Settings, config: &EngineConfig) -> Result<(
     })?;
     bar.finish_and_clear();
     print!("{}", quality_table(&report));
-    let needles = if args.needles { retrieval(&loaded, &text, &args)? } else { Vec::new() };
+    let needles = if args.needles { retrieval(&loaded, &text, &args, settings)? } else { Vec::new() };
     if let Some(path) = &args.plot {
         std::fs::write(path, plot::quality(&report)?).with_context(|| format!("--plot {}", path.display()))?;
     }
@@ -58,7 +58,7 @@ fn judge(args: EvalArgs, settings: &Settings, config: &EngineConfig) -> Result<(
 /// The pair that the flags name, or every pair.
 fn schemes(settings: &Settings) -> Result<Vec<Scheme>> {
     let centre = CentreMode::parse(&settings.kv_centre)?;
-    Ok(match settings.pair()? {
+    Ok(match settings.kv()?.named_pair() {
         Some((k, v)) => vec![Scheme::Pair { k, v, centre, boundary_layers: settings.kv_boundary_layers }],
         None => QualityOptions::every_pair(centre),
     })
@@ -87,15 +87,22 @@ fn quality_table(report: &QualityReport) -> String {
     out
 }
 
-/// Pass keys with the f32 cache and each preset.
-fn retrieval(loaded: &Loaded, text: &str, args: &EvalArgs) -> Result<Vec<NeedleRow>> {
+/// Pass keys with the f32 cache and the pair that the flags name, or each preset.
+fn retrieval(loaded: &Loaded, text: &str, args: &EvalArgs, settings: &Settings) -> Result<Vec<NeedleRow>> {
     let limit = loaded.max_position_embeddings;
-    let lengths = args.needle_lengths.iter().map(|n| (*n).min(limit)).collect();
-    let options = NeedleOptions { lengths, depths: args.needle_depths, repeats: args.needle_repeats };
-    let pair = |k, v| Scheme::Pair { k, v, centre: CentreMode::Auto, boundary_layers: 0 };
-    let mut schemes = vec![("f32", Scheme::EXACT)];
-    schemes.extend(PRESETS.iter().map(|(name, k, v)| (*name, pair(*k, *v))));
-    let texts = schemes.len() * options.lengths.len() * options.depths * options.repeats;
+    let lengths: Vec<usize> = args.needle_lengths.iter().map(|n| (*n).min(limit)).collect();
+    let options = NeedleOptions { lengths, depths: args.needle_depths, texts: args.needle_texts };
+    let mut schemes = vec![("f32".to_owned(), Scheme::EXACT)];
+    match settings.kv()?.named_pair() {
+        Some((k, v)) => {
+            schemes.extend(self::schemes(settings)?.into_iter().map(|s| (format!("{}/{}", k.name(), v.name()), s)))
+        }
+        None => schemes.extend(PRESETS.iter().map(|(name, k, v)| {
+            let centre = CentreMode::Auto;
+            ((*name).to_owned(), Scheme::Pair { k: *k, v: *v, centre, boundary_layers: 0 })
+        })),
+    }
+    let texts = schemes.len() * options.lengths.len() * options.texts;
     let bar = bar("retrieval", texts as u64);
     let mut all = Vec::new();
     println!("\n| cache | {} | all |", options.lengths.iter().map(usize::to_string).collect::<Vec<_>>().join(" | "));

@@ -7,7 +7,6 @@ use figment::Figment;
 use figment::providers::{Env, Format as _, Serialized, Toml};
 use serde::Deserialize;
 use std::path::PathBuf;
-use turboquant::{Format, Side};
 
 /// The documentation of every key.
 pub const DEFAULTS: &str = include_str!("../../../config/default.toml");
@@ -57,16 +56,6 @@ impl Settings {
     pub fn kv(&self) -> Result<KvFlags> {
         let (k, v) = (self.k_quant.as_deref(), self.v_quant.as_deref());
         Ok(KvFlags::parse(&self.kv_preset, k, v, self.block_size, self.kv_boundary_layers, &self.kv_centre)?)
-    }
-
-    /// The pair that `--k-quant` and `--v-quant` name, the other bf16; `None` if neither is given.
-    pub fn pair(&self) -> Result<Option<(Format, Format)>> {
-        if self.k_quant.is_none() && self.v_quant.is_none() {
-            return Ok(None);
-        }
-        let parse = |side, name: &Option<String>| Format::parse(side, name.as_deref().unwrap_or("bf16"));
-        let k = parse(Side::K, &self.k_quant).context("--k-quant")?;
-        Ok(Some((k, parse(Side::V, &self.v_quant).context("--v-quant")?)))
     }
 
     /// Errors: flags whose values are wrong whatever the model.

@@ -88,6 +88,16 @@ impl KvFlags {
         KvFlags { preset: Some(0), k: Some(k), v: Some(v), block_size, boundary_layers: 0, centre: CentreMode::Auto }
     }
 
+    /// The pair that the flags name: a preset's, with what `--k-quant` and `--v-quant` put over it (over bf16, with `auto`). `None`
+    /// if none of the three says anything.
+    pub fn named_pair(&self) -> Option<(Format, Format)> {
+        if self.preset.is_none() && self.k.is_none() && self.v.is_none() {
+            return None;
+        }
+        let config = self.with(self.preset.unwrap_or(0));
+        Some((config.k, config.v))
+    }
+
     fn with(&self, preset: usize) -> KvConfig {
         let (_, k, v) = PRESETS[preset];
         KvConfig {

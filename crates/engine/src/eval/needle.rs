@@ -1,5 +1,5 @@
 //! Retrieval: pass keys hidden in a text, asked for at its end.
-use super::{CHUNK, Run, Scheme};
+use super::{CHUNK, Scheme, TrialCache};
 use crate::error::StartError;
 use crate::sampler::argmax;
 use crate::start::Loaded;
@@ -10,17 +10,19 @@ const WORDS: [&str; 24] = [
     "pencil", "rocket", "shadow", "temple", "violin", "window", "yellow", "anchor", "basket", "copper", "dragon",
     "engine", "falcon",
 ];
-/// Keys in one text; one of them is asked for.
+/// Keys in one text; all are asked for.
 const KEYS: usize = 4;
+/// Digits' tokens and the question's, at most.
+const QUESTION: usize = 64;
 
 #[derive(Debug, Clone)]
 pub struct NeedleOptions {
-    /// Tokens of the whole prompt.
+    /// Tokens of a text with its longest question.
     pub lengths: Vec<usize>,
-    /// Where the key that is asked for lies: so many depths, evenly from the text's begin to its end.
+    /// So many depths, evenly from the text's begin to its end, at which keys lie; at least 4.
     pub depths: usize,
-    /// Texts for each length and depth.
-    pub repeats: usize,
+    /// Texts of each length.
+    pub texts: usize,
 }
 
 /// How many digits of the keys were recalled.
@@ -35,92 +37,139 @@ pub struct NeedleRow {
     pub recalled: usize,
 }
 
-/// One scheme over all lengths and depths. A digit counts as recalled if it is the most likely token after the question and the
-/// digits before it. `text` is what the keys are hidden in.
+/// One scheme over all lengths. A digit counts as recalled if it is the most likely token after the question and the digits before
+/// it. `filler` is what the keys are hidden in.
+///
+/// Errors: fewer depths than a text has keys; a filler without words; whatever the scheme's cache refuses.
 pub fn needles(
     loaded: &Loaded,
     scheme: &Scheme,
-    text: &str,
+    filler: &str,
     options: &NeedleOptions,
     mut progress: impl FnMut(),
 ) -> Result<Vec<NeedleRow>, StartError> {
-    let filler = loaded.tokenizer.encode(text, false)?;
+    let filler = Filler::new(loaded, filler)?;
+    let (k, v) = scheme.names();
     let mut rows = Vec::new();
     for &length in &options.lengths {
-        let mut run = Run::new(scheme, loaded, length + 64)?;
-        for depth in 0..options.depths {
-            let share = depth as f64 / options.depths.saturating_sub(1).max(1) as f64;
-            let (mut digits, mut recalled) = (0, 0);
-            for repeat in 0..options.repeats {
-                let seed = (length * 1000 + depth * 50 + repeat) as u64;
-                let (prompt, answer) = prompt(loaded, &filler, length, share, seed)?;
-                recalled += ask(loaded, &mut run, &prompt, &answer)?;
-                digits += answer.len();
-                progress();
+        // One sequence holds the text; each question goes on from a copy of it.
+        let mut cache = TrialCache::new(loaded, scheme, length + QUESTION, 2)?;
+        let first = rows.len();
+        rows.extend((0..options.depths).map(|depth| NeedleRow {
+            k: k.clone(),
+            v: v.clone(),
+            centred: cache.centred,
+            length,
+            depth: depth as f64 / options.depths.saturating_sub(1).max(1) as f64,
+            digits: 0,
+            recalled: 0,
+        }));
+        for index in 0..options.texts {
+            let hidden = filler.hide(loaded, length, options.depths, index)?;
+            for start in (0..hidden.text.len()).step_by(CHUNK) {
+                let end = (start + CHUNK).min(hidden.text.len());
+                cache.forward(&[(0, start..end)], &hidden.text[start..end], &[0])?;
             }
-            let (k, v) = scheme.names();
-            rows.push(NeedleRow { k, v, centred: run.centred, length, depth: share, digits, recalled });
+            for key in &hidden.keys {
+                cache.copy(0, 1)?;
+                let row = &mut rows[first + key.depth];
+                row.recalled += ask(loaded, &mut cache, hidden.text.len(), key)?;
+                row.digits += key.answer.len();
+            }
+            progress();
         }
     }
     Ok(rows)
 }
 
-/// A prompt of `length` tokens and the digits' tokens it asks for.
-fn prompt(
-    loaded: &Loaded,
-    filler: &[u32],
-    length: usize,
-    depth: f64,
-    seed: u64,
-) -> Result<(Vec<u32>, Vec<u32>), StartError> {
-    let mut state = seed;
-    let mut random = |n: u64| {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (state >> 33) % n
-    };
-    let encode = |text: &str| loaded.tokenizer.encode(text, false);
-    let first = random(WORDS.len() as u64) as usize;
-    let words: Vec<&str> = (0..KEYS).map(|i| WORDS[(first + i * 5) % WORDS.len()]).collect();
-    let keys: Vec<String> = words.iter().map(|_| format!("{:05}", 10_000 + random(90_000))).collect();
-    let sentence = |i: usize| encode(&format!(" The pass key for {} is {}.", words[i], keys[i]));
-    let question = encode(&format!("What is the pass key for {0}? The pass key for {0} is ", words[0]))?;
-    let answer = encode(&keys[0])?;
-    let sentences = (0..KEYS).map(sentence).collect::<Result<Vec<_>, _>>()?;
-    let bos: Vec<u32> = loaded.tokenizer.bos_id().filter(|_| loaded.tokenizer.adds_bos()).into_iter().collect();
-    let taken = bos.len() + question.len() + sentences.iter().map(Vec::len).sum::<usize>() + answer.len();
-    let room = length.saturating_sub(taken);
-    let offset = random((filler.len().saturating_sub(room)).max(1) as u64) as usize;
-    let body: Vec<u32> = filler.iter().cycle().skip(offset).take(room).copied().collect();
-    // The asked-for key at its depth, the others anywhere.
-    let mut places: Vec<(usize, usize)> = (1..KEYS).map(|i| (random(room as u64 + 1) as usize, i)).collect();
-    places.push(((room as f64 * depth) as usize, 0));
-    places.sort_unstable();
-    let mut prompt = bos;
-    let mut at = 0;
-    for (place, key) in places {
-        prompt.extend_from_slice(&body[at..place]);
-        prompt.extend_from_slice(&sentences[key]);
-        at = place;
-    }
-    prompt.extend_from_slice(&body[at..]);
-    prompt.extend(question);
-    Ok((prompt, answer))
+/// A text with its keys, in tokens.
+struct Hidden {
+    text: Vec<u32>,
+    keys: Vec<Key>,
 }
 
-fn ask(loaded: &Loaded, run: &mut Run, prompt: &[u32], answer: &[u32]) -> Result<usize, StartError> {
-    let tokens: Vec<u32> = prompt.iter().chain(&answer[..answer.len() - 1]).copied().collect();
-    let first = prompt.len() - 1;
-    let mut found = 0;
-    for start in (0..tokens.len()).step_by(CHUNK) {
-        let chunk = &tokens[start..(start + CHUNK).min(tokens.len())];
-        // Rows after which a digit is due; a chunk without any still asks for one.
-        let due: Vec<usize> = (start.max(first)..start + chunk.len()).collect();
-        let rows: Vec<u32> = if due.is_empty() { vec![0] } else { due.iter().map(|p| (p - start) as u32).collect() };
-        let logits = run.forward(loaded, start, chunk, &rows)?;
-        let vocab = loaded.model.vocab_size();
-        for (position, row) in due.iter().zip(logits.chunks_exact(vocab)) {
-            found += usize::from(argmax(row) == Some(answer[position - first]));
+struct Key {
+    /// Counts the depths.
+    depth: usize,
+    question: Vec<u32>,
+    answer: Vec<u32>,
+}
+
+/// What keys are hidden in.
+struct Filler {
+    tokens: Vec<u32>,
+    /// Whether a word begins at a token: keys go between words.
+    begins: Vec<bool>,
+}
+
+impl Filler {
+    fn new(loaded: &Loaded, text: &str) -> Result<Self, StartError> {
+        let tokens = loaded.tokenizer.encode(text, false)?;
+        let begins: Vec<bool> = tokens
+            .iter()
+            .map(|t| loaded.tokenizer.token_bytes(*t).first().is_some_and(u8::is_ascii_whitespace))
+            .collect();
+        if !begins.contains(&true) {
+            return Err(StartError::Flag { flag: "--text", message: "has no words to hide pass keys between".into() });
         }
+        Ok(Filler { tokens, begins })
     }
-    Ok(found)
+
+    /// The text of this `index`: its keys lie at all depths but those that its turn leaves out.
+    fn hide(&self, loaded: &Loaded, length: usize, depths: usize, index: usize) -> Result<Hidden, StartError> {
+        if depths < KEYS {
+            let message = format!("is {depths}; a text hides {KEYS} keys, each at a depth of its own");
+            return Err(StartError::Flag { flag: "--needle-depths", message });
+        }
+        let mut random = Random((length * 1000 + index) as u64);
+        let encode = |text: &str| loaded.tokenizer.encode(text, false);
+        let (mut sentences, mut keys) = (Vec::new(), Vec::new());
+        let first = random.below(WORDS.len());
+        for i in 0..KEYS {
+            let word = WORDS[(first + i * 5) % WORDS.len()];
+            let digits = format!("{:05}", 10_000 + random.below(90_000));
+            sentences.push(encode(&format!(" The pass key for {word} is {digits}."))?);
+            let question = encode(&format!("\n\nWhat is the pass key for {word}? The pass key for {word} is "))?;
+            keys.push(Key { depth: (index + i) % depths, question, answer: encode(&digits)? });
+        }
+        let bos = loaded.tokenizer.bos_id().filter(|_| loaded.tokenizer.adds_bos());
+        let asked = keys.iter().map(|k| k.question.len() + k.answer.len()).max().unwrap_or(0);
+        let taken = usize::from(bos.is_some()) + sentences.iter().map(Vec::len).sum::<usize>() + asked;
+        let room = length.saturating_sub(taken);
+        let offset = random.below(self.tokens.len().saturating_sub(room).max(1));
+        let places = keys.iter().map(|k| room * k.depth / (depths - 1));
+        let mut places: Vec<(usize, usize)> = places.enumerate().map(|(i, place)| (place, i)).collect();
+        places.sort_unstable();
+        let mut places = places.into_iter().peekable();
+        let mut text: Vec<u32> = bos.into_iter().collect();
+        for at in 0..=room {
+            let source = (offset + at) % self.tokens.len();
+            while let Some((_, key)) = places.next_if(|(p, _)| *p <= at && (self.begins[source] || at == room)) {
+                text.extend(&sentences[key]);
+            }
+            if at < room {
+                text.push(self.tokens[source]);
+            }
+        }
+        Ok(Hidden { text, keys })
+    }
+}
+
+/// Knuth's MMIX generator: the same keys in every run.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        ((self.0 >> 33) % n as u64) as usize
+    }
+}
+
+/// How many digits of the answer come after the second sequence's first `len` tokens and the question.
+fn ask(loaded: &Loaded, cache: &mut TrialCache<'_>, len: usize, key: &Key) -> Result<usize, StartError> {
+    let tokens = [&key.question[..], &key.answer[..key.answer.len() - 1]].concat();
+    let rows: Vec<u32> = (key.question.len() as u32 - 1..tokens.len() as u32).collect();
+    let logits = cache.forward(&[(1, len..len + tokens.len())], &tokens, &rows)?;
+    let found = logits.chunks_exact(loaded.model.vocab_size()).zip(&key.answer);
+    Ok(found.filter(|(row, digit)| argmax(row) == Some(**digit)).count())
 }

@@ -1,5 +1,5 @@
 //! Next-token distributions against the f32 cache.
-use super::{CHUNK, Run, Scheme};
+use super::{CHUNK, Scheme, TrialCache};
 use crate::error::StartError;
 use crate::start::Loaded;
 use rayon::prelude::*;
@@ -61,25 +61,26 @@ pub fn quality(
     mut progress: impl FnMut(usize, usize),
 ) -> Result<QualityReport, StartError> {
     let windows = windows(loaded, text, options)?;
-    let mut exact = Run::new(&Scheme::EXACT, loaded, options.window)?;
-    let runs = options.schemes.iter().map(|s| Run::new(s, loaded, options.window));
-    let mut runs = runs.collect::<Result<Vec<_>, _>>()?;
-    let mut sums: Vec<Sums> = runs.iter().map(|_| Sums::default()).collect();
+    let mut exact = TrialCache::new(loaded, &Scheme::EXACT, options.window, 1)?;
+    let caches = options.schemes.iter().map(|s| TrialCache::new(loaded, s, options.window, 1));
+    let mut caches = caches.collect::<Result<Vec<_>, _>>()?;
+    let mut sums: Vec<Sums> = caches.iter().map(|_| Sums::default()).collect();
     let (mut base, mut targets) = (0.0, 0);
     let total = windows.len() * options.window;
     for (w, window) in windows.iter().enumerate() {
         for start in (0..window.len()).step_by(CHUNK) {
             let tokens = &window[start..(start + CHUNK).min(window.len())];
+            let span = [(0, start..start + tokens.len())];
             let rows: Vec<u32> = (0..tokens.len() as u32).collect();
             // The last row of a window has no successor in it.
             let next: Vec<Option<u32>> = (start + 1..=start + tokens.len()).map(|i| window.get(i).copied()).collect();
             let vocab = loaded.model.vocab_size();
-            let mut want = exact.forward(loaded, start, tokens, &rows)?;
+            let mut want = exact.forward(&span, tokens, &rows)?;
             log_softmax(&mut want, vocab);
             base += nll(&want, vocab, &next);
             targets += next.iter().flatten().count();
-            for (run, sums) in runs.iter_mut().zip(&mut sums) {
-                let mut got = run.forward(loaded, start, tokens, &rows)?;
+            for (cache, sums) in caches.iter_mut().zip(&mut sums) {
+                let mut got = cache.forward(&span, tokens, &rows)?;
                 log_softmax(&mut got, vocab);
                 sums.nll += nll(&got, vocab, &next);
                 let pairs = want.par_chunks_exact(vocab).zip(got.par_chunks_exact(vocab));
@@ -95,9 +96,9 @@ pub fn quality(
     let rows = options
         .schemes
         .iter()
-        .zip(&runs)
+        .zip(&caches)
         .zip(sums)
-        .map(|((scheme, run), sums)| row(scheme, run, sums, nll_f32, targets));
+        .map(|((scheme, cache), sums)| row(scheme, cache, sums, nll_f32, targets));
     Ok(QualityReport {
         model: name.to_owned(),
         layers: loaded.model.geometry().layers.len(),
@@ -129,11 +130,11 @@ fn windows(loaded: &Loaded, text: &[u32], options: &QualityOptions) -> Result<Ve
     Ok(windows)
 }
 
-fn row(scheme: &Scheme, run: &Run, mut sums: Sums, nll_f32: f64, targets: usize) -> QualityRow {
+fn row(scheme: &Scheme, cache: &TrialCache<'_>, mut sums: Sums, nll_f32: f64, targets: usize) -> QualityRow {
     let n = sums.kl.len();
     sums.kl.sort_unstable_by(f32::total_cmp);
     let mean = sums.kl.iter().map(|k| f64::from(*k)).sum::<f64>() / n as f64;
-    let spec = run.backend.spec();
+    let spec = cache.backend.spec();
     let elements: usize = spec.layers().iter().map(|l| 2 * l.kv_heads * l.record.head_dim()).sum();
     let (boundary_layers, bits) = match *scheme {
         Scheme::Pair { boundary_layers, .. } => (boundary_layers, 8.0 * spec.bytes_per_token() / elements as f64),
@@ -144,7 +145,7 @@ fn row(scheme: &Scheme, run: &Run, mut sums: Sums, nll_f32: f64, targets: usize)
     QualityRow {
         k,
         v,
-        centred: run.centred,
+        centred: cache.centred,
         boundary_layers,
         bits,
         nats: sums.nll / targets as f64 - nll_f32,
