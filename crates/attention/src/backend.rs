@@ -42,9 +42,7 @@ pub trait AttentionBackend: Send {
     fn attend(&self, layer: LayerId, q: &Tensor, plan: &AttentionPlan) -> Result<Tensor>;
 
     /// What the device has for a model's row-wise operations; `None` for the CPU, where the model computes them itself.
-    fn row_ops(&self) -> Option<&dyn RowOps> {
-        None
-    }
+    fn row_ops(&self) -> Option<&dyn RowOps>;
 
     /// Copies whole blocks in all layers, in order.
     fn copy_blocks(&self, copies: &[BlockCopy]) -> Result<()>;

@@ -56,7 +56,7 @@ fn check_setup(setup: &Setup, model: &str, families: &[Family], output: usize) {
     for &family in families {
         let ran = Arc::default();
         let executor = Noting { inner: EmulatorExecutor { emulator, order: 0, family }, ran: Arc::clone(&ran) };
-        let mut driver = Driver::with_backend(setup, |kv, geometry, centring| {
+        let mut driver = Driver::with_backend(setup, |kv, geometry, centring, _| {
             let layout = kv.layout(geometry).unwrap();
             Box::new(GpuBackend::new(executor, layout, geometry, &centring, Element::F32).unwrap())
         });

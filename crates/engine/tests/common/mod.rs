@@ -1,7 +1,8 @@
 //! Scheduler and model driven step by step, greedily, with every sampled row's logits kept.
 #![allow(dead_code)] // each test file uses its part
 use attention::{AttentionBackend, Centring, KeyCentring, ModelGeometry};
-use engine::{CentreMode, EngineConfig, KvConfig, ModelRunner, WeightQuant, load, select};
+use candle_core::Device;
+use engine::{CentreMode, DeviceChoice, EngineConfig, KvConfig, ModelRunner, WeightQuant, load, select};
 use models::{Checkpoint, LoadOptions};
 use scheduler::{NewRequest, Scheduler, SchedulerConfig, SeqId};
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ pub struct Setup {
     pub weight_quant: Option<WeightQuant>,
     /// Weights placed and multiplied as on a GPU, in f32, on Candle's CPU device.
     pub gpu: bool,
+    pub device: DeviceChoice,
 }
 
 impl Setup {
@@ -33,6 +35,7 @@ impl Setup {
             budget: 512,
             weight_quant: None,
             gpu: false,
+            device: DeviceChoice::Cpu,
         }
     }
 }
@@ -61,24 +64,22 @@ pub struct Driver {
 
 impl Driver {
     pub fn new(setup: &Setup) -> Self {
-        Self::with_backend(setup, |kv, geometry, centring| {
-            select(kv, geometry, centring, &candle_core::Device::Cpu).unwrap()
-        })
+        Self::with_backend(setup, |kv, geometry, centring, device| select(kv, geometry, centring, device).unwrap())
     }
 
     /// With an attention backend of the caller's.
     pub fn with_backend(
         setup: &Setup,
-        make: impl FnOnce(&KvConfig, &ModelGeometry, Centring) -> Box<dyn AttentionBackend>,
+        make: impl FnOnce(&KvConfig, &ModelGeometry, Centring, &Device) -> Box<dyn AttentionBackend>,
     ) -> Self {
         let kv = KvConfig::new(setup.k, setup.v, 16);
-        let weight_quant = setup.weight_quant;
-        let config = EngineConfig { weight_quant, ..EngineConfig::new(testkit::repo(&setup.model)) };
+        let Setup { weight_quant, device, .. } = *setup;
+        let config = EngineConfig { weight_quant, device, ..EngineConfig::new(testkit::repo(&setup.model)) };
         let mut loaded = load(&config).unwrap();
         if setup.gpu {
             let options = LoadOptions { gpu_type: Some(candle_core::DType::F32), ..Default::default() };
             let checkpoint = Checkpoint::open(&config.model).unwrap();
-            loaded.model = models::load(&checkpoint, &candle_core::Device::Cpu, &options).unwrap().model;
+            loaded.model = models::load(&checkpoint, &Device::Cpu, &options).unwrap().model;
         }
         let centring = match setup.centre_exact {
             true => Centring::new(
@@ -91,7 +92,7 @@ impl Driver {
         };
         let centring = centring.unwrap();
         let model = loaded.model;
-        let backend = make(&kv, model.geometry(), centring);
+        let backend = make(&kv, model.geometry(), centring, &loaded.device);
         let max_num_seqs = setup.budget.min(64);
         let scheduler = Scheduler::new(SchedulerConfig {
             block_size: 16,

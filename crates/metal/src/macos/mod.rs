@@ -15,8 +15,8 @@ use candle_metal_kernels::metal::Buffer;
 use objc2::rc::autoreleasepool;
 use objc2_metal::{MTLGPUFamily, MTLResourceOptions, MTLSize};
 use pipelines::Pipelines;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 /// Untracked, as all of Candle's: it places barriers by inputs and outputs.
 const SHARED: MTLResourceOptions =
@@ -28,7 +28,7 @@ const WORK_PER_SUBMIT: u64 = 65_000_000_000;
 
 pub struct MetalExecutor {
     device: MetalDevice,
-    pipelines: Pipelines,
+    pipelines: Arc<Pipelines>,
     family: Family,
     /// Since the last hand-over.
     work: AtomicU64,
@@ -59,11 +59,11 @@ impl Drop for Slice {
 }
 
 impl MetalExecutor {
-    /// Compiles the kernels. `head_dim`: the model's, if all of its layers have the same.
+    /// Compiles the kernels, once a device and head size. `head_dim`: the model's, if all of its layers have the same.
     ///
     /// Errors: whatever Apple's compiler says.
     pub fn new(device: &MetalDevice, head_dim: Option<usize>) -> Result<Self, ExecError> {
-        let pipelines = autoreleasepool(|_| Pipelines::compile(device, head_dim))?;
+        let pipelines = compiled(device, head_dim)?;
         Ok(MetalExecutor { device: device.clone(), pipelines, family: family(device), work: AtomicU64::new(0) })
     }
 
@@ -195,6 +195,18 @@ impl Slice {
         // SAFETY: the result lies inside the buffer's memory.
         Ok(unsafe { self.buffer.contents().add(self.offset + offset) })
     }
+}
+
+/// The kernels, kept: calibration, the cache itself and every pair that is judged have an executor each.
+fn compiled(device: &MetalDevice, head_dim: Option<usize>) -> Result<Arc<Pipelines>, ExecError> {
+    static KEPT: Mutex<Vec<(MetalDevice, Option<usize>, Arc<Pipelines>)>> = Mutex::new(Vec::new());
+    let mut kept = KEPT.lock().unwrap_or_else(|e| e.into_inner());
+    if let Some((.., pipelines)) = kept.iter().find(|(of, dim, _)| of.id() == device.id() && *dim == head_dim) {
+        return Ok(Arc::clone(pipelines));
+    }
+    let pipelines = Arc::new(autoreleasepool(|_| Pipelines::compile(device, head_dim))?);
+    kept.push((device.clone(), head_dim, Arc::clone(&pipelines)));
+    Ok(pipelines)
 }
 
 /// Whether a matrix unit is there: M5 (Apple10) and newer.
