@@ -18,5 +18,5 @@ pub use centre::{Centring, KeyCentring, KvMeans, LayerCentre};
 pub use context::ForwardContext;
 pub use cpu::CpuBackend;
 pub use geometry::{LayerGeometry, ModelGeometry, Rope, RopeConvention};
-pub use rows::RowOps;
+pub use rows::{NO_NUMBER, RowOps};
 pub use states::{SequenceStates, StateId, StateLayout, StatePool};

@@ -18,4 +18,12 @@ pub trait RowOps: Send + Sync {
     /// RoPE of the half-split convention on q `[rows, heads, head_dim]` and k `[rows, kv_heads, head_dim]`. `cos`, `sin`:
     /// `[rows, pairs]`; of each head the first 2 x pairs elements turn.
     fn rope(&self, q: &Tensor, k: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<(Tensor, Tensor)>;
+
+    /// The `count` largest of each row of `[rows, n]`, read back: `[rows][count]` with their indices, in descending order, of equal ones
+    /// the lower index first. Where a row has fewer numbers, what follows them is at most [`NO_NUMBER`]. `None` where that is not to be
+    /// had, and the rows have to be read.
+    fn largest(&self, rows: &Tensor, count: usize) -> Result<Option<Vec<(u32, f32)>>>;
 }
+
+/// What [`RowOps::largest`] gives for NaN and minus infinity.
+pub const NO_NUMBER: f32 = -1e30;

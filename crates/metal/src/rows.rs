@@ -1,7 +1,7 @@
 //! A model's row-wise operations, one launch each.
 use crate::backend::GpuBackend;
 use crate::executor::{Executor, Launch};
-use crate::launch::{self, NormBuffers, RopeBuffers};
+use crate::launch::{self, NormBuffers, RopeBuffers, TOP_SLICE, TopBuffers, top_slices};
 use crate::params::RopeParams;
 use crate::shape::Element;
 use attention::RowOps;
@@ -91,5 +91,33 @@ impl<E: Executor> RowOps for GpuBackend<E> {
         let buffers = RopeBuffers { cos: &cos, sin: &sin, q: &from_q, k: &from_k, q_out: &q_out, k_out: &k_out };
         self.launch(launch::rope(self.element, params, &buffers))?;
         Ok((self.export(&q_out, q)?, self.export(&k_out, k)?))
+    }
+
+    fn largest(&self, rows: &Tensor, count: usize) -> Result<Option<Vec<(u32, f32)>>> {
+        let (n, width) = rows.dims2()?;
+        let slices = top_slices(width);
+        if count == 0 || count > width || count * slices > TOP_SLICE {
+            return Ok(None);
+        }
+        let create = |words: usize| self.executor.create(4 * words).map_err(Error::wrap);
+        let (logits, per_slice, all) = (self.import(rows)?, n * slices * count, n * count);
+        let (slice_values, slice_indices) = (create(per_slice)?, create(per_slice)?);
+        let (values, indices) = (create(all)?, create(all)?);
+        let buffers = TopBuffers {
+            logits: &logits,
+            slice_values: &slice_values,
+            slice_indices: &slice_indices,
+            values: &values,
+            indices: &indices,
+        };
+        self.run(&launch::top(self.element, n, width, count, &buffers))?;
+        let read = |buffer: &E::Buffer| {
+            let mut bytes = vec![0; 4 * all];
+            self.executor.download(buffer, 0, &mut bytes).map_err(Error::wrap)?;
+            Ok::<_, Error>(bytes.as_chunks::<4>().0.to_vec())
+        };
+        let (values, indices) = (read(&values)?, read(&indices)?);
+        let pair = |(value, index): (&[u8; 4], &[u8; 4])| (u32::from_le_bytes(*index), f32::from_le_bytes(*value));
+        Ok(Some(values.iter().zip(&indices).map(pair).collect()))
     }
 }

@@ -2,7 +2,7 @@
 #![allow(dead_code)] // each test file uses its part
 use attention::{AttentionBackend, Centring, KeyCentring, ModelGeometry};
 use candle_core::Device;
-use engine::{CentreMode, DeviceChoice, EngineConfig, KvConfig, ModelRunner, WeightQuant, load, select};
+use engine::{CentreMode, DeviceChoice, EngineConfig, KvConfig, ModelRunner, Row, Want, WeightQuant, load, select};
 use models::{Checkpoint, LoadOptions};
 use scheduler::{NewRequest, Scheduler, SchedulerConfig, SeqId};
 use std::collections::BTreeMap;
@@ -60,6 +60,8 @@ pub struct Driver {
     traces: BTreeMap<SeqId, Trace>,
     /// Keep the logits of prompt tokens too.
     pub whole: bool,
+    /// Ask for the largest logit alone, and keep none.
+    pub largest: bool,
 }
 
 impl Driver {
@@ -105,6 +107,7 @@ impl Driver {
             runner: ModelRunner::new(model, backend, setup.num_blocks, max_num_seqs).unwrap(),
             traces: BTreeMap::new(),
             whole: false,
+            largest: false,
         }
     }
 
@@ -122,7 +125,14 @@ impl Driver {
     pub fn step(&mut self) {
         let step = self.scheduler.schedule();
         let whole = self.whole;
-        let mut logits = self.runner.run(&step, &self.scheduler, |_| whole).unwrap();
+        let want = if whole {
+            Want::All
+        } else if self.largest {
+            Want::Largest(1)
+        } else {
+            Want::Last
+        };
+        let mut logits = self.runner.run(&step, &self.scheduler, |_| want).unwrap();
         let mut sampled = Vec::new();
         for (at, chunk) in step.chunks.iter().enumerate() {
             let bits = |row: &[f32]| row.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
@@ -134,7 +144,15 @@ impl Driver {
             if chunk.samples.is_empty() {
                 continue;
             }
-            let row = logits.last_mut(at).unwrap();
+            let row = match logits.last(at).unwrap() {
+                Row::Whole(row) => row,
+                Row::Largest(largest) => {
+                    let token = largest[0].0;
+                    self.traces.entry(chunk.seq).or_default().tokens.push(token);
+                    sampled.push((chunk.seq, token));
+                    continue;
+                }
+            };
             let mut best: Vec<u32> = (0..row.len() as u32).collect();
             best.sort_by(|a, b| row[*b as usize].total_cmp(&row[*a as usize]));
             for (rank, choice) in chunk.samples.clone().enumerate() {

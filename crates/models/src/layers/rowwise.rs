@@ -43,6 +43,11 @@ impl RowOps for CpuRows {
         let turn = |x: &Tensor| x.contiguous()?.apply_op3_no_bwd(cos, sin, &Rope);
         Ok((turn(q)?, turn(k)?))
     }
+
+    /// The rows are in the CPU's memory.
+    fn largest(&self, _: &Tensor, _: usize) -> Result<Option<Vec<(u32, f32)>>> {
+        Ok(None)
+    }
 }
 
 /// Calls `f(index, row)` for each row of a new output.
