@@ -4,8 +4,8 @@
 #include "softmax.h"
 #include "stream.h"
 
-// queries, follow: of `query`. tables: block numbers. fast: [kv head][4 tiles][place] words of (cos, sin) of the fast pairs at the
-// tokens of 4 tiles, high and low parts; turns: [kv head][64 multiples of 8 tokens, then 0 to 7 tokens][8] (cos, sin).
+// queries, follow: of `query`. tables: block numbers. fast: [kv head][2 pairs of tiles][high, low parts][place] cos in both tiles, sin in
+// both, of the fast pairs at the tiles' tokens; turns: [kv head][64 multiples of 8 tokens, then 0 to 7 tokens][8] (cos, sin).
 template <int D, int C, int U>
 kernel void attend_mma(device const uint* queries [[buffer(0)]],
                        device const Tile* tiles [[buffer(1)]],
@@ -24,7 +24,9 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
   constexpr int J = D / 8;
   constexpr uint kMerged = D <= 128 ? 8 : D == 256 ? 4 : 2;  // columns whose states fit threadgroup memory
   threadgroup half s_index[kSimdgroups * 64];
-  threadgroup float s_acc[kSimdgroups * kMerged * D], s_m[kSimdgroups * 8], s_l[kSimdgroups * 8];
+  threadgroup float4 s_acc[kSimdgroups * kMerged * Merge<D, kMerged>::kRow / 4];
+  threadgroup float s_m[kSimdgroups * 8], s_l[kSimdgroups * 8], s_by[kMerged * 8];
+  threadgroup uint s_to[kMerged];
   const uint head = tg.x, part = p.first + tg.z, start = part * kPartition, step = 8 * U;
   const Tile tile = load_tile(tiles, tg.y);
   if (!sees(tile, part)) return;
@@ -101,22 +103,29 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
     }
   }
 
+  Merge<D, kMerged> merge;
+  merge.acc = (threadgroup float*)s_acc;
+  merge.m = s_m;
+  merge.l = s_l;
+  merge.by = s_by;
+  merge.to = s_to;
   UNROLL for (int b = 0; b < C; b++) {
     const float2 sum = float2(row_sum(x[b].sum.x, l), row_sum(x[b].sum.y, l)), back = x[b].back();
     for (uint n0 = 0; n0 < 8; n0 += kMerged) {
-      threadgroup_barrier(mem_flags::mem_threadgroup);
+      if (b > 0 || n0 > 0) threadgroup_barrier(mem_flags::mem_threadgroup);
       UNROLL for (uint i = 0; i < 2; i++) {
         const uint n = 2 * l.c + i - n0;
         if (n < kMerged) {
-          UNROLL for (int j = 0; j < J; j++) s_acc[(sg * kMerged + n) * D + value_dim<D>(l.r, j)] = elements(x[b].acc[j])[i] * back[i];
+          float z[J];
+          UNROLL for (int j = 0; j < J; j++) z[j] = elements(x[b].acc[j])[i] * back[i];
+          store_dims<D>(merge.row(sg, n), z, l.r);
           if (l.r == 0) {
             s_m[sg * 8 + n] = x[b].m[i];
             s_l[sg * 8 + n] = sum[i];
           }
         }
       }
-      threadgroup_barrier(mem_flags::mem_threadgroup);
-      merge_out<D>(s_acc, s_m, s_l, kMerged, b * 8 + n0, part_o, part_ml, p, tile, head, part, tid);
+      merge.write(b * 8 + n0, part_o, part_ml, p, tile, head, part, tid);
     }
   }
 }

@@ -6,32 +6,52 @@
 
 constant constexpr int kHeads = 4;
 
-// Of the fast pairs: lane (pair r, head c) holds A and B at the first token of a step.
+// Of the fast pairs: lane (pair r, head c) holds A and B at the partition's start. Of a step, read one step ahead where registers
+// allow: (cos, sin) at its tiles, and the parabola.
+template <int U>
 struct Following {
   float a, b;
+  float2 by[U];
+  float3 parabola;
+  inline void seek(device const float* record, device const float2* turns, uint offset, uint r, uint c) {
+    UNROLL for (uint u = 0; u < U; u++) by[u] = turns[(offset + u) * 8 + r];
+    device const float* from = record + kFastFloats + offset / 4 * 24 + c;
+    parabola = float3(from[0], from[8], from[16]);
+  }
 };
-inline Following following(device const float* record, uint r, uint c) {
-  Following x;
+template <int U>
+inline Following<U> following(device const float* record, uint r, uint c) {
+  Following<U> x;
   device const float* from = record + (r * 4 + c / 2) * 4 + c % 2;
   x.a = from[0];
   x.b = from[2];
   return x;
 }
 
-// What the logit of token 8 u + r of a step lacks, for head c. `turns`: of the pairs at multiples of 8 tokens from the partition's start,
-// then at 0 to 7 tokens.
-inline float lacking(Following x, device const float* record, device const float2* turns, uint offset, uint r, uint c) {
-  const float2 t = turns[offset * 8 + r];
-  const float a = x.a * t.x + x.b * t.y, b = x.b * t.x - x.a * t.y;
-  device const float* parabola = record + kFastFloats + offset / 4 * 24 + c;
-  const float u = float(offset % 4 * 8 + r) - 15.5f;
-  float sum = fma(fma(parabola[16], u, parabola[8]), u, parabola[0]);
+// The fast pairs at the first token of tile u of a step, for every lane: [u][head][8 pairs and padding against bank conflicts].
+enum Turned : uint { kTurnedHead = 10, kTurnedTile = 4 * kTurnedHead };
+template <int U>
+inline void turn_pairs(threadgroup float2* turned, thread const Following<U>& x, uint r, uint c) {
+  UNROLL for (uint u = 0; u < U; u++) {
+    turned[u * kTurnedTile + c * kTurnedHead + r] = float2(x.a * x.by[u].x + x.b * x.by[u].y, x.b * x.by[u].x - x.a * x.by[u].y);
+  }
+}
+// What the logit of token r of a tile lacks, for one head. turned: the pairs at its first token; at: (cos, sin) of pairs 2 i and 2 i + 1
+// at r tokens; u: of the token, from the middle of the parabola's 32.
+inline float lacking(threadgroup const float2* turned, device const float4* at, float3 parabola, float u) {
+  float sum = fma(fma(parabola.z, u, parabola.y), u, parabola.x);
   UNROLL for (uint i = 0; i < 4; i++) {
-    const float4 f = ((device const float4*)(turns + kTurns * 8))[r * 4 + i];  // (cos, sin) of pairs 2 i and 2 i + 1 at r tokens
-    sum = fma(simd_shuffle(a, ushort(8 * i + c)), f.x, fma(simd_shuffle(b, ushort(8 * i + c)), f.y, sum));
-    sum = fma(simd_shuffle(a, ushort(8 * i + 4 + c)), f.z, fma(simd_shuffle(b, ushort(8 * i + 4 + c)), f.w, sum));
+    const float4 x = ((threadgroup const float4*)turned)[i], f = at[i];
+    sum = fma(x.x, f.x, fma(x.y, f.y, fma(x.z, f.z, fma(x.w, f.w, sum))));
   }
   return sum;
+}
+
+// The sums over lanes 4 r .. 4 r + 3 of what they hold for each head; lane c gets head c's.
+inline float sum_of_head(float x0, float x1, float x2, float x3, uint c) {
+  const float a = (c & 1 ? x1 : x0) + simd_shuffle_xor(c & 1 ? x0 : x1, 1);
+  const float b = (c & 1 ? x3 : x2) + simd_shuffle_xor(c & 1 ? x2 : x3, 1);
+  return (c & 2 ? b : a) + simd_shuffle_xor(c & 2 ? a : b, 2);
 }
 
 template <int D, int U>
@@ -50,9 +70,13 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
                        uint lane [[thread_index_in_simdgroup]],
                        uint tid [[thread_index_in_threadgroup]]) {
   constexpr int J = D / 8, G = kHeads;
+  constexpr bool kAhead = U == 2;
   constexpr uint kMerged = D <= 256 ? 4 : 2;  // columns whose states fit threadgroup memory
   threadgroup float4 s_q[D];
-  threadgroup float s_acc[kSimdgroups * kMerged * D], s_m[kSimdgroups * 8], s_l[kSimdgroups * 8];
+  threadgroup float4 s_acc[kSimdgroups * kMerged * Merge<D, kMerged>::kRow / 4];
+  threadgroup float s_m[kSimdgroups * 8], s_l[kSimdgroups * 8], s_by[kMerged * 8];
+  threadgroup uint s_to[kMerged];
+  threadgroup float4 s_turned[kSimdgroups * U * kTurnedTile / 2];
   const uint head = tg.x, part = p.first + tg.z, start = part * kPartition, step = 8 * U;
   const Tile tile = load_tile(tiles, tg.y);
   if (!sees(tile, part)) return;
@@ -86,8 +110,14 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
     s_q[i] = float4(a.x, a.y, b.x, b.y);
   }
   device const float* record = follow + (ulong(index) * p.parts + part) * p.record;
-  Following amplitudes;
-  if (kKeysCentred && !kKeysExact) amplitudes = following(record, l.r, l.c);
+  threadgroup float2* turned = (threadgroup float2*)s_turned + sg * (U * kTurnedTile);
+  device const float2* turns = fast_turns + head * kTurnPairs;
+  Following<U> pairs;
+  const bool fitted = kKeysCentred && !kKeysExact;
+  if (fitted && first < end) {
+    pairs = following<U>(record, l.r, l.c);
+    if (kAhead) pairs.seek(record, turns, (first - start) / 8, l.r, l.c);
+  }
   const uint key_table = table_of(kKeyFormat, lane), value_table = table_of(kValueFormat, lane);
   const uint magic = 0x64006400u | p.kv_heads >> 31;  // in a register: and-or with two literals is two instructions
   const float unit = p.scale * unit_of(kKeyFormat);
@@ -97,6 +127,11 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
   threadgroup_barrier(mem_flags::mem_threadgroup);
 
   for (uint base = first; base < end; base += kSimdgroups * step) {
+    const uint offset = (base - start) / 8;
+    if (fitted) {
+      if (!kAhead) pairs.seek(record, turns, offset, l.r, l.c);
+      simdgroup_barrier(mem_flags::mem_threadgroup);
+    }
     float s[U][G];
     UNROLL for (int u = 0; u < U; u++)
       UNROLL for (int g = 0; g < G; g++) s[u][g] = 0.0f;
@@ -111,19 +146,26 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
     half ks[U];
     UNROLL for (int u = 0; u < U; u++) ks[u] = k[u].scale;
     if (more) stream.keys(k, l);
+    if (fitted) {
+      turn_pairs<U>(turned, pairs, l.r, l.c);
+      simdgroup_barrier(mem_flags::mem_threadgroup);
+    }
     float e[U], top = m;
-    UNROLL for (int u = 0; u < U; u++) {  // sum over the 4 lanes of a token; lane c keeps head c
-      const uint c = l.c, t = base + 8 * u + l.r;
-      const float a = (c & 1 ? s[u][1] : s[u][0]) + simd_shuffle_xor(c & 1 ? s[u][0] : s[u][1], 1);
-      const float b = (c & 1 ? s[u][3] : s[u][2]) + simd_shuffle_xor(c & 1 ? s[u][2] : s[u][3], 1);
-      float x = ((c & 2 ? b : a) + simd_shuffle_xor(c & 2 ? a : b, 2)) * (is_scaled(kKeyFormat) ? unit * float(ks[u]) : unit);
-      if (kKeysCentred && kKeysExact) x += lacking_exact(record, fast_turns, p.groups, (base - start) / 8 + u, l.r, c);
-      if (kKeysCentred && !kKeysExact) x += lacking(amplitudes, record, fast_turns + head * kTurnPairs, (base - start) / 8 + u, l.r, c);
+    UNROLL for (int u = 0; u < U; u++) {
+      const uint t = base + 8 * u + l.r;
+      float x = sum_of_head(s[u][0], s[u][1], s[u][2], s[u][3], l.c) * (is_scaled(kKeyFormat) ? unit * float(ks[u]) : unit);
+      if (kKeysCentred && kKeysExact) x += lacking_exact(record, fast_turns, p.groups, offset + u, l.r, l.c);
+      if (fitted) {
+        x += lacking(turned + u * kTurnedTile + l.c * kTurnedHead, (device const float4*)(turns + kTurns * 8) + l.r * 4, pairs.parabola,
+                     float(offset % 4 * 8 + 8 * u + l.r) - 15.5f);
+      }
       e[u] = t < end && (!kWindowed || t >= from || t < tile.sinks) ? x : kNone;
       top = max(top, e[u]);
     }
-    if (simd_any(top > m)) {
+    if (fitted && kAhead && more) pairs.seek(record, turns, offset + kSimdgroups * U, l.r, l.c);
+    if (simd_any(top > m + kGrowth)) {
       top = row_max(top, l);
+      top = top > m + kGrowth ? top : m;
       const float f = fast::exp2(m - top);
       m = top;
       sum *= f;
@@ -135,7 +177,7 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
     UNROLL for (int u = 0; u < U; u++) {
       float w = fast::exp2(e[u] - m);
       sum += w;
-      if (is_scaled(kValueFormat)) w *= float(v[u].scale);
+      if (is_scaled(kValueFormat)) w = w > 0.0f ? w * float(v[u].scale) : 0.0f;  // a slot never written has any scale
       float w0[G], w1[G];
       UNROLL for (int g = 0; g < G; g++) {
         w0[g] = simd_shuffle(w, ushort(l.c * 8 + g));
@@ -152,24 +194,25 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
     }
   }
 
+  Merge<D, kMerged> merge;
+  merge.acc = (threadgroup float*)s_acc;
+  merge.m = s_m;
+  merge.l = s_l;
+  merge.by = s_by;
+  merge.to = s_to;
   sum = row_sum(sum, l);
+  float z[J];
+  UNROLL for (int j = 0; j < J; j++) z[j] = sum_of_head(acc[0][j], acc[1][j], acc[2][j], acc[3][j], l.c) * unit_of(kValueFormat);
   for (uint n0 = 0; n0 < kHeads; n0 += kMerged) {
-    threadgroup_barrier(mem_flags::mem_threadgroup);
-    UNROLL for (uint g = 0; g < kHeads; g++) {
-      if (g - n0 >= kMerged) continue;
-      UNROLL for (int j = 0; j < J; j++) {
-        float a = acc[g][j] * unit_of(kValueFormat);
-        a += simd_shuffle_xor(a, 1);
-        a += simd_shuffle_xor(a, 2);
-        if (l.c == 0) s_acc[(sg * kMerged + g - n0) * D + value_dim<D>(l.r, j)] = a;
+    if (n0 > 0) threadgroup_barrier(mem_flags::mem_threadgroup);
+    if (l.c - n0 < kMerged) {
+      store_dims<D>(merge.row(sg, l.c - n0), z, l.r);
+      if (l.r == 0) {
+        s_m[sg * 8 + l.c - n0] = m;
+        s_l[sg * 8 + l.c - n0] = sum;
       }
     }
-    if (l.r == 0 && l.c - n0 < kMerged) {
-      s_m[sg * 8 + l.c - n0] = m;
-      s_l[sg * 8 + l.c - n0] = sum;
-    }
-    threadgroup_barrier(mem_flags::mem_threadgroup);
-    merge_out<D>(s_acc, s_m, s_l, kMerged, n0, part_o, part_ml, p, tile, head, part, tid);
+    merge.write(n0, part_o, part_ml, p, tile, head, part, tid);
   }
 }
 #define VEC(D, U) template [[host_name("attend_vec_d" #D "_u" #U)]] [[kernel]] decltype(attend_vec<D, U>) attend_vec<D, U>;

@@ -36,6 +36,9 @@ enum Terms : uint { kTerms = 8 };
 // (cos, sin) of a kv head's 8 fast pairs in `fast_turns`: at 64 multiples of 8 tokens, then at 0 to 7 tokens.
 enum Turns : uint { kTurns = 64, kTurnPairs = 72 * 8 };
 
+// Weights are relative to a maximum that moves once a logit, base 2, is so far above it: sums are rarely rescaled.
+constant constexpr float kGrowth = 8.0f;
+
 struct AttendParams {
   uint kv_heads;
   uint group;   // query heads of a kv head

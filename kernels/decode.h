@@ -73,7 +73,8 @@ inline half2 decode_pair(uint f, thread const uint* x, thread const uint* y, int
     return flip(look_up(table, select_bits(3, z >> (j % 8 * 2), z >> (j % 8 * 2 + 14))), y[j / 16] << (15 - j % 16));
   }
   const uint z = x[j / 4];
-  const uint v = select_bits(0xffff, look_up(table, z >> (j % 4 * 4)), look_up(table, z >> (j % 4 * 4 + 16)));
+  const half2 low = as_type<half2>(look_up(table, z >> (j % 4 * 4))), high = as_type<half2>(look_up(table, z >> (j % 4 * 4 + 16)));
+  const uint v = as_type<uint>(half2(low.x, high.y));
   return f == kLloyd4 ? as_type<half2>(v) : flip(v, y[j / 16] << (15 - j % 16));
 }
 
@@ -95,6 +96,8 @@ inline void load_words(thread uint* out, device const uchar* row, uint lane, uin
     }
   }
 }
+// Bytes to halves of a word.
+inline uint two_bytes(ushort x) { return (x & 0xffu) | (x & 0xff00u) << 8; }
 // n (at most 24) bits of a token's string of bits.
 inline uint load_bits(device const uchar* row, uint bit, uint n) {
   device const uchar* p = row + bit / 8;
@@ -110,7 +113,9 @@ template <int D, int B>
 inline void load_key_plane(thread uint* out, device const uchar* plane, uint slot, uint c) {
   constexpr int full = D / 8 * B / 16, rest = D / 8 * B % 16;
   load_words<full>(out, plane + slot * (16 * full), c, 4);
-  if (rest > 0) {
+  if (rest == 8) {
+    out[full] = two_bytes(*(device const ushort*)(plane + ((16 * full) << kBlockShift) + slot * 8 + c * 2));
+  } else if (rest > 0) {
     const uint x = load_bits(plane + ((16 * full) << kBlockShift) + slot * rest, c * 2 * rest, 2 * rest);
     out[full] = (x & ((1u << rest) - 1u)) | x >> rest << 16;
   }
@@ -120,7 +125,9 @@ template <int D, int B>
 inline void load_value_plane(thread uint* out, device const uchar* plane, uint slot, uint r) {
   constexpr int full = D / 8 * B / 16, rest = D / 8 * B % 16;
   load_words<full>(out, plane + slot * (16 * full), r, 8);
-  if (rest > 0) {
+  if (rest == 8) {
+    out[full] = two_bytes(*(device const ushort*)(plane + ((16 * full) << kBlockShift) + slot * 8 + r * 2));
+  } else if (rest > 0) {
     device const uchar* row = plane + ((16 * full) << kBlockShift) + slot * rest;
     out[full] = load_bits(row, r * rest, rest) | load_bits(row + rest, r * rest, rest) << 16;
   }
@@ -148,7 +155,8 @@ inline void load_key(thread Words<D>& w, device const uchar* record, uint slot, 
     UNROLL for (int i = 0; i < Words<D>::kGroups; i++) w.group[i] = ((device const half2*)scales)[slot * Words<D>::kGroups + i];
   }
 }
-// r, c: the lane's place; `slot` is the first of 8 tokens. `live`: how many of the 8 are written; the others decode to 0.
+// r, c: the lane's place; `slot` is the first of 8 tokens. `live`: how many of the 8 are written. The others decode to 0, or to numbers
+// with a scale that may be none.
 template <int D>
 inline void load_value(thread Words<D>& w, device const uchar* record, uint slot, uint r, uint c, uint live) {
   device const uchar* codes = record + Record<D>::values();
@@ -159,7 +167,7 @@ inline void load_value(thread Words<D>& w, device const uchar* record, uint slot
   if (bits == 2) load_value_plane<D, 2>(w.x, codes, pair, r);
   if (has_top_plane(kValueFormat)) load_value_plane<D, 1>(w.y, codes + main_plane<D>(kValueFormat), pair, r);
   device const half* scales = (device const half*)(record + Record<D>::value_scales());
-  if (is_scaled(kValueFormat)) w.scale = r < live ? scales[slot + r] : half(0);
+  if (is_scaled(kValueFormat)) w.scale = scales[slot + r];
   if (is_grouped(kValueFormat)) {
     UNROLL for (int i = 0; i < Words<D>::kGroups; i++) {
       const half a = scales[pair * Words<D>::kGroups + i], b = scales[(pair + 1) * Words<D>::kGroups + i];

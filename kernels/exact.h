@@ -19,18 +19,18 @@ inline void missing_exact(thread simdgroup_float8x8* s, device const float* reco
     const simdgroup_half8x8 sin_high = tile_of(d), sin_low = tile_of(half2(of_sin - float2(d)));
     device const uint4* tiles = (device const uint4*)fast + g * 128 + place;
     UNROLL for (int u = 0; u < U; u += 2) {
-      const uint4 x = tiles[u * 32], y = tiles[u * 32 + 32];
-      const simdgroup_half8x8 xc = tile_of(as_type<half2>(x.x)), xs = tile_of(as_type<half2>(x.y));
-      const simdgroup_half8x8 yc = tile_of(as_type<half2>(y.x)), ys = tile_of(as_type<half2>(y.y));
-      mma_2x2(s[u], s[u + 1], xc, yc, cos_high, xs, ys, sin_high);
-      mma_2x2(s[u], s[u + 1], xc, yc, cos_low, xs, ys, sin_low);
-      mma_2x2(s[u], s[u + 1], tile_of(as_type<half2>(x.z)), tile_of(as_type<half2>(y.z)), cos_high, tile_of(as_type<half2>(x.w)), tile_of(as_type<half2>(y.w)),
+      const uint4 f = tiles[u * 32], g = tiles[u * 32 + 32];
+      const simdgroup_half8x8 c0 = tile_of(as_type<half2>(f.x)), c1 = tile_of(as_type<half2>(f.y));
+      const simdgroup_half8x8 s0 = tile_of(as_type<half2>(f.z)), s1 = tile_of(as_type<half2>(f.w));
+      mma_2x2(s[u], s[u + 1], c0, c1, cos_high, s0, s1, sin_high);
+      mma_2x2(s[u], s[u + 1], c0, c1, cos_low, s0, s1, sin_low);
+      mma_2x2(s[u], s[u + 1], tile_of(as_type<half2>(g.x)), tile_of(as_type<half2>(g.y)), cos_high, tile_of(as_type<half2>(g.z)), tile_of(as_type<half2>(g.w)),
               sin_high);
     }
   }
   const float2 y = ((device const float2*)(record + groups * kFastFloats + (offset / 4 * kTerms + l.r) * 8))[l.c];
   const half2 high = half2(y);
-  const simdgroup_half8x8 of_high = tile_of(high), of_low = tile_of(half2(y - float2(high))), zero = tile_of(half2(half(0)));
+  const simdgroup_half8x8 of_high = tile_of(high), of_low = tile_of(half2(y - float2(high)));
   UNROLL for (int u = 0; u < U; u += 2) {
     simdgroup_half8x8 powers[2], rests[2];
     UNROLL for (int i = 0; i < 2; i++) {  // columns 2c and 2c + 1: v^2c and v^(2c + 1)
@@ -42,7 +42,7 @@ inline void missing_exact(thread simdgroup_float8x8* s, device const float* reco
       rests[i] = tile_of(half2(x - float2(h)));
     }
     mma_2x2(s[u], s[u + 1], powers[0], powers[1], of_high, rests[0], rests[1], of_high);
-    mma_2x2(s[u], s[u + 1], powers[0], powers[1], of_low, zero, zero, zero);
+    mma_2x1(s[u], s[u + 1], powers[0], powers[1], of_low);
   }
 }
 

@@ -6,7 +6,8 @@
 //   V: a row a pair of tokens (2c, 2c + 1); lane r has element value_dim(r, j) of both
 // A word holds 16 / bits steps: the first of the two in its low half, the second in its high half. So a token owns whole bytes, and
 // tokens are written side by side without read-modify-write. Lanes' words interleave in pieces of up to 16 bytes. Steps that do not
-// fill a word (D = 64, 80, 96 in some planes) follow all words as one string of bits a token.
+// fill a word (D = 64, 80, 96 in some planes) follow all words as one string of bits a token; where V's has a byte a lane, the bytes of a
+// pair of tokens alternate, so that a lane's two are read at once.
 #pragma once
 #include <metal_stdlib>
 #include <metal_simdgroup_matrix>

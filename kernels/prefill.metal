@@ -1,6 +1,6 @@
 // Attention of chunks: `attend_mma`'s arithmetic, so that a row's bits are the same in either, for 64 columns at once. Eight simdgroups
 // decode a step's K and V into threadgroup memory once; each multiplies it with 8 columns of its own, running through the steps of
-// one state after the other and merging the four states in order.
+// one state after the other and merging the four states in order, where they are written to: registers hold one state.
 #include "exact.h"
 #include "softmax.h"
 #include "stream.h"
@@ -63,6 +63,22 @@ struct Share {
   }
 };
 
+// Adds a lane's elements value_dim(r, j) of the next state to those of the states before it, if any.
+template <int D>
+inline void add_dims(device float* row, thread const float* z, uint r, bool first, float f, float g) {
+  constexpr int J = D / 8, full = D / 32 * 4;
+  UNROLL for (int j = 0; j < full; j += 4) {
+    device float4* to = (device float4*)(row + value_dim<D>(r, j));
+    const float4 x = float4(z[j], z[j + 1], z[j + 2], z[j + 3]);
+    *to = first ? x : fma(float4(g), x, f * *to);
+  }
+  if (full < J) {
+    device float2* to = (device float2*)(row + value_dim<D>(r, full));
+    const float2 x = float2(z[full % J], z[(full + 1) % J]);
+    *to = first ? x : fma(float2(g), x, f * *to);
+  }
+}
+
 // Bindings as `attend_mma`. Threadgroup: a (kv head, tile, partition).
 template <int D, int U>
 kernel void prefill(device const uint* queries [[buffer(0)]],
@@ -109,8 +125,9 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
   Columns<D> x;
   x.load(queries + ulong(index) * (4 * D), l);
   x.sight = sight_of(tile, sg * 8 + 2 * l.c, p);
-  simdgroup_float8x8 total[J];
   float2 m = float2(kStart), sum = float2(0.0f);
+  ulong at[2];
+  UNROLL for (int i = 0; i < 2; i++) at[i] = (ulong((tile.row + x.sight.row[i]) * p.kv_heads + head) * p.group + x.sight.head[i]) * p.parts + part;
 
   stream.seek(start);
   share.load(stream, l);
@@ -157,25 +174,22 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
                   weights[u + 1]);
         }
     }
-    // As merge_out.
+    // As `Merge`.
     const float2 back = x.back(), other = float2(row_sum(x.sum.x, l), row_sum(x.sum.y, l));
     const float2 top = float2(max(m.x, x.m.x), max(m.y, x.m.y));
     const float2 f = float2(fast::exp2(m.x - top.x), fast::exp2(m.y - top.y)), g = float2(fast::exp2(x.m.x - top.x), fast::exp2(x.m.y - top.y));
-    UNROLL for (int j = 0; j < J; j++) {
-      UNROLL for (int i = 0; i < 2; i++) {
-        const float a = elements(x.acc[j])[i] * back[i];
-        elements(total[j])[i] = w == 0 ? a : fma(g[i], a, f[i] * elements(total[j])[i]);
-      }
+    UNROLL for (int i = 0; i < 2; i++) {
+      if (x.sight.row[i] >= tile.rows) continue;
+      float z[J];
+      UNROLL for (int j = 0; j < J; j++) z[j] = elements(x.acc[j])[i] * back[i];
+      add_dims<D>(part_o + at[i] * D, z, l.r, w == 0, f[i], g[i]);
     }
     sum = w == 0 ? other : float2(fma(g.x, other.x, f.x * sum.x), fma(g.y, other.y, f.y * sum.y));
     m = top;
   }
 
   UNROLL for (int i = 0; i < 2; i++) {
-    if (x.sight.row[i] >= tile.rows) continue;
-    const ulong at = (ulong((tile.row + x.sight.row[i]) * p.kv_heads + head) * p.group + x.sight.head[i]) * p.parts + part;
-    UNROLL for (int j = 0; j < J; j++) part_o[at * D + value_dim<D>(l.r, j)] = elements(total[j])[i];
-    if (l.r == 0) part_ml[at] = float2(m[i], sum[i]);
+    if (l.r == 0 && x.sight.row[i] < tile.rows) part_ml[at[i]] = float2(m[i], sum[i]);
   }
 }
 #define PREFILL(D, U) template [[host_name("prefill_d" #D "_u" #U)]] [[kernel]] decltype(prefill<D, U>) prefill<D, U>;

@@ -26,9 +26,10 @@ inline Sight sight_of(Tile tile, uint column, constant AttendParams& p) {
   return s;
 }
 
-// Over the largest scale of V when none was seen. Scales within the slack above the largest one leave the sum as it is.
+// 1 over the scale of V that P is relative to when none was seen, and by how much another may exceed it before it is moved: P stays
+// below 2^kGrowth kSlack, which half holds.
 constant constexpr float kUnseen = 1.0e30f;
-constant constexpr float kSlack = 1.001f;
+constant constexpr float kSlack = 2.0f;
 
 // The parabola's left operand: columns 1, u, u^2, 1, u, u^2, 0, 0 for u from the middle of 32 tokens, exact in half. A lane's pair of
 // columns is a u^2 + b u + c.
@@ -53,7 +54,7 @@ struct Columns {
   static constant constexpr int J = D / 8;
   simdgroup_half8x8 q[J];
   simdgroup_float8x8 acc[J];
-  float2 m, sum, vinv;  // P is scaled by V's scale over the largest yet seen, so that half holds it
+  float2 m, sum, vinv;  // weights are relative to m, P to V's scale times 1 / vinv, both close to the largest yet seen
   Sight sight;
 
   inline void clear() {
@@ -97,17 +98,16 @@ struct Columns {
     if (l.r < 6) y = ((device const float2*)(follow + kFastFloats + offset / 4 * 24 + k * 8))[l.c];
     const half2 high = half2(y);
     const simdgroup_half8x8 parabola = tile_of(l.r < 3 ? high : half2(y - float2(high)));
-    const simdgroup_half8x8 zero = tile_of(half2(half(0)));
     const float first = float(offset % 4 * 8 + l.r) - 15.5f;
     UNROLL for (int u = 0; u < U; u += 2) {
-      const uint4 f = ((device const uint4*)fast)[u * 32 + l.r * 4 + l.c], g = ((device const uint4*)fast)[(u + 1) * 32 + l.r * 4 + l.c];
-      const simdgroup_half8x8 fc = tile_of(as_type<half2>(f.x)), fs = tile_of(as_type<half2>(f.y));
-      const simdgroup_half8x8 gc = tile_of(as_type<half2>(g.x)), gs = tile_of(as_type<half2>(g.y));
-      mma_2x2(s[u], s[u + 1], fc, gc, cos_high, fs, gs, sin_high);
-      mma_2x2(s[u], s[u + 1], fc, gc, cos_low, fs, gs, sin_low);
-      mma_2x2(s[u], s[u + 1], tile_of(as_type<half2>(f.z)), tile_of(as_type<half2>(g.z)), cos_high, tile_of(as_type<half2>(f.w)), tile_of(as_type<half2>(g.w)),
+      const uint4 f = ((device const uint4*)fast)[u * 32 + l.r * 4 + l.c], g = ((device const uint4*)fast)[u * 32 + 32 + l.r * 4 + l.c];
+      const simdgroup_half8x8 c0 = tile_of(as_type<half2>(f.x)), c1 = tile_of(as_type<half2>(f.y));
+      const simdgroup_half8x8 s0 = tile_of(as_type<half2>(f.z)), s1 = tile_of(as_type<half2>(f.w));
+      mma_2x2(s[u], s[u + 1], c0, c1, cos_high, s0, s1, sin_high);
+      mma_2x2(s[u], s[u + 1], c0, c1, cos_low, s0, s1, sin_low);
+      mma_2x2(s[u], s[u + 1], tile_of(as_type<half2>(g.x)), tile_of(as_type<half2>(g.y)), cos_high, tile_of(as_type<half2>(g.z)), tile_of(as_type<half2>(g.w)),
               sin_high);
-      mma_2x2(s[u], s[u + 1], tile_of(powers.at(first + float(8 * u))), tile_of(powers.at(first + float(8 * u + 8))), parabola, zero, zero, zero);
+      mma_2x1(s[u], s[u + 1], tile_of(powers.at(first + float(8 * u))), tile_of(powers.at(first + float(8 * u + 8))), parabola);
     }
   }
   // Logits of U tiles to weights, in `w`; t: position of the lane's row in tile 0. Masked: whether some column does not see some token;
@@ -123,8 +123,9 @@ struct Columns {
       if (is_scaled(kValueFormat)) vtop = float2(a ? max(vtop.x, vs[u]) : vtop.x, b ? max(vtop.y, vs[u]) : vtop.y);
     }
     vtop = vtop * vinv;
-    if (simd_any(top.x > m.x || top.y > m.y || (is_scaled(kValueFormat) && (vtop.x > kSlack || vtop.y > kSlack)))) {
+    if (simd_any(top.x > m.x + kGrowth || top.y > m.y + kGrowth || (is_scaled(kValueFormat) && (vtop.x > kSlack || vtop.y > kSlack)))) {
       top = float2(row_max(top.x, l), row_max(top.y, l));
+      top = float2(top.x > m.x + kGrowth ? top.x : m.x, top.y > m.y + kGrowth ? top.y : m.y);
       float2 f = float2(fast::exp2(m.x - top.x), fast::exp2(m.y - top.y));
       m = top;
       sum *= f;
@@ -142,7 +143,10 @@ struct Columns {
     UNROLL for (int u = 0; u < U; u++) {
       float2 x = float2(fast::exp2(e[u].x - m.x), fast::exp2(e[u].y - m.y));
       sum += x;
-      if (is_scaled(kValueFormat)) x *= vinv * vs[u];
+      if (is_scaled(kValueFormat)) {
+        const float2 p = x * (vinv * vs[u]);
+        x = Masked ? float2(x.x > 0.0f ? p.x : 0.0f, x.y > 0.0f ? p.y : 0.0f) : p;  // a slot never written has any scale
+      }
       w[u] = tile_of(half2(x));
     }
   }

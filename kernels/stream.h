@@ -28,22 +28,54 @@ struct Stream {
   }
 };
 
-// Merges the states of the simdgroups' columns in order and writes them out.
+constant constexpr uint kDead = 0xffffffffu;
+
+// A lane's elements value_dim(r, j) of a vector.
 template <int D>
-inline void merge_out(threadgroup const float* s_acc, threadgroup const float* s_m, threadgroup const float* s_l, uint columns, uint column, device float* part_o,
-                      device float2* part_ml, constant AttendParams& p, Tile tile, uint head, uint part, uint tid) {
-  for (uint i = tid; i < columns * D; i += 32 * kSimdgroups) {
-    const uint n = i / D, d = i % D, row = (column + n) / p.group;
-    if (row >= tile.rows) continue;
-    float m = s_m[n], l = s_l[n], a = s_acc[i];
-    for (uint w = 1; w < kSimdgroups; w++) {
-      const float other = s_m[w * 8 + n], top = max(m, other), f = fast::exp2(m - top), g = fast::exp2(other - top);
-      a = fma(g, s_acc[w * columns * D + i], f * a);
-      l = fma(g, s_l[w * 8 + n], f * l);
-      m = top;
-    }
-    const ulong at = (ulong((tile.row + row) * p.kv_heads + head) * p.group + (column + n) % p.group) * p.parts + part;
-    part_o[at * D + d] = a;
-    if (d == 0) part_ml[at] = float2(m, l);
-  }
+inline void store_dims(threadgroup float* row, thread const float* z, uint r) {
+  constexpr int J = D / 8, full = D / 32 * 4;
+  UNROLL for (int j = 0; j < full; j += 4) *(threadgroup float4*)(row + value_dim<D>(r, j)) = float4(z[j], z[j + 1], z[j + 2], z[j + 3]);
+  if (full < J) *(threadgroup float2*)(row + value_dim<D>(r, full)) = float2(z[full % J], z[(full + 1) % J]);
 }
+
+// The states of a partition's simdgroups in threadgroup memory. A column's row is padded, so that lanes that store it meet other banks.
+template <int D, uint N>
+struct Merge {
+  static constant constexpr uint kRow = D + 4;
+  threadgroup float* acc;  // [simdgroup][N columns][row]
+  threadgroup float* m;    // [simdgroup][8 columns], as `l`
+  threadgroup float* l;
+  threadgroup float* by;  // [column][simdgroup] factors of the sum so far and of what is added
+  threadgroup uint* to;   // [column] where its state goes
+  inline threadgroup float* row(uint sg, uint n) const { return acc + (sg * N + n) * kRow; }
+
+  // Merges N columns from `column` on, in order of simdgroups, and writes them out.
+  inline void write(uint column, device float* part_o, device float2* part_ml, constant AttendParams& p, Tile tile, uint head, uint part, uint tid) const {
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    if (tid < N) {
+      const uint n = tid, row = (column + n) / p.group;
+      uint at = kDead;
+      if (row < tile.rows) {
+        float top = m[n], sum = l[n];
+        for (uint w = 1; w < kSimdgroups; w++) {
+          const float other = m[w * 8 + n], next = max(top, other), f = fast::exp2(top - next), g = fast::exp2(other - next);
+          sum = fma(g, l[w * 8 + n], f * sum);
+          by[n * 8 + 2 * w] = f;
+          by[n * 8 + 2 * w + 1] = g;
+          top = next;
+        }
+        at = (((tile.row + row) * p.kv_heads + head) * p.group + (column + n) % p.group) * p.parts + part;
+        part_ml[at] = float2(top, sum);
+      }
+      to[n] = at;
+    }
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    for (uint i = tid; i < N * D; i += 32 * kSimdgroups) {
+      const uint n = i / D, d = i % D, at = to[n];
+      if (at == kDead) continue;
+      float a = row(0, n)[d];
+      UNROLL for (uint w = 1; w < kSimdgroups; w++) a = fma(by[n * 8 + 2 * w + 1], row(w, n)[d], by[n * 8 + 2 * w] * a);
+      part_o[ulong(at) * D + d] = a;
+    }
+  }
+};

@@ -101,14 +101,14 @@ inline void store_value_plane(Picker x, device uchar* plane, uint slot, uint lan
   }
   if (rest > 0) {
     constexpr uint n = rest > 0 ? rest : 1;
-    device uchar* bits = plane + ((16 * full) << kBlockShift) + slot * rest;
+    device uchar* bits = plane + ((16 * full) << kBlockShift);
     for (uint i = lane; i < rest; i += 32) {
       uint byte = 0;
       for (uint k = 0; k < 8; k += B) {
         const uint bit = 8 * i + k;
         byte |= x.at(value_dim<D>(bit / n, full * steps + bit % n / B)) << k;
       }
-      bits[i] = uchar(byte);
+      bits[rest == 8 ? slot / 2 * 16 + i * 2 + slot % 2 : slot * rest + i] = uchar(byte);
     }
   }
 }

@@ -2,6 +2,7 @@
 //! another processor than x86-64, nothing is compiled, and tests say that they are skipped.
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{env, fs};
 
 const FLAGS: &[&str] = &[
@@ -23,6 +24,7 @@ const FLAGS: &[&str] = &[
     "-Wno-duplicate-decl-specifier",
     "-fvisibility=hidden",
 ];
+const RUNTIME: &[&str] = &["msl_launch.cpp", "msl_fibers.cpp", "msl_memory.cpp"];
 /// Vectorised accesses wider than 16 bytes would escape the instrumentation.
 const CHECKED_FLAGS: &[&str] = &["-fsanitize=thread", "-fno-vectorize", "-fno-slp-vectorize"];
 
@@ -48,7 +50,7 @@ fn main() {
     if !found || env::var("TARGET").is_ok_and(|target| target != "x86_64-unknown-linux-gnu") {
         return;
     }
-    let mut sources = vec![(shim.join("msl_runtime.cpp"), false)];
+    let mut sources: Vec<_> = RUNTIME.iter().map(|name| (shim.join(name), false)).collect();
     let mut registry = String::new();
     for file in folders.iter().flat_map(|folder| metal_files(folder)) {
         let stem = file.file_stem().expect("a file").to_string_lossy().into_owned();
@@ -67,12 +69,19 @@ fn main() {
         &format!("extern \"C\" __attribute__((visibility(\"default\"))) void msl_register_all() {{\n{calls}}}\n");
     fs::write(out.join("registry.cpp"), registry).expect("OUT_DIR is writable");
     sources.push((out.join("registry.cpp"), false));
-    std::thread::scope(|scope| {
-        for checked in [false, true] {
-            let (compiler, sources, shim, out) = (&compiler, &sources, &shim, &out);
-            scope.spawn(move || build(compiler, sources, shim, out, checked));
+    let jobs: Vec<_> =
+        [true, false].into_iter().flat_map(|checked| sources.iter().map(move |s| (s, checked))).collect();
+    let next = AtomicUsize::new(0);
+    let work = || {
+        while let Some(((source, is_kernel), checked)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            compile(&compiler, source, *is_kernel, &shim, &out, *checked);
         }
+    };
+    std::thread::scope(|scope| {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        (0..cores).for_each(|_| drop(scope.spawn(work)));
     });
+    [false, true].into_iter().for_each(|checked| link(&compiler, &sources, &out, checked));
     println!("cargo:rustc-env=MSL_EMU_DIR={}", out.display());
 }
 
@@ -83,21 +92,27 @@ fn metal_files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-fn build(compiler: &str, sources: &[(PathBuf, bool)], shim: &Path, out: &Path, checked: bool) {
-    let name = if checked { "checked" } else { "fast" };
-    let mut objects = Vec::new();
-    for (source, is_kernel) in sources {
-        let object = out.join(source.with_extension(format!("{name}.o")).file_name().expect("a file"));
-        let mut command = Command::new(compiler);
-        command.args(FLAGS).arg("-I").arg(shim).args(checked.then_some("-DMSL_CHECKED=1"));
-        if *is_kernel {
-            command.args(env::var("MSL_CXXFLAGS").unwrap_or_default().split_whitespace());
-            command.args(if checked { CHECKED_FLAGS } else { &[] });
-        }
-        run(command.arg("-c").arg(source).arg("-o").arg(&object));
-        objects.push(object);
-    }
+fn name(checked: bool) -> &'static str {
+    if checked { "checked" } else { "fast" }
+}
+
+fn object(source: &Path, out: &Path, checked: bool) -> PathBuf {
+    out.join(source.with_extension(format!("{}.o", name(checked))).file_name().expect("a file"))
+}
+
+fn compile(compiler: &str, source: &Path, is_kernel: bool, shim: &Path, out: &Path, checked: bool) {
     let mut command = Command::new(compiler);
-    command.args(["-shared", "-Wl,-Bsymbolic", "-Wl,-z,now"]).args(objects);
-    run(command.arg("-o").arg(out.join(format!("libmsl_{name}.so"))));
+    command.args(FLAGS).arg("-I").arg(shim).args(checked.then_some("-DMSL_CHECKED=1"));
+    if is_kernel {
+        command.args(env::var("MSL_CXXFLAGS").unwrap_or_default().split_whitespace());
+        command.args(if checked { CHECKED_FLAGS } else { &[] });
+    }
+    run(command.arg("-c").arg(source).arg("-o").arg(object(source, out, checked)));
+}
+
+fn link(compiler: &str, sources: &[(PathBuf, bool)], out: &Path, checked: bool) {
+    let mut command = Command::new(compiler);
+    command.args(["-shared", "-Wl,-Bsymbolic", "-Wl,-z,now"]);
+    command.args(sources.iter().map(|(source, _)| object(source, out, checked)));
+    run(command.arg("-o").arg(out.join(format!("libmsl_{}.so", name(checked)))));
 }

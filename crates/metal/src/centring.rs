@@ -118,8 +118,9 @@ pub struct Tables {
     pub means: Vec<u8>,
     /// Followed pairs, then groups of 8 fast ones of each kv head; past the last pair: none.
     pub lists: Vec<u8>,
-    /// `[kv head][4 tiles][row][2 pairs a column]`: cos and sin of the fast pairs at the tokens of 4 tiles, high parts, low parts. Where
-    /// keys are followed exactly all kv heads have the same: `[group]`.
+    /// `[kv head][2 pairs of tiles][high parts, low parts][row][2 RoPE pairs a column]`: cos in both tiles, sin in both, of the fast
+    /// pairs at the tiles' tokens: operands of products as they lie. Where keys are
+    /// followed exactly all kv heads have the same: `[group]`.
     pub fast_tiles: Vec<u8>,
     /// `[kv head or group][72][8]` (cos, sin) of the fast pairs at 64 multiples of 8 tokens, then at 0 to 7 tokens.
     pub fast_turns: Vec<u8>,
@@ -143,8 +144,9 @@ impl Tables {
             |group: &Vec<usize>, i: usize, tokens| group.get(i).map_or([1.0, 0.0], |pair| rope.turn(*pair, tokens));
         let tiles = groups.iter().flat_map(|g| {
             (0..4 * 32).flat_map(move |i| {
-                let (token, column) = (i / 32 * 8 + i % 32 / 4, i % 4);
-                high_and_low([at(g, 2 * column, token), at(g, 2 * column + 1, token)])
+                let (token, column) = (i / 64 * 16 + i % 32 / 4, i % 4);
+                let turns = [token, token + 8].map(|token| [at(g, 2 * column, token), at(g, 2 * column + 1, token)]);
+                operands(turns, i / 32 % 2 == 1)
             })
         });
         let tokens = || (0..PARTITION / 8).map(|k| 8 * k).chain(0..8);
@@ -160,13 +162,12 @@ impl Tables {
     }
 }
 
-/// (cos, sin) of two pairs as words of two halves: cos, sin, and what of each the halves lose.
-fn high_and_low(turns: [[f64; 2]; 2]) -> [u32; 4] {
-    let pack = |x: [f64; 2]| {
-        let [low, high] = x.map(|x| u32::from(f16::from_f64(x).to_bits()));
-        low | high << 16
+/// (cos, sin) of two RoPE pairs in each of two tiles, as words of two halves: cos in both, sin in both. `low`: what halves lose.
+fn operands(turns: [[[f64; 2]; 2]; 2], low: bool) -> [u32; 4] {
+    let part = |x: f64| if low { x - f16::from_f64(x).to_f64() } else { x };
+    let word = |tile: usize, k: usize| {
+        let [first, second] = turns[tile].map(|turn| u32::from(f16::from_f64(part(turn[k])).to_bits()));
+        first | second << 16
     };
-    let lost = |x: f64| x - f16::from_f64(x).to_f64();
-    let [cos, sin] = [0, 1].map(|k| turns.map(|turn| turn[k]));
-    [pack(cos), pack(sin), pack(cos.map(lost)), pack(sin.map(lost))]
+    [word(0, 0), word(1, 0), word(0, 1), word(1, 1)]
 }

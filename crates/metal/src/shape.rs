@@ -160,7 +160,8 @@ impl Shape {
         if form == Form::Vec { 1 } else { self.blocks(form) * 8 / self.group }
     }
 
-    /// Tiles of 8 tokens that a simdgroup has in flight: as many as registers hold.
+    /// Tiles of 8 tokens that a simdgroup has in flight: as many as registers hold. `Mma` and `Chunk` have the same, since a step's tokens
+    /// are one state's and move its maximum together.
     pub(crate) fn depth(&self, form: Form) -> usize {
         let coded = self.record.k().is_rotated() && self.record.v().is_rotated();
         let largest = if form == Form::Vec { 64 } else { 128 };

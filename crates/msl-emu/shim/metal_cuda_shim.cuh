@@ -30,7 +30,31 @@ __device__ __forceinline__ unsigned short msl_f2h(float f) { return __half_as_us
 #define MSL_THREAD
 #define MSL_FN __device__
 #define MSL_CONSTVAR static __device__ __constant__ const
-// A constant of the compilation: -DMSL_FC_<index>=value
+// A constant of the compilation: -DMSL_FC_<index>=value. A kernel that depends on none is given none.
+#ifndef MSL_FC_0
+#define MSL_FC_0 0
+#endif
+#ifndef MSL_FC_1
+#define MSL_FC_1 0
+#endif
+#ifndef MSL_FC_2
+#define MSL_FC_2 0
+#endif
+#ifndef MSL_FC_3
+#define MSL_FC_3 0
+#endif
+#ifndef MSL_FC_4
+#define MSL_FC_4 0
+#endif
+#ifndef MSL_FC_5
+#define MSL_FC_5 0
+#endif
+#ifndef MSL_FC_6
+#define MSL_FC_6 0
+#endif
+#ifndef MSL_FC_7
+#define MSL_FC_7 0
+#endif
 #define MSL_FCVAR static constexpr
 #define MSL_FCINIT(i) = MSL_FC_##i
 #define MSL_FCDEF(n)
@@ -280,6 +304,13 @@ MSL_HD void simdgroup_multiply_accumulate(simdgroup_matrix<float, 8, 8>& d, cons
       "{%6,%7,%8,%9};}"
       : "=f"(d.e[0]), "=f"(d.e[1]), "=f"(d.hi[0]), "=f"(d.hi[1])
       : "r"(a.bits()), "r"(b.trans()), "f"(c.e[0]), "f"(c.e[1]), "f"(c.hi[0]), "f"(c.hi[1]));
+}
+// d0 += a b, d1 += c b
+MSL_HD void mma_2x1(simdgroup_float8x8& d0, simdgroup_float8x8& d1, const simdgroup_half8x8& a,
+                    const simdgroup_half8x8& c, const simdgroup_half8x8& b) {
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
+      : "+f"(d0.e[0]), "+f"(d0.e[1]), "+f"(d1.e[0]), "+f"(d1.e[1])
+      : "r"(a.bits()), "r"(c.bits()), "r"(b.trans()));
 }
 // d0 += a0 b0 + a1 b1, d1 += c0 b0 + c1 b1: four MSL products in one full instruction (kernels spell it as four calls
 // elsewhere)

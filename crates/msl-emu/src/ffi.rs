@@ -73,7 +73,7 @@ impl Library {
     pub fn open(path: &str) -> Result<Library, String> {
         let path = CString::new(path).map_err(|e| e.to_string())?;
         let (register, launch) = (symbol(&path, c"msl_register_all")?, symbol(&path, c"msl_launch")?);
-        // SAFETY: the library is the one that build.rs made of msl_runtime.cpp, whose functions have these types.
+        // SAFETY: the library is the one that build.rs made of the runtime, whose functions have these types.
         unsafe {
             std::mem::transmute::<*mut c_void, unsafe extern "C" fn()>(register)();
             Ok(Library { launch: std::mem::transmute::<*mut c_void, LaunchFn>(launch) })

@@ -1,4 +1,5 @@
 use super::*;
+use crate::{Binding, FunctionConstant};
 
 fn text(source: &str) -> String {
     rewrite(source).unwrap().text

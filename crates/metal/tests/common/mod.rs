@@ -1,7 +1,10 @@
 //! Caches written by the kernels, their bytes taken apart, and attention in f64 over what they hold.
 #![allow(dead_code)] // each test uses a part
 #![allow(clippy::unwrap_used)] // helpers of tests
+pub mod attempts;
+pub mod helpers;
 pub mod page;
+pub mod sinks;
 
 use attention::{
     AttentionBackend, BatchLayout, Centring, KeyCentring, KvMeans, LayerGeometry, LayerId, ModelGeometry, Rope,
@@ -9,7 +12,7 @@ use attention::{
 };
 use candle_core::{Device, Tensor};
 use half::{bf16, f16};
-use kv::{BlockPool, BlockTable, KvLayout};
+use kv::{BlockCopy, BlockId, BlockPool, BlockTable, KvLayout};
 use metal::{Element, Executor, Family, Form, GpuBackend};
 use msl_emu::{Emulator, EmulatorExecutor};
 use page::Page;
@@ -165,6 +168,23 @@ impl<E: Executor> Cache<E> {
         let plan = self.backend.plan(Arc::new(layout)).unwrap();
         let q = self.tensor(q, KV_HEADS * self.case.group);
         self.backend.attend(LayerId(0), &q, &plan).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    /// Copies every written block over one that is not, which then holds the same bytes; the source keeps its own.
+    pub fn copy(&self) -> Result<(), String> {
+        let block = |id| {
+            let mut bytes = vec![0; self.backend.spec().bytes_per_block()];
+            self.backend.read_block(id, &mut bytes).unwrap();
+            bytes
+        };
+        let written = self.table.ids();
+        let unused = (0..).map(BlockId).filter(|id| !written.contains(id));
+        let copies: Vec<BlockCopy> =
+            written.iter().zip(unused).map(|(from, to)| BlockCopy { from: *from, to }).collect();
+        let before: Vec<Vec<u8>> = written.iter().map(|id| block(*id)).collect();
+        self.backend.copy_blocks(&copies).unwrap();
+        let wrong = copies.iter().zip(&before).find(|(c, before)| block(c.from) != **before || block(c.to) != **before);
+        wrong.map_or(Ok(()), |(copy, _)| Err(format!("{copy:?}")))
     }
 
     pub fn record(&self) -> RecordLayout {

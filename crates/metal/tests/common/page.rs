@@ -67,6 +67,10 @@ impl Page {
                 let full_byte = || plane + slot / 2 * 32 * full + word_offset(full, word, lane, 8);
                 out[value_dim(d, lane, j)] = match word < full {
                     true => self.bits(full_byte(), slot % 2 * 16 + at, b),
+                    // A byte a lane: those of a pair of tokens alternate.
+                    false if rest == 8 => {
+                        self.bits(plane + 16 * full * bs + slot / 2 * 16 + lane * 2 + slot % 2, at, b)
+                    }
                     false => self.bits(strings, lane * rest + at, b),
                 };
             }

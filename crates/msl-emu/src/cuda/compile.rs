@@ -1,8 +1,10 @@
 //! One kernel with its function constants, compiled by nvcc.
+use super::Build;
 use metal::{Constant, source};
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::Path;
 use std::process::Command;
-use std::{env, fs};
+use std::{env, fs, iter};
 
 /// Repeats of warnings about what Metal allows.
 const QUIET: &str = "1097,20012,177,20044,2361,550";
@@ -17,26 +19,43 @@ pub(crate) fn name(kernel: &str, constants: &[Constant]) -> String {
 }
 
 /// `NVCC` names the compiler, `CUDA_ARCH` the target (sm_90, Hopper, if unset), `CUDA_REGISTERS` the most registers of a thread.
-pub(crate) fn compile(folder: &Path, kernel: &str, constants: &[Constant]) -> Result<PathBuf, String> {
-    let cubin = folder.join(name(kernel, constants) + ".cubin");
-    if cubin.exists() {
-        return Ok(cubin);
+pub(crate) fn compile(folder: &Path, kernel: &str, constants: &[Constant], build: Build) -> Result<(), String> {
+    let name = name(kernel, constants);
+    // Beside the cubin, so that no two runs of `List` name it twice.
+    let done = folder.join(format!("{name}.{}", if build == Build::Run { "cubin" } else { "listed" }));
+    if done.exists() {
+        return Ok(());
     }
-    let text = source(folder, kernel)?;
+    source(folder, kernel)?;
+    let shim = Path::new(env!("CARGO_MANIFEST_DIR")).join("shim");
     let mut command = Command::new(env::var("NVCC").unwrap_or_else(|_| "nvcc".to_owned()));
-    let arch = env::var("CUDA_ARCH").unwrap_or_else(|_| "sm_90".to_owned());
-    command.args(["-cubin", "-std=c++17", "-O3", "-Xptxas", "-v", "-diag-suppress", QUIET, "-arch", &arch]);
-    let registers = env::var("CUDA_REGISTERS").ok().or_else(|| registers(kernel).map(str::to_owned));
-    if let Some(registers) = registers {
-        command.args(["-maxrregcount", &registers]);
+    command.current_dir(folder).args(arguments(kernel, constants));
+    command.arg(format!("{kernel}.cu")).arg("-o").arg(format!("{name}.cubin"));
+    if build == Build::Run {
+        return run(command.arg("-I").arg(shim)).map(|_| ());
     }
-    command.args(constants.iter().map(|constant| match constant {
+    let line: Vec<_> =
+        iter::once(command.get_program()).chain(command.get_args()).map(|a| a.to_string_lossy()).collect();
+    let mut commands =
+        fs::OpenOptions::new().create(true).append(true).open(folder.join("commands")).map_err(|e| e.to_string())?;
+    writeln!(commands, "{}", line.join(" ")).map_err(|e| e.to_string())?;
+    fs::write(&done, "").map_err(|e| format!("{}: {e}", done.display()))
+}
+
+fn arguments(kernel: &str, constants: &[Constant]) -> Vec<String> {
+    let arch = env::var("CUDA_ARCH").unwrap_or_else(|_| "sm_90".to_owned());
+    // Fast math, as Metal's compiler has it.
+    let fixed =
+        ["-cubin", "-std=c++17", "-O3", "-use_fast_math", "-Xptxas", "-v", "-diag-suppress", QUIET, "-arch", &arch];
+    let mut arguments = fixed.map(str::to_owned).to_vec();
+    if let Some(registers) = env::var("CUDA_REGISTERS").ok().or_else(|| registers(kernel).map(str::to_owned)) {
+        arguments.extend(["-maxrregcount".to_owned(), registers]);
+    }
+    arguments.extend(constants.iter().map(|constant| match constant {
         Constant::Bool(index, value) => format!("-DMSL_FC_{index}={value}"),
         Constant::Uint(index, value) => format!("-DMSL_FC_{index}={value}u"),
     }));
-    let shim = Path::new(env!("CARGO_MANIFEST_DIR")).join("shim");
-    run(command.arg("-I").arg(shim).arg(text).arg("-o").arg(&cubin))?;
-    Ok(cubin)
+    arguments
 }
 
 /// Most registers of a thread where ptxas takes more than is best: 3 or 4 threadgroups of 128 threads a multiprocessor, 2 of 256.
@@ -48,10 +67,13 @@ fn registers(kernel: &str) -> Option<&'static str> {
     }
 }
 
-/// The library, rewritten for nvcc with that kernel alone.
-fn source(folder: &Path, kernel: &str) -> Result<PathBuf, String> {
+/// Writes the library, rewritten for nvcc with that kernel alone.
+fn source(folder: &Path, kernel: &str) -> Result<(), String> {
     let head_dim = kernel.split('_').find_map(|part| part.strip_prefix('d').and_then(|d| d.parse().ok()));
     let (msl, text) = (folder.join(format!("{kernel}.metal")), folder.join(format!("{kernel}.cu")));
+    if text.exists() {
+        return Ok(());
+    }
     fs::write(&msl, source::library(head_dim)).map_err(|e| format!("{}: {e}", msl.display()))?;
     let mut command = Command::new(env::var("MSL_CXX").unwrap_or_else(|_| "clang++-19".to_owned()));
     command.args(["-E", "-x", "c++", "-std=c++17", "-D__METAL_VERSION__=310", "-DMSL_CUDA", "-nostdinc", "-I"]);
@@ -63,8 +85,7 @@ fn source(folder: &Path, kernel: &str) -> Result<PathBuf, String> {
         return Err(format!("no kernel {kernel}"));
     }
     let rewritten = mslgen::emit(&unit, mslgen::Target::Cuda, kernel).map_err(|e| e.to_string())?;
-    fs::write(&text, rewritten).map_err(|e| format!("{}: {e}", text.display()))?;
-    Ok(text)
+    fs::write(&text, rewritten).map_err(|e| format!("{}: {e}", text.display()))
 }
 
 fn run(command: &mut Command) -> Result<String, String> {

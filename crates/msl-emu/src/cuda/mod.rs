@@ -9,10 +9,20 @@ use std::ffi::CString;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+/// What to do with a kernel where there is no GPU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Build {
+    /// Compile it.
+    Run,
+    /// Write its text, and nvcc's command line as a line of `commands` in the same folder, to be run there.
+    List,
+}
+
 /// Runs launches on the first GPU, or, where there is none, compiles what they need.
 pub struct CudaExecutor {
     /// Nothing: compile only.
     cuda: Option<Arc<Cuda>>,
+    build: Build,
     /// Of cubins.
     folder: PathBuf,
     loaded: Mutex<HashMap<String, Function>>,
@@ -53,16 +63,16 @@ fn failed(kernel: &str) -> impl FnOnce(String) -> ExecError {
 impl CudaExecutor {
     /// With cubins of `folder`. Errors: no driver or no device.
     pub fn open(folder: PathBuf) -> Result<Self, ExecError> {
-        Ok(Self::with(Some(Arc::new(Cuda::open().map_err(failed("none"))?)), folder))
+        Ok(Self::with(Some(Arc::new(Cuda::open().map_err(failed("none"))?)), folder, Build::Run))
     }
 
     /// Compiles into `folder` what is launched, and runs nothing.
-    pub fn compiler(folder: PathBuf) -> Self {
-        Self::with(None, folder)
+    pub fn compiler(folder: PathBuf, build: Build) -> Self {
+        Self::with(None, folder, build)
     }
 
-    fn with(cuda: Option<Arc<Cuda>>, folder: PathBuf) -> Self {
-        CudaExecutor { cuda, folder, loaded: Mutex::default(), params: Mutex::default() }
+    fn with(cuda: Option<Arc<Cuda>>, folder: PathBuf, build: Build) -> Self {
+        CudaExecutor { cuda, build, folder, loaded: Mutex::default(), params: Mutex::default() }
     }
 
     /// The device's name; nothing where launches are compiled only.
@@ -157,9 +167,10 @@ impl Executor for CudaExecutor {
     fn run(&self, launches: &[Launch<'_, Memory>]) -> Result<(), ExecError> {
         let Some(cuda) = &self.cuda else {
             let compile = |launch: &Launch<'_, Memory>| {
-                compile::compile(&self.folder, &launch.kernel, &launch.constants).map_err(failed(&launch.kernel))
+                compile::compile(&self.folder, &launch.kernel, &launch.constants, self.build)
+                    .map_err(failed(&launch.kernel))
             };
-            return launches.iter().try_for_each(|launch| compile(launch).map(|_| ()));
+            return launches.iter().try_for_each(compile);
         };
         for launch in launches {
             let (function, arguments) = self.prepare(cuda, launch)?;

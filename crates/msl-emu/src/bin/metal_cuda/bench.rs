@@ -36,12 +36,14 @@ pub fn decode(executor: &CudaExecutor, filter: &str, centred: bool) -> Result<()
         // Microseconds of the best 16-bit kernel, attend alone and in all.
         let mut best: BTreeMap<(usize, usize), [f32; 2]> = BTreeMap::new();
         for (k, v) in PAIRS {
+            let named = |form| (form, format!("d{d} {form:?} {}/{}", k.name(), v.name()));
+            let mut wanted = [Form::Mma, Form::Vec].map(named).to_vec();
+            wanted.retain(|(_, name)| name.contains(filter));
+            if wanted.is_empty() {
+                continue;
+            }
             let workload = Workload::new(executor, k, v, d, centred)?;
-            for form in [Form::Mma, Form::Vec] {
-                let name = format!("d{d} {form:?} {}/{}", k.name(), v.name());
-                if !name.contains(filter) {
-                    continue;
-                }
+            for (form, name) in wanted {
                 let mut line = format!("{name:20}");
                 for (context, seqs) in SHAPES {
                     let attention = Attention::new(&workload, form, context, seqs, 1)?;

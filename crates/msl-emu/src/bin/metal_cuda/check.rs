@@ -1,61 +1,98 @@
-//! Every kernel against f64, by the code that tests it in the emulator.
-use crate::common::{Cache, Case, relative};
-use metal::{Element, Form};
+//! Every kernel against f64, by the cases that test it in the emulator.
+use crate::common::attempts::{self, Attempt};
+use crate::common::{Case, helpers, sinks};
+use metal::Form;
 use msl_emu::cuda::CudaExecutor;
-use turboquant::Format::{self, *};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use turboquant::Format;
 
-const PAIRS: [(Format, Format); 12] = [
-    (F16, F16),
-    (Bf16, Bf16),
-    (Tq8, Tq8),
-    (Tq8, Tq4),
-    (Tq5, Tq5),
-    (Tq4, Tq4),
-    (Tq3, Tq3),
-    (Tq2, Tq2),
-    (Affine8, Lloyd3),
-    (Affine5, Lloyd5),
-    (Affine4, Lloyd4),
-    (Affine4, Lloyd2),
-];
+/// One for each case.
+pub type Open<'a> = &'a (dyn Fn() -> CudaExecutor + Sync);
+type Job = (String, Box<dyn Fn(Open<'_>) -> Result<f64, String> + Sync>);
 
-/// All pairs at D = 64 and 128; the larger and odd head sizes with one pair of each kind of plane.
-pub fn all(executor: impl Fn() -> CudaExecutor, filter: &str) -> Result<(), String> {
-    let mut failed = 0;
-    for d in [64, 80, 96, 128, 256, 512] {
-        for (k, v) in PAIRS {
-            let common = d == 64 || d == 128 || matches!((k, v), (F16, F16) | (Tq5, Tq5) | (Tq4, Tq4));
-            for form in [Form::Mma, Form::Vec] {
-                let case = Case { centred: k.is_rotated(), form, element: Element::F16, ..Case::new(k, v, d) };
-                let name = format!("{k:?}/{v:?} d{d} {form:?}");
-                if common && name.contains(filter) {
-                    failed += usize::from(!check(executor(), case, &name));
+fn of_attempts(attempts: Vec<Attempt>) -> impl Iterator<Item = Job> {
+    attempts.into_iter().map(|attempt: Attempt| -> Job {
+        let name = format!("{attempt:?}");
+        let run = move |open: Open<'_>| {
+            let executor = open();
+            if executor.device().is_some() {
+                return attempt.run(executor);
+            }
+            attempt.launch(executor);
+            Ok(0.0)
+        };
+        (name, Box::new(run))
+    })
+}
+
+fn others() -> Vec<Job> {
+    let mut jobs: Vec<Job> = Vec::new();
+    for (k, v, d) in [(Format::Tq4, Format::Tq4, 64), (Format::Tq5, Format::Tq5, 80)] {
+        let case = Case::new(k, v, d);
+        jobs.push((
+            format!("copy_blocks {case:?}"),
+            Box::new(move |open| attempts::copies(open(), case).map(|()| 0.0)),
+        ));
+    }
+    for form in [Form::Mma, Form::Vec] {
+        jobs.push((format!("sinks {form:?}"), Box::new(move |open| sinks::check(&open(), form).map(|()| 0.0))));
+    }
+    let helpers = |open: Open<'_>| {
+        let failed = |(name, result): (String, Result<(), String>)| result.err().map(|e| format!("{name}: {e}"));
+        let errors: Vec<String> = helpers::all(|_| open()).into_iter().filter_map(failed).collect();
+        if errors.is_empty() { Ok(0.0) } else { Err(errors.join("; ")) }
+    };
+    jobs.push(("helpers".to_owned(), Box::new(helpers)));
+    jobs
+}
+
+/// Runs the jobs whose name contains `filter`, as many at once as there are cores, since f64 takes longer than the GPU. Without a device
+/// results mean nothing: what a case launches is compiled.
+fn run(open: Open<'_>, mut jobs: Vec<Job>, filter: &str) -> Result<(), String> {
+    jobs.retain(|(name, _)| name.contains(filter));
+    let runs = open().device().is_some();
+    let cores = if runs { thread::available_parallelism().map_or(1, usize::from) } else { 1 };
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut errors = Vec::new();
+        while let Some((name, job)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let result = job(open);
+            if runs {
+                match &result {
+                    Ok(error) => println!("{name}: {error:.1e}"),
+                    Err(message) => println!("{name}: FAILED: {message}"),
                 }
+                errors.push(result.ok());
             }
         }
-    }
+        errors
+    };
+    let errors: Vec<Option<f64>> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap_or_else(|_| vec![None])).collect()
+    });
+    let failed = errors.iter().filter(|error| error.is_none()).count();
+    let worst = errors.iter().flatten().copied().fold(0.0, f64::max);
+    println!("{} cases, largest error {worst:.1e}, {failed} failed", jobs.len());
     if failed > 0 { Err(format!("{failed} cases failed")) } else { Ok(()) }
 }
 
-/// Single rows, and a chunk of 70 rows behind a context, of 1,300 tokens.
-fn check(executor: CudaExecutor, case: Case, name: &str) -> bool {
-    let (tokens, chunk) = (1300, 70);
-    let runs = executor.device().is_some();
-    let mut cache = Cache::new(executor, case, tokens);
-    cache.write();
-    let (q, rows) = (cache.query(5, 1), cache.query(6, chunk));
-    let one = cache.attend(&q, tokens - 1, tokens);
-    let many = cache.attend(&rows, tokens - chunk, tokens);
-    if !runs {
-        return true;
-    }
-    let width = q.len();
-    let row = 37;
-    let error = relative(&one, &cache.expect(&q, tokens - 1));
-    let of_chunk =
-        relative(&many[row * width..][..width], &cache.expect(&rows[row * width..][..width], tokens - chunk + row));
-    // Outputs are rounded to half: 2e-4 beside the bounds of tests/kernels.rs.
-    let good = error < 6e-4 && of_chunk < 6e-4;
-    println!("{name}: {error:.1e}, in a chunk {of_chunk:.1e}{}", if good { "" } else { " FAILED" });
-    good
+/// Everything that the emulator's tests run, and what would take them too long.
+pub fn all(open: Open<'_>, filter: &str) -> Result<(), String> {
+    let lists = [
+        attempts::formats(),
+        attempts::contexts(),
+        attempts::groups_windows_and_activations(),
+        attempts::chunks(),
+        attempts::large_biases(),
+        attempts::at_length(),
+    ];
+    run(open, lists.into_iter().flat_map(of_attempts).chain(others()).collect(), filter)
+}
+
+/// What compute-sanitizer goes through: every kernel.
+pub fn covering(open: Open<'_>, filter: &str) -> Result<(), String> {
+    let lists = [attempts::covering(0), attempts::covering_large()];
+    run(open, lists.into_iter().flat_map(of_attempts).chain(others()).collect(), filter)
 }

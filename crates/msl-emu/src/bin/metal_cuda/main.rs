@@ -1,18 +1,19 @@
-//! The kernels on an NVIDIA GPU: `metal-cuda compile|check|bench FOLDER [filter]`.
+//! The kernels on an NVIDIA GPU: `metal-cuda MODE FOLDER [filter]`.
 //!
-//! `compile` builds the cubins that the other two launch, on a machine without a GPU; `check` compares every kernel with f64; `bench`
-//! prints the table of docs/kernels.md, `plain` the same without centring, `prefill` that of chunks.
+//! `compile` builds the cubins that the others launch, on a machine without a GPU; `sources` writes what nvcc makes them from and its
+//! command lines, for a machine with more cores. `check` compares every kernel with f64, `cover` is its part for compute-sanitizer;
+//! `bench` prints the table of docs/kernels.md, `plain` the same without centring, `prefill` that of chunks.
 mod bench;
 mod check;
 #[path = "../../../../metal/tests/common/mod.rs"]
 mod common;
 mod workload;
 
-use msl_emu::cuda::CudaExecutor;
+use msl_emu::cuda::{Build, CudaExecutor};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: metal-cuda compile|check|bench|plain|prefill FOLDER [filter]";
+const USAGE: &str = "usage: metal-cuda compile|sources|check|cover|bench|plain|prefill FOLDER [filter]";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -29,16 +30,20 @@ fn run(arguments: &[String]) -> Result<(), String> {
     let [mode, folder, rest @ ..] = arguments else { return Err(USAGE.to_owned()) };
     let (folder, filter) = (PathBuf::from(folder), rest.first().map_or("", String::as_str));
     let open = || CudaExecutor::open(folder.clone()).map_err(|e| e.to_string());
+    let must_open = || open().unwrap_or_else(|e| panic!("{e}"));
     match mode.as_str() {
-        "compile" => {
+        "compile" | "sources" => {
             std::fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
-            let compiler = || CudaExecutor::compiler(folder.clone());
+            let build = if mode == "compile" { Build::Run } else { Build::List };
+            let compiler = || CudaExecutor::compiler(folder.clone(), build);
             bench::decode(&compiler(), filter, true)?;
             bench::decode(&compiler(), filter, false)?;
             bench::prefill(&compiler(), filter)?;
-            check::all(compiler, filter)
+            check::all(&compiler, filter)?;
+            check::covering(&compiler, filter)
         }
-        "check" => check::all(|| CudaExecutor::open(folder.clone()).unwrap_or_else(|e| panic!("{e}")), filter),
+        "check" => check::all(&must_open, filter),
+        "cover" => check::covering(&must_open, filter),
         "bench" => bench::decode(&open()?, filter, true),
         "plain" => bench::decode(&open()?, filter, false),
         "prefill" => bench::prefill(&open()?, filter),

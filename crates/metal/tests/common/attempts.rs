@@ -1,0 +1,268 @@
+//! What attention is held to: one table of cases, run in the emulator by `tests/kernels.rs` and on an NVIDIA GPU by `metal-cuda check`.
+use super::{Cache, Case, KV_HEADS, relative};
+use metal::{Element, Executor, Form};
+use std::ops::Range;
+use turboquant::Format::{self, *};
+use turboquant::Side;
+
+/// Every K format and every V format, once.
+pub const PAIRS: [(Format, Format); 12] = [
+    (F16, F16),
+    (Bf16, Bf16),
+    (Tq8, Tq8),
+    (Tq8, Tq4),
+    (Tq5, Tq5),
+    (Tq4, Tq4),
+    (Tq3, Tq3),
+    (Tq2, Tq2),
+    (Affine8, Lloyd3),
+    (Affine5, Lloyd5),
+    (Affine4, Lloyd4),
+    (Affine4, Lloyd2),
+];
+pub const DIMS: [usize; 6] = [64, 80, 96, 128, 256, 512];
+
+/// Writes a sequence and attends its last rows.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    pub case: Case,
+    pub rows: Range<usize>,
+}
+
+fn last(case: Case, tokens: usize) -> Attempt {
+    Attempt { case, rows: tokens - 1..tokens }
+}
+
+/// All formats in all head sizes, at 64 and 128 in both forms.
+pub fn formats() -> Vec<Attempt> {
+    let mut all = Vec::new();
+    for d in DIMS {
+        for (i, (k, v)) in PAIRS.into_iter().enumerate() {
+            let block_size = if i % 2 == 0 { 16 } else { 32 };
+            let form = if (i + d / 16) % 2 == 0 { Form::Mma } else { Form::Vec };
+            let case = Case { centred: k.is_rotated(), block_size, form, ..Case::new(k, v, d) };
+            all.push(last(case, 90));
+            if d == 64 || d == 128 {
+                let form = if form == Form::Mma { Form::Vec } else { Form::Mma };
+                all.push(last(Case { form, ..case }, 90));
+            }
+        }
+    }
+    all
+}
+
+/// Contexts at the edges of a block and of a partition, and a long one.
+pub fn contexts() -> Vec<Attempt> {
+    let mut all = Vec::new();
+    for (i, (k, v, d)) in [(F16, F16, 64), (Tq8, Tq4, 80), (Tq4, Tq4, 64)].into_iter().enumerate() {
+        for form in [Form::Mma, Form::Vec] {
+            let block_size = [16, 32, 32][i];
+            let case = Case { centred: k.is_rotated(), form, block_size, ..Case::new(k, v, d) };
+            let edges = [1, block_size - 1, block_size, block_size + 1, 511, 512, 513];
+            all.extend(edges.map(|tokens| last(case, tokens)));
+        }
+    }
+    for form in [Form::Mma, Form::Vec] {
+        all.push(last(Case { centred: true, form, group: 2, ..Case::new(Tq4, Tq3, 64) }, 5000));
+    }
+    all
+}
+
+pub fn groups_windows_and_activations() -> Vec<Attempt> {
+    let base = Case { centred: true, ..Case::new(Tq4, Tq4, 64) };
+    let mut all: Vec<Attempt> = [1, 2, 7, 8, 16].map(|group| last(Case { group, ..base }, 70)).into();
+    all.extend([1, 2, 3].map(|group| last(Case { group, form: Form::Vec, ..base }, 70)));
+    for (window, form) in [(1, Form::Mma), (40, Form::Vec), (40, Form::Mma), (530, Form::Vec), (530, Form::Mma)] {
+        all.push(last(Case { window: Some(window), form, ..base }, 600));
+    }
+    for element in [Element::F16, Element::Bf16] {
+        all.extend([Form::Mma, Form::Vec].map(|form| last(Case { element, form, ..base }, 90)));
+    }
+    all
+}
+
+pub fn chunks() -> Vec<Attempt> {
+    let mut all = Vec::new();
+    for (i, (k, v)) in PAIRS.into_iter().enumerate() {
+        let (d, group) = ([64, 128, 80, 96][i % 4], [4, 7, 1, 8][i / 3]);
+        all.push(Attempt { case: Case { centred: k.is_rotated(), group, ..Case::new(k, v, d) }, rows: 40..75 });
+    }
+    let base = Case { centred: true, block_size: 32, ..Case::new(Tq4, Tq4, 64) };
+    all.push(Attempt { case: base, rows: 480..560 });
+    all.push(Attempt { case: Case { window: Some(100), ..base }, rows: 480..560 });
+    // The largest head size that has a kernel for chunks, and one that has none.
+    all.push(Attempt { case: Case::new(Tq5, Tq5, 256), rows: 10..40 });
+    all.push(Attempt { case: Case::new(F16, F16, 512), rows: 10..40 });
+    all
+}
+
+/// Keys stored as floats with a bias 30 times as large as they are themselves, which is followed exactly.
+pub fn large_biases() -> Vec<Attempt> {
+    let mut all = Vec::new();
+    for (i, d) in DIMS.into_iter().enumerate() {
+        let case = Case { centred: true, bias: 30.0, ..Case::new(if i % 2 == 0 { Bf16 } else { F16 }, F16, d) };
+        for form in [Form::Mma, Form::Vec] {
+            all.push(last(Case { form, ..case }, 90));
+            all.push(last(Case { form, block_size: 32, ..case }, 600));
+        }
+        all.push(Attempt { case, rows: 490..530 });
+    }
+    all
+}
+
+/// What a checker of memory and of races goes through: every kernel of attention and both kinds of record. `order`: of lanes.
+pub fn covering(order: u32) -> Vec<Attempt> {
+    let mut all = Vec::new();
+    for (i, (k, v)) in PAIRS.into_iter().enumerate() {
+        let d = [64, 80, 96, 128][(i + order as usize) % 4];
+        let form = if (i / 2 + order as usize).is_multiple_of(2) { Form::Mma } else { Form::Vec };
+        all.push(last(Case { centred: k.is_rotated(), form, order, ..Case::new(k, v, d) }, 35));
+    }
+    all.push(Attempt { case: Case { centred: true, order, ..Case::new(Tq5, Tq4, 64) }, rows: 20..60 });
+    all.push(Attempt { case: Case { order, ..Case::new(F16, F16, 80) }, rows: 20..60 });
+    let exact = Case { centred: true, bias: 30.0, order, ..Case::new(Bf16, Bf16, 64) };
+    all.push(Attempt { case: exact, rows: 20..60 });
+    all.push(last(Case { form: Form::Vec, ..exact }, 35));
+    all
+}
+
+/// As `covering`, of the largest head sizes.
+pub fn covering_large() -> Vec<Attempt> {
+    let of = |d, form| last(Case { centred: true, form, order: 3, ..Case::new(Tq4, Tq3, d) }, 35);
+    [256, 512].into_iter().flat_map(|d| [Form::Mma, Form::Vec].map(|form| of(d, form))).collect()
+}
+
+/// Where time does not matter: every pair at 64 and 128 in all forms behind two partitions, every head size with groups and windows.
+pub fn at_length() -> Vec<Attempt> {
+    let mut all = Vec::new();
+    for d in [64, 128] {
+        for (k, v) in PAIRS {
+            let case = Case { centred: k.is_rotated(), element: Element::F16, ..Case::new(k, v, d) };
+            all.extend([Form::Mma, Form::Vec].map(|form| last(Case { form, ..case }, 1300)));
+            all.push(Attempt { case, rows: 1230..1300 });
+        }
+    }
+    for (d, (k, v)) in DIMS.into_iter().zip([(Tq8, Tq4), (Tq5, Tq5), (Tq4, Tq4), (Tq4, Tq3), (F16, F16), (Tq3, Tq3)]) {
+        for (group, window) in [1, 2, 4, 7, 8].into_iter().flat_map(|group| [None, Some(600)].map(|w| (group, w))) {
+            let case = Case { centred: k.is_rotated(), group, window, ..Case::new(k, v, d) };
+            // The reference takes d^2 a token. More than 4 query heads take `Mma`, whatever is asked for.
+            let tokens = if d < 256 { 1300 } else { 700 };
+            all.extend([Form::Mma, Form::Vec].map(|form| last(Case { form, ..case }, tokens)));
+            all.push(Attempt { case, rows: tokens - 70..tokens });
+        }
+    }
+    all
+}
+
+impl Attempt {
+    /// The launches alone, for an executor that only compiles them.
+    pub fn launch<E: Executor>(&self, executor: E) {
+        let mut cache = Cache::new(executor, self.case, self.rows.end);
+        cache.write();
+        let q = cache.query(9, self.rows.len());
+        cache.attend(&q, self.rows.start, self.rows.end);
+    }
+
+    /// Writes and attends; bytes of some tokens against turboquant's, attention of single rows by three queries and of three rows of a
+    /// chunk against f64. Gives the relative error.
+    pub fn run<E: Executor>(&self, executor: E) -> Result<f64, String> {
+        let Attempt { case, rows } = self;
+        let mut cache = Cache::new(executor, *case, rows.end);
+        cache.write();
+        check_bytes(&cache, &[0, 1, 7, rows.end / 2, rows.end - 1].map(|t| t.min(rows.end - 1)))?;
+        let (mut got, mut want) = (Vec::new(), Vec::new());
+        if rows.len() == 1 {
+            for seed in [5, 6, 7] {
+                let q = cache.query(seed, 1);
+                got.extend(cache.attend(&q, rows.start, rows.end));
+                want.extend(cache.expect(&q, rows.start));
+            }
+        } else {
+            let q = cache.query(9, rows.len());
+            let all = cache.attend(&q, rows.start, rows.end);
+            let width = all.len() / rows.len();
+            for row in [0, rows.len() / 2, rows.len() - 1] {
+                let range = row * width..(row + 1) * width;
+                got.extend_from_slice(&all[range.clone()]);
+                want.extend(cache.expect(&q[range], rows.start + row));
+            }
+        }
+        let error = relative(&got, &want);
+        if error < bound(case) { Ok(error) } else { Err(format!("error {error:.1e}, allowed {:.1e}", bound(case))) }
+    }
+}
+
+/// Allowed relative error of attention.
+///
+/// Half rounds by 1.7e-4 rms. In `Mma` queries and P are half: 2.4e-4. Decoding adds, to a logit of rms 1 and to the output: `tq4`
+/// 1.7e-4, the other codebooks up to .9e-4; group scales another 1.7e-4, where an operand has to be half again. Together up to 3.4e-4;
+/// `Vec` 2.4e-4. What is left is for chance: a result rests on some ten tokens. Activations round the output.
+fn bound(case: &Case) -> f64 {
+    let kernel = if case.form == Form::Vec { 3e-4 } else { 4e-4 };
+    let output = match case.element {
+        Element::F32 => 0.0,
+        Element::F16 => 1.7e-4,
+        Element::Bf16 => 1.7e-3,
+    };
+    kernel + output
+}
+
+/// Codes equal turboquant's, or one apart where the element lies at a boundary; scales equal or neighbours.
+fn check_bytes<E: Executor>(cache: &Cache<E>, tokens: &[usize]) -> Result<(), String> {
+    let (kernel, case) = (cache.kernel(), cache.case);
+    let (mut differing, mut all) = (0, 0);
+    for head in 0..KV_HEADS {
+        let pages = cache.pages(head);
+        for (token, side) in tokens.iter().flat_map(|t| [(*t, Side::K), (*t, Side::V)]) {
+            let page = &pages[token / case.block_size];
+            let (got, got_scales) = page.codes(side, token % case.block_size);
+            let x = cache.centred(side, token, head);
+            let (want, want_scales) = kernel.encode(side, &x);
+            if want.is_empty() {
+                // A turned mean, of up to 1.73 sqrt(2) times the bias, is off by three roundings of f32, its difference by a fourth.
+                let turned = if case.centred && side == Side::K { 6e-7 * f64::from(case.bias) } else { 1e-7 };
+                for (got, x) in page.vector(side, token % case.block_size).iter().zip(&x) {
+                    let step = if page.record.format(side) == F16 { 11 } else { 8 };
+                    let allowed = f64::from(x.abs()) / f64::from(1 << step) * 1.001 + turned;
+                    if (got - f64::from(*x)).abs() > allowed || got.is_nan() {
+                        return Err(format!("{side} token {token}: {got} for {x}"));
+                    }
+                }
+                continue;
+            }
+            for (got, want) in got_scales.iter().zip(&want_scales) {
+                if got.to_bits().abs_diff(want.to_bits()) > 1 {
+                    return Err(format!("{side} token {token}: scale {got} for {want}"));
+                }
+            }
+            for (i, (got, want)) in got.iter().zip(want).enumerate() {
+                all += 1;
+                if *got != u32::from(want) {
+                    differing += 1;
+                    if !neighbours(page.record.format(side), *got, u32::from(want)) {
+                        return Err(format!("{side} token {token} element {i}: code {got} for {want}"));
+                    }
+                }
+            }
+        }
+    }
+    // A boundary is hit by chance alone: elements within some 1e-6 of one. Scales that are neighbours move int8 codes as well.
+    if differing * 500 <= all { Ok(()) } else { Err(format!("{differing} codes of {all} differ")) }
+}
+
+fn neighbours(format: Format, a: u32, b: u32) -> bool {
+    let n = format.magnitudes().len() as i64;
+    let rank = |code: u32| match format {
+        Tq8 | Int8 => i64::from(code as u8 as i8),
+        _ if n == 0 || i64::from(code) < n => i64::from(code),
+        _ => n - 1 - i64::from(code),
+    };
+    rank(a).abs_diff(rank(b)) == 1
+}
+
+/// Copies of blocks of a written cache.
+pub fn copies<E: Executor>(executor: E, case: Case) -> Result<(), String> {
+    let mut cache = Cache::new(executor, case, 5 * case.block_size);
+    cache.write();
+    cache.copy()
+}
