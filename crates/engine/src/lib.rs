@@ -1,4 +1,5 @@
 //! The engine loop: drives scheduler, model and sampler on a thread of its own.
+mod awake;
 pub mod bench;
 mod centring;
 mod choice;

@@ -1,6 +1,7 @@
 //! One step on the model: batch, copies, forward pass.
+use crate::awake::on_device;
 use attention::{AttentionBackend, BatchLayout, ForwardContext, SequenceStates, StatePool};
-use candle_core::Result;
+use candle_core::{Device, Result};
 use models::Model;
 use scheduler::{Chunk, Scheduler, Step};
 use std::sync::Arc;
@@ -10,6 +11,7 @@ pub struct ModelRunner {
     model: Box<dyn Model>,
     backend: Box<dyn AttentionBackend>,
     states: StatePool,
+    device: Device,
 }
 
 /// What is wanted of a chunk's logits.
@@ -82,16 +84,17 @@ fn largest(wants: &[Want]) -> Option<usize> {
 }
 
 impl ModelRunner {
-    /// Takes the memory of `num_blocks` blocks, and of the recurrent states of `num_seqs` sequences.
+    /// Takes the memory of `num_blocks` blocks, and of the recurrent states of `num_seqs` sequences. `device`: the model's.
     pub fn new(
         model: Box<dyn Model>,
         mut backend: Box<dyn AttentionBackend>,
         num_blocks: usize,
         num_seqs: usize,
+        device: Device,
     ) -> Result<Self> {
         backend.allocate(num_blocks)?;
         let states = StatePool::new(model.state_layout().clone(), num_seqs);
-        Ok(ModelRunner { model, backend, states })
+        Ok(ModelRunner { model, backend, states, device })
     }
 
     pub fn vocab_size(&self) -> usize {
@@ -140,7 +143,8 @@ impl ModelRunner {
         step.state_copies.iter().try_for_each(|copy| self.states.copy(copy.from.0, copy.to.0))?;
         let plan = self.backend.plan(Arc::new(layout))?;
         let states = SequenceStates { pool: &self.states, slots: &slots };
-        let logits = self.model.forward(&tokens, &rows, &ForwardContext::new(&*self.backend, &plan, states))?;
+        let context = ForwardContext::new(&*self.backend, &plan, states);
+        let logits = on_device(&self.device, || self.model.forward(&tokens, &rows, &context))?;
         if let (Some(count @ 1..), Some(ops)) = (largest(&wants), self.backend.row_ops())
             && let Some(candidates) = ops.largest(&logits, count)?
         {

@@ -176,14 +176,14 @@ pub fn launch(config: &EngineConfig, loaded: Loaded) -> Result<(EngineHandle, Jo
     }
     let centring = loaded.calibration().centring(config.kv.centre, &kv).map_err(named)?;
     let backend = select(&kv, loaded.model.geometry(), centring, &loaded.device).map_err(named)?;
-    let Loaded { model, tokenizer, template, generation, .. } = loaded;
+    let Loaded { model, tokenizer, template, generation, device, .. } = loaded;
     let scheduler = Scheduler::new(SchedulerConfig {
         block_size: kv.block_size,
         num_blocks: budget.num_blocks,
         max_num_seqs: config.max_num_seqs,
         max_num_batched_tokens: config.max_num_batched_tokens,
     })?;
-    let runner = ModelRunner::new(model, backend, budget.num_blocks, scheduler.num_slots())?;
+    let runner = ModelRunner::new(model, backend, budget.num_blocks, scheduler.num_slots(), device)?;
     let info = ModelInfo {
         name: config.model_name(),
         max_model_len: budget.max_model_len,

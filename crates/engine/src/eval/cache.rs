@@ -1,5 +1,6 @@
 //! A scheme's cache with some sequences of its own, computed as serving computes them.
 use super::{BLOCK_SIZE, Scheme};
+use crate::awake::on_device;
 use crate::error::StartError;
 use crate::start::Loaded;
 use attention::{AttentionBackend, BatchLayout, ForwardContext, SequenceStates, StatePool};
@@ -46,7 +47,8 @@ impl<'a> TrialCache<'a> {
         let slots: Vec<u32> = sequences.iter().map(|(s, _)| *s as u32).collect();
         let plan = self.backend.plan(Arc::new(layout))?;
         let states = SequenceStates { pool: &self.states, slots: &slots };
-        let logits = self.loaded.model.forward(tokens, rows, &ForwardContext::new(&*self.backend, &plan, states))?;
+        let context = ForwardContext::new(&*self.backend, &plan, states);
+        let logits = on_device(&self.loaded.device, || self.loaded.model.forward(tokens, rows, &context))?;
         Ok(logits.flatten_all()?.to_vec1()?)
     }
 

@@ -104,7 +104,7 @@ impl Driver {
         });
         Driver {
             scheduler: scheduler.unwrap(),
-            runner: ModelRunner::new(model, backend, setup.num_blocks, max_num_seqs).unwrap(),
+            runner: ModelRunner::new(model, backend, setup.num_blocks, max_num_seqs, loaded.device).unwrap(),
             traces: BTreeMap::new(),
             whole: false,
             largest: false,

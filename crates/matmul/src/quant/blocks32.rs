@@ -62,7 +62,6 @@ impl Block for Q8_0 {
     const OFFSET: i32 = 0;
     const SIGNED: bool = true;
     const MINS: bool = false;
-    const PLAIN: bool = true;
 
     #[inline(always)]
     fn unpack<V: Lanes<R>, const R: usize>(words: &[V], d: V, to: Unpacked<'_, R>) {

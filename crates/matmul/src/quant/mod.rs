@@ -57,8 +57,6 @@ pub(crate) trait Block: Sync + 'static {
     const SIGNED: bool;
     /// Whether groups have a minimum.
     const MINS: bool;
-    /// Whether a block is an f16 `d` and 32 signed bytes in order: a row of `x` alone is multiplied with them as they lie.
-    const PLAIN: bool = false;
 
     /// `d` has the f16 at `D_AT` in its low halves.
     ///
@@ -142,9 +140,6 @@ pub(crate) fn matmul<B: Block>(isa: Isa, x: &[f32], w: Weight<'_>, out: &mut [f3
 /// All rows of `x` against all rows of `w`, panels after panels.
 fn columns<B: Block>(isa: Isa, x: &Activations, w: Weight<'_>, out: &mut [&mut [f32]]) {
     const WIDTH: usize = PANEL * PANELS;
-    if let ([out], true) = (&mut *out, B::PLAIN && isa != Isa::Scalar) {
-        return one_row::<B>(isa, x, w, out);
-    }
     let k = w.k();
     let mut panels: [Panel; PANELS] = std::array::from_fn(|_| Panel::new::<B>(k.min(CHUNK)));
     let mut sums: Vec<Sums> = vec![[[0.; PANEL]; PANELS]; x.rows()];
@@ -168,21 +163,5 @@ fn columns<B: Block>(isa: Isa, x: &Activations, w: Weight<'_>, out: &mut [&mut [
             let width = WIDTH.min(out.len() - first);
             out[first..first + width].copy_from_slice(&sums.as_flattened()[..width]);
         }
-    }
-}
-
-/// One row of `x` against all rows of a plain weight.
-fn one_row<B: Block>(isa: Isa, x: &Activations, w: Weight<'_>, out: &mut [f32]) {
-    let size = PANEL * w.row_bytes();
-    let (whole, rest) = out.as_chunks_mut::<PANEL>();
-    let panels = w.bytes().chunks_exact(size);
-    let last = panels.remainder();
-    panels.zip(whole).for_each(|(rows, out)| simd::row_dots::<B>(isa, rows, x, out));
-    if !rest.is_empty() {
-        // As in `columns`.
-        let mut all = [0.; PANEL];
-        let padding = vec![0; size - last.len()];
-        simd::row_dots::<B>(isa, &[last, &padding].concat(), x, &mut all);
-        rest.copy_from_slice(&all[..rest.len()]);
     }
 }

@@ -18,7 +18,7 @@ mod quant_avx512;
 #[cfg(target_arch = "aarch64")]
 mod quant_neon;
 
-pub(crate) use quant::{code_offset, multiply, quantize_row, row_dots, unpack};
+pub(crate) use quant::{code_offset, multiply, quantize_row, unpack};
 
 use std::borrow::Cow;
 

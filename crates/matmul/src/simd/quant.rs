@@ -144,30 +144,6 @@ pub(crate) fn multiply<B: Block>(
     }
 }
 
-/// The products of the one row of `x` with 16 rows of a plain weight, which lie one after the other: what `unpack` and `multiply`
-/// come to, without a panel in between.
-pub(crate) fn row_dots<B: Block>(isa: Isa, rows: &[u8], x: &Activations, out: &mut [f32; PANEL]) {
-    assert!(isa.is_available(), "{isa:?} is not available on this processor");
-    let groups = x.k / BLOCK;
-    assert!(B::PLAIN && x.rows() == 1 && x.group == BLOCK && rows.len() == PANEL * groups * B::BYTES);
-    let row = Rows::new(x, 0, 0..x.k);
-    match isa {
-        // SAFETY: the instructions are available; `x` has a row of the groups, and so have the weight's 16.
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe { avx512::row_dots(rows.as_ptr(), row, groups, out) },
-        // SAFETY: as above.
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => unsafe { avx2::row_dots(rows.as_ptr(), row, groups, out) },
-        // SAFETY: as above.
-        #[cfg(target_arch = "aarch64")]
-        Isa::Neon => unsafe { neon::row_dots(rows.as_ptr(), row, groups, out) },
-        _ => unreachable!("the scalar twin goes through panels"),
-    }
-}
-
-/// Bytes of a plain block: an f16 and 32 codes.
-pub(super) const PLAIN_BYTES: usize = 2 + BLOCK;
-
 /// Where a range of columns of some rows of `x` lies; strides are in elements.
 #[derive(Clone, Copy)]
 pub(super) struct Rows {

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 use std::ops::{BitAnd, BitOr, BitXor, Mul, Neg, Range, Shl, Shr};
 
-use super::quant::{PLAIN_BYTES, PanelLanes, Rows, unpack_with};
+use super::quant::{PanelLanes, Rows, unpack_with};
 use crate::quant::lanes::Lanes;
 use crate::quant::{self, BLOCK, Block, PANEL, PANELS, Panel, Row, Sums};
 
@@ -259,50 +259,4 @@ fn dot_add<B: Block>(sum: __m256i, w: __m256i, x: __m256i) -> __m256i {
         _mm256_maddubs_epi16(w, x)
     };
     _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
-}
-
-/// 16 rows of a plain weight against one of `x`.
-///
-/// # Safety
-/// Features of `Isa::Avx2`; the row and each of the 16, which lie one after the other, must have `groups` groups.
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn row_dots(weight: *const u8, row: Rows, groups: usize, out: &mut [f32; PANEL]) {
-    let stride = groups * PLAIN_BYTES;
-    let rows = _mm256_mullo_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(stride as i32));
-    // SAFETY: every group is within the rows; a prefetch of any address is allowed.
-    unsafe {
-        let mut acc = [_mm256_setzero_ps(); 2];
-        for group in 0..groups {
-            let block = weight.add(group * PLAIN_BYTES);
-            // The next 16 rows, in the order of their bytes.
-            for line in (0..PANEL * PLAIN_BYTES).step_by(64) {
-                _mm_prefetch::<_MM_HINT_T1>(weight.wrapping_add(PANEL * (stride + group * PLAIN_BYTES) + line).cast());
-            }
-            let x = _mm256_loadu_si256(row.codes.add(group * BLOCK).cast());
-            for (half, acc) in acc.iter_mut().enumerate() {
-                let block = block.add(8 * half * stride);
-                // Eight sums of four products: unsigned magnitudes times what has the product's sign fit 16 bits in pairs.
-                let dots = |r: usize| {
-                    let w = _mm256_loadu_si256(block.add(r * stride + 2).cast());
-                    let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
-                    _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))
-                };
-                let four = |r: usize| {
-                    let low = _mm256_hadd_epi32(dots(r), dots(r + 1));
-                    _mm256_hadd_epi32(low, _mm256_hadd_epi32(dots(r + 2), dots(r + 3)))
-                };
-                let (low, high) = (four(0), four(4));
-                let even = _mm256_permute2x128_si256::<0x20>(low, high);
-                let sums = _mm256_add_epi32(even, _mm256_permute2x128_si256::<0x31>(low, high));
-                let d = _mm256_i32gather_epi32::<1>(block.cast(), rows);
-                let d = _mm256_and_si256(d, _mm256_set1_epi32(0xffff));
-                let d = _mm256_permute4x64_epi64::<0b1000>(_mm256_packus_epi32(d, d));
-                let scale = _mm256_cvtph_ps(_mm256_castsi256_si128(d));
-                let product = _mm256_mul_ps(_mm256_cvtepi32_ps(sums), scale);
-                *acc = _mm256_fmadd_ps(product, _mm256_set1_ps(*row.scales.add(group)), *acc);
-            }
-        }
-        _mm256_storeu_ps(out.as_mut_ptr(), acc[0]);
-        _mm256_storeu_ps(out.as_mut_ptr().add(8), acc[1]);
-    }
 }

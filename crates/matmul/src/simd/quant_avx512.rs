@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 use std::ops::{BitAnd, BitOr, BitXor, Mul, Neg, Range, Shl, Shr};
 
-use super::quant::{PLAIN_BYTES, PanelLanes, Rows, unpack_with};
+use super::quant::{PanelLanes, Rows, unpack_with};
 use crate::quant::lanes::Lanes;
 use crate::quant::{self, BLOCK, Block, PANEL, PANELS, Panel, Row, Sums};
 
@@ -209,49 +209,5 @@ unsafe fn tile<B: Block, const M: usize>(panels: &[Panel; PANELS], rows: Rows, g
                 _mm512_storeu_ps(sums[i][p].as_mut_ptr(), acc[i][p]);
             }
         }
-    }
-}
-
-/// 16 rows of a plain weight against one of `x`.
-///
-/// # Safety
-/// Features of `Isa::Avx512`; the row and each of the 16, which lie one after the other, must have `groups` groups.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub(super) unsafe fn row_dots(weight: *const u8, row: Rows, groups: usize, out: &mut [f32; PANEL]) {
-    let stride = groups * PLAIN_BYTES;
-    let flip = _mm512_set1_epi8(-128);
-    let rows = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    let rows = _mm512_mullo_epi32(rows, _mm512_set1_epi32(stride as i32));
-    // SAFETY: every group is within the rows; a prefetch of any address is allowed.
-    unsafe {
-        let mut acc = _mm512_setzero_ps();
-        for group in 0..groups {
-            let block = weight.add(group * PLAIN_BYTES);
-            // The next 16 rows, in the order of their bytes.
-            for line in (0..PANEL * PLAIN_BYTES).step_by(64) {
-                _mm_prefetch::<_MM_HINT_T1>(weight.wrapping_add(PANEL * (stride + group * PLAIN_BYTES) + line).cast());
-            }
-            let x = _mm512_broadcast_i64x4(_mm256_loadu_si256(row.codes.add(group * BLOCK).cast()));
-            // Eight sums of four products of row r, then of row r + 4.
-            let dots = |r: usize| {
-                let codes = |r: usize| block.add(r * stride + 2).cast();
-                let low = _mm512_castsi256_si512(_mm256_loadu_si256(codes(r)));
-                let both = _mm512_inserti64x4::<1>(low, _mm256_loadu_si256(codes(r + 4)));
-                _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_xor_si512(both, flip), x)
-            };
-            let pair = |a, b| _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
-            let four = |a, b| _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
-            let low = four(pair(dots(0), dots(1)), pair(dots(2), dots(3)));
-            let high = four(pair(dots(8), dots(9)), pair(dots(10), dots(11)));
-            let even = _mm512_shuffle_i32x4::<0x88>(low, high);
-            let odd = _mm512_shuffle_i32x4::<0xdd>(low, high);
-            let correction = _mm512_set1_epi32(*row.corrections.add(group));
-            let sums = _mm512_add_epi32(_mm512_add_epi32(even, odd), correction);
-            let d = _mm512_i32gather_epi32::<1>(rows, block.cast());
-            let scale = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(d));
-            let product = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), scale);
-            acc = _mm512_fmadd_ps(product, _mm512_set1_ps(*row.scales.add(group)), acc);
-        }
-        _mm512_storeu_ps(out.as_mut_ptr(), acc);
     }
 }

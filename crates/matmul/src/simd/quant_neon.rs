@@ -3,7 +3,7 @@
 use std::arch::aarch64::*;
 use std::ops::{BitAnd, BitOr, BitXor, Mul, Neg, Range, Shl, Shr};
 
-use super::quant::{PLAIN_BYTES, PanelLanes, Rows, unpack_with};
+use super::quant::{PanelLanes, Rows, unpack_with};
 use crate::quant::lanes::Lanes;
 use crate::quant::{BLOCK, Block, PANEL, PANELS, Panel, Sums};
 
@@ -249,44 +249,6 @@ unsafe fn tile<B: Block, const M: usize>(panel: &Panel, rows: Rows, groups: usiz
             for q in 0..4 {
                 vst1q_f32(sums[i].as_mut_ptr().add(4 * q), acc[i][q]);
             }
-        }
-    }
-}
-
-/// 16 rows of a plain weight against one of `x`.
-///
-/// # Safety
-/// Features of `Isa::Neon`; the row and each of the 16, which lie one after the other, must have `groups` groups.
-#[target_feature(enable = "neon,dotprod")]
-pub(super) unsafe fn row_dots(weight: *const u8, row: Rows, groups: usize, out: &mut [f32; PANEL]) {
-    let stride = groups * PLAIN_BYTES;
-    // SAFETY: every group is within the rows.
-    unsafe {
-        let mut acc = [vdupq_n_f32(0.); 4];
-        for group in 0..groups {
-            let block = weight.add(group * PLAIN_BYTES);
-            // The next 16 rows, in the order of their bytes.
-            for line in (0..PANEL * PLAIN_BYTES).step_by(64) {
-                Words::prefetch(weight.wrapping_add(PANEL * (stride + group * PLAIN_BYTES) + line));
-            }
-            let x = row.codes.add(group * BLOCK);
-            let x = [vld1q_s8(x), vld1q_s8(x.add(16))];
-            for (q, acc) in acc.iter_mut().enumerate() {
-                let block = block.add(4 * q * stride);
-                // Four sums of eight products.
-                let dots = |r: usize| {
-                    let w = block.add(r * stride + 2).cast::<i8>();
-                    dot(dot(vdupq_n_s32(0), vld1q_s8(w), x[0]), vld1q_s8(w.add(16)), x[1])
-                };
-                let sums = vpaddq_s32(vpaddq_s32(dots(0), dots(1)), vpaddq_s32(dots(2), dots(3)));
-                let d: [u32; 4] =
-                    std::array::from_fn(|r| u32::from(block.add(r * stride).cast::<u16>().read_unaligned()));
-                let scale = f16_to_f32(vld1q_u32(d.as_ptr()));
-                *acc = vfmaq_n_f32(*acc, vmulq_f32(vcvtq_f32_s32(sums), scale), *row.scales.add(group));
-            }
-        }
-        for (q, acc) in acc.iter().enumerate() {
-            vst1q_f32(out.as_mut_ptr().add(4 * q), *acc);
         }
     }
 }
