@@ -14,15 +14,18 @@ if ! command -v clang++-19 >/dev/null; then
     apt-get install -y -qq --no-install-recommends clang-19 >/dev/null
 fi
 nvcc=$target/nvcc/nvidia/cu13/bin/nvcc
-if [ ! -x "$nvcc" ]; then
-    command -v python3 >/dev/null && python3 -m pip --version >/dev/null 2>&1 || {
-        export DEBIAN_FRONTEND=noninteractive
-        apt-get update -qq
-        apt-get install -y -qq --no-install-recommends python3-pip >/dev/null
-    }
-    python3 -m pip install --quiet --root-user-action=ignore --disable-pip-version-check --target "$target/nvcc" \
-        nvidia-cuda-nvcc==13.0.* nvidia-nvvm==13.0.* nvidia-cuda-crt==13.0.* nvidia-cuda-runtime==13.0.* nvidia-cuda-cccl==13.0.*
+if [ ! -x "$nvcc" ] && ! { command -v python3 >/dev/null && python3 -m pip --version >/dev/null 2>&1; }; then
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq
+    apt-get install -y -qq --no-install-recommends python3-pip >/dev/null
 fi
+# Needed last: it is fetched while the rest runs.
+fetch_nvcc() {
+    [ -x "$nvcc" ] || python3 -m pip install --quiet --root-user-action=ignore --disable-pip-version-check --target "$target/nvcc" \
+        nvidia-cuda-nvcc==13.0.* nvidia-nvvm==13.0.* nvidia-cuda-crt==13.0.* nvidia-cuda-runtime==13.0.* nvidia-cuda-cccl==13.0.*
+}
+fetch_nvcc &
+fetching=$!
 cargo build --locked -q -p mslgen
 mslgen=$target/debug/mslgen
 work=$target/kernels
@@ -54,11 +57,11 @@ export MSL_REQUIRE_EMULATOR=1
 MSL_CXXFLAGS=-ffast-math cargo test --locked -q -p metal --test kernels --test helpers
 
 step "nvcc"
+wait "$fetching"
 # Function constants: K tq4, V tq5, centred, blocks of 16, Half RoPE, a window, sink logits, not exact.
 constants=(-DMSL_FC_0=4u -DMSL_FC_1=3u -DMSL_FC_2=1 -DMSL_FC_3=1 -DMSL_FC_4=4u -DMSL_FC_5=0 -DMSL_FC_6=1 -DMSL_FC_7=1 -DMSL_FC_8=0)
-for file in kernels/*.metal; do
-    "$mslgen" cuda "$file" "$work/kernel.cu" -I "$shim/include" -I kernels -DHEAD_DIM=96
-    "$nvcc" -cubin -std=c++17 -O1 -arch sm_90 -diag-suppress 1097,20012,177,20044,2361,550,186 "${constants[@]}" -I "$shim" "$work/kernel.cu" \
-        -o "$work/kernel.cubin"
-done
+for file in kernels/*.metal; do "$mslgen" cuda "$file" "$work/$(basename "$file" .metal).cu" -I "$shim/include" -I kernels -DHEAD_DIM=96; done
+# Any that fails makes xargs fail.
+for file in kernels/*.metal; do basename "$file" .metal; done | xargs -P "$(nproc)" -I{} \
+    "$nvcc" -cubin -std=c++17 -O1 -arch sm_90 -diag-suppress 1097,20012,177,20044,2361,550,186 "${constants[@]}" -I "$shim" "$work/{}.cu" -o "$work/{}.cubin"
 step "done"

@@ -1,5 +1,6 @@
 //! Each `.metal` file through `clang -E` and `mslgen` to C++, then two shared objects: fast and checked. Without clang 19, or on
 //! another processor than x86-64, nothing is compiled, and tests say that they are skipped.
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,6 +25,8 @@ const FLAGS: &[&str] = &[
     "-Wno-duplicate-decl-specifier",
     "-fvisibility=hidden",
 ];
+/// Of a library, for tests that run at once.
+const MOST_COPIES: usize = 4;
 const RUNTIME: &[&str] = &["msl_launch.cpp", "msl_fibers.cpp", "msl_memory.cpp"];
 /// Vectorised accesses wider than 16 bytes would escape the instrumentation.
 const CHECKED_FLAGS: &[&str] = &["-fsanitize=thread", "-fno-vectorize", "-fno-slp-vectorize"];
@@ -77,11 +80,13 @@ fn main() {
             compile(&compiler, source, *is_kernel, &shim, &out, *checked);
         }
     };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         (0..cores).for_each(|_| drop(scope.spawn(work)));
     });
-    [false, true].into_iter().for_each(|checked| link(&compiler, &sources, &out, checked));
+    let copies = cores.min(MOST_COPIES);
+    [false, true].into_iter().for_each(|checked| link(&compiler, &sources, &out, checked, copies));
+    println!("cargo:rustc-env=MSL_EMU_COPIES={copies}");
     println!("cargo:rustc-env=MSL_EMU_DIR={}", out.display());
 }
 
@@ -97,7 +102,9 @@ fn name(checked: bool) -> &'static str {
 }
 
 fn object(source: &Path, out: &Path, checked: bool) -> PathBuf {
-    out.join(source.with_extension(format!("{}.o", name(checked))).file_name().expect("a file"))
+    // Of the flags, so that a build under others, as for fast math, leaves these as they are.
+    let flags = env::var("MSL_CXXFLAGS").unwrap_or_default().replace(|c: char| !c.is_alphanumeric(), "");
+    out.join(source.with_extension(format!("{}{flags}.o", name(checked))).file_name().expect("a file"))
 }
 
 fn compile(compiler: &str, source: &Path, is_kernel: bool, shim: &Path, out: &Path, checked: bool) {
@@ -107,12 +114,38 @@ fn compile(compiler: &str, source: &Path, is_kernel: bool, shim: &Path, out: &Pa
         command.args(env::var("MSL_CXXFLAGS").unwrap_or_default().split_whitespace());
         command.args(if checked { CHECKED_FLAGS } else { &[] });
     }
-    run(command.arg("-c").arg(source).arg("-o").arg(object(source, out, checked)));
+    let object = object(source, out, checked);
+    command.arg("-c").arg(source).arg("-o").arg(&object);
+    let (made_of, key) = (object.with_extension("made-of"), fingerprint(compiler, &command, source, shim));
+    if object.exists() && fs::read_to_string(&made_of).is_ok_and(|old| old == key) {
+        return;
+    }
+    run(&mut command);
+    fs::write(made_of, key).expect("OUT_DIR is writable");
 }
 
-fn link(compiler: &str, sources: &[(PathBuf, bool)], out: &Path, checked: bool) {
+/// Of all that an object is made of.
+fn fingerprint(compiler: &str, command: &Command, source: &Path, shim: &Path) -> String {
+    let mut hasher = DefaultHasher::new();
+    run(Command::new(compiler).arg("--version")).hash(&mut hasher);
+    format!("{command:?}").hash(&mut hasher);
+    let mut files: Vec<_> = fs::read_dir(shim).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    files.sort();
+    files
+        .iter()
+        .map(PathBuf::as_path)
+        .chain([source])
+        .for_each(|file| fs::read(file).unwrap_or_default().hash(&mut hasher));
+    format!("{:016x}", hasher.finish())
+}
+
+fn link(compiler: &str, sources: &[(PathBuf, bool)], out: &Path, checked: bool, copies: usize) {
+    let library = |i: usize| out.join(format!("libmsl_{}.{i}.so", name(checked)));
     let mut command = Command::new(compiler);
     command.args(["-shared", "-Wl,-Bsymbolic", "-Wl,-z,now"]);
     command.args(sources.iter().map(|(source, _)| object(source, out, checked)));
-    run(command.arg("-o").arg(out.join(format!("libmsl_{}.so", name(checked)))));
+    run(command.arg("-o").arg(library(0)));
+    for i in 1..copies {
+        fs::copy(library(0), library(i)).expect("OUT_DIR is writable");
+    }
 }

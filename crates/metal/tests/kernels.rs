@@ -15,8 +15,13 @@ fn run(emulator: Option<&'static Emulator>, attempts: Vec<Attempt>) {
 }
 
 #[test]
-fn formats_and_head_sizes() {
-    run(Emulator::fast(), attempts::formats());
+fn formats_in_usual_head_sizes() {
+    run(Emulator::fast(), attempts::formats(&attempts::DIMS[..4]));
+}
+
+#[test]
+fn formats_in_large_head_sizes() {
+    run(Emulator::fast(), attempts::formats(&attempts::DIMS[4..]));
 }
 
 #[test]

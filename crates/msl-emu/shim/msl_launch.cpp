@@ -264,6 +264,7 @@ static int run(const msl_launch_desc* d) {
   most = 0;
   uint32_t seed = d->order;
   tg_lin = 0;
+  runner = pthread_self();
   injob = true;
   if (sigsetjmp(jb, 1) == 0)
     for (uint32_t z = 0; z < d->grid[2] && !failed; z++)

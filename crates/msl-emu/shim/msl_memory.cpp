@@ -164,7 +164,7 @@ lim:
 static struct sigaction old_segv;
 static void on_segv(int sg, siginfo_t* si, void* uc) {
   unsigned char* p = (unsigned char*)si->si_addr;
-  if (injob && cur) {
+  if (injob && cur && pthread_equal(runner, pthread_self())) {
     if ((size_t)(p - arena) < ARENA) {
       for (uint32_t t = 0; t < nb; t++) {
         long o = p - bufs[t].base;

@@ -1,6 +1,7 @@
 // What the runtime's parts share: the threadgroup that runs, its buffers, and what went wrong.
 #pragma once
 #include "msl_runtime.h"
+#include <pthread.h>
 #include <setjmp.h>
 #include <string>
 #include <vector>
@@ -86,6 +87,7 @@ void describe_stuck();
 // Of msl_memory.cpp.
 inline sigjmp_buf jb;
 inline volatile bool injob;
+inline pthread_t runner;  // of the launch: faults of other threads are not its own
 void catch_faults();
 
 // Of msl_launch.cpp. The first error of a launch counts.

@@ -101,7 +101,7 @@ impl Library {
             stats: stats.as_mut_ptr(),
         };
         // SAFETY: all pointers are valid for the call, with their lengths; `Launch` borrows the buffers, writable ones
-        // exclusively; buffers hold `Pod`, so any bytes written to them are values. The runtime serialises launches.
+        // exclusively; buffers hold `Pod`, so any bytes written to them are values. The runtime serialises launches of a library.
         if unsafe { (self.launch)(&description) } == 0 {
             return Ok(stats);
         }

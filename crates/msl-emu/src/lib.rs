@@ -14,7 +14,8 @@ mod executor;
 pub use executor::{EmulatorExecutor, Memory};
 pub use ffi::Pod;
 use std::ffi::c_void;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// If set, a test fails where the emulator could not be built (clang 19, x86-64 Linux), in place of being skipped.
 pub const REQUIRE: &str = "MSL_REQUIRE_EMULATOR";
@@ -37,7 +38,10 @@ pub struct Stats {
 /// All kernels of the project, compiled for the CPU.
 #[derive(Debug)]
 pub struct Emulator {
-    library: ffi::Library,
+    /// Copies of one library, each with a state of its own, so that tests run at once.
+    libraries: Vec<Mutex<ffi::Library>>,
+    /// Whose turn it is to be waited for.
+    next: AtomicUsize,
 }
 
 impl Emulator {
@@ -59,6 +63,13 @@ impl Emulator {
         LOADED.get_or_init(|| load("checked")).as_ref()
     }
 
+    fn free(&self) -> MutexGuard<'_, ffi::Library> {
+        self.libraries.iter().find_map(|library| library.try_lock().ok()).unwrap_or_else(|| {
+            let next = self.next.fetch_add(1, Ordering::Relaxed) % self.libraries.len();
+            self.libraries[next].lock().unwrap_or_else(PoisonError::into_inner)
+        })
+    }
+
     /// A launch of one threadgroup of 32 threads, to be changed by its methods.
     pub fn kernel<'a>(&'a self, host_name: &str) -> Launch<'a> {
         Launch {
@@ -75,7 +86,7 @@ impl Emulator {
 }
 
 fn load(name: &str) -> Option<Emulator> {
-    let Some(folder) = option_env!("MSL_EMU_DIR") else {
+    let (Some(folder), Some(copies)) = (option_env!("MSL_EMU_DIR"), option_env!("MSL_EMU_COPIES")) else {
         assert!(
             std::env::var_os(REQUIRE).is_none(),
             "{REQUIRE} is set, but there was no clang 19 to build the emulator"
@@ -83,8 +94,10 @@ fn load(name: &str) -> Option<Emulator> {
         eprintln!("SKIPPED: the Metal kernels' emulator needs clang++-19 on x86-64 Linux");
         return None;
     };
-    let library = ffi::Library::open(&format!("{folder}/libmsl_{name}.so"));
-    Some(Emulator { library: library.unwrap_or_else(|e| panic!("emulator: {e}")) })
+    let open = |i| ffi::Library::open(&format!("{folder}/libmsl_{name}.{i}.so"));
+    let copies = copies.parse().unwrap_or(1);
+    let libraries = (0..copies).map(|i| Mutex::new(open(i).unwrap_or_else(|e| panic!("emulator: {e}")))).collect();
+    Some(Emulator { libraries, next: AtomicUsize::new(0) })
 }
 
 /// One dispatch. Grids are in threadgroups.
@@ -147,7 +160,7 @@ impl<'a> Launch<'a> {
 
     pub fn run(self) -> Result<Stats, Fault> {
         let [switches, rendezvous, checked_accesses, threadgroup_bytes] =
-            self.emulator.library.launch(&self).map_err(Fault)?;
+            self.emulator.free().launch(&self).map_err(Fault)?;
         Ok(Stats { switches, rendezvous, checked_accesses, threadgroup_bytes })
     }
 }

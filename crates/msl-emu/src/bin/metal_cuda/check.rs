@@ -81,7 +81,7 @@ fn run(open: Open<'_>, mut jobs: Vec<Job>, filter: &str) -> Result<(), String> {
 /// Everything that the emulator's tests run, and what would take them too long.
 pub fn all(open: Open<'_>, filter: &str) -> Result<(), String> {
     let lists = [
-        attempts::formats(),
+        attempts::formats(&attempts::DIMS),
         attempts::contexts(),
         attempts::groups_windows_and_activations(),
         attempts::chunks(),
