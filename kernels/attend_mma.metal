@@ -1,5 +1,6 @@
 // Decode attention with matrix products (docs/kernels.md): one threadgroup a (kv head, tile, partition). A simdgroup takes every fourth
 // step of 8 U tokens; the four states are merged in order, as `prefill` merges them.
+#include "exact.h"
 #include "softmax.h"
 #include "stream.h"
 
@@ -26,7 +27,7 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
   threadgroup float4 s_acc[kSimdgroups * kMerged * Merge<D, kMerged>::kRow / 4];
   threadgroup float s_m[kSimdgroups * 8], s_l[kSimdgroups * 8], s_by[kMerged * 8];
   threadgroup uint s_to[kMerged];
-  const uint head = tg.x, part = tg.z, start = part * kPartition, step = 8 * U;
+  const uint head = tg.x, part = p.first + tg.z, start = part * kPartition, step = 8 * U;
   const Tile tile = load_tile(tiles, tg.y);
   if (!sees(tile, part)) return;
   const uint end = min(start + kPartition, tile.position + tile.rows), first = start + sg * step;
@@ -75,8 +76,12 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
     UNROLL for (int b = 0; b < C; b++) {
       x[b].template scale<U>(s[b], ks);
       if (kKeysCentred) {
-        device const float* record = follow + (ulong(index + b) * p.parts + part) * kFollowFloats;
-        x[b].template missing<U>(s[b], record, fast_tiles + head * 512, fast_turns + head * kTurnPairs, (base - start) / 8, powers, l);
+        device const float* record = follow + (ulong(index + b) * p.parts + part) * p.record;
+        if (kKeysExact) {
+          missing_exact<U>(s[b], record, fast_tiles, fast_turns, p.groups, (base - start) / 8, l);
+        } else {
+          x[b].template missing<U>(s[b], record, fast_tiles + head * 512, fast_turns + head * kTurnPairs, (base - start) / 8, powers, l);
+        }
       }
     }
     if (more) stream.keys(k, l);

@@ -1,6 +1,7 @@
 // Decode attention without matrix products, for single rows of at most 4 query heads a kv head: fewer operations where simdgroup_matrix
 // runs on the ALUs. Lane (r, c) = (lane / 4, lane % 4) computes partial scores of token r for all heads over its quarter of the dims,
 // keeps the score of head c, and holds D / 8 dims of 2 tokens of V for all heads.
+#include "exact.h"
 #include "stream.h"
 
 constant constexpr int kHeads = 4;
@@ -76,7 +77,7 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
   threadgroup float s_m[kSimdgroups * 8], s_l[kSimdgroups * 8], s_by[kMerged * 8];
   threadgroup uint s_to[kMerged];
   threadgroup float4 s_turned[kSimdgroups * U * kTurnedTile / 2];
-  const uint head = tg.x, part = tg.z, start = part * kPartition, step = 8 * U;
+  const uint head = tg.x, part = p.first + tg.z, start = part * kPartition, step = 8 * U;
   const Tile tile = load_tile(tiles, tg.y);
   if (!sees(tile, part)) return;
   const uint end = min(start + kPartition, tile.position + 1), first = start + sg * step;
@@ -108,11 +109,12 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
     const float2 b = float2(as_type<half2>(q[J])) + float2(as_type<half2>(q[4 * D + J]));
     s_q[i] = float4(a.x, a.y, b.x, b.y);
   }
-  device const float* record = follow + (ulong(index) * p.parts + part) * kFollowFloats;
+  device const float* record = follow + (ulong(index) * p.parts + part) * p.record;
   threadgroup float2* turned = (threadgroup float2*)s_turned + sg * (U * kTurnedTile);
   device const float2* turns = fast_turns + head * kTurnPairs;
   Following<U> pairs;
-  if (kKeysCentred && first < end) {
+  const bool fitted = kKeysCentred && !kKeysExact;
+  if (fitted && first < end) {
     pairs = following<U>(record, l.r, l.c);
     if (kAhead) pairs.seek(record, turns, (first - start) / 8, l.r, l.c);
   }
@@ -126,7 +128,7 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
 
   for (uint base = first; base < end; base += kSimdgroups * step) {
     const uint offset = (base - start) / 8;
-    if (kKeysCentred) {
+    if (fitted) {
       if (!kAhead) pairs.seek(record, turns, offset, l.r, l.c);
       simdgroup_barrier(mem_flags::mem_threadgroup);
     }
@@ -144,7 +146,7 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
     half ks[U];
     UNROLL for (int u = 0; u < U; u++) ks[u] = k[u].scale;
     if (more) stream.keys(k, l);
-    if (kKeysCentred) {
+    if (fitted) {
       turn_pairs<U>(turned, pairs, l.r, l.c);
       simdgroup_barrier(mem_flags::mem_threadgroup);
     }
@@ -152,14 +154,15 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
     UNROLL for (int u = 0; u < U; u++) {
       const uint t = base + 8 * u + l.r;
       float x = sum_of_head(s[u][0], s[u][1], s[u][2], s[u][3], l.c) * (is_scaled(kKeyFormat) ? unit * float(ks[u]) : unit);
-      if (kKeysCentred) {
+      if (kKeysCentred && kKeysExact) x += lacking_exact(record, fast_turns, p.groups, offset + u, l.r, l.c);
+      if (fitted) {
         x += lacking(turned + u * kTurnedTile + l.c * kTurnedHead, (device const float4*)(turns + kTurns * 8) + l.r * 4, pairs.parabola,
                      float(offset % 4 * 8 + 8 * u + l.r) - 15.5f);
       }
       e[u] = t < end && (!kWindowed || t >= from || t < tile.sinks) ? x : kNone;
       top = max(top, e[u]);
     }
-    if (kKeysCentred && kAhead && more) pairs.seek(record, turns, offset + kSimdgroups * U, l.r, l.c);
+    if (fitted && kAhead && more) pairs.seek(record, turns, offset + kSimdgroups * U, l.r, l.c);
     if (simd_any(top > m + kGrowth)) {
       top = row_max(top, l);
       top = top > m + kGrowth ? top : m;

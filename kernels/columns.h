@@ -27,8 +27,12 @@ inline bool sees(Tile t, uint part) {
   return start < t.position + t.rows && (!kWindowed || start + kPartition > t.first || start < t.sinks);
 }
 
+constant bool kKeysExact [[function_constant(8)]];  // centred keys are followed exactly (`exact.h`), not by parabolas
+
 // A partition's record in `follow`: [place][A of columns 2c, 2c + 1, B of both], r the fast pair; then [block of 32][1, u, u^2][column].
-enum FollowRecord : uint { kFastFloats = 128, kFollowFloats = 512 };
+enum FollowRecord : uint { kFastFloats = 128 };
+// Of polynomials that follow exactly.
+enum Terms : uint { kTerms = 8 };
 // (cos, sin) of a kv head's 8 fast pairs in `fast_turns`: at 64 multiples of 8 tokens, then at 0 to 7 tokens.
 enum Turns : uint { kTurns = 64, kTurnPairs = 72 * 8 };
 
@@ -42,6 +46,9 @@ struct AttendParams {
   uint parts;   // partitions in the state and in `follow`
   uint window;  // a row sees at most so many positions, itself included
   float scale;  // of logits, base 2
+  uint first;   // partition of the grid's first
+  uint groups;  // of 8 fast pairs
+  uint record;  // floats of a partition in `follow`
 };
 
 // Whether all rows of the tile see all of `count` positions.

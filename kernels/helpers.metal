@@ -1,4 +1,4 @@
-// What would cost a decode step dispatches and passes over activations: residual + RMSNorm, SiLU x up, RoPE, the largest logits.
+// What would cost a decode step dispatches and passes over activations: residual + RMSNorm, a gate x another row, RoPE, the largest logits.
 #include "vectors.h"
 
 // Sum over a threadgroup of whole simdgroups; every thread gets it.
@@ -13,17 +13,18 @@ inline float group_sum(float x, threadgroup float* s, uint sg, uint groups, uint
 
 struct NormParams {
   uint width;
-  uint add;  // whether x is added to the residual, which is written back
+  uint add;  // whether delta is added to x, and the sum kept
   float eps;
 };
 
-// out = weight r / rms(r) with r = residual + x, which replaces residual. Threadgroup: a row.
+// out = weight sum / rms(sum) with sum = x + delta, or x alone. Threadgroup: a row.
 template <class T>
 kernel void add_rms_norm(device const T* x [[buffer(0)]],
-                         device const T* weight [[buffer(1)]],
-                         device T* residual [[buffer(2)]],
-                         device T* out [[buffer(3)]],
-                         constant NormParams& p [[buffer(4)]],
+                         device const T* delta [[buffer(1)]],
+                         device const T* weight [[buffer(2)]],
+                         device T* sum [[buffer(3)]],
+                         device T* out [[buffer(4)]],
+                         constant NormParams& p [[buffer(5)]],
                          uint row [[threadgroup_position_in_grid]],
                          uint sg [[simdgroup_index_in_threadgroup]],
                          uint groups [[simdgroups_per_threadgroup]],
@@ -33,28 +34,35 @@ kernel void add_rms_norm(device const T* x [[buffer(0)]],
   const ulong start = ulong(row) * p.width;
   float square = 0.0f;
   for (uint i = tid; i < p.width; i += groups * 32) {
-    if (p.add) store_float(residual + start + i, load_float(residual + start + i) + load_float(x + start + i));
-    const float r = load_float(residual + start + i);
+    float r = load_float(x + start + i);
+    if (p.add) {
+      store_float(sum + start + i, r + load_float(delta + start + i));
+      r = load_float(sum + start + i);
+    }
     square = fma(r, r, square);
   }
   const float scale = rsqrt(group_sum(square, s_sum, sg, groups, lane) / float(p.width) + p.eps);
-  for (uint i = tid; i < p.width; i += groups * 32) store_float(out + start + i, load_float(residual + start + i) * scale * load_float(weight + i));
+  for (uint i = tid; i < p.width; i += groups * 32) {
+    const float r = p.add ? load_float(sum + start + i) : load_float(x + start + i);
+    store_float(out + start + i, r * scale * load_float(weight + i));
+  }
 }
 
-struct SiluParams {
+struct GateParams {
   uint count;
+  uint silu;  // silu of the gate, else its sigmoid
 };
 
-// out = gate / (1 + exp(-gate)) up.
+// out = silu(gate) x, or sigmoid(gate) x.
 template <class T>
-kernel void silu_mul(device const T* gate [[buffer(0)]],
-                     device const T* up [[buffer(1)]],
+kernel void gate_mul(device const T* gate [[buffer(0)]],
+                     device const T* x [[buffer(1)]],
                      device T* out [[buffer(2)]],
-                     constant SiluParams& p [[buffer(3)]],
+                     constant GateParams& p [[buffer(3)]],
                      uint i [[thread_position_in_grid]]) {
   if (i >= p.count) return;
   const float g = load_float(gate + i);
-  store_float(out + i, g / (1.0f + exp(-g)) * load_float(up + i));
+  store_float(out + i, (p.silu ? g : 1.0f) / (1.0f + exp(-g)) * load_float(x + i));
 }
 
 struct RopeParams {
@@ -63,28 +71,31 @@ struct RopeParams {
   uint kv_heads;  // of k
   uint head_dim;
   uint pairs;     // that turn
-  float factor;   // of cos and sin
 };
 
-// Turns q [tokens][heads][head_dim] and k [tokens][kv_heads][head_dim] in place. starts, offsets: as `write`. A thread a pair.
+// Turns q [tokens][heads][head_dim] and k [tokens][kv_heads][head_dim], pairs (i, i + pairs), by cos and sin [tokens][pairs]; elements
+// past the pairs are copied. A thread two elements.
 template <class T>
-kernel void rope(device const uint* positions [[buffer(0)]],
-                 device const float2* starts [[buffer(1)]],
-                 device const float2* offsets [[buffer(2)]],
-                 device T* q [[buffer(3)]],
-                 device T* k [[buffer(4)]],
-                 constant RopeParams& p [[buffer(5)]],
+kernel void rope(device const float* cosines [[buffer(0)]],
+                 device const float* sines [[buffer(1)]],
+                 device const T* q [[buffer(2)]],
+                 device const T* k [[buffer(3)]],
+                 device T* q_out [[buffer(4)]],
+                 device T* k_out [[buffer(5)]],
+                 constant RopeParams& p [[buffer(6)]],
                  uint i [[thread_position_in_grid]]) {
-  const uint all = p.heads + p.kv_heads, pair = i % p.pairs, head = i / p.pairs % all, token = i / p.pairs / all;
+  const uint all = p.heads + p.kv_heads, pairs = p.head_dim / 2, pair = i % pairs, head = i / pairs % all, token = i / pairs / all;
   if (token >= p.tokens) return;
-  const uint position = positions[token];
-  const float2 t = turn(starts[position / kPartition * p.pairs + pair], offsets[position % kPartition * p.pairs + pair]);
-  const float c = t.x * p.factor, s = t.y * p.factor;
-  device T* x = head < p.heads ? q + (ulong(token) * p.heads + head) * p.head_dim : k + (ulong(token) * p.kv_heads + head - p.heads) * p.head_dim;
-  const uint2 e = pair_elements(pair, p.pairs);
-  const float a = load_float(x + e.x), b = load_float(x + e.y);
-  store_float(x + e.x, a * c - b * s);
-  store_float(x + e.y, a * s + b * c);
+  const bool of_q = head < p.heads;
+  const ulong start = (of_q ? ulong(token) * p.heads + head : ulong(token) * p.kv_heads + head - p.heads) * p.head_dim;
+  device const T* x = (of_q ? q : k) + start;
+  device T* out = (of_q ? q_out : k_out) + start;
+  const bool turns = pair < p.pairs;
+  const uint first = turns ? pair : 2 * pair, second = turns ? pair + p.pairs : 2 * pair + 1;
+  const float c = turns ? cosines[token * p.pairs + pair] : 1.0f, s = turns ? sines[token * p.pairs + pair] : 0.0f;
+  const float a = load_float(x + first), b = load_float(x + second);
+  store_float(out + first, turns ? a * c - b * s : a);
+  store_float(out + second, turns ? b * c + a * s : b);
 }
 
 struct TopParams {
@@ -189,7 +200,7 @@ kernel void top_rows(device const float* values [[buffer(0)]],
 }
 #define HELPERS(T, NAME)                                                                                       \
   template [[host_name("add_rms_norm_" NAME)]] [[kernel]] decltype(add_rms_norm<T>) add_rms_norm<T>;           \
-  template [[host_name("silu_mul_" NAME)]] [[kernel]] decltype(silu_mul<T>) silu_mul<T>;                       \
+  template [[host_name("gate_mul_" NAME)]] [[kernel]] decltype(gate_mul<T>) gate_mul<T>;                       \
   template [[host_name("rope_" NAME)]] [[kernel]] decltype(rope<T>) rope<T>;                                   \
   template [[host_name("top_slices_" NAME)]] [[kernel]] decltype(top_slices<T>) top_slices<T>;
 HELPERS(float, "f32")

@@ -1,6 +1,7 @@
 // Attention of chunks: `attend_mma`'s arithmetic, so that a row's bits are the same in either, for 64 columns at once. Eight simdgroups
 // decode a step's K and V into threadgroup memory once; each multiplies it with 8 columns of its own, running through the steps of
 // one state after the other and merging the four states in order, where they are written to: registers hold one state.
+#include "exact.h"
 #include "softmax.h"
 #include "stream.h"
 
@@ -99,7 +100,7 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
   threadgroup uint4 s_keys[U * J * 8], s_values[U * J * 8];
   threadgroup const uint* keys = (threadgroup const uint*)s_keys;
   threadgroup const uint* values = (threadgroup const uint*)s_values;
-  const uint head = tg.x, part = tg.z, start = part * kPartition, step = 8 * U;
+  const uint head = tg.x, part = p.first + tg.z, start = part * kPartition, step = 8 * U;
   const Tile tile = load_tile(tiles, tg.y);
   if (!sees(tile, part)) return;
   const uint end = min(start + kPartition, tile.position + tile.rows);
@@ -109,7 +110,7 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
   const uint magic = 0x64006400u | p.kv_heads >> 31;
   const float unit = p.scale * unit_of(kKeyFormat);
   const Powers powers = powers_of(l);
-  device const float* record = follow + (ulong(index) * p.parts + part) * kFollowFloats;
+  device const float* record = follow + (ulong(index) * p.parts + part) * p.record;
   Stream<D, U> stream;
   stream.cache = cache;
   stream.table = tables + tile.table;
@@ -155,7 +156,11 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
           mma_2x2(s[u], s[u + 1], tile_of(as_type<half2>(a.x)), tile_of(as_type<half2>(c.x)), x.q[j], tile_of(as_type<half2>(a.y)), tile_of(as_type<half2>(c.y)), x.q[j + 1]);
         }
       x.template scale<U>(s, ks);
-      if (kKeysCentred) x.template missing<U>(s, record, fast_tiles + head * 512, fast_turns + head * kTurnPairs, (base - start) / 8, powers, l);
+      if (kKeysCentred && kKeysExact) {
+        missing_exact<U>(s, record, fast_tiles, fast_turns, p.groups, (base - start) / 8, l);
+      } else if (kKeysCentred) {
+        x.template missing<U>(s, record, fast_tiles + head * 512, fast_turns + head * kTurnPairs, (base - start) / 8, powers, l);
+      }
       simdgroup_half8x8 weights[U];
       if (all_see(tile, base, step, p)) {
         x.template weigh<U, false>(s, vs, base + l.r, l, weights);

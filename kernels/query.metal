@@ -11,6 +11,8 @@ struct QueryParams {
   uint pairs;         // RoPE pairs that turn
   uint still;         // followed pairs that one parabola a partition follows, first in `followed`
   uint followed;
+  uint groups;        // of 8 fast pairs
+  uint record;        // floats of a partition in `follow`
   uint low_parts;     // attend_vec reads queries to float's precision: what half loses of all words follows them
   float norm;         // 1 / sqrt(D)
   float scale;        // of logits, base 2
@@ -47,21 +49,22 @@ inline void lay_out(threadgroup float* s_q, device const T* q, device const uint
 }
 
 // What a partition's logits lack: amplitudes of the fast pairs at its start, and a parabola around the middle of each 32 tokens for
-// all others, of each column. 1 of cos or of sin at the start gives the parabolas `still_fit` and `slow_fit`.
+// all others, of each column; a polynomial where keys are followed exactly. 1 of cos or of sin at the start gives the parabolas
+// `still_fit` and `slow_fit`, or the polynomials, which are in `slow_fit`.
 template <int D, class T>
 inline void follow_partition(threadgroup float* s_mem, device const T* q, device const float* means, device const float2* starts, device const uint* lists,
                              device const float* still_fit, device const float4* slow_fit, device float* out, constant QueryParams& p, Tile tile, uint kv_head,
                              uint block, uint part, uint tid) {
   threadgroup float2* s_turned = (threadgroup float2*)s_mem;  // [followed][8]
   threadgroup float* s_still = s_mem + 16 * (D / 2);          // [3][16][8]
-  device const uint* fast = lists + p.followed + kv_head * 8;
+  device const uint* fast = lists + p.followed + kv_head * 8 * p.groups;
   device const float* mean = means + kv_head * D;
   device const float2* start = starts + part * p.pairs;
   const uint n = tid % 8, s = tid / 8;
   uint row, head;
   const bool live = column(block * 8 + n, p.group, tile, row, head);
   device const T* x = q + ((ulong(tile.row + (live ? row : 0)) * p.kv_heads + kv_head) * p.group + head) * D;
-  UNROLL_4 for (uint i = s; i < p.followed + 8; i += 16) {
+  UNROLL_4 for (uint i = s; i < p.followed + 8 * p.groups; i += 16) {
     const uint pair = i < p.followed ? lists[i] : fast[i - p.followed];
     float2 turned = float2(0.0f);
     if (live && pair < p.pairs) {
@@ -79,6 +82,21 @@ inline void follow_partition(threadgroup float* s_mem, device const T* q, device
     }
   }
   threadgroup_barrier(mem_flags::mem_threadgroup);
+  if (kKeysExact) {
+    float terms[kTerms];
+    UNROLL for (uint k = 0; k < kTerms; k++) terms[k] = 0.0f;
+    for (uint i = 0; i < p.followed; i++) {
+      device const float4* f = slow_fit + (i * 16 + s) * (kTerms / 2);
+      const float2 t = s_turned[i * 8 + n];
+      UNROLL for (uint k = 0; k < kTerms; k += 2) {
+        const float4 a = f[k / 2];
+        terms[k] = fma(a.x, t.x, fma(a.y, t.y, terms[k]));
+        terms[k + 1] = fma(a.z, t.x, fma(a.w, t.y, terms[k + 1]));
+      }
+    }
+    UNROLL for (uint k = 0; k < kTerms; k++) out[p.groups * kFastFloats + (s * kTerms + k) * 8 + n] = terms[k];
+    return;
+  }
   float3 k = float3(0.0f);
   UNROLL_4 for (uint i = s; i < p.still; i += 16) {
     device const float* f = still_fit + i * 6;
@@ -110,7 +128,7 @@ inline void follow_partition(threadgroup float* s_mem, device const T* q, device
   parabola[16] = k.z;
 }
 
-// q: [rows][kv heads][group][D], after RoPE. lists: followed pairs, then 8 fast ones of each kv head (past `pairs`: none). Threadgroup
+// q: [rows][kv heads][group][D], after RoPE. lists: followed pairs, then groups of 8 fast ones of each kv head (past `pairs`: none). Threadgroup
 // (kv head and block of columns, tile, 0) lays out, (.., 1 + partition) follows.
 template <int D, class T>
 kernel void query(device const T* q [[buffer(0)]],
@@ -136,7 +154,7 @@ kernel void query(device const T* q [[buffer(0)]],
   } else {
     const uint part = tg.z - 1;
     if (!sees(tile, part)) return;
-    device float* out = follow + (ulong(index) * p.parts + part) * kFollowFloats;
+    device float* out = follow + (ulong(index) * p.parts + part) * p.record;
     follow_partition<D, T>(s_mem, q, means, starts, lists, still_fit, slow_fit, out, p, tile, kv_head, block, part, tid);
   }
 }

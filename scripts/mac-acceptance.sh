@@ -1,19 +1,35 @@
 #!/usr/bin/env bash
-# What only a Mac can show, in one command: builds, runs every test on the GPU, judges quality and speed, fills the longest context, and
-# writes one report to send: mac-acceptance-DATE.txt. usage: scripts/mac-acceptance.sh [MODEL]   (default: the bundled one; better
-# Qwen/Qwen3-0.6B or meta-llama/Llama-3.2-1B-Instruct, which are fetched)
+# What only a Mac can show, in one command and one report to send: mac-acceptance-DATE.txt.
+#   usage: scripts/mac-acceptance.sh [MODEL]
+# MODEL: a folder, a GGUF file or a model of the hub; the bundled one if none is named, better Qwen/Qwen3-0.6B or
+# meta-llama/Llama-3.2-1B-Instruct, which are fetched. Takes an hour or two: plug the Mac in and close what else computes. Move a window
+# now and then, above all while the longest contexts are filled: whether it stutters is the one thing that you have to tell us.
+#
+# 1 build           with Metal
+# 2 kernels         every kernel and format on the GPU, and what is row by row
+# 3 families        Llama, Qwen2, Qwen3, Qwen3-MoE and Qwen3.5 on the GPU beside the CPU
+# 4 tests           all others, on the CPU
+# 5 quality         what each way to store the cache costs, on the GPU and on the CPU
+# 6 speed           the same, of MODEL, of a tiny mixture and of a tiny recurrent model
+# 7 capacity        the longest context that fits, filled
 set -uo pipefail
 cd "$(dirname "$0")/.."
 model=${1:-models/demo}
 
 [ "$(uname -s)-$(uname -m)" = Darwin-arm64 ] || { echo "this runs on an Apple Silicon Mac, not on $(uname -s) $(uname -m)" >&2; exit 2; }
-for tool in cargo curl python3 sysctl system_profiler /usr/bin/time; do
-    command -v "$tool" >/dev/null || { echo "missing: $tool" >&2; missing=1; }
+lacking() { echo "missing: $1 ($2)" >&2; missing=1; }
+xcrun --find clang >/dev/null 2>&1 || lacking "Apple's command line tools" "xcode-select --install"
+command -v cargo >/dev/null || lacking cargo "Rust, from https://rustup.rs"
+# macOS's own python3 only asks for the command line tools where those are missing.
+[ -n "${missing:-}" ] || python3 -c '' 2>/dev/null || lacking python3 "xcode-select --install"
+for tool in curl sysctl sw_vers system_profiler tee; do
+    command -v "$tool" >/dev/null || lacking "$tool" "part of macOS: is /usr/bin and /usr/sbin in PATH?"
 done
-xcrun --find clang >/dev/null 2>&1 || { echo "missing: Apple's command line tools (xcode-select --install)" >&2; missing=1; }
 [ -z "${missing:-}" ] || exit 2
 
 report=mac-acceptance-$(date +%Y-%m-%d-%H%M).txt
+results=$(mktemp -d)
+trap 'rm -rf "$results"' EXIT
 failed=()
 # Runs a command, its output in the report and on the screen; goes on after a failure.
 part() {
@@ -29,35 +45,49 @@ part() {
 
 {
     echo "Tallow $(git rev-parse HEAD 2>/dev/null || echo '(no git)') on $(date)"
+    cargo --version
     sysctl -n machdep.cpu.brand_string hw.memsize hw.model
     sw_vers
     system_profiler SPDisplaysDataType | grep -E 'Chipset|Cores|Metal'
-} | tee "$report"
+    pmset -g ps 2>/dev/null | head -n 1
+} 2>&1 | tee "$report"
 
 tallow=target/release/tallow
-part "build" cargo build --release --locked --features metal
-part "tests on the GPU" cargo test --locked -p metal --features metal
-part "all tests" cargo test --locked --workspace --features metal
-part "quality" "$tallow" eval models/eval --device metal --needles --json target/mac-eval.json
-part "quality on the CPU" "$tallow" eval models/eval --device cpu --tokens 4096 --json target/mac-eval-cpu.json
-part "speed" "$tallow" bench "$model" --device metal --contexts 512,2048,3500 --batches 1,4 --json target/mac-bench.json
-part "speed on the CPU" "$tallow" bench "$model" --device cpu --contexts 512,2048 --batches 1
+part "1 build" cargo build --release --locked --features metal
+if [ ! -x "$tallow" ]; then
+    echo "without the program nothing else can run; the report: $report"
+    exit 1
+fi
+[ -e "$model" ] || part "1 fetch" "$tallow" pull "$model"
+part "2 kernels" cargo test --locked -p metal --features metal --test mac -- --nocapture
+part "3 families" cargo test --locked -p engine --features metal --test mac -- --nocapture
+# Without Metal: these compare bits, which the CPU alone promises.
+part "4 tests" cargo test --locked --workspace
+part "5 quality on the GPU" "$tallow" eval models/eval --device metal --needles --json "$results/quality.json"
+part "5 quality on the CPU" "$tallow" eval models/eval --device cpu --tokens 4096 --json "$results/quality-cpu.json"
+part "6 speed on the GPU" "$tallow" bench "$model" --device metal --contexts 512,2048,3500 --batches 1,4 --json "$results/speed.json"
+part "6 speed on the CPU" "$tallow" bench "$model" --device cpu --contexts 512,2048 --batches 1 --json "$results/speed-cpu.json"
+part "6 speed of a mixture" "$tallow" bench models/tiny-qwen3moe --device metal --contexts 512 --batches 1,4 --kv-preset bf16
+part "6 speed of a recurrent model" "$tallow" bench models/tiny-qwen35 --device metal --contexts 512 --batches 1,4 --kv-preset bf16
 
-# The longest context that the presets' pools hold, really filled: the server takes a prompt that is all but a few tokens of it.
-capacity() {
-    local preset=$1 log port=8765 status
+# The longest context that the presets' pools hold, really filled: the server takes a prompt that is all but a few tokens of it. Runs in
+# a subshell of its own, so that its server ends with it.
+capacity() (
+    preset=$1
     log=$(mktemp)
-    "$tallow" serve "$model" --device metal --kv-preset "$preset" --max-num-seqs 1 --port $port 2>"$log" &
-    local server=$!
+    "$tallow" serve "$model" --device metal --kv-preset "$preset" --max-num-seqs 1 --port 0 2>"$log" &
+    server=$!
+    trap 'kill "$server" 2>/dev/null; rm -f "$log"' EXIT
     for _ in $(seq 600); do
-        curl -fs "http://127.0.0.1:$port/health" >/dev/null && break
-        kill -0 $server 2>/dev/null || { cat "$log"; return 1; }
+        url=$(grep -oE 'http://[0-9.:]+' "$log" | head -n 1)
+        [ -n "$url" ] && curl -fs "$url/health" >/dev/null && break
+        kill -0 "$server" 2>/dev/null || { cat "$log"; echo "the server ended before it listened"; exit 1; }
         sleep 0.5
     done
-    grep -E 'KV cache|GPU memory|compiled' "$log"
-    python3 - "$port" <<'PY'
+    grep -E 'KV cache|GPU memory|compiled|centring|on a GPU' "$log"
+    python3 - "$url" <<'PY'
 import json, sys, time, urllib.request
-base = f"http://127.0.0.1:{sys.argv[1]}"
+base = sys.argv[1]
 def post(path, body):
     request = urllib.request.Request(base + path, json.dumps(body).encode(), {"content-type": "application/json"})
     return json.load(urllib.request.urlopen(request, timeout=7200))
@@ -70,16 +100,19 @@ answer = post("/v1/completions", {"prompt": prompt, "max_tokens": 8, "temperatur
 print(f"{limit} tokens of context, {len(prompt)} of prompt answered in {time.time() - start:.1f} s: {answer['usage']}")
 PY
     status=$?
-    grep -m1 -i 'resident\|footprint' <(footprint $server 2>/dev/null)
-    kill -TERM $server
-    wait $server
-    rm -f "$log"
-    return $status
-}
+    footprint "$server" 2>/dev/null | grep -m1 -i 'footprint'
+    [ $status = 0 ] || tail -n 20 "$log"
+    kill -TERM "$server"
+    wait "$server"
+    exit $status
+)
 for preset in bf16 balanced auto; do
-    part "capacity, $preset" capacity "$preset"
+    part "7 capacity, $preset" capacity "$preset"
 done
 
+for file in "$results"/*.json; do
+    [ -e "$file" ] && { printf '\n=== %s\n' "$(basename "$file")"; cat "$file"; } >>"$report"
+done
 printf '\n%s\n' "$([ ${#failed[@]} = 0 ] && echo 'everything passed' || echo "failed: ${failed[*]}")" | tee -a "$report"
-echo "the report: $report"
+echo "the report to send: $report (and whether the display stuttered)"
 [ ${#failed[@]} = 0 ]

@@ -1,5 +1,5 @@
 //! What a model's forward pass is given beside its tokens.
-use crate::{AttentionBackend, AttentionPlan, BatchLayout, LayerId, SequenceStates, StateId};
+use crate::{AttentionBackend, AttentionPlan, BatchLayout, LayerId, RowOps, SequenceStates, StateId};
 use candle_core::{Result, Tensor, bail};
 
 pub struct ForwardContext<'a> {
@@ -27,6 +27,11 @@ impl<'a> ForwardContext<'a> {
     /// Attends to the cache of another layer, which has written this step's tokens before (shared KV).
     pub fn attend_shared(&self, owner: LayerId, q: &Tensor) -> Result<Tensor> {
         self.backend.attend(owner, q, self.plan)
+    }
+
+    /// The device's row-wise operations; `None` where the model computes them itself.
+    pub fn row_ops(&self) -> Option<&dyn RowOps> {
+        self.backend.row_ops()
     }
 
     /// The state that `layer` keeps of the step's sequence `seq`, as the tokens before this step's left it: zeros at the

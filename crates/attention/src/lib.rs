@@ -8,6 +8,7 @@ pub mod conformance;
 mod context;
 pub mod cpu;
 mod geometry;
+mod rows;
 mod states;
 
 pub use backend::{AttentionBackend, AttentionPlan, LayerId};
@@ -17,4 +18,5 @@ pub use centre::{Centring, KeyCentring, KvMeans, LayerCentre};
 pub use context::ForwardContext;
 pub use cpu::CpuBackend;
 pub use geometry::{LayerGeometry, ModelGeometry, Rope, RopeConvention};
+pub use rows::{NO_NUMBER, RowOps};
 pub use states::{SequenceStates, StateId, StateLayout, StatePool};

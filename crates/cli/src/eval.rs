@@ -66,8 +66,8 @@ fn schemes(settings: &Settings) -> Result<Vec<Scheme>> {
 
 fn quality_table(report: &QualityReport) -> String {
     let mut out = format!(
-        "{}: {} layers, {} tokens in windows of {}, perplexity {:.3} with an f32 cache\n\n",
-        report.model, report.layers, report.tokens, report.window, report.perplexity_f32
+        "{}: {} layers, {} tokens in windows of {}, perplexity {:.3} with an {} cache\n\n",
+        report.model, report.layers, report.tokens, report.window, report.perplexity_exact, report.exact
     );
     out += "| K | V | bits | centred | boundary layers | nats | KL | KL p99 | same top-1 |\n|---|---|---|---|---|---|---|---|---|\n";
     for r in &report.rows {
@@ -87,12 +87,13 @@ fn quality_table(report: &QualityReport) -> String {
     out
 }
 
-/// Pass keys with the f32 cache and the pair that the flags name, or each preset.
+/// Pass keys with the most exact cache and the pair that the flags name, or each preset.
 fn retrieval(loaded: &Loaded, text: &str, args: &EvalArgs, settings: &Settings) -> Result<Vec<NeedleRow>> {
     let limit = loaded.max_position_embeddings;
     let lengths: Vec<usize> = args.needle_lengths.iter().map(|n| (*n).min(limit)).collect();
     let options = NeedleOptions { lengths, depths: args.needle_depths, texts: args.needle_texts };
-    let mut schemes = vec![("f32".to_owned(), Scheme::EXACT)];
+    let exact = Scheme::exact(&loaded.device);
+    let mut schemes = vec![(exact.names().0, exact)];
     match settings.kv()?.named_pair() {
         Some((k, v)) => {
             schemes.extend(self::schemes(settings)?.into_iter().map(|s| (format!("{}/{}", k.name(), v.name()), s)))

@@ -1,7 +1,7 @@
 //! The means that centring takes out: from the model's biases, measured, or kept from last time.
 use crate::error::StartError;
 use crate::kv_config::{CentreMode, KvConfig};
-use crate::select::select;
+use crate::select::{most_exact, select};
 use attention::AttentionBackend;
 use attention::{
     BatchLayout, CalibrationBackend, Centring, ForwardContext, KeyCentring, KvMeans, ModelGeometry, SequenceStates,
@@ -42,9 +42,8 @@ impl Calibration<'_> {
         let geometry = self.model.geometry();
         let bias = self.model.kv_bias();
         let n = geometry.layers.len();
-        // Keys stored as floats are centred exactly or not at all, and the kernels of GPUs follow slow pairs by parabolas.
-        let exactly = bias.is_some() && self.device.is_cpu();
-        let wanted = |format: Format| is_tq(format) || (exactly && matches!(format, Format::Bf16 | Format::F16));
+        let floats = |format| bias.is_some() && matches!(format, Format::Bf16 | Format::F16);
+        let wanted = |format: Format| is_tq(format) || floats(format);
         let (k, v) = (|i| wanted(config.formats(i, n).0), |i| wanted(config.formats(i, n).1));
         if mode == CentreMode::Off || !(0..n).any(|i| k(i) || v(i)) {
             return Ok(Centring::none(geometry));
@@ -90,8 +89,8 @@ impl Calibration<'_> {
         let mut tokens = self.tokenizer.encode(self.text, true)?;
         tokens.truncate(CALIBRATION_TOKENS);
         const BLOCK: usize = 32;
-        // GPUs have no f32 cache; what f16 rounds is far below the means.
-        let format = if self.device.is_cpu() { Format::F32 } else { Format::F16 };
+        // Of f16 too, what it rounds is far below the means.
+        let format = most_exact(self.device);
         let exact = select(&KvConfig::new(format, format, BLOCK), geometry, Centring::none(geometry), self.device)?;
         let mut backend = CalibrationBackend::new(exact, geometry.clone());
         let pool = BlockPool::new(tokens.len().div_ceil(BLOCK));

@@ -8,7 +8,7 @@ use crate::error::EngineError;
 use crate::handle::{EngineInbox, EngineStats, Message, QueueSlot, RequestId};
 use crate::metrics::Metrics;
 use crate::request::{Event, GenerationRequest, TokenLogprob};
-use crate::runner::{Logits, ModelRunner};
+use crate::runner::{Logits, ModelRunner, Row, Want};
 use crate::sampler::{self, SamplerState};
 use scheduler::{Chunk, NewRequest, Scheduler, SeqId, Step};
 use std::collections::BTreeMap;
@@ -142,8 +142,8 @@ impl Engine {
         self.metrics.step(step.num_tokens());
         let work = catch_unwind(AssertUnwindSafe(|| {
             let requests = &self.requests;
-            let whole = |chunk: &Chunk| wants_prompt_logprobs(requests, chunk);
-            let logits = self.runner.run(&step, &self.scheduler, whole).map_err(|e| e.to_string())?;
+            let logits =
+                self.runner.run(&step, &self.scheduler, |chunk| want(requests, chunk)).map_err(|e| e.to_string())?;
             self.accept(&step, logits)
         }));
         let error = match work {
@@ -176,15 +176,18 @@ impl Engine {
             if chunk.samples.is_empty() {
                 continue;
             }
-            let Some(row) = logits.last_mut(at) else { return Err("a chunk came without logits".into()) };
+            let Some(mut row) = logits.last(at) else { return Err("a chunk came without logits".into()) };
             request.announce_prompt();
             for index in chunk.samples.clone() {
                 let Some(choice) = request.choices.get_mut(&index) else { continue };
                 let not_numbers = "the model's logits are not numbers";
-                let (token, logprob) = match request.request.logprobs {
+                let (token, logprob) = match (&mut row, request.request.logprobs) {
+                    (Row::Largest(largest), _) => (choice.sampler.sample_largest(largest).ok_or(not_numbers)?, None),
                     // Sampling may change the logits, which nobody looks at after.
-                    None if chunk.samples.len() == 1 => (choice.sampler.sample(row).ok_or(not_numbers)?, None),
-                    top => {
+                    (Row::Whole(row), None) if chunk.samples.len() == 1 => {
+                        (choice.sampler.sample(row).ok_or(not_numbers)?, None)
+                    }
+                    (Row::Whole(row), top) => {
                         let token = choice.sampler.sample(&mut row.to_vec()).ok_or(not_numbers)?;
                         (token, top.map(|top| sampler::logprob(row, token, top)))
                     }
@@ -266,10 +269,19 @@ impl Engine {
     }
 }
 
-fn wants_prompt_logprobs(requests: &BTreeMap<RequestId, Request>, chunk: &Chunk) -> bool {
-    requests.get(&RequestId(chunk.seq.request)).is_some_and(|r| {
-        r.request.prompt_logprobs.is_some() && r.prompt_logprobs.len() < r.request.prompt.len() && chunk.seq.choice == 0
-    })
+/// Log-probabilities take all logits of a row, a sampler what it needs.
+fn want(requests: &BTreeMap<RequestId, Request>, chunk: &Chunk) -> Want {
+    let Some(r) = requests.get(&RequestId(chunk.seq.request)) else { return Want::Last };
+    let prompt_left = r.prompt_logprobs.len() < r.request.prompt.len();
+    if r.request.prompt_logprobs.is_some() && prompt_left && chunk.seq.choice == 0 {
+        return Want::All;
+    }
+    let samplers = chunk.samples.clone().filter_map(|index| r.choices.get(&index)).map(|choice| &choice.sampler);
+    let needs = samplers.map(SamplerState::needs).try_fold(1, |most, needs| Some(needs?.max(most)));
+    match (needs, r.request.logprobs) {
+        (Some(count), None) => Want::Largest(count),
+        _ => Want::Last,
+    }
 }
 
 impl Request {

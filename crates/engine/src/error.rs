@@ -39,6 +39,9 @@ pub enum StartError {
     Flag { flag: &'static str, message: String },
     #[error("no attention backend for the device {0}")]
     Device(String),
+    /// No cache for this model: its head size, say.
+    #[error("a model of type {model_type}: {reason}")]
+    Cache { model_type: String, reason: Box<StartError> },
     #[error(transparent)]
     Layout(#[from] kv::LayoutError),
     #[error(transparent)]
@@ -53,4 +56,16 @@ pub enum StartError {
     Threads(#[from] rayon::ThreadPoolBuildError),
     #[error("the engine's thread: {0}")]
     Spawn(#[from] std::io::Error),
+}
+
+impl StartError {
+    /// Names the model's type where what it asks of the cache is at fault: its head size, say.
+    pub(crate) fn of_model(self, model_type: &str) -> Self {
+        match self {
+            StartError::Layout(_) | StartError::Candle(_) => {
+                StartError::Cache { model_type: model_type.to_owned(), reason: Box::new(self) }
+            }
+            other => other,
+        }
+    }
 }

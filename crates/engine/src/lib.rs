@@ -28,6 +28,6 @@ pub use kv_config::{CentreMode, KvConfig, KvFlags, PRESETS, Settled};
 pub use memory::{Demand, MemoryBudget, free_memory};
 pub use models::WeightQuant;
 pub use request::{Event, FinishReason, GenerationRequest, MatchedStop, SamplingParams, StopParams, TokenLogprob};
-pub use runner::{Logits, ModelRunner};
+pub use runner::{Logits, ModelRunner, Row, Want};
 pub use select::select;
 pub use start::{EngineConfig, LoadProgress, Loaded, compute_pool, launch, load, start};

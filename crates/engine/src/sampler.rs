@@ -2,6 +2,7 @@
 //!
 //! Order: logit bias, penalties, temperature, top-k, top-p, min-p, draw. Log-probabilities are the model's own, before all of it.
 use crate::request::{SamplingParams, TokenLogprob};
+use attention::NO_NUMBER;
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
@@ -33,14 +34,37 @@ impl SamplerState {
         p.repetition_penalty != 1.0 || p.presence_penalty != 0.0 || p.frequency_penalty != 0.0
     }
 
+    /// How many of the largest logits [`Self::sample_largest`] needs for what `sample` draws from all of them; `None`: all.
+    pub fn needs(&self) -> Option<usize> {
+        let p = &self.params;
+        if self.counts() || !p.logit_bias.is_empty() {
+            return None;
+        }
+        if p.temperature == 0.0 { Some(1) } else { Some(p.top_k).filter(|k| *k > 0) }
+    }
+
     /// The next token, or `None` if no logit is a number. `logits` are left changed.
     pub fn sample(&mut self, logits: &mut [f32]) -> Option<u32> {
         self.penalise(logits);
-        let token = if self.params.temperature == 0.0 { argmax(logits) } else { self.draw(logits) }?;
+        let token = match self.params.temperature == 0.0 {
+            true => argmax(logits)?,
+            false => {
+                let numbers = logits.iter().enumerate().filter(|(_, l)| !l.is_nan());
+                self.draw(numbers.map(|(token, logit)| (token as u32, *logit)).collect())?
+            }
+        };
         self.tokens_drawn += 1;
         if self.counts() {
             *self.seen.entry(token).or_default() += 1;
         }
+        Some(token)
+    }
+
+    /// The same from the largest logits alone, with their ids, in descending order: at least as many as it `needs`.
+    pub fn sample_largest(&mut self, largest: &[(u32, f32)]) -> Option<u32> {
+        let numbers: Vec<_> = largest.iter().copied().filter(|(_, logit)| *logit > NO_NUMBER).collect();
+        let token = if self.params.temperature == 0.0 { numbers.first()?.0 } else { self.draw(numbers)? };
+        self.tokens_drawn += 1;
         Some(token)
     }
 
@@ -58,16 +82,17 @@ impl SamplerState {
         }
     }
 
-    fn draw(&self, logits: &[f32]) -> Option<u32> {
+    fn draw(&self, mut logits: Vec<(u32, f32)>) -> Option<u32> {
         let p = &self.params;
-        let top = logits[argmax(logits)? as usize];
-        let weight = |logit: f32| f64::from((logit - top) / p.temperature).exp();
-        let mut kept: Vec<(u32, f64)> =
-            logits.iter().enumerate().filter(|(_, l)| !l.is_nan()).map(|(t, l)| (t as u32, weight(*l))).collect();
-        if p.top_k > 0 && p.top_k < kept.len() {
-            kept.select_nth_unstable_by(p.top_k - 1, likelier);
-            kept.truncate(p.top_k);
+        if p.top_k > 0 && p.top_k < logits.len() {
+            logits.select_nth_unstable_by(p.top_k - 1, likelier);
+            logits.truncate(p.top_k);
+            // So that sums do not depend on the order that the cut left.
+            logits.sort_unstable_by_key(|(token, _)| *token);
         }
+        let top = logits.iter().map(|(_, logit)| *logit).reduce(f32::max)?;
+        let weight = |logit: f32| f64::from((logit - top) / p.temperature).exp();
+        let mut kept: Vec<(u32, f64)> = logits.into_iter().map(|(token, logit)| (token, weight(logit))).collect();
         if p.top_p < 1.0 {
             nucleus(&mut kept, f64::from(p.top_p));
         }
@@ -88,9 +113,9 @@ impl SamplerState {
     }
 }
 
-/// Largest weight first, the smaller id among equals.
-fn likelier(a: &(u32, f64), b: &(u32, f64)) -> Ordering {
-    b.1.total_cmp(&a.1).then(a.0.cmp(&b.0))
+/// Largest first, the smaller id among equals.
+fn likelier<T: PartialOrd>(a: &(u32, T), b: &(u32, T)) -> Ordering {
+    b.1.partial_cmp(&a.1).unwrap_or(Ordering::Equal).then(a.0.cmp(&b.0))
 }
 
 /// Keeps the smallest set of likeliest tokens whose share reaches `p`.
@@ -204,6 +229,49 @@ mod tests {
         assert_eq!(draws(greedy.clone(), &[1.0, f32::NAN, 3.0, 3.0], 1), [2]);
         assert_eq!(SamplerState::new(greedy, 0, 0, &[]).sample(&mut [f32::NAN; 3]), None);
         assert_eq!(draws(SamplingParams::default(), &[f32::NEG_INFINITY, 0.0, f32::NEG_INFINITY], 3), [1, 1, 1]);
+    }
+
+    /// From the largest, as many as are needed and more, what is drawn from all, token by token.
+    #[test]
+    fn the_largest_are_enough_where_they_say_so() {
+        let logits: Vec<f32> = (0..500u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 25) as f32 / 20.0).collect();
+        let mut order: Vec<(u32, f32)> = (0..).zip(logits.iter().copied()).collect();
+        order.sort_by(likelier);
+        let sampling = |temperature, top_k, top_p, min_p| SamplingParams {
+            temperature,
+            top_k,
+            top_p,
+            min_p,
+            seed: Some(3),
+            ..Default::default()
+        };
+        for params in [
+            SamplingParams::greedy(),
+            sampling(0.7, 1, 1.0, 0.0),
+            sampling(1.0, 20, 0.95, 0.0),
+            sampling(1.5, 40, 1.0, 0.05),
+            sampling(0.6, 50, 0.8, 0.01),
+        ] {
+            let new = || SamplerState::new(params.clone(), 0, 0, &[]);
+            let needs = new().needs().unwrap();
+            for more in [0, 13] {
+                let (mut all, mut some) = (new(), new());
+                for place in 0..300 {
+                    let want = all.sample(&mut logits.clone());
+                    assert_eq!(some.sample_largest(&order[..needs + more]), want, "{params:?} place {place}");
+                }
+            }
+        }
+        let with = |f: fn(&mut SamplingParams)| {
+            let mut params = sampling(1.0, 20, 1.0, 0.0);
+            f(&mut params);
+            SamplerState::new(params, 0, 0, &[]).needs()
+        };
+        assert_eq!(with(|p| p.top_k = 0), None);
+        assert_eq!(with(|p| p.presence_penalty = 0.1), None);
+        assert_eq!(with(|p| p.logit_bias = vec![(1, 1.0)]), None);
+        let mut greedy = SamplerState::new(SamplingParams::greedy(), 0, 0, &[]);
+        assert_eq!(greedy.sample_largest(&[(7, NO_NUMBER)]), None);
     }
 
     #[test]

@@ -3,6 +3,12 @@ use crate::error::StartError;
 use crate::kv_config::KvConfig;
 use attention::{AttentionBackend, Centring, CpuBackend, ModelGeometry};
 use candle_core::Device;
+use turboquant::Format;
+
+/// The format that keeps most of K and V: GPUs have no kernels for f32.
+pub(crate) fn most_exact(device: &Device) -> Format {
+    if device.is_cpu() { Format::F32 } else { Format::F16 }
+}
 
 /// The attention backend for a cache, a model and a device. Nothing falls back: what cannot be had is an error.
 pub fn select(

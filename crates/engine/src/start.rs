@@ -88,6 +88,8 @@ impl EngineConfig {
 /// A model's files, read.
 pub struct Loaded {
     pub model: Box<dyn Model>,
+    /// As its configuration names it.
+    pub model_type: String,
     pub tokenizer: Arc<Tokenizer>,
     pub template: Option<Arc<ChatTemplate>>,
     pub generation: GenerationDefaults,
@@ -145,6 +147,7 @@ pub fn load(config: &EngineConfig) -> Result<Loaded, StartError> {
     let calibration_text = CALIBRATION_TEXT.to_owned();
     Ok(Loaded {
         model,
+        model_type: model_config.model_type,
         tokenizer,
         template,
         generation,
@@ -166,12 +169,13 @@ pub fn launch(config: &EngineConfig, loaded: Loaded) -> Result<(EngineHandle, Jo
         state_bytes: (config.max_num_seqs * loaded.model.state_layout().bytes_per_sequence()) as u64,
         free_memory: free_on(&loaded.device).map(|free| free.saturating_sub(loaded.mapped_bytes)),
     };
-    let Settled { config: kv, budget, reason } = config.kv.settle(loaded.model.geometry(), &demand)?;
+    let named = |error: StartError| error.of_model(&loaded.model_type);
+    let Settled { config: kv, budget, reason } = config.kv.settle(loaded.model.geometry(), &demand).map_err(named)?;
     if let Some(reason) = reason {
         tracing::info!("--kv-preset auto takes {reason}");
     }
-    let centring = loaded.calibration().centring(config.kv.centre, &kv)?;
-    let backend = select(&kv, loaded.model.geometry(), centring, &loaded.device)?;
+    let centring = loaded.calibration().centring(config.kv.centre, &kv).map_err(named)?;
+    let backend = select(&kv, loaded.model.geometry(), centring, &loaded.device).map_err(named)?;
     let Loaded { model, tokenizer, template, generation, device, .. } = loaded;
     let scheduler = Scheduler::new(SchedulerConfig {
         block_size: kv.block_size,

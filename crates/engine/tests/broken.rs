@@ -1,19 +1,26 @@
 //! Model folders with something wrong: an error that names file and tensor, never a panic.
 #![allow(clippy::unwrap_used)] // helpers of tests
-use engine::{EngineConfig, load};
+use engine::{EngineConfig, KvFlags, load, start};
 use std::path::Path;
 use testkit::repo;
+use turboquant::Format;
 
 const FILES: [&str; 5] =
     ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"];
 
-/// What loading a changed copy of the tiny model says.
-fn error(change: impl FnOnce(&Path)) -> String {
+/// A changed copy of the tiny model.
+fn changed(change: impl FnOnce(&Path)) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for file in FILES {
         std::fs::copy(repo("models/tiny-mistral").join(file), folder.path().join(file)).unwrap();
     }
     change(folder.path());
+    folder
+}
+
+/// What loading it says.
+fn error(change: impl FnOnce(&Path)) -> String {
+    let folder = changed(change);
     match load(&EngineConfig::new(folder.path())) {
         Ok(_) => panic!("the model was loaded"),
         Err(error) => error.to_string(),
@@ -72,4 +79,20 @@ fn folders_without_tokenizer_or_configuration() {
     says(&error(|f| rewrite(f, "tokenizer.json", |b| b.truncate(300))), &["tokenizer.json"]);
     let Err(message) = load(&EngineConfig::new("/no/such/model")) else { panic!("a model was loaded") };
     says(&message.to_string(), &["/no/such/model", "neither"]);
+}
+
+/// Heads of 8 in place of 32, four times as many: tensors of the same shapes.
+#[test]
+fn a_head_size_that_the_format_does_not_hold() {
+    let folder = changed(|f| {
+        rewrite(f, "config.json", |b| {
+            let text = String::from_utf8(std::mem::take(b)).unwrap();
+            let text = text.replace("\"head_dim\": 32", "\"head_dim\": 8");
+            let text = text.replace("\"num_attention_heads\": 4", "\"num_attention_heads\": 16");
+            *b = text.replace("\"num_key_value_heads\": 2", "\"num_key_value_heads\": 8").into_bytes();
+        })
+    });
+    let kv = KvFlags::pair(Format::Tq4, Format::Tq4, 32);
+    let Err(error) = start(&EngineConfig { kv, ..EngineConfig::new(folder.path()) }) else { panic!("it started") };
+    says(&error.to_string(), &["type mistral", "head_dim 8", "tq4", "16, 32, 64"]);
 }

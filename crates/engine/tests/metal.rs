@@ -1,37 +1,95 @@
-//! The demo model with attention computed by the Metal kernels' own text, in the emulator.
+//! Models with attention and all that is row by row computed by the Metal kernels' own text, in the emulator.
 #![allow(clippy::unwrap_used)] // helpers of tests
 mod common;
 
 use common::{Driver, Setup, alone};
-use metal::{Element, Family, GpuBackend};
-use msl_emu::{Emulator, EmulatorExecutor};
+use metal::{Element, ExecError, Executor, Family, GpuBackend, Launch};
+use msl_emu::{Emulator, EmulatorExecutor, Memory};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 use testkit::Golden;
 use turboquant::Format::{self, *};
 
-const MODEL: &str = "models/demo";
-const OUTPUT: usize = 16;
+/// Notes which kernels ran.
+struct Noting {
+    inner: EmulatorExecutor,
+    ran: Arc<Mutex<BTreeSet<String>>>,
+}
+
+impl Executor for Noting {
+    type Buffer = Memory;
+
+    fn family(&self) -> Family {
+        self.inner.family()
+    }
+
+    fn create(&self, bytes: usize) -> Result<Memory, ExecError> {
+        self.inner.create(bytes)
+    }
+
+    fn upload(&self, buffer: &Memory, offset: usize, bytes: &[u8]) -> Result<(), ExecError> {
+        self.inner.upload(buffer, offset, bytes)
+    }
+
+    fn download(&self, buffer: &Memory, offset: usize, out: &mut [u8]) -> Result<(), ExecError> {
+        self.inner.download(buffer, offset, out)
+    }
+
+    fn run(&self, launches: &[Launch<'_, Memory>]) -> Result<(), ExecError> {
+        self.ran.lock().unwrap().extend(launches.iter().map(|launch| launch.kernel.clone()));
+        self.inner.run(launches)
+    }
+}
 
 /// Greedy tokens of the CPU backend and of the kernels, on the family that decodes without matrix products and on the other.
-fn check(k: Format, v: Format) {
+fn check(model: &str, k: Format, v: Format, families: &[Family], output: usize) {
+    let setup = Setup::new(&format!("models/{model}"), k, v);
+    check_setup(&setup, model, families, output);
+}
+
+fn check_setup(setup: &Setup, model: &str, families: &[Family], output: usize) {
     let Some(emulator) = Emulator::fast() else { return };
-    let setup = Setup::new(MODEL, k, v);
-    let golden = Golden::read("demo");
+    let (k, v) = (setup.k, setup.v);
+    let golden = Golden::read(model);
     let prompt = &golden.prompts[0].ids;
-    let want = alone(&setup, prompt, OUTPUT);
-    for family in [Family::MatrixUnit, Family::NoMatrixUnit] {
-        let executor = EmulatorExecutor { emulator, order: 0, family };
-        let mut driver = Driver::with_backend(&setup, |kv, geometry, centring| {
+    let want = alone(setup, prompt, output);
+    for &family in families {
+        let ran = Arc::default();
+        let executor = Noting { inner: EmulatorExecutor { emulator, order: 0, family }, ran: Arc::clone(&ran) };
+        let mut driver = Driver::with_backend(setup, |kv, geometry, centring, _| {
             let layout = kv.layout(geometry).unwrap();
             Box::new(GpuBackend::new(executor, layout, geometry, &centring, Element::F32).unwrap())
         });
-        driver.add(0, prompt, OUTPUT);
+        // The CPU's tokens come from whole rows.
+        driver.largest = true;
+        driver.add(0, prompt, output);
         driver.run();
-        assert_eq!(driver.trace(0).tokens, want.tokens, "{k:?}/{v:?} on {family:?}");
+        assert_eq!(driver.trace(0).tokens, want.tokens, "{model} {k:?}/{v:?} on {family:?}");
+        let ran = ran.lock().unwrap();
+        let attend = if family == Family::MatrixUnit { "attend_mma" } else { "attend_vec" };
+        for kernel in ["write", "query", attend, "reduce", "add_rms_norm_f32", "gate_mul_f32", "rope_f32", "top_rows"] {
+            assert!(ran.iter().any(|name| name.starts_with(kernel)), "{kernel} did not run: {ran:?}");
+        }
     }
 }
 
 #[test]
 fn kernels_write_what_the_cpu_writes() {
-    check(Tq8, Tq8);
-    check(Tq4, Tq4);
+    check("demo", Tq8, Tq8, &[Family::MatrixUnit, Family::NoMatrixUnit], 16);
+    check("demo", Tq4, Tq4, &[Family::MatrixUnit, Family::NoMatrixUnit], 16);
+}
+
+/// Qwen3: with a norm over each head of q and k.
+#[test]
+fn heads_are_normed_by_the_kernels() {
+    check("eval", Tq8, Tq4, &[Family::NoMatrixUnit], 4);
+}
+
+/// Mixtures and recurrent layers, their weights placed as on a GPU.
+#[test]
+fn mixtures_and_recurrent_layers_run() {
+    for model in ["tiny-qwen3moe", "tiny-qwen35"] {
+        let setup = Setup { gpu: true, ..Setup::new(&format!("models/{model}"), Tq8, Tq8) };
+        check_setup(&setup, model, &[Family::NoMatrixUnit], 8);
+    }
 }

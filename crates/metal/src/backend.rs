@@ -4,9 +4,12 @@ use crate::launch::{self, AttendBuffers, QueryBuffers, ReduceBuffers, WriteBuffe
 use crate::layer::{Layer, RopeBuffers, layer, rope_buffers, shape_of};
 use crate::params::Params;
 use crate::plan::{Tile, tiles};
-use crate::scratch::{Scratch, slice_rows};
+use crate::scratch::Scratch;
 use crate::shape::{Element, Form};
-use attention::{AttentionBackend, AttentionPlan, BatchLayout, Centring, LayerGeometry, LayerId, ModelGeometry};
+use crate::slices::{Slice, slices};
+use attention::{
+    AttentionBackend, AttentionPlan, BatchLayout, Centring, LayerGeometry, LayerId, ModelGeometry, RowOps,
+};
 use candle_core::{Error, Result, Tensor, bail};
 use kv::{BlockCopy, BlockId, KvLayout};
 use std::ops::Range;
@@ -24,20 +27,21 @@ struct Prepared<B> {
 /// A row's result depends on its query and the cache alone, bit by bit: every row goes through the same arithmetic, whatever shares
 /// its tile.
 pub struct GpuBackend<E: Executor> {
-    executor: E,
+    pub(crate) executor: E,
+    /// Of the tensors at the boundary.
+    pub(crate) element: Element,
     spec: KvLayout,
     layers: Vec<Layer<E::Buffer>>,
     scratch: Mutex<Scratch<E::Buffer>>,
     /// Bound where a kernel reads nothing.
-    nothing: E::Buffer,
+    pub(crate) nothing: E::Buffer,
     num_blocks: usize,
 }
 
 impl<E: Executor> GpuBackend<E> {
     /// `element`: of the tensors at the boundary.
     ///
-    /// Errors: a layout or a centring whose layers are not the model's; a format, head size or group without kernels; keys that are
-    /// centred exactly (those stored as floats), which kernels do not follow.
+    /// Errors: a layout or a centring whose layers are not the model's; a format, head size or group without kernels.
     pub fn new(
         executor: E,
         spec: KvLayout,
@@ -78,14 +82,14 @@ impl<E: Executor> GpuBackend<E> {
         });
         let layers = layers.collect::<Result<_>>()?;
         let nothing = executor.buffer(&[]).map_err(Error::wrap)?;
-        Ok(GpuBackend { executor, spec, layers, scratch: Mutex::default(), nothing, num_blocks: 0 })
+        Ok(GpuBackend { executor, element, spec, layers, scratch: Mutex::default(), nothing, num_blocks: 0 })
     }
 
     fn cache<'a>(&self, layer: &'a Layer<E::Buffer>) -> Result<&'a E::Buffer> {
         layer.buffers.cache.as_ref().ok_or_else(|| Error::Msg("the cache is not allocated".to_owned()))
     }
 
-    fn run(&self, launches: &[Launch<'_, E::Buffer>]) -> Result<()> {
+    pub(crate) fn run(&self, launches: &[Launch<'_, E::Buffer>]) -> Result<()> {
         self.executor.run(launches).map_err(Error::wrap)
     }
 
@@ -94,19 +98,20 @@ impl<E: Executor> GpuBackend<E> {
         prepared.ok_or_else(|| Error::Msg("the plan was made by another backend".to_owned()))
     }
 
-    /// Attends the rows of some tiles of one form.
+    /// Attends the rows of a slice of `tiles`.
     fn attend_slice(
         &self,
         layer: &Layer<E::Buffer>,
         tiles: &[Tile],
+        slice: &Slice,
         q: &E::Buffer,
         out: &E::Buffer,
         prepared: &Prepared<E::Buffer>,
     ) -> Result<()> {
         let (shape, buffers, rope) = (&layer.shape, &layer.buffers, layer.rope.as_ref());
+        let (tiles, parts) = (&tiles[slice.tiles.clone()], slice.parts);
         let form = tiles[0].form;
         let (first, last) = (tiles[0].rows.start, tiles[tiles.len() - 1].rows.end);
-        let parts = tiles.iter().map(Tile::parts).max().unwrap_or(0);
         let params = tiles.iter().flat_map(|tile| {
             let rows = tile.rows.start - first..tile.rows.end - first;
             Tile { rows, ..tile.clone() }.params(shape.window, shape.sinks).bytes()
@@ -147,11 +152,11 @@ impl<E: Executor> GpuBackend<E> {
             sink_logits: &self.nothing,
             out,
         };
-        self.run(&[
-            launch::query(shape, form, rope.map(|r| &r.rope), first, tiles.len(), parts, &query),
-            launch::attend(shape, form, tiles.len(), parts, &attend),
-            launch::reduce(shape, first, last - first, parts, &reduce),
-        ])
+        let mut launches = vec![launch::query(shape, form, rope.map(|r| &r.rope), first, tiles.len(), parts, &query)];
+        let some = slice.dispatches.iter().map(|some| (some.clone(), parts));
+        launches.extend(some.map(|some| launch::attend_some(shape, form, tiles.len(), some, &attend)));
+        launches.push(launch::reduce(shape, first, last - first, parts, &reduce));
+        self.run(&launches)
     }
 
     fn block_bytes(&self, layer: &Layer<E::Buffer>, block: BlockId) -> Result<Range<usize>> {
@@ -185,7 +190,7 @@ impl<E: Executor> AttentionBackend for GpuBackend<E> {
             layer.buffers.cache = Some(self.executor.create(bytes).map_err(Error::wrap)?);
             // A sequence fits the pool.
             if let Some(old) = layer.rope.take() {
-                layer.rope = Some(rope_buffers(&self.executor, &old.rope, tokens)?);
+                layer.rope = Some(rope_buffers(&self.executor, &layer.shape, &old.rope, tokens)?);
             }
         }
         self.num_blocks = num_blocks;
@@ -247,19 +252,15 @@ impl<E: Executor> AttentionBackend for GpuBackend<E> {
         }
         let tiles = tiles(shape, &plan.layout);
         let buffer = self.executor.import(q, shape.element)?;
-        let out = self.executor.create(want.0 * shape.row_bytes()).map_err(Error::wrap)?;
-        let parts = tiles.iter().map(Tile::parts).max().unwrap_or(1);
-        let per_slice = slice_rows(shape, parts);
-        let mut start = 0;
-        while start < tiles.len() {
-            let (first, form) = (tiles[start].rows.start, tiles[start].form);
-            let fits = |tile: &&Tile| tile.form == form && tile.rows.end - first <= per_slice;
-            let fits = tiles[start..].iter().take_while(fits).count();
-            let end = start + fits.max(1);
-            self.attend_slice(layer, &tiles[start..end], &buffer, &out, prepared)?;
-            start = end;
+        let out = self.executor.create_tensor(want.0 * shape.row_bytes()).map_err(Error::wrap)?;
+        for slice in slices(shape, &tiles, self.executor.most_work()) {
+            self.attend_slice(layer, &tiles, &slice, &buffer, &out, prepared)?;
         }
-        self.executor.export(&out, want, shape.element, q.device())?.to_dtype(q.dtype())
+        self.executor.export(&out, q.dims(), shape.element, q.device())?.to_dtype(q.dtype())
+    }
+
+    fn row_ops(&self) -> Option<&dyn RowOps> {
+        Some(self)
     }
 
     fn copy_blocks(&self, copies: &[BlockCopy]) -> Result<()> {

@@ -38,6 +38,8 @@ pub struct Launch<'a, B> {
     pub bindings: Vec<Binding<'a, B>>,
     /// The params struct and its buffer index.
     pub params: (u32, Vec<u8>),
+    /// Lane operations, about: how long it keeps a GPU from others.
+    pub work: u64,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -64,6 +66,11 @@ pub trait Executor: Send + Sync {
     type Buffer: Send + Sync + 'static;
 
     fn family(&self) -> Family;
+
+    /// Lane operations that one dispatch may take.
+    fn most_work(&self) -> u64 {
+        u64::MAX
+    }
 
     /// Memory of any content.
     ///
@@ -99,16 +106,23 @@ pub trait Executor: Send + Sync {
         self.buffer(&bytes).map_err(candle_core::Error::wrap)
     }
 
+    /// Memory of any content for what becomes a tensor.
+    ///
+    /// Errors: as `create`.
+    fn create_tensor(&self, bytes: usize) -> Result<Self::Buffer, ExecError> {
+        self.create(bytes)
+    }
+
     /// A tensor of the elements at the start of a buffer; like `import`.
     fn export(
         &self,
         buffer: &Self::Buffer,
-        shape: (usize, usize, usize),
+        shape: &[usize],
         element: Element,
         device: &Device,
     ) -> candle_core::Result<Tensor> {
-        let mut bytes = vec![0; shape.0 * shape.1 * shape.2 * element.bytes()];
+        let mut bytes = vec![0; shape.iter().product::<usize>() * element.bytes()];
         self.download(buffer, 0, &mut bytes).map_err(candle_core::Error::wrap)?;
-        Tensor::from_raw_buffer(&bytes, element.dtype(), &[shape.0, shape.1, shape.2], device)
+        Tensor::from_raw_buffer(&bytes, element.dtype(), shape, device)
     }
 }

@@ -1,5 +1,5 @@
 //! One layer's shape and what its kernels read beside the batch.
-use crate::centring::{RopeTables, Tables};
+use crate::centring::{RopeTables, Tables, exact_groups};
 use crate::executor::Executor;
 use crate::shape::{Element, Form, Shape};
 use attention::{LayerCentre, LayerGeometry, ModelGeometry, RopeConvention};
@@ -51,6 +51,7 @@ pub(crate) fn shape_of(
         form: if model.group() <= 4 { form } else { Form::Mma },
         keys_centred: !centre.keys.is_empty(),
         values_centred: !centre.values.is_empty(),
+        exact_groups: exact_groups(&centre.keys),
         interleaved_rope: geometry.rope.convention == RopeConvention::Interleaved,
         pairs: geometry.rope.inv_freq.len(),
         window: model.sliding_window,
@@ -71,14 +72,9 @@ pub fn rotation_words(shape: &Shape) -> Vec<u8> {
 }
 
 pub(crate) fn layer<E: Executor>(executor: &E, shape: Shape, centre: &LayerCentre) -> Result<Layer<E::Buffer>> {
-    let tables = match centre.keys.first() {
-        Some(_) => Some(Tables::new(&centre.keys).ok_or_else(|| {
-            Error::Msg(format!("K format {}: exact centring has no Metal kernels", shape.record.k().name()))
-        })?),
-        None => None,
-    };
+    let tables = centre.keys.first().map(|_| Tables::new(&centre.keys));
     let rope = match centre.keys.first() {
-        Some(first) => Some(rope_buffers(executor, first.rope(), turboquant::PARTITION)?),
+        Some(first) => Some(rope_buffers(executor, &shape, first.rope(), turboquant::PARTITION)?),
         None => None,
     };
     let buffer = |bytes: &[u8]| executor.buffer(bytes).map_err(Error::wrap);
@@ -96,8 +92,16 @@ pub(crate) fn layer<E: Executor>(executor: &E, shape: Shape, centre: &LayerCentr
     Ok(Layer { shape, buffers, rope })
 }
 
-pub(crate) fn rope_buffers<E: Executor>(executor: &E, rope: &Rope, tokens: usize) -> Result<RopeBuffers<E::Buffer>> {
-    let tables = RopeTables::new(rope, tokens);
+pub(crate) fn rope_buffers<E: Executor>(
+    executor: &E,
+    shape: &Shape,
+    rope: &Rope,
+    tokens: usize,
+) -> Result<RopeBuffers<E::Buffer>> {
+    let tables = match shape.exact_groups {
+        Some(_) => RopeTables::exact(rope, tokens),
+        None => RopeTables::new(rope, tokens),
+    };
     let buffer = |bytes: &[u8]| executor.buffer(bytes).map_err(Error::wrap);
     Ok(RopeBuffers {
         rope: rope.clone(),

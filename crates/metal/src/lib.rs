@@ -17,8 +17,10 @@ pub mod macos;
 mod memory;
 mod params;
 mod plan;
+mod rows;
 mod scratch;
 mod shape;
+mod slices;
 pub mod source;
 
 pub use backend::GpuBackend;
@@ -27,7 +29,7 @@ pub use executor::{Access, Binding, Constant, ExecError, Executor, Family, Launc
 pub use formats::format_id;
 pub use layer::rotation_words;
 pub use params::{
-    AttendParams, CopyParams, NormParams, Params, QueryParams, ReduceParams, RopeParams, SiluParams, TileParams,
+    AttendParams, CopyParams, GateParams, NormParams, Params, QueryParams, ReduceParams, RopeParams, TileParams,
     TopParams, WriteParams,
 };
 pub use plan::{Tile, tiles};

@@ -64,6 +64,10 @@ params! {
         pairs: u32,
         still: u32,
         followed: u32,
+        /// Of 8 fast pairs.
+        groups: u32,
+        /// Floats of a partition in `follow`.
+        record: u32,
         /// Whether what half loses of the queries follows them.
         low_parts: u32,
         norm: f32,
@@ -82,6 +86,12 @@ params! {
         /// A row sees at most so many positions, itself included.
         window: u32,
         scale: f32,
+        /// Partition of the grid's first.
+        first: u32,
+        /// Of 8 fast pairs.
+        groups: u32,
+        /// Floats of a partition in `follow`.
+        record: u32,
     }
 }
 
@@ -123,16 +133,18 @@ params! {
     /// Of `add_rms_norm`.
     NormParams = "NormParams" {
         width: u32,
-        /// Whether x is added to the residual.
+        /// Whether delta is added to x, and the sum kept.
         add: u32,
         eps: f32,
     }
 }
 
 params! {
-    /// Of `silu_mul`.
-    SiluParams = "SiluParams" {
+    /// Of `gate_mul`.
+    GateParams = "GateParams" {
         count: u32,
+        /// Silu of the gate, else its sigmoid.
+        silu: u32,
     }
 }
 
@@ -144,8 +156,6 @@ params! {
         kv_heads: u32,
         head_dim: u32,
         pairs: u32,
-        /// Multiplies cosines and sines.
-        factor: f32,
     }
 }
 

@@ -1,10 +1,9 @@
 //! Memory between the launches of one attention: grown to what was needed, used by one call at a time.
 use crate::executor::{ExecError, Executor};
-use crate::launch::FOLLOW_FLOATS;
 use crate::shape::{Form, Shape};
 
 /// Most bytes of the state of partitions that one slice of a batch may take.
-const STATE_BYTES: usize = 64 << 20;
+pub(crate) const STATE_BYTES: usize = 64 << 20;
 
 pub(crate) struct Scratch<B> {
     pub queries: Region<B>,
@@ -63,16 +62,11 @@ impl<B> Scratch<B> {
         parts: usize,
     ) -> Result<(), ExecError> {
         let blocks = tiles * shape.kv_heads * shape.blocks(form);
-        let follow = if shape.keys_centred { blocks * parts * FOLLOW_FLOATS * 4 } else { 16 };
+        let follow = if shape.keys_centred { blocks * parts * shape.follow_floats() * 4 } else { 16 };
         let states = rows * shape.heads() * parts;
         self.queries.reserve(executor, 2 * blocks * shape.head_dim() * 16)?;
         self.follow.reserve(executor, follow)?;
         self.part_o.reserve(executor, states * shape.head_dim() * 4)?;
         self.part_ml.reserve(executor, states * 8)
     }
-}
-
-/// Rows that one slice may have over `parts` partitions.
-pub(crate) fn slice_rows(shape: &Shape, parts: usize) -> usize {
-    (STATE_BYTES / (shape.heads() * parts * (shape.head_dim() + 2) * 4)).max(64)
 }

@@ -80,6 +80,8 @@ pub struct Shape {
     pub form: Form,
     pub keys_centred: bool,
     pub values_centred: bool,
+    /// Groups of 8 fast pairs where centred keys are followed exactly, as those stored as floats are; `None`: by parabolas.
+    pub exact_groups: Option<usize>,
     pub interleaved_rope: bool,
     /// RoPE pairs that turn.
     pub pairs: usize,
@@ -166,6 +168,17 @@ impl Shape {
         if coded && self.head_dim() <= largest { 4 } else { 2 }
     }
 
+    /// Groups of 8 fast pairs that are followed.
+    pub(crate) fn fast_groups(&self) -> usize {
+        self.exact_groups.unwrap_or(1)
+    }
+
+    /// Floats of a partition's record in `follow`, of 8 columns: amplitudes of the fast pairs, then what follows 16 blocks of 32 tokens
+    /// in three terms, or in eight.
+    pub fn follow_floats(&self) -> usize {
+        128 * self.fast_groups() + 16 * 8 * if self.exact_groups.is_some() { 8 } else { 3 }
+    }
+
     /// The function constants, of every kernel of the layer.
     pub(crate) fn constants(&self) -> Vec<Constant> {
         let id = |format| format_id(format).unwrap_or(u32::MAX);
@@ -178,6 +191,7 @@ impl Shape {
             Constant::Bool(5, self.interleaved_rope),
             Constant::Bool(6, self.window.is_some()),
             Constant::Bool(7, self.sink_logits),
+            Constant::Bool(8, self.exact_groups.is_some()),
         ]
     }
 }

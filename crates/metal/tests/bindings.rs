@@ -1,8 +1,12 @@
 //! A wrong buffer index is found without a Mac: by the emulator, or by the numbers.
 #![allow(clippy::unwrap_used)] // helpers of tests
 mod common;
+#[path = "common/rows.rs"]
+mod rows;
+use attention::{AttentionBackend, Centring};
+use candle_core::{DType, Device, Tensor};
 use common::*;
-use metal::{ExecError, Executor, Family, Form, Launch};
+use metal::{Element, ExecError, Executor, Family, Form, GpuBackend, Launch};
 use msl_emu::{Emulator, EmulatorExecutor, Memory};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use turboquant::{Format, Side};
@@ -53,6 +57,7 @@ impl Executor for Misbound {
                 threads: launch.threads,
                 bindings: bindings.collect(),
                 params: launch.params.clone(),
+                work: launch.work,
             };
             self.inner.run(&[launch])?;
         }
@@ -98,4 +103,51 @@ fn swapped_buffers_are_found() {
             assert!(error > 1e-2, "{kernel} with {swapped:?} swapped: {error:.1e}");
         }
     }
+}
+
+/// Largest error of what is row by row; infinite where the emulator refuses.
+fn rows_error(emulator: &'static Emulator, kernel: &'static str, swapped: [u32; 2]) -> f64 {
+    let run = || {
+        let executor = Misbound { inner: executor(emulator, 0), kernel, swapped };
+        let geometry = rows::geometry();
+        let centring = Centring::none(&geometry);
+        let backend = GpuBackend::new(executor, rows::layout(), &geometry, &centring, Element::F32).unwrap();
+        rows::error(backend.row_ops().unwrap(), &Device::Cpu).unwrap()
+    };
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or(f64::INFINITY)
+}
+
+#[test]
+fn rows_are_computed_and_swapped_buffers_found() {
+    let Some(emulator) = Emulator::checked() else { return };
+    let error = rows_error(emulator, "none", [0, 1]);
+    assert!(error < rows::BOUND, "{error:.1e}");
+    for (kernel, swaps) in [
+        ("add_rms_norm", &[[0, 2], [1, 2], [3, 4]][..]),
+        ("gate_mul", &[[0, 1], [1, 2]]),
+        ("rope", &[[0, 1], [2, 3], [4, 5]]),
+        ("top_rows", &[[0, 1], [2, 3]]),
+    ] {
+        for swapped in swaps {
+            let error = rows_error(emulator, kernel, *swapped);
+            assert!(error > 1e-2, "{kernel} with {swapped:?} swapped: {error:.1e}");
+        }
+    }
+}
+
+#[test]
+fn rows_of_other_shapes_are_refused() {
+    let Some(emulator) = Emulator::checked() else { return };
+    let geometry = rows::geometry();
+    let centring = Centring::none(&geometry);
+    let backend = GpuBackend::new(executor(emulator, 0), rows::layout(), &geometry, &centring, Element::F32).unwrap();
+    let ops = backend.row_ops().unwrap();
+    let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
+    let x = zeros(&[2, 6]);
+    assert!(ops.rms_norm(&x, &zeros(&[5]), 1e-6).is_err());
+    assert!(ops.add_rms_norm(&x, &zeros(&[3, 6]), &zeros(&[6]), 1e-6).is_err());
+    assert!(ops.silu_mul(&x, &zeros(&[2, 5])).is_err());
+    let (q, k, angles) = (zeros(&[2, 1, 6]), zeros(&[2, 1, 6]), zeros(&[2, 4]));
+    assert!(ops.rope(&q, &k, &angles, &angles).is_err());
+    assert!(ops.largest(&x, 7).unwrap().is_none());
 }

@@ -35,6 +35,11 @@ fn groups_windows_and_activations() {
 }
 
 #[test]
+fn a_large_bias_leaves_float_keys_alone() {
+    run(Emulator::fast(), attempts::large_biases());
+}
+
+#[test]
 fn chunks_see_what_comes_before_them() {
     run(Emulator::fast(), attempts::chunks());
 }

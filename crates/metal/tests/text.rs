@@ -1,7 +1,7 @@
 //! Host and kernels' text agree: structs, codebooks, formats.
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 use metal::{
-    AttendParams, CopyParams, NormParams, Params, QueryParams, ReduceParams, RopeParams, SiluParams, TileParams,
+    AttendParams, CopyParams, GateParams, NormParams, Params, QueryParams, ReduceParams, RopeParams, TileParams,
     TopParams, WriteParams, format_id, source,
 };
 use turboquant::Format;
@@ -36,7 +36,7 @@ fn structs_have_the_same_fields_in_the_same_order() {
     check_struct::<CopyParams>();
     check_struct::<TileParams>();
     check_struct::<NormParams>();
-    check_struct::<SiluParams>();
+    check_struct::<GateParams>();
     check_struct::<RopeParams>();
     check_struct::<TopParams>();
 }

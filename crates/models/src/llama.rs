@@ -2,7 +2,7 @@
 use crate::Model;
 use crate::config::ModelConfig;
 use crate::error::ModelError;
-use crate::layers::{DecoderLayer, Linear, Mlp, RmsNorm, RopeTables, add};
+use crate::layers::{DecoderLayer, Linear, Mlp, Residual, RmsNorm, RopeTables};
 use crate::loader::Weights;
 use attention::{ForwardContext, LayerId};
 use candle_core::Tensor;
@@ -41,19 +41,17 @@ pub(crate) fn load(config: &ModelConfig, weights: &Weights) -> Result<Box<dyn Mo
 }
 
 impl DecoderLayer for Layer {
-    fn forward(&self, x: &Tensor, rope: &RopeTables, ctx: &ForwardContext<'_>) -> candle_core::Result<Tensor> {
-        let rows = x.dim(0)?;
-        let heads = |t: Tensor| t.reshape((rows, (), self.head_dim));
+    fn forward(&self, x: &mut Residual, rope: &RopeTables, ctx: &ForwardContext<'_>) -> candle_core::Result<()> {
+        let heads = |t: Tensor| t.reshape((ctx.layout().num_tokens(), (), self.head_dim));
 
-        let h = self.input_norm.forward(x)?;
-        let q = rope.apply(&heads(self.q.forward(&h)?)?)?;
-        let k = rope.apply(&heads(self.k.forward(&h)?)?)?;
-        let v = heads(self.v.forward(&h)?)?;
-        let y = ctx.attend(self.id, &q, &k, &v)?;
-        let x = add(x, &self.o.forward(&y.flatten_from(1)?)?)?;
+        let h = x.norm(&self.input_norm, ctx)?;
+        let (q, k, v) = (self.q.forward(&h)?, self.k.forward(&h)?, self.v.forward(&h)?);
+        let (q, k) = rope.apply(&heads(q)?, &heads(k)?, ctx)?;
+        let y = ctx.attend(self.id, &q, &k, &heads(v)?)?;
+        x.add(self.o.forward(&y.flatten_from(1)?)?)?;
 
-        let h = self.post_norm.forward(&x)?;
-        add(&x, &self.mlp.forward(&h)?)
+        let h = x.norm(&self.post_norm, ctx)?;
+        x.add(self.mlp.forward(&h, ctx)?)
     }
 
     fn kv_bias(&self) -> Option<(&[f32], &[f32])> {

@@ -3,7 +3,7 @@
 use crate::Model;
 use crate::config::{LayerKind, ModelConfig};
 use crate::error::ModelError;
-use crate::layers::{DecoderLayer, GatedDeltaNet, Linear, Mlp, RmsNorm, RopeTables, add, sigmoid_mul};
+use crate::layers::{DecoderLayer, GatedDeltaNet, Linear, Mlp, Residual, RmsNorm, RopeTables, row_ops};
 use crate::loader::Weights;
 use attention::{ForwardContext, LayerId, StateId, StateLayout};
 use candle_core::{Result, Tensor};
@@ -75,31 +75,29 @@ impl Attention {
     }
 
     fn forward(&self, h: &Tensor, rope: &RopeTables, ctx: &ForwardContext<'_>) -> Result<Tensor> {
-        let rows = h.dim(0)?;
-        let heads = |t: Tensor| t.reshape((rows, (), self.head_dim));
+        let heads = |t: Tensor, d| t.reshape((ctx.layout().num_tokens(), (), d));
 
-        let both = self.q_and_gate.forward(h)?.reshape((rows, (), 2 * self.head_dim))?;
+        let both = heads(self.q_and_gate.forward(h)?, 2 * self.head_dim)?;
         let q = both.narrow(2, 0, self.head_dim)?;
         let gate = both.narrow(2, self.head_dim, self.head_dim)?.contiguous()?;
-        let q = rope.apply(&self.q_norm.forward(&q)?)?;
-        let k = rope.apply(&self.k_norm.forward(&heads(self.k.forward(h)?)?)?)?;
-        let v = heads(self.v.forward(h)?)?;
+        let (k, v) = (heads(self.k.forward(h)?, self.head_dim)?, heads(self.v.forward(h)?, self.head_dim)?);
+        let (q, k) = (self.q_norm.forward(&q, ctx)?, self.k_norm.forward(&k, ctx)?);
+        let (q, k) = rope.apply(&q, &k, ctx)?;
         let y = ctx.attend(self.id, &q, &k, &v)?;
-        self.o.forward(&sigmoid_mul(&gate, &y)?.flatten_from(1)?)
+        self.o.forward(&row_ops(ctx).sigmoid_mul(&gate, &y)?.flatten_from(1)?)
     }
 }
 
 impl DecoderLayer for Layer {
-    fn forward(&self, x: &Tensor, rope: &RopeTables, ctx: &ForwardContext<'_>) -> Result<Tensor> {
-        let h = self.input_norm.forward(x)?;
-        let y = match &self.mixer {
+    fn forward(&self, x: &mut Residual, rope: &RopeTables, ctx: &ForwardContext<'_>) -> Result<()> {
+        let h = x.norm(&self.input_norm, ctx)?;
+        x.add(match &self.mixer {
             Mixer::Attention(attention) => attention.forward(&h, rope, ctx)?,
             Mixer::Linear(net) => net.forward(&h, ctx)?,
-        };
-        let x = add(x, &y)?;
+        })?;
 
-        let h = self.post_norm.forward(&x)?;
-        add(&x, &self.mlp.forward(&h)?)
+        let h = x.norm(&self.post_norm, ctx)?;
+        x.add(self.mlp.forward(&h, ctx)?)
     }
 
     fn kv_bias(&self) -> Option<(&[f32], &[f32])> {

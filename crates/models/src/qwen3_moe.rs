@@ -2,7 +2,7 @@
 use crate::Model;
 use crate::config::{Experts, ModelConfig};
 use crate::error::ModelError;
-use crate::layers::{DecoderLayer, ExpertMlp, Linear, Mlp, RmsNorm, RopeTables, add};
+use crate::layers::{DecoderLayer, ExpertMlp, Linear, Mlp, Residual, RmsNorm, RopeTables};
 use crate::loader::Weights;
 use attention::{ForwardContext, LayerId};
 use candle_core::Tensor;
@@ -64,23 +64,21 @@ fn mixture(experts: &Experts, hidden: usize, w: &Weights) -> Result<ExpertMlp, M
 }
 
 impl DecoderLayer for Layer {
-    fn forward(&self, x: &Tensor, rope: &RopeTables, ctx: &ForwardContext<'_>) -> candle_core::Result<Tensor> {
-        let rows = x.dim(0)?;
-        let heads = |t: Tensor| t.reshape((rows, (), self.head_dim));
+    fn forward(&self, x: &mut Residual, rope: &RopeTables, ctx: &ForwardContext<'_>) -> candle_core::Result<()> {
+        let heads = |t: Tensor| t.reshape((ctx.layout().num_tokens(), (), self.head_dim));
 
-        let h = self.input_norm.forward(x)?;
-        let q = rope.apply(&self.q_norm.forward(&heads(self.q.forward(&h)?)?)?)?;
-        let k = rope.apply(&self.k_norm.forward(&heads(self.k.forward(&h)?)?)?)?;
-        let v = heads(self.v.forward(&h)?)?;
+        let h = x.norm(&self.input_norm, ctx)?;
+        let (q, k, v) = (heads(self.q.forward(&h)?)?, heads(self.k.forward(&h)?)?, heads(self.v.forward(&h)?)?);
+        let (q, k) = (self.q_norm.forward(&q, ctx)?, self.k_norm.forward(&k, ctx)?);
+        let (q, k) = rope.apply(&q, &k, ctx)?;
         let y = ctx.attend(self.id, &q, &k, &v)?;
-        let x = add(x, &self.o.forward(&y.flatten_from(1)?)?)?;
+        x.add(self.o.forward(&y.flatten_from(1)?)?)?;
 
-        let h = self.post_norm.forward(&x)?;
-        let y = match &self.mlp {
-            FeedForward::Dense(mlp) => mlp.forward(&h)?,
-            FeedForward::Sparse(mlp) => mlp.forward(&h)?,
-        };
-        add(&x, &y)
+        let h = x.norm(&self.post_norm, ctx)?;
+        x.add(match &self.mlp {
+            FeedForward::Dense(mlp) => mlp.forward(&h, ctx)?,
+            FeedForward::Sparse(mlp) => mlp.forward(&h, ctx)?,
+        })
     }
 
     fn kv_bias(&self) -> Option<(&[f32], &[f32])> {

@@ -145,6 +145,11 @@ impl Rope {
         }
     }
 
+    /// Radians a token.
+    pub fn frequency(&self, pair: usize) -> f64 {
+        self.inner.theta[pair]
+    }
+
     pub fn pairing(&self) -> Pairing {
         self.inner.pairing
     }

@@ -1,5 +1,5 @@
 //! llama.cpp's cache types q8_0, q5_0 and q4_0 as a measure to compare with: K and V rounded as they would be, then kept exactly.
-use attention::{AttentionBackend, AttentionPlan, BatchLayout, LayerId};
+use attention::{AttentionBackend, AttentionPlan, BatchLayout, LayerId, RowOps};
 use candle_core::{Result, Tensor};
 use half::f16;
 use kv::{BlockCopy, BlockId, KvLayout};
@@ -15,7 +15,7 @@ pub struct GgmlBackend {
 }
 
 impl GgmlBackend {
-    /// `inner` stores f32.
+    /// `inner` stores floats.
     pub fn new(inner: Box<dyn AttentionBackend>, bits: u32) -> Self {
         GgmlBackend { inner, bits }
     }
@@ -67,6 +67,10 @@ impl AttentionBackend for GgmlBackend {
 
     fn attend(&self, layer: LayerId, q: &Tensor, plan: &AttentionPlan) -> Result<Tensor> {
         self.inner.attend(layer, q, plan)
+    }
+
+    fn row_ops(&self) -> Option<&dyn RowOps> {
+        self.inner.row_ops()
     }
 
     fn copy_blocks(&self, copies: &[BlockCopy]) -> Result<()> {

@@ -1,5 +1,5 @@
 //! What a K/V pair costs a model: the same tokens through the same chunked prefill that serving uses, once with an f32 cache
-//! and once with each pair, compared token by token.
+//! (f16 on a GPU) and once with each pair, compared token by token.
 mod cache;
 mod ggml;
 mod needle;
@@ -11,9 +11,10 @@ pub use quality::{QualityOptions, QualityReport, QualityRow, quality};
 
 use crate::error::StartError;
 use crate::kv_config::{CentreMode, KvConfig};
-use crate::select::select;
+use crate::select::{most_exact, select};
 use crate::start::Loaded;
 use attention::AttentionBackend;
+use candle_core::Device;
 use ggml::{GGML_BITS, GgmlBackend};
 use turboquant::Format;
 
@@ -35,15 +36,18 @@ pub enum Scheme {
 }
 
 impl Scheme {
-    pub const EXACT: Scheme =
-        Scheme::Pair { k: Format::F32, v: Format::F32, centre: CentreMode::Off, boundary_layers: 0 };
+    /// What others are compared with.
+    pub fn exact(device: &Device) -> Scheme {
+        let format = most_exact(device);
+        Scheme::Pair { k: format, v: format, centre: CentreMode::Off, boundary_layers: 0 }
+    }
 
     /// The cache, and whether anything is taken out of what it stores.
     fn backend(&self, loaded: &Loaded) -> Result<(Box<dyn AttentionBackend>, bool), StartError> {
         let (k, v, centre, boundary_layers) = match *self {
             Scheme::Pair { k, v, centre, boundary_layers } => (k, v, centre, boundary_layers),
             Scheme::Ggml(bits) => {
-                let (exact, centred) = Scheme::EXACT.backend(loaded)?;
+                let (exact, centred) = Scheme::exact(&loaded.device).backend(loaded)?;
                 return Ok((Box::new(GgmlBackend::new(exact, bits)), centred));
             }
         };
@@ -53,7 +57,8 @@ impl Scheme {
         Ok((select(&config, loaded.model.geometry(), centring, &loaded.device)?, centred))
     }
 
-    pub(crate) fn names(&self) -> (String, String) {
+    /// Of K and of V.
+    pub fn names(&self) -> (String, String) {
         match self {
             Scheme::Pair { k, v, .. } => (k.name().into(), v.name().into()),
             Scheme::Ggml(bits) => (format!("ggml{bits}"), format!("ggml{bits}")),

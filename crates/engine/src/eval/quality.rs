@@ -37,8 +37,10 @@ pub struct QualityReport {
     pub layers: usize,
     pub tokens: usize,
     pub window: usize,
-    pub nll_f32: f64,
-    pub perplexity_f32: f64,
+    /// How the cache that the others are compared with stores K and V; both numbers are its own.
+    pub exact: String,
+    pub nll_exact: f64,
+    pub perplexity_exact: f64,
     pub rows: Vec<QualityRow>,
 }
 
@@ -61,7 +63,7 @@ pub fn quality(
     mut progress: impl FnMut(usize, usize),
 ) -> Result<QualityReport, StartError> {
     let windows = windows(loaded, text, options)?;
-    let mut exact = TrialCache::new(loaded, &Scheme::EXACT, options.window, 1)?;
+    let mut exact = TrialCache::new(loaded, &Scheme::exact(&loaded.device), options.window, 1)?;
     let caches = options.schemes.iter().map(|s| TrialCache::new(loaded, s, options.window, 1));
     let mut caches = caches.collect::<Result<Vec<_>, _>>()?;
     let mut sums: Vec<Sums> = caches.iter().map(|_| Sums::default()).collect();
@@ -92,20 +94,21 @@ pub fn quality(
             progress(w * options.window + start + tokens.len(), total);
         }
     }
-    let nll_f32 = base / targets as f64;
+    let nll_exact = base / targets as f64;
     let rows = options
         .schemes
         .iter()
         .zip(&caches)
         .zip(sums)
-        .map(|((scheme, cache), sums)| row(scheme, cache, sums, nll_f32, targets));
+        .map(|((scheme, cache), sums)| row(scheme, cache, sums, nll_exact, targets));
     Ok(QualityReport {
         model: name.to_owned(),
         layers: loaded.model.geometry().layers.len(),
         tokens: total,
         window: options.window,
-        nll_f32,
-        perplexity_f32: nll_f32.exp(),
+        exact: Scheme::exact(&loaded.device).names().0,
+        nll_exact,
+        perplexity_exact: nll_exact.exp(),
         rows: rows.collect(),
     })
 }
@@ -130,7 +133,7 @@ fn windows(loaded: &Loaded, text: &[u32], options: &QualityOptions) -> Result<Ve
     Ok(windows)
 }
 
-fn row(scheme: &Scheme, cache: &TrialCache<'_>, mut sums: Sums, nll_f32: f64, targets: usize) -> QualityRow {
+fn row(scheme: &Scheme, cache: &TrialCache<'_>, mut sums: Sums, nll_exact: f64, targets: usize) -> QualityRow {
     let n = sums.kl.len();
     sums.kl.sort_unstable_by(f32::total_cmp);
     let mean = sums.kl.iter().map(|k| f64::from(*k)).sum::<f64>() / n as f64;
@@ -148,7 +151,7 @@ fn row(scheme: &Scheme, cache: &TrialCache<'_>, mut sums: Sums, nll_f32: f64, ta
         centred: cache.centred,
         boundary_layers,
         bits,
-        nats: sums.nll / targets as f64 - nll_f32,
+        nats: sums.nll / targets as f64 - nll_exact,
         kl: mean,
         kl_p99: f64::from(sums.kl[((n - 1) as f64 * 0.99).round() as usize]),
         top1: sums.agree as f64 / n as f64,

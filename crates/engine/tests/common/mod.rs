@@ -1,7 +1,9 @@
 //! Scheduler and model driven step by step, greedily, with every sampled row's logits kept.
 #![allow(dead_code)] // each test file uses its part
 use attention::{AttentionBackend, Centring, KeyCentring, ModelGeometry};
-use engine::{CentreMode, EngineConfig, KvConfig, ModelRunner, WeightQuant, load, select};
+use candle_core::Device;
+use engine::{CentreMode, DeviceChoice, EngineConfig, KvConfig, ModelRunner, Row, Want, WeightQuant, load, select};
+use models::{Checkpoint, LoadOptions};
 use scheduler::{NewRequest, Scheduler, SchedulerConfig, SeqId};
 use std::collections::BTreeMap;
 use turboquant::Format;
@@ -16,6 +18,9 @@ pub struct Setup {
     pub num_blocks: usize,
     pub budget: usize,
     pub weight_quant: Option<WeightQuant>,
+    /// Weights placed and multiplied as on a GPU, in f32, on Candle's CPU device.
+    pub gpu: bool,
+    pub device: DeviceChoice,
 }
 
 impl Setup {
@@ -29,6 +34,8 @@ impl Setup {
             num_blocks: 400,
             budget: 512,
             weight_quant: None,
+            gpu: false,
+            device: DeviceChoice::Cpu,
         }
     }
 }
@@ -53,24 +60,29 @@ pub struct Driver {
     traces: BTreeMap<SeqId, Trace>,
     /// Keep the logits of prompt tokens too.
     pub whole: bool,
+    /// Ask for the largest logit alone, and keep none.
+    pub largest: bool,
 }
 
 impl Driver {
     pub fn new(setup: &Setup) -> Self {
-        Self::with_backend(setup, |kv, geometry, centring| {
-            select(kv, geometry, centring, &candle_core::Device::Cpu).unwrap()
-        })
+        Self::with_backend(setup, |kv, geometry, centring, device| select(kv, geometry, centring, device).unwrap())
     }
 
     /// With an attention backend of the caller's.
     pub fn with_backend(
         setup: &Setup,
-        make: impl FnOnce(&KvConfig, &ModelGeometry, Centring) -> Box<dyn AttentionBackend>,
+        make: impl FnOnce(&KvConfig, &ModelGeometry, Centring, &Device) -> Box<dyn AttentionBackend>,
     ) -> Self {
         let kv = KvConfig::new(setup.k, setup.v, 16);
-        let weight_quant = setup.weight_quant;
-        let config = EngineConfig { weight_quant, ..EngineConfig::new(testkit::repo(&setup.model)) };
-        let loaded = load(&config).unwrap();
+        let Setup { weight_quant, device, .. } = *setup;
+        let config = EngineConfig { weight_quant, device, ..EngineConfig::new(testkit::repo(&setup.model)) };
+        let mut loaded = load(&config).unwrap();
+        if setup.gpu {
+            let options = LoadOptions { gpu_type: Some(candle_core::DType::F32), ..Default::default() };
+            let checkpoint = Checkpoint::open(&config.model).unwrap();
+            loaded.model = models::load(&checkpoint, &Device::Cpu, &options).unwrap().model;
+        }
         let centring = match setup.centre_exact {
             true => Centring::new(
                 loaded.model.geometry(),
@@ -82,7 +94,7 @@ impl Driver {
         };
         let centring = centring.unwrap();
         let model = loaded.model;
-        let backend = make(&kv, model.geometry(), centring);
+        let backend = make(&kv, model.geometry(), centring, &loaded.device);
         let max_num_seqs = setup.budget.min(64);
         let scheduler = Scheduler::new(SchedulerConfig {
             block_size: 16,
@@ -95,6 +107,7 @@ impl Driver {
             runner: ModelRunner::new(model, backend, setup.num_blocks, max_num_seqs, loaded.device).unwrap(),
             traces: BTreeMap::new(),
             whole: false,
+            largest: false,
         }
     }
 
@@ -112,7 +125,14 @@ impl Driver {
     pub fn step(&mut self) {
         let step = self.scheduler.schedule();
         let whole = self.whole;
-        let mut logits = self.runner.run(&step, &self.scheduler, |_| whole).unwrap();
+        let want = if whole {
+            Want::All
+        } else if self.largest {
+            Want::Largest(1)
+        } else {
+            Want::Last
+        };
+        let mut logits = self.runner.run(&step, &self.scheduler, |_| want).unwrap();
         let mut sampled = Vec::new();
         for (at, chunk) in step.chunks.iter().enumerate() {
             let bits = |row: &[f32]| row.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
@@ -124,7 +144,15 @@ impl Driver {
             if chunk.samples.is_empty() {
                 continue;
             }
-            let row = logits.last_mut(at).unwrap();
+            let row = match logits.last(at).unwrap() {
+                Row::Whole(row) => row,
+                Row::Largest(largest) => {
+                    let token = largest[0].0;
+                    self.traces.entry(chunk.seq).or_default().tokens.push(token);
+                    sampled.push((chunk.seq, token));
+                    continue;
+                }
+            };
             let mut best: Vec<u32> = (0..row.len() as u32).collect();
             best.sort_by(|a, b| row[*b as usize].total_cmp(&row[*a as usize]));
             for (rank, choice) in chunk.samples.clone().enumerate() {

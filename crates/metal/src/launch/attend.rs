@@ -1,8 +1,10 @@
 //! Launches of attention: queries, partitions, reduction.
 use super::bind;
+use crate::centring::ExactPairs;
 use crate::executor::Launch;
 use crate::params::{AttendParams, Params, QueryParams, ReduceParams};
 use crate::shape::{Form, Shape};
+use std::ops::Range;
 use turboquant::Rope;
 
 /// Buffers of [`query`].
@@ -21,7 +23,7 @@ pub struct QueryBuffers<'a, B> {
     pub slow_fit: &'a B,
     /// `[tiles][kv_heads][blocks][4 x head_dim]` words, twice as many for [`Form::Vec`].
     pub queries: &'a B,
-    /// `[tiles][kv_heads][blocks][parts][FOLLOW_FLOATS]`.
+    /// `[tiles][kv_heads][blocks][parts]` records of [`Shape::follow_floats`].
     pub follow: &'a B,
 }
 
@@ -38,14 +40,21 @@ pub fn query<'a, B>(
 ) -> Launch<'a, B> {
     let &QueryBuffers { q, tiles: table, rotation, key_means, starts, lists, still_fit, slow_fit, queries, follow } =
         buffers;
+    let (still, followed) = match (rope, shape.exact_groups) {
+        (None, _) => (0, 0),
+        (Some(rope), None) => (rope.still(), rope.followed().len()),
+        (Some(rope), Some(_)) => (0, ExactPairs::of(rope).slow.len()),
+    };
     let params = QueryParams {
         kv_heads: shape.kv_heads as u32,
         group: shape.group as u32,
         blocks: shape.blocks(form) as u32,
         parts: parts as u32,
         pairs: shape.pairs as u32,
-        still: rope.map_or(0, Rope::still) as u32,
-        followed: rope.map_or(0, |rope| rope.followed().len()) as u32,
+        still: still as u32,
+        followed: followed as u32,
+        groups: shape.fast_groups() as u32,
+        record: shape.follow_floats() as u32,
         low_parts: u32::from(form == Form::Vec),
         norm: shape.norm(),
         scale: shape.scale2(),
@@ -60,6 +69,7 @@ pub fn query<'a, B>(
         threads: 128,
         bindings,
         params: (10, params.bytes()),
+        work: shape.query_work(form, tiles, parts),
     }
 }
 
@@ -92,6 +102,17 @@ pub fn attend<'a, B>(
     parts: usize,
     buffers: &AttendBuffers<'a, B>,
 ) -> Launch<'a, B> {
+    attend_some(shape, form, tiles, (0..parts, parts), buffers)
+}
+
+/// The same to some partitions of all `parts`.
+pub(crate) fn attend_some<'a, B>(
+    shape: &Shape,
+    form: Form,
+    tiles: usize,
+    (some, parts): (Range<usize>, usize),
+    buffers: &AttendBuffers<'a, B>,
+) -> Launch<'a, B> {
     let &AttendBuffers { queries, tiles: table, tables, cache, follow, fast_tiles, fast_turns, part_o, part_ml } =
         buffers;
     let params = AttendParams {
@@ -101,6 +122,9 @@ pub fn attend<'a, B>(
         parts: parts as u32,
         window: shape.window_or_all(),
         scale: shape.scale2(),
+        first: some.start as u32,
+        groups: shape.fast_groups() as u32,
+        record: shape.follow_floats() as u32,
     };
     let (d, depth) = (shape.head_dim(), shape.depth(form));
     Launch {
@@ -110,10 +134,11 @@ pub fn attend<'a, B>(
             Form::Chunk => format!("prefill_d{d}_u{depth}"),
         },
         constants: shape.constants(),
-        grid: [shape.kv_heads as u32, tiles as u32, parts as u32],
+        grid: [shape.kv_heads as u32, tiles as u32, some.len() as u32],
         threads: if form == Form::Chunk { 256 } else { 128 },
         bindings: bind(&[queries, table, tables, cache, follow, fast_tiles, fast_turns], &[part_o, part_ml]),
         params: (9, params.bytes()),
+        work: (tiles * some.len() * shape.kv_heads) as u64 * shape.partition_work(form),
     }
 }
 
@@ -161,5 +186,7 @@ pub fn reduce<'a, B>(
         threads: 256,
         bindings,
         params: (7, params.bytes()),
+        // A multiplication an element of each partition, a rotation.
+        work: (rows * shape.heads() * shape.head_dim() * (2 * parts + 40)) as u64,
     }
 }

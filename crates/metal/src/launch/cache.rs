@@ -40,6 +40,8 @@ pub fn write<'a, B>(shape: &Shape, tokens: usize, buffers: &WriteBuffers<'a, B>)
         threads: 128,
         bindings: bind(&[k, v, slots, positions, rotation, key_means, value_means, starts, offsets], &[cache]),
         params: (10, params.bytes()),
+        // Centring, rotation, a search in a codebook.
+        work: (2 * tokens * shape.kv_heads * shape.head_dim() * 60) as u64,
     }
 }
 
@@ -53,5 +55,6 @@ pub fn copy_blocks<'a, B>(shape: &Shape, count: usize, copies: &'a B, cache: &'a
         threads: 256,
         bindings: bind(&[copies], &[cache]),
         params: (2, CopyParams { words: words as u32 }.bytes()),
+        work: (8 * words * count) as u64,
     }
 }

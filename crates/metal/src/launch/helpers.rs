@@ -1,68 +1,83 @@
 //! Launches of what surrounds attention in a decode step.
 use super::bind;
-use crate::executor::{Constant, Launch};
-use crate::params::{NormParams, Params, RopeParams, SiluParams, TopParams};
+use crate::executor::Launch;
+use crate::params::{GateParams, NormParams, Params, RopeParams, TopParams};
 use crate::shape::Element;
 
 /// Candidates that one threadgroup of [`top`] looks through.
 pub const TOP_SLICE: usize = 4096;
 
-/// residual += x (unless `add` is false), out = residual / rms(residual) x weight, of `rows` rows of `width` elements.
+/// Buffers of [`add_rms_norm`].
+#[derive(Debug)]
+pub struct NormBuffers<'a, B> {
+    /// `[rows][width]`.
+    pub x: &'a B,
+    /// As x, and the sum of both; not touched where nothing is added.
+    pub delta: &'a B,
+    pub sum: &'a B,
+    /// `[width]`.
+    pub weight: &'a B,
+    pub out: &'a B,
+}
+
+/// sum = x + delta if `add`, else x; out = sum / rms(sum) x weight, of `rows` rows of `width` elements.
 pub fn add_rms_norm<'a, B>(
     element: Element,
     rows: usize,
     (width, add, eps): (usize, bool, f32),
-    [x, weight, residual, out]: [&'a B; 4],
+    buffers: &NormBuffers<'a, B>,
 ) -> Launch<'a, B> {
+    let &NormBuffers { x, delta, sum, weight, out } = buffers;
     Launch {
         kernel: format!("add_rms_norm_{}", element.name()),
         constants: Vec::new(),
         grid: [rows as u32, 1, 1],
         threads: width.div_ceil(4).next_multiple_of(32).min(1024) as u32,
-        bindings: bind(&[x, weight], &[residual, out]),
-        params: (4, NormParams { width: width as u32, add: u32::from(add), eps }.bytes()),
+        bindings: bind(&[x, delta, weight], &[sum, out]),
+        params: (5, NormParams { width: width as u32, add: u32::from(add), eps }.bytes()),
+        work: (20 * rows * width) as u64,
     }
 }
 
-/// out = silu(gate) x up, of `count` elements.
-pub fn silu_mul<'a, B>(element: Element, count: usize, [gate, up, out]: [&'a B; 3]) -> Launch<'a, B> {
+/// out = silu(gate) x, or sigmoid(gate) x, of `count` elements.
+pub fn gate_mul<'a, B>(element: Element, count: usize, silu: bool, [gate, x, out]: [&'a B; 3]) -> Launch<'a, B> {
     Launch {
-        kernel: format!("silu_mul_{}", element.name()),
+        kernel: format!("gate_mul_{}", element.name()),
         constants: Vec::new(),
         grid: [count.div_ceil(256) as u32, 1, 1],
         threads: 256,
-        bindings: bind(&[gate, up], &[out]),
-        params: (3, SiluParams { count: count as u32 }.bytes()),
+        bindings: bind(&[gate, x], &[out]),
+        params: (3, GateParams { count: count as u32, silu: u32::from(silu) }.bytes()),
+        work: (20 * count) as u64,
     }
 }
 
 /// Buffers of [`rope`].
 #[derive(Debug)]
 pub struct RopeBuffers<'a, B> {
-    pub positions: &'a B,
-    /// Of [`crate::RopeTables`].
-    pub starts: &'a B,
-    pub offsets: &'a B,
+    /// `[tokens][pairs]` f32.
+    pub cos: &'a B,
+    pub sin: &'a B,
+    /// `[tokens][heads][head_dim]`.
     pub q: &'a B,
+    /// `[tokens][kv_heads][head_dim]`.
     pub k: &'a B,
+    pub q_out: &'a B,
+    pub k_out: &'a B,
 }
 
-/// Turns q and k in place.
-pub fn rope<'a, B>(
-    element: Element,
-    interleaved: bool,
-    params: RopeParams,
-    buffers: &RopeBuffers<'a, B>,
-) -> Launch<'a, B> {
-    let &RopeBuffers { positions, starts, offsets, q, k } = buffers;
-    let pairs = params.tokens * (params.heads + params.kv_heads) * params.pairs;
+/// Turns q and k: of each head elements i and i + pairs.
+pub fn rope<'a, B>(element: Element, params: RopeParams, buffers: &RopeBuffers<'a, B>) -> Launch<'a, B> {
+    let &RopeBuffers { cos, sin, q, k, q_out, k_out } = buffers;
+    let threads = params.tokens * (params.heads + params.kv_heads) * (params.head_dim / 2);
     Launch {
         kernel: format!("rope_{}", element.name()),
-        constants: vec![Constant::Bool(5, interleaved)],
-        grid: [pairs.div_ceil(256), 1, 1],
+        constants: Vec::new(),
+        grid: [threads.div_ceil(256), 1, 1],
         threads: 256,
-        bindings: bind(&[positions, starts, offsets], &[q, k]),
-        params: (5, params.bytes()),
+        bindings: bind(&[cos, sin, q, k], &[q_out, k_out]),
+        params: (6, params.bytes()),
+        work: 20 * u64::from(threads),
     }
 }
 
@@ -106,6 +121,7 @@ pub fn top<'a, B>(
         threads: 256,
         bindings: bind(&[logits], &[slice_values, slice_indices]),
         params: (3, params(width)),
+        work: (rows * width * (4 + 2 * count)) as u64,
     };
     let second = Launch {
         kernel: "top_rows".to_owned(),
@@ -114,6 +130,7 @@ pub fn top<'a, B>(
         threads: 256,
         bindings: bind(&[slice_values, slice_indices], &[values, indices]),
         params: (4, params(slices * count)),
+        work: (rows * TOP_SLICE * (4 + 2 * count)) as u64,
     };
     [first, second]
 }

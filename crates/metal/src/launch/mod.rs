@@ -4,14 +4,13 @@ mod attend;
 mod cache;
 mod helpers;
 
+pub(crate) use attend::attend_some;
+
 pub use attend::{AttendBuffers, QueryBuffers, ReduceBuffers, attend, query, reduce};
 pub use cache::{WriteBuffers, copy_blocks, write};
-pub use helpers::{RopeBuffers, TOP_SLICE, TopBuffers, add_rms_norm, rope, silu_mul, top, top_slices};
+pub use helpers::{NormBuffers, RopeBuffers, TOP_SLICE, TopBuffers, add_rms_norm, gate_mul, rope, top, top_slices};
 
 use crate::executor::{Access, Binding};
-
-/// Floats of a partition's record in `follow`, of 8 columns.
-pub const FOLLOW_FLOATS: usize = 512;
 
 /// Bindings in order of index: what is read, then what is written.
 fn bind<'a, B>(read: &[&'a B], written: &[&'a B]) -> Vec<Binding<'a, B>> {

@@ -15,23 +15,23 @@ use candle_metal_kernels::metal::Buffer;
 use objc2::rc::autoreleasepool;
 use objc2_metal::{MTLGPUFamily, MTLResourceOptions, MTLSize};
 use pipelines::Pipelines;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 /// Untracked, as all of Candle's: it places barriers by inputs and outputs.
 const SHARED: MTLResourceOptions =
     MTLResourceOptions(MTLResourceOptions::StorageModeShared.0 | MTLResourceOptions::HazardTrackingModeUntracked.0);
 
-/// Threadgroups after which the command buffer is handed over and waited for. A threadgroup of attention takes a partition of 512
-/// tokens, about 10 us of an M1: a command buffer stays below a tenth of a second, so the display gets its turn.
-const GROUPS_PER_SUBMIT: u64 = 8192;
+/// Lane operations after which the command buffer is handed over and waited for, so that the display gets its turn: a twentieth of a
+/// second of an M1 (1.3e12 a second), which leaves as much again for what the count of operations leaves out.
+const WORK_PER_SUBMIT: u64 = 65_000_000_000;
 
 pub struct MetalExecutor {
     device: MetalDevice,
-    pipelines: Pipelines,
+    pipelines: Arc<Pipelines>,
     family: Family,
     /// Since the last hand-over.
-    groups: AtomicU64,
+    work: AtomicU64,
 }
 
 /// Device memory from `offset` on, and who keeps it.
@@ -59,16 +59,16 @@ impl Drop for Slice {
 }
 
 impl MetalExecutor {
-    /// Compiles the kernels. `head_dim`: the model's, if all of its layers have the same.
+    /// Compiles the kernels, once a device and head size. `head_dim`: the model's, if all of its layers have the same.
     ///
     /// Errors: whatever Apple's compiler says.
     pub fn new(device: &MetalDevice, head_dim: Option<usize>) -> Result<Self, ExecError> {
-        let pipelines = autoreleasepool(|_| Pipelines::compile(device, head_dim))?;
-        Ok(MetalExecutor { device: device.clone(), pipelines, family: family(device), groups: AtomicU64::new(0) })
+        let pipelines = compiled(device, head_dim)?;
+        Ok(MetalExecutor { device: device.clone(), pipelines, family: family(device), work: AtomicU64::new(0) })
     }
 
     fn wait(&self) -> Result<(), ExecError> {
-        self.groups.store(0, Ordering::Relaxed);
+        self.work.store(0, Ordering::Relaxed);
         self.device.flush_and_wait_current().map_err(|e| kernel_error("(waiting)", e))
     }
 
@@ -100,17 +100,27 @@ impl Executor for MetalExecutor {
         self.family
     }
 
+    fn most_work(&self) -> u64 {
+        WORK_PER_SUBMIT
+    }
+
     /// Candle's pool rounds up to powers of two, so what is large, the cache above all, is taken from Metal itself.
     fn create(&self, bytes: usize) -> Result<Slice, ExecError> {
         const LARGE: usize = 1 << 20;
         let memory = |message: String| ExecError::Memory { wanted: bytes, message };
         if bytes < LARGE {
-            let buffer = self.device.allocate_buffer(bytes.max(16)).map_err(|e| memory(e.to_string()))?;
-            return Ok(Slice { buffer: (*buffer).clone(), offset: 0, owner: Owner::Pool(buffer) });
+            return self.create_tensor(bytes);
         }
         let buffer = self.device.metal_device().new_buffer(bytes, SHARED).map_err(|e| memory(e.to_string()))?;
         self.device.register_buffers([&buffer]);
         Ok(Slice { buffer, offset: 0, owner: Owner::Own(self.device.clone()) })
+    }
+
+    /// From Candle's pool, whatever its size: activations come and go with every layer.
+    fn create_tensor(&self, bytes: usize) -> Result<Slice, ExecError> {
+        let memory = |e: candle_core::Error| ExecError::Memory { wanted: bytes, message: e.to_string() };
+        let buffer = self.device.allocate_buffer(bytes.max(16)).map_err(memory)?;
+        Ok(Slice { buffer: (*buffer).clone(), offset: 0, owner: Owner::Pool(buffer) })
     }
 
     fn upload(&self, buffer: &Slice, offset: usize, bytes: &[u8]) -> Result<(), ExecError> {
@@ -133,10 +143,10 @@ impl Executor for MetalExecutor {
         // Encoders and strings are autoreleased; without a pool of its own a thread that never returns to a run loop keeps them all.
         autoreleasepool(|_| {
             for launch in launches {
-                let groups = launch.grid.iter().map(|n| u64::from(*n)).product::<u64>();
-                if self.groups.fetch_add(groups, Ordering::Relaxed) + groups > GROUPS_PER_SUBMIT {
+                if self.work.load(Ordering::Relaxed).saturating_add(launch.work) > WORK_PER_SUBMIT {
                     self.wait()?;
                 }
+                self.work.fetch_add(launch.work, Ordering::Relaxed);
                 self.encode(launch)?;
             }
             Ok(())
@@ -165,14 +175,8 @@ impl Executor for MetalExecutor {
     }
 
     /// Makes the buffer the tensor's.
-    fn export(
-        &self,
-        buffer: &Slice,
-        shape: (usize, usize, usize),
-        element: Element,
-        _: &Device,
-    ) -> candle_core::Result<Tensor> {
-        let count = shape.0 * shape.1 * shape.2;
+    fn export(&self, buffer: &Slice, shape: &[usize], element: Element, _: &Device) -> candle_core::Result<Tensor> {
+        let count = shape.iter().product();
         let shared = match &buffer.owner {
             Owner::Pool(shared) => shared.clone(),
             Owner::Own(_) | Owner::Tensor { .. } => Arc::new(buffer.buffer.clone()),
@@ -191,6 +195,18 @@ impl Slice {
         // SAFETY: the result lies inside the buffer's memory.
         Ok(unsafe { self.buffer.contents().add(self.offset + offset) })
     }
+}
+
+/// The kernels, kept: calibration, the cache itself and every pair that is judged have an executor each.
+fn compiled(device: &MetalDevice, head_dim: Option<usize>) -> Result<Arc<Pipelines>, ExecError> {
+    static KEPT: Mutex<Vec<(MetalDevice, Option<usize>, Arc<Pipelines>)>> = Mutex::new(Vec::new());
+    let mut kept = KEPT.lock().unwrap_or_else(|e| e.into_inner());
+    if let Some((.., pipelines)) = kept.iter().find(|(of, dim, _)| of.id() == device.id() && *dim == head_dim) {
+        return Ok(Arc::clone(pipelines));
+    }
+    let pipelines = Arc::new(autoreleasepool(|_| Pipelines::compile(device, head_dim))?);
+    kept.push((device.clone(), head_dim, Arc::clone(&pipelines)));
+    Ok(pipelines)
 }
 
 /// Whether a matrix unit is there: M5 (Apple10) and newer.

@@ -1,9 +1,8 @@
 //! The helpers against f64.
 use attention::conformance::noise;
 use half::{bf16, f16};
-use metal::launch::{self, RopeBuffers, TopBuffers};
-use metal::{Element, Executor, RopeParams, RopeTables};
-use turboquant::{Pairing, Rope};
+use metal::launch::{self, NormBuffers, RopeBuffers, TopBuffers};
+use metal::{Element, Executor, RopeParams};
 
 fn pack(element: Element, x: &[f32]) -> Vec<u8> {
     let one = |x: &f32| match element {
@@ -50,76 +49,71 @@ fn close(got: &[f64], want: &[f64], relative: f64, absolute: f64, what: &str) ->
     }
 }
 
-/// Residual + RMSNorm of a few rows.
+/// A norm of a few rows, and residual + norm.
 pub fn norms<E: Executor>(executor: &E, element: Element) -> Result<(), String> {
     for (rows, width) in [(3, 100), (2, 1536)] {
         let n = rows * width;
         let bytes = [data(1, n), data(2, width), data(3, n)].map(|x| pack(element, &x));
-        let [x, weight, residual] = [&bytes[0], &bytes[1], &bytes[2]].map(|b| executor.buffer(b).unwrap());
-        let out = executor.create(n * element.bytes()).unwrap();
+        let [x, weight, delta] = [0, 1, 2].map(|i| executor.buffer(&bytes[i]).unwrap());
+        let [sum, out] = [0, 1].map(|_| executor.create(n * element.bytes()).unwrap());
         let eps = 1e-5;
-        let launch = launch::add_rms_norm(element, rows, (width, true, eps), [&x, &weight, &residual, &out]);
-        executor.run(&[launch]).unwrap();
-        let [x, weight, old] = [0, 1, 2].map(|i| unpack(element, &bytes[i]));
-        let sums: Vec<f64> = x.iter().zip(&old).map(|(a, b)| a + b).collect();
-        let new = read(executor, element, &residual, n);
-        close(&new, &sums, rounding(element), 1e-6, "residual")?;
-        let want: Vec<f64> = new
-            .chunks(width)
-            .flat_map(|row| {
+        let buffers = NormBuffers { x: &x, delta: &delta, sum: &sum, weight: &weight, out: &out };
+        let unpacked = [0, 1, 2].map(|i| unpack(element, &bytes[i]));
+        let sums: Vec<f64> = unpacked[0].iter().zip(&unpacked[2]).map(|(a, b)| a + b).collect();
+        for add in [false, true] {
+            executor.run(&[launch::add_rms_norm(element, rows, (width, add, eps), &buffers)]).unwrap();
+            let new = if add { read(executor, element, &sum, n) } else { unpacked[0].clone() };
+            close(&new, if add { &sums } else { &unpacked[0] }, rounding(element), 1e-6, "sum")?;
+            let norm = |row: &[f64]| {
                 let mean = row.iter().map(|r| r * r).sum::<f64>() / width as f64;
-                row.iter().zip(&weight).map(move |(r, w)| r * w / (mean + f64::from(eps)).sqrt())
-            })
-            .collect();
-        close(&read(executor, element, &out, n), &want, rounding(element), 1e-6, "norm")?;
+                let scaled = row.iter().zip(&unpacked[1]).map(|(r, w)| r * w / (mean + f64::from(eps)).sqrt());
+                scaled.collect::<Vec<f64>>()
+            };
+            let want: Vec<f64> = new.chunks(width).flat_map(norm).collect();
+            close(&read(executor, element, &out, n), &want, rounding(element), 1e-6, "norm")?;
+        }
     }
     Ok(())
 }
 
-/// SiLU x up.
-pub fn silu<E: Executor>(executor: &E, element: Element) -> Result<(), String> {
+/// silu(gate) x up, sigmoid(gate) x up.
+pub fn gates<E: Executor>(executor: &E, element: Element) -> Result<(), String> {
     let n = 777;
     let scaled: Vec<f32> = data(4, n).iter().map(|x| 5.0 * x).collect();
     let bytes = [scaled, data(5, n)].map(|x| pack(element, &x));
-    let [gate, up] = [&bytes[0], &bytes[1]].map(|b| executor.buffer(b).unwrap());
+    let [gate, up] = [0, 1].map(|i| executor.buffer(&bytes[i]).unwrap());
     let out = executor.create(n * element.bytes()).unwrap();
-    executor.run(&[launch::silu_mul(element, n, [&gate, &up, &out])]).unwrap();
-    let [gate, up] = [0, 1].map(|i| unpack(element, &bytes[i]));
-    let want: Vec<f64> = gate.iter().zip(&up).map(|(g, u)| g / (1.0 + (-g).exp()) * u).collect();
-    close(&read(executor, element, &out, n), &want, rounding(element), 1e-6, "silu")
+    let [gates, others] = [0, 1].map(|i| unpack(element, &bytes[i]));
+    for silu in [true, false] {
+        executor.run(&[launch::gate_mul(element, n, silu, [&gate, &up, &out])]).unwrap();
+        let weight = |g: f64| (if silu { g } else { 1.0 }) / (1.0 + (-g).exp());
+        let want: Vec<f64> = gates.iter().zip(&others).map(|(g, u)| weight(*g) * u).collect();
+        close(&read(executor, element, &out, n), &want, rounding(element), 1e-6, "gate")?;
+    }
+    Ok(())
 }
 
 /// RoPE of queries and keys.
-pub fn rope<E: Executor>(executor: &E, element: Element, interleaved: bool) -> Result<(), String> {
-    let (d, heads, kv_heads, pairs) = (96, 3, 2, 40);
-    let frequencies: Vec<f32> = (0..pairs).map(|i| 1e4f32.powf(-(i as f32) / pairs as f32)).collect();
-    let pairing = if interleaved { Pairing::Interleaved } else { Pairing::HalfSplit };
-    let rope = Rope::new(d, &frequencies, pairing).unwrap();
-    let tables = RopeTables::new(&rope, 1 << 17);
-    let positions = [0u32, 1, 511, 512, 100_003];
-    let bytes = [data(6, 5 * heads * d), data(7, 5 * kv_heads * d)].map(|x| pack(element, &x));
-    let buffer = |bytes: &[u8]| executor.buffer(bytes).unwrap();
-    let words: Vec<u8> = positions.iter().flat_map(|p| p.to_le_bytes()).collect();
-    let (at, starts, offsets) = (buffer(&words), buffer(&tables.starts), buffer(&tables.offsets));
-    let (q, k) = (buffer(&bytes[0]), buffer(&bytes[1]));
-    let params = RopeParams {
-        tokens: 5,
-        heads: heads as u32,
-        kv_heads: kv_heads as u32,
-        head_dim: d as u32,
-        pairs: pairs as u32,
-        factor: 1.1,
-    };
-    let buffers = RopeBuffers { positions: &at, starts: &starts, offsets: &offsets, q: &q, k: &k };
-    executor.run(&[launch::rope(element, interleaved, params, &buffers)]).unwrap();
-    for (buffer, bytes, heads) in [(&q, &bytes[0], heads), (&k, &bytes[1], kv_heads)] {
+pub fn rope<E: Executor>(executor: &E, element: Element) -> Result<(), String> {
+    let (tokens, d, heads, kv_heads, pairs) = (5, 96, 3, 2, 40);
+    let angles: Vec<f32> = data(9, tokens * pairs).iter().map(|x| 10.0 * x).collect();
+    let (cos, sin): (Vec<f32>, Vec<f32>) = angles.iter().map(|a| (1.1 * a.cos(), 1.1 * a.sin())).unzip();
+    let bytes = [data(6, tokens * heads * d), data(7, tokens * kv_heads * d)].map(|x| pack(element, &x));
+    let [q, k] = [0, 1].map(|i| executor.buffer(&bytes[i]).unwrap());
+    let [q_out, k_out] = [0, 1].map(|i| executor.create(bytes[i].len()).unwrap());
+    let [c, s] = [&cos, &sin].map(|x| executor.buffer(&pack(Element::F32, x)).unwrap());
+    let sizes = [tokens, heads, kv_heads, d, pairs].map(|n| n as u32);
+    let params =
+        RopeParams { tokens: sizes[0], heads: sizes[1], kv_heads: sizes[2], head_dim: sizes[3], pairs: sizes[4] };
+    let buffers = RopeBuffers { cos: &c, sin: &s, q: &q, k: &k, q_out: &q_out, k_out: &k_out };
+    executor.run(&[launch::rope(element, params, &buffers)]).unwrap();
+    for (buffer, bytes, heads) in [(&q_out, &bytes[0], heads), (&k_out, &bytes[1], kv_heads)] {
         let mut want = unpack(element, bytes);
         for (i, x) in want.chunks_mut(d).enumerate() {
-            for (pair, f) in frequencies.iter().enumerate() {
-                let (s, c) = (f64::from(*f) * f64::from(positions[i / heads])).sin_cos();
-                let (a, b) = if interleaved { (2 * pair, 2 * pair + 1) } else { (pair, pair + pairs) };
-                let (x0, x1) = (x[a] * 1.1, x[b] * 1.1);
-                (x[a], x[b]) = (x0 * c - x1 * s, x0 * s + x1 * c);
+            for pair in 0..pairs {
+                let at = i / heads * pairs + pair;
+                let (c, s, a, b) = (f64::from(cos[at]), f64::from(sin[at]), x[pair], x[pair + pairs]);
+                (x[pair], x[pair + pairs]) = (a * c - b * s, a * s + b * c);
             }
         }
         // A difference of two products of up to 2: a unit of f32 at 4, and of the result.
@@ -159,16 +153,15 @@ pub fn top<E: Executor>(executor: &E, element: Element, count: usize) -> Result<
     Ok(())
 }
 
-/// All of them, by name, in every element type and both conventions of RoPE. `executor`: of an order of lanes.
+/// All of them, by name, in every element type. `executor`: of an order of lanes.
 pub fn all<E: Executor>(executor: impl Fn(u32) -> E) -> Vec<(String, Result<(), String>)> {
     let mut results = Vec::new();
     for (element, count, order) in [(Element::F32, 1, 0), (Element::F16, 40, 1), (Element::Bf16, 7, 9)] {
         let e = executor(order);
         let mut add = |name: &str, result| results.push((format!("{name} {}", element.name()), result));
         add("add_rms_norm", norms(&e, element));
-        add("silu_mul", silu(&e, element));
-        add("rope", rope(&e, element, false));
-        add("interleaved rope", rope(&e, element, true));
+        add("gate_mul", gates(&e, element));
+        add("rope", rope(&e, element));
         add("top", top(&e, element, count));
     }
     results

@@ -27,6 +27,8 @@ pub struct Case {
     pub group: usize,
     pub block_size: usize,
     pub centred: bool,
+    /// How much larger the keys' means are than the noise.
+    pub bias: f32,
     pub window: Option<usize>,
     pub element: Element,
     pub form: Form,
@@ -42,6 +44,7 @@ impl Case {
             group: 4,
             block_size: 16,
             centred: false,
+            bias: 1.0,
             window: None,
             element: Element::F32,
             form: Form::Mma,
@@ -97,9 +100,10 @@ impl<E: Executor> Cache<E> {
         let geometry = geometry(&case);
         let layout = KvLayout::new(case.block_size, [(KV_HEADS, case.d, case.k, case.v)]).unwrap();
         let noise = |seed, n: usize| (0..n).map(|i| conformance::noise(seed, i as u64)).collect::<Vec<f32>>();
-        let means = KvMeans { keys: vec![noise(8, KV_HEADS * case.d)], values: vec![noise(9, KV_HEADS * case.d)] };
+        let keys = noise(8, KV_HEADS * case.d).into_iter().map(|x| case.bias * x).collect();
+        let means = KvMeans { keys: vec![keys], values: vec![noise(9, KV_HEADS * case.d)] };
         let centring = match case.centred {
-            true => Centring::new(&geometry, &means, |_| KeyCentring::Followed, |_| true).unwrap(),
+            true => Centring::new(&geometry, &means, |_| KeyCentring::of(case.k), |_| true).unwrap(),
             false => Centring::none(&geometry),
         };
         let backend = GpuBackend::with_form(executor, layout, &geometry, &centring, case.element, case.form);

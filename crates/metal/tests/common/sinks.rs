@@ -1,6 +1,6 @@
 //! First tokens that a window keeps, and learnt logits that take weight: parameters that no model here sets yet.
 use attention::conformance::noise;
-use metal::launch::{self, AttendBuffers, FOLLOW_FLOATS, QueryBuffers, ReduceBuffers, WriteBuffers};
+use metal::launch::{self, AttendBuffers, QueryBuffers, ReduceBuffers, WriteBuffers};
 use metal::{Element, Executor, Form, Params, Shape, Tile};
 use turboquant::{Format, PARTITION, RecordLayout};
 
@@ -33,6 +33,7 @@ fn run<E: Executor>(executor: &E, form: Form, k: &[f32], v: &[f32], q: &[f32], l
         form,
         keys_centred: false,
         values_centred: false,
+        exact_groups: None,
         interleaved_rope: false,
         pairs: D / 2,
         window: Some(WINDOW),
@@ -59,7 +60,7 @@ fn run<E: Executor>(executor: &E, form: Form, k: &[f32], v: &[f32], q: &[f32], l
     };
     let tile = Tile { rows: 0..1, table: 0, position: TOKENS - 1, form };
     let (q, tiles) = (buffer(&floats(q)), buffer(&tile.params(shape.window, shape.sinks).bytes()));
-    let (queries, follow) = (create(D * 32), create(parts * FOLLOW_FLOATS * 4));
+    let (queries, follow) = (create(D * 32), create(parts * shape.follow_floats() * 4));
     let query = QueryBuffers {
         q: &q,
         tiles: &tiles,

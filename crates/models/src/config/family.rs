@@ -33,9 +33,17 @@ impl Family {
         KNOWN.iter().find(|known| known.2 == self).map_or("unknown", |known| known.1)
     }
 
-    /// Whether all of its layers have code for devices other than the CPU.
-    pub fn runs_on_gpus(self) -> bool {
-        !matches!(self, Family::Qwen3Moe | Family::Qwen35)
+    /// What of it the CPU computes where the rest is on a GPU.
+    pub fn part_on_the_cpu(self) -> Option<&'static str> {
+        match self {
+            Family::Qwen3Moe => {
+                Some("the CPU chooses each token's experts, for which the GPU is waited for once a layer")
+            }
+            Family::Qwen35 => Some(
+                "the CPU runs the recurrence of its gated delta nets, for which the GPU is waited for once a layer",
+            ),
+            Family::Llama | Family::Qwen2 | Family::Qwen3 => None,
+        }
     }
 
     /// Errors: an architecture that is not known (the known ones are named), or that cannot be served, with the reason.

@@ -19,6 +19,8 @@ pub struct ModelConfig {
     /// Where it was read, for errors.
     pub(crate) path: PathBuf,
     pub(crate) family: Family,
+    /// As `config.json` names it; the family's where it names none.
+    pub model_type: String,
     pub vocab_size: usize,
     pub hidden_size: usize,
     /// Of dense feed-forward layers.
@@ -106,6 +108,7 @@ impl ModelConfig {
         let positions = check.size("max_position_embeddings", raw.max_position_embeddings)?;
         Ok(ModelConfig {
             family,
+            model_type: raw.model_type.clone().unwrap_or_else(|| family.name().to_owned()),
             vocab_size: check.size("vocab_size", raw.vocab_size)?,
             hidden_size,
             intermediate_size: match &experts {

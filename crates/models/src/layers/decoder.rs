@@ -1,12 +1,12 @@
 //! Embedding, layers, norm, head: what all decoder-only families share.
-use super::{Embedding, Linear, RmsNorm, RopeTables};
+use super::{Embedding, Linear, Residual, RmsNorm, RopeTables};
 use crate::Model;
 use attention::{ForwardContext, KvMeans, ModelGeometry, StateLayout};
 use candle_core::{Result, Tensor};
 
 pub(crate) trait DecoderLayer: Send {
-    /// x: `[num_tokens, hidden_size]`.
-    fn forward(&self, x: &Tensor, rope: &RopeTables, ctx: &ForwardContext<'_>) -> Result<Tensor>;
+    /// Reads the residual stream of all tokens and adds to it.
+    fn forward(&self, x: &mut Residual, rope: &RopeTables, ctx: &ForwardContext<'_>) -> Result<()>;
 
     /// Biases of the K and V projections, if the layer has them.
     fn kv_bias(&self) -> Option<(&[f32], &[f32])>;
@@ -41,12 +41,13 @@ impl<L: DecoderLayer> Model for Decoder<L> {
     }
 
     fn forward(&self, tokens: &[u32], logit_rows: &[u32], ctx: &ForwardContext<'_>) -> Result<Tensor> {
-        let mut x = self.embedding.forward(tokens)?;
+        let x = self.embedding.forward(tokens)?;
         let rope = RopeTables::new(&self.geometry.rope, &ctx.layout().positions, x.device())?;
-        for layer in &self.layers {
-            x = layer.forward(&x, &rope, ctx)?;
-        }
         let rows = Tensor::from_slice(logit_rows, logit_rows.len(), x.device())?;
-        self.head.forward(&self.norm.forward(&x.index_select(&rows, 0)?)?)
+        let mut x = Residual::new(x);
+        for layer in &self.layers {
+            layer.forward(&mut x, &rope, ctx)?;
+        }
+        self.head.forward(&x.select(&rows)?.norm(&self.norm, ctx)?)
     }
 }

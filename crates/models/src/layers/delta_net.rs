@@ -76,10 +76,11 @@ impl GatedDeltaNet {
     }
 
     /// h: `[num_tokens, hidden]`. Tokens go in one by one in the same form, a prompt's as an answer's, so the cut of a prompt
-    /// does not show.
+    /// does not show. The recurrence runs on the CPU, wherever the projections do; a GPU is waited for once.
     pub fn forward(&self, h: &Tensor, ctx: &ForwardContext<'_>) -> Result<Tensor> {
-        let rows = |linear: &Linear| linear.forward(h)?.flatten_all()?.to_vec1::<f32>();
-        let (qkv, z, b, a) = (rows(&self.qkv)?, rows(&self.z)?, rows(&self.b)?, rows(&self.a)?);
+        let (qkv, z, b, a) = (self.qkv.forward(h)?, self.z.forward(h)?, self.b.forward(h)?, self.a.forward(h)?);
+        let rows = |x: Tensor| x.flatten_all()?.to_vec1::<f32>();
+        let (qkv, z, b, a) = (rows(qkv)?, rows(z)?, rows(b)?, rows(a)?);
         let (heads, channels) = (self.sizes.value_heads, self.sizes.channels());
         let width = heads * self.sizes.value_dim;
         let mut out = vec![0f32; z.len()];

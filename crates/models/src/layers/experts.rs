@@ -1,6 +1,10 @@
 //! A sparse mixture of feed-forward blocks.
 use super::{Linear, Mlp};
+use attention::ForwardContext;
 use candle_core::{Result, Tensor};
+
+/// An expert's rows of the step, and its weight in each.
+type Share = (Vec<u32>, Vec<f32>);
 
 /// Each token goes through the `per_token` blocks that its router weighs most (Switch Transformer's top-k routing after a softmax
 /// over all experts).
@@ -13,30 +17,45 @@ pub(crate) struct ExpertMlp {
 }
 
 impl ExpertMlp {
-    /// x: `[rows, hidden]`. A row's sum runs over its experts by number, whatever other rows there are.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (rows, hidden) = x.dims2()?;
+    /// x: `[rows, hidden]`. A row's sum runs over its experts by number, whatever other rows there are. Rows are routed on the host:
+    /// a GPU is waited for once.
+    pub fn forward(&self, x: &Tensor, ctx: &ForwardContext<'_>) -> Result<Tensor> {
         let logits: Vec<f32> = self.router.forward(x)?.flatten_all()?.to_vec1()?;
-        let mut routed = vec![(Vec::new(), Vec::new()); self.experts.len()];
+        let mut routed: Vec<Share> = vec![(Vec::new(), Vec::new()); self.experts.len()];
         for (row, logits) in logits.chunks_exact(self.experts.len()).enumerate() {
             for (expert, weight) in self.route(logits) {
                 routed[expert].0.push(row as u32);
                 routed[expert].1.push(weight);
             }
         }
-        let mut out = vec![0f32; rows * hidden];
-        for (expert, (rows, weights)) in self.experts.iter().zip(routed) {
-            if rows.is_empty() {
-                continue;
-            }
-            let index = Tensor::from_slice(&rows, rows.len(), x.device())?;
-            let y: Vec<f32> = expert.forward(&x.index_select(&index, 0)?)?.flatten_all()?.to_vec1()?;
-            for ((row, weight), y) in rows.iter().zip(weights).zip(y.chunks_exact(hidden)) {
-                let out = &mut out[*row as usize * hidden..][..hidden];
-                out.iter_mut().zip(y).for_each(|(out, y)| *out += weight * y);
-            }
+        let mut outputs = Vec::new();
+        for (expert, (rows, _)) in self.experts.iter().zip(&routed).filter(|(_, share)| !share.0.is_empty()) {
+            let index = Tensor::from_slice(rows, rows.len(), x.device())?;
+            outputs.push(expert.forward(&x.index_select(&index, 0)?, ctx)?);
         }
-        Tensor::from_vec(out, (rows, hidden), x.device())
+        routed.retain(|share| !share.0.is_empty());
+        match self.router.is_on_gpu() {
+            true => self.mix_on_gpu(x, &routed, &outputs),
+            false => mix(x, &routed, &outputs),
+        }
+    }
+
+    /// As [`mix`], in the same order, without reading anything back.
+    fn mix_on_gpu(&self, x: &Tensor, routed: &[Share], outputs: &[Tensor]) -> Result<Tensor> {
+        let (rows, hidden) = x.dims2()?;
+        // Of each row, where the outputs of its experts lie among all, by number.
+        let mut places = vec![Vec::new(); rows];
+        let shares = routed.iter().flat_map(|(rows, weights)| rows.iter().zip(weights));
+        for (at, (row, weight)) in shares.enumerate() {
+            places[*row as usize].push((at as u32, *weight));
+        }
+        let (places, weights): (Vec<u32>, Vec<f32>) = places.into_iter().flatten().unzip();
+        let index = Tensor::from_slice(&places, places.len(), x.device())?;
+        let weights = Tensor::from_slice(&weights, (weights.len(), 1), x.device())?;
+        let each = Tensor::cat(outputs, 0)?.index_select(&index, 0)?.broadcast_mul(&weights)?;
+        let each = each.reshape((rows, self.per_token, hidden))?;
+        let first = each.narrow(1, 0, 1)?.squeeze(1)?;
+        (1..self.per_token).try_fold(first, |sum, i| sum + each.narrow(1, i, 1)?.squeeze(1)?)
     }
 
     /// A token's experts and their weights. Of equal ones the lower number goes first.
@@ -51,4 +70,18 @@ impl ExpertMlp {
         shares.iter_mut().for_each(|s| s.1 /= total);
         shares
     }
+}
+
+/// Each row's weighted sum of what its experts gave.
+fn mix(x: &Tensor, routed: &[Share], outputs: &[Tensor]) -> Result<Tensor> {
+    let (rows, hidden) = x.dims2()?;
+    let mut out = vec![0f32; rows * hidden];
+    for ((rows, weights), y) in routed.iter().zip(outputs) {
+        let y: Vec<f32> = y.flatten_all()?.to_vec1()?;
+        for ((row, weight), y) in rows.iter().zip(weights).zip(y.chunks_exact(hidden)) {
+            let out = &mut out[*row as usize * hidden..][..hidden];
+            out.iter_mut().zip(y).for_each(|(out, y)| *out += weight * y);
+        }
+    }
+    Tensor::from_vec(out, (rows, hidden), x.device())
 }

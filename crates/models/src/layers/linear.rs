@@ -21,22 +21,26 @@ struct Bias {
 }
 
 impl Linear {
-    /// `bias`: `[out_features]`. `gpu_type`: what a GPU computes in.
-    pub fn new(weight: StoredWeight, bias: Option<Vec<f32>>, device: &Device, gpu_type: DType) -> Result<Self> {
+    /// `bias`: `[out_features]`. `gpu_type`: what a GPU computes in; `None`: products are the CPU's.
+    pub fn new(weight: StoredWeight, bias: Option<Vec<f32>>, device: &Device, gpu_type: Option<DType>) -> Result<Self> {
         let bias = match bias {
             Some(values) => Some(Bias { tensor: Tensor::from_slice(&values, values.len(), device)?, values }),
             None => None,
         };
         let out_features = weight.view().n();
-        let weight = match device.is_cpu() {
-            true => Place::Cpu(weight),
-            false => Place::Gpu(gpu::Weight::new(&weight, gpu_type, device)?),
+        let weight = match gpu_type {
+            None => Place::Cpu(weight),
+            Some(compute) => Place::Gpu(gpu::Weight::new(&weight, compute, device)?),
         };
         Ok(Linear { weight, out_features, bias })
     }
 
     pub fn bias(&self) -> Option<&[f32]> {
         self.bias.as_ref().map(|b| b.values.as_slice())
+    }
+
+    pub fn is_on_gpu(&self) -> bool {
+        matches!(self.weight, Place::Gpu(_))
     }
 
     pub fn out_features(&self) -> usize {

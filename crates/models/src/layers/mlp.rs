@@ -1,6 +1,7 @@
 //! The gated feed-forward block.
 use super::Linear;
-use super::rowwise::silu_mul;
+use super::rowwise::row_ops;
+use attention::ForwardContext;
 use candle_core::{Result, Tensor};
 
 /// down(silu(gate(x)) * up(x)), Shazeer, "GLU Variants Improve Transformer" (arXiv:2002.05202).
@@ -11,7 +12,7 @@ pub(crate) struct Mlp {
 }
 
 impl Mlp {
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.down.forward(&silu_mul(&self.gate.forward(x)?, &self.up.forward(x)?)?)
+    pub fn forward(&self, x: &Tensor, ctx: &ForwardContext<'_>) -> Result<Tensor> {
+        self.down.forward(&row_ops(ctx).silu_mul(&self.gate.forward(x)?, &self.up.forward(x)?)?)
     }
 }

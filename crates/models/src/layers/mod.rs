@@ -7,6 +7,7 @@ mod gpu;
 mod linear;
 mod mlp;
 mod norm;
+mod residual;
 mod rope;
 mod rowwise;
 
@@ -17,5 +18,6 @@ pub(crate) use experts::ExpertMlp;
 pub(crate) use linear::Linear;
 pub(crate) use mlp::Mlp;
 pub(crate) use norm::RmsNorm;
+pub(crate) use residual::Residual;
 pub(crate) use rope::RopeTables;
-pub(crate) use rowwise::{add, sigmoid_mul};
+pub(crate) use rowwise::row_ops;

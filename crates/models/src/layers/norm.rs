@@ -1,5 +1,6 @@
 //! Root-mean-square norm over the last dimension.
-use super::rowwise;
+use super::rowwise::row_ops;
+use attention::ForwardContext;
 use candle_core::{Result, Tensor};
 
 pub(crate) struct RmsNorm {
@@ -14,7 +15,12 @@ impl RmsNorm {
     }
 
     /// x: `[.., n]`.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        rowwise::rms_norm(x, &self.weight, self.eps)
+    pub fn forward(&self, x: &Tensor, ctx: &ForwardContext<'_>) -> Result<Tensor> {
+        row_ops(ctx).rms_norm(x, &self.weight, self.eps)
+    }
+
+    /// x + delta, and that normed.
+    pub fn add(&self, x: &Tensor, delta: &Tensor, ctx: &ForwardContext<'_>) -> Result<(Tensor, Tensor)> {
+        row_ops(ctx).add_rms_norm(x, delta, &self.weight, self.eps)
     }
 }

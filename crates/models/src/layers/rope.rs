@@ -1,6 +1,6 @@
 //! Rotary position embedding of one step's rows.
-use super::rowwise;
-use attention::Rope;
+use super::rowwise::row_ops;
+use attention::{ForwardContext, Rope};
 use candle_core::{Device, Result, Tensor};
 
 /// Cosines and sines of each row's position: `[num_tokens, head_dim / 2]`.
@@ -18,8 +18,8 @@ impl RopeTables {
         Ok(RopeTables { cos: Tensor::from_vec(cos, shape, device)?, sin: Tensor::from_vec(sin, shape, device)? })
     }
 
-    /// x: `[num_tokens, heads, head_dim]`, half-split convention.
-    pub fn apply(&self, x: &Tensor) -> Result<Tensor> {
-        rowwise::rope(x, &self.cos, &self.sin)
+    /// q: `[num_tokens, heads, head_dim]`, k: `[num_tokens, kv_heads, head_dim]`; half-split convention.
+    pub fn apply(&self, q: &Tensor, k: &Tensor, ctx: &ForwardContext<'_>) -> Result<(Tensor, Tensor)> {
+        row_ops(ctx).rope(q, k, &self.cos, &self.sin)
     }
 }

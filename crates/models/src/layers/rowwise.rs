@@ -1,7 +1,8 @@
 //! Row-wise operations on the CPU: a row's bits depend on the row alone, and small steps run on the caller's thread.
 //!
 //! Candle has all of these, but spreads each over a second thread pool, whose spinning workers take the cores from attention and
-//! projections. On other devices Candle's own are used.
+//! projections.
+use attention::{ForwardContext, RowOps};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
@@ -11,51 +12,41 @@ const PARALLEL: usize = 1 << 15;
 /// Partial sums of a norm. Do not change: it is the order of summation.
 const LANES: usize = 16;
 
-/// a + b of the same shape.
-pub(crate) fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    if a.device().is_cpu() { a.apply_op2_no_bwd(b, &Elementwise("add", |a: f32, b: f32| a + b)) } else { a + b }
+/// The device's row-wise operations, or these.
+pub(crate) fn row_ops<'a>(ctx: &'a ForwardContext<'_>) -> &'a dyn RowOps {
+    ctx.row_ops().unwrap_or(&CpuRows)
 }
 
-/// silu(gate) * up of the same shape.
-pub(crate) fn silu_mul(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
-    match gate.device().is_cpu() {
-        true => {
-            gate.apply_op2_no_bwd(up, &Elementwise("silu-mul", |gate: f32, up: f32| gate / (1.0 + exp(-gate)) * up))
-        }
-        false => gate.silu()? * up,
+/// On tensors on the CPU.
+pub(crate) struct CpuRows;
+
+impl RowOps for CpuRows {
+    fn rms_norm(&self, x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
+        x.contiguous()?.apply_op2_no_bwd(weight, &RmsNorm(eps))
     }
-}
 
-/// sigmoid(gate) * x of the same shape.
-pub(crate) fn sigmoid_mul(gate: &Tensor, x: &Tensor) -> Result<Tensor> {
-    match gate.device().is_cpu() {
-        true => gate.apply_op2_no_bwd(x, &Elementwise("sigmoid-mul", |gate: f32, x: f32| x / (1.0 + exp(-gate)))),
-        false => candle_nn::ops::sigmoid(gate)? * x,
+    fn add_rms_norm(&self, x: &Tensor, delta: &Tensor, weight: &Tensor, eps: f32) -> Result<(Tensor, Tensor)> {
+        let sum = x.apply_op2_no_bwd(delta, &Elementwise("add", |a: f32, b: f32| a + b))?;
+        let normed = self.rms_norm(&sum, weight, eps)?;
+        Ok((sum, normed))
     }
-}
 
-/// x / sqrt(mean(x²) + eps) * weight over the last dimension.
-pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
-    let x = x.contiguous()?;
-    match x.device().is_cpu() {
-        true => x.apply_op2_no_bwd(weight, &RmsNorm(eps)),
-        false => candle_nn::ops::rms_norm(&x, weight, eps),
+    fn silu_mul(&self, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+        gate.apply_op2_no_bwd(up, &Elementwise("silu-mul", |gate: f32, up: f32| gate / (1.0 + exp(-gate)) * up))
     }
-}
 
-/// RoPE of the half-split convention. x: `[rows, heads, head_dim]`, cos and sin: `[rows, pairs]`; of each head the first 2 x pairs
-/// elements turn.
-pub(crate) fn rope(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
-    let x = x.contiguous()?;
-    let (turning, d) = (2 * cos.dim(1)?, x.dim(2)?);
-    let turn = |x: &Tensor| candle_nn::rotary_emb::rope_thd(&x.unsqueeze(0)?, cos, sin)?.squeeze(0);
-    match x.device().is_cpu() {
-        true => x.apply_op3_no_bwd(cos, sin, &Rope),
-        false if turning == d => turn(&x),
-        false => {
-            let turned = turn(&x.narrow(2, 0, turning)?.contiguous()?)?;
-            Tensor::cat(&[&turned, &x.narrow(2, turning, d - turning)?.contiguous()?], 2)
-        }
+    fn sigmoid_mul(&self, gate: &Tensor, x: &Tensor) -> Result<Tensor> {
+        gate.apply_op2_no_bwd(x, &Elementwise("sigmoid-mul", |gate: f32, x: f32| x / (1.0 + exp(-gate))))
+    }
+
+    fn rope(&self, q: &Tensor, k: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<(Tensor, Tensor)> {
+        let turn = |x: &Tensor| x.contiguous()?.apply_op3_no_bwd(cos, sin, &Rope);
+        Ok((turn(q)?, turn(k)?))
+    }
+
+    /// The rows are in the CPU's memory.
+    fn largest(&self, _: &Tensor, _: usize) -> Result<Option<Vec<(u32, f32)>>> {
+        Ok(None)
     }
 }
 
@@ -208,23 +199,26 @@ mod tests {
     fn operations_are_candles() {
         for tokens in [1, 3, 70] {
             let (a, b) = (tensor(&[tokens, 600], 1), tensor(&[tokens, 600], 2));
-            assert_eq!(distance(&add(&a, &b).unwrap(), &(&a + &b).unwrap()), 0.0);
             let want = (a.silu().unwrap() * &b).unwrap();
-            assert!(distance(&silu_mul(&a, &b).unwrap(), &want) < 2e-6);
+            assert!(distance(&CpuRows.silu_mul(&a, &b).unwrap(), &want) < 2e-6);
             let want = (candle_nn::ops::sigmoid(&a).unwrap() * &b).unwrap();
-            assert!(distance(&sigmoid_mul(&a, &b).unwrap(), &want) < 2e-6);
+            assert!(distance(&CpuRows.sigmoid_mul(&a, &b).unwrap(), &want) < 2e-6);
             let weight = tensor(&[600], 3);
             let want = candle_nn::ops::rms_norm(&a, &weight, 1e-6).unwrap();
-            assert!(distance(&rms_norm(&a, &weight, 1e-6).unwrap(), &want) < 1e-5);
+            assert!(distance(&CpuRows.rms_norm(&a, &weight, 1e-6).unwrap(), &want) < 1e-5);
+            let (sum, normed) = CpuRows.add_rms_norm(&a, &b, &weight, 1e-6).unwrap();
+            assert_eq!(distance(&sum, &(&a + &b).unwrap()), 0.0);
+            assert_eq!(distance(&normed, &CpuRows.rms_norm(&sum, &weight, 1e-6).unwrap()), 0.0);
+            let turn = |x: &Tensor, cos: &Tensor, sin: &Tensor| CpuRows.rope(x, x, cos, sin).unwrap().1;
             let (x, cos, sin) = (tensor(&[tokens, 12, 64], 4), tensor(&[tokens, 32], 5), tensor(&[tokens, 32], 6));
             let batch = |t: &Tensor| t.unsqueeze(0).unwrap();
             let want = candle_nn::rotary_emb::rope_thd(&batch(&x), &batch(&cos), &batch(&sin)).unwrap();
-            assert_eq!(distance(&batch(&rope(&x, &cos, &sin).unwrap()), &want), 0.0);
+            assert_eq!(distance(&batch(&turn(&x, &cos, &sin)), &want), 0.0);
             // Fewer pairs turn as if the rest of the head were not there.
             let part = |t: &Tensor, from, len| t.narrow(t.rank() - 1, from, len).unwrap().contiguous().unwrap();
             let (cos, sin) = (part(&cos, 0, 8), part(&sin, 0, 8));
-            let got = rope(&x, &cos, &sin).unwrap();
-            assert_eq!(distance(&part(&got, 0, 16), &rope(&part(&x, 0, 16), &cos, &sin).unwrap()), 0.0);
+            let got = turn(&x, &cos, &sin);
+            assert_eq!(distance(&part(&got, 0, 16), &turn(&part(&x, 0, 16), &cos, &sin)), 0.0);
             assert_eq!(distance(&part(&got, 16, 48), &part(&x, 16, 48)), 0.0);
         }
     }
@@ -232,8 +226,9 @@ mod tests {
     #[test]
     fn shapes_that_do_not_fit_are_errors() {
         let (a, b) = (tensor(&[2, 6], 1), tensor(&[2, 5], 2));
-        assert!(add(&a, &b).is_err());
-        assert!(rms_norm(&a, &tensor(&[5], 1), 1e-6).is_err());
-        assert!(rope(&tensor(&[2, 1, 6], 1), &tensor(&[2, 4], 1), &tensor(&[2, 4], 1)).is_err());
+        assert!(CpuRows.add_rms_norm(&a, &b, &tensor(&[6], 1), 1e-6).is_err());
+        assert!(CpuRows.rms_norm(&a, &tensor(&[5], 1), 1e-6).is_err());
+        let (x, angles) = (tensor(&[2, 1, 6], 1), tensor(&[2, 4], 1));
+        assert!(CpuRows.rope(&x, &x, &angles, &angles).is_err());
     }
 }

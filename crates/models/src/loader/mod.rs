@@ -33,7 +33,7 @@ pub struct LoadedModel {
 /// How a checkpoint is loaded.
 #[derive(Clone, Default)]
 pub struct LoadOptions {
-    /// What a GPU multiplies floats in; `None`: bf16.
+    /// Multiply as on a GPU, floats in this type. `None`: as on a CPU on one, and in bf16 on a GPU.
     pub gpu_type: Option<DType>,
     pub weight_quant: Option<WeightQuant>,
     pub progress: Option<Progress>,
@@ -84,16 +84,13 @@ pub fn load(checkpoint: &Checkpoint, device: &Device, options: &LoadOptions) -> 
         Checkpoint::Folder(folder) => folder,
         Checkpoint::Gguf(files) => files.path(),
     };
-    if !device.is_cpu() && !config.family.runs_on_gpus() {
-        return Err(ModelError::Refused {
-            path: origin.to_owned(),
-            model_type: config.family.name().to_owned(),
-            reason: "its experts or recurrent layers have no GPU code yet; serve it with --device cpu".into(),
-        });
+    let gpu_type = options.gpu_type.or((!device.is_cpu()).then_some(DType::BF16));
+    if let (Some(_), Some(part)) = (gpu_type, config.family.part_on_the_cpu()) {
+        tracing::info!("a model of type {} on a GPU: {part}", config.model_type);
     }
     let (total, fingerprint) = (weights::num_bytes(&tensors), weights::fingerprint(&tensors));
     let quantizer = Quantizer::new(options.weight_quant, options.progress.clone(), total);
-    let weights = Weights::new(tensors, origin, device, options.gpu_type.unwrap_or(DType::BF16), quantizer);
+    let weights = Weights::new(tensors, origin, device, gpu_type, quantizer);
     let model = match config.family {
         Family::Llama => llama::load(&config, &weights)?,
         Family::Qwen2 => qwen2::load(&config, &weights)?,

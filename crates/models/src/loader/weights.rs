@@ -17,12 +17,19 @@ pub(crate) struct Weights {
     origin: PathBuf,
     prefix: String,
     device: Device,
-    gpu_type: DType,
+    /// What a GPU computes in; `None`: products are the CPU's.
+    gpu_type: Option<DType>,
     quantizer: Arc<Quantizer>,
 }
 
 impl Weights {
-    pub fn new(tensors: Tensors, origin: &Path, device: &Device, gpu_type: DType, quantizer: Quantizer) -> Self {
+    pub fn new(
+        tensors: Tensors,
+        origin: &Path,
+        device: &Device,
+        gpu_type: Option<DType>,
+        quantizer: Quantizer,
+    ) -> Self {
         let (tensors, quantizer) = (Arc::new(tensors), Arc::new(quantizer));
         Weights {
             tensors,
@@ -141,10 +148,10 @@ impl Weights {
         Ok(Linear::new(weight, bias, &self.device, self.gpu_type)?)
     }
 
-    /// `name.weight` as it is stored: a small matrix whose errors would be large ones.
+    /// `name.weight` as it is stored, multiplied in f32: a small matrix whose errors would be large ones.
     pub fn exact_linear(&self, name: &str, n: usize, k: usize) -> Result<Linear, ModelError> {
         let weight = self.weight(&format!("{name}.weight"), (n, k), |_| Ok(None))?;
-        Ok(Linear::new(weight, None, &self.device, self.gpu_type)?)
+        Ok(Linear::new(weight, None, &self.device, self.gpu_type.map(|_| DType::F32))?)
     }
 
     pub fn norm(&self, name: &str, n: usize, eps: f64) -> Result<RmsNorm, ModelError> {

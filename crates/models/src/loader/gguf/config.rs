@@ -85,6 +85,7 @@ pub(crate) fn config(metadata: &Metadata<'_>, tensors: &Tensors, path: &Path) ->
     Ok(ModelConfig {
         path: path.to_owned(),
         family,
+        model_type: family.name().to_owned(),
         vocab_size: vocab_size(&keys, tensors)?,
         hidden_size,
         intermediate_size: match &experts {

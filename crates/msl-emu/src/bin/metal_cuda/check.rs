@@ -85,6 +85,7 @@ pub fn all(open: Open<'_>, filter: &str) -> Result<(), String> {
         attempts::contexts(),
         attempts::groups_windows_and_activations(),
         attempts::chunks(),
+        attempts::large_biases(),
         attempts::at_length(),
     ];
     run(open, lists.into_iter().flat_map(of_attempts).chain(others()).collect(), filter)

@@ -1,7 +1,7 @@
 //! A cache of random tokens on the device, and the launches of one attention over it.
 use attention::{Centring, KeyCentring, KvMeans, LayerGeometry, ModelGeometry, Rope, RopeConvention, conformance};
 use half::f16;
-use metal::launch::{self, AttendBuffers, FOLLOW_FLOATS, QueryBuffers, ReduceBuffers, WriteBuffers};
+use metal::launch::{self, AttendBuffers, QueryBuffers, ReduceBuffers, WriteBuffers};
 use metal::{Element, Executor, Form, Launch, Params, RopeTables, Shape, Tables, Tile};
 use msl_emu::cuda::{CudaExecutor, Memory};
 use turboquant::{Format, PARTITION, RecordLayout};
@@ -81,6 +81,7 @@ impl<'a> Workload<'a> {
             form: Form::Mma,
             keys_centred: centred && k.is_rotated(),
             values_centred: centred && k.is_rotated(),
+            exact_groups: None,
             interleaved_rope: false,
             pairs: d / 2,
             window: None,
@@ -89,7 +90,7 @@ impl<'a> Workload<'a> {
         };
         let rope = layer.keys[0].rope().clone();
         let of_rope = RopeTables::new(&rope, 1 << 17);
-        let tables = Tables::new(&layer.keys).ok_or("too many fast pairs")?;
+        let tables = Tables::new(&layer.keys);
         let value_means: Vec<u8> = layer.values.iter().flatten().flat_map(|x| x.to_le_bytes()).collect();
         let all = TOTAL / BLOCK;
         // A fixed walk through all blocks: the stride is odd.
@@ -214,7 +215,7 @@ impl<'a> Attention<'a> {
             q: executor.buffer(&halves(3, rows * heads * d)).map_err(error)?,
             positions: executor.buffer(&words(positions)).map_err(error)?,
             queries: create(tiles * KV_HEADS * shape.blocks(form) * d * 32)?,
-            follow: create(tiles * KV_HEADS * shape.blocks(form) * parts * FOLLOW_FLOATS * 4)?,
+            follow: create(tiles * KV_HEADS * shape.blocks(form) * parts * shape.follow_floats() * 4)?,
             part_o: create(rows * heads * parts * d * 4)?,
             part_ml: create(rows * heads * parts * 8)?,
             out: create(rows * heads * d * 2)?,

@@ -1,0 +1,85 @@
+//! What is row by row, as a model calls it, against f64.
+use attention::{LayerGeometry, ModelGeometry, Rope, RopeConvention, RowOps, conformance};
+use candle_core::{Device, Result, Tensor};
+use kv::KvLayout;
+use turboquant::Format;
+
+const D: usize = 64;
+const PAIRS: usize = 24;
+/// f32 rounds the operations of an element and the sum over a row; exponentials by a few units.
+pub const BOUND: f64 = 4e-6;
+
+pub fn geometry() -> ModelGeometry {
+    let layer = LayerGeometry { num_heads: 1, kv_heads: 1, head_dim: D, scale: 1.0, sliding_window: None };
+    let rope = Rope { inv_freq: vec![1.0; D / 2], convention: RopeConvention::Half, attention_factor: 1.0 };
+    ModelGeometry { layers: vec![layer], rope }
+}
+
+pub fn layout() -> KvLayout {
+    KvLayout::new(16, [(1, D, Format::F16, Format::F16)]).unwrap()
+}
+
+fn noise(seed: u64, n: usize) -> Vec<f32> {
+    (0..n).map(|i| conformance::noise(seed, i as u64)).collect()
+}
+
+fn wide(x: &[f32]) -> Vec<f64> {
+    x.iter().map(|x| f64::from(*x)).collect()
+}
+
+/// The largest error of all operations, relative or below 1 absolute; infinite where the largest logits are not in order.
+pub fn error(ops: &dyn RowOps, device: &Device) -> Result<f64> {
+    let tensor = |x: &[f32], shape: &[usize]| Tensor::from_slice(x, shape, device);
+    let off = |got: &Tensor, want: Vec<f64>| {
+        let got = got.flatten_all()?.to_vec1::<f32>()?;
+        let each = got.iter().zip(want).map(|(got, want)| (f64::from(*got) - want).abs() / want.abs().max(1.0));
+        // NaN is no small error.
+        Ok::<_, candle_core::Error>(each.fold(0.0, |most, e| if e <= most { most } else { e }))
+    };
+    let (x, y, w) = (noise(1, 3 * D), noise(2, 3 * D), noise(3, D));
+    let (a, b, weight) = (tensor(&x, &[3, D])?, tensor(&y, &[3, D])?, tensor(&w, &[D])?);
+    let (x, y, w) = (wide(&x), wide(&y), wide(&w));
+    let scaled = |row: &[f64]| {
+        let scale = 1.0 / (row.iter().map(|x| x * x).sum::<f64>() / D as f64 + 1e-6).sqrt();
+        row.iter().zip(&w).map(|(x, w)| x * scale * w).collect::<Vec<f64>>()
+    };
+    let sums: Vec<f64> = x.iter().zip(&y).map(|(x, y)| x + y).collect();
+    let (sum, normed) = ops.add_rms_norm(&a, &b, &weight, 1e-6)?;
+    let gate = |x: f64| 1.0 / (1.0 + (-x).exp());
+    let mut errors = vec![
+        off(&ops.rms_norm(&a, &weight, 1e-6)?, x.chunks(D).flat_map(scaled).collect())?,
+        off(&normed, sums.chunks(D).flat_map(scaled).collect())?,
+        off(&sum, sums)?,
+        off(&ops.silu_mul(&a, &b)?, x.iter().zip(&y).map(|(x, y)| x * gate(*x) * y).collect())?,
+        off(&ops.sigmoid_mul(&a, &b)?, x.iter().zip(&y).map(|(x, y)| gate(*x) * y).collect())?,
+    ];
+    // q of three heads a row, k of one.
+    let angles: Vec<f32> = noise(4, PAIRS).iter().map(|x| 5.0 * x).collect();
+    let [cos, sin] = [f32::cos, f32::sin].map(|f| angles.iter().map(|a| f(*a)).collect::<Vec<f32>>());
+    let (q, k) = (a.reshape((1, 3, D))?, b.narrow(0, 0, 1)?.reshape((1, 1, D))?);
+    let turned = ops.rope(&q, &k, &tensor(&cos, &[1, PAIRS])?, &tensor(&sin, &[1, PAIRS])?)?;
+    for (got, mut want) in [(turned.0, x), (turned.1, y[..D].to_vec())] {
+        for row in want.chunks_mut(D) {
+            for (pair, (c, s)) in cos.iter().zip(&sin).enumerate() {
+                let (a, b, c, s) = (row[pair], row[pair + PAIRS], f64::from(*c), f64::from(*s));
+                (row[pair], row[pair + PAIRS]) = (a * c - b * s, a * s + b * c);
+            }
+        }
+        errors.push(off(&got, want)?);
+    }
+    errors.push(if largest_in_order(ops, device)? { 0.0 } else { f64::INFINITY });
+    Ok(errors.into_iter().fold(0.0, f64::max))
+}
+
+fn largest_in_order(ops: &dyn RowOps, device: &Device) -> Result<bool> {
+    let (rows, width, count) = (2, 5000, 9);
+    let logits = noise(5, rows * width);
+    let want = logits.chunks(width).flat_map(|row| {
+        let mut all: Vec<(u32, f32)> = (0..).zip(row.iter().copied()).collect();
+        all.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        all.truncate(count);
+        all
+    });
+    let got = ops.largest(&Tensor::from_slice(&logits, (rows, width), device)?, count)?;
+    Ok(got == Some(want.collect()))
+}
