@@ -55,6 +55,9 @@ __device__ __forceinline__ unsigned short msl_f2h(float f) { return __half_as_us
 #ifndef MSL_FC_7
 #define MSL_FC_7 0
 #endif
+#ifndef MSL_FC_8
+#define MSL_FC_8 0
+#endif
 #define MSL_FCVAR static constexpr
 #define MSL_FCINIT(i) = MSL_FC_##i
 #define MSL_FCDEF(n)
