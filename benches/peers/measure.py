@@ -66,6 +66,8 @@ def stream(port, prompt, tokens, out):
 
 def cell(port, context, clients, tokens):
     """(prefill, decode) in tokens a second of `clients` prompts that fill `context` together with their answers."""
+    # A server may decode for the first clients while it prefills for the last, whose share of the answers must remain.
+    tokens *= min(clients, 3)
     length = context - tokens - 8  # a server may add BOS
     # Of different lengths: mistral.rs 0.9.5 fails on several prompts of the same length.
     prompts = ["".join(random.choices(string.ascii_lowercase, k=length - i)) for i in range(clients)]
