@@ -23,7 +23,8 @@ struct Report {
 pub async fn eval(args: EvalArgs) -> Result<()> {
     let settings = Settings::read(&args.engine)?;
     let config = model::engine_config(&settings, Place::of(&settings)?).await?;
-    tokio::task::block_in_place(|| judge(args, &settings, &config))
+    let pool = engine::compute_pool(config.threads)?;
+    tokio::task::block_in_place(|| pool.install(|| judge(args, &settings, &config)))
 }
 
 fn judge(args: EvalArgs, settings: &Settings, config: &EngineConfig) -> Result<()> {
