@@ -173,3 +173,44 @@ fn ask(loaded: &Loaded, cache: &mut TrialCache<'_>, len: usize, key: &Key) -> Re
     let found = logits.chunks_exact(loaded.model.vocab_size()).zip(&key.answer);
     Ok(found.filter(|(row, digit)| argmax(row) == Some(**digit)).count())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{EngineConfig, load};
+
+    fn count(text: &[u32], part: &[u32]) -> usize {
+        text.windows(part.len()).filter(|w| *w == part).count()
+    }
+
+    /// Every key is in the text once, between words, at its depth, and the text leaves room for the question.
+    #[test]
+    fn keys_are_hidden_once_each_at_their_depths() {
+        let loaded = load(&EngineConfig::new(testkit::repo("models/demo"))).unwrap();
+        let filler = Filler::new(&loaded, &"A river runs through the old town. ".repeat(400)).unwrap();
+        let (length, depths) = (700, 5);
+        for index in 0..depths {
+            let hidden = filler.hide(&loaded, length, depths, index).unwrap();
+            let asked = hidden.keys.iter().map(|k| k.question.len() + k.answer.len()).max().unwrap();
+            assert_eq!(hidden.text.len() + asked, length);
+            let mut places: Vec<_> = hidden.keys.iter().map(|k| k.depth).collect();
+            places.sort_unstable();
+            places.dedup();
+            assert_eq!(places.len(), KEYS);
+            for key in &hidden.keys {
+                assert_eq!(count(&hidden.text, &key.answer), 1);
+                let at = hidden.text.windows(key.answer.len()).position(|w| w == key.answer).unwrap();
+                // Other keys' sentences before it, and the way to the end of its own, move it by less than a fifth of the text.
+                let share = at as f64 / hidden.text.len() as f64;
+                let depth = key.depth as f64 / (depths - 1) as f64;
+                assert!((share - depth).abs() < 0.2, "{share} for {depth}");
+            }
+            let text = loaded.tokenizer.decode(&hidden.text, true).unwrap();
+            let after: Vec<_> = text.split(" The pass key for ").skip(1).filter_map(|t| t.split_once('.')).collect();
+            assert_eq!(after.len(), KEYS);
+            assert!(after.iter().all(|(_, rest)| rest.is_empty() || rest.starts_with(char::is_whitespace)), "{text}");
+        }
+        assert!(filler.hide(&loaded, length, KEYS - 1, 0).is_err());
+        assert!(Filler::new(&loaded, "unbroken").is_err());
+    }
+}
