@@ -221,29 +221,35 @@ fn speed(rng: &mut Rng, d: usize, contexts: &[usize], seconds: f64, isas: &[Isa]
     }
 }
 
+/// Caches and queries that errors are the mean of: one draw's lie up to a third apart.
+const DRAWS: usize = 8;
+
 /// Output error against f64 over the decoded rows, of unit data and logits of rms 1, 2 and 4.
 fn errors(rng: &mut Rng, d: usize, isas: &[Isa]) {
-    println!("\n| d {d}, ctx 4096, output relative to f64 | logit rms 1 | 2 | 4 |\n|---|---|---|---|");
-    let caches: Vec<common::Cache> = PRESETS
-        .iter()
-        .map(|p| {
-            common::Cache::random(RecordLayout::new(p.1, p.2, d, BLOCK).expect("a layout"), Isa::best(), 4096, rng)
-        })
-        .collect();
-    let q = rng.vector(HEADS * GROUP * d);
-    for isa in isas {
-        for (preset, cache) in PRESETS.iter().zip(&caches) {
-            print!("| {isa:?} {} ", preset.0);
-            let cache = cache.with_isa(*isa);
-            for rms in [1.0, 2.0, 4.0] {
-                let q: Vec<f32> = q.iter().map(|x| x * rms).collect();
-                let want = common::reference(&cache, &q, f64::from(logit_scale(d)), 0, 4096, |_, _| 0.0);
-                let queries = q.chunks_exact(GROUP * d);
-                let outputs = queries.map(|q| cache.attend(&common::query(&cache.kernel, q, GROUP, None), 0, 4096));
-                let got = outputs.collect::<Vec<_>>().concat();
-                print!("| {:.1e} ", common::relative(&got, &want));
+    const RMS: [f32; 3] = [1.0, 2.0, 4.0];
+    println!("\n| d {d}, ctx 4096, output relative to f64, mean of {DRAWS} | logit rms 1 | 2 | 4 |\n|---|---|---|---|");
+    let mut sums = vec![[[0.0; RMS.len()]; PRESETS.len()]; isas.len()];
+    for _ in 0..DRAWS {
+        let q = rng.vector(HEADS * GROUP * d);
+        for (p, preset) in PRESETS.iter().enumerate() {
+            let layout = RecordLayout::new(preset.1, preset.2, d, BLOCK).expect("a layout");
+            let cache = common::Cache::random(layout, Isa::best(), 4096, rng);
+            for (isa, sums) in isas.iter().zip(&mut sums) {
+                let cache = cache.with_isa(*isa);
+                for (rms, sum) in RMS.iter().zip(&mut sums[p]) {
+                    let q: Vec<f32> = q.iter().map(|x| x * rms).collect();
+                    let want = common::reference(&cache, &q, f64::from(logit_scale(d)), 0, 4096, |_, _| 0.0);
+                    let queries = q.chunks_exact(GROUP * d);
+                    let outputs = queries.map(|q| cache.attend(&common::query(&cache.kernel, q, GROUP, None), 0, 4096));
+                    *sum += common::relative(&outputs.collect::<Vec<_>>().concat(), &want);
+                }
             }
-            println!("|");
+        }
+    }
+    for (isa, sums) in isas.iter().zip(&sums) {
+        for (preset, sums) in PRESETS.iter().zip(sums) {
+            let [a, b, c] = sums.map(|sum| sum / DRAWS as f64);
+            println!("| {isa:?} {} | {a:.1e} | {b:.1e} | {c:.1e} |", preset.0);
         }
     }
 }
