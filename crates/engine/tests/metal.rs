@@ -3,43 +3,12 @@
 mod common;
 
 use common::{Driver, Setup, alone};
-use metal::{Element, ExecError, Executor, Family, GpuBackend, Launch};
-use msl_emu::{Emulator, EmulatorExecutor, Memory};
+use metal::{Element, Executor, Family, GpuBackend, Launch};
+use msl_emu::{Emulator, EmulatorExecutor, Memory, Watched};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use testkit::Golden;
 use turboquant::Format::{self, *};
-
-/// Notes which kernels ran.
-struct Noting {
-    inner: EmulatorExecutor,
-    ran: Arc<Mutex<BTreeSet<String>>>,
-}
-
-impl Executor for Noting {
-    type Buffer = Memory;
-
-    fn family(&self) -> Family {
-        self.inner.family()
-    }
-
-    fn create(&self, bytes: usize) -> Result<Memory, ExecError> {
-        self.inner.create(bytes)
-    }
-
-    fn upload(&self, buffer: &Memory, offset: usize, bytes: &[u8]) -> Result<(), ExecError> {
-        self.inner.upload(buffer, offset, bytes)
-    }
-
-    fn download(&self, buffer: &Memory, offset: usize, out: &mut [u8]) -> Result<(), ExecError> {
-        self.inner.download(buffer, offset, out)
-    }
-
-    fn run(&self, launches: &[Launch<'_, Memory>]) -> Result<(), ExecError> {
-        self.ran.lock().unwrap().extend(launches.iter().map(|launch| launch.kernel.clone()));
-        self.inner.run(launches)
-    }
-}
 
 /// Greedy tokens of the CPU backend and of the kernels, on the family that decodes without matrix products and on the other.
 fn check(model: &str, k: Format, v: Format, families: &[Family], output: usize) {
@@ -54,8 +23,13 @@ fn check_setup(setup: &Setup, model: &str, families: &[Family], output: usize) {
     let prompt = &golden.prompts[0].ids;
     let want = alone(setup, prompt, output);
     for &family in families {
-        let ran = Arc::default();
-        let executor = Noting { inner: EmulatorExecutor { emulator, order: 0, family }, ran: Arc::clone(&ran) };
+        let ran = Arc::new(Mutex::new(BTreeSet::new()));
+        let noted = Arc::clone(&ran);
+        let run = move |inner: &EmulatorExecutor, launches: &[Launch<'_, Memory>]| {
+            noted.lock().unwrap().extend(launches.iter().map(|launch| launch.kernel.clone()));
+            inner.run(launches)
+        };
+        let executor = Watched { inner: EmulatorExecutor { emulator, order: 0, family }, most_work: u64::MAX, run };
         let mut driver = Driver::with_backend(setup, |kv, geometry, centring, _| {
             let layout = kv.layout(geometry).unwrap();
             Box::new(GpuBackend::new(executor, layout, geometry, &centring, Element::F32).unwrap())

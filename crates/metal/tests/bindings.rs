@@ -6,42 +6,18 @@ mod rows;
 use attention::{AttentionBackend, Centring};
 use candle_core::{DType, Device, Tensor};
 use common::*;
-use metal::{Element, ExecError, Executor, Family, Form, GpuBackend, Launch};
-use msl_emu::{Emulator, EmulatorExecutor, Memory};
+use metal::{Element, Executor, Form, GpuBackend, Launch};
+use msl_emu::{Emulator, EmulatorExecutor, Memory, Watched};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use turboquant::{Format, Side};
 
-/// Swaps two buffer indices of one kernel.
-struct Misbound {
-    inner: EmulatorExecutor,
-    kernel: &'static str,
-    swapped: [u32; 2],
-}
-
-impl Executor for Misbound {
-    type Buffer = Memory;
-
-    fn family(&self) -> Family {
-        self.inner.family()
-    }
-
-    fn create(&self, bytes: usize) -> Result<Memory, ExecError> {
-        self.inner.create(bytes)
-    }
-
-    fn upload(&self, buffer: &Memory, offset: usize, bytes: &[u8]) -> Result<(), ExecError> {
-        self.inner.upload(buffer, offset, bytes)
-    }
-
-    fn download(&self, buffer: &Memory, offset: usize, out: &mut [u8]) -> Result<(), ExecError> {
-        self.inner.download(buffer, offset, out)
-    }
-
-    fn run(&self, launches: &[Launch<'_, Memory>]) -> Result<(), ExecError> {
+/// An executor that swaps two buffer indices of one kernel.
+fn misbound(emulator: &'static Emulator, kernel: &'static str, swapped: [u32; 2]) -> impl Executor<Buffer = Memory> {
+    let run = move |inner: &EmulatorExecutor, launches: &[Launch<'_, Memory>]| {
         for launch in launches {
-            let swap = |index| match self.swapped {
-                [a, b] if launch.kernel.starts_with(self.kernel) && index == a => b,
-                [a, b] if launch.kernel.starts_with(self.kernel) && index == b => a,
+            let swap = |index| match swapped {
+                [a, b] if launch.kernel.starts_with(kernel) && index == a => b,
+                [a, b] if launch.kernel.starts_with(kernel) && index == b => a,
                 _ => index,
             };
             let bindings = launch.bindings.iter().map(|binding| metal::Binding {
@@ -59,10 +35,11 @@ impl Executor for Misbound {
                 params: launch.params.clone(),
                 work: launch.work,
             };
-            self.inner.run(&[launch])?;
+            inner.run(&[launch])?;
         }
         Ok(())
-    }
+    };
+    Watched { inner: executor(emulator, 0), most_work: u64::MAX, run }
 }
 
 /// Relative error of a row and a chunk, and a tenth of that of the stored keys, whose int8 codes cost half a percent; infinite where the
@@ -70,7 +47,7 @@ impl Executor for Misbound {
 fn error(emulator: &'static Emulator, form: Form, kernel: &'static str, swapped: [u32; 2]) -> f64 {
     let case = Case { centred: true, form, ..Case::new(Format::Tq8, Format::Tq4, 64) };
     let run = || {
-        let mut cache = Cache::new(Misbound { inner: executor(emulator, 0), kernel, swapped }, case, 50);
+        let mut cache = Cache::new(misbound(emulator, kernel, swapped), case, 50);
         cache.write();
         let (q, rows) = (cache.query(5, 1), cache.query(6, 20));
         let mut got = cache.attend(&q, 49, 50);
@@ -108,7 +85,7 @@ fn swapped_buffers_are_found() {
 /// Largest error of what is row by row; infinite where the emulator refuses.
 fn rows_error(emulator: &'static Emulator, kernel: &'static str, swapped: [u32; 2]) -> f64 {
     let run = || {
-        let executor = Misbound { inner: executor(emulator, 0), kernel, swapped };
+        let executor = misbound(emulator, kernel, swapped);
         let geometry = rows::geometry();
         let centring = Centring::none(&geometry);
         let backend = GpuBackend::new(executor, rows::layout(), &geometry, &centring, Element::F32).unwrap();

@@ -53,6 +53,46 @@ impl Executor for EmulatorExecutor {
     }
 }
 
+/// The emulator, with its launches seen, changed or refused on their way.
+pub struct Watched<F> {
+    pub inner: EmulatorExecutor,
+    /// As [`Executor::most_work`].
+    pub most_work: u64,
+    /// Runs the launches on the executor.
+    pub run: F,
+}
+
+impl<F> Executor for Watched<F>
+where
+    F: Fn(&EmulatorExecutor, &[Launch<'_, Memory>]) -> Result<(), ExecError> + Send + Sync,
+{
+    type Buffer = Memory;
+
+    fn family(&self) -> Family {
+        self.inner.family()
+    }
+
+    fn most_work(&self) -> u64 {
+        self.most_work
+    }
+
+    fn create(&self, bytes: usize) -> Result<Memory, ExecError> {
+        self.inner.create(bytes)
+    }
+
+    fn upload(&self, buffer: &Memory, offset: usize, bytes: &[u8]) -> Result<(), ExecError> {
+        self.inner.upload(buffer, offset, bytes)
+    }
+
+    fn download(&self, buffer: &Memory, offset: usize, out: &mut [u8]) -> Result<(), ExecError> {
+        self.inner.download(buffer, offset, out)
+    }
+
+    fn run(&self, launches: &[Launch<'_, Memory>]) -> Result<(), ExecError> {
+        (self.run)(&self.inner, launches)
+    }
+}
+
 impl EmulatorExecutor {
     fn run_one(&self, launch: &Launch<'_, Memory>) -> Result<(), ExecError> {
         let failed = |message: String| ExecError::Kernel { kernel: launch.kernel.clone(), message };

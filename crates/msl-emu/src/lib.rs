@@ -11,7 +11,7 @@ mod ffi;
 
 mod executor;
 
-pub use executor::{EmulatorExecutor, Memory};
+pub use executor::{EmulatorExecutor, Memory, Watched};
 pub use ffi::Pod;
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicUsize, Ordering};
