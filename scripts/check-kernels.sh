@@ -66,6 +66,6 @@ compile() {
     xargs -P "$(nproc)" -I{} "$nvcc" -cubin -std=c++17 -O1 -arch sm_90 -diag-suppress 1097,20012,177,20044,2361,550,186 "$@" \
         -I "$shim" "$work/{}.cu" -o "$work/{}.cubin"
 }
-printf '%s\n' copy_blocks helpers | compile
-for file in kernels/*.metal; do basename "$file" .metal; done | grep -vxE 'copy_blocks|helpers' | compile "${constants[@]}"
+printf '%s\n' copy helpers | compile
+for file in kernels/*.metal; do basename "$file" .metal; done | grep -vxE 'copy|helpers' | compile "${constants[@]}"
 step "done"
