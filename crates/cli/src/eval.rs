@@ -8,6 +8,7 @@ use engine::eval::{NeedleOptions, NeedleRow, QualityOptions, QualityReport, Sche
 use engine::{CentreMode, EngineConfig, Loaded, PRESETS};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
+use turboquant::Format;
 
 /// Judged where no text is named: the beginning of wikitext-2's test split.
 const TEXT: &str = include_str!("../../../data/wikitext2-test-sample.txt");
@@ -58,11 +59,15 @@ fn judge(args: EvalArgs, settings: &Settings, config: &EngineConfig) -> Result<(
 
 /// The pair that the flags name, or every pair.
 fn schemes(settings: &Settings) -> Result<Vec<Scheme>> {
-    let centre = CentreMode::parse(&settings.kv_centre)?;
     Ok(match settings.kv()?.named_pair() {
-        Some((k, v)) => vec![Scheme::Pair { k, v, centre, boundary_layers: settings.kv_boundary_layers }],
-        None => QualityOptions::every_pair(centre),
+        Some((k, v)) => vec![named_scheme(settings, k, v)?],
+        None => QualityOptions::every_pair(CentreMode::parse(&settings.kv_centre)?),
     })
+}
+
+fn named_scheme(settings: &Settings, k: Format, v: Format) -> Result<Scheme> {
+    let centre = CentreMode::parse(&settings.kv_centre)?;
+    Ok(Scheme::Pair { k, v, centre, boundary_layers: settings.kv_boundary_layers })
 }
 
 fn quality_table(report: &QualityReport) -> String {
@@ -96,9 +101,7 @@ fn retrieval(loaded: &Loaded, text: &str, args: &EvalArgs, settings: &Settings) 
     let exact = Scheme::exact(&loaded.device);
     let mut schemes = vec![(exact.names().0, exact)];
     match settings.kv()?.named_pair() {
-        Some((k, v)) => {
-            schemes.extend(self::schemes(settings)?.into_iter().map(|s| (format!("{}/{}", k.name(), v.name()), s)))
-        }
+        Some((k, v)) => schemes.push((format!("{}/{}", k.name(), v.name()), named_scheme(settings, k, v)?)),
         None => schemes.extend(PRESETS.iter().map(|(name, k, v)| {
             let centre = CentreMode::Auto;
             ((*name).to_owned(), Scheme::Pair { k: *k, v: *v, centre, boundary_layers: 0 })
