@@ -2,7 +2,7 @@
 use super::scores::{read, sign_line, unpack};
 use super::{CHUNK, Place, Scratch, Simd, Tile, kind, table_bytes};
 use crate::attend::TILE;
-use crate::codebook::{INT2, INT3, INT4, INT5, IntBook};
+use crate::codebook::{INT2, INT2_SMALL, INT3, INT4, INT4_SMALL, INT5, INT5_SMALL, IntBook};
 use crate::format::MAX_HEAD_DIM;
 use crate::layout::STRIP;
 use std::borrow::Borrow;
@@ -12,19 +12,23 @@ pub(super) const fn is_wide(kind: u8) -> bool {
     kind == kind::TQ8
 }
 
-const fn book(kind: u8) -> IntBook {
-    match kind {
-        kind::TQ5 => INT5,
-        kind::TQ4 => INT4,
-        kind::TQ3 => INT3,
-        _ => INT2,
+/// The integer codebook of V of `KIND`.
+const fn book<S: Simd>(kind: u8) -> IntBook {
+    match (kind, S::SMALL_BOOKS) {
+        (kind::TQ5, false) => INT5,
+        (kind::TQ5, true) => INT5_SMALL,
+        (kind::TQ4, false) => INT4,
+        (kind::TQ4, true) => INT4_SMALL,
+        (kind::TQ3, _) => INT3,
+        (_, false) => INT2,
+        (_, true) => INT2_SMALL,
     }
 }
 
 /// Largest 8-bit weight for V of `KIND`.
 #[inline(always)]
 pub(super) fn weight_max<S: Simd>(kind: u8) -> u8 {
-    let book = book(kind);
+    let book = book::<S>(kind);
     S::weight_max(book.mags[book.mags.len() - 1])
 }
 
@@ -273,7 +277,7 @@ fn lines<
     mut o: [[S::F; C]; H],
 ) -> [[S::F; C]; H] {
     let wide = const { is_wide(KIND) };
-    let table = s.table(&const { table_bytes(&book(KIND), GROUPS, PLANE, 0) });
+    let table = s.table(&const { table_bytes(&book::<S>(KIND), GROUPS, PLANE, 0) });
     let plane = tile.head_dim / 16 * LINES * 64;
     let (mut w, mut ww) = ([&[0u32; TILE / 4]; H], [&[0u64; TILE / 4]; H]);
     for h in 0..H {
@@ -322,14 +326,14 @@ fn lines<
             }
         }
     }
-    let scale = if KIND == kind::TQ8 { 1.0 } else { 1.0 / const { book(KIND).scale } };
+    let scale = if KIND == kind::TQ8 { 1.0 } else { 1.0 / const { book::<S>(KIND).scale } };
     for h in 0..H {
         let unit = s.splat(heads.scratch.unit[heads.first + h] * scale);
         for c in 0..C {
             let sum = if wide {
                 s.wide_f32(wide_acc[h][c], -S::WIDE_OFFSET * heads.scratch.sum[heads.first + h])
             } else {
-                s.acc_f32(acc[h][c], 0)
+                s.acc_f32(acc[h][c])
             };
             o[h][c] = s.fma(sum, unit, o[h][c]);
         }

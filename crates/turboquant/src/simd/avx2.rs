@@ -166,8 +166,7 @@ impl Simd for Avx2 {
             let w = _mm256_set1_epi32(w as i32);
             [dot4(acc[0], w, codes[0]), dot4(acc[1], w, codes[1])]
         };
-        fn acc_f32(self, acc: I, bias: i32) -> F =
-            both!(acc, x => _mm256_cvtepi32_ps(_mm256_add_epi32(x, _mm256_set1_epi32(bias))));
+        fn acc_f32(self, acc: I) -> F = both!(acc, x => _mm256_cvtepi32_ps(x));
         fn wide_acc(self) -> [__m256i; 4] = [_mm256_setzero_si256(); 4];
         fn dot_wide(self, acc: [__m256i; 4], codes: I, w: u64) -> [__m256i; 4] = {
             let w = _mm256_set1_epi64x(w as i64);
@@ -181,7 +180,8 @@ impl Simd for Avx2 {
         fn wide_f32(self, acc: [__m256i; 4], bias: i32) -> F = {
             // `hadd` joins inside halves of registers, which leaves the lanes in the order 0 1 4 5 2 3 6 7.
             let joined = [_mm256_hadd_epi32(acc[0], acc[1]), _mm256_hadd_epi32(acc[2], acc[3])];
-            self.acc_f32(both!(joined, x => _mm256_permute4x64_epi64::<0b11_01_10_00>(x)), bias)
+            let joined = both!(joined, x => _mm256_permute4x64_epi64::<0b11_01_10_00>(x));
+            self.acc_f32(both!(joined, x => _mm256_add_epi32(x, _mm256_set1_epi32(bias))))
         };
         fn to_u8(self, x: F) -> [u32; 4] = {
             let [a, b] = both!(x, x => _mm256_cvtps_epi32(x));

@@ -107,8 +107,7 @@ impl Simd for Avx512 {
             _mm512_dpbusd_epi32(acc, codes, _mm512_set1_epi32(q as i32));
         fn dot_v(self, acc: __m512i, codes: __m512i, w: u32) -> __m512i =
             _mm512_dpbusd_epi32(acc, _mm512_set1_epi32(w as i32), codes);
-        fn acc_f32(self, acc: __m512i, bias: i32) -> __m512 =
-            _mm512_cvtepi32_ps(_mm512_add_epi32(acc, _mm512_set1_epi32(bias)));
+        fn acc_f32(self, acc: __m512i) -> __m512 = _mm512_cvtepi32_ps(acc);
         fn wide_acc(self) -> [__m512i; 2] = [_mm512_setzero_si512(); 2];
         fn dot_wide(self, acc: [__m512i; 2], codes: __m512i, w: u64) -> [__m512i; 2] = {
             let codes = _mm512_xor_si512(codes, _mm512_set1_epi8(-128));

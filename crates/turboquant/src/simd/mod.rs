@@ -57,7 +57,7 @@ pub(crate) trait Simd: Copy {
     const WIDE_OFFSET: i32;
     /// What magnitudes are raised by before `signed`.
     const SIGNED_OFFSET: u8;
-    /// Whether K codebooks must stay within 63 for `dot_k`.
+    /// Whether codebooks must be smaller than a byte, for products added in 16 bits.
     const SMALL_BOOKS: bool;
     /// Heads that fit the registers in 15-bit kernels.
     const WIDE_HEADS: usize;
@@ -114,7 +114,7 @@ pub(crate) trait Simd: Copy {
     fn dot_signed(self, acc: Self::Acc, codes: Self::Signed, q: u32) -> Self::Acc;
     /// acc + sum over a lane's 4 bytes of code * w; codes signed, w four u8 up to `weight_max`.
     fn dot_v(self, acc: Self::Acc, codes: Self::Bytes, w: u32) -> Self::Acc;
-    fn acc_f32(self, acc: Self::Acc, bias: i32) -> Self::F;
+    fn acc_f32(self, acc: Self::Acc) -> Self::F;
     fn wide_acc(self) -> Self::WideAcc;
     /// As `dot_v`, with four integers as `to_wide` packs them, and codes raised by `WIDE_OFFSET`.
     fn dot_wide(self, acc: Self::WideAcc, codes: Self::Bytes, w: u64) -> Self::WideAcc;
@@ -250,7 +250,7 @@ impl Scratch {
 }
 
 /// A codebook as the 16 bytes of a lookup: signed (sign above the magnitude's bits) or, with a sign plane, magnitudes only;
-/// repeated so that junk above an index of 2 bits does not matter; plus `offset`.
+/// repeated so that junk above an index of 2 bits does not matter; plus `offset`. Halves are rounded down.
 const fn table_bytes(book: &IntBook, groups: usize, sign_plane: bool, offset: u8) -> [u8; 16] {
     let (mut table, mut i) = ([0; 16], 0);
     let n = book.mags.len();
@@ -258,7 +258,13 @@ const fn table_bytes(book: &IntBook, groups: usize, sign_plane: bool, offset: u8
         let code = if groups == 4 { i % 4 } else { i };
         let mag = book.mags[code % n];
         let negative = !sign_plane && code >= n;
-        table[i] = (if negative { mag.wrapping_neg() } else { mag }).wrapping_add(offset);
+        // -(m + .5), rounded down, is -m - 1.
+        let signed = match negative {
+            true if book.half => !mag,
+            true => mag.wrapping_neg(),
+            false => mag,
+        };
+        table[i] = signed.wrapping_add(offset);
         i += 1;
     }
     table

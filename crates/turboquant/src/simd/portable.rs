@@ -123,8 +123,8 @@ impl Simd for Portable {
     fn dot_v(self, acc: [i32; 16], codes: [u8; 64], w: u32) -> [i32; 16] {
         dot(acc, codes, w.to_le_bytes().map(i32::from))
     }
-    fn acc_f32(self, acc: [i32; 16], bias: i32) -> F {
-        acc.map(|a| (a + bias) as f32)
+    fn acc_f32(self, acc: [i32; 16]) -> F {
+        acc.map(|a| a as f32)
     }
     fn wide_acc(self) -> [i32; 16] {
         [0; 16]
@@ -133,7 +133,7 @@ impl Simd for Portable {
         dot(acc, codes, [0, 16, 32, 48].map(|shift| i32::from((w >> shift) as i16)))
     }
     fn wide_f32(self, acc: [i32; 16], bias: i32) -> F {
-        self.acc_f32(acc, bias)
+        acc.map(|a| (a + bias) as f32)
     }
     fn to_u8(self, x: F) -> [u32; 4] {
         let bytes = x.map(|x| x.round_ties_even() as u8);

@@ -1,7 +1,7 @@
 //! Logits of a tile: query heads times K strips, 16 tokens a register, summed over dims in order.
 use super::{CHUNK, HeadQuery, Simd, Tile, kind, table_bytes};
 use crate::attend::TILE;
-use crate::codebook::{INT2, INT2_SMALL, INT3, INT4, INT4_SMALL, INT5, IntBook};
+use crate::codebook::{HALF4_SMALL, INT2, INT2_SMALL, INT3, INT4, INT5, IntBook};
 use crate::layout::STRIP;
 
 type Out = [[f32; TILE]; CHUNK];
@@ -16,7 +16,7 @@ const fn book<S: Simd>(kind: u8) -> IntBook {
     match (kind, S::SMALL_BOOKS) {
         (kind::TQ5, _) => INT5,
         (kind::TQ4, false) => INT4,
-        (kind::TQ4, true) => INT4_SMALL,
+        (kind::TQ4, true) => HALF4_SMALL,
         (kind::TQ3, _) => INT3,
         (_, false) => INT2,
         (_, true) => INT2_SMALL,
@@ -30,6 +30,11 @@ const fn offset<S: Simd>(kind: u8, sign_plane: bool) -> u8 {
         true => S::SIGNED_OFFSET,
         false => S::K_OFFSET,
     }
+}
+
+/// By how much a code's integer exceeds what it stands for.
+const fn excess<S: Simd>(kind: u8, sign_plane: bool) -> f32 {
+    offset::<S>(kind, sign_plane) as f32 - if book::<S>(kind).half { 0.5 } else { 0.0 }
 }
 
 /// Writes the logits (base 2) of the visible strips' tokens; those of dead tokens are arbitrary. `N` strips are treated at a
@@ -262,7 +267,8 @@ fn logits<S: Simd, const KIND: u8, const PLANE: bool, const H: usize, const N: u
             let sum = if is_wide(KIND) {
                 s.wide_f32(sums.wide[h][x], -S::WIDE_OFFSET * heads[h].sum)
             } else {
-                s.acc_f32(sums.acc[h][x], -i32::from(offset::<S>(KIND, PLANE)) * heads[h].sum)
+                // Exact: sums reach 512 * 127 * 255, just below 2^24, and with halves, where offsets are 64, a third of 2^23.
+                s.sub(s.acc_f32(sums.acc[h][x]), s.splat(const { excess::<S>(KIND, PLANE) } * heads[h].sum as f32))
             };
             out[h][x] = s.mul(sum, s.splat(heads[h].unit * scale));
         }
