@@ -27,39 +27,28 @@ const fn cubic4() -> [f32; 8] {
     c
 }
 
-/// A codebook in integers, for kernels that multiply codes as int8: magnitude `i` stands for `mags[i] / scale`, or with `half`
-/// for `(mags[i] + .5) / scale`. Codes are then rounded down, and the halves added to the sums, where they cost next to nothing.
+/// A codebook in integers, for kernels that multiply codes as int8: magnitude `i` stands for `mags[i] / scale`.
 ///
 /// Found by searching all scales whose largest integer is within a limit for the least mean squared difference from the
 /// codebook, weighted by the cells' probabilities; rounding to 127 / largest is 2 to 6 times worse.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct IntBook {
     pub mags: &'static [u8],
-    pub half: bool,
     pub scale: f32,
 }
 
 impl IntBook {
-    const fn new(mags: &'static [u8], scale: f32) -> Self {
-        IntBook { mags, half: false, scale }
+    pub(crate) const fn largest(&self) -> u8 {
+        self.mags[self.mags.len() - 1]
     }
 }
 
 /// Largest integer 127; rms difference from the codebook in the comment, relative to the vector.
 pub(crate) const INT5: IntBook =
-    IntBook::new(&[2, 7, 12, 17, 22, 27, 32, 38, 44, 50, 57, 65, 73, 84, 97, 118], 36.158294); // .58 %
-pub(crate) const INT4: IntBook = IntBook::new(&[5, 15, 26, 38, 52, 68, 87, 110], 40.780357); // .28 %
-pub(crate) const INT3: IntBook = IntBook::new(&[10, 31, 55, 88], 40.92527); // .11 %
-pub(crate) const INT2: IntBook = IntBook::new(&[21, 70], 46.350323); // .03 %
-
-/// For products of pairs added in 16 bits. K: raised by 64, no integer above 129 = 32767 / (2 * 127).
-pub(crate) const HALF4_SMALL: IntBook = IntBook { mags: &[2, 7, 12, 18, 25, 33, 42, 53], half: true, scale: 19.948599 }; // .65 %
-/// K and V.
-pub(crate) const INT2_SMALL: IntBook = IntBook::new(&[12, 40], 26.485899); // .03 %
-/// V: the smaller the table, the larger the weights ([`Simd::weight_max`](crate::simd::Simd)), and these err least together.
-pub(crate) const INT5_SMALL: IntBook =
-    IntBook::new(&[2, 6, 10, 14, 18, 22, 27, 31, 36, 41, 47, 53, 60, 69, 80, 97], 29.71653); // .60 %
-pub(crate) const INT4_SMALL: IntBook = IntBook::new(&[3, 10, 17, 25, 34, 45, 57, 72], 26.785729); // .58 %
+    IntBook { mags: &[2, 7, 12, 17, 22, 27, 32, 38, 44, 50, 57, 65, 73, 84, 97, 118], scale: 36.158294 }; // .58 %
+pub(crate) const INT4: IntBook = IntBook { mags: &[5, 15, 26, 38, 52, 68, 87, 110], scale: 40.780357 }; // .28 %
+pub(crate) const INT3: IntBook = IntBook { mags: &[10, 31, 55, 88], scale: 40.92527 }; // .11 %
+pub(crate) const INT2: IntBook = IntBook { mags: &[21, 70], scale: 46.350323 }; // .03 %
 
 #[cfg(test)]
 mod tests {
@@ -122,77 +111,28 @@ mod tests {
         assert!((cubic - 0.00969).abs() < 5e-6 && (lloyd - 0.00950).abs() < 5e-6, "{cubic} {lloyd}");
     }
 
-    /// A codebook with its cells' probabilities.
-    struct Target {
-        table: Vec<f64>,
-        weights: Vec<f64>,
-    }
-
-    impl Target {
-        fn new(table: &[f32]) -> Self {
-            let table = wide(table);
-            Target { weights: cells(&table).iter().map(|m| 2.0 * m[0]).collect(), table }
-        }
-
-        /// The rms difference of integers in their best unit, and how many are one unit of the codebook.
-        fn fit(&self, ints: &[f64]) -> (f64, f64) {
-            let sum = |f: &dyn Fn(usize) -> f64| (0..ints.len()).map(|i| self.weights[i] * f(i)).sum::<f64>();
-            let unit = sum(&|i| self.table[i] * ints[i]) / sum(&|i| ints[i] * ints[i]);
-            (sum(&|i| (ints[i] * unit - self.table[i]).powi(2)).sqrt(), 1.0 / unit)
-        }
-
-        /// The least `error` of all tables of integers plus `half` up to `limit`, by scales in steps of .001.
-        fn least(&self, limit: f64, half: f64, error: &dyn Fn(&[f64]) -> f64) -> f64 {
-            let top = self.table[self.table.len() - 1];
-            let scales = (0..).map(|i| limit / top * 0.5 + 0.001 * f64::from(i));
-            let round = |x: f64| ((x - half).round() + half).clamp(if half > 0.0 { half } else { 1.0 }, limit);
-            let tables = scales.map(|s| self.table.iter().map(|c| round(c * s)).collect::<Vec<_>>());
-            tables.take(((limit / top * 0.53) / 0.001) as usize).map(|ints| error(&ints)).fold(f64::MAX, f64::min)
-        }
-
-        /// `book`'s integers, after a check that its scale fits them best.
-        fn integers(&self, book: &IntBook) -> Vec<f64> {
-            let half = if book.half { 0.5 } else { 0.0 };
-            let ints: Vec<f64> = book.mags.iter().map(|m| f64::from(*m) + half).collect();
-            let (_, scale) = self.fit(&ints);
-            assert!((scale / f64::from(book.scale) - 1.0).abs() < 1e-5, "{book:?}: {scale}");
-            ints
-        }
-    }
-
-    /// The search that the tables came from; half-integers where they cost nothing.
+    /// The search that the integer tables came from, over scales in steps of .001.
     #[test]
     fn integer_tables_are_the_best_within_their_limit() {
-        let books: [(&IntBook, &[f32], f64, &[f64]); 6] = [
-            (&INT5, &LLOYD5, 127.0, &[0.0]),
-            (&INT4, &CUBIC4, 127.0, &[0.0, 0.5]),
-            (&INT3, &LLOYD3, 127.0, &[0.0]),
-            (&INT2, &LLOYD2, 127.0, &[0.0]),
-            (&HALF4_SMALL, &CUBIC4, 64.0, &[0.0, 0.5]),
-            (&INT2_SMALL, &LLOYD2, 64.0, &[0.0, 0.5]),
-        ];
-        for (book, table, limit, halves) in books {
-            let target = Target::new(table);
-            let least = |half: &f64| target.least(limit + half, *half, &|ints| target.fit(ints).0);
-            let best = halves.iter().map(least).fold(f64::MAX, f64::min);
-            let own = target.fit(&target.integers(book)).0;
-            assert!(own <= best * (1.0 + 1e-6), "{book:?}: {own} against {best}");
-        }
-    }
-
-    /// V's where the weights' limit depends on the table: rounding one to 1/w of the largest is off by .29 / w times the largest
-    /// over the rms weight, which is 4.5 for e^x of normal x (less where the softmax is sharper).
-    #[test]
-    fn small_tables_are_the_best_with_their_weights() {
-        let books: [(&IntBook, &[f32]); 3] = [(&INT5_SMALL, &LLOYD5), (&INT4_SMALL, &CUBIC4), (&INT2_SMALL, &LLOYD2)];
+        const LIMIT: f64 = 127.0;
+        let books: [(&IntBook, &[f32]); 4] = [(&INT5, &LLOYD5), (&INT4, &CUBIC4), (&INT3, &LLOYD3), (&INT2, &LLOYD2)];
         for (book, table) in books {
-            let target = Target::new(table);
+            let table = wide(table);
+            let weights: Vec<f64> = cells(&table).iter().map(|m| m[0]).collect();
             let error = |ints: &[f64]| {
-                let weight = (16383.0 / ints[ints.len() - 1]).floor().min(255.0);
-                target.fit(ints).0.hypot(4.5 * 0.29 / weight)
+                let sum = |f: &dyn Fn(usize) -> f64| (0..ints.len()).map(|i| weights[i] * f(i)).sum::<f64>();
+                let unit = sum(&|i| table[i] * ints[i]) / sum(&|i| ints[i] * ints[i]);
+                (sum(&|i| (ints[i] * unit - table[i]).powi(2)), 1.0 / unit)
             };
-            let (best, own) = (target.least(127.0, 0.0, &error), error(&target.integers(book)));
+            let top = table[table.len() - 1];
+            let tried =
+                (0..).map(|i| LIMIT / top * 0.55 + 0.001 * f64::from(i)).take_while(|s| *s < LIMIT / top * 1.03);
+            let best = tried
+                .map(|s| error(&table.iter().map(|c| (c * s).round().clamp(1.0, LIMIT)).collect::<Vec<_>>()).0)
+                .fold(f64::MAX, f64::min);
+            let (own, scale) = error(&book.mags.iter().map(|m| f64::from(*m)).collect::<Vec<_>>());
             assert!(own <= best * (1.0 + 1e-6), "{book:?}: {own} against {best}");
+            assert!((scale / f64::from(book.scale) - 1.0).abs() < 1e-5, "{book:?}: {scale}");
         }
     }
 }

@@ -1,8 +1,7 @@
 //! Weighted sums of a tile's V strips, added to the heads' running outputs.
-use super::scores::{read, sign_line, unpack};
-use super::{CHUNK, Place, Scratch, Simd, Tile, kind, table_bytes};
+use super::scores::{book, read, sign_line, unpack};
+use super::{CHUNK, Place, Scratch, Simd, Tile, WIDE_MAX, kind, pair_most, table_bytes};
 use crate::attend::TILE;
-use crate::codebook::{INT2, INT2_SMALL, INT3, INT4, INT4_SMALL, INT5, INT5_SMALL, IntBook};
 use crate::format::MAX_HEAD_DIM;
 use crate::layout::STRIP;
 use std::borrow::Borrow;
@@ -12,24 +11,14 @@ pub(super) const fn is_wide(kind: u8) -> bool {
     kind == kind::TQ8
 }
 
-/// The integer codebook of V of `KIND`.
-const fn book<S: Simd>(kind: u8) -> IntBook {
-    match (kind, S::SMALL_BOOKS) {
-        (kind::TQ5, false) => INT5,
-        (kind::TQ5, true) => INT5_SMALL,
-        (kind::TQ4, false) => INT4,
-        (kind::TQ4, true) => INT4_SMALL,
-        (kind::TQ3, _) => INT3,
-        (_, false) => INT2,
-        (_, true) => INT2_SMALL,
-    }
+/// Largest integer weight for V of `KIND`.
+pub(super) const fn weight_most<S: Simd>(kind: u8) -> f32 {
+    if is_wide(kind) { WIDE_MAX } else { S::WEIGHT_MOST }
 }
 
-/// Largest 8-bit weight for V of `KIND`.
-#[inline(always)]
-pub(super) fn weight_max<S: Simd>(kind: u8) -> u8 {
-    let book = book::<S>(kind);
-    S::weight_max(book.mags[book.mags.len() - 1])
+/// Largest sum of two neighbouring integer weights for V of `KIND`, if there is a limit.
+pub(super) const fn weight_pair_most<S: Simd>(kind: u8) -> Option<f32> {
+    if is_wide(kind) { None } else { pair_most::<S>(book(kind).largest() as i16, S::WEIGHT_MOST) }
 }
 
 /// Adds the visible strips' values; `C` columns of 16 dims are treated at a time, `W` with 15-bit weights.
@@ -277,7 +266,7 @@ fn lines<
     mut o: [[S::F; C]; H],
 ) -> [[S::F; C]; H] {
     let wide = const { is_wide(KIND) };
-    let table = s.table(&const { table_bytes(&book::<S>(KIND), GROUPS, PLANE, 0) });
+    let table = s.table(&const { table_bytes(&book(KIND), GROUPS, PLANE, 0) });
     let plane = tile.head_dim / 16 * LINES * 64;
     let (mut w, mut ww) = ([&[0u32; TILE / 4]; H], [&[0u64; TILE / 4]; H]);
     for h in 0..H {
@@ -326,14 +315,14 @@ fn lines<
             }
         }
     }
-    let scale = if KIND == kind::TQ8 { 1.0 } else { 1.0 / const { book::<S>(KIND).scale } };
+    let scale = if KIND == kind::TQ8 { 1.0 } else { 1.0 / const { book(KIND).scale } };
     for h in 0..H {
         let unit = s.splat(heads.scratch.unit[heads.first + h] * scale);
         for c in 0..C {
             let sum = if wide {
                 s.wide_f32(wide_acc[h][c], -S::WIDE_OFFSET * heads.scratch.sum[heads.first + h])
             } else {
-                s.acc_f32(acc[h][c])
+                s.acc_f32(acc[h][c], 0)
             };
             o[h][c] = s.fma(sum, unit, o[h][c]);
         }

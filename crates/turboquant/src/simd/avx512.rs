@@ -39,10 +39,11 @@ impl Simd for Avx512 {
     /// High and low limbs: the sum is 128 high + low.
     type WideAcc = [__m512i; 2];
     type Table = __m512i;
-    const K_OFFSET: u8 = 128;
+    const K_UNSIGNED: bool = true;
     const WIDE_OFFSET: i32 = 128;
     const SIGNED_OFFSET: u8 = 128;
-    const SMALL_BOOKS: bool = false;
+    const PAIRS: bool = false;
+    const WEIGHT_MOST: f32 = 255.0;
     const WIDE_HEADS: usize = 4;
 
     ops! {
@@ -107,7 +108,8 @@ impl Simd for Avx512 {
             _mm512_dpbusd_epi32(acc, codes, _mm512_set1_epi32(q as i32));
         fn dot_v(self, acc: __m512i, codes: __m512i, w: u32) -> __m512i =
             _mm512_dpbusd_epi32(acc, _mm512_set1_epi32(w as i32), codes);
-        fn acc_f32(self, acc: __m512i) -> __m512 = _mm512_cvtepi32_ps(acc);
+        fn acc_f32(self, acc: __m512i, bias: i32) -> __m512 =
+            _mm512_cvtepi32_ps(_mm512_add_epi32(acc, _mm512_set1_epi32(bias)));
         fn wide_acc(self) -> [__m512i; 2] = [_mm512_setzero_si512(); 2];
         fn dot_wide(self, acc: [__m512i; 2], codes: __m512i, w: u64) -> [__m512i; 2] = {
             let codes = _mm512_xor_si512(codes, _mm512_set1_epi8(-128));
@@ -155,10 +157,6 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn to_i8(self, x: __m512) -> [u32; 4] {
         self.to_u8(x)
-    }
-
-    fn weight_max(_: u8) -> u8 {
-        255
     }
 }
 

@@ -75,10 +75,11 @@ impl Simd for Neon {
     /// High and low limbs: the sum is 128 high + low.
     type WideAcc = [I; 2];
     type Table = uint8x16_t;
-    const K_OFFSET: u8 = 0;
+    const K_UNSIGNED: bool = false;
     const WIDE_OFFSET: i32 = 0;
     const SIGNED_OFFSET: u8 = 0;
-    const SMALL_BOOKS: bool = false;
+    const PAIRS: bool = false;
+    const WEIGHT_MOST: f32 = 127.0;
     const WIDE_HEADS: usize = 2;
 
     ops! {
@@ -183,14 +184,13 @@ impl Simd for Neon {
         fn dot_signed(self, acc: I, codes: B, q: u32) -> I = self.dot_k(acc, codes, q);
         /// Weights up to 127 are the same as i8.
         fn dot_v(self, acc: I, codes: B, w: u32) -> I = self.dot_k(acc, codes, w);
-        fn acc_f32(self, acc: I) -> F = each!(acc in acc => vcvtq_f32_s32(acc));
+        fn acc_f32(self, acc: I, bias: i32) -> F =
+            each!(acc in acc => vcvtq_f32_s32(vaddq_s32(acc, vdupq_n_s32(bias))));
         fn wide_acc(self) -> [I; 2] = [[vdupq_n_s32(0); 4]; 2];
         fn dot_wide(self, acc: [I; 2], codes: B, w: u64) -> [I; 2] =
             [self.dot_k(acc[0], codes, w as u32), self.dot_k(acc[1], codes, (w >> 32) as u32)];
-        fn wide_f32(self, acc: [I; 2], bias: i32) -> F = {
-            let sums = each!(high, low in acc[0], acc[1] => vaddq_s32(vshlq_n_s32::<7>(high), low));
-            self.acc_f32(each!(sum in sums => vaddq_s32(sum, vdupq_n_s32(bias))))
-        };
+        fn wide_f32(self, acc: [I; 2], bias: i32) -> F =
+            self.acc_f32(each!(high, low in acc[0], acc[1] => vaddq_s32(vshlq_n_s32::<7>(high), low)), bias);
         fn to_u8(self, x: F) -> [u32; 4] = {
             let mut words = [0; 4];
             vst1q_u32(words.as_mut_ptr(), narrow(each!(x in x => vcvtnq_s32_f32(x))));
@@ -217,10 +217,6 @@ impl Simd for Neon {
             // SAFETY: NEON is part of the target; `p` is 16 bytes.
             unsafe { vst1q_f32(p.as_mut_ptr(), x) }
         }
-    }
-
-    fn weight_max(_: u8) -> u8 {
-        127
     }
 }
 
