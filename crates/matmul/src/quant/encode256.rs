@@ -5,10 +5,7 @@ use half::f16;
 
 use super::blocks256::{Q2K, Q3K, Q4K, Q5K, Q6K};
 use super::encode::Encode;
-use super::search::{Search, nearest, side_by_side, symmetric, symmetric_by_steps};
-
-/// Groups whose largest magnitude is below are all zero.
-pub(super) const EPSILON: f32 = 1e-15;
+use super::search::{EPSILON, Search, nearest, side_by_side, symmetric, symmetric_by_steps};
 
 /// Stores `value` as f16 and returns what was stored.
 fn put_f16(block: &mut [u8], at: usize, value: f32) -> f32 {

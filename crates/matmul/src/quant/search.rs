@@ -6,7 +6,9 @@
 #![allow(clippy::needless_range_loop)]
 
 use super::activation::ROUND;
-use super::encode256::EPSILON;
+
+/// Groups whose largest magnitude is below are all zero.
+pub(super) const EPSILON: f32 = 1e-15;
 
 /// The nearest integer, ties to even, of what is below 2^22; larger values stay as large.
 pub(super) fn nearest(value: f32) -> f32 {
