@@ -13,6 +13,7 @@ pub(crate) struct Mlp {
 
 impl Mlp {
     pub fn forward(&self, x: &Tensor, ctx: &ForwardContext<'_>) -> Result<Tensor> {
-        self.down.forward(&row_ops(ctx).silu_mul(&self.gate.forward(x)?, &self.up.forward(x)?)?)
+        let [gate, up] = Linear::forward_all([&self.gate, &self.up], x)?;
+        self.down.forward(&row_ops(ctx).silu_mul(&gate, &up)?)
     }
 }
