@@ -10,6 +10,9 @@ const WORDS: [&str; 24] = [
     "pencil", "rocket", "shadow", "temple", "violin", "window", "yellow", "anchor", "basket", "copper", "dragon",
     "engine", "falcon",
 ];
+/// Of them, so many serve: those that the filler has least. A key whose word is all over the text is not the only answer to its
+/// question.
+const RAREST: usize = 12;
 /// Keys in one text; all are asked for.
 const KEYS: usize = 4;
 /// Digits' tokens and the question's, at most.
@@ -40,7 +43,7 @@ pub struct NeedleRow {
 /// One scheme over all lengths. A digit counts as recalled if it is the most likely token after the question and the digits before
 /// it. `filler` is what the keys are hidden in.
 ///
-/// Errors: fewer depths than a text has keys; a filler without words; whatever the scheme's cache refuses.
+/// Errors: fewer depths than a text has keys; a filler without sentences; whatever the scheme's cache refuses.
 pub fn needles(
     loaded: &Loaded,
     scheme: &Scheme,
@@ -98,21 +101,28 @@ struct Key {
 /// What keys are hidden in.
 struct Filler {
     tokens: Vec<u32>,
-    /// Whether a word begins at a token: keys go between words.
+    /// Whether a sentence begins at a token: keys go between sentences, as a text would have them.
     begins: Vec<bool>,
+    words: Vec<&'static str>,
 }
 
 impl Filler {
     fn new(loaded: &Loaded, text: &str) -> Result<Self, StartError> {
         let tokens = loaded.tokenizer.encode(text, false)?;
-        let begins: Vec<bool> = tokens
-            .iter()
-            .map(|t| loaded.tokenizer.token_bytes(*t).first().is_some_and(u8::is_ascii_whitespace))
-            .collect();
-        if !begins.contains(&true) {
-            return Err(StartError::Flag { flag: "--text", message: "has no words to hide pass keys between".into() });
+        let bytes: Vec<_> = tokens.iter().map(|t| loaded.tokenizer.token_bytes(*t)).collect();
+        let mut begins = vec![false; tokens.len()];
+        for (begins, pair) in begins.iter_mut().skip(1).zip(bytes.windows(2)) {
+            *begins = ends_sentence(&pair[0]) && begins_sentence(&pair[1]);
         }
-        Ok(Filler { tokens, begins })
+        if !begins.contains(&true) {
+            let message = "has no sentences to hide pass keys between".into();
+            return Err(StartError::Flag { flag: "--text", message });
+        }
+        let mut words = WORDS.to_vec();
+        let lower = text.to_lowercase();
+        words.sort_by_cached_key(|word| lower.split(|c: char| !c.is_alphabetic()).filter(|w| w == word).count());
+        words.truncate(RAREST);
+        Ok(Filler { tokens, begins, words })
     }
 
     /// The text of this `index`: its keys lie at all depths but those that its turn leaves out.
@@ -124,9 +134,9 @@ impl Filler {
         let mut random = Random((length * 1000 + index) as u64);
         let encode = |text: &str| loaded.tokenizer.encode(text, false);
         let (mut sentences, mut keys) = (Vec::new(), Vec::new());
-        let first = random.below(WORDS.len());
+        let first = random.below(self.words.len());
         for i in 0..KEYS {
-            let word = WORDS[(first + i * 5) % WORDS.len()];
+            let word = self.words[(first + i * 5) % self.words.len()];
             let digits = format!("{:05}", 10_000 + random.below(90_000));
             sentences.push(encode(&format!(" The pass key for {word} is {digits}."))?);
             let question = encode(&format!("\n\nWhat is the pass key for {word}? The pass key for {word} is "))?;
@@ -137,22 +147,34 @@ impl Filler {
         let taken = usize::from(bos.is_some()) + sentences.iter().map(Vec::len).sum::<usize>() + asked;
         let room = length.saturating_sub(taken);
         let offset = random.below(self.tokens.len().saturating_sub(room).max(1));
-        let places = keys.iter().map(|k| room * k.depth / (depths - 1));
+        let ends: Vec<usize> = (0..=room).filter(|at| self.begins[(offset + at) % self.tokens.len()]).collect();
+        // A depth is where it is if no sentence ends at all, which only the shortest texts know.
+        let nearest = |depth: usize| ends.iter().copied().min_by_key(|at| at.abs_diff(depth)).unwrap_or(depth);
+        let places = keys.iter().map(|k| nearest(room * k.depth / (depths - 1)));
         let mut places: Vec<(usize, usize)> = places.enumerate().map(|(i, place)| (place, i)).collect();
         places.sort_unstable();
         let mut places = places.into_iter().peekable();
         let mut text: Vec<u32> = bos.into_iter().collect();
         for at in 0..=room {
-            let source = (offset + at) % self.tokens.len();
-            while let Some((_, key)) = places.next_if(|(p, _)| *p <= at && (self.begins[source] || at == room)) {
+            while let Some((_, key)) = places.next_if(|(place, _)| *place == at) {
                 text.extend(&sentences[key]);
             }
             if at < room {
-                text.push(self.tokens[source]);
+                text.push(self.tokens[(offset + at) % self.tokens.len()]);
             }
         }
         Ok(Hidden { text, keys })
     }
+}
+
+fn ends_sentence(token: &[u8]) -> bool {
+    token.last().is_some_and(|last| b".!?".contains(last))
+}
+
+/// Whether a token after a sentence's end begins another one: white space and a capital, or a new line. (Not so "No. 5".)
+fn begins_sentence(token: &[u8]) -> bool {
+    let word = token.trim_ascii_start();
+    word.len() < token.len() && word.first().map_or(token.contains(&b'\n'), u8::is_ascii_uppercase)
 }
 
 /// Knuth's MMIX generator: the same keys in every run.
@@ -183,7 +205,7 @@ mod tests {
         text.windows(part.len()).filter(|w| *w == part).count()
     }
 
-    /// Every key is in the text once, between words, at its depth, and the text leaves room for the question.
+    /// Every key is in the text once, between sentences, at its depth, and the text leaves room for the question.
     #[test]
     fn keys_are_hidden_once_each_at_their_depths() {
         let loaded = load(&EngineConfig::new(testkit::repo("models/demo"))).unwrap();
@@ -206,9 +228,13 @@ mod tests {
                 assert!((share - depth).abs() < 0.2, "{share} for {depth}");
             }
             let text = loaded.tokenizer.decode(&hidden.text, true).unwrap();
-            let after: Vec<_> = text.split(" The pass key for ").skip(1).filter_map(|t| t.split_once('.')).collect();
-            assert_eq!(after.len(), KEYS);
-            assert!(after.iter().all(|(_, rest)| rest.is_empty() || rest.starts_with(char::is_whitespace)), "{text}");
+            let parts: Vec<&str> = text.split(" The pass key for ").collect();
+            assert_eq!(parts.len(), KEYS + 1);
+            assert!(parts[..KEYS].iter().all(|before| before.ends_with('.')), "{text}");
+            let after: Vec<_> = parts[1..].iter().filter_map(|t| t.split_once('.')).collect();
+            let goes_on = |rest: &str| rest.starts_with(" A river") || " A river".starts_with(rest);
+            assert!(after.iter().all(|(_, rest)| goes_on(rest)), "{text}");
+            assert!(after.iter().all(|(key, _)| !key.starts_with("river")), "{text}");
         }
         assert!(filler.hide(&loaded, length, KEYS - 1, 0).is_err());
         assert!(Filler::new(&loaded, "unbroken").is_err());
