@@ -15,6 +15,7 @@ mod layer;
 pub mod macos;
 #[cfg_attr(not(all(target_os = "macos", feature = "metal")), allow(dead_code))] // read there alone; tested everywhere
 mod memory;
+mod pace;
 mod params;
 mod plan;
 mod rows;
@@ -28,6 +29,7 @@ pub use centring::{RopeTables, Tables};
 pub use executor::{Access, Binding, Constant, ExecError, Executor, Family, Launch};
 pub use formats::format_id;
 pub use layer::rotation_words;
+pub use pace::{Pace, WORK_OF_TURN};
 pub use params::{
     AttendParams, CopyParams, GateParams, NormParams, Params, QueryParams, ReduceParams, RopeParams, TileParams,
     TopParams, WriteParams,

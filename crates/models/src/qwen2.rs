@@ -45,10 +45,10 @@ impl DecoderLayer for Layer {
         let heads = |t: Tensor| t.reshape((ctx.layout().num_tokens(), (), self.head_dim));
 
         let h = x.norm(&self.input_norm, ctx)?;
-        let (q, k, v) = (self.q.forward(&h)?, self.k.forward(&h)?, self.v.forward(&h)?);
+        let (q, k, v) = (self.q.forward(&h, ctx)?, self.k.forward(&h, ctx)?, self.v.forward(&h, ctx)?);
         let (q, k) = rope.apply(&heads(q)?, &heads(k)?, ctx)?;
         let y = ctx.attend(self.id, &q, &k, &heads(v)?)?;
-        x.add(self.o.forward(&y.flatten_from(1)?)?)?;
+        x.add(self.o.forward(&y.flatten_from(1)?, ctx)?)?;
 
         let h = x.norm(&self.post_norm, ctx)?;
         x.add(self.mlp.forward(&h, ctx)?)

@@ -13,6 +13,6 @@ pub(crate) struct Mlp {
 
 impl Mlp {
     pub fn forward(&self, x: &Tensor, ctx: &ForwardContext<'_>) -> Result<Tensor> {
-        self.down.forward(&row_ops(ctx).silu_mul(&self.gate.forward(x)?, &self.up.forward(x)?)?)
+        self.down.forward(&row_ops(ctx).silu_mul(&self.gate.forward(x, ctx)?, &self.up.forward(x, ctx)?)?, ctx)
     }
 }
