@@ -25,7 +25,7 @@ mod slices;
 pub mod source;
 
 pub use backend::GpuBackend;
-pub use centring::{RopeTables, Tables};
+pub use centring::{RopeTables, Tables, exact_groups};
 pub use executor::{Access, Binding, Constant, ExecError, Executor, Family, Launch};
 pub use formats::format_id;
 pub use layer::rotation_words;
