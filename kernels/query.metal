@@ -49,6 +49,22 @@ inline void lay_out(threadgroup float* s_q, device const T* q, device const uint
   }
 }
 
+// What 1 of cos and of sin at a partition's start gives to the parabola around its middle.
+struct StillFit {
+  float2 x, y, z;
+};
+inline StillFit still_fit_of(device const float* still_fit, uint i) {
+  device const float2* from = (device const float2*)still_fit + i * 3;
+  StillFit f;
+  f.x = from[0];
+  f.y = from[1];
+  f.z = from[2];
+  return f;
+}
+inline float3 still_pair(float3 sum, StillFit f, float2 t) {
+  return float3(fma(f.x.x, t.x, fma(f.x.y, t.y, sum.x)), fma(f.y.x, t.x, fma(f.y.y, t.y, sum.y)), fma(f.z.x, t.x, fma(f.z.y, t.y, sum.z)));
+}
+
 // Partitions that a threadgroup follows at once where there are many: as many as leave room for other threadgroups beside it.
 template <int D>
 struct Span {
@@ -76,15 +92,17 @@ inline void follow_partitions(threadgroup float* s_mem, device const T* q, devic
     const uint pair = i < p.followed ? lists[i] : fast[i - p.followed];
     const bool turns = live && pair < p.pairs;
     float a = 0.0f, b = 0.0f;
+    float2 t[P];
+    UNROLL for (uint k = 0; k < P; k++) t[k] = float2(0.0f);
     if (turns) {
+      UNROLL for (uint k = 0; k < P; k++) t[k] = start[k * p.pairs + pair];
       const uint2 e = pair_elements(pair, p.pairs);
       const float2 y = float2(sanitize(load_float(x + e.x)), sanitize(load_float(x + e.y))), mu = float2(mean[e.x], mean[e.y]);
       a = fma(y.x, mu.x, y.y * mu.y) * p.scale;
       b = fma(y.y, mu.x, -(y.x * mu.y)) * p.scale;
     }
     UNROLL for (uint k = 0; k < P; k++) {
-      const float2 t = turns ? start[k * p.pairs + pair] : float2(0.0f);
-      const float2 turned = float2(fma(a, t.x, b * t.y), fma(b, t.x, -(a * t.y)));
+      const float2 turned = float2(fma(a, t[k].x, b * t[k].y), fma(b, t[k].x, -(a * t[k].y)));
       if (i < p.followed) {
         s_turned[(k * (D / 2) + i) * 8 + n] = turned;
       } else {
@@ -92,6 +110,13 @@ inline void follow_partitions(threadgroup float* s_mem, device const T* q, devic
         amplitudes[0] = turned.x;
         amplitudes[2] = turned.y;
       }
+    }
+  }
+  constexpr uint kAhead = 4;  // asked for before the others' pairs are waited for
+  StillFit ahead[kAhead];
+  if (tid < P * 32) {
+    UNROLL for (uint j = 0; j < kAhead; j++) {
+      if (s % 4 + 4 * j < p.still) ahead[j] = still_fit_of(still_fit, s % 4 + 4 * j);
     }
   }
   threadgroup_barrier(mem_flags::mem_threadgroup);
@@ -117,13 +142,10 @@ inline void follow_partitions(threadgroup float* s_mem, device const T* q, devic
   if (tid < P * 32) {  // the still pairs' parabola around the partition's middle: a simdgroup each
     const uint k = tid / 32;
     float3 sum = float3(0.0f);
-    UNROLL_4 for (uint i = s % 4; i < p.still; i += 4) {
-      device const float2* f = (device const float2*)still_fit + i * 3;
-      const float2 t = s_turned[(k * (D / 2) + i) * 8 + n];
-      sum.x = fma(f[0].x, t.x, fma(f[0].y, t.y, sum.x));
-      sum.y = fma(f[1].x, t.x, fma(f[1].y, t.y, sum.y));
-      sum.z = fma(f[2].x, t.x, fma(f[2].y, t.y, sum.z));
+    UNROLL for (uint j = 0; j < kAhead; j++) {
+      if (s % 4 + 4 * j < p.still) sum = still_pair(sum, ahead[j], s_turned[(k * (D / 2) + s % 4 + 4 * j) * 8 + n]);
     }
+    for (uint i = s % 4 + 4 * kAhead; i < p.still; i += 4) sum = still_pair(sum, still_fit_of(still_fit, i), s_turned[(k * (D / 2) + i) * 8 + n]);
     UNROLL for (uint m = 8; m < 32; m *= 2)
       sum += float3(simd_shuffle_xor(sum.x, ushort(m)), simd_shuffle_xor(sum.y, ushort(m)), simd_shuffle_xor(sum.z, ushort(m)));
     if (s % 4 == 0) {
