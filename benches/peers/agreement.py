@@ -10,52 +10,24 @@ float inputs (torch, Q8_0 weights), and the mean over 500 tokens by chance by .0
 mean, and both have the same most likely token wherever llama.cpp's leads by more than .4.
 """
 import argparse
-import json
 import pathlib
-import re
-import subprocess
 import sys
-import tempfile
-import time
-import urllib.request
 
 import xllamacpp
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "benches"))
+from tallow_server import post, serve
+
 MEAN_ABSOLUTE, MEAN, MARGIN = 0.05, 0.005, 0.4
-
-
-def post(url: str, body: dict) -> dict:
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"content-type": "application/json"})
-    with urllib.request.urlopen(request) as answer:
-        return json.load(answer)
 
 
 def tallow(binary: pathlib.Path, model: pathlib.Path, text: str, count: int) -> tuple[list[int], list[dict]]:
     """The text's first token ids, and for each after the first what follows the ones before it: token, logprob, the best."""
-    with tempfile.NamedTemporaryFile("w+") as log:
-        flags = ["--port", "0", "--k-quant", "f32", "--v-quant", "f32", "--max-num-seqs", "1"]
-        server = subprocess.Popen([binary, "serve", model, *flags], stderr=log)
-        try:
-            url = None
-            while server.poll() is None:
-                found = re.search(r"http://[0-9.:]+", pathlib.Path(log.name).read_text())
-                if found:
-                    url = found[0]
-                    try:
-                        if urllib.request.urlopen(f"{url}/health").status == 200:
-                            break
-                    except OSError:
-                        pass
-                time.sleep(0.1)
-            else:
-                sys.exit(pathlib.Path(log.name).read_text())
-            ids = post(f"{url}/tokenize", {"prompt": text, "add_special_tokens": False})["tokens"][:count]
-            body = {"prompt": ids, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 1}
-            return ids, post(f"{url}/v1/completions", body)["choices"][0]["prompt_logprobs"][1:]
-        finally:
-            server.terminate()
-            server.wait()
+    with serve(binary, model, "--k-quant", "f32", "--v-quant", "f32", "--max-num-seqs", "1") as server:
+        ids = server.post("/tokenize", {"prompt": text, "add_special_tokens": False})["tokens"][:count]
+        body = {"prompt": ids, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 1}
+        return ids, server.post("/v1/completions", body)["choices"][0]["prompt_logprobs"][1:]
 
 
 def llama(model: pathlib.Path, ids: list[int]) -> list[dict[int, float]]:

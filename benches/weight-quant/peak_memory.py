@@ -9,15 +9,16 @@ import json
 import pathlib
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 
 import numpy as np
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "benches"))
+from tallow_server import serve
+
 HIDDEN, LAYERS, HEADS, KV_HEADS, HEAD_DIM, INTERMEDIATE, VOCAB = 2048, 16, 32, 8, 64, 8192, 128256
 
 
@@ -66,31 +67,13 @@ def main() -> None:
     args = parser.parse_args()
     if not args.model.exists():
         make(args.model)
-    flags = ["--port", "0", "--weight-quant", args.type, "--kv-cache-memory", "16MiB", "--max-model-len", "256", "--max-num-seqs", "1"]
-    with tempfile.NamedTemporaryFile("w+") as log:
-        begin = time.monotonic()
-        server = subprocess.Popen([args.tallow, "serve", args.model, *flags, "--kv-centre", "off"], stderr=log)
-        try:
-            while server.poll() is None:
-                text = pathlib.Path(log.name).read_text()
-                address = re.search(r"http://[0-9.:]+", text)
-                try:
-                    if address and urllib.request.urlopen(f"{address[0]}/health").status == 200:
-                        break
-                except OSError:
-                    pass
-                time.sleep(0.2)
-            else:
-                sys.exit(pathlib.Path(log.name).read_text())
-            seconds = time.monotonic() - begin
-            body = json.dumps(dict(prompt=[1, 2, 3], max_tokens=4, ignore_eos=True)).encode()
-            request = urllib.request.Request(f"{address[0]}/v1/completions", body, {"content-type": "application/json"})
-            urllib.request.urlopen(request).read()
-            status = pathlib.Path(f"/proc/{server.pid}/status").read_text()
-        finally:
-            server.terminate()
-            server.wait()
-        weights = int(re.search(r"weights: (\d+) bytes", pathlib.Path(log.name).read_text())[1])
+    flags = ["--weight-quant", args.type, "--kv-cache-memory", "16MiB", "--max-model-len", "256", "--max-num-seqs", "1", "--kv-centre", "off"]
+    begin = time.monotonic()
+    with serve(args.tallow, args.model, *flags) as server:
+        seconds = time.monotonic() - begin
+        server.post("/v1/completions", dict(prompt=[1, 2, 3], max_tokens=4, ignore_eos=True))
+        status = pathlib.Path(f"/proc/{server.pid}/status").read_text()
+        weights = int(re.search(r"weights: (\d+) bytes", server.log.read_text())[1])
     peak = 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])
     limit = 1.3 * weights + 500e6
     print(f"{args.type}: loaded in {seconds:.0f} s, peak {peak / 1e6:.0f} MB, weights {weights / 1e6:.0f} MB, limit {limit / 1e6:.0f} MB")

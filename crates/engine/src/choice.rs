@@ -55,7 +55,7 @@ impl Choice {
 
     /// Lets go of what was held back.
     fn finish(&mut self, reason: FinishReason, matched_stop: Option<MatchedStop>) -> bool {
-        let rest = self.detokenizer.flush(&self.tokenizer);
+        let rest = self.detokenizer.flush();
         let stopped = self.matcher.push(&rest);
         let (text, reason, matched_stop) = match stopped.matched {
             Some(stop) => (stopped.text, FinishReason::Stop, Some(MatchedStop::Text(stop))),

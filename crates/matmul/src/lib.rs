@@ -10,6 +10,7 @@
 mod dense;
 mod error;
 mod isa;
+mod products;
 mod quant;
 mod scalar;
 mod simd;
@@ -17,32 +18,8 @@ mod weight;
 
 pub use error::MatmulError;
 pub use isa::Isa;
+pub use products::Product;
 pub use weight::{Weight, WeightType};
-
-/// `$dense` with `$t` the [`weight::Element`] of a type, or `$quant` with the [`quant::Block`].
-macro_rules! dispatch {
-    ($ty:expr, $t:ident => $dense:expr, $quant:expr) => {
-        match $ty {
-            WeightType::F32 => dispatch!(@ $t = weight::ElementF32, $dense),
-            WeightType::F16 => dispatch!(@ $t = weight::ElementF16, $dense),
-            WeightType::Bf16 => dispatch!(@ $t = weight::ElementBf16, $dense),
-            WeightType::Q8_0 => dispatch!(@ $t = quant::Q8_0, $quant),
-            WeightType::Q4_0 => dispatch!(@ $t = quant::Q4_0, $quant),
-            WeightType::Q4_1 => dispatch!(@ $t = quant::Q4_1, $quant),
-            WeightType::Q5_0 => dispatch!(@ $t = quant::Q5_0, $quant),
-            WeightType::Q5_1 => dispatch!(@ $t = quant::Q5_1, $quant),
-            WeightType::Q2_K => dispatch!(@ $t = quant::Q2K, $quant),
-            WeightType::Q3_K => dispatch!(@ $t = quant::Q3K, $quant),
-            WeightType::Q4_K => dispatch!(@ $t = quant::Q4K, $quant),
-            WeightType::Q5_K => dispatch!(@ $t = quant::Q5K, $quant),
-            WeightType::Q6_K => dispatch!(@ $t = quant::Q6K, $quant),
-        }
-    };
-    (@ $t:ident = $ty:ty, $work:expr) => {{
-        type $t = $ty;
-        $work
-    }};
-}
 
 /// Partial sums of an element. Do not change: it is the order of summation, so every logit moves with it.
 pub const LANES: usize = 16;
@@ -60,14 +37,29 @@ pub fn matmul(x: &[f32], w: Weight<'_>, out: &mut [f32]) {
 /// # Panics
 /// As [`matmul`], or if this processor lacks the instructions.
 pub fn matmul_with(isa: Isa, x: &[f32], w: Weight<'_>, out: &mut [f32]) {
-    assert!(x.len().is_multiple_of(w.k()), "x has {} elements, not a multiple of k = {}", x.len(), w.k());
-    let m = x.len() / w.k();
-    assert_eq!(out.len(), m * w.n(), "out is to hold m = {m} rows of n = {}", w.n());
-    assert!(isa.is_available(), "{isa:?} is not available on this processor");
-    if out.is_empty() {
-        return;
+    matmul_all_with(isa, x, &mut [Product { weight: w, out }]);
+}
+
+/// [`matmul`] of the same rows with several weights of one `k`: `x` is prepared once, and the threads meet once.
+///
+/// # Panics
+/// As [`matmul`], or if the weights' `k` differ.
+pub fn matmul_all(x: &[f32], products: &mut [Product<'_>]) {
+    matmul_all_with(Isa::best(), x, products);
+}
+
+fn matmul_all_with(isa: Isa, x: &[f32], products: &mut [Product<'_>]) {
+    let Some(k) = products.first().map(|p| p.weight.k()) else { return };
+    assert!(x.len().is_multiple_of(k), "x has {} elements, not a multiple of k = {k}", x.len());
+    let m = x.len() / k;
+    for Product { weight: w, out } in &*products {
+        assert_eq!(w.k(), k, "the weights' k differ");
+        assert_eq!(out.len(), m * w.n(), "out is to hold m = {m} rows of n = {}", w.n());
     }
-    dispatch!(w.weight_type(), T => dense::matmul::<T>(isa, x, w, out), quant::matmul::<T>(isa, x, w, out))
+    assert!(isa.is_available(), "{isa:?} is not available on this processor");
+    if products.iter().all(|p| !p.out.is_empty()) {
+        products::multiply(isa, x, k, products);
+    }
 }
 
 /// Row `row` of the weight as f32 (an embedding).
@@ -77,8 +69,7 @@ pub fn matmul_with(isa: Isa, x: &[f32], w: Weight<'_>, out: &mut [f32]) {
 pub fn dequantize_row(w: Weight<'_>, row: usize, out: &mut [f32]) {
     assert!(row < w.n(), "row {row} of a weight of n = {}", w.n());
     assert_eq!(out.len(), w.k(), "out is to hold k = {} elements", w.k());
-    let bytes = w.row(row);
-    dispatch!(w.weight_type(), T => dense::dequantize::<T>(bytes, out), quant::dequantize::<T>(bytes, out))
+    products::dequantize(w, row, out);
 }
 
 /// `values` as bytes of type `ty`: rounded to nearest for the float types, by ggml's reference quantiser for the others.
@@ -87,5 +78,5 @@ pub fn quantize(ty: WeightType, values: &[f32]) -> Result<Vec<u8>, MatmulError> 
     if !k.is_multiple_of(block) {
         return Err(MatmulError::PartialBlock { ty, k, block });
     }
-    Ok(dispatch!(ty, T => dense::encode::<T>(values), quant::encode::<T>(values)))
+    Ok(products::encode(ty, values))
 }

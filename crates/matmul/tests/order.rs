@@ -3,7 +3,9 @@
 mod common;
 
 use common::random;
-use matmul::{Isa, MatmulError, Weight, WeightType, dequantize_row, matmul, matmul_with, quantize};
+use matmul::{
+    Isa, MatmulError, Product, Weight, WeightType, dequantize_row, matmul, matmul_all, matmul_with, quantize,
+};
 use proptest::prelude::*;
 
 fn quantized(ty: WeightType, values: &[f32]) -> Vec<u8> {
@@ -87,6 +89,43 @@ fn one_row_with_many_threads_changes_nothing() {
             assert_eq!(bits(&many), bits(&one), "{ty} with {threads} threads");
         }
     }
+}
+
+#[test]
+fn weights_of_all_types_at_once_equal_each_alone() {
+    // Large enough for threads together, some of them too small alone; widths that are no multiple of a tile.
+    let k = 512;
+    let weights: Vec<_> = WeightType::ALL
+        .iter()
+        .enumerate()
+        .map(|(i, ty)| (*ty, 50 + 37 * i, quantized(*ty, &random((50 + 37 * i) * k, 9))))
+        .collect();
+    let weights: Vec<_> =
+        weights.iter().map(|(ty, n, bytes)| Weight::new(*ty, *n, k, bytes).expect("a weight")).collect();
+    for m in [1, 7] {
+        let x = random(m * k, 10);
+        for threads in [1, 2, 5] {
+            let mut outs: Vec<_> = weights.iter().map(|w| vec![f32::NAN; m * w.n()]).collect();
+            let mut products: Vec<_> =
+                weights.iter().zip(&mut outs).map(|(w, out)| Product { weight: *w, out }).collect();
+            pool(threads).install(|| matmul_all(&x, &mut products));
+            for (w, out) in weights.iter().zip(&outs) {
+                let alone = product(Isa::best(), &x, *w);
+                assert_eq!(bits(out), bits(&alone), "{} m = {m}, {threads} threads", w.weight_type());
+            }
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "k differ")]
+fn weights_of_different_k_are_refused() {
+    let (a, b) = (quantized(WeightType::F32, &random(8, 1)), quantized(WeightType::F32, &random(16, 1)));
+    let weight = |k, bytes| Weight::new(WeightType::F32, 1, k, bytes).expect("a weight");
+    let (mut x, mut y) = ([0.], [0.]);
+    let products =
+        &mut [Product { weight: weight(8, &a), out: &mut x }, Product { weight: weight(16, &b), out: &mut y }];
+    matmul_all(&[0.; 8], products);
 }
 
 #[test]

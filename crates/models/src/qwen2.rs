@@ -45,7 +45,7 @@ impl DecoderLayer for Layer {
         let heads = |t: Tensor| t.reshape((ctx.layout().num_tokens(), (), self.head_dim));
 
         let h = x.norm(&self.input_norm, ctx)?;
-        let (q, k, v) = (self.q.forward(&h, ctx)?, self.k.forward(&h, ctx)?, self.v.forward(&h, ctx)?);
+        let [q, k, v] = Linear::forward_all([&self.q, &self.k, &self.v], &h, ctx)?;
         let (q, k) = rope.apply(&heads(q)?, &heads(k)?, ctx)?;
         let y = ctx.attend(self.id, &q, &k, &heads(v)?)?;
         x.add(self.o.forward(&y.flatten_from(1)?, ctx)?)?;

@@ -77,10 +77,11 @@ impl Attention {
     fn forward(&self, h: &Tensor, rope: &RopeTables, ctx: &ForwardContext<'_>) -> Result<Tensor> {
         let heads = |t: Tensor, d| t.reshape((ctx.layout().num_tokens(), (), d));
 
-        let both = heads(self.q_and_gate.forward(h, ctx)?, 2 * self.head_dim)?;
+        let [both, k, v] = Linear::forward_all([&self.q_and_gate, &self.k, &self.v], h, ctx)?;
+        let both = heads(both, 2 * self.head_dim)?;
         let q = both.narrow(2, 0, self.head_dim)?;
         let gate = both.narrow(2, self.head_dim, self.head_dim)?.contiguous()?;
-        let (k, v) = (heads(self.k.forward(h, ctx)?, self.head_dim)?, heads(self.v.forward(h, ctx)?, self.head_dim)?);
+        let (k, v) = (heads(k, self.head_dim)?, heads(v, self.head_dim)?);
         let (q, k) = (self.q_norm.forward(&q, ctx)?, self.k_norm.forward(&k, ctx)?);
         let (q, k) = rope.apply(&q, &k, ctx)?;
         let y = ctx.attend(self.id, &q, &k, &v)?;

@@ -68,8 +68,8 @@ impl DecoderLayer for Layer {
         let heads = |t: Tensor| t.reshape((ctx.layout().num_tokens(), (), self.head_dim));
 
         let h = x.norm(&self.input_norm, ctx)?;
-        let (q, k, v) =
-            (heads(self.q.forward(&h, ctx)?)?, heads(self.k.forward(&h, ctx)?)?, heads(self.v.forward(&h, ctx)?)?);
+        let [q, k, v] = Linear::forward_all([&self.q, &self.k, &self.v], &h, ctx)?;
+        let (q, k, v) = (heads(q)?, heads(k)?, heads(v)?);
         let (q, k) = (self.q_norm.forward(&q, ctx)?, self.k_norm.forward(&k, ctx)?);
         let (q, k) = rope.apply(&q, &k, ctx)?;
         let y = ctx.attend(self.id, &q, &k, &v)?;

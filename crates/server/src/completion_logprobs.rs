@@ -53,7 +53,7 @@ impl Placer {
                 self.offset += detokenizer.push(&self.names.tokenizer, id).chars().count();
             }
         }
-        self.offset += detokenizer.flush(&self.names.tokenizer).chars().count();
+        self.offset += detokenizer.flush().chars().count();
         out
     }
 

@@ -42,7 +42,7 @@ impl Detokenizer {
     }
 
     /// What was held back to the end of the text.
-    pub fn flush(&mut self, _tokenizer: &Tokenizer) -> String {
+    pub fn flush(&mut self) -> String {
         let rest = String::from_utf8_lossy(&self.pending).into_owned();
         self.pending.clear();
         rest

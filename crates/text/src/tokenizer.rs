@@ -89,7 +89,7 @@ impl Tokenizer {
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, TextError> {
         let mut detokenizer = Detokenizer::new(skip_special);
         let mut text: String = ids.iter().map(|id| detokenizer.push(self, *id)).collect();
-        text += &detokenizer.flush(self);
+        text += &detokenizer.flush();
         Ok(text)
     }
 

@@ -19,7 +19,7 @@ static REFERENCE: LazyLock<tokenizers::Tokenizer> =
 
 fn pieces(tokenizer: &Tokenizer, mut detokenizer: Detokenizer, ids: &[u32]) -> Vec<String> {
     let mut pieces: Vec<String> = ids.iter().map(|id| detokenizer.push(tokenizer, *id)).collect();
-    pieces.push(detokenizer.flush(tokenizer));
+    pieces.push(detokenizer.flush());
     pieces
 }
 

@@ -138,7 +138,7 @@ impl<'a> Batch<'a> {
                     if states.len() < end {
                         states.resize(end, [0.0; BLOCKS]);
                     }
-                    self.kernel.steps().prepare(centre, self.job.first_position, &mut states[state..end]);
+                    self.kernel.steps.prepare(centre, self.job.first_position, &mut states[state..end]);
                     state = end;
                 }
             }
@@ -204,7 +204,7 @@ impl<'a> Batch<'a> {
                     (self.job.records[tile * per_tile + (strip >> shift)], strip & ((1 << shift) - 1));
                 let start = strip * STRIP;
                 let tokens = (range.0.max(start) - start, range.1.min(start + STRIP) - start);
-                self.kernel.steps().decode(layout, record, inner, tokens, side, decoded);
+                self.kernel.steps.decode(layout, record, inner, tokens, side, decoded);
             }
             for (strip, decoded) in decoded.chunks_exact(bytes).enumerate().take(last).skip(first) {
                 (out.strips[strip], out.scales[strip], out.ahead[strip]) = (decoded, &[], 0);
@@ -243,7 +243,7 @@ impl<'a> Chunk<'a> {
         let last = places.iter().map(|p| p.to).max().unwrap_or(0).div_ceil(STRIP);
         (k.first, k.last) = (first, last);
         (v.first, v.last) = (first, last);
-        let steps = kernel.steps();
+        let steps = kernel.steps;
         steps.scores(k, heads, &mut scratch.s);
         steps.centre(&CentreTile { tile: self.tile, first, last, heads: &self.centres[..self.len] }, &mut scratch.s);
         steps.softmax(v, places, scratch, parts);

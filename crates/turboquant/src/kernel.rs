@@ -16,8 +16,8 @@ pub const MAX_GROUP: usize = 16;
 pub struct Kernel {
     layout: RecordLayout,
     isa: Isa,
-    steps: Steps,
-    rotation: Option<Rotation>,
+    pub(crate) steps: Steps,
+    pub(crate) rotation: Option<Rotation>,
 }
 
 impl std::fmt::Debug for Kernel {
@@ -73,10 +73,6 @@ impl Kernel {
 
     pub fn isa(&self) -> Isa {
         self.isa
-    }
-
-    pub(crate) fn steps(&self) -> &Steps {
-        &self.steps
     }
 
     /// Writes slot `slot` (0..block_size) of `record`. `k` and `v`: `[head_dim]`, after RoPE, already centred.

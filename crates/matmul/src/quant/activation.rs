@@ -14,11 +14,13 @@ const PARALLEL_ROWS: usize = 32;
 pub(crate) struct Activations {
     pub k: usize,
     pub group: usize,
+    /// What the kernel's codes of the weight exceed their values by.
+    pub offset: i32,
     /// `m x k`: `round(x / scale)`, -127..=127.
     pub codes: Vec<i8>,
     /// `m x k / BLOCK`: largest magnitude / 127.
     pub scales: Vec<f32>,
-    /// `m x k / group`: minus the sum of the group's codes times the offset of the weight's codes.
+    /// `m x k / group`: minus the sum of the group's codes times `offset`.
     pub corrections: Vec<i32>,
     /// `m x k / group`: the sum of the group's codes times their scale, what a minimum is multiplied with.
     pub sums: Vec<f32>,
@@ -33,11 +35,11 @@ pub(crate) struct Row<'a> {
 }
 
 impl Activations {
-    /// `offset` is what the kernel's codes of the weight exceed their values by.
     pub(crate) fn quantize(isa: Isa, x: &[f32], k: usize, group: usize, offset: i32) -> Self {
         let mut all = Self {
             k,
             group,
+            offset,
             codes: vec![0; x.len()],
             scales: vec![0.; x.len() / BLOCK],
             corrections: vec![0; x.len() / group],
@@ -79,7 +81,7 @@ pub(crate) fn quantize_row(x: &[f32], group: usize, offset: i32, row: &mut Row<'
 const TINY: f32 = 1e-30;
 
 /// 1.5 * 2^23: adding it leaves the integer nearest to a small f32, ties to even, in the low bits.
-const ROUND: f32 = 12_582_912.;
+pub(super) const ROUND: f32 = 12_582_912.;
 
 #[inline(always)]
 fn quantize_block(x: &[f32], codes: &mut [i8]) -> f32 {

@@ -15,14 +15,15 @@ pub(crate) mod lanes;
 pub(crate) mod scalar;
 mod search;
 
-use rayon::prelude::*;
+use std::marker::PhantomData;
 
 pub(crate) use activation::{Activations, BLOCK, Row, quantize_row};
 pub(crate) use blocks32::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 pub(crate) use blocks256::{Q2K, Q3K, Q4K, Q5K, Q6K};
-pub(crate) use encode::encode;
 
-use crate::dense::{CHUNKS_PER_THREAD, SERIAL_BELOW, split_columns};
+use encode::Encode;
+
+use crate::products::{Kind, Operand};
 use crate::quant::lanes::Lanes;
 use crate::{Isa, Weight, simd};
 
@@ -34,6 +35,9 @@ pub(crate) const PANELS: usize = 2;
 
 /// Most columns of a panel: codes and scales of the panels stay in a first-level cache. A multiple of every block.
 const CHUNK: usize = 512;
+
+/// Fewest elements that share a scale.
+const MIN_GROUP: usize = 16;
 
 /// The sums of a row of `x` with the panels' rows.
 pub(crate) type Sums = [[f32; PANEL]; PANELS];
@@ -88,12 +92,11 @@ pub(crate) struct Panel {
 }
 
 impl Panel {
-    fn new<B: Block>(columns: usize) -> Self {
-        let groups = columns / B::GROUP;
+    fn new() -> Self {
         Self {
-            codes: vec![[0; PANEL]; columns / 4],
-            scales: vec![[0.; PANEL]; groups],
-            mins: vec![[0.; PANEL]; if B::MINS { groups } else { 0 }],
+            codes: vec![[0; PANEL]; CHUNK / 4],
+            scales: vec![[0.; PANEL]; CHUNK / MIN_GROUP],
+            mins: vec![[0.; PANEL]; CHUNK / MIN_GROUP],
         }
     }
 
@@ -109,40 +112,58 @@ impl Panel {
     }
 }
 
-/// The elements of a quantised row.
-pub(crate) fn dequantize<B: Block>(bytes: &[u8], out: &mut [f32]) {
-    let mut one = scalar::OneBlock::new::<B>();
-    for (block, out) in bytes.chunks_exact(B::BYTES).zip(out.chunks_exact_mut(B::LEN)) {
-        one.unpack::<B>(block);
-        for (i, (out, code)) in out.iter_mut().zip(one.codes.iter().flat_map(|[word]| word.to_le_bytes())).enumerate() {
-            let value = (scalar::code::<B>(code) - B::OFFSET) as f32 * one.scales[i / B::GROUP][0];
-            *out = if B::MINS { value + one.mins[i / B::GROUP][0] } else { value };
+pub(crate) struct Blocks<B>(PhantomData<B>);
+
+impl<B: Encode> Kind for Blocks<B> {
+    const ROW_ALIGN: usize = PANEL * PANELS;
+
+    fn operand<'a>(isa: Isa, x: &'a [f32], k: usize) -> Operand<'a> {
+        Operand::Codes(Activations::quantize(isa, x, k, B::GROUP, simd::code_offset::<B>(isa)))
+    }
+
+    fn takes(isa: Isa, x: &Operand<'_>) -> bool {
+        matches!(x, Operand::Codes(x) if x.group == B::GROUP && x.offset == simd::code_offset::<B>(isa))
+    }
+
+    fn multiply(isa: Isa, x: &Operand<'_>, w: Weight<'_>, out: &mut [&mut [f32]], scratch: &mut Scratch) {
+        let Operand::Codes(x) = x else { unreachable!("an operand that is taken") };
+        columns::<B>(isa, x, w, out, scratch);
+    }
+
+    fn dequantize(row: &[u8], out: &mut [f32]) {
+        let mut one = scalar::OneBlock::new::<B>();
+        for (block, out) in row.chunks_exact(B::BYTES).zip(out.chunks_exact_mut(B::LEN)) {
+            one.unpack::<B>(block);
+            let codes = one.codes.iter().flat_map(|[word]| word.to_le_bytes());
+            for (i, (out, code)) in out.iter_mut().zip(codes).enumerate() {
+                let value = (scalar::code::<B>(code) - B::OFFSET) as f32 * one.scales[i / B::GROUP][0];
+                *out = if B::MINS { value + one.mins[i / B::GROUP][0] } else { value };
+            }
         }
+    }
+
+    fn encode(values: &[f32]) -> Vec<u8> {
+        encode::encode::<B>(values)
     }
 }
 
-/// The product with a quantised weight. `out` is not empty.
-pub(crate) fn matmul<B: Block>(isa: Isa, x: &[f32], w: Weight<'_>, out: &mut [f32]) {
-    let (n, k) = (w.n(), w.k());
-    let x = Activations::quantize(isa, x, k, B::GROUP, simd::code_offset::<B>(isa));
-    let threads = rayon::current_num_threads();
-    if threads == 1 || x.codes.len() * n < SERIAL_BELOW {
-        let mut rows: Vec<&mut [f32]> = out.chunks_exact_mut(n).collect();
-        return columns::<B>(isa, &x, w, &mut rows);
+/// What a thread unpacks weights to and sums in, for one product after the other.
+pub(crate) struct Scratch {
+    panels: [Panel; PANELS],
+    sums: Vec<Sums>,
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Scratch { panels: std::array::from_fn(|_| Panel::new()), sums: Vec::new() }
     }
-    let chunk = n.div_ceil(threads * CHUNKS_PER_THREAD).next_multiple_of(PANEL * PANELS);
-    split_columns(out, n, chunk).into_par_iter().enumerate().for_each(|(c, mut rows)| {
-        let w = w.rows(c * chunk, c * chunk + rows[0].len());
-        columns::<B>(isa, &x, w, &mut rows);
-    });
 }
 
 /// All rows of `x` against all rows of `w`, panels after panels.
-fn columns<B: Block>(isa: Isa, x: &Activations, w: Weight<'_>, out: &mut [&mut [f32]]) {
+fn columns<B: Block>(isa: Isa, x: &Activations, w: Weight<'_>, out: &mut [&mut [f32]], scratch: &mut Scratch) {
     const WIDTH: usize = PANEL * PANELS;
     let k = w.k();
-    let mut panels: [Panel; PANELS] = std::array::from_fn(|_| Panel::new::<B>(k.min(CHUNK)));
-    let mut sums: Vec<Sums> = vec![[[0.; PANEL]; PANELS]; x.rows()];
+    let Scratch { panels, sums } = scratch;
     // Last panels of fewer rows are filled with zeros, whose sums are dropped.
     let mut last = w.bytes()[w.n() / WIDTH * WIDTH * w.row_bytes()..].to_vec();
     if !last.is_empty() {
@@ -150,16 +171,17 @@ fn columns<B: Block>(isa: Isa, x: &Activations, w: Weight<'_>, out: &mut [&mut [
     }
     let whole = w.bytes().chunks_exact(WIDTH * w.row_bytes());
     for (first, rows) in (0..w.n()).step_by(WIDTH).zip(whole.chain([&last[..]])) {
-        sums.fill([[0.; PANEL]; PANELS]);
+        sums.clear();
+        sums.resize(x.rows(), [[0.; PANEL]; PANELS]);
         for from in (0..k).step_by(CHUNK) {
             let to = k.min(from + CHUNK);
             let blocks = from / B::LEN..to / B::LEN;
             for (panel, rows) in panels.iter_mut().zip(rows.chunks_exact(PANEL * w.row_bytes())) {
                 simd::unpack::<B>(isa, rows, blocks.clone(), panel);
             }
-            simd::multiply::<B>(isa, &panels, x, from..to, &mut sums);
+            simd::multiply::<B>(isa, panels, x, from..to, sums);
         }
-        for (out, sums) in out.iter_mut().zip(&sums) {
+        for (out, sums) in out.iter_mut().zip(&*sums) {
             let width = WIDTH.min(out.len() - first);
             out[first..first + width].copy_from_slice(&sums.as_flattened()[..width]);
         }

@@ -1,68 +1,88 @@
-//! Searches for a group's scale, as ggml's `make_qx_quants`, `make_q3_quants` and `make_qkx2_quants`.
+//! Searches for groups' scales, as ggml's `make_qx_quants`, `make_q3_quants` and `make_qkx2_quants`.
+//!
+//! `L` groups are searched side by side, `x[i][l]` element i of group l: each one's sums run in the order of its elements, as ggml's
+//! do, and the compiler makes vectors of the lanes.
+// A lane's index goes through several arrays at once.
+#![allow(clippy::needless_range_loop)]
 
-use super::encode256::EPSILON;
+use super::activation::ROUND;
 
-/// The nearest integer, ties to even.
-pub(super) fn nearest(value: f32) -> i32 {
-    value.round_ties_even() as i32
+/// Groups whose largest magnitude is below are all zero.
+pub(super) const EPSILON: f32 = 1e-15;
+
+/// The nearest integer, ties to even, of what is below 2^22; larger values stay as large.
+pub(super) fn nearest(value: f32) -> f32 {
+    (value + ROUND) - ROUND
 }
 
-fn extreme(x: &[f32]) -> f32 {
-    x.iter().fold(0., |best: f32, x| if x.abs() > best.abs() { *x } else { best })
+/// `x` as `L` groups side by side.
+pub(super) fn side_by_side<const L: usize, const LEN: usize>(x: &[f32]) -> [[f32; L]; LEN] {
+    std::array::from_fn(|i| std::array::from_fn(|l| x[l * LEN + i]))
 }
 
-/// The scale for codes `-half..half`: the best, by squares of errors weighted with `x^2`, of 19 that place the extreme
+/// The element of largest magnitude.
+fn extreme<const L: usize>(x: &[[f32; L]]) -> [f32; L] {
+    let mut best = [0f32; L];
+    for x in x {
+        for l in 0..L {
+            best[l] = if x[l].abs() > best[l].abs() { x[l] } else { best[l] };
+        }
+    }
+    best
+}
+
+/// The scales for codes `-half..half`: the best, by squares of errors weighted with `x^2`, of 19 that place the extreme
 /// around `-half`.
-pub(super) fn symmetric(x: &[f32], half: i32) -> f32 {
+pub(super) fn symmetric<const L: usize>(x: &[[f32; L]], half: f32) -> [f32; L] {
     let extreme = extreme(x);
-    if extreme.abs() < EPSILON {
-        return 0.;
-    }
-    let (mut scale, mut best) = (0., 0.);
+    let (mut scale, mut best) = ([0f32; L], [0f32; L]);
     for step in std::iter::once(0).chain((-9..=9).filter(|step| *step != 0)) {
-        let inverse = -(half as f32 + 0.1 * step as f32) / extreme;
-        let (mut xl, mut ll) = (0., 0.);
+        let inverse = extreme.map(|extreme| -(half + 0.1 * step as f32) / extreme);
+        let (mut xl, mut ll) = ([0f32; L], [0f32; L]);
         for x in x {
-            let code = nearest(inverse * x).clamp(-half, half - 1) as f32;
-            xl += x * x * x * code;
-            ll += x * x * code * code;
+            for l in 0..L {
+                let code = nearest(inverse[l] * x[l]).clamp(-half, half - 1.);
+                xl[l] += x[l] * x[l] * x[l] * code;
+                ll[l] += x[l] * x[l] * code * code;
+            }
         }
-        if ll > 0. && (step == 0 || xl * xl > best * ll) {
-            scale = xl / ll;
-            best = scale * xl;
+        for l in 0..L {
+            let better = ll[l] > 0. && (step == 0 || xl[l] * xl[l] > best[l] * ll[l]);
+            scale[l] = if better { xl[l] / ll[l] } else { scale[l] };
+            best[l] = if better { scale[l] * xl[l] } else { best[l] };
         }
     }
-    scale
+    std::array::from_fn(|l| if extreme[l].abs() < EPSILON { 0. } else { scale[l] })
 }
 
 /// The scale for codes `-half..half`: codes are moved one by one as long as the weighted error falls.
-pub(super) fn symmetric_by_steps(x: &[f32], half: i32) -> f32 {
-    let extreme = extreme(x);
+pub(super) fn symmetric_by_steps(x: &[f32], half: f32) -> f32 {
+    let [extreme] = extreme(x.as_chunks().0);
     if extreme.abs() < EPSILON {
         return 0.;
     }
-    let inverse = -half as f32 / extreme;
-    let mut codes: Vec<i32> = x.iter().map(|x| nearest(inverse * x).clamp(-half, half - 1)).collect();
+    let inverse = -half / extreme;
+    let mut codes: Vec<f32> = x.iter().map(|x| nearest(inverse * x).clamp(-half, half - 1.)).collect();
     let (mut xl, mut ll) = (0., 0.);
     for (x, code) in x.iter().zip(&codes) {
-        xl += x * x * x * *code as f32;
-        ll += x * x * *code as f32 * *code as f32;
+        xl += x * x * x * *code;
+        ll += x * x * *code * *code;
     }
     for _ in 0..5 {
         let mut changed = false;
         for (x, code) in x.iter().zip(&mut codes) {
             let weight = x * x;
-            let mut rest_xl = xl - weight * x * *code as f32;
+            let mut rest_xl = xl - weight * x * *code;
             if rest_xl <= 0. {
                 continue;
             }
-            let mut rest_ll = ll - weight * *code as f32 * *code as f32;
-            let new = nearest(x * rest_ll / rest_xl).clamp(-half, half - 1);
+            let mut rest_ll = ll - weight * *code * *code;
+            let new = nearest(x * rest_ll / rest_xl).clamp(-half, half - 1.);
             if new == *code {
                 continue;
             }
-            rest_xl += weight * x * new as f32;
-            rest_ll += weight * new as f32 * new as f32;
+            rest_xl += weight * x * new;
+            rest_ll += weight * new * new;
             if rest_ll > 0. && rest_xl * rest_xl * ll > xl * xl * rest_ll {
                 (*code, xl, ll, changed) = (new, rest_xl, rest_ll, true);
             }
@@ -74,49 +94,104 @@ pub(super) fn symmetric_by_steps(x: &[f32], half: i32) -> f32 {
     if ll > 0. { xl / ll } else { 0. }
 }
 
-/// Scale and minimum (`x = code * scale - min`, `min >= 0`) for codes `0..=largest`: of a range of roundings each with its
-/// least-squares fit, the best by `cost` of the errors, weighted.
-pub(super) fn affine(
-    x: &[f32],
-    weights: &[f32],
-    largest: i32,
-    first_step: f32,
-    steps: i32,
-    cost: impl Fn(f32) -> f32,
-) -> (f32, f32) {
-    let (low, high) = x.iter().fold((x[0], x[0]), |(low, high), x| (low.min(*x), high.max(*x)));
-    let low = low.min(0.);
-    if high == low {
-        return (0., -low);
-    }
-    let weighted = || x.iter().copied().zip(weights.iter().copied());
-    let code = |x: f32, min: f32, inverse: f32| nearest(inverse * (x - min)).clamp(0, largest) as f32;
-    let (sum_w, sum_x) = weighted().fold((0., 0.), |(sum_w, sum_x), (x, w)| (sum_w + w, sum_x + w * x));
-    let inverse = largest as f32 / (high - low);
-    let (mut scale, mut min) = (1. / inverse, low);
-    let mut best = weighted().map(|(x, w)| w * cost(scale * code(x, low, inverse) + low - x)).sum::<f32>();
-    for step in 0..=steps {
-        // From the best minimum so far, not from the lowest value: so does ggml.
-        let inverse = (first_step + 0.1 * step as f32 + largest as f32) / (high - min);
-        let (mut sum_l, mut sum_ll, mut sum_xl) = (0., 0., 0.);
-        for (x, w) in weighted() {
-            let code = code(x, min, inverse);
-            sum_l += w * code;
-            sum_ll += w * code * code;
-            sum_xl += w * code * x;
-        }
-        let determinant = sum_w * sum_ll - sum_l * sum_l;
-        if determinant > 0. {
-            let mut this_scale = (sum_w * sum_xl - sum_x * sum_l) / determinant;
-            let mut this_min = (sum_ll * sum_x - sum_l * sum_xl) / determinant;
-            if this_min > 0. {
-                (this_min, this_scale) = (0., sum_xl / sum_ll);
-            }
-            let error: f32 = weighted().map(|(x, w)| w * cost(this_scale * code(x, min, inverse) + this_min - x)).sum();
-            if error < best {
-                (best, scale, min) = (error, this_scale, this_min);
+/// What is minimised for a group: the sum of `cost` of an element's error times its weight.
+pub(super) struct Search<F> {
+    /// The largest code.
+    pub largest: f32,
+    /// Roundings tried: the codes' range changed by `first_step`, and `.1` more each of `steps` times.
+    pub first_step: f32,
+    pub steps: i32,
+    pub cost: F,
+}
+
+impl<F: Fn(f32) -> f32> Search<F> {
+    /// Scales and minima (`x = code * scale - min`, `min >= 0`) for codes `0..=largest`: of a range of roundings each with its
+    /// least-squares fit, the best.
+    pub(super) fn affine<const L: usize>(&self, x: &[[f32; L]], weights: &[[f32; L]]) -> ([f32; L], [f32; L]) {
+        let (mut low, mut high) = (x[0], x[0]);
+        let (mut sum_w, mut sum_x) = ([0f32; L], [0f32; L]);
+        for (x, w) in x.iter().zip(weights) {
+            for l in 0..L {
+                (low[l], high[l]) = (low[l].min(x[l]), high[l].max(x[l]));
+                (sum_w[l], sum_x[l]) = (sum_w[l] + w[l], sum_x[l] + w[l] * x[l]);
             }
         }
+        let low = low.map(|low| low.min(0.));
+        let inverse: [f32; L] = std::array::from_fn(|l| self.largest / (high[l] - low[l]));
+        let (mut scale, mut min) = (inverse.map(|inverse| 1. / inverse), low);
+        let mut best = self.error(x, weights, &inverse, &min, &scale, &min);
+        for step in 0..=self.steps {
+            // From the best minimum so far, not from the lowest value: so does ggml.
+            let inverse =
+                std::array::from_fn(|l| (self.first_step + 0.1 * step as f32 + self.largest) / (high[l] - min[l]));
+            let (fit_scale, fit_min, fits) = self.fit(x, weights, &inverse, &min, &sum_w, &sum_x);
+            let error = self.error(x, weights, &inverse, &min, &fit_scale, &fit_min);
+            for l in 0..L {
+                let better = fits[l] && error[l] < best[l];
+                best[l] = if better { error[l] } else { best[l] };
+                scale[l] = if better { fit_scale[l] } else { scale[l] };
+                min[l] = if better { fit_min[l] } else { min[l] };
+            }
+        }
+        let constant = |l: usize| high[l] == low[l];
+        (
+            std::array::from_fn(|l| if constant(l) { 0. } else { scale[l] }),
+            std::array::from_fn(|l| if constant(l) { -low[l] } else { -min[l] }),
+        )
     }
-    (scale, -min)
+
+    fn code(&self, x: f32, min: f32, inverse: f32) -> f32 {
+        nearest(inverse * (x - min)).clamp(0., self.largest)
+    }
+
+    /// The least-squares scale and minimum for the codes that `inverse` and `from` give, and whether there is one.
+    fn fit<const L: usize>(
+        &self,
+        x: &[[f32; L]],
+        weights: &[[f32; L]],
+        inverse: &[f32; L],
+        from: &[f32; L],
+        sum_w: &[f32; L],
+        sum_x: &[f32; L],
+    ) -> ([f32; L], [f32; L], [bool; L]) {
+        let (mut sum_l, mut sum_ll, mut sum_xl) = ([0f32; L], [0f32; L], [0f32; L]);
+        for (x, w) in x.iter().zip(weights) {
+            for l in 0..L {
+                let code = self.code(x[l], from[l], inverse[l]);
+                sum_l[l] += w[l] * code;
+                sum_ll[l] += w[l] * code * code;
+                sum_xl[l] += w[l] * code * x[l];
+            }
+        }
+        let (mut scale, mut min, mut fits) = ([0f32; L], [0f32; L], [false; L]);
+        for l in 0..L {
+            let determinant = sum_w[l] * sum_ll[l] - sum_l[l] * sum_l[l];
+            fits[l] = determinant > 0.;
+            scale[l] = (sum_w[l] * sum_xl[l] - sum_x[l] * sum_l[l]) / determinant;
+            min[l] = (sum_ll[l] * sum_x[l] - sum_l[l] * sum_xl[l]) / determinant;
+            if min[l] > 0. {
+                (min[l], scale[l]) = (0., sum_xl[l] / sum_ll[l]);
+            }
+        }
+        (scale, min, fits)
+    }
+
+    /// The cost of codes that `inverse` and `from` give, with a scale and a minimum.
+    fn error<const L: usize>(
+        &self,
+        x: &[[f32; L]],
+        weights: &[[f32; L]],
+        inverse: &[f32; L],
+        from: &[f32; L],
+        scale: &[f32; L],
+        min: &[f32; L],
+    ) -> [f32; L] {
+        let mut sum = [0f32; L];
+        for (x, w) in x.iter().zip(weights) {
+            for l in 0..L {
+                sum[l] += w[l] * (self.cost)(scale[l] * self.code(x[l], from[l], inverse[l]) + min[l] - x[l]);
+            }
+        }
+        sum
+    }
 }

@@ -112,7 +112,7 @@ mod tests {
         let x = Tensor::from_vec(values(3 * K, 7), (3, K), &Device::Cpu).unwrap();
         for kind in WeightType::ALL {
             let want = Linear::new(weight(kind), None, &Device::Cpu, None).unwrap();
-            let want = want.product(&x, &CpuRows).unwrap();
+            let [want] = Linear::products([&want], &x, &CpuRows).unwrap();
             for compute in [DType::F32, DType::F16, DType::BF16] {
                 let got = Weight::new(&weight(kind), compute, &Device::Cpu).unwrap().forward(&x).unwrap();
                 let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();

@@ -3,46 +3,42 @@ use super::gpu;
 use super::rowwise::row_ops;
 use crate::loader::StoredWeight;
 use attention::{ForwardContext, RowOps};
-use candle_core::{CpuStorage, DType, Device, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, DType, Device, Result, Storage, Tensor, bail};
+use matmul::{Product, Weight};
 
 pub(crate) struct Linear {
-    weight: Place,
+    place: Place,
     out_features: usize,
-    bias: Option<Bias>,
+    bias: Option<Vec<f32>>,
 }
 
 /// Where the weight is.
 enum Place {
     Cpu(StoredWeight),
-    Gpu(gpu::Weight),
-}
-
-struct Bias {
-    tensor: Tensor,
-    values: Vec<f32>,
+    /// With the bias, if there is one.
+    Gpu(gpu::Weight, Option<Tensor>),
 }
 
 impl Linear {
     /// `bias`: `[out_features]`. `gpu_type`: what a GPU computes in; `None`: products are the CPU's.
     pub fn new(weight: StoredWeight, bias: Option<Vec<f32>>, device: &Device, gpu_type: Option<DType>) -> Result<Self> {
-        let bias = match bias {
-            Some(values) => Some(Bias { tensor: Tensor::from_slice(&values, values.len(), device)?, values }),
-            None => None,
-        };
         let out_features = weight.view().n();
-        let weight = match gpu_type {
+        let place = match gpu_type {
             None => Place::Cpu(weight),
-            Some(compute) => Place::Gpu(gpu::Weight::new(&weight, compute, device)?),
+            Some(compute) => {
+                let bias = bias.as_ref().map(|bias| Tensor::from_slice(bias, bias.len(), device)).transpose()?;
+                Place::Gpu(gpu::Weight::new(&weight, compute, device)?, bias)
+            }
         };
-        Ok(Linear { weight, out_features, bias })
+        Ok(Linear { place, out_features, bias })
     }
 
     pub fn bias(&self) -> Option<&[f32]> {
-        self.bias.as_ref().map(|b| b.values.as_slice())
+        self.bias.as_deref()
     }
 
     pub fn is_on_gpu(&self) -> bool {
-        matches!(self.weight, Place::Gpu(_))
+        matches!(self.place, Place::Gpu(..))
     }
 
     pub fn out_features(&self) -> usize {
@@ -51,16 +47,43 @@ impl Linear {
 
     /// x: `[rows, in_features]` f32 -> `[rows, out_features]` f32.
     pub fn forward(&self, x: &Tensor, ctx: &ForwardContext<'_>) -> Result<Tensor> {
-        self.product(x, row_ops(ctx))
+        let [y] = Self::forward_all([self], x, ctx)?;
+        Ok(y)
     }
 
-    pub(super) fn product(&self, x: &Tensor, ops: &dyn RowOps) -> Result<Tensor> {
-        let y = match &self.weight {
-            Place::Cpu(weight) => x.apply_op1_no_bwd(&Product(weight))?,
-            Place::Gpu(weight) => self.in_turns(weight, x, ops)?,
+    /// Several projections of the same rows; on the CPU their threads meet once for all.
+    pub fn forward_all<const N: usize>(
+        projections: [&Self; N],
+        x: &Tensor,
+        ctx: &ForwardContext<'_>,
+    ) -> Result<[Tensor; N]> {
+        Self::products(projections, x, row_ops(ctx))
+    }
+
+    pub(super) fn products<const N: usize>(
+        projections: [&Self; N],
+        x: &Tensor,
+        ops: &dyn RowOps,
+    ) -> Result<[Tensor; N]> {
+        let outputs: Vec<Tensor> = match projections.iter().map(|p| p.on_cpu()).collect::<Option<Vec<_>>>() {
+            Some(on_cpu) => multiply(&on_cpu, x)?,
+            None => projections.iter().map(|p| p.forward_on_gpu(x, ops)).collect::<Result<_>>()?,
         };
-        match &self.bias {
-            Some(bias) => y.broadcast_add(&bias.tensor),
+        outputs.try_into().map_err(|_| candle_core::Error::Msg("as many outputs as projections".into()))
+    }
+
+    fn on_cpu(&self) -> Option<(Weight<'_>, Option<&[f32]>)> {
+        match &self.place {
+            Place::Cpu(weight) => Some((weight.view(), self.bias())),
+            Place::Gpu(..) => None,
+        }
+    }
+
+    fn forward_on_gpu(&self, x: &Tensor, ops: &dyn RowOps) -> Result<Tensor> {
+        let Place::Gpu(weight, bias) = &self.place else { bail!("a projection of the CPU beside one of the GPU") };
+        let y = self.in_turns(weight, x, ops)?;
+        match bias {
+            Some(bias) => y.broadcast_add(bias),
             None => Ok(y),
         }
     }
@@ -85,26 +108,28 @@ impl Linear {
     }
 }
 
-struct Product<'a>(&'a StoredWeight);
-
-impl candle_core::CustomOp1 for Product<'_> {
-    fn name(&self) -> &'static str {
-        "linear"
+/// The rows of x times each weight, plus its bias.
+fn multiply(projections: &[(Weight<'_>, Option<&[f32]>)], x: &Tensor) -> Result<Vec<Tensor>> {
+    let (rows, k) = x.dims2()?;
+    if let Some((weight, _)) = projections.iter().find(|(weight, _)| weight.k() != k) {
+        bail!("a projection of {} inputs was given {k}", weight.k());
     }
-
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let weight = self.0.view();
-        let (rows, k) = layout.shape().dims2()?;
-        let (CpuStorage::F32(x), Some((from, to))) = (storage, layout.contiguous_offsets()) else {
-            bail!("a projection takes contiguous f32 rows")
-        };
-        if k != weight.k() {
-            bail!("a projection of {} inputs was given {k}", weight.k());
+    let (storage, layout) = x.storage_and_layout();
+    let (Storage::Cpu(CpuStorage::F32(data)), Some((from, to))) = (&*storage, layout.contiguous_offsets()) else {
+        bail!("a projection takes contiguous f32 rows")
+    };
+    let mut outputs: Vec<_> = projections.iter().map(|(weight, _)| vec![0f32; rows * weight.n()]).collect();
+    let products = projections.iter().zip(&mut outputs);
+    let mut products: Vec<_> = products.map(|((weight, _), out)| Product { weight: *weight, out }).collect();
+    matmul::matmul_all(&data[from..to], &mut products);
+    let biased = outputs.into_iter().zip(projections).map(|(mut out, (weight, bias))| {
+        if let Some(bias) = bias {
+            let rows = out.chunks_exact_mut(weight.n());
+            rows.for_each(|row| row.iter_mut().zip(*bias).for_each(|(y, b)| *y += b));
         }
-        let mut out = vec![0f32; rows * weight.n()];
-        matmul::matmul(&x[from..to], weight, &mut out);
-        Ok((CpuStorage::F32(out), Shape::from((rows, weight.n()))))
-    }
+        Tensor::from_vec(out, (rows, weight.n()), &Device::Cpu)
+    });
+    biased.collect()
 }
 
 #[cfg(test)]
@@ -156,8 +181,8 @@ mod tests {
             let linear = Linear::new(weight, Some(values(n)), &Device::Cpu, Some(DType::F32)).unwrap();
             let product = |most: usize| {
                 let ops = Bounded { most, started: Mutex::default() };
-                let y = linear.product(&x, &ops).unwrap().to_vec2::<f32>().unwrap();
-                (y, ops.started.into_inner().unwrap())
+                let [y] = Linear::products([&linear], &x, &ops).unwrap();
+                (y.to_vec2::<f32>().unwrap(), ops.started.into_inner().unwrap())
             };
             let (whole, once) = product(rows);
             let (parts, thrice) = product(3);

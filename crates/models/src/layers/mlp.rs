@@ -13,6 +13,7 @@ pub(crate) struct Mlp {
 
 impl Mlp {
     pub fn forward(&self, x: &Tensor, ctx: &ForwardContext<'_>) -> Result<Tensor> {
-        self.down.forward(&row_ops(ctx).silu_mul(&self.gate.forward(x, ctx)?, &self.up.forward(x, ctx)?)?, ctx)
+        let [gate, up] = Linear::forward_all([&self.gate, &self.up], x, ctx)?;
+        self.down.forward(&row_ops(ctx).silu_mul(&gate, &up)?, ctx)
     }
 }

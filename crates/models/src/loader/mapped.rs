@@ -12,11 +12,8 @@ pub(crate) fn map(path: &Path) -> Result<Arc<Mmap>, ModelError> {
     let file = File::open(path).map_err(|e| ModelError::file(path, e))?;
     // SAFETY: the map is only read, as bytes, for which every value is valid. Somebody who truncates the file under a running
     // server ends it by a signal, as with every program that maps its weights.
-    let map = unsafe { Mmap::map(&file) }.map_err(|e| ModelError::file(path, e))?;
-    // Only speed depends on it: a decode step reads all weights, and with 4 KB pages the processor fetches less far ahead.
-    #[cfg(target_os = "linux")]
-    let _ = map.advise(memmap2::Advice::HugePage);
-    Ok(Arc::new(map))
+    let map = unsafe { Mmap::map(&file) };
+    map.map(Arc::new).map_err(|e| ModelError::file(path, e))
 }
 
 /// Takes the pages that lie wholly in `range` out of this process's memory; a later read brings them back from the file.

@@ -220,7 +220,7 @@ fn answer(request: &GenerationRequest, text: &str, events: &UnboundedSender<Even
     }
     let reason = if kept < ids.len() { FinishReason::Length } else { FinishReason::Stop };
     for (choice, detokenizer) in detokenizers.iter_mut().enumerate() {
-        let text = detokenizer.flush(&TOKENIZER);
+        let text = detokenizer.flush();
         events.send(Event::Finished { choice, text, reason, matched_stop: stop.clone() }).ok();
     }
 }

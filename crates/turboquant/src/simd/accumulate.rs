@@ -1,8 +1,7 @@
 //! Weighted sums of a tile's V strips, added to the heads' running outputs.
-use super::scores::{read, sign_line, unpack};
-use super::{CHUNK, Place, Scratch, Simd, Tile, kind, table_bytes};
+use super::scores::{book, read, sign_line, unpack};
+use super::{CHUNK, Place, Scratch, Simd, Tile, WIDE_MAX, kind, pair_most, table_bytes};
 use crate::attend::TILE;
-use crate::codebook::{INT2, INT3, INT4, INT5, IntBook};
 use crate::format::MAX_HEAD_DIM;
 use crate::layout::STRIP;
 use std::borrow::Borrow;
@@ -12,20 +11,14 @@ pub(super) const fn is_wide(kind: u8) -> bool {
     kind == kind::TQ8
 }
 
-const fn book(kind: u8) -> IntBook {
-    match kind {
-        kind::TQ5 => INT5,
-        kind::TQ4 => INT4,
-        kind::TQ3 => INT3,
-        _ => INT2,
-    }
+/// Largest integer weight for V of `KIND`.
+pub(super) const fn weight_most<S: Simd>(kind: u8) -> f32 {
+    if is_wide(kind) { WIDE_MAX } else { S::WEIGHT_MOST }
 }
 
-/// Largest 8-bit weight for V of `KIND`.
-#[inline(always)]
-pub(super) fn weight_max<S: Simd>(kind: u8) -> u8 {
-    let book = book(kind);
-    S::weight_max(book.mags[book.mags.len() - 1])
+/// Largest sum of two neighbouring integer weights for V of `KIND`, if there is a limit.
+pub(super) const fn weight_pair_most<S: Simd>(kind: u8) -> Option<f32> {
+    if is_wide(kind) { None } else { pair_most::<S>(book(kind).largest() as i16, S::WEIGHT_MOST) }
 }
 
 /// Adds the visible strips' values; `C` columns of 16 dims are treated at a time, `W` with 15-bit weights.

@@ -1,5 +1,5 @@
 //! AVX2 with FMA and F16C: two registers are 16 lanes. Without VNNI, `maddubs` adds pairs of u8 x i8 products in 16 bits, so
-//! codebooks and weights are kept small enough that a pair cannot saturate; 15-bit forms go through 16-bit `madd`.
+//! queries and weights are kept small enough that a pair cannot saturate; 15-bit forms go through 16-bit `madd`.
 use super::dispatch::{Steps, steps};
 use super::{CHUNK, CentreTile, HeadQuery, Place, Scratch, Simd, State, Tile};
 use super::{accumulate, centre, kind, query, scores, softmax, state, store};
@@ -70,10 +70,11 @@ impl Simd for Avx2 {
     /// Two sums a lane, for lanes 0..4, 4..8, 8..12, 12..16.
     type WideAcc = [__m256i; 4];
     type Table = __m256i;
-    const K_OFFSET: u8 = 64;
+    const K_UNSIGNED: bool = true;
     const WIDE_OFFSET: i32 = 0;
     const SIGNED_OFFSET: u8 = 0;
-    const SMALL_BOOKS: bool = true;
+    const PAIRS: bool = true;
+    const WEIGHT_MOST: f32 = 255.0;
     const WIDE_HEADS: usize = 2;
 
     ops! {
@@ -228,11 +229,6 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn within(self, from: i32, to: i32, a: F, b: F) -> F {
         [within8(from, to, a[0], b[0]), within8(from - 8, to - 8, a[1], b[1])]
-    }
-
-    /// Two products of the largest weight and code stay within i16.
-    fn weight_max(largest: u8) -> u8 {
-        (i16::MAX as u16 / 2 / u16::from(largest)).min(255) as u8
     }
 }
 

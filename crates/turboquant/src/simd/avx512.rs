@@ -39,10 +39,11 @@ impl Simd for Avx512 {
     /// High and low limbs: the sum is 128 high + low.
     type WideAcc = [__m512i; 2];
     type Table = __m512i;
-    const K_OFFSET: u8 = 128;
+    const K_UNSIGNED: bool = true;
     const WIDE_OFFSET: i32 = 128;
     const SIGNED_OFFSET: u8 = 128;
-    const SMALL_BOOKS: bool = false;
+    const PAIRS: bool = false;
+    const WEIGHT_MOST: f32 = 255.0;
     const WIDE_HEADS: usize = 4;
 
     ops! {
@@ -156,10 +157,6 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn to_i8(self, x: __m512) -> [u32; 4] {
         self.to_u8(x)
-    }
-
-    fn weight_max(_: u8) -> u8 {
-        255
     }
 }
 

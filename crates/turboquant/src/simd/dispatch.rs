@@ -1,5 +1,5 @@
 //! Instruction sets and the table of a kernel's steps.
-use super::portable::Portable;
+use super::portable::{BYTES, Portable};
 use super::{
     CentreTile, HeadQuery, Place, Scratch, Tile, accumulate, centre, kind, query, scores, softmax, state, store,
 };
@@ -178,7 +178,7 @@ pub(super) use steps;
 mod scalar {
     use super::super::{CHUNK, State};
     use super::*;
-    steps!(Portable, Portable, 1, 1, 1, 1);
+    steps!(Portable<BYTES>, Portable::<BYTES>, 1, 1, 1, 1);
 }
 
 impl Steps {

@@ -2,8 +2,7 @@
 //!
 //! A `Simd` value is a token: it exists only where its instruction set has been detected, so its operations are safe. All
 //! float operations are IEEE ones in a fixed order, so float kernels give the same bits on every instruction set; integer
-//! kernels are exact sums, and differ only in the tables and weight range that an instruction set can multiply without
-//! overflow.
+//! kernels are exact sums, and differ only in how large queries and weights an instruction set can multiply without overflow.
 mod accumulate;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -19,6 +18,8 @@ mod scores;
 mod softmax;
 mod state;
 mod store;
+#[cfg(test)]
+mod twins;
 
 pub(crate) use centre::{CentreHead, CentreTile, PARABOLA, State};
 pub use dispatch::Isa;
@@ -51,14 +52,16 @@ pub(crate) trait Simd: Copy {
     /// 16 bytes to look up.
     type Table: Copy;
 
-    /// What K codes are raised by, so that they are unsigned in `dot_k`.
-    const K_OFFSET: u8;
+    /// Whether `dot_k` takes unsigned codes: they are raised by the codebook's largest integer.
+    const K_UNSIGNED: bool;
     /// What `dot_wide` raises codes by.
     const WIDE_OFFSET: i32;
     /// What magnitudes are raised by before `signed`.
     const SIGNED_OFFSET: u8;
-    /// Whether K codebooks must stay within 63 for `dot_k`.
-    const SMALL_BOOKS: bool;
+    /// Whether two neighbouring products are added in 16 bits, which queries and weights are then small enough for.
+    const PAIRS: bool;
+    /// Largest 8-bit weight.
+    const WEIGHT_MOST: f32;
     /// Heads that fit the registers in 15-bit kernels.
     const WIDE_HEADS: usize;
 
@@ -108,11 +111,11 @@ pub(crate) trait Simd: Copy {
     fn signed(self, magnitudes: Self::Bytes, signs: Self::Bytes, bit: usize) -> Self::Signed;
 
     fn acc(self) -> Self::Acc;
-    /// acc + sum over a lane's 4 bytes of code * q; codes raised by `K_OFFSET`, q four i8.
+    /// acc + sum over a lane's 4 bytes of code * q; codes raised if `K_UNSIGNED`, q four i8.
     fn dot_k(self, acc: Self::Acc, codes: Self::Bytes, q: u32) -> Self::Acc;
     /// As `dot_k`, of codes that `signed` made.
     fn dot_signed(self, acc: Self::Acc, codes: Self::Signed, q: u32) -> Self::Acc;
-    /// acc + sum over a lane's 4 bytes of code * w; codes signed, w four u8 up to `weight_max`.
+    /// acc + sum over a lane's 4 bytes of code * w; codes signed, w four u8 up to `WEIGHT_MOST`.
     fn dot_v(self, acc: Self::Acc, codes: Self::Bytes, w: u32) -> Self::Acc;
     fn acc_f32(self, acc: Self::Acc, bias: i32) -> Self::F;
     fn wide_acc(self) -> Self::WideAcc;
@@ -125,8 +128,6 @@ pub(crate) trait Simd: Copy {
     fn to_i8(self, x: Self::F) -> [u32; 4];
     /// Rounds to integers up to `WIDE_MAX`, four a word as `dot_wide` takes them.
     fn to_wide(self, x: Self::F) -> [u64; 4];
-    /// Largest weight that `dot_v` takes with codes up to `largest`.
-    fn weight_max(largest: u8) -> u8;
 
     /// 2^x; exactly 0 below -126.
     #[inline(always)]
@@ -246,6 +247,24 @@ impl Scratch {
             unit: [0.0; CHUNK],
             alpha: [0.0; CHUNK],
         }
+    }
+}
+
+/// Largest sum of two neighbouring multipliers up to `most` of codes up to `code`, if their products' sum must fit 16 bits and two
+/// of the largest do not. Neighbours of a large one are usually small: so taken, a limit costs less than one on each.
+const fn pair_most<S: Simd>(code: i16, most: f32) -> Option<f32> {
+    // Rounding adds up to 1/2 to each.
+    let limit = (i16::MAX / code - 1) as f32;
+    if S::PAIRS && limit < 2.0 * most { Some(limit) } else { None }
+}
+
+/// The integer and the float that multipliers are scaled by, of the two that are the largest: of one (`most`, `top`) and, where
+/// `limit` is one, of the sum of two.
+#[inline(always)]
+fn scale_of(most: f32, top: f32, limit: Option<f32>, pair: f32) -> (f32, f32) {
+    match limit {
+        Some(limit) if pair * most > top * limit => (limit, pair),
+        _ => (most, top),
     }
 }
 

@@ -75,10 +75,11 @@ impl Simd for Neon {
     /// High and low limbs: the sum is 128 high + low.
     type WideAcc = [I; 2];
     type Table = uint8x16_t;
-    const K_OFFSET: u8 = 0;
+    const K_UNSIGNED: bool = false;
     const WIDE_OFFSET: i32 = 0;
     const SIGNED_OFFSET: u8 = 0;
-    const SMALL_BOOKS: bool = false;
+    const PAIRS: bool = false;
+    const WEIGHT_MOST: f32 = 127.0;
     const WIDE_HEADS: usize = 2;
 
     ops! {
@@ -216,10 +217,6 @@ impl Simd for Neon {
             // SAFETY: NEON is part of the target; `p` is 16 bytes.
             unsafe { vst1q_f32(p.as_mut_ptr(), x) }
         }
-    }
-
-    fn weight_max(_: u8) -> u8 {
-        127
     }
 }
 

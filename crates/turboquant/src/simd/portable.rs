@@ -1,9 +1,17 @@
-//! The [`Simd`] operations in plain Rust: what every instruction set is compared with, and the fallback.
+//! The [`Simd`] operations in plain Rust: the fallback, and what every instruction set is compared with, those that multiply
+//! smaller integers in a form that has their limits.
 use super::{Simd, WIDE_MAX};
 use half::f16;
 
 #[derive(Clone, Copy)]
-pub(crate) struct Portable;
+pub(crate) struct Portable<const LIMITS: u8>;
+
+/// Codes and weights of whole bytes.
+pub(crate) const BYTES: u8 = 0;
+/// As AVX2: two products are added in 16 bits.
+pub(crate) const PAIRS: u8 = 1;
+/// As NEON: weights are i8.
+pub(crate) const SIGNED: u8 = 2;
 
 type F = [f32; 16];
 
@@ -12,17 +20,18 @@ fn zip(a: F, b: F, f: impl Fn(f32, f32) -> f32) -> F {
     std::array::from_fn(|i| f(a[i], b[i]))
 }
 
-impl Simd for Portable {
+impl<const LIMITS: u8> Simd for Portable<LIMITS> {
     type F = F;
     type Bytes = [u8; 64];
     type Signed = [u8; 64];
     type Acc = [i32; 16];
     type WideAcc = [i32; 16];
     type Table = [u8; 16];
-    const K_OFFSET: u8 = 0;
+    const K_UNSIGNED: bool = false;
     const WIDE_OFFSET: i32 = 0;
     const SIGNED_OFFSET: u8 = 0;
-    const SMALL_BOOKS: bool = false;
+    const PAIRS: bool = LIMITS == PAIRS;
+    const WEIGHT_MOST: f32 = if LIMITS == SIGNED { 127.0 } else { 255.0 };
     const WIDE_HEADS: usize = 4;
 
     fn splat(self, x: f32) -> F {
@@ -148,9 +157,6 @@ impl Simd for Portable {
         std::array::from_fn(|i| {
             ints.as_chunks::<4>().0[i].iter().rev().fold(0, |word, v| word << 16 | u64::from(*v as u16))
         })
-    }
-    fn weight_max(_: u8) -> u8 {
-        255
     }
 }
 

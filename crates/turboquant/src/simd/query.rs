@@ -1,9 +1,9 @@
 //! Integer forms of rotated queries.
-use super::scores::is_wide;
-use super::{Simd, WIDE_MAX};
+use super::scores::{QUERY_MOST, is_wide, query_pair_most};
+use super::{Simd, WIDE_MAX, scale_of};
 
-/// One head's query as integers of K kind `KIND`, relative to its largest element: appends to `words` or `wide`; returns the
-/// integers' sum, and the float that one unit stands for.
+/// One head's query as integers of K kind `KIND`, relative to its largest element or pair: appends to `words` or `wide`; returns
+/// the integers' sum, and the float that one unit stands for.
 #[inline(always)]
 pub(super) fn quantize<S: Simd, const KIND: u8>(
     s: S,
@@ -11,15 +11,21 @@ pub(super) fn quantize<S: Simd, const KIND: u8>(
     words: &mut Vec<u32>,
     wide: &mut Vec<u64>,
 ) -> (i32, f32) {
-    let most = if is_wide(KIND) { WIDE_MAX } else { 127.0 };
+    let most = if is_wide(KIND) { WIDE_MAX } else { QUERY_MOST };
+    let limit = const { query_pair_most::<S>(KIND) };
     let zero = s.splat(0.0);
-    let mut top = zero;
+    let (mut top, mut pair) = (zero, zero);
     for q in q.as_chunks::<16>().0 {
         let q = s.load(q);
-        top = s.max(s.max(q, s.sub(zero, q)), top);
+        let size = s.max(q, s.sub(zero, q));
+        top = s.max(size, top);
+        if limit.is_some() {
+            pair = s.max(s.add(size, s.swap::<1>(size)), pair);
+        }
     }
     let largest = s.max_lane(top);
     let largest = if largest > 1e-30 { largest } else { 1e-30 };
+    let (most, largest) = scale_of(most, largest, limit, s.max_lane(pair));
     let inverse = s.splat(most / largest);
     let mut sum = zero;
     for q in q.as_chunks::<16>().0 {

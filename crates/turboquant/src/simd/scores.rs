@@ -1,7 +1,7 @@
 //! Logits of a tile: query heads times K strips, 16 tokens a register, summed over dims in order.
-use super::{CHUNK, HeadQuery, Simd, Tile, kind, table_bytes};
+use super::{CHUNK, HeadQuery, Simd, Tile, kind, pair_most, table_bytes};
 use crate::attend::TILE;
-use crate::codebook::{INT2, INT2_SMALL, INT3, INT4, INT4_SMALL, INT5, IntBook};
+use crate::codebook::{INT2, INT3, INT4, INT5, IntBook};
 use crate::layout::STRIP;
 
 type Out = [[f32; TILE]; CHUNK];
@@ -11,24 +11,41 @@ pub(super) const fn is_wide(kind: u8) -> bool {
     kind == kind::TQ8
 }
 
-/// The integer codebook of K of `KIND`.
-const fn book<S: Simd>(kind: u8) -> IntBook {
-    match (kind, S::SMALL_BOOKS) {
-        (kind::TQ5, _) => INT5,
-        (kind::TQ4, false) => INT4,
-        (kind::TQ4, true) => INT4_SMALL,
-        (kind::TQ3, _) => INT3,
-        (_, false) => INT2,
-        (_, true) => INT2_SMALL,
+/// Largest integer of an int8 query.
+pub(super) const QUERY_MOST: f32 = 127.0;
+
+/// The integer codebook of `KIND`, of K as of V.
+pub(super) const fn book(kind: u8) -> IntBook {
+    match kind {
+        kind::TQ5 => INT5,
+        kind::TQ4 => INT4,
+        kind::TQ3 => INT3,
+        _ => INT2,
+    }
+}
+
+/// Whether K of `KIND` has a sign plane.
+const fn has_plane(kind: u8) -> bool {
+    matches!(kind, kind::TQ5 | kind::TQ3)
+}
+
+/// Largest sum of two neighbouring integers of a query for K of `KIND`, if there is a limit.
+pub(super) const fn query_pair_most<S: Simd>(kind: u8) -> Option<f32> {
+    let largest = book(kind).largest() as i16;
+    match kind {
+        _ if is_wide(kind) => None,
+        _ if has_plane(kind) => pair_most::<S>(largest, QUERY_MOST),
+        _ => pair_most::<S>(2 * largest, QUERY_MOST),
     }
 }
 
 /// What the table's integers are raised by.
-const fn offset<S: Simd>(kind: u8, sign_plane: bool) -> u8 {
-    match sign_plane {
+const fn offset<S: Simd>(kind: u8) -> u8 {
+    match kind {
         _ if is_wide(kind) => 0,
-        true => S::SIGNED_OFFSET,
-        false => S::K_OFFSET,
+        _ if has_plane(kind) => S::SIGNED_OFFSET,
+        _ if S::K_UNSIGNED => book(kind).largest(),
+        _ => 0,
     }
 }
 
@@ -171,7 +188,7 @@ fn lines<S: Simd, const KIND: u8, const GROUPS: usize, const PLANE: bool, const 
     heads: &[HeadQuery<'_>],
     strips: [usize; N],
 ) -> [[S::F; N]; H] {
-    let table = s.table(&const { table_bytes(&book::<S>(KIND), GROUPS, PLANE, offset::<S>(KIND, PLANE)) });
+    let table = s.table(&const { table_bytes(&book(KIND), GROUPS, PLANE, offset::<S>(KIND)) });
     let count = tile.head_dim / 4 / GROUPS;
     let codes: [&[[u8; 64]]; N] = strips.map(|x| &tile.strips[x].as_chunks().0[..count]);
     let q: [&[[u32; GROUPS]]; H] =
@@ -214,7 +231,7 @@ fn lines<S: Simd, const KIND: u8, const GROUPS: usize, const PLANE: bool, const 
         for j in 0..count {
             line!(j, [none; N], 0);
         }
-        return logits::<S, KIND, PLANE, H, N>(s, heads, &sums);
+        return logits::<S, KIND, H, N>(s, heads, &sums);
     }
     let together = 8 / GROUPS;
     for first in (0..count).step_by(together) {
@@ -235,7 +252,7 @@ fn lines<S: Simd, const KIND: u8, const GROUPS: usize, const PLANE: bool, const 
             }
         }
     }
-    logits::<S, KIND, PLANE, H, N>(s, heads, &sums)
+    logits::<S, KIND, H, N>(s, heads, &sums)
 }
 
 /// A line of signs: folded if it is the last and short.
@@ -250,19 +267,19 @@ pub(super) fn sign_line<S: Simd>(s: S, rest: &[u8]) -> S::Bytes {
 
 /// Integer sums as logits, but for the K scales.
 #[inline(always)]
-fn logits<S: Simd, const KIND: u8, const PLANE: bool, const H: usize, const N: usize>(
+fn logits<S: Simd, const KIND: u8, const H: usize, const N: usize>(
     s: S,
     heads: &[HeadQuery<'_>],
     sums: &Sums<S, H, N>,
 ) -> [[S::F; N]; H] {
-    let scale = if KIND == kind::TQ8 { 1.0 } else { 1.0 / const { book::<S>(KIND).scale } };
+    let scale = if KIND == kind::TQ8 { 1.0 } else { 1.0 / const { book(KIND).scale } };
     let mut out = [[s.splat(0.0); N]; H];
     for h in 0..H {
         for x in 0..N {
             let sum = if is_wide(KIND) {
                 s.wide_f32(sums.wide[h][x], -S::WIDE_OFFSET * heads[h].sum)
             } else {
-                s.acc_f32(sums.acc[h][x], -i32::from(offset::<S>(KIND, PLANE)) * heads[h].sum)
+                s.acc_f32(sums.acc[h][x], -i32::from(offset::<S>(KIND)) * heads[h].sum)
             };
             out[h][x] = s.mul(sum, s.splat(heads[h].unit * scale));
         }

@@ -1,5 +1,6 @@
 //! Online softmax of a tile: masks, running maximum, and the weights in the form that the V step multiplies with.
-use super::{CHUNK, NONE, Place, STRIPS, Scratch, Simd, Tile, WIDE_MAX, accumulate, kind};
+use super::accumulate::{is_wide, weight_most, weight_pair_most};
+use super::{CHUNK, NONE, Place, STRIPS, Scratch, Simd, Tile, kind, scale_of};
 use crate::attend::TILE;
 use crate::layout::STRIP;
 
@@ -21,11 +22,12 @@ pub(super) fn softmax<S: Simd, const KIND: u8>(
         parts[place.m] = m;
         scratch.alpha[h] = s.max_lane(s.exp2(s.splat(before - m)));
     }
-    let mut tops = [0f32; CHUNK];
+    let (most, limit) = const { (weight_most::<S>(KIND), weight_pair_most::<S>(KIND)) };
+    let mut tops = [(0f32, 0f32); CHUNK];
     for (h, place) in places.iter().enumerate() {
-        let (sum, top) = exponentials::<S, KIND>(s, tile, place, parts[place.m], &mut scratch.s[h]);
+        let [sum, top, pair] = exponentials::<S, KIND>(s, tile, place, parts[place.m], &mut scratch.s[h]);
         parts[place.l] = parts[place.l] * scratch.alpha[h] + sum;
-        tops[h] = if top > 1e-30 { top } else { 1e-30 };
+        tops[h] = scale_of(most, if top > 1e-30 { top } else { 1e-30 }, limit, pair);
     }
     for (h, place) in places.iter().enumerate() {
         let (first, last) = strips(place);
@@ -73,8 +75,8 @@ fn mask<S: Simd>(s: S, place: &Place, row: &mut [f32; TILE]) -> f32 {
     s.max_lane(top)
 }
 
-/// Replaces logits by 2^(logit - m), times the V scale for integer kinds; returns the sum of the first and the largest of the
-/// second.
+/// Replaces logits by 2^(logit - m), times the V scale for integer kinds; returns the sum of the first, and the largest of the
+/// second and of the sums of two neighbours.
 #[inline(always)]
 fn exponentials<S: Simd, const KIND: u8>(
     s: S,
@@ -82,10 +84,10 @@ fn exponentials<S: Simd, const KIND: u8>(
     place: &Place,
     m: f32,
     row: &mut [f32; TILE],
-) -> (f32, f32) {
+) -> [f32; 3] {
     let row = row.as_chunks_mut::<STRIP>().0;
     let (m, zero) = (s.splat(m), s.splat(0.0));
-    let (mut sum, mut top) = (zero, zero);
+    let (mut sum, mut top, mut pair) = (zero, zero, zero);
     let (first, last) = strips(place);
     for (strip, x) in row.iter_mut().enumerate().take(last).skip(first) {
         let mut w = s.exp2(s.sub(s.load(x), m));
@@ -100,23 +102,25 @@ fn exponentials<S: Simd, const KIND: u8>(
             }
             w = s.mul(w, scales);
             top = s.max(top, w);
+            if const { weight_pair_most::<S>(KIND).is_some() } {
+                pair = s.max(pair, s.add(w, s.swap::<1>(w)));
+            }
         }
         s.store(x, w);
     }
-    (s.sum(sum), if KIND >= kind::TQ8 { s.max_lane(top) } else { 0.0 })
+    [s.sum(sum), s.max_lane(top), s.max_lane(pair)]
 }
 
-/// Weights of head `h` as integers relative to `top`; strips that only other heads of the chunk see get zeros.
+/// Weights of head `h` as integers, of which `most` is for `top`; strips that only other heads of the chunk see get zeros.
 #[inline(always)]
 fn weights<S: Simd, const KIND: u8>(
     s: S,
     h: usize,
     [from, first, last, to]: [usize; 4],
-    top: f32,
+    (most, top): (f32, f32),
     scratch: &mut Scratch,
 ) {
-    let wide = const { accumulate::is_wide(KIND) };
-    let most = if wide { WIDE_MAX } else { f32::from(accumulate::weight_max::<S>(KIND)) };
+    let wide = const { is_wide(KIND) };
     scratch.unit[h] = top / most;
     let scale = s.splat(most / top);
     let row = scratch.s[h].as_chunks::<STRIP>().0;

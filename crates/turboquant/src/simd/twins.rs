@@ -1,0 +1,126 @@
+//! AVX2's and NEON's integer kernels against scalar code with the same limits of queries and weights, bit by bit.
+use super::dispatch::{Isa, kind_of};
+use super::portable::Portable;
+use super::{CHUNK, HeadQuery, Place, Scratch, Tile, accumulate, kind, query, scores, softmax};
+use crate::attend::{Job, PARTITION, Row, TILE};
+use crate::format::{Format, Side};
+use crate::kernel::Kernel;
+use crate::layout::RecordLayout;
+use proptest::prelude::*;
+
+const CODED: [Format; 5] = [Format::Tq8, Format::Tq5, Format::Tq4, Format::Tq3, Format::Tq2];
+
+/// The instruction set of this architecture that multiplies smaller integers, and its limits.
+#[cfg(target_arch = "aarch64")]
+const NARROW: (Isa, u8) = (Isa::Neon, super::portable::SIGNED);
+#[cfg(not(target_arch = "aarch64"))]
+const NARROW: (Isa, u8) = (Isa::Avx2, super::portable::PAIRS);
+
+type Narrow = Portable<{ NARROW.1 }>;
+
+fn scores<const KIND: u8>(tile: &Tile<'_>, heads: &[HeadQuery<'_>], out: &mut [[f32; TILE]; CHUNK]) {
+    scores::scores::<Narrow, KIND, 1, 1>(Portable, tile, heads, out)
+}
+
+fn quantize<const KIND: u8>(q: &[f32], words: &mut Vec<u32>, wide: &mut Vec<u64>) -> (i32, f32) {
+    query::quantize::<Narrow, KIND>(Portable, q, words, wide)
+}
+
+fn softmax<const KIND: u8>(tile: &Tile<'_>, places: &[Place], scratch: &mut Scratch, parts: &mut [f32]) {
+    softmax::softmax::<Narrow, KIND>(Portable, tile, places, scratch, parts)
+}
+
+fn accumulate<const KIND: u8>(tile: &Tile<'_>, places: &[Place], scratch: &Scratch, parts: &mut [f32]) {
+    accumulate::accumulate::<Narrow, KIND, 1, 1>(Portable, tile, places, scratch, parts)
+}
+
+/// A scalar kernel of the same limits; what does not depend on them (tq8) is the scalar code itself.
+fn scalar(layout: RecordLayout) -> Kernel {
+    let mut kernel = Kernel::new(layout, Isa::Scalar);
+    let steps = &mut kernel.steps;
+    match kind_of(layout.k()) {
+        kind::TQ5 => (steps.quantize, steps.scores) = (quantize::<{ kind::TQ5 }>, scores::<{ kind::TQ5 }>),
+        kind::TQ4 => (steps.quantize, steps.scores) = (quantize::<{ kind::TQ4 }>, scores::<{ kind::TQ4 }>),
+        kind::TQ3 => (steps.quantize, steps.scores) = (quantize::<{ kind::TQ3 }>, scores::<{ kind::TQ3 }>),
+        kind::TQ2 => (steps.quantize, steps.scores) = (quantize::<{ kind::TQ2 }>, scores::<{ kind::TQ2 }>),
+        _ => {}
+    }
+    match kind_of(layout.v()) {
+        kind::TQ5 => (steps.softmax, steps.accumulate) = (softmax::<{ kind::TQ5 }>, accumulate::<{ kind::TQ5 }>),
+        kind::TQ4 => (steps.softmax, steps.accumulate) = (softmax::<{ kind::TQ4 }>, accumulate::<{ kind::TQ4 }>),
+        kind::TQ3 => (steps.softmax, steps.accumulate) = (softmax::<{ kind::TQ3 }>, accumulate::<{ kind::TQ3 }>),
+        kind::TQ2 => (steps.softmax, steps.accumulate) = (softmax::<{ kind::TQ2 }>, accumulate::<{ kind::TQ2 }>),
+        _ => {}
+    }
+    kernel
+}
+
+/// A kernel of the narrow instruction set, where the machine has it.
+fn narrow(layout: RecordLayout) -> Option<Kernel> {
+    Isa::available().contains(&NARROW.0).then(|| Kernel::new(layout, NARROW.0))
+}
+
+/// The state of a query that sees tokens `from..to`.
+fn attend(kernel: &Kernel, records: &[Vec<u8>], q: &[f32], group: usize, from: usize, to: usize) -> Vec<u32> {
+    let records: Vec<&[u8]> = records.iter().map(Vec::as_slice).collect();
+    let query = kernel.query(q, group, 0.1, None);
+    let rows = [Row { query: &query, from, to }];
+    let mut part = vec![f32::NAN; kernel.part_len(group)];
+    kernel.attend(&Job { records: &records, prefetch: &[], first_position: 0, rows: &rows }, &mut part);
+    part.iter().map(|x| x.to_bits()).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn narrow_integers_are_equal(
+        k in prop::sample::select(CODED.to_vec()),
+        v in prop::sample::select(CODED.to_vec()),
+        d in prop::sample::select(vec![16usize, 32, 64, 80, 96, 128, 256]),
+        block_size in prop::sample::select(vec![16usize, 32]),
+        group in 1usize..6,
+        tokens in 1usize..=PARTITION,
+        from in 0usize..PARTITION,
+        data in prop::collection::vec(-3f32..3.0, 4096),
+        start in 0usize..4096,
+    ) {
+        let layout = RecordLayout::new(k, v, d, block_size).unwrap();
+        let scalar = scalar(layout);
+        let mut values = data.iter().copied().cycle().skip(start);
+        let mut vector = |n: usize| values.by_ref().take(n).collect::<Vec<f32>>();
+        let mut records = vec![vec![0; layout.bytes()]; tokens.div_ceil(block_size)];
+        for token in 0..tokens {
+            scalar.store(&mut records[token / block_size], token % block_size, &vector(d), &vector(d));
+        }
+        let q = vector(group * d);
+        if let Some(narrow) = narrow(layout) {
+            let [want, got] =
+                [scalar, narrow].map(|kernel| attend(&kernel, &records, &q, group, from % tokens, tokens));
+            prop_assert_eq!(got, want, "{:?}/{:?} d {} {}..{}", k, v, d, from % tokens, tokens);
+        }
+    }
+}
+
+/// Every code the same, queries and weights all at their largest: what a pair of products in 16 bits must hold.
+#[test]
+fn extremes_do_not_overflow() {
+    for (format, code) in CODED.into_iter().flat_map(|format| (0..=255u8).map(move |code| (format, code))) {
+        for d in [16, 512] {
+            let layout = RecordLayout::new(format, format, d, 32).unwrap();
+            let (scalar, Some(narrow)) = (scalar(layout), narrow(layout)) else { return };
+            let mut record = vec![code; layout.bytes()];
+            for scales in [Side::K, Side::V].into_iter().flat_map(|side| [0, 1].map(|strip| layout.scales(side, strip)))
+            {
+                record[scales].as_chunks_mut::<2>().0.fill(half::f16::ONE.to_le_bytes());
+            }
+            let records = vec![record; 4];
+            for sign in [1.0, -1.0] {
+                let mut q = vec![sign; d];
+                scalar.steps.unrotate(scalar.rotation.as_ref().unwrap(), &mut q);
+                let [want, got] = [&scalar, &narrow].map(|kernel| attend(kernel, &records, &q, 1, 0, 128));
+                assert_eq!(got, want, "{format:?} {code:#x} d {d} {sign}");
+            }
+        }
+    }
+}
