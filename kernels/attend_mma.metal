@@ -1,6 +1,6 @@
 // Decode attention with matrix products (docs/kernels.md): one threadgroup a (kv head, tile, partition). A simdgroup takes every fourth
 // step of 8 U tokens; the four states are merged in order, as `prefill` merges them.
-#include "exact.h"
+#include "follow.h"
 #include "softmax.h"
 #include "stream.h"
 
@@ -56,6 +56,9 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
   const uint magic = 0x64006400u | p.kv_heads >> 31;  // in a register: and-or with two literals is two instructions
   const float unit = p.scale * unit_of(kKeyFormat);
   const Powers powers = powers_of(l);
+  // Exactly followed pairs are the same in each kv head.
+  device const uint* of_fast = fast_tiles + (kKeysExact ? 0u : head * 512);
+  device const float2* of_turns = fast_turns + (kKeysExact ? 0u : head * kTurnPairs);
 
   for (uint base = first; base < end; base += kSimdgroups * step) {
     simdgroup_float8x8 s[C][U];
@@ -77,11 +80,7 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
       x[b].template scale<U>(s[b], ks);
       if (kKeysCentred) {
         device const float* record = follow + (ulong(index + b) * p.parts + part) * p.record;
-        if (kKeysExact) {
-          missing_exact<U>(s[b], record, fast_tiles, fast_turns, p.groups, (base - start) / 8, l);
-        } else {
-          x[b].template missing<U>(s[b], record, fast_tiles + head * 512, fast_turns + head * kTurnPairs, (base - start) / 8, powers, l);
-        }
+        add_missing<U>(s[b], record, of_fast, of_turns, p.groups, (base - start) / 8, powers, l);
       }
     }
     if (more) stream.keys(k, l);

@@ -27,7 +27,7 @@ inline bool sees(Tile t, uint part) {
   return start < t.position + t.rows && (!kWindowed || start + kPartition > t.first || start < t.sinks);
 }
 
-constant bool kKeysExact [[function_constant(8)]];  // centred keys are followed exactly (`exact.h`), not by parabolas
+constant bool kKeysExact [[function_constant(8)]];  // centred keys are followed exactly (`follow.h`), not by parabolas
 
 // A partition's record in `follow`: [place][A of columns 2c, 2c + 1, B of both], r the fast pair; then [block of 32][1, u, u^2][column].
 enum FollowRecord : uint { kFastFloats = 128 };

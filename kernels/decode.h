@@ -79,11 +79,17 @@ inline half2 decode_pair(uint f, thread const uint* x, thread const uint* y, int
 }
 
 // ---- reading ----
+// A lane's words, from where its first lie on; `lanes` share a row. What differs by lane is added to an address first and constants
+// last, so that loads of a record share one.
 template <int W>
-inline void load_words(thread uint* out, device const uchar* row, uint lane, uint lanes) {
-  constexpr int P = W % 4 == 0 ? 4 : W % 2 == 0 ? 2 : 1;
+struct Piece {
+  static constant constexpr int kWords = W % 4 == 0 ? 4 : W % 2 == 0 ? 2 : 1;
+};
+template <int W>
+inline void load_words(thread uint* out, device const uchar* lane, uint lanes) {
+  constexpr int P = Piece<W>::kWords;
   UNROLL for (int i = 0; i < W / P; i++) {
-    device const uchar* p = row + (i * lanes + lane) * (P * 4);
+    device const uchar* p = lane + i * lanes * (P * 4);
     if (P == 4) {
       const uint4 x = *(device const uint4*)p;
       UNROLL for (int k = 0; k < 4; k++) out[i * P + k] = x[k];
@@ -108,27 +114,29 @@ inline uint load_bits(device const uchar* row, uint bit, uint n) {
   if (last >= 24) x |= uint(p[3]) << 24;
   return x >> (bit % 8) & ((1u << n) - 1u);
 }
-// Lane c's words of the token in slot `slot`. B: bits of the plane.
+// Lane c's words of the token in slot `slot` + r. B: bits of the plane.
 template <int D, int B>
-inline void load_key_plane(thread uint* out, device const uchar* plane, uint slot, uint c) {
+inline void load_key_plane(thread uint* out, device const uchar* plane, uint slot, uint r, uint c) {
   constexpr int full = D / 8 * B / 16, rest = D / 8 * B % 16;
-  load_words<full>(out, plane + slot * (16 * full), c, 4);
+  load_words<full>(out, plane + (r * (16 * full) + c * (Piece<full>::kWords * 4)) + slot * (16 * full), 4);
+  device const uchar* after = plane + ((16 * full) << kBlockShift);
   if (rest == 8) {
-    out[full] = two_bytes(*(device const ushort*)(plane + ((16 * full) << kBlockShift) + slot * 8 + c * 2));
+    out[full] = two_bytes(*(device const ushort*)(after + (r * 8 + c * 2) + slot * 8));
   } else if (rest > 0) {
-    const uint x = load_bits(plane + ((16 * full) << kBlockShift) + slot * rest, c * 2 * rest, 2 * rest);
+    const uint x = load_bits(after + (slot + r) * rest, c * 2 * rest, 2 * rest);
     out[full] = (x & ((1u << rest) - 1u)) | x >> rest << 16;
   }
 }
-// Lane r's words of the tokens in slots `slot` (even) and slot + 1.
+// Lane r's words of the tokens in slots `slot` (even) + 2 c and the next.
 template <int D, int B>
-inline void load_value_plane(thread uint* out, device const uchar* plane, uint slot, uint r) {
+inline void load_value_plane(thread uint* out, device const uchar* plane, uint slot, uint r, uint c) {
   constexpr int full = D / 8 * B / 16, rest = D / 8 * B % 16;
-  load_words<full>(out, plane + slot * (16 * full), r, 8);
+  load_words<full>(out, plane + (c * (32 * full) + r * (Piece<full>::kWords * 4)) + slot * (16 * full), 8);
+  device const uchar* after = plane + ((16 * full) << kBlockShift);
   if (rest == 8) {
-    out[full] = two_bytes(*(device const ushort*)(plane + ((16 * full) << kBlockShift) + slot * 8 + r * 2));
+    out[full] = two_bytes(*(device const ushort*)(after + (c * 16 + r * 2) + slot * 8));
   } else if (rest > 0) {
-    device const uchar* row = plane + ((16 * full) << kBlockShift) + slot * rest;
+    device const uchar* row = after + (slot + 2 * c) * rest;
     out[full] = load_bits(row, r * rest, rest) | load_bits(row + rest, r * rest, rest) << 16;
   }
 }
@@ -141,36 +149,38 @@ struct Words {  // what a lane holds of 8 tokens
   half scale;
 };
 
+// r, c: the lane's place; `slot` is the first of 8 tokens.
 template <int D>
-inline void load_key(thread Words<D>& w, device const uchar* record, uint slot, uint c) {
+inline void load_key(thread Words<D>& w, device const uchar* record, uint slot, uint r, uint c) {
   const uint bits = main_bits(kKeyFormat);
-  if (bits == 16) load_key_plane<D, 16>(w.x, record, slot, c);
-  if (bits == 8) load_key_plane<D, 8>(w.x, record, slot, c);
-  if (bits == 4) load_key_plane<D, 4>(w.x, record, slot, c);
-  if (bits == 2) load_key_plane<D, 2>(w.x, record, slot, c);
-  if (has_top_plane(kKeyFormat)) load_key_plane<D, 1>(w.y, record + main_plane<D>(kKeyFormat), slot, c);
+  if (bits == 16) load_key_plane<D, 16>(w.x, record, slot, r, c);
+  if (bits == 8) load_key_plane<D, 8>(w.x, record, slot, r, c);
+  if (bits == 4) load_key_plane<D, 4>(w.x, record, slot, r, c);
+  if (bits == 2) load_key_plane<D, 2>(w.x, record, slot, r, c);
+  if (has_top_plane(kKeyFormat)) load_key_plane<D, 1>(w.y, record + main_plane<D>(kKeyFormat), slot, r, c);
   device const uchar* scales = record + Record<D>::key_scales();
-  if (is_scaled(kKeyFormat)) w.scale = ((device const half*)scales)[slot];
+  if (is_scaled(kKeyFormat)) w.scale = ((device const half*)scales + r)[slot];
   if (is_grouped(kKeyFormat)) {
-    UNROLL for (int i = 0; i < Words<D>::kGroups; i++) w.group[i] = ((device const half2*)scales)[slot * Words<D>::kGroups + i];
+    UNROLL for (int i = 0; i < Words<D>::kGroups; i++) w.group[i] = ((device const half2*)scales + r * Words<D>::kGroups)[slot * Words<D>::kGroups + i];
   }
 }
-// r, c: the lane's place; `slot` is the first of 8 tokens. `live`: how many of the 8 are written. The others decode to 0, or to numbers
+// As `load_key`. `live`: how many of the 8 are written. The others decode to 0, or to numbers
 // with a scale that may be none.
 template <int D>
 inline void load_value(thread Words<D>& w, device const uchar* record, uint slot, uint r, uint c, uint live) {
   device const uchar* codes = record + Record<D>::values();
-  const uint pair = slot + 2 * c, bits = main_bits(kValueFormat);
-  if (bits == 16) load_value_plane<D, 16>(w.x, codes, pair, r);
-  if (bits == 8) load_value_plane<D, 8>(w.x, codes, pair, r);
-  if (bits == 4) load_value_plane<D, 4>(w.x, codes, pair, r);
-  if (bits == 2) load_value_plane<D, 2>(w.x, codes, pair, r);
-  if (has_top_plane(kValueFormat)) load_value_plane<D, 1>(w.y, codes + main_plane<D>(kValueFormat), pair, r);
+  const uint bits = main_bits(kValueFormat);
+  if (bits == 16) load_value_plane<D, 16>(w.x, codes, slot, r, c);
+  if (bits == 8) load_value_plane<D, 8>(w.x, codes, slot, r, c);
+  if (bits == 4) load_value_plane<D, 4>(w.x, codes, slot, r, c);
+  if (bits == 2) load_value_plane<D, 2>(w.x, codes, slot, r, c);
+  if (has_top_plane(kValueFormat)) load_value_plane<D, 1>(w.y, codes + main_plane<D>(kValueFormat), slot, r, c);
   device const half* scales = (device const half*)(record + Record<D>::value_scales());
-  if (is_scaled(kValueFormat)) w.scale = scales[slot + r];
+  if (is_scaled(kValueFormat)) w.scale = (scales + r)[slot];
   if (is_grouped(kValueFormat)) {
     UNROLL for (int i = 0; i < Words<D>::kGroups; i++) {
-      const half a = scales[pair * Words<D>::kGroups + i], b = scales[(pair + 1) * Words<D>::kGroups + i];
+      device const half* of_pair = scales + c * (2 * Words<D>::kGroups);
+      const half a = of_pair[slot * Words<D>::kGroups + i], b = of_pair[(slot + 1) * Words<D>::kGroups + i];
       w.group[i] = half2(2 * c < live ? a : half(0), 2 * c + 1 < live ? b : half(0));
     }
   }

@@ -1,64 +1,59 @@
-// Attention of chunks: `attend_mma`'s arithmetic, so that a row's bits are the same in either, for 64 columns at once. Eight simdgroups
-// decode a step's K and V into threadgroup memory once; each multiplies it with 8 columns of its own, running through the steps of
-// one state after the other and merging the four states in order, where they are written to: registers hold one state.
-#include "exact.h"
+// Attention of chunks: `attend_mma`'s arithmetic, so that a row's bits are the same in either, for 64 or 128 columns at once. Eight simdgroups
+// decode a step's K and V into threadgroup memory once; each multiplies it with one or two blocks of 8 columns of its own, running through
+// the steps of one state after the other and merging the four states in order, where they are written to: registers hold one state.
+#include "follow.h"
 #include "softmax.h"
-#include "stream.h"
 
-constant constexpr int kBlocks = 8;
-
-// A step's operands as they lie in threadgroup memory: `kRead` steps j of a lane follow each other.
+constant constexpr int kChunkSimdgroups = 8;
+// Blocks of 8 columns of a simdgroup: as many as registers hold, since each reads a step's operands once for all of them.
 template <int D>
-struct Steps {
-  static constant constexpr int J = D / 8, kRead = J % 4 == 0 ? 4 : 2;
-  static inline uint at(int u, int j, uint place) { return ((u * (J / kRead) + j / kRead) * 32 + place) * kRead; }
-  // Steps j and j + 1 of tile u; where four lie together, both halves are read at once.
-  static inline uint2 read(threadgroup const uint* operands, int u, int j, uint place) {
-    if (kRead == 4) {
-      const uint4 x = *(threadgroup const uint4*)(operands + at(u, j, place));
-      return j % 4 == 0 ? uint2(x[0], x[1]) : uint2(x[2], x[3]);
-    }
-    return *(threadgroup const uint2*)(operands + at(u, j, place));
-  }
+struct Blocks {
+  static constant constexpr int kCount = D <= 64 ? 2 : 1;
+};
+
+// A step's operands as they lie in threadgroup memory, `place` being a lane's: two words of it follow each other, those of two tiles of K,
+// those of two steps of V, as products take them.
+template <int D>
+struct Operands {
+  static constant constexpr int J = D / 8;
+  static inline uint of_key(uint u, int j, uint place) { return ((u / 2 * J + j) * 32 + place) * 2 + u % 2; }
+  static inline uint of_value(uint u, int j, uint place) { return ((u * (J / 2) + j / 2) * 32 + place) * 2; }
+  static inline uint2 read(threadgroup const uint* operands, uint at) { return *(threadgroup const uint2*)(operands + at); }
 };
 
 // What one simdgroup decodes of a step: a tile of K or V, or half of one.
 template <int D, int U>
 struct Share {
-  static constant constexpr int J = D / 8, kSharers = kBlocks / (2 * U);
+  static constant constexpr int J = D / 8, kSharers = kChunkSimdgroups / (2 * U);
   Words<D> words;
   bool value;
-  int tile, part;
-  inline void load(Stream<D, U> stream, Place l) {
-    UNROLL for (int u = 0; u < U; u++) {
-      if (u != tile) continue;
-      if (value) {
-        load_value<D>(words, stream.record_of(u), stream.slot_of(u), l.r, l.c, stream.end > stream.base + 8 * u ? stream.end - stream.base - 8 * u : 0u);
-      } else {
-        load_key<D>(words, stream.record_of(u), stream.slot_of(u) + l.r, l.c);
-      }
+  uint tile, part;
+  // Of the step at `base`. Past the end the last block is read again.
+  inline void load(device const uchar* cache, device const uint* table, uint kv_heads, uint head, uint base, uint end, Place l) {
+    const uint position = base + 8 * tile, slot = position & ((1u << kBlockShift) - 1u);
+    device const uchar* record = cache + ulong(table[min(position, end - 1) >> kBlockShift] * kv_heads + head) * Record<D>::bytes();
+    if (value) {
+      load_value<D>(words, record, slot, l.r, l.c, end > position ? end - position : 0u);
+    } else {
+      load_key<D>(words, record, slot, l.r, l.c);
     }
-  }
-  inline uint pair(int j, uint key_table, uint value_table, uint magic) const {
-    return as_type<uint>(value ? value_pair<D>(words, j, value_table, magic) : key_pair<D>(words, j, key_table, magic));
   }
   // unit: of K's scores.
   inline void store(threadgroup uint* operands, threadgroup float* scales, float unit, uint key_table, uint value_table, uint magic, Place l) const {
     const uint place = l.r * 4 + l.c;
-    UNROLL for (int j = 0; j < J; j += Steps<D>::kRead) {
+    UNROLL for (int j = 0; j < J; j += 2) {
       if (kSharers == 2 && (j >= J / 2) != (part == 1)) continue;
-      threadgroup uint* to = operands + Steps<D>::at(tile, j, place);
-      if (Steps<D>::kRead == 4) {
-        uint4 x;
-        UNROLL for (int i = 0; i < 4; i++) x[i] = pair(j + i, key_table, value_table, magic);
-        *(threadgroup uint4*)to = x;
+      if (value) {
+        const half2 x = value_pair<D>(words, j, value_table, magic), y = value_pair<D>(words, j + 1, value_table, magic);
+        *(threadgroup uint2*)(operands + Operands<D>::of_value(tile, j, place)) = uint2(as_type<uint>(x), as_type<uint>(y));
       } else {
-        *(threadgroup uint2*)to = uint2(pair(j, key_table, value_table, magic), pair(j + 1, key_table, value_table, magic));
+        operands[Operands<D>::of_key(tile, j, place)] = as_type<uint>(key_pair<D>(words, j, key_table, magic));
+        operands[Operands<D>::of_key(tile, j + 1, place)] = as_type<uint>(key_pair<D>(words, j + 1, key_table, magic));
       }
     }
     if (l.c == 0 && part == 0) {
       const bool scaled = is_scaled(value ? kValueFormat : kKeyFormat);
-      scales[tile * 8 + l.r] = value ? scaled ? float(words.scale) : 1.0f : scaled ? unit * float(words.scale) : unit;
+      scales[l.r * U + tile] = value ? scaled ? float(words.scale) : 1.0f : scaled ? unit * float(words.scale) : unit;
     }
   }
 };
@@ -94,102 +89,105 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
                     uint3 tg [[threadgroup_position_in_grid]],
                     uint sg [[simdgroup_index_in_threadgroup]],
                     uint lane [[thread_index_in_simdgroup]]) {
-  constexpr int J = D / 8;
-  threadgroup half s_index[kBlocks * 64];
+  constexpr int J = D / 8, C = Blocks<D>::kCount;
+  threadgroup half s_index[kChunkSimdgroups * 64];
   threadgroup float s_scales[2 * U * 8];
-  threadgroup uint4 s_keys[U * J * 8], s_values[U * J * 8];
-  threadgroup const uint* keys = (threadgroup const uint*)s_keys;
-  threadgroup const uint* values = (threadgroup const uint*)s_values;
+  threadgroup float4 s_merged[kChunkSimdgroups * C * 4];  // of two columns: maxima and sums of weights so far
+  threadgroup uint4 s_operands[2 * U * J * 8];  // of K, then of V
+  threadgroup uint* operands = (threadgroup uint*)s_operands;
+  threadgroup const uint* keys = operands;
+  threadgroup const uint* values = operands + U * J * 32;
   const uint head = tg.x, part = p.first + tg.z, start = part * kPartition, step = 8 * U;
   const Tile tile = load_tile(tiles, tg.y);
   if (!sees(tile, part)) return;
   const uint end = min(start + kPartition, tile.position + tile.rows);
   const Place l = find_place(s_index + sg * 64, lane);
-  const uint place = l.r * 4 + l.c, index = (tg.y * p.kv_heads + head) * p.blocks + sg;
+  const uint place = l.r * 4 + l.c, block = sg * C, index = (tg.y * p.kv_heads + head) * p.blocks + block;
   const uint key_table = table_of(kKeyFormat, lane), value_table = table_of(kValueFormat, lane);
   const uint magic = 0x64006400u | p.kv_heads >> 31;
   const float unit = p.scale * unit_of(kKeyFormat);
   const Powers powers = powers_of(l);
+  device const uint* of_fast = fast_tiles + (kKeysExact ? 0u : head * 512);
+  device const float2* of_turns = fast_turns + (kKeysExact ? 0u : head * kTurnPairs);
   device const float* record = follow + (ulong(index) * p.parts + part) * p.record;
-  Stream<D, U> stream;
-  stream.cache = cache;
-  stream.table = tables + tile.table;
-  stream.kv_heads = p.kv_heads;
-  stream.head = head;
-  stream.end = end;
+  device const uint* table = tables + tile.table;
   Share<D, U> share;
-  const uint unit_index = sg / (kBlocks / (2 * U));
+  const uint unit_index = sg / (kChunkSimdgroups / (2 * U));
   share.value = unit_index >= U;
-  share.tile = int(unit_index % U);
-  share.part = int(sg % (kBlocks / (2 * U)));
-  Columns<D> x;
-  x.load(queries + ulong(index) * (4 * D), l);
-  x.sight = sight_of(tile, sg * 8 + 2 * l.c, p);
-  float2 m = float2(kStart), sum = float2(0.0f);
-  ulong at[2];
-  UNROLL for (int i = 0; i < 2; i++) at[i] = (ulong((tile.row + x.sight.row[i]) * p.kv_heads + head) * p.group + x.sight.head[i]) * p.parts + part;
+  share.tile = unit_index % U;
+  share.part = sg % (kChunkSimdgroups / (2 * U));
+  const bool live = block * 8 < tile.rows * p.group;  // else the simdgroup decodes for the others
+  Columns<D> x[C];
+  UNROLL for (int b = 0; b < C; b++) x[b].load(queries + ulong(index + b) * (4 * D), l);
 
-  stream.seek(start);
-  share.load(stream, l);
+  share.load(cache, table, p.kv_heads, head, start, end, l);
   for (uint w = 0; w < kSimdgroups; w++) {
-    x.clear();
+    UNROLL for (int b = 0; b < C; b++) x[b].clear();
     for (uint base = start + w * step; base < end; base += kSimdgroups * step) {
       threadgroup_barrier(mem_flags::mem_threadgroup);
-      share.store((threadgroup uint*)(share.value ? s_values : s_keys), s_scales + (share.value ? U * 8 : 0), unit, key_table, value_table, magic, l);
+      share.store(operands + (share.value ? U * J * 32 : 0), s_scales + (share.value ? U * 8 : 0), unit, key_table, value_table, magic, l);
       threadgroup_barrier(mem_flags::mem_threadgroup);
       uint next = base + kSimdgroups * step;
       if (next >= end && w + 1 < kSimdgroups) next = start + (w + 1) * step;
-      if (next < end) {
-        stream.seek(next);
-        share.load(stream, l);
-      }
-      simdgroup_float8x8 s[U];
-      float ks[U], vs[U];
-      UNROLL for (int u = 0; u < U; u++) {
-        s[u] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
-        ks[u] = s_scales[u * 8 + l.r];
-        vs[u] = s_scales[U * 8 + u * 8 + l.r];
-      }
+      if (next < end) share.load(cache, table, p.kv_heads, head, next, end, l);
+      if (!live) continue;
+      simdgroup_float8x8 s[C][U];
+      UNROLL for (int u = 0; u < U; u++)
+        UNROLL for (int b = 0; b < C; b++) s[b][u] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
       UNROLL for (int j = 0; j < J; j += 2)
         UNROLL for (int u = 0; u < U; u += 2) {
-          const uint2 a = Steps<D>::read(keys, u, j, place), c = Steps<D>::read(keys, u + 1, j, place);
-          mma_2x2(s[u], s[u + 1], tile_of(as_type<half2>(a.x)), tile_of(as_type<half2>(c.x)), x.q[j], tile_of(as_type<half2>(a.y)), tile_of(as_type<half2>(c.y)), x.q[j + 1]);
+          const uint2 a = Operands<D>::read(keys, Operands<D>::of_key(u, j, place)), c = Operands<D>::read(keys, Operands<D>::of_key(u, j + 1, place));
+          UNROLL for (int b = 0; b < C; b++) {
+            mma_2x2(s[b][u], s[b][u + 1], tile_of(as_type<half2>(a.x)), tile_of(as_type<half2>(a.y)), x[b].q[j], tile_of(as_type<half2>(c.x)), tile_of(as_type<half2>(c.y)),
+                    x[b].q[j + 1]);
+          }
         }
-      x.template scale<U>(s, ks);
-      if (kKeysCentred && kKeysExact) {
-        missing_exact<U>(s, record, fast_tiles, fast_turns, p.groups, (base - start) / 8, l);
-      } else if (kKeysCentred) {
-        x.template missing<U>(s, record, fast_tiles + head * 512, fast_turns + head * kTurnPairs, (base - start) / 8, powers, l);
+      float scales[U];  // read where they are used: registers are short
+      UNROLL for (int u = 0; u < U; u++) scales[u] = s_scales[l.r * U + u];
+      UNROLL for (int b = 0; b < C; b++) {
+        x[b].template scale<U>(s[b], scales);
+        if (kKeysCentred) add_missing<U>(s[b], record + ulong(b) * p.parts * p.record, of_fast, of_turns, p.groups, (base - start) / 8, powers, l);
       }
-      simdgroup_half8x8 weights[U];
+      UNROLL for (int u = 0; u < U; u++) scales[u] = s_scales[U * 8 + l.r * U + u];
+      simdgroup_half8x8 weights[C][U];
       if (all_see(tile, base, step, p)) {
-        x.template weigh<U, false>(s, vs, base + l.r, l, weights);
+        UNROLL for (int b = 0; b < C; b++) x[b].template weigh<U, false>(s[b], scales, base + l.r, l, weights[b]);
       } else {
-        x.template weigh<U, true>(s, vs, base + l.r, l, weights);
+        UNROLL for (int b = 0; b < C; b++) {
+          x[b].sight = sight_of(tile, (block + b) * 8 + 2 * l.c, p);
+          x[b].template weigh<U, true>(s[b], scales, base + l.r, l, weights[b]);
+        }
       }
       UNROLL for (int j = 0; j < J; j += 2)
         UNROLL for (int u = 0; u < U; u += 2) {
-          const uint2 a = Steps<D>::read(values, u, j, place), b = Steps<D>::read(values, u + 1, j, place);
-          mma_2x2(x.acc[j], x.acc[j + 1], tile_of(as_type<half2>(a.x)), tile_of(as_type<half2>(a.y)), weights[u], tile_of(as_type<half2>(b.x)), tile_of(as_type<half2>(b.y)),
-                  weights[u + 1]);
+          const uint2 a = Operands<D>::read(values, Operands<D>::of_value(u, j, place)), c = Operands<D>::read(values, Operands<D>::of_value(u + 1, j, place));
+          UNROLL for (int b = 0; b < C; b++) {
+            mma_2x2(x[b].acc[j], x[b].acc[j + 1], tile_of(as_type<half2>(a.x)), tile_of(as_type<half2>(a.y)), weights[b][u], tile_of(as_type<half2>(c.x)),
+                    tile_of(as_type<half2>(c.y)), weights[b][u + 1]);
+          }
         }
     }
     // As `Merge`.
-    const float2 back = x.back(), other = float2(row_sum(x.sum.x, l), row_sum(x.sum.y, l));
-    const float2 top = float2(max(m.x, x.m.x), max(m.y, x.m.y));
-    const float2 f = float2(fast::exp2(m.x - top.x), fast::exp2(m.y - top.y)), g = float2(fast::exp2(x.m.x - top.x), fast::exp2(x.m.y - top.y));
-    UNROLL for (int i = 0; i < 2; i++) {
-      if (x.sight.row[i] >= tile.rows) continue;
-      float z[J];
-      UNROLL for (int j = 0; j < J; j++) z[j] = elements(x.acc[j])[i] * back[i];
-      add_dims<D>(part_o + at[i] * D, z, l.r, w == 0, f[i], g[i]);
+    UNROLL for (int b = 0; b < C; b++) {
+      threadgroup float4* merged = s_merged + (block + b) * 4 + l.c;
+      const float4 old = w == 0 ? float4(kStart, kStart, 0.0f, 0.0f) : *merged;
+      const float2 back = x[b].back(), other = float2(row_sum(x[b].sum.x, l), row_sum(x[b].sum.y, l));
+      const float2 top = float2(max(old.x, x[b].m.x), max(old.y, x[b].m.y));
+      const float2 f = float2(fast::exp2(old.x - top.x), fast::exp2(old.y - top.y)), g = float2(fast::exp2(x[b].m.x - top.x), fast::exp2(x[b].m.y - top.y));
+      const float2 sum = w == 0 ? other : float2(fma(g.x, other.x, f.x * old.z), fma(g.y, other.y, f.y * old.w));
+      simdgroup_barrier(mem_flags::mem_threadgroup);
+      if (l.r == 0) *merged = float4(top.x, top.y, sum.x, sum.y);
+      simdgroup_barrier(mem_flags::mem_threadgroup);
+      const Sight sight = sight_of(tile, (block + b) * 8 + 2 * l.c, p);
+      UNROLL for (int i = 0; i < 2; i++) {
+        if (sight.row[i] >= tile.rows) continue;
+        const ulong at = (ulong((tile.row + sight.row[i]) * p.kv_heads + head) * p.group + sight.head[i]) * p.parts + part;
+        float z[J];
+        UNROLL for (int j = 0; j < J; j++) z[j] = elements(x[b].acc[j])[i] * back[i];
+        add_dims<D>(part_o + at * D, z, l.r, w == 0, f[i], g[i]);
+        if (l.r == 0 && w + 1 == kSimdgroups) part_ml[at] = float2(top[i], sum[i]);
+      }
     }
-    sum = w == 0 ? other : float2(fma(g.x, other.x, f.x * sum.x), fma(g.y, other.y, f.y * sum.y));
-    m = top;
-  }
-
-  UNROLL for (int i = 0; i < 2; i++) {
-    if (l.r == 0 && x.sight.row[i] < tile.rows) part_ml[at[i]] = float2(m[i], sum[i]);
   }
 }
 #define PREFILL(D, U) template [[host_name("prefill_d" #D "_u" #U)]] [[kernel]] decltype(prefill<D, U>) prefill<D, U>;

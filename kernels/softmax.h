@@ -31,24 +31,6 @@ inline Sight sight_of(Tile tile, uint column, constant AttendParams& p) {
 constant constexpr float kUnseen = 1.0e30f;
 constant constexpr float kSlack = 2.0f;
 
-// The parabola's left operand: columns 1, u, u^2, 1, u, u^2, 0, 0 for u from the middle of 32 tokens, exact in half. A lane's pair of
-// columns is a u^2 + b u + c.
-struct Powers {
-  half2 a, b, c;
-  inline half2 at(float u) const {
-    const half2 x = half2(half(u));
-    return fma(fma(a, x, b), x, c);
-  }
-};
-inline Powers powers_of(Place l) {
-  const half2 none = half2(half(0)), left = half2(half(1), half(0)), right = half2(half(0), half(1));
-  Powers p;
-  p.a = l.c == 1 ? left : l.c == 2 ? right : none;
-  p.b = l.c == 0 ? right : l.c == 2 ? left : none;
-  p.c = l.c == 0 ? left : l.c == 1 ? right : none;
-  return p;
-}
-
 template <int D>
 struct Columns {
   static constant constexpr int J = D / 8;
@@ -81,33 +63,6 @@ struct Columns {
     UNROLL for (int u = 0; u < U; u++) {
       elements(s[u])[0] *= f[u];
       elements(s[u])[1] *= f[u];
-    }
-  }
-  // Adds what the logits of U tiles lack. offset: of the first tile from the partition's start, in 8 tokens.
-  template <int U>
-  inline void missing(thread simdgroup_float8x8* s, device const float* follow, device const uint* fast, device const float2* turns, uint offset, Powers powers, Place l) {
-    const float4 a = ((device const float4*)follow)[l.r * 4 + l.c];
-    const float2 t = turns[offset * 8 + l.r];
-    const float2 of_cos = float2(a.x * t.x + a.z * t.y, a.y * t.x + a.w * t.y), of_sin = float2(a.z * t.x - a.x * t.y, a.w * t.x - a.y * t.y);
-    const half2 c = half2(of_cos), d = half2(of_sin);
-    const simdgroup_half8x8 cos_high = tile_of(c), cos_low = tile_of(half2(of_cos - float2(c)));
-    const simdgroup_half8x8 sin_high = tile_of(d), sin_low = tile_of(half2(of_sin - float2(d)));
-    // Rows 0 to 2 of the parabola's operand: high parts of its coefficients; 3 to 5: low parts.
-    const uint k = l.r % 3;
-    float2 y = float2(0.0f);
-    if (l.r < 6) y = ((device const float2*)(follow + kFastFloats + offset / 4 * 24 + k * 8))[l.c];
-    const half2 high = half2(y);
-    const simdgroup_half8x8 parabola = tile_of(l.r < 3 ? high : half2(y - float2(high)));
-    const float first = float(offset % 4 * 8 + l.r) - 15.5f;
-    UNROLL for (int u = 0; u < U; u += 2) {
-      const uint4 f = ((device const uint4*)fast)[u * 32 + l.r * 4 + l.c], g = ((device const uint4*)fast)[u * 32 + 32 + l.r * 4 + l.c];
-      const simdgroup_half8x8 c0 = tile_of(as_type<half2>(f.x)), c1 = tile_of(as_type<half2>(f.y));
-      const simdgroup_half8x8 s0 = tile_of(as_type<half2>(f.z)), s1 = tile_of(as_type<half2>(f.w));
-      mma_2x2(s[u], s[u + 1], c0, c1, cos_high, s0, s1, sin_high);
-      mma_2x2(s[u], s[u + 1], c0, c1, cos_low, s0, s1, sin_low);
-      mma_2x2(s[u], s[u + 1], tile_of(as_type<half2>(g.x)), tile_of(as_type<half2>(g.y)), cos_high, tile_of(as_type<half2>(g.z)), tile_of(as_type<half2>(g.w)),
-              sin_high);
-      mma_2x1(s[u], s[u + 1], tile_of(powers.at(first + float(8 * u))), tile_of(powers.at(first + float(8 * u + 8))), parabola);
     }
   }
   // Logits of U tiles to weights, in `w`; t: position of the lane's row in tile 0. Masked: whether some column does not see some token;

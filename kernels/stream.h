@@ -21,7 +21,7 @@ struct Stream {
   inline device const uchar* record_of(int u) const { return cache + ulong(record[(8 * u) >> kBlockShift]) * Record<D>::bytes(); }
   inline uint slot_of(int u) const { return ((8 * u) & ((1u << kBlockShift) - 1u)) + (8 * U < 1 << kBlockShift ? base & ((1u << kBlockShift) - 1u) : 0u); }
   inline void keys(thread Words<D>* k, Place l) {
-    UNROLL for (int u = 0; u < U; u++) load_key<D>(k[u], record_of(u), slot_of(u) + l.r, l.c);
+    UNROLL for (int u = 0; u < U; u++) load_key<D>(k[u], record_of(u), slot_of(u), l.r, l.c);
   }
   inline void values(thread Words<D>* v, Place l) {
     UNROLL for (int u = 0; u < U; u++) load_value<D>(v[u], record_of(u), slot_of(u), l.r, l.c, end > base + 8 * u ? end - base - 8 * u : 0u);

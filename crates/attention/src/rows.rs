@@ -19,6 +19,12 @@ pub trait RowOps: Send + Sync {
     /// `[rows, pairs]`; of each head the first 2 x pairs elements turn.
     fn rope(&self, q: &Tensor, k: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<(Tensor, Tensor)>;
 
+    /// How many of `rows` rows are to be multiplied now with a weight of `elements` elements: as many as the device may be kept from others
+    /// for. Waits first where it has enough to do already.
+    fn start_product(&self, rows: usize, _elements: usize) -> Result<usize> {
+        Ok(rows)
+    }
+
     /// The `count` largest of each row of `[rows, n]`, read back: `[rows][count]` with their indices, in descending order, of equal ones
     /// the lower index first. Where a row has fewer numbers, what follows them is at most [`NO_NUMBER`]. `None` where that is not to be
     /// had, and the rows have to be read.

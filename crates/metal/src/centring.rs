@@ -30,7 +30,7 @@ impl ExactPairs {
 }
 
 /// Groups of fast pairs where these centres are followed exactly; `None` where they are followed by parabolas.
-pub(crate) fn exact_groups(centres: &[KeyCentre]) -> Option<usize> {
+pub fn exact_groups(centres: &[KeyCentre]) -> Option<usize> {
     let exact = centres.iter().any(|c| c.fast_pairs().len() > FAST_PAIRS);
     centres.first().filter(|_| exact).map(|first| ExactPairs::of(first.rope()).groups())
 }

@@ -72,6 +72,14 @@ pub trait Executor: Send + Sync {
         u64::MAX
     }
 
+    /// Counts lane operations that somebody else than `run` is about to launch on the device, and waits first where it has enough to do
+    /// already.
+    ///
+    /// Errors: whatever failed in what it waited for.
+    fn start(&self, _work: u64) -> Result<(), ExecError> {
+        Ok(())
+    }
+
     /// Memory of any content.
     ///
     /// Errors: none to be had.

@@ -42,9 +42,6 @@ pub(crate) fn shape_of(
     form: Form,
 ) -> Shape {
     Shape {
-        record: kv.record,
-        kv_heads: kv.kv_heads,
-        group: model.group(),
         scale: model.scale,
         element,
         // `Vec` holds 4 heads.
@@ -55,8 +52,7 @@ pub(crate) fn shape_of(
         interleaved_rope: geometry.rope.convention == RopeConvention::Interleaved,
         pairs: geometry.rope.inv_freq.len(),
         window: model.sliding_window,
-        sinks: 0,
-        sink_logits: false,
+        ..Shape::new(kv.record, kv.kv_heads, model.group())
     }
 }
 

@@ -15,6 +15,7 @@ mod layer;
 pub mod macos;
 #[cfg_attr(not(all(target_os = "macos", feature = "metal")), allow(dead_code))] // read there alone; tested everywhere
 mod memory;
+mod pace;
 mod params;
 mod plan;
 mod rows;
@@ -24,10 +25,11 @@ mod slices;
 pub mod source;
 
 pub use backend::GpuBackend;
-pub use centring::{RopeTables, Tables};
+pub use centring::{RopeTables, Tables, exact_groups};
 pub use executor::{Access, Binding, Constant, ExecError, Executor, Family, Launch};
 pub use formats::format_id;
 pub use layer::rotation_words;
+pub use pace::{Pace, WORK_OF_TURN};
 pub use params::{
     AttendParams, CopyParams, GateParams, NormParams, Params, QueryParams, ReduceParams, RopeParams, TileParams,
     TopParams, WriteParams,

@@ -68,6 +68,8 @@ params! {
         groups: u32,
         /// Floats of a partition in `follow`.
         record: u32,
+        /// Partitions of a threadgroup.
+        span: u32,
         /// Whether what half loses of the queries follows them.
         low_parts: u32,
         norm: f32,

@@ -2,6 +2,7 @@
 use crate::backend::GpuBackend;
 use crate::executor::{Executor, Launch};
 use crate::launch::{self, NormBuffers, RopeBuffers, TOP_SLICE, TopBuffers, top_slices};
+use crate::pace::rows_at_once;
 use crate::params::RopeParams;
 use crate::shape::Element;
 use attention::RowOps;
@@ -52,6 +53,14 @@ impl<E: Executor> GpuBackend<E> {
 }
 
 impl<E: Executor> RowOps for GpuBackend<E> {
+    fn start_product(&self, rows: usize, elements: usize) -> Result<usize> {
+        // A lane operation a multiply-add.
+        let row = elements as u64;
+        let some = rows_at_once(rows, row, self.executor.most_work());
+        self.executor.start(some as u64 * row).map_err(Error::wrap)?;
+        Ok(some)
+    }
+
     fn rms_norm(&self, x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
         Ok(self.norm(x, None, weight, eps)?.0)
     }

@@ -43,7 +43,7 @@ pub enum Form {
     Mma,
     /// Single rows of at most 4 query heads a kv head by plain arithmetic (`attend_vec`).
     Vec,
-    /// Chunks of a prompt: 64 columns at once (`prefill`).
+    /// Chunks of a prompt: 64 columns at once, 128 at a head size of 64 (`prefill`).
     Chunk,
 }
 
@@ -94,6 +94,27 @@ pub struct Shape {
 }
 
 impl Shape {
+    /// Of plain attention to what lies in the cache as it was given: nothing is taken out, no window, all pairs turn. Activations are f32.
+    pub fn new(record: RecordLayout, kv_heads: usize, group: usize) -> Self {
+        let d = record.head_dim();
+        Shape {
+            record,
+            kv_heads,
+            group,
+            scale: 1.0 / (d as f32).sqrt(),
+            element: Element::F32,
+            form: Form::Mma,
+            keys_centred: false,
+            values_centred: false,
+            exact_groups: None,
+            interleaved_rope: false,
+            pairs: d / 2,
+            window: None,
+            sinks: 0,
+            sink_logits: false,
+        }
+    }
+
     /// Errors: a format, head size or group without kernels.
     pub fn check(&self) -> Result<(), KernelError> {
         for (side, format) in [("K", self.record.k()), ("V", self.record.v())] {
@@ -152,7 +173,12 @@ impl Shape {
 
     /// Blocks of 8 columns of a tile.
     pub fn blocks(&self, form: Form) -> usize {
-        if form == Form::Chunk { 8 } else { self.group.div_ceil(8) }
+        match form {
+            // 8 simdgroups, of as many as `Blocks` of `prefill.metal` says.
+            Form::Chunk if self.head_dim() == 64 => 16,
+            Form::Chunk => 8,
+            Form::Mma | Form::Vec => self.group.div_ceil(8),
+        }
     }
 
     /// Rows of a tile: as many as its columns hold.
@@ -171,6 +197,18 @@ impl Shape {
     /// Groups of 8 fast pairs that are followed.
     pub(crate) fn fast_groups(&self) -> usize {
         self.exact_groups.unwrap_or(1)
+    }
+
+    /// Partitions that a threadgroup of `query` follows at once, so that tables are read once for all: `Span` of `query.metal`, where
+    /// enough threadgroups are left to fill a GPU.
+    pub(crate) fn follow_span(&self, form: Form, tiles: usize, parts: usize) -> usize {
+        let span = match self.head_dim() {
+            64 => 4,
+            80..=128 => 2,
+            _ => 1,
+        };
+        let all = self.kv_heads * self.blocks(form) * tiles * parts;
+        if all >= 256 * span { span } else { 1 }
     }
 
     /// Floats of a partition's record in `follow`, of 8 columns: amplitudes of the fast pairs, then what follows 16 blocks of 32 tokens

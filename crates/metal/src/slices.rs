@@ -62,26 +62,11 @@ impl Shape {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shape::Element;
     use turboquant::{Format, RecordLayout};
 
     fn shape(kv_heads: usize, d: usize) -> Shape {
-        Shape {
-            record: RecordLayout::new(Format::Tq4, Format::Tq4, d, 32).unwrap(),
-            kv_heads,
-            group: 4,
-            scale: 1.0,
-            element: Element::F32,
-            form: Form::Mma,
-            keys_centred: true,
-            values_centred: true,
-            exact_groups: None,
-            interleaved_rope: false,
-            pairs: d / 2,
-            window: None,
-            sinks: 0,
-            sink_logits: false,
-        }
+        let record = RecordLayout::new(Format::Tq4, Format::Tq4, d, 32).unwrap();
+        Shape { keys_centred: true, values_centred: true, ..Shape::new(record, kv_heads, 4) }
     }
 
     /// Every partition of every tile once, in order, and nothing above the limits, for decode steps and chunks of any length.

@@ -77,7 +77,7 @@ impl Attention {
     fn forward(&self, h: &Tensor, rope: &RopeTables, ctx: &ForwardContext<'_>) -> Result<Tensor> {
         let heads = |t: Tensor, d| t.reshape((ctx.layout().num_tokens(), (), d));
 
-        let [both, k, v] = Linear::forward_all([&self.q_and_gate, &self.k, &self.v], h)?;
+        let [both, k, v] = Linear::forward_all([&self.q_and_gate, &self.k, &self.v], h, ctx)?;
         let both = heads(both, 2 * self.head_dim)?;
         let q = both.narrow(2, 0, self.head_dim)?;
         let gate = both.narrow(2, self.head_dim, self.head_dim)?.contiguous()?;
@@ -85,7 +85,7 @@ impl Attention {
         let (q, k) = (self.q_norm.forward(&q, ctx)?, self.k_norm.forward(&k, ctx)?);
         let (q, k) = rope.apply(&q, &k, ctx)?;
         let y = ctx.attend(self.id, &q, &k, &v)?;
-        self.o.forward(&row_ops(ctx).sigmoid_mul(&gate, &y)?.flatten_from(1)?)
+        self.o.forward(&row_ops(ctx).sigmoid_mul(&gate, &y)?.flatten_from(1)?, ctx)
     }
 }
 

@@ -202,16 +202,12 @@ MSL_HD vec<half, 2> fma(const vec<half, 2>& a, const vec<half, 2>& b, const vec<
 }
 // simdgroup_matrix: a lane holds elements (l / 4, l % 4 * 2 + {0, 1}), mma.sync's layout of A and C (Apple's differs:
 // kernels that use thread_elements() must find it). B wants pairs along k: `t`, made on first use (movmatrix) or at
-// load. A float matrix carries the unused rows 8..15 of the instruction in `hi`.
+// load. What the kernels use alone: products are `mma_2x1` and `mma_2x2`.
 template <class T, int R, int C>
 struct simdgroup_matrix {
   T e[2];
-  float hi[2];
-  MSL_HD simdgroup_matrix() { hi[0] = hi[1] = 0.0f; }
-  MSL_HD explicit simdgroup_matrix(T v) {
-    e[0] = e[1] = v;
-    hi[0] = hi[1] = 0.0f;
-  }
+  simdgroup_matrix() = default;
+  MSL_HD explicit simdgroup_matrix(T v) { e[0] = e[1] = v; }
   MSL_HD vec<T, 2>& thread_elements() { return *(vec<T, 2>*)e; }
 };
 template <>
@@ -243,21 +239,11 @@ struct simdgroup_matrix<half, 8, 8> {
 };
 using simdgroup_float8x8 = simdgroup_matrix<float, 8, 8>;
 using simdgroup_half8x8 = simdgroup_matrix<half, 8, 8>;
-using simdgroup_bfloat8x8 = simdgroup_matrix<bfloat, 8, 8>;
 MSL_HD uint msl_fm() { return msl_thread_index_in_simdgroup() / 4; }
 MSL_HD uint msl_fn() { return msl_thread_index_in_simdgroup() % 4 * 2; }
-MSL_HD uint msl_owner(uint m, uint n) { return m * 4 + n / 2; }
 template <class T, int R, int C>
 MSL_HD simdgroup_matrix<T, R, C> make_filled_simdgroup_matrix(T v) {
   return simdgroup_matrix<T, R, C>(v);
-}
-template <class T, class P>
-MSL_HD void simdgroup_load(simdgroup_matrix<T, 8, 8>& m, const P* p, ulong ld = 8, ulong2 o = ulong2(0),
-                           bool tr = false) {
-  for (uint k = 0; k < 2; k++) {
-    uint r = msl_fm(), c = msl_fn() + k;
-    m.e[k] = tr ? T(p[(o.y + c) * ld + o.x + r]) : T(p[(o.y + r) * ld + o.x + c]);
-  }
 }
 template <class P>
 MSL_HD void simdgroup_load(simdgroup_matrix<half, 8, 8>& m, const P* p, ulong ld = 8, ulong2 o = ulong2(0),
@@ -271,42 +257,6 @@ MSL_HD void simdgroup_load(simdgroup_matrix<half, 8, 8>& m, const P* p, ulong ld
   m.e = x[0];
   memcpy(&m.t, &x[1], 4);
   m.has_t = true;
-}
-template <class T, class P>
-MSL_HD void simdgroup_store(const simdgroup_matrix<T, 8, 8>& m, P* p, ulong ld = 8, ulong2 o = ulong2(0),
-                            bool tr = false) {
-  for (uint k = 0; k < 2; k++) {
-    uint r = msl_fm(), c = msl_fn() + k;
-    if (tr)
-      p[(o.y + c) * ld + o.x + r] = P(m.e[k]);
-    else
-      p[(o.y + r) * ld + o.x + c] = P(m.e[k]);
-  }
-}
-template <class D, class A, class B, class CC>
-MSL_HD void simdgroup_multiply_accumulate(simdgroup_matrix<D, 8, 8>& d, const simdgroup_matrix<A, 8, 8>& a,
-                                          const simdgroup_matrix<B, 8, 8>& b, const simdgroup_matrix<CC, 8, 8>& c) {
-  float a0 = (float)a.e[0], a1 = (float)a.e[1], b0 = (float)b.e[0], b1 = (float)b.e[1], s0 = (float)c.e[0],
-        s1 = (float)c.e[1];
-  uint m = msl_fm(), n = msl_fn();
-  _Pragma("unroll") for (int i = 0; i < 8; i++) {
-    uint la = msl_owner(m, i & ~1), lb = msl_owner(i, n);
-    float x = __shfl_sync(FULL, (i & 1) ? a1 : a0, la), y0 = __shfl_sync(FULL, b0, lb), y1 = __shfl_sync(FULL, b1, lb);
-    s0 = ::fmaf(x, y0, s0);
-    s1 = ::fmaf(x, y1, s1);
-  }
-  d.e[0] = D(s0);
-  d.e[1] = D(s1);
-}
-MSL_HD void simdgroup_multiply_accumulate(simdgroup_matrix<float, 8, 8>& d, const simdgroup_matrix<half, 8, 8>& a,
-                                          const simdgroup_matrix<half, 8, 8>& b,
-                                          const simdgroup_matrix<float, 8, 8>& c) {
-  // rows 8..15 of A are a register that is never set: a zero there would cost a move for every matrix, and their
-  // products stay in `hi`
-  asm("{.reg .b32 unset;\n mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,unset}, {%5}, "
-      "{%6,%7,%8,%9};}"
-      : "=f"(d.e[0]), "=f"(d.e[1]), "=f"(d.hi[0]), "=f"(d.hi[1])
-      : "r"(a.bits()), "r"(b.trans()), "f"(c.e[0]), "f"(c.e[1]), "f"(c.hi[0]), "f"(c.hi[1]));
 }
 // d0 += a b, d1 += c b
 MSL_HD void mma_2x1(simdgroup_float8x8& d0, simdgroup_float8x8& d1, const simdgroup_half8x8& a,

@@ -45,6 +45,7 @@ pub fn query<'a, B>(
         (Some(rope), None) => (rope.still(), rope.followed().len()),
         (Some(rope), Some(_)) => (0, ExactPairs::of(rope).slow.len()),
     };
+    let span = shape.follow_span(form, tiles, parts);
     let params = QueryParams {
         kv_heads: shape.kv_heads as u32,
         group: shape.group as u32,
@@ -55,11 +56,12 @@ pub fn query<'a, B>(
         followed: followed as u32,
         groups: shape.fast_groups() as u32,
         record: shape.follow_floats() as u32,
+        span: span as u32,
         low_parts: u32::from(form == Form::Vec),
         norm: shape.norm(),
         scale: shape.scale2(),
     };
-    let layers = if shape.keys_centred { 1 + parts } else { 1 };
+    let layers = if shape.keys_centred { 1 + parts.div_ceil(span) } else { 1 };
     let mut bindings = bind(&[q, table, rotation, key_means, starts, lists, still_fit, slow_fit], &[queries, follow]);
     bindings[0].offset = first_row * shape.row_bytes();
     Launch {

@@ -8,6 +8,7 @@ mod pipelines;
 pub use memory::{WorkingSet, working_set};
 
 use crate::executor::{Access, ExecError, Executor, Family, Launch};
+use crate::pace::{Pace, WORK_OF_TURN};
 use crate::shape::Element;
 use candle_core::op::BackpropOp;
 use candle_core::{DType, Device, MetalDevice, MetalStorage, Storage, Tensor, bail};
@@ -15,23 +16,18 @@ use candle_metal_kernels::metal::Buffer;
 use objc2::rc::autoreleasepool;
 use objc2_metal::{MTLGPUFamily, MTLResourceOptions, MTLSize};
 use pipelines::Pipelines;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 /// Untracked, as all of Candle's: it places barriers by inputs and outputs.
 const SHARED: MTLResourceOptions =
     MTLResourceOptions(MTLResourceOptions::StorageModeShared.0 | MTLResourceOptions::HazardTrackingModeUntracked.0);
 
-/// Lane operations after which the command buffer is handed over and waited for, so that the display gets its turn: a twentieth of a
-/// second of an M1 (1.3e12 a second), which leaves as much again for what the count of operations leaves out.
-const WORK_PER_SUBMIT: u64 = 65_000_000_000;
-
 pub struct MetalExecutor {
     device: MetalDevice,
     pipelines: Arc<Pipelines>,
     family: Family,
-    /// Since the last hand-over.
-    work: AtomicU64,
+    pace: Pace,
 }
 
 /// Device memory from `offset` on, and who keeps it.
@@ -64,12 +60,14 @@ impl MetalExecutor {
     /// Errors: whatever Apple's compiler says.
     pub fn new(device: &MetalDevice, head_dim: Option<usize>) -> Result<Self, ExecError> {
         let pipelines = compiled(device, head_dim)?;
-        Ok(MetalExecutor { device: device.clone(), pipelines, family: family(device), work: AtomicU64::new(0) })
+        Ok(MetalExecutor { device: device.clone(), pipelines, family: family(device), pace: Pace::default() })
     }
 
-    fn wait(&self) -> Result<(), ExecError> {
-        self.work.store(0, Ordering::Relaxed);
-        self.device.flush_and_wait_current().map_err(|e| kernel_error("(waiting)", e))
+    /// `full`: as a turn is.
+    fn wait(&self, full: bool) -> Result<(), ExecError> {
+        let result = self.device.flush_and_wait_current().map_err(|e| kernel_error("(waiting)", e));
+        self.pace.finished(Instant::now(), full);
+        result
     }
 
     fn encode(&self, launch: &Launch<'_, Slice>) -> Result<(), ExecError> {
@@ -101,7 +99,14 @@ impl Executor for MetalExecutor {
     }
 
     fn most_work(&self) -> u64 {
-        WORK_PER_SUBMIT
+        WORK_OF_TURN
+    }
+
+    fn start(&self, work: u64) -> Result<(), ExecError> {
+        while !self.pace.start(work, Instant::now()) {
+            self.wait(true)?;
+        }
+        Ok(())
     }
 
     /// Candle's pool rounds up to powers of two, so what is large, the cache above all, is taken from Metal itself.
@@ -124,7 +129,7 @@ impl Executor for MetalExecutor {
     }
 
     fn upload(&self, buffer: &Slice, offset: usize, bytes: &[u8]) -> Result<(), ExecError> {
-        self.wait()?;
+        self.wait(false)?;
         let to = buffer.at(offset, bytes.len())?;
         // SAFETY: the range lies inside the buffer's shared memory, and the GPU has finished.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
@@ -132,7 +137,7 @@ impl Executor for MetalExecutor {
     }
 
     fn download(&self, buffer: &Slice, offset: usize, out: &mut [u8]) -> Result<(), ExecError> {
-        self.wait()?;
+        self.wait(false)?;
         let from = buffer.at(offset, out.len())?;
         // SAFETY: as in `upload`.
         unsafe { std::ptr::copy_nonoverlapping(from, out.as_mut_ptr(), out.len()) };
@@ -143,10 +148,7 @@ impl Executor for MetalExecutor {
         // Encoders and strings are autoreleased; without a pool of its own a thread that never returns to a run loop keeps them all.
         autoreleasepool(|_| {
             for launch in launches {
-                if self.work.load(Ordering::Relaxed).saturating_add(launch.work) > WORK_PER_SUBMIT {
-                    self.wait()?;
-                }
-                self.work.fetch_add(launch.work, Ordering::Relaxed);
+                self.start(launch.work)?;
                 self.encode(launch)?;
             }
             Ok(())

@@ -1,7 +1,7 @@
 //! First tokens that a window keeps, and learnt logits that take weight: parameters that no model here sets yet.
 use attention::conformance::noise;
 use metal::launch::{self, AttendBuffers, QueryBuffers, ReduceBuffers, WriteBuffers};
-use metal::{Element, Executor, Form, Params, Shape, Tile};
+use metal::{Executor, Form, Params, Shape, Tile};
 use turboquant::{Format, PARTITION, RecordLayout};
 
 const D: usize = 64;
@@ -24,22 +24,8 @@ fn data(seed: u64, n: usize) -> Vec<f32> {
 
 /// Output of the last token's query heads.
 fn run<E: Executor>(executor: &E, form: Form, k: &[f32], v: &[f32], q: &[f32], logits: &[f32]) -> Vec<f32> {
-    let shape = Shape {
-        record: RecordLayout::new(Format::F16, Format::F16, D, 16).unwrap(),
-        kv_heads: 1,
-        group: GROUP,
-        scale: 0.125,
-        element: Element::F32,
-        form,
-        keys_centred: false,
-        values_centred: false,
-        exact_groups: None,
-        interleaved_rope: false,
-        pairs: D / 2,
-        window: Some(WINDOW),
-        sinks: SINKS,
-        sink_logits: true,
-    };
+    let record = RecordLayout::new(Format::F16, Format::F16, D, 16).unwrap();
+    let shape = Shape { form, window: Some(WINDOW), sinks: SINKS, sink_logits: true, ..Shape::new(record, 1, GROUP) };
     let (blocks, parts) = (TOKENS.div_ceil(16), TOKENS.div_ceil(PARTITION));
     let buffer = |bytes: &[u8]| executor.buffer(bytes).unwrap();
     let create = |bytes| executor.create(bytes).unwrap();

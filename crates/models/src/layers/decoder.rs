@@ -48,6 +48,6 @@ impl<L: DecoderLayer> Model for Decoder<L> {
         for layer in &self.layers {
             layer.forward(&mut x, &rope, ctx)?;
         }
-        self.head.forward(&x.select(&rows)?.norm(&self.norm, ctx)?)
+        self.head.forward(&x.select(&rows)?.norm(&self.norm, ctx)?, ctx)
     }
 }

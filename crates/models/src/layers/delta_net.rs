@@ -78,7 +78,7 @@ impl GatedDeltaNet {
     /// h: `[num_tokens, hidden]`. Tokens go in one by one in the same form, a prompt's as an answer's, so the cut of a prompt
     /// does not show. The recurrence runs on the CPU, wherever the projections do; a GPU is waited for once.
     pub fn forward(&self, h: &Tensor, ctx: &ForwardContext<'_>) -> Result<Tensor> {
-        let [qkv, z, b, a] = Linear::forward_all([&self.qkv, &self.z, &self.b, &self.a], h)?;
+        let [qkv, z, b, a] = Linear::forward_all([&self.qkv, &self.z, &self.b, &self.a], h, ctx)?;
         let rows = |x: Tensor| x.flatten_all()?.to_vec1::<f32>();
         let (qkv, z, b, a) = (rows(qkv)?, rows(z)?, rows(b)?, rows(a)?);
         let (heads, channels) = (self.sizes.value_heads, self.sizes.channels());
@@ -91,7 +91,7 @@ impl GatedDeltaNet {
             let out = &mut out[part(width)];
             ctx.with_state(seq, self.id, |state| self.sequence(&rows, state, out))?;
         }
-        self.out.forward(&Tensor::from_vec(out, (h.dim(0)?, width), h.device())?)
+        self.out.forward(&Tensor::from_vec(out, (h.dim(0)?, width), h.device())?, ctx)
     }
 
     /// The tokens of one sequence. out: `[tokens][value_heads][value_dim]`.

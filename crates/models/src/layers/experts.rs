@@ -20,7 +20,7 @@ impl ExpertMlp {
     /// x: `[rows, hidden]`. A row's sum runs over its experts by number, whatever other rows there are. Rows are routed on the host:
     /// a GPU is waited for once.
     pub fn forward(&self, x: &Tensor, ctx: &ForwardContext<'_>) -> Result<Tensor> {
-        let logits: Vec<f32> = self.router.forward(x)?.flatten_all()?.to_vec1()?;
+        let logits: Vec<f32> = self.router.forward(x, ctx)?.flatten_all()?.to_vec1()?;
         let mut routed: Vec<Share> = vec![(Vec::new(), Vec::new()); self.experts.len()];
         for (row, logits) in logits.chunks_exact(self.experts.len()).enumerate() {
             for (expert, weight) in self.route(logits) {

@@ -1,6 +1,7 @@
 //! Projections on a GPU: floats in the 16-bit type that it computes in, ggml's blocks as they are. Activations between layers are f32.
 //!
-//! The order in which a product is summed is Candle's to choose, and may depend on the number of rows.
+//! The order in which a product is summed is Candle's to choose, and may depend on the number of rows. Products of many rows are cut
+//! (`Linear::in_turns`): a Mac's display waits for no more than a tenth of a second.
 use crate::loader::StoredWeight;
 use candle_core::quantized::ggml_file::qtensor_from_ggml;
 use candle_core::quantized::{GgmlDType, QMatMul};
@@ -89,6 +90,7 @@ fn block_type(kind: WeightType) -> Option<GgmlDType> {
 #[cfg(test)]
 mod tests {
     use super::super::Linear;
+    use super::super::rowwise::CpuRows;
     use super::*;
 
     const N: usize = 24;
@@ -109,7 +111,8 @@ mod tests {
     fn every_type_multiplies_as_on_the_cpu() {
         let x = Tensor::from_vec(values(3 * K, 7), (3, K), &Device::Cpu).unwrap();
         for kind in WeightType::ALL {
-            let want = Linear::new(weight(kind), None, &Device::Cpu, None).unwrap().forward(&x).unwrap();
+            let want = Linear::new(weight(kind), None, &Device::Cpu, None).unwrap();
+            let [want] = Linear::products([&want], &x, &CpuRows).unwrap();
             for compute in [DType::F32, DType::F16, DType::BF16] {
                 let got = Weight::new(&weight(kind), compute, &Device::Cpu).unwrap().forward(&x).unwrap();
                 let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();

@@ -13,7 +13,7 @@ pub(crate) struct Mlp {
 
 impl Mlp {
     pub fn forward(&self, x: &Tensor, ctx: &ForwardContext<'_>) -> Result<Tensor> {
-        let [gate, up] = Linear::forward_all([&self.gate, &self.up], x)?;
-        self.down.forward(&row_ops(ctx).silu_mul(&gate, &up)?)
+        let [gate, up] = Linear::forward_all([&self.gate, &self.up], x, ctx)?;
+        self.down.forward(&row_ops(ctx).silu_mul(&gate, &up)?, ctx)
     }
 }

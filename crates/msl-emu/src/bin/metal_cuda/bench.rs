@@ -1,5 +1,5 @@
 //! Times of attention, in ratios to the best 16-bit kernel of the same run.
-use crate::workload::{Attention, GROUP, KV_HEADS, Workload};
+use crate::workload::{Attention, Centred, GROUP, KV_HEADS, Workload};
 use metal::{Executor, Form, Launch};
 use msl_emu::cuda::{CudaExecutor, Memory};
 use std::collections::BTreeMap;
@@ -26,8 +26,8 @@ fn median(executor: &CudaExecutor, attention: &Attention<'_>, pick: std::ops::Ra
     Ok(times[times.len() / 2])
 }
 
-/// The table of decode attention. `centred`: whether coded keys and values are.
-pub fn decode(executor: &CudaExecutor, filter: &str, centred: bool) -> Result<(), String> {
+/// The table of decode attention.
+pub fn decode(executor: &CudaExecutor, filter: &str, centred: Centred) -> Result<(), String> {
     println!(
         "# decode on {}; us of attend (with query and reduce), TB/s, ratio to the best 16-bit",
         executor.device().unwrap_or("none")
@@ -73,29 +73,39 @@ pub fn decode(executor: &CudaExecutor, filter: &str, centred: bool) -> Result<()
     Ok(())
 }
 
-/// A chunk of 512 rows at the end of a context.
+/// A chunk of 512 rows at the end of a context: all three launches, and each alone.
 pub fn prefill(executor: &CudaExecutor, filter: &str) -> Result<(), String> {
-    println!("# prefill of 512 rows on {}; us, TFLOP/s, ratio to f16", executor.device().unwrap_or("none"));
+    println!(
+        "# prefill of 512 rows on {}; us (query, prefill, reduce), TFLOP/s, ratio to f16 (of prefill)",
+        executor.device().unwrap_or("none")
+    );
     for d in [128, 64] {
-        let mut base = [f32::NAN; 2];
+        let mut base = [[f32::NAN; 2]; 2];
         for (k, v) in PAIRS {
             let name = format!("d{d} {}/{}", k.name(), v.name());
             if !name.contains(filter) {
                 continue;
             }
-            let workload = Workload::new(executor, k, v, d, true)?;
+            let workload = Workload::new(executor, k, v, d, Centred::Coded)?;
             let mut line = format!("{name:16}");
             for (i, context) in [4096usize, 16_384].into_iter().enumerate() {
                 let attention = Attention::new(&workload, Form::Chunk, context, 1, 512)?;
                 for launches in attention.launches().into_iter().take(1) {
                     executor.run(&launches).map_err(|e| e.to_string())?;
                 }
-                let us = 1e3 * median(executor, &attention, 0..3)?;
+                let us = |pick| median(executor, &attention, pick).map(|ms| 1e3 * ms);
+                let [all, query, alone, reduce] = [us(0..3)?, us(0..1)?, us(1..2)?, us(2..3)?];
                 if k == F16 {
-                    base[i] = us;
+                    base[i] = [all, alone];
                 }
                 let operations = 4.0 * (512 * KV_HEADS * GROUP * d) as f32 * (context - 256) as f32;
-                line += &format!(" | {}k {us:.0} {:.0} x{:.2}", context / 1024, operations / us / 1e6, base[i] / us);
+                line += &format!(
+                    " | {}k {all:.0} ({query:.0}, {alone:.0}, {reduce:.0}) {:.0} x{:.2} (x{:.2})",
+                    context / 1024,
+                    operations / all / 1e6,
+                    base[i][0] / all,
+                    base[i][1] / alone
+                );
             }
             println!("{line}");
         }

@@ -2,18 +2,21 @@
 //!
 //! `compile` builds the cubins that the others launch, on a machine without a GPU; `sources` writes what nvcc makes them from and its
 //! command lines, for a machine with more cores. `check` compares every kernel with f64, `cover` is its part for compute-sanitizer;
-//! `bench` prints the table of docs/kernels.md, `plain` the same without centring, `prefill` that of chunks.
+//! `bench` prints the table of docs/kernels.md, `plain` the same without centring, `floats` with keys stored as floats centred too,
+//! `prefill` that of chunks.
 mod bench;
 mod check;
 #[path = "../../../../metal/tests/common/mod.rs"]
 mod common;
 mod workload;
 
+use workload::Centred;
+
 use msl_emu::cuda::{Build, CudaExecutor};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: metal-cuda compile|sources|check|cover|bench|plain|prefill FOLDER [filter]";
+const USAGE: &str = "usage: metal-cuda compile|sources|check|cover|bench|plain|floats|prefill FOLDER [filter]";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -36,16 +39,18 @@ fn run(arguments: &[String]) -> Result<(), String> {
             std::fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
             let build = if mode == "compile" { Build::Run } else { Build::List };
             let compiler = || CudaExecutor::compiler(folder.clone(), build);
-            bench::decode(&compiler(), filter, true)?;
-            bench::decode(&compiler(), filter, false)?;
+            for centred in [Centred::Coded, Centred::Nothing, Centred::Floats] {
+                bench::decode(&compiler(), filter, centred)?;
+            }
             bench::prefill(&compiler(), filter)?;
             check::all(&compiler, filter)?;
             check::covering(&compiler, filter)
         }
         "check" => check::all(&must_open, filter),
         "cover" => check::covering(&must_open, filter),
-        "bench" => bench::decode(&open()?, filter, true),
-        "plain" => bench::decode(&open()?, filter, false),
+        "bench" => bench::decode(&open()?, filter, Centred::Coded),
+        "plain" => bench::decode(&open()?, filter, Centred::Nothing),
+        "floats" => bench::decode(&open()?, filter, Centred::Floats),
         "prefill" => bench::prefill(&open()?, filter),
         _ => Err(USAGE.to_owned()),
     }

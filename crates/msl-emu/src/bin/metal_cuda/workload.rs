@@ -48,8 +48,17 @@ pub fn words(values: impl IntoIterator<Item = u32>) -> Vec<u8> {
     values.into_iter().flat_map(u32::to_le_bytes).collect()
 }
 
+/// From which keys the mean is taken, and from which values.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Centred {
+    Nothing,
+    Coded,
+    /// Keys stored as floats too, which are followed exactly.
+    Floats,
+}
+
 /// As Qwen3's: base 1e6.
-fn centring(d: usize) -> Result<(Centring, ModelGeometry), String> {
+fn centring(d: usize, keys: KeyCentring) -> Result<Centring, String> {
     let layer = LayerGeometry {
         num_heads: KV_HEADS * GROUP,
         kv_heads: KV_HEADS,
@@ -62,34 +71,24 @@ fn centring(d: usize) -> Result<(Centring, ModelGeometry), String> {
     let geometry = ModelGeometry { layers: vec![layer], rope };
     let means = |seed| vec![(0..KV_HEADS * d).map(|i| conformance::noise(seed, i as u64)).collect()];
     let means = KvMeans { keys: means(8), values: means(9) };
-    let centring = Centring::new(&geometry, &means, |_| KeyCentring::Followed, |_| true);
-    centring.map(|centring| (centring, geometry)).map_err(|e| e.to_string())
+    Centring::new(&geometry, &means, |_| keys, |_| true).map_err(|e| e.to_string())
 }
 
 impl<'a> Workload<'a> {
-    /// `centred`: whether coded keys and values are.
-    pub fn new(executor: &'a CudaExecutor, k: Format, v: Format, d: usize, centred: bool) -> Result<Self, String> {
-        let (centring, _) = centring(d)?;
+    pub fn new(executor: &'a CudaExecutor, k: Format, v: Format, d: usize, centred: Centred) -> Result<Self, String> {
+        let coded = centred != Centred::Nothing && k.is_rotated();
+        let centring = centring(d, KeyCentring::of(k))?;
         let layer = &centring.layers[0];
         let record = RecordLayout::new(k, v, d, BLOCK).map_err(|e| e.to_string())?;
         let shape = Shape {
-            record,
-            kv_heads: KV_HEADS,
-            group: GROUP,
-            scale: 1.0 / (d as f32).sqrt(),
             element: Element::F16,
-            form: Form::Mma,
-            keys_centred: centred && k.is_rotated(),
-            values_centred: centred && k.is_rotated(),
-            exact_groups: None,
-            interleaved_rope: false,
-            pairs: d / 2,
-            window: None,
-            sinks: 0,
-            sink_logits: false,
+            keys_centred: coded || centred == Centred::Floats,
+            values_centred: coded,
+            exact_groups: if centred == Centred::Floats { metal::exact_groups(&layer.keys) } else { None },
+            ..Shape::new(record, KV_HEADS, GROUP)
         };
         let rope = layer.keys[0].rope().clone();
-        let of_rope = RopeTables::new(&rope, 1 << 17);
+        let of_rope = if k.is_rotated() { RopeTables::new } else { RopeTables::exact }(&rope, 1 << 17);
         let tables = Tables::new(&layer.keys);
         let value_means: Vec<u8> = layer.values.iter().flatten().flat_map(|x| x.to_le_bytes()).collect();
         let all = TOTAL / BLOCK;
