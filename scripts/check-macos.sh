@@ -18,7 +18,7 @@ rm -rf "$planted"
 mkdir -p "$planted"
 git ls-files -z Cargo.toml Cargo.lock crates kernels LICENSE config | xargs -0 cp --parents -t "$planted"
 file=$planted/crates/metal/src/macos/mod.rs
-sed -i 's/^const WORK_PER_SUBMIT: u64 =/const WORK_PER_SUBMIT: u32 =/' "$file"
+sed -i 's/^        WORK_OF_TURN$/        WORK_OF_TURN as u32/' "$file"
 if cmp -s "$file" crates/metal/src/macos/mod.rs; then
     echo "nothing was planted in $file" >&2
     exit 1
