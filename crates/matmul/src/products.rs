@@ -97,13 +97,13 @@ pub(crate) fn multiply(isa: Isa, x: &[f32], k: usize, products: &mut [Product<'_
     let mut operands: Vec<Operand<'_>> = Vec::new();
     let mut tasks = Vec::new();
     for Product { weight, out } in products {
-        let operand = dispatch!(weight.weight_type(), T => {
-            operands.iter().position(|x| T::takes(isa, x)).unwrap_or_else(|| {
+        let (operand, align) = dispatch!(weight.weight_type(), T => {
+            let operand = operands.iter().position(|x| T::takes(isa, x)).unwrap_or_else(|| {
                 operands.push(T::operand(isa, x, k));
                 operands.len() - 1
-            })
+            });
+            (operand, T::ROW_ALIGN)
         });
-        let align = dispatch!(weight.weight_type(), T => T::ROW_ALIGN);
         let width = match threads {
             1 => weight.n(),
             _ => rows.div_ceil(threads * TASKS_PER_THREAD).next_multiple_of(align),

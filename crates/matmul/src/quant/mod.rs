@@ -147,23 +147,19 @@ impl<B: Encode> Kind for Blocks<B> {
     }
 }
 
-/// What a thread unpacks weights to and sums in, for one product after the other.
+/// What a thread unpacks weights to and sums in, for one product after the other; made by the first that needs it.
+#[derive(Default)]
 pub(crate) struct Scratch {
-    panels: [Panel; PANELS],
+    panels: Option<[Panel; PANELS]>,
     sums: Vec<Sums>,
-}
-
-impl Default for Scratch {
-    fn default() -> Self {
-        Scratch { panels: std::array::from_fn(|_| Panel::new()), sums: Vec::new() }
-    }
 }
 
 /// All rows of `x` against all rows of `w`, panels after panels.
 fn columns<B: Block>(isa: Isa, x: &Activations, w: Weight<'_>, out: &mut [&mut [f32]], scratch: &mut Scratch) {
     const WIDTH: usize = PANEL * PANELS;
     let k = w.k();
-    let Scratch { panels, sums } = scratch;
+    let panels = scratch.panels.get_or_insert_with(|| std::array::from_fn(|_| Panel::new()));
+    let sums = &mut scratch.sums;
     // Last panels of fewer rows are filled with zeros, whose sums are dropped.
     let mut last = w.bytes()[w.n() / WIDTH * WIDTH * w.row_bytes()..].to_vec();
     if !last.is_empty() {
