@@ -279,3 +279,21 @@ async fn a_quantisation_fetches_its_shards_alone() {
     let error = get_model(&setup.config, "org/model").await.unwrap_err().to_string();
     assert!(error.contains("NAME:QUANT"), "{error}");
 }
+
+/// Whoever comes later waits for the first and uses what it has fetched.
+#[tokio::test]
+async fn all_that_fetch_a_model_at_once_have_it() {
+    const SHARD: &str = "model-00001-of-00002.safetensors";
+    for _ in 0..3 {
+        let hub = Hub { breaks: Mutex::new(Some((SHARD.into(), 20_000, 1))), ..Hub::safetensors() };
+        let (endpoint, hub) = hub.serve().await;
+        let setup = setup(&endpoint);
+        let fetch = || get_model(&setup.config, "org/model");
+        for folder in <[_; 3]>::from(tokio::join!(fetch(), fetch(), fetch())) {
+            assert_eq!(std::fs::read(folder.unwrap().join(SHARD)).unwrap(), hub.files[SHARD]);
+        }
+        let blobs = std::fs::read_dir(setup.home.path().join("hub/models--org--model/blobs")).unwrap();
+        let names: Vec<_> = blobs.map(|b| b.unwrap().file_name().into_string().unwrap()).collect();
+        assert!(names.iter().all(|name| !name.ends_with("incomplete")), "{names:?}");
+    }
+}
