@@ -1,6 +1,6 @@
 //! Settings in layers: the embedded default file, a file, the environment, flags.
 use crate::args::EngineArgs;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use bytesize::ByteSize;
 use engine::{DeviceChoice, EngineConfig, KvFlags, WeightQuant};
 use figment::Figment;
@@ -13,6 +13,9 @@ pub const DEFAULTS: &str = include_str!("../../../config/default.toml");
 
 /// Variables `TALLOW_…` that are no settings: read before there are any, or by the engine itself.
 const UNSETTLED: [&str; 3] = ["LOG", "CONFIG", "CACHE_DIR"];
+
+/// Seconds.
+const MAX_SHUTDOWN: u64 = 24 * 60 * 60;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -41,7 +44,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Errors: a file that is missing or wrong, unknown keys, values of a wrong type; each is named.
+    /// Errors: a file that is missing or wrong, unknown keys, values of a wrong type or wrong whatever the model; each is named.
     pub fn read(args: &EngineArgs) -> Result<Self> {
         let mut layers = Figment::from(Toml::string(DEFAULTS));
         if let Some(path) = &args.config {
@@ -50,7 +53,9 @@ impl Settings {
             layers = layers.merge(Toml::string(&text));
         }
         let layers = layers.merge(Env::prefixed("TALLOW_").ignore(&UNSETTLED)).merge(Serialized::defaults(args));
-        layers.extract().context("the configuration is wrong")
+        let settings: Self = layers.extract().context("the configuration is wrong")?;
+        settings.check()?;
+        Ok(settings)
     }
 
     pub fn kv(&self) -> Result<KvFlags> {
@@ -58,9 +63,12 @@ impl Settings {
         Ok(KvFlags::parse(&self.kv_preset, k, v, self.block_size, self.kv_boundary_layers, &self.kv_centre)?)
     }
 
-    /// Errors: flags whose values are wrong whatever the model.
-    pub fn check(&self) -> Result<()> {
-        self.engine(PathBuf::new()).map(|_| ())
+    /// Errors: values that are wrong whatever the model, before one is fetched.
+    fn check(&self) -> Result<()> {
+        if self.shutdown_timeout > MAX_SHUTDOWN {
+            bail!("--shutdown-timeout: is {}; it must be at most {MAX_SHUTDOWN} (a day)", self.shutdown_timeout);
+        }
+        Ok(self.engine(PathBuf::new())?.check()?)
     }
 
     fn weight_quant(&self) -> Result<Option<WeightQuant>> {
@@ -113,15 +121,33 @@ mod tests {
         let args = EngineArgs { config: Some("/no/such/file.toml".into()), ..Default::default() };
         assert!(format!("{:#}", Settings::read(&args).unwrap_err()).contains("/no/such/file.toml"));
         let args = EngineArgs { k_quant: Some("q9".into()), ..Default::default() };
-        let error = format!("{:#}", Settings::read(&args).unwrap().engine("x".into()).unwrap_err());
+        let error = format!("{:#}", Settings::read(&args).unwrap_err());
         assert!(error.contains("--k-quant") && error.contains("q9") && error.contains("bf16"), "{error}");
+    }
+
+    #[test]
+    fn what_is_wrong_whatever_the_model_is_named_at_once() {
+        let none = EngineArgs::default;
+        for (args, told) in [
+            (EngineArgs { shutdown_timeout: Some(u64::MAX), ..none() }, "--shutdown-timeout"),
+            (EngineArgs { max_num_seqs: Some(0), ..none() }, "--max-num-seqs is 0"),
+            (EngineArgs { max_num_seqs: Some(usize::MAX), ..none() }, "--max-num-seqs"),
+            (EngineArgs { max_num_batched_tokens: Some(63), ..none() }, "--max-num-batched-tokens is 63"),
+            (EngineArgs { max_queued_requests: Some(0), ..none() }, "--max-queued-requests: is 0"),
+            (EngineArgs { block_size: Some(24), ..none() }, "--block-size is 24"),
+            (EngineArgs { threads: Some(100_000), ..none() }, "--threads: is 100000"),
+            (EngineArgs { device: Some("gpu".into()), ..none() }, "--device: is gpu"),
+        ] {
+            let message = Settings::read(&args).unwrap_err().to_string();
+            assert!(message.contains(told), "{message}");
+        }
     }
 
     #[test]
     fn weights_are_quantised_to_known_types_alone() {
         let engine = |name: &str| {
             let args = EngineArgs { weight_quant: Some(name.into()), ..Default::default() };
-            Settings::read(&args).unwrap().engine("x".into())
+            Settings::read(&args)?.engine("x".into())
         };
         assert_eq!(engine("q4_k").unwrap().weight_quant, Some(WeightQuant::Q4K));
         let error = engine("q4").unwrap_err().to_string();
