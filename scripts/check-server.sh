@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The release binary with the bundled model, driven by the official Python client.
+# The release binary with the bundled model, driven by the official Python client and by the chat of its own.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=target/python
@@ -21,5 +21,8 @@ for _ in $(seq 300); do
     sleep 0.1
 done
 "$venv/bin/python" crates/server/tests/openai_client.py --url "$url" --api-key secret
+chat() { echo "Say hello." | target/release/tallow chat "$@" | grep -q .; }
+TALLOW_API_KEY=secret chat --url "$url"
+HTTP_PROXY=http://127.0.0.1:9 chat
 kill -TERM $server
 wait $server
