@@ -48,9 +48,7 @@ impl Settings {
     pub fn read(args: &EngineArgs) -> Result<Self> {
         let mut layers = Figment::from(Toml::string(DEFAULTS));
         if let Some(path) = &args.config {
-            // Figment would take a missing file for an empty one.
-            let text = std::fs::read_to_string(path).with_context(|| format!("--config {}", path.display()))?;
-            layers = layers.merge(Toml::string(&text));
+            layers = layers.merge(Toml::file_exact(path));
         }
         let layers = layers.merge(Env::prefixed("TALLOW_").ignore(&UNSETTLED)).merge(Serialized::defaults(args));
         let settings: Self = layers.extract().context("the configuration is wrong")?;
@@ -123,6 +121,18 @@ mod tests {
         let args = EngineArgs { k_quant: Some("q9".into()), ..Default::default() };
         let error = format!("{:#}", Settings::read(&args).unwrap_err());
         assert!(error.contains("--k-quant") && error.contains("q9") && error.contains("bf16"), "{error}");
+    }
+
+    #[test]
+    fn what_is_wrong_in_a_file_is_named_with_the_file() {
+        let path = std::env::temp_dir().join(format!("tallow-settings-{}.toml", std::process::id()));
+        for (text, told) in [("max_num_seqs = -1", "max_num_seqs"), ("nope = 1", "nope"), ("port = ", "parse error")] {
+            std::fs::write(&path, text).unwrap();
+            let args = EngineArgs { config: Some(path.clone()), ..Default::default() };
+            let error = format!("{:#}", Settings::read(&args).unwrap_err());
+            assert!(error.contains(told) && error.contains(path.to_str().unwrap()), "{error}");
+        }
+        std::fs::remove_file(path).unwrap();
     }
 
     #[test]
