@@ -14,6 +14,21 @@ pub const DEFAULTS: &str = include_str!("../../../config/default.toml");
 /// Variables `TALLOW_…` that are no settings: read before there are any, or by the engine itself.
 const UNSETTLED: [&str; 3] = ["LOG", "CONFIG", "CACHE_DIR"];
 
+/// Settings that are text, and may be text of digits alone.
+const TEXTS: [&str; 11] = [
+    "host",
+    "api_key",
+    "model",
+    "revision",
+    "weight_quant",
+    "served_model_name",
+    "device",
+    "kv_preset",
+    "k_quant",
+    "v_quant",
+    "kv_centre",
+];
+
 /// Seconds.
 const MAX_SHUTDOWN: u64 = 24 * 60 * 60;
 
@@ -50,7 +65,13 @@ impl Settings {
         if let Some(path) = &args.config {
             layers = layers.merge(Toml::file_exact(path));
         }
-        let layers = layers.merge(Env::prefixed("TALLOW_").ignore(&UNSETTLED)).merge(Serialized::defaults(args));
+        let environment = Env::prefixed("TALLOW_").ignore(&UNSETTLED);
+        layers = layers.merge(&environment);
+        // Figment has made numbers and lists of what looks like them.
+        for (key, text) in environment.only(&TEXTS).iter() {
+            layers = layers.merge(Serialized::default(key.as_str(), text));
+        }
+        let layers = layers.merge(Serialized::defaults(args));
         let settings: Self = layers.extract().context("the configuration is wrong")?;
         settings.check()?;
         Ok(settings)
