@@ -344,6 +344,36 @@ fn shutdown_lets_what_runs_finish_and_aborts_at_the_limit() {
     assert_eq!(answers(&mut stream, 1).unwrap_err(), EngineError::ShutDown);
 }
 
+/// Requests that come in while the engine ends: each is refused, answered or failed.
+#[test]
+fn a_shutdown_leaves_no_request_without_a_last_event() {
+    for _ in 0..4 {
+        let engine = start(&config()).unwrap();
+        let clients: Vec<_> = (0..4)
+            .map(|_| {
+                let handle = engine.0.clone();
+                std::thread::spawn(move || {
+                    let mut streams = Vec::new();
+                    loop {
+                        match handle.submit(GenerationRequest::greedy(prompt(2), 1)) {
+                            Ok(stream) => streams.push(stream),
+                            Err(SubmitError::QueueFull { .. }) => {}
+                            Err(_) => return streams,
+                        }
+                    }
+                })
+            })
+            .collect();
+        std::thread::sleep(Duration::from_millis(5));
+        engine.0.shutdown(Duration::ZERO);
+        engine.1.join().unwrap();
+        for mut stream in clients.into_iter().flat_map(|c| c.join().unwrap()) {
+            let last = std::iter::from_fn(|| stream.blocking_next()).last();
+            assert!(matches!(last, Some(Event::Finished { .. } | Event::Failed(_))), "{last:?}");
+        }
+    }
+}
+
 /// The long prefill's steps go on, and the short request is in the first that is scheduled after it came.
 #[test]
 fn a_short_request_gets_its_token_within_three_steps_of_a_long_prefill() {
