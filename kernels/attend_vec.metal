@@ -38,7 +38,7 @@ inline void turn_pairs(threadgroup float2* turned, thread const Following<U>& x,
 }
 // What the logit of token r of a tile lacks, for one head. turned: the pairs at its first token; at: (cos, sin) of pairs 2 i and 2 i + 1
 // at r tokens; u: of the token, from the middle of the parabola's 32.
-inline float lacking(threadgroup const float2* turned, device const float4* at, float3 parabola, float u) {
+inline float lacking(threadgroup const float2* turned, threadgroup const float4* at, float3 parabola, float u) {
   float sum = fma(fma(parabola.z, u, parabola.y), u, parabola.x);
   UNROLL for (uint i = 0; i < 4; i++) {
     const float4 x = ((threadgroup const float4*)turned)[i], f = at[i];
@@ -76,7 +76,7 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
   threadgroup float4 s_acc[kSimdgroups * kMerged * Merge<D, kMerged>::kRow / 4];
   threadgroup float s_m[kSimdgroups * 8], s_l[kSimdgroups * 8], s_by[kMerged * 8];
   threadgroup uint s_to[kMerged];
-  threadgroup float4 s_turned[kSimdgroups * U * kTurnedTile / 2];
+  threadgroup float4 s_turned[kSimdgroups * U * kTurnedTile / 2], s_at[8 * kTurnedHead / 2];
   const uint head = tg.x, part = p.first + tg.z, start = part * kPartition, step = 8 * U;
   const Tile tile = load_tile(tiles, tg.y);
   if (!sees(tile, part)) return;
@@ -114,6 +114,8 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
   device const float2* turns = fast_turns + head * kTurnPairs;
   Following<U> pairs;
   const bool fitted = kKeysCentred && !kKeysExact;
+  threadgroup float2* at = (threadgroup float2*)s_at;
+  if (fitted && tid < 64) at[tid / 8 * kTurnedHead + tid % 8] = turns[kTurns * 8 + tid];
   if (fitted && first < end) {
     pairs = following<U>(record, l.r, l.c);
     if (kAhead) pairs.seek(record, turns, (first - start) / 8, l.r, l.c);
@@ -156,7 +158,7 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
       float x = sum_of_head(s[u][0], s[u][1], s[u][2], s[u][3], l.c) * (is_scaled(kKeyFormat) ? unit * float(ks[u]) : unit);
       if (kKeysCentred && kKeysExact) x += lacking_exact(record, fast_turns, p.groups, offset + u, l.r, l.c);
       if (fitted) {
-        x += lacking(turned + u * kTurnedTile + l.c * kTurnedHead, (device const float4*)(turns + kTurns * 8) + l.r * 4, pairs.parabola,
+        x += lacking(turned + u * kTurnedTile + l.c * kTurnedHead, (threadgroup const float4*)(at + l.r * kTurnedHead), pairs.parabola,
                      float(offset % 4 * 8 + 8 * u + l.r) - 15.5f);
       }
       e[u] = t < end && (!kWindowed || t >= from || t < tile.sinks) ? x : kNone;

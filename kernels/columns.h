@@ -39,6 +39,9 @@ enum Turns : uint { kTurns = 64, kTurnPairs = 72 * 8 };
 // Weights are relative to a maximum that moves once a logit, base 2, is so far above it: sums are rarely rescaled.
 constant constexpr float kGrowth = 8.0f;
 
+// Where the state of a column without a row goes.
+constant constexpr uint kDead = 0xffffffffu;
+
 struct AttendParams {
   uint kv_heads;
   uint group;   // query heads of a kv head

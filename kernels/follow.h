@@ -8,18 +8,14 @@
 #include "columns.h"
 #include "matrix.h"
 
-// Adds what a group of 8 fast pairs gives to the logits of U tiles. Halves would be off by 2.4e-4 of the amplitudes, so both operands are
-// split in high and low parts.
-template <int U>
-inline void add_fast(thread simdgroup_float8x8* s, device const float* amplitudes, device const uint* fast, device const float2* turns, uint offset, Place l) {
-  const uint place = l.r * 4 + l.c;
-  const float4 a = ((device const float4*)amplitudes)[place];
-  const float2 t = turns[offset * 8 + l.r];
+// Adds what a group of 8 fast pairs gives to the logits of U tiles. a: a lane's amplitudes; t: (cos, sin) of its pair at the first tile;
+// tiles: left operands, a lane's first. Halves would be off by 2.4e-4 of the amplitudes, so both operands are split in high and low parts.
+template <int U, class Tiles>
+inline void add_fast(thread simdgroup_float8x8* s, float4 a, float2 t, Tiles tiles) {
   const float2 of_cos = float2(a.x * t.x + a.z * t.y, a.y * t.x + a.w * t.y), of_sin = float2(a.z * t.x - a.x * t.y, a.w * t.x - a.y * t.y);
   const half2 c = half2(of_cos), d = half2(of_sin);
   const simdgroup_half8x8 cos_high = tile_of(c), cos_low = tile_of(half2(of_cos - float2(c)));
   const simdgroup_half8x8 sin_high = tile_of(d), sin_low = tile_of(half2(of_sin - float2(d)));
-  device const uint4* tiles = (device const uint4*)fast + place;
   UNROLL for (int u = 0; u < U; u += 2) {
     const uint4 f = tiles[u * 32], g = tiles[u * 32 + 32];
     const simdgroup_half8x8 c0 = tile_of(as_type<half2>(f.x)), c1 = tile_of(as_type<half2>(f.y));
@@ -57,14 +53,12 @@ inline Powers powers_of(Place l) {
   return p;
 }
 
-// Adds the parabola. y: terms_at; rows 0 to 2 of its operand are high parts, 3 to 5 low parts.
+// Adds the parabola. y: terms_at; rows 0 to 2 of its operand are high parts, 3 to 5 low parts. powers: a lane's of U tiles.
 template <int U>
-inline void add_parabola(thread simdgroup_float8x8* s, float2 y, uint offset, Powers powers, Place l) {
+inline void add_parabola(thread simdgroup_float8x8* s, float2 y, thread const half2* powers, Place l) {
   const half2 high = half2(y);
   const simdgroup_half8x8 parabola = tile_of(l.r < 3 ? high : half2(y - float2(high)));
-  const float first = float(offset % 4 * 8 + l.r) - 15.5f;
-  UNROLL for (int u = 0; u < U; u += 2)
-    mma_2x1(s[u], s[u + 1], tile_of(powers.at(first + float(8 * u))), tile_of(powers.at(first + float(8 * u + 8))), parabola);
+  UNROLL for (int u = 0; u < U; u += 2) mma_2x1(s[u], s[u + 1], tile_of(powers[u]), tile_of(powers[u + 1]), parabola);
 }
 
 // Adds the polynomial, in v: 16 tokens from the middle of the 32.
@@ -92,12 +86,18 @@ template <int U>
 inline void add_missing(thread simdgroup_float8x8* s, device const float* record, device const uint* fast, device const float2* turns, uint groups, uint offset,
                         Powers powers, Place l) {
   const float2 y = terms_at(record, groups, offset, l);
+  const uint place = l.r * 4 + l.c;
+  for (uint g = 0; g < (kKeysExact ? groups : 1u); g++) {
+    const float4 a = ((device const float4*)(record + g * kFastFloats))[place];
+    add_fast<U>(s, a, turns[g * kTurnPairs + offset * 8 + l.r], (device const uint4*)(fast + g * 512) + place);
+  }
   if (kKeysExact) {
-    for (uint g = 0; g < groups; g++) add_fast<U>(s, record + g * kFastFloats, fast + g * 512, turns + g * kTurnPairs, offset, l);
     add_polynomial<U>(s, y, offset, l);
   } else {
-    add_fast<U>(s, record, fast, turns, offset, l);
-    add_parabola<U>(s, y, offset, powers, l);
+    const float first = float(offset % 4 * 8 + l.r) - 15.5f;
+    half2 at[U];
+    UNROLL for (int u = 0; u < U; u++) at[u] = powers.at(first + float(8 * u));
+    add_parabola<U>(s, y, at, l);
   }
 }
 

@@ -58,6 +58,46 @@ struct Share {
   }
 };
 
+// What logits lack, in threadgroup memory: a step would wait for what it reads of device memory. (Keys followed exactly read it there.)
+template <int U, int C>
+struct Lacking {
+  threadgroup uint4* tiles;        // left operands of the fast pairs
+  threadgroup uint* powers;        // of the parabola, [tile of 32 tokens][place]
+  threadgroup float2* turns;       // [step][pair]
+  threadgroup float4* amplitudes;  // of this simdgroup, [block][place]
+  threadgroup float2* terms;       // of this simdgroup and step, [block][1, u, u^2][pair of columns]
+  device const float2* from;       // a lane's share of `terms`, of the partition's first 32 tokens
+  float2 next;                     // and of the next step
+  static constant constexpr uint kShares = C * 12;
+
+  // fast, by: of the kv head; record: of the first block, `stride` from the next. All simdgroups fill what they share.
+  inline void start(device const uint4* fast, device const float2* by, device const float* record, ulong stride, bool live, uint sg, uint lane, Place l) {
+    const uint place = l.r * 4 + l.c;
+    if (sg < 4) powers[sg * 32 + place] = as_type<uint>(powers_of(l).at(float(sg * 8 + l.r) - 15.5f));
+    for (uint i = sg * 32 + lane; i < U * 32; i += kChunkSimdgroups * 32) tiles[i] = fast[i];
+    for (uint i = sg * 32 + lane; i < kPartition / U; i += kChunkSimdgroups * 32) turns[i] = by[i / 8 * U * 8 + i % 8];
+    if (live) {
+      UNROLL for (int b = 0; b < C; b++) amplitudes[b * 32 + place] = ((device const float4*)(record + b * stride))[place];
+    }
+  }
+  // Of the step `offset` tokens from the partition's start.
+  inline void load(uint offset, uint lane) {
+    if (lane < kShares) next = from[offset / kFollow * 12];
+  }
+  inline void store(uint lane) const {
+    if (lane < kShares) terms[lane] = next;
+  }
+  inline void add(thread simdgroup_float8x8* s, int b, uint offset, Place l) const {
+    const uint place = l.r * 4 + l.c;
+    add_fast<U>(s, amplitudes[b * 32 + place], turns[offset / U + l.r], (threadgroup const uint4*)tiles + place);
+    float2 y = float2(0.0f);
+    if (l.r < 6) y = terms[(b * 3 + l.r % 3) * 4 + l.c];
+    half2 at[U];
+    UNROLL for (int u = 0; u < U; u++) at[u] = as_type<half2>(powers[(offset / 8 % 4 + u) * 32 + place]);
+    add_parabola<U>(s, y, at, l);
+  }
+};
+
 // Adds a lane's elements value_dim(r, j) of the next state to those of the states before it, if any.
 template <int D>
 inline void add_dims(device float* row, thread const float* z, uint r, bool first, float f, float g) {
@@ -93,7 +133,13 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
   threadgroup half s_index[kChunkSimdgroups * 64];
   threadgroup float s_scales[2 * U * 8];
   threadgroup float4 s_merged[kChunkSimdgroups * C * 4];  // of two columns: maxima and sums of weights so far
-  threadgroup uint4 s_operands[2 * U * J * 8];  // of K, then of V
+  threadgroup uint2 s_to[kChunkSimdgroups * C * 4];       // where their states go
+  threadgroup uint4 s_operands[2 * U * J * 8];            // of K, then of V
+  threadgroup uint4 s_tiles[U * 32];
+  threadgroup uint s_powers[4 * 32];
+  threadgroup float2 s_turns[kPartition / U];
+  threadgroup float4 s_amplitudes[kChunkSimdgroups * C * 32];
+  threadgroup float2 s_terms[kChunkSimdgroups * C * 12];
   threadgroup uint* operands = (threadgroup uint*)s_operands;
   threadgroup const uint* keys = operands;
   threadgroup const uint* values = operands + U * J * 32;
@@ -106,10 +152,8 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
   const uint key_table = table_of(kKeyFormat, lane), value_table = table_of(kValueFormat, lane);
   const uint magic = 0x64006400u | p.kv_heads >> 31;
   const float unit = p.scale * unit_of(kKeyFormat);
-  const Powers powers = powers_of(l);
-  device const uint* of_fast = fast_tiles + (kKeysExact ? 0u : head * 512);
-  device const float2* of_turns = fast_turns + (kKeysExact ? 0u : head * kTurnPairs);
-  device const float* record = follow + (ulong(index) * p.parts + part) * p.record;
+  const ulong stride = ulong(p.parts) * p.record;
+  device const float* record = follow + index * stride + part * p.record;
   device const uint* table = tables + tile.table;
   Share<D, U> share;
   const uint unit_index = sg / (kChunkSimdgroups / (2 * U));
@@ -118,18 +162,41 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
   share.part = sg % (kChunkSimdgroups / (2 * U));
   const bool live = block * 8 < tile.rows * p.group;  // else the simdgroup decodes for the others
   Columns<D> x[C];
-  UNROLL for (int b = 0; b < C; b++) x[b].load(queries + ulong(index + b) * (4 * D), l);
-
   share.load(cache, table, p.kv_heads, head, start, end, l);
+  const bool fitted = kKeysCentred && !kKeysExact;
+  Lacking<U, C> lacking;
+  if (fitted) {
+    lacking.tiles = s_tiles;
+    lacking.powers = s_powers;
+    lacking.turns = s_turns;
+    lacking.amplitudes = s_amplitudes + sg * (C * 32);
+    lacking.terms = s_terms + sg * (C * 12);
+    lacking.from = (device const float2*)(record + lane / 12 * stride + kFastFloats) + lane % 12;
+    lacking.load(0, lane);
+    lacking.start((device const uint4*)fast_tiles + head * 128, fast_turns + head * kTurnPairs, record, stride, live, sg, lane, l);
+  }
+  UNROLL for (int b = 0; b < C; b++) {
+    x[b].load(queries + ulong(index + b) * (4 * D), l);
+    const Sight sight = sight_of(tile, (block + b) * 8 + 2 * l.c, p);
+    uint2 to;
+    UNROLL for (int i = 0; i < 2; i++) {
+      to[i] = sight.row[i] < tile.rows ? (((tile.row + sight.row[i]) * p.kv_heads + head) * p.group + sight.head[i]) * p.parts + part : kDead;
+    }
+    if (l.r == 0) s_to[(block + b) * 4 + l.c] = to;
+  }
   for (uint w = 0; w < kSimdgroups; w++) {
     UNROLL for (int b = 0; b < C; b++) x[b].clear();
     for (uint base = start + w * step; base < end; base += kSimdgroups * step) {
       threadgroup_barrier(mem_flags::mem_threadgroup);
       share.store(operands + (share.value ? U * J * 32 : 0), s_scales + (share.value ? U * 8 : 0), unit, key_table, value_table, magic, l);
+      if (fitted) lacking.store(lane);
       threadgroup_barrier(mem_flags::mem_threadgroup);
       uint next = base + kSimdgroups * step;
       if (next >= end && w + 1 < kSimdgroups) next = start + (w + 1) * step;
-      if (next < end) share.load(cache, table, p.kv_heads, head, next, end, l);
+      if (next < end) {
+        share.load(cache, table, p.kv_heads, head, next, end, l);
+        if (fitted) lacking.load(next - start, lane);
+      }
       if (!live) continue;
       simdgroup_float8x8 s[C][U];
       UNROLL for (int u = 0; u < U; u++)
@@ -146,7 +213,8 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
       UNROLL for (int u = 0; u < U; u++) scales[u] = s_scales[l.r * U + u];
       UNROLL for (int b = 0; b < C; b++) {
         x[b].template scale<U>(s[b], scales);
-        if (kKeysCentred) add_missing<U>(s[b], record + ulong(b) * p.parts * p.record, of_fast, of_turns, p.groups, (base - start) / 8, powers, l);
+        if (fitted) lacking.add(s[b], b, base - start, l);
+        if (kKeysCentred && kKeysExact) add_missing<U>(s[b], record + b * stride, fast_tiles, fast_turns, p.groups, (base - start) / 8, powers_of(l), l);
       }
       UNROLL for (int u = 0; u < U; u++) scales[u] = s_scales[U * 8 + l.r * U + u];
       simdgroup_half8x8 weights[C][U];
@@ -169,23 +237,22 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
     }
     // As `Merge`.
     UNROLL for (int b = 0; b < C; b++) {
-      threadgroup float4* merged = s_merged + (block + b) * 4 + l.c;
-      const float4 old = w == 0 ? float4(kStart, kStart, 0.0f, 0.0f) : *merged;
+      const uint pair = (block + b) * 4 + l.c;
+      const float4 old = w == 0 ? float4(kStart, kStart, 0.0f, 0.0f) : s_merged[pair];
       const float2 back = x[b].back(), other = float2(row_sum(x[b].sum.x, l), row_sum(x[b].sum.y, l));
       const float2 top = float2(max(old.x, x[b].m.x), max(old.y, x[b].m.y));
       const float2 f = float2(fast::exp2(old.x - top.x), fast::exp2(old.y - top.y)), g = float2(fast::exp2(x[b].m.x - top.x), fast::exp2(x[b].m.y - top.y));
       const float2 sum = w == 0 ? other : float2(fma(g.x, other.x, f.x * old.z), fma(g.y, other.y, f.y * old.w));
       simdgroup_barrier(mem_flags::mem_threadgroup);
-      if (l.r == 0) *merged = float4(top.x, top.y, sum.x, sum.y);
+      if (l.r == 0) s_merged[pair] = float4(top.x, top.y, sum.x, sum.y);
       simdgroup_barrier(mem_flags::mem_threadgroup);
-      const Sight sight = sight_of(tile, (block + b) * 8 + 2 * l.c, p);
+      const uint2 to = s_to[pair];
       UNROLL for (int i = 0; i < 2; i++) {
-        if (sight.row[i] >= tile.rows) continue;
-        const ulong at = (ulong((tile.row + sight.row[i]) * p.kv_heads + head) * p.group + sight.head[i]) * p.parts + part;
+        if (to[i] == kDead) continue;
         float z[J];
         UNROLL for (int j = 0; j < J; j++) z[j] = elements(x[b].acc[j])[i] * back[i];
-        add_dims<D>(part_o + at * D, z, l.r, w == 0, f[i], g[i]);
-        if (l.r == 0 && w + 1 == kSimdgroups) part_ml[at] = float2(top[i], sum[i]);
+        add_dims<D>(part_o + ulong(to[i]) * D, z, l.r, w == 0, f[i], g[i]);
+        if (l.r == 0 && w + 1 == kSimdgroups) part_ml[to[i]] = float2(top[i], sum[i]);
       }
     }
   }

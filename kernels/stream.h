@@ -28,8 +28,6 @@ struct Stream {
   }
 };
 
-constant constexpr uint kDead = 0xffffffffu;
-
 // A lane's elements value_dim(r, j) of a vector.
 template <int D>
 inline void store_dims(threadgroup float* row, thread const float* z, uint r) {

@@ -69,9 +69,11 @@ __device__ __forceinline__ unsigned short msl_f2h(float f) { return __half_as_us
   metal::msl_v3 { metal::msl_##n() }
 #define MSL_V1(n) metal::msl_##n()
 namespace metal {
+// Buffers by index, offsets of dynamic threadgroup memory, and the one struct in the constant address space, which is read as such here too.
 struct msl_args {
   void* b[31];
   uint tgoff[4];
+  alignas(8) unsigned char constants[128];
 };
 struct msl_ptr {
   void* p;
@@ -81,7 +83,7 @@ struct msl_ptr {
   }
 };
 struct msl_ref {
-  void* p;
+  const void* p;
   template <class T>
   MSL_HD operator T&() const {
     return *(T*)p;

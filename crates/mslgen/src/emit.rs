@@ -86,12 +86,17 @@ fn cpu(unit: &Unit, out: &mut String) -> Result<(), Error> {
 fn cuda(unit: &Unit, out: &mut String) -> Result<(), Error> {
     for instance in &unit.instances {
         let kernel = kernel(unit, instance)?;
+        if kernel.parameters.iter().filter(|(binding, _)| matches!(binding, Binding::Reference(_))).count() > 1 {
+            return Err(Error::References(kernel.name.clone()));
+        }
         let arguments = arguments(kernel, Target::Cuda)?;
         let dynamic = kernel.parameters.iter().any(|(binding, _)| matches!(binding, Binding::Threadgroup(_)));
         let memory = if dynamic { "extern __shared__ __align__(16) unsigned char msl_dyn[]; " } else { "" };
         let (name, call) = (&instance.host_name, &instance.expression);
-        let _ =
-            writeln!(out, "extern \"C\" __global__ void {name}(metal::msl_args A) {{ {memory}{call}({arguments}); }}");
+        let _ = writeln!(
+            out,
+            "extern \"C\" __global__ void {name}(const __grid_constant__ metal::msl_args A) {{ {memory}{call}({arguments}); }}"
+        );
     }
     Ok(())
 }
@@ -112,7 +117,7 @@ fn arguments(kernel: &Kernel, target: Target) -> Result<String, Error> {
     let argument = |binding: &Binding| {
         Ok(match (binding, target) {
             (Binding::Pointer(i), Target::Cuda) => format!("metal::msl_ptr{{A.b[{i}]}}"),
-            (Binding::Reference(i), Target::Cuda) => format!("metal::msl_ref{{A.b[{i}]}}"),
+            (Binding::Reference(_), Target::Cuda) => "metal::msl_ref{A.constants}".to_owned(),
             (Binding::Pointer(i), _) => format!("MSL_PTR({i})"),
             (Binding::Reference(i), _) => format!("MSL_REF({i})"),
             (Binding::Threadgroup(i), _) => format!("MSL_TGARG({i})"),

@@ -35,6 +35,8 @@ pub enum Error {
     BufferIndex { kernel: String, index: u32 },
     #[error("kernel {kernel}: buffer {index} is bound twice")]
     BoundTwice { kernel: String, index: u32 },
+    #[error("kernel {0}: more than one reference; allowed for nvcc: one, to the params struct")]
+    References(String),
     #[error("no kernel {0} to instantiate")]
     NoKernel(String),
     #[error("a variable at program scope must be in the constant address space: {0}")]

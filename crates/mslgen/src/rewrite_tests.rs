@@ -71,6 +71,8 @@ fn what_metal_refuses_is_refused() {
     let twice = rewrite("kernel void k(device int* y [[buffer(0)]], device int* z [[buffer(0)]]) {}").unwrap();
     let error = crate::emit(&twice, crate::Target::Cpu, "k").unwrap_err();
     assert_eq!(error, Error::BoundTwice { kernel: "k".into(), index: 0 });
+    let two = rewrite("kernel void k(constant uint& y [[buffer(0)]], constant uint& z [[buffer(1)]]) {}").unwrap();
+    assert_eq!(crate::emit(&two, crate::Target::Cuda, "k").unwrap_err(), Error::References("k".into()));
     let unknown = rewrite("kernel void k(uint q [[dispatch_quadgroups]]) {}").unwrap();
     assert!(matches!(crate::emit(&unknown, crate::Target::Cpu, "k"), Err(Error::Attribute { .. })));
 }

@@ -68,12 +68,13 @@ pub(crate) struct Function(Handle);
 // SAFETY: a handle of the driver, valid in any thread.
 unsafe impl Send for Function {}
 
-/// The kernels' argument: buffers by index, and offsets of dynamic threadgroup memory (`msl_args` of the shim).
+/// The kernels' argument: buffers by index, offsets of dynamic threadgroup memory, and the params struct (`msl_args` of the shim).
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Arguments {
     pub buffers: [u64; 31],
     pub threadgroup: [u32; 4],
+    pub constants: [u8; 128],
 }
 
 fn check(what: &str, status: Status) -> Result<(), String> {

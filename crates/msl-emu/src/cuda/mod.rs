@@ -26,8 +26,6 @@ pub struct CudaExecutor {
     /// Of cubins.
     folder: PathBuf,
     loaded: Mutex<HashMap<String, Function>>,
-    /// Params structs on the device.
-    params: Mutex<HashMap<Vec<u8>, u64>>,
 }
 
 /// Device memory. Without a device, its size alone.
@@ -72,7 +70,7 @@ impl CudaExecutor {
     }
 
     fn with(cuda: Option<Arc<Cuda>>, folder: PathBuf, build: Build) -> Self {
-        CudaExecutor { cuda, build, folder, loaded: Mutex::default(), params: Mutex::default() }
+        CudaExecutor { cuda, build, folder, loaded: Mutex::default() }
     }
 
     /// The device's name; nothing where launches are compiled only.
@@ -107,22 +105,16 @@ impl CudaExecutor {
                 function
             }
         };
-        let mut arguments = Arguments { buffers: [0; 31], threadgroup: [0; 4] };
+        let mut arguments = Arguments { buffers: [0; 31], threadgroup: [0; 4], constants: [0; 128] };
         for binding in &launch.bindings {
             arguments.buffers[binding.index as usize] = binding.buffer.address + binding.offset as u64;
         }
-        let (index, bytes) = &launch.params;
-        let mut params = lock(&self.params);
-        let address = match params.get(bytes) {
-            Some(address) => *address,
-            None => {
-                let address = cuda.allocate(bytes.len()).map_err(failed(&launch.kernel))?;
-                cuda.upload(address, bytes).map_err(failed(&launch.kernel))?;
-                params.insert(bytes.clone(), address);
-                address
-            }
-        };
-        arguments.buffers[*index as usize] = address;
+        let (_, bytes) = &launch.params;
+        let constants = arguments
+            .constants
+            .get_mut(..bytes.len())
+            .ok_or_else(|| failed(&launch.kernel)(format!("{} bytes of params; allowed: at most 128", bytes.len())))?;
+        constants.copy_from_slice(bytes);
         Ok((function, arguments))
     }
 
