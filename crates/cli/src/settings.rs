@@ -87,6 +87,12 @@ impl Settings {
         if self.shutdown_timeout > MAX_SHUTDOWN {
             bail!("--shutdown-timeout: is {}; it must be at most {MAX_SHUTDOWN} (a day)", self.shutdown_timeout);
         }
+        // A header's value comes without the white space around it.
+        if self.api_key.as_ref().is_some_and(|key| key.is_empty() || key.trim() != key) {
+            bail!(
+                "--api-key: is empty or has white space around it, which no client could send; leave it out for a server without a key"
+            );
+        }
         Ok(self.engine(PathBuf::new())?.check()?)
     }
 
@@ -161,6 +167,8 @@ mod tests {
         let none = EngineArgs::default;
         for (args, told) in [
             (EngineArgs { shutdown_timeout: Some(u64::MAX), ..none() }, "--shutdown-timeout"),
+            (EngineArgs { api_key: Some(String::new()), ..none() }, "--api-key: is empty"),
+            (EngineArgs { api_key: Some("secret\n".into()), ..none() }, "--api-key: is empty or has white space"),
             (EngineArgs { max_num_seqs: Some(0), ..none() }, "--max-num-seqs is 0"),
             (EngineArgs { max_num_seqs: Some(usize::MAX), ..none() }, "--max-num-seqs"),
             (EngineArgs { max_num_batched_tokens: Some(63), ..none() }, "--max-num-batched-tokens is 63"),
