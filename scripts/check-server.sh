@@ -28,3 +28,5 @@ TALLOW_API_KEY=$key chat --url "$url"
 HTTP_PROXY=http://127.0.0.1:9 chat
 kill -TERM $server
 wait $server
+# A log in a file is plain text.
+! grep -q $'\e' "$log"

@@ -12,6 +12,7 @@ mod settings;
 use anyhow::{Context, Result};
 use args::{Cli, Command};
 use clap::Parser;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
@@ -30,7 +31,13 @@ async fn main() -> ExitCode {
         Ok(filter) => filter,
         Err(error) => return failure(&error),
     };
-    tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr).init();
+    let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal() && !no_colour)
+        .init();
     let result = match cli.command {
         Command::Serve(args) => serve::serve(args).await,
         Command::Chat(args) => chat::chat(args).await,
