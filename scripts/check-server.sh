@@ -29,4 +29,4 @@ HTTP_PROXY=http://127.0.0.1:9 chat
 kill -TERM $server
 wait $server
 # A log in a file is plain text.
-! grep -q $'\e' "$log"
+if grep $'\e' "$log"; then exit 1; fi
