@@ -223,6 +223,9 @@ pub fn launch(config: &EngineConfig, loaded: Loaded) -> Result<(EngineHandle, Jo
         default_sampling: default_sampling(&generation),
     };
     log_cache(&info, &kv, &runner)?;
+    // A model made from another may name its turns' end in the tokenizer's configuration alone.
+    let mut eos = generation.eos_token_ids;
+    eos.extend(tokenizer.eos_id());
     let metrics = Metrics::new(&info.name);
     let (handle, inbox) = channel(info, tokenizer.clone(), template, config.max_queued_requests);
     let engine = Engine {
@@ -230,7 +233,7 @@ pub fn launch(config: &EngineConfig, loaded: Loaded) -> Result<(EngineHandle, Jo
         runner,
         inbox,
         tokenizer,
-        eos: generation.eos_token_ids,
+        eos,
         max_model_len: budget.max_model_len,
         metrics,
         requests: BTreeMap::new(),

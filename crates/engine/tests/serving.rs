@@ -267,6 +267,22 @@ fn text_ends_at_stops_and_limits() {
     stop(engine);
 }
 
+/// Of a model whose configuration names another end than its tokenizer does, as that of a base model it was made from.
+#[test]
+fn text_ends_at_the_tokenizers_end_too() {
+    let (demo, folder) = (testkit::repo("models/demo"), tempfile::tempdir().unwrap());
+    for file in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+        std::os::unix::fs::symlink(demo.join(file), folder.path().join(file)).unwrap();
+    }
+    std::fs::write(folder.path().join("generation_config.json"), r#"{"eos_token_id": 5}"#).unwrap();
+    let engine = start(&EngineConfig { model: folder.path().to_owned(), ..config() }).unwrap();
+    let chat = testkit::Golden::read("demo").prompts[0].ids.clone();
+    let ended = answer(&engine.0, GenerationRequest::greedy(chat, 32));
+    assert_eq!((ended.reason, ended.stop), (Some(FinishReason::Stop), None));
+    assert_eq!(ended.tokens.last().copied(), engine.0.tokenizer().eos_id());
+    stop(engine);
+}
+
 #[test]
 fn log_probabilities_cover_prompt_and_answer() {
     let engine = start(&config()).unwrap();
