@@ -201,9 +201,9 @@ impl Client {
                 other => other,
             };
             match went {
-                Err(HubError::Connection { message, .. }) if tries + 1 < TRIES => {
+                Err(error) if error.may_pass() && tries + 1 < TRIES => {
                     tries += 1;
-                    tracing::warn!("{file} broke off ({message}); it goes on, try {} of {TRIES}", tries + 1);
+                    tracing::warn!("{file} broke off ({error}); it goes on, try {} of {TRIES}", tries + 1);
                     tokio::time::sleep(PAUSE * 2u32.pow(tries - 1)).await;
                 }
                 Ok(_) => {}

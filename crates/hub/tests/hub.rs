@@ -21,6 +21,8 @@ struct Hub {
     /// Listed, but not there.
     missing: Vec<String>,
     token: Option<String>,
+    /// The list is answered with 503.
+    down: Mutex<bool>,
     /// Answers of this file break off after so many bytes, so many times.
     breaks: Mutex<Option<(String, usize, usize)>>,
     /// `GET FILE RANGE` of every content request.
@@ -68,6 +70,9 @@ async fn list(
     Path((org, name, revision)): Path<(String, String, String)>,
     headers: HeaderMap,
 ) -> Response {
+    if *hub.down.lock().unwrap() {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
     if !hub.allowed(&headers) {
         return StatusCode::UNAUTHORIZED.into_response();
     }
@@ -256,7 +261,12 @@ async fn offline_the_cache_is_all_there_is() {
     // Without a connection, too.
     let gone = HubConfig { endpoint: "http://127.0.0.1:1".into(), ..setup.config.clone() };
     assert_eq!(get_model(&gone, "org/model").await.unwrap(), folder);
+    // And while the hub has a bad day.
+    *hub.down.lock().unwrap() = true;
+    assert_eq!(get_model(&setup.config, "org/model").await.unwrap(), folder);
     std::fs::remove_file(folder.join("model-00002-of-00002.safetensors")).unwrap();
+    let error = get_model(&setup.config, "org/model").await.unwrap_err().to_string();
+    assert!(error.contains("answers 503") && error.contains("model-00002-of-00002.safetensors"), "{error}");
     let error = get_model(&gone, "org/model").await.unwrap_err().to_string();
     assert!(error.contains("model-00002-of-00002.safetensors") && error.contains("127.0.0.1:1"), "{error}");
 }
