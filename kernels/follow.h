@@ -39,8 +39,10 @@ inline float2 terms_at(device const float* record, uint groups, uint offset, Pla
 // columns is a u^2 + b u + c, each a word of two halves that are 0 or 1.
 struct Powers {
   uint a, b, c;
-  inline half2 at(float u) const {
-    const half2 x = half2(half(u));
+  float u;  // of the lane's row in a step's first tile
+  // Of tile i of the step.
+  inline half2 at(int i) const {
+    const half2 x = half2(half(u + float(8 * i)));
     return fma(fma(as_type<half2>(a), x, as_type<half2>(b)), x, as_type<half2>(c));
   }
 };
@@ -50,15 +52,16 @@ inline Powers powers_of(Place l) {
   p.a = l.c == 1 ? left : l.c == 2 ? right : 0u;
   p.b = l.c == 0 ? right : l.c == 2 ? left : 0u;
   p.c = l.c == 0 ? left : l.c == 1 ? right : 0u;
+  p.u = float(l.r) - 15.5f;
   return p;
 }
 
-// Adds the parabola. y: terms_at; rows 0 to 2 of its operand are high parts, 3 to 5 low parts. powers: a lane's of U tiles.
-template <int U>
-inline void add_parabola(thread simdgroup_float8x8* s, float2 y, thread const half2* powers, Place l) {
+// Adds the parabola. y: terms_at; rows 0 to 2 of its operand are high parts, 3 to 5 low parts. powers: what `Powers::at` gives.
+template <int U, class Left>
+inline void add_parabola(thread simdgroup_float8x8* s, float2 y, Left powers, Place l) {
   const half2 high = half2(y);
   const simdgroup_half8x8 parabola = tile_of(l.r < 3 ? high : half2(y - float2(high)));
-  UNROLL for (int u = 0; u < U; u += 2) mma_2x1(s[u], s[u + 1], tile_of(powers[u]), tile_of(powers[u + 1]), parabola);
+  UNROLL for (int u = 0; u < U; u += 2) mma_2x1(s[u], s[u + 1], tile_of(powers.at(u)), tile_of(powers.at(u + 1)), parabola);
 }
 
 // Adds the polynomial, in v: 16 tokens from the middle of the 32.
@@ -94,10 +97,8 @@ inline void add_missing(thread simdgroup_float8x8* s, device const float* record
   if (kKeysExact) {
     add_polynomial<U>(s, y, offset, l);
   } else {
-    const float first = float(offset % 4 * 8 + l.r) - 15.5f;
-    half2 at[U];
-    UNROLL for (int u = 0; u < U; u++) at[u] = powers.at(first + float(8 * u));
-    add_parabola<U>(s, y, at, l);
+    powers.u += float(offset % 4 * 8);
+    add_parabola<U>(s, y, powers, l);
   }
 }
 

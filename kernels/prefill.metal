@@ -60,42 +60,63 @@ struct Share {
 
 // What logits lack, in threadgroup memory: a step would wait for what it reads of device memory. (Keys followed exactly read it there.)
 template <int U, int C>
+struct Followed {
+  uint4 tiles[U * 32];                        // left operands of the fast pairs
+  float4 amplitudes[kChunkSimdgroups][C][32];  // of a simdgroup, by place
+  float2 turns[kPartition / U];               // [step][pair]
+  float2 terms[kChunkSimdgroups][C * 12];     // of a simdgroup and step: [block][1, u, u^2][pair of columns]
+  uint powers[4 * 32];                        // of the parabola: [tile of 32 tokens][place]
+};
+struct StoredPowers {
+  threadgroup const uint* from;
+  inline half2 at(int i) const { return as_type<half2>(from[i * 32]); }
+};
+template <int U, int C>
 struct Lacking {
-  threadgroup uint4* tiles;        // left operands of the fast pairs
-  threadgroup uint* powers;        // of the parabola, [tile of 32 tokens][place]
-  threadgroup float2* turns;       // [step][pair]
-  threadgroup float4* amplitudes;  // of this simdgroup, [block][place]
-  threadgroup float2* terms;       // of this simdgroup and step, [block][1, u, u^2][pair of columns]
-  device const float2* from;       // a lane's share of `terms`, of the partition's first 32 tokens
-  float2 next;                     // and of the next step
-  static constant constexpr uint kShares = C * 12;
+  threadgroup Followed<U, C>* memory;
+  device const float2* from;  // a lane's share of `terms`, of the partition's first 32 tokens
+  float2 next;                // and of the next step
 
   // fast, by: of the kv head; record: of the first block, `stride` from the next. All simdgroups fill what they share.
   inline void start(device const uint4* fast, device const float2* by, device const float* record, ulong stride, bool live, uint sg, uint lane, Place l) {
     const uint place = l.r * 4 + l.c;
-    if (sg < 4) powers[sg * 32 + place] = as_type<uint>(powers_of(l).at(float(sg * 8 + l.r) - 15.5f));
-    for (uint i = sg * 32 + lane; i < U * 32; i += kChunkSimdgroups * 32) tiles[i] = fast[i];
-    for (uint i = sg * 32 + lane; i < kPartition / U; i += kChunkSimdgroups * 32) turns[i] = by[i / 8 * U * 8 + i % 8];
+    from = (device const float2*)(record + lane / 12 * stride + kFastFloats) + lane % 12;
+    load(0, lane);
+    if (sg < 4) memory->powers[sg * 32 + place] = as_type<uint>(powers_of(l).at(sg));
+    for (uint i = sg * 32 + lane; i < U * 32; i += kChunkSimdgroups * 32) memory->tiles[i] = fast[i];
+    for (uint i = sg * 32 + lane; i < kPartition / U; i += kChunkSimdgroups * 32) memory->turns[i] = by[i / 8 * U * 8 + i % 8];
     if (live) {
-      UNROLL for (int b = 0; b < C; b++) amplitudes[b * 32 + place] = ((device const float4*)(record + b * stride))[place];
+      UNROLL for (int b = 0; b < C; b++) memory->amplitudes[sg][b][place] = ((device const float4*)(record + b * stride))[place];
     }
   }
   // Of the step `offset` tokens from the partition's start.
   inline void load(uint offset, uint lane) {
-    if (lane < kShares) next = from[offset / kFollow * 12];
+    if (lane < C * 12) next = from[offset / kFollow * 12];
   }
-  inline void store(uint lane) const {
-    if (lane < kShares) terms[lane] = next;
+  inline void store(uint sg, uint lane) const {
+    if (lane < C * 12) memory->terms[sg][lane] = next;
   }
-  inline void add(thread simdgroup_float8x8* s, int b, uint offset, Place l) const {
+  // To the logits of block b.
+  inline void add(thread simdgroup_float8x8* s, uint sg, int b, uint offset, Place l) const {
     const uint place = l.r * 4 + l.c;
-    add_fast<U>(s, amplitudes[b * 32 + place], turns[offset / U + l.r], (threadgroup const uint4*)tiles + place);
+    add_fast<U>(s, memory->amplitudes[sg][b][place], memory->turns[offset / U + l.r], (threadgroup const uint4*)memory->tiles + place);
     float2 y = float2(0.0f);
-    if (l.r < 6) y = terms[(b * 3 + l.r % 3) * 4 + l.c];
-    half2 at[U];
-    UNROLL for (int u = 0; u < U; u++) at[u] = as_type<half2>(powers[(offset / 8 % 4 + u) * 32 + place]);
-    add_parabola<U>(s, y, at, l);
+    if (l.r < 6) y = memory->terms[sg][(b * 3 + l.r % 3) * 4 + l.c];
+    StoredPowers powers;
+    powers.from = memory->powers + offset / 8 % 4 * 32 + place;
+    add_parabola<U>(s, y, powers, l);
   }
+};
+
+// One variable, so that all of it is reached from one address.
+template <int D, int U>
+struct Shared {
+  static constant constexpr int kBlocks = kChunkSimdgroups * Blocks<D>::kCount;
+  uint4 operands[2 * U * D];   // of K, then of V
+  float4 merged[kBlocks * 4];  // of two columns: maxima and sums of weights so far
+  uint2 to[kBlocks * 4];       // where their states go
+  float scales[2 * U * 8];
+  half index[kChunkSimdgroups * 64];
 };
 
 // Adds a lane's elements value_dim(r, j) of the next state to those of the states before it, if any.
@@ -130,24 +151,16 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
                     uint sg [[simdgroup_index_in_threadgroup]],
                     uint lane [[thread_index_in_simdgroup]]) {
   constexpr int J = D / 8, C = Blocks<D>::kCount;
-  threadgroup half s_index[kChunkSimdgroups * 64];
-  threadgroup float s_scales[2 * U * 8];
-  threadgroup float4 s_merged[kChunkSimdgroups * C * 4];  // of two columns: maxima and sums of weights so far
-  threadgroup uint2 s_to[kChunkSimdgroups * C * 4];       // where their states go
-  threadgroup uint4 s_operands[2 * U * J * 8];            // of K, then of V
-  threadgroup uint4 s_tiles[U * 32];
-  threadgroup uint s_powers[4 * 32];
-  threadgroup float2 s_turns[kPartition / U];
-  threadgroup float4 s_amplitudes[kChunkSimdgroups * C * 32];
-  threadgroup float2 s_terms[kChunkSimdgroups * C * 12];
-  threadgroup uint* operands = (threadgroup uint*)s_operands;
+  threadgroup Shared<D, U> shared;
+  threadgroup Followed<U, C> followed;
+  threadgroup uint* operands = (threadgroup uint*)shared.operands;
   threadgroup const uint* keys = operands;
   threadgroup const uint* values = operands + U * J * 32;
   const uint head = tg.x, part = p.first + tg.z, start = part * kPartition, step = 8 * U;
   const Tile tile = load_tile(tiles, tg.y);
   if (!sees(tile, part)) return;
   const uint end = min(start + kPartition, tile.position + tile.rows);
-  const Place l = find_place(s_index + sg * 64, lane);
+  const Place l = find_place(shared.index + sg * 64, lane);
   const uint place = l.r * 4 + l.c, block = sg * C, index = (tg.y * p.kv_heads + head) * p.blocks + block;
   const uint key_table = table_of(kKeyFormat, lane), value_table = table_of(kValueFormat, lane);
   const uint magic = 0x64006400u | p.kv_heads >> 31;
@@ -166,13 +179,7 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
   const bool fitted = kKeysCentred && !kKeysExact;
   Lacking<U, C> lacking;
   if (fitted) {
-    lacking.tiles = s_tiles;
-    lacking.powers = s_powers;
-    lacking.turns = s_turns;
-    lacking.amplitudes = s_amplitudes + sg * (C * 32);
-    lacking.terms = s_terms + sg * (C * 12);
-    lacking.from = (device const float2*)(record + lane / 12 * stride + kFastFloats) + lane % 12;
-    lacking.load(0, lane);
+    lacking.memory = &followed;
     lacking.start((device const uint4*)fast_tiles + head * 128, fast_turns + head * kTurnPairs, record, stride, live, sg, lane, l);
   }
   UNROLL for (int b = 0; b < C; b++) {
@@ -182,14 +189,14 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
     UNROLL for (int i = 0; i < 2; i++) {
       to[i] = sight.row[i] < tile.rows ? (((tile.row + sight.row[i]) * p.kv_heads + head) * p.group + sight.head[i]) * p.parts + part : kDead;
     }
-    if (l.r == 0) s_to[(block + b) * 4 + l.c] = to;
+    if (l.r == 0) shared.to[(block + b) * 4 + l.c] = to;
   }
   for (uint w = 0; w < kSimdgroups; w++) {
     UNROLL for (int b = 0; b < C; b++) x[b].clear();
     for (uint base = start + w * step; base < end; base += kSimdgroups * step) {
       threadgroup_barrier(mem_flags::mem_threadgroup);
-      share.store(operands + (share.value ? U * J * 32 : 0), s_scales + (share.value ? U * 8 : 0), unit, key_table, value_table, magic, l);
-      if (fitted) lacking.store(lane);
+      share.store(operands + (share.value ? U * J * 32 : 0), shared.scales + (share.value ? U * 8 : 0), unit, key_table, value_table, magic, l);
+      if (fitted) lacking.store(sg, lane);
       threadgroup_barrier(mem_flags::mem_threadgroup);
       uint next = base + kSimdgroups * step;
       if (next >= end && w + 1 < kSimdgroups) next = start + (w + 1) * step;
@@ -210,13 +217,13 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
           }
         }
       float scales[U];  // read where they are used: registers are short
-      UNROLL for (int u = 0; u < U; u++) scales[u] = s_scales[l.r * U + u];
+      UNROLL for (int u = 0; u < U; u++) scales[u] = shared.scales[l.r * U + u];
       UNROLL for (int b = 0; b < C; b++) {
         x[b].template scale<U>(s[b], scales);
-        if (fitted) lacking.add(s[b], b, base - start, l);
+        if (fitted) lacking.add(s[b], sg, b, base - start, l);
         if (kKeysCentred && kKeysExact) add_missing<U>(s[b], record + b * stride, fast_tiles, fast_turns, p.groups, (base - start) / 8, powers_of(l), l);
       }
-      UNROLL for (int u = 0; u < U; u++) scales[u] = s_scales[U * 8 + l.r * U + u];
+      UNROLL for (int u = 0; u < U; u++) scales[u] = shared.scales[U * 8 + l.r * U + u];
       simdgroup_half8x8 weights[C][U];
       if (all_see(tile, base, step, p)) {
         UNROLL for (int b = 0; b < C; b++) x[b].template weigh<U, false>(s[b], scales, base + l.r, l, weights[b]);
@@ -238,15 +245,15 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
     // As `Merge`.
     UNROLL for (int b = 0; b < C; b++) {
       const uint pair = (block + b) * 4 + l.c;
-      const float4 old = w == 0 ? float4(kStart, kStart, 0.0f, 0.0f) : s_merged[pair];
+      const float4 old = w == 0 ? float4(kStart, kStart, 0.0f, 0.0f) : shared.merged[pair];
       const float2 back = x[b].back(), other = float2(row_sum(x[b].sum.x, l), row_sum(x[b].sum.y, l));
       const float2 top = float2(max(old.x, x[b].m.x), max(old.y, x[b].m.y));
       const float2 f = float2(fast::exp2(old.x - top.x), fast::exp2(old.y - top.y)), g = float2(fast::exp2(x[b].m.x - top.x), fast::exp2(x[b].m.y - top.y));
       const float2 sum = w == 0 ? other : float2(fma(g.x, other.x, f.x * old.z), fma(g.y, other.y, f.y * old.w));
       simdgroup_barrier(mem_flags::mem_threadgroup);
-      if (l.r == 0) s_merged[pair] = float4(top.x, top.y, sum.x, sum.y);
+      if (l.r == 0) shared.merged[pair] = float4(top.x, top.y, sum.x, sum.y);
       simdgroup_barrier(mem_flags::mem_threadgroup);
-      const uint2 to = s_to[pair];
+      const uint2 to = shared.to[pair];
       UNROLL for (int i = 0; i < 2; i++) {
         if (to[i] == kDead) continue;
         float z[J];
