@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The release binary with the bundled model, driven by the official Python client.
+# The release binary with the bundled model, driven by the official Python client and by the chat of its own.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=target/python
@@ -10,7 +10,9 @@ fi
 cargo build --release --locked
 
 log=$(mktemp)
-target/release/tallow serve --port 0 --api-key secret 2>"$log" &
+# A key that looks like a number.
+key=0123
+TALLOW_API_KEY=$key target/release/tallow serve --port 0 2>"$log" &
 server=$!
 trap 'kill $server 2>/dev/null || true; rm -f "$log"' EXIT
 # The log says where it listens.
@@ -20,6 +22,11 @@ for _ in $(seq 300); do
     kill -0 $server || { cat "$log" >&2; exit 1; }
     sleep 0.1
 done
-"$venv/bin/python" crates/server/tests/openai_client.py --url "$url" --api-key secret
+"$venv/bin/python" crates/server/tests/openai_client.py --url "$url" --api-key "$key"
+chat() { echo "Say hello." | target/release/tallow chat "$@" >/dev/null; }
+TALLOW_API_KEY=$key chat --url "$url"
+HTTP_PROXY=http://127.0.0.1:9 chat
 kill -TERM $server
 wait $server
+# A log in a file is plain text.
+if grep $'\e' "$log"; then exit 1; fi

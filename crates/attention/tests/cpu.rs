@@ -1,7 +1,9 @@
 //! The CPU backend under the conformance suite.
 #![allow(clippy::unwrap_used)] // helpers of tests
 use attention::conformance::{self, Case};
-use attention::{AttentionBackend, Centring, CpuBackend, KeyCentring, ModelGeometry};
+use attention::{
+    AttentionBackend, Centring, CpuBackend, KeyCentring, LayerGeometry, ModelGeometry, Rope, RopeConvention,
+};
 use candle_core::Device;
 use kv::KvLayout;
 use turboquant::Format;
@@ -121,4 +123,20 @@ fn bytes_are_the_formula_everywhere() {
             }
         }
     }
+}
+
+/// When it is made, not in its first step.
+#[test]
+fn a_group_without_kernels_is_refused() {
+    let backend = |num_heads| {
+        let layer = LayerGeometry { num_heads, kv_heads: 2, head_dim: 64, scale: 0.125, sliding_window: None };
+        let rope = Rope { inv_freq: vec![1.0; 32], convention: RopeConvention::Half, attention_factor: 1.0 };
+        let geometry = ModelGeometry { layers: vec![layer], rope };
+        let layout = KvLayout::new(16, [(2, 64, Format::Bf16, Format::Bf16)]).unwrap();
+        let centring = Centring::none(&geometry);
+        CpuBackend::new(layout, geometry, centring)
+    };
+    assert!(backend(32).is_ok());
+    let error = backend(34).err().unwrap().to_string();
+    assert!(error.contains("34 heads") && error.contains("2 kv heads") && error.contains("16"), "{error}");
 }

@@ -18,18 +18,18 @@ const HELP: &str = "\
 Ctrl-C          stop an answer";
 
 pub async fn chat(args: ChatArgs) -> Result<()> {
-    // A server of our own lives as long as the conversation.
-    let (running, url, key) = match &args.url {
-        Some(url) => (None, url.trim_end_matches('/').to_owned(), args.engine.api_key.clone()),
+    let mut settings = Settings::read(&args.engine)?;
+    // A server of our own lives as long as the conversation, and no proxy stands before it.
+    let (running, url, http) = match &args.url {
+        Some(url) => (None, url.trim_end_matches('/').to_owned(), hub::http()),
         None => {
-            let mut settings = Settings::read(&args.engine)?;
             (settings.host, settings.port) = ("127.0.0.1".into(), 0);
             let running = Running::start(&settings).await?;
             let url = format!("http://{}", running.address);
-            (Some(running), url, settings.api_key)
+            (Some(running), url, hub::http().no_proxy())
         }
     };
-    let mut session = Session::open(url, key, args.system.as_deref()).await?;
+    let mut session = Session::open(http.build()?, url, settings.api_key, args.system.as_deref()).await?;
     println!("{} · /help for commands", session.model);
     let result = session.run().await;
     if let Some(running) = running {
@@ -54,8 +54,7 @@ enum Input {
 }
 
 impl Session {
-    async fn open(url: String, key: Option<String>, system: Option<&str>) -> Result<Self> {
-        let client = hub::http().build()?;
+    async fn open(client: reqwest::Client, url: String, key: Option<String>, system: Option<&str>) -> Result<Self> {
         let mut session = Session { client, url, key, model: String::new(), messages: Vec::new() };
         let request = session.authorised(session.client.get(format!("{}/v1/models", session.url)));
         let answer = request.send().await.with_context(|| format!("no server answers at {}", session.url))?;

@@ -47,12 +47,14 @@ fn judge(args: EvalArgs, settings: &Settings, config: &EngineConfig) -> Result<(
     bar.finish_and_clear();
     print!("{}", quality_table(&report));
     let needles = if args.needles { retrieval(&loaded, &text, &args, settings)? } else { Vec::new() };
-    if let Some(path) = &args.plot {
-        std::fs::write(path, plot::quality(&report)?).with_context(|| format!("--plot {}", path.display()))?;
-    }
+    let report = Report { quality: report, needles };
     if let Some(path) = &args.json {
-        let json = serde_json::to_string_pretty(&Report { quality: report, needles })?;
+        let json = serde_json::to_string_pretty(&report)?;
         std::fs::write(path, json + "\n").with_context(|| format!("--json {}", path.display()))?;
+    }
+    // Last: not every report has what can be shown.
+    if let Some(path) = &args.plot {
+        std::fs::write(path, plot::quality(&report.quality)?).with_context(|| format!("--plot {}", path.display()))?;
     }
     Ok(())
 }

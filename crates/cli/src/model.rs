@@ -41,7 +41,7 @@ impl Place {
 
 /// What the engine is started with; a model of the hub is fetched if the cache does not have it.
 ///
-/// Errors: a download that fails; whatever is wrong with the flags.
+/// Errors: a download that fails.
 pub async fn engine_config(settings: &Settings, place: Place) -> Result<EngineConfig> {
     let mut name = settings.served_model_name.clone();
     let path = match place {

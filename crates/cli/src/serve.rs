@@ -54,8 +54,6 @@ impl Running {
             shutdown_limit: Duration::from_secs(settings.shutdown_timeout),
             ..Default::default()
         };
-        // What is wrong with the flags is said before anything is fetched.
-        settings.check()?;
         let place = Place::of(settings)?;
         let listener = server::bind(&config)
             .await

@@ -1,6 +1,6 @@
 //! Settings in layers: the embedded default file, a file, the environment, flags.
 use crate::args::EngineArgs;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use bytesize::ByteSize;
 use engine::{DeviceChoice, EngineConfig, KvFlags, WeightQuant};
 use figment::Figment;
@@ -13,6 +13,24 @@ pub const DEFAULTS: &str = include_str!("../../../config/default.toml");
 
 /// Variables `TALLOW_…` that are no settings: read before there are any, or by the engine itself.
 const UNSETTLED: [&str; 3] = ["LOG", "CONFIG", "CACHE_DIR"];
+
+/// Settings that are text, and may be text of digits alone.
+const TEXTS: [&str; 11] = [
+    "host",
+    "api_key",
+    "model",
+    "revision",
+    "weight_quant",
+    "served_model_name",
+    "device",
+    "kv_preset",
+    "k_quant",
+    "v_quant",
+    "kv_centre",
+];
+
+/// Seconds.
+const MAX_SHUTDOWN: u64 = 24 * 60 * 60;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -41,16 +59,22 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Errors: a file that is missing or wrong, unknown keys, values of a wrong type; each is named.
+    /// Errors: a file that is missing or wrong, unknown keys, values of a wrong type or wrong whatever the model; each is named.
     pub fn read(args: &EngineArgs) -> Result<Self> {
         let mut layers = Figment::from(Toml::string(DEFAULTS));
         if let Some(path) = &args.config {
-            // Figment would take a missing file for an empty one.
-            let text = std::fs::read_to_string(path).with_context(|| format!("--config {}", path.display()))?;
-            layers = layers.merge(Toml::string(&text));
+            layers = layers.merge(Toml::file_exact(path));
         }
-        let layers = layers.merge(Env::prefixed("TALLOW_").ignore(&UNSETTLED)).merge(Serialized::defaults(args));
-        layers.extract().context("the configuration is wrong")
+        let environment = Env::prefixed("TALLOW_").ignore(&UNSETTLED);
+        layers = layers.merge(&environment);
+        // Figment has made numbers and lists of what looks like them.
+        for (key, text) in environment.only(&TEXTS).iter() {
+            layers = layers.merge(Serialized::default(key.as_str(), text));
+        }
+        let layers = layers.merge(Serialized::defaults(args));
+        let settings: Self = layers.extract().context("the configuration is wrong")?;
+        settings.check()?;
+        Ok(settings)
     }
 
     pub fn kv(&self) -> Result<KvFlags> {
@@ -58,9 +82,18 @@ impl Settings {
         Ok(KvFlags::parse(&self.kv_preset, k, v, self.block_size, self.kv_boundary_layers, &self.kv_centre)?)
     }
 
-    /// Errors: flags whose values are wrong whatever the model.
-    pub fn check(&self) -> Result<()> {
-        self.engine(PathBuf::new()).map(|_| ())
+    /// Errors: values that are wrong whatever the model, before one is fetched.
+    fn check(&self) -> Result<()> {
+        if self.shutdown_timeout > MAX_SHUTDOWN {
+            bail!("--shutdown-timeout: is {}; it must be at most {MAX_SHUTDOWN} (a day)", self.shutdown_timeout);
+        }
+        // A header's value comes without the white space around it.
+        if self.api_key.as_ref().is_some_and(|key| key.is_empty() || key.trim() != key) {
+            bail!(
+                "--api-key: is empty or has white space around it, which no client could send; leave it out for a server without a key"
+            );
+        }
+        Ok(self.engine(PathBuf::new())?.check()?)
     }
 
     fn weight_quant(&self) -> Result<Option<WeightQuant>> {
@@ -113,15 +146,47 @@ mod tests {
         let args = EngineArgs { config: Some("/no/such/file.toml".into()), ..Default::default() };
         assert!(format!("{:#}", Settings::read(&args).unwrap_err()).contains("/no/such/file.toml"));
         let args = EngineArgs { k_quant: Some("q9".into()), ..Default::default() };
-        let error = format!("{:#}", Settings::read(&args).unwrap().engine("x".into()).unwrap_err());
+        let error = format!("{:#}", Settings::read(&args).unwrap_err());
         assert!(error.contains("--k-quant") && error.contains("q9") && error.contains("bf16"), "{error}");
+    }
+
+    #[test]
+    fn what_is_wrong_in_a_file_is_named_with_the_file() {
+        let path = std::env::temp_dir().join(format!("tallow-settings-{}.toml", std::process::id()));
+        for (text, told) in [("max_num_seqs = -1", "max_num_seqs"), ("nope = 1", "nope"), ("port = ", "parse error")] {
+            std::fs::write(&path, text).unwrap();
+            let args = EngineArgs { config: Some(path.clone()), ..Default::default() };
+            let error = format!("{:#}", Settings::read(&args).unwrap_err());
+            assert!(error.contains(told) && error.contains(path.to_str().unwrap()), "{error}");
+        }
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn what_is_wrong_whatever_the_model_is_named_at_once() {
+        let none = EngineArgs::default;
+        for (args, told) in [
+            (EngineArgs { shutdown_timeout: Some(u64::MAX), ..none() }, "--shutdown-timeout"),
+            (EngineArgs { api_key: Some(String::new()), ..none() }, "--api-key: is empty"),
+            (EngineArgs { api_key: Some("secret\n".into()), ..none() }, "--api-key: is empty or has white space"),
+            (EngineArgs { max_num_seqs: Some(0), ..none() }, "--max-num-seqs is 0"),
+            (EngineArgs { max_num_seqs: Some(usize::MAX), ..none() }, "--max-num-seqs"),
+            (EngineArgs { max_num_batched_tokens: Some(63), ..none() }, "--max-num-batched-tokens is 63"),
+            (EngineArgs { max_queued_requests: Some(0), ..none() }, "--max-queued-requests: is 0"),
+            (EngineArgs { block_size: Some(24), ..none() }, "--block-size is 24"),
+            (EngineArgs { threads: Some(100_000), ..none() }, "--threads: is 100000"),
+            (EngineArgs { device: Some("gpu".into()), ..none() }, "--device: is gpu"),
+        ] {
+            let message = Settings::read(&args).unwrap_err().to_string();
+            assert!(message.contains(told), "{message}");
+        }
     }
 
     #[test]
     fn weights_are_quantised_to_known_types_alone() {
         let engine = |name: &str| {
             let args = EngineArgs { weight_quant: Some(name.into()), ..Default::default() };
-            Settings::read(&args).unwrap().engine("x".into())
+            Settings::read(&args)?.engine("x".into())
         };
         assert_eq!(engine("q4_k").unwrap().weight_quant, Some(WeightQuant::Q4K));
         let error = engine("q4").unwrap_err().to_string();

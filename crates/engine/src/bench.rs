@@ -5,6 +5,9 @@ use crate::start::Loaded;
 use serde::Serialize;
 use std::time::Instant;
 
+/// As served.
+const MOST_SEQUENCES: usize = 1 << 16;
+
 #[derive(Debug, Clone)]
 pub struct BenchOptions {
     /// Tokens in the cache when decoding begins.
@@ -33,20 +36,16 @@ pub struct BenchRow {
 
 /// Times every scheme at every context and batch, schemes innermost, so that a slow minute of the machine hits all alike.
 ///
-/// Errors: a context beyond the model's, a format that its head size does not allow, too little memory.
+/// Errors: sizes of 0, a context beyond the model's, a format that its head size does not allow, too little memory.
 pub fn speed(
     loaded: &Loaded,
     schemes: &[Scheme],
     options: &BenchOptions,
     mut done: impl FnMut(&BenchRow),
 ) -> Result<Vec<BenchRow>, StartError> {
+    check(options, loaded.max_position_embeddings)?;
     let mut rows = Vec::new();
     for &context in &options.contexts {
-        if context + options.steps + 1 > loaded.max_position_embeddings {
-            let most = loaded.max_position_embeddings.saturating_sub(options.steps + 1);
-            let message = format!("has {context}; the model and {} decode steps allow at most {most}", options.steps);
-            return Err(StartError::Flag { flag: "--contexts", message });
-        }
         let most = options.batches.iter().copied().max().unwrap_or(1);
         for scheme in schemes {
             let mut cache = TrialCache::new(loaded, scheme, context + options.steps + 1, most)?;
@@ -65,6 +64,27 @@ pub fn speed(
     Ok(rows)
 }
 
+/// What is asked for, within the model's context and what a cache can count.
+fn check(options: &BenchOptions, limit: usize) -> Result<(), StartError> {
+    let flag = |flag, message| Err(StartError::Flag { flag, message });
+    if let Some(batch) = options.batches.iter().find(|n| !(1..=MOST_SEQUENCES).contains(*n)) {
+        return flag("--batches", format!("has {batch}; it must lie in [1, {MOST_SEQUENCES}]"));
+    }
+    for (name, value) in [("--steps", options.steps), ("--max-num-batched-tokens", options.chunk)] {
+        if value == 0 {
+            return flag(name, "is 0; it must be at least 1".into());
+        }
+    }
+    let most = limit.saturating_sub(options.steps.saturating_add(1));
+    match options.contexts.iter().find(|n| !(1..=most).contains(*n)) {
+        Some(context) => {
+            let steps = options.steps;
+            flag("--contexts", format!("has {context}; with {steps} decode steps the model allows [1, {most}]"))
+        }
+        None => Ok(()),
+    }
+}
+
 /// Any tokens will do: their values change no operation.
 fn tokens(loaded: &Loaded, positions: std::ops::Range<usize>) -> Vec<u32> {
     let vocab = loaded.model.vocab_size();
@@ -75,7 +95,7 @@ fn tokens(loaded: &Loaded, positions: std::ops::Range<usize>) -> Vec<u32> {
 fn prefill(loaded: &Loaded, cache: &mut TrialCache<'_>, context: usize, chunk: usize) -> Result<f64, StartError> {
     let start = Instant::now();
     for at in (0..context).step_by(chunk) {
-        let end = (at + chunk).min(context);
+        let end = at.saturating_add(chunk).min(context);
         cache.forward(&[(0, at..end)], &tokens(loaded, at..end), &[(end - at - 1) as u32])?;
     }
     Ok(context as f64 / start.elapsed().as_secs_f64())
@@ -101,4 +121,32 @@ fn decode(
     let timed = &mut times[1..];
     timed.sort_by(f64::total_cmp);
     Ok(timed.get(timed.len() / 2).map_or(0.0, |median| batch as f64 / median))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_that_cannot_be_timed_are_named() {
+        let options = || BenchOptions { contexts: vec![64, 100], batches: vec![1, 4], steps: 2, chunk: 512 };
+        assert!(check(&options(), 103).is_ok());
+        let all = usize::MAX;
+        for (options, told) in [
+            (BenchOptions { contexts: vec![64, 0], ..options() }, "--contexts: has 0"),
+            (
+                BenchOptions { contexts: vec![64, 101], ..options() },
+                "--contexts: has 101; with 2 decode steps the model allows [1, 100]",
+            ),
+            (BenchOptions { contexts: vec![all], ..options() }, "--contexts"),
+            (BenchOptions { batches: vec![0], ..options() }, "--batches: has 0"),
+            (BenchOptions { batches: vec![1, all], ..options() }, "it must lie in [1, 65536]"),
+            (BenchOptions { steps: 0, ..options() }, "--steps: is 0"),
+            (BenchOptions { steps: all, ..options() }, "allows [1, 0]"),
+            (BenchOptions { chunk: 0, ..options() }, "--max-num-batched-tokens: is 0"),
+        ] {
+            let message = check(&options, 103).unwrap_err().to_string();
+            assert!(message.contains(told), "{message}");
+        }
+    }
 }

@@ -236,6 +236,7 @@ impl Engine {
 
     fn fail(&mut self, id: RequestId, error: &EngineError) {
         if let Some(request) = self.requests.remove(&id) {
+            tracing::warn!(id = request.request.id, %error, "a request is ended");
             let _ = request.events.send(Event::Failed(error.clone()));
         }
         self.scheduler.abort(id.0);

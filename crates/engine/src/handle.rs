@@ -1,8 +1,8 @@
 //! The engine as its clients see it: submit a request, read its events, drop the stream to cancel.
 use crate::error::SubmitError;
 use crate::request::{Event, GenerationRequest, SamplingParams};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, RwLock, mpsc};
 use std::time::{Duration, Instant};
 use text::{ChatTemplate, Tokenizer};
 use tokio::sync::mpsc as events;
@@ -69,7 +69,8 @@ pub(crate) struct Shared {
     queue_limit: usize,
     queued: AtomicUsize,
     next_id: AtomicU64,
-    closing: AtomicBool,
+    /// Locked while a request is sent, so that none comes behind the message that ends the engine and is lost.
+    closing: RwLock<bool>,
     stats: Mutex<EngineStats>,
 }
 
@@ -113,7 +114,7 @@ pub fn channel(
         queue_limit,
         queued: AtomicUsize::new(0),
         next_id: AtomicU64::new(0),
-        closing: AtomicBool::new(false),
+        closing: RwLock::new(false),
         stats: Mutex::default(),
     });
     (EngineHandle { messages: send, shared: shared.clone() }, EngineInbox { messages, shared })
@@ -126,7 +127,8 @@ impl EngineHandle {
     pub fn submit(&self, request: GenerationRequest) -> Result<RequestStream, SubmitError> {
         self.check(&request)?;
         let shared = &self.shared;
-        if shared.closing.load(SeqCst) {
+        let closing = shared.closing.read().unwrap_or_else(|e| e.into_inner());
+        if *closing {
             return Err(SubmitError::ShuttingDown);
         }
         let limit = shared.queue_limit;
@@ -195,7 +197,7 @@ impl EngineHandle {
 
     /// Refuses new requests, lets the accepted ones finish within `limit` and fails the rest.
     pub fn shutdown(&self, limit: Duration) {
-        self.shared.closing.store(true, SeqCst);
+        *self.shared.closing.write().unwrap_or_else(|e| e.into_inner()) = true;
         // An engine thread that is gone has nothing left to finish.
         let _ = self.messages.send(Message::Shutdown(Instant::now() + limit));
     }

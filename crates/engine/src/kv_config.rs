@@ -55,7 +55,7 @@ pub struct KvFlags {
     /// `--k-quant` and `--v-quant`, over the preset.
     k: Option<Format>,
     v: Option<Format>,
-    block_size: usize,
+    pub(crate) block_size: usize,
     boundary_layers: usize,
     pub centre: CentreMode,
 }
@@ -81,6 +81,11 @@ impl KvFlags {
         };
         let (k, v) = (format("--k-quant", Side::K, k)?, format("--v-quant", Side::V, v)?);
         Ok(KvFlags { preset, k, v, block_size, boundary_layers, centre: CentreMode::parse(centre)? })
+    }
+
+    /// Errors: a block size that there is no layout for.
+    pub(crate) fn check(&self) -> Result<(), StartError> {
+        Ok(KvLayout::check_block_size(self.block_size)?)
     }
 
     /// Exactly this pair.

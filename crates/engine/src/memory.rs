@@ -38,7 +38,7 @@ impl MemoryBudget {
             return Err(flag("--max-model-len", message));
         }
         let (block_size, block_bytes) = (layout.block_size(), layout.bytes_per_block());
-        let useful = wanted.div_ceil(block_size) * demand.max_num_seqs;
+        let useful = wanted.div_ceil(block_size).saturating_mul(demand.max_num_seqs);
         let beside_states = |bytes: u64| {
             let message = format!(
                 "{bytes} bytes are less than the {} of recurrent states for --max-num-seqs {}; raise the one or lower the other",
@@ -110,6 +110,8 @@ mod tests {
     fn a_pool_is_no_larger_than_what_can_be_used() {
         let budget = MemoryBudget::settle(&layout(), &DEMAND).unwrap();
         assert_eq!(budget, MemoryBudget { num_blocks: 4 * 256, max_model_len: 4096 });
+        let all = Demand { model_limit: usize::MAX, max_num_seqs: 1 << 16, ..DEMAND };
+        assert_eq!(MemoryBudget::settle(&layout(), &all).unwrap().num_blocks, (1 << 29) / layout().bytes_per_block());
     }
 
     #[test]

@@ -91,7 +91,7 @@ pub struct StopParams {
 /// One request: `n` continuations of one prompt, which share the prompt's blocks.
 #[derive(Debug, Clone)]
 pub struct GenerationRequest {
-    /// Shown in logs.
+    /// Shown in logs where the request fails.
     pub id: String,
     /// Whose turn it is: waiting requests are served fairly between clients. Empty: the anonymous client.
     pub client: String,

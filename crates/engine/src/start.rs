@@ -22,6 +22,9 @@ use std::thread::JoinHandle;
 use text::{ChatTemplate, Tokenizer};
 use turboquant::Format;
 
+/// More than any machine that this program is built for has cores.
+const MAX_THREADS: usize = 1024;
+
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
     /// A Hugging Face model folder, or a GGUF file.
@@ -75,6 +78,31 @@ impl EngineConfig {
         }
     }
 
+    /// Errors: values that are wrong whatever the model.
+    pub fn check(&self) -> Result<(), StartError> {
+        let flag = |flag, message| Err(StartError::Flag { flag, message });
+        self.scheduler(0).check()?;
+        if self.max_queued_requests == 0 {
+            return flag(
+                "--max-queued-requests",
+                "is 0; it must be at least 1, or every request would be refused".into(),
+            );
+        }
+        match self.threads {
+            Some(n) if n > MAX_THREADS => flag("--threads", format!("is {n}; it must be at most {MAX_THREADS}")),
+            _ => self.kv.check(),
+        }
+    }
+
+    fn scheduler(&self, num_blocks: usize) -> SchedulerConfig {
+        SchedulerConfig {
+            block_size: self.kv.block_size,
+            num_blocks,
+            max_num_seqs: self.max_num_seqs,
+            max_num_batched_tokens: self.max_num_batched_tokens,
+        }
+    }
+
     /// The name that clients ask for: the folder's or file's, unless another is given.
     pub fn model_name(&self) -> String {
         let own = || {
@@ -125,6 +153,7 @@ pub fn start(config: &EngineConfig) -> Result<(EngineHandle, JoinHandle<()>), St
 
 /// Reads the model's files.
 pub fn load(config: &EngineConfig) -> Result<Loaded, StartError> {
+    config.check()?;
     let device = config.device.open()?;
     let checkpoint = Checkpoint::open(&config.model)?;
     let (tokenizer, template) = match &checkpoint {
@@ -177,13 +206,10 @@ pub fn launch(config: &EngineConfig, loaded: Loaded) -> Result<(EngineHandle, Jo
     let centring = loaded.calibration().centring(config.kv.centre, &kv).map_err(named)?;
     let backend = select(&kv, loaded.model.geometry(), centring, &loaded.device).map_err(named)?;
     let Loaded { model, tokenizer, template, generation, device, .. } = loaded;
-    let scheduler = Scheduler::new(SchedulerConfig {
-        block_size: kv.block_size,
-        num_blocks: budget.num_blocks,
-        max_num_seqs: config.max_num_seqs,
-        max_num_batched_tokens: config.max_num_batched_tokens,
-    })?;
-    let runner = ModelRunner::new(model, backend, budget.num_blocks, scheduler.num_slots(), device)?;
+    let scheduler = Scheduler::new(config.scheduler(budget.num_blocks))?;
+    let no_memory = |e: candle_core::Error| StartError::Flag { flag: "--kv-cache-memory", message: e.to_string() };
+    let runner =
+        ModelRunner::new(model, backend, budget.num_blocks, scheduler.num_slots(), device).map_err(no_memory)?;
     let info = ModelInfo {
         name: config.model_name(),
         max_model_len: budget.max_model_len,
@@ -197,6 +223,9 @@ pub fn launch(config: &EngineConfig, loaded: Loaded) -> Result<(EngineHandle, Jo
         default_sampling: default_sampling(&generation),
     };
     log_cache(&info, &kv, &runner)?;
+    // A model made from another may name its turns' end in the tokenizer's configuration alone.
+    let mut eos = generation.eos_token_ids;
+    eos.extend(tokenizer.eos_id());
     let metrics = Metrics::new(&info.name);
     let (handle, inbox) = channel(info, tokenizer.clone(), template, config.max_queued_requests);
     let engine = Engine {
@@ -204,7 +233,7 @@ pub fn launch(config: &EngineConfig, loaded: Loaded) -> Result<(EngineHandle, Jo
         runner,
         inbox,
         tokenizer,
-        eos: generation.eos_token_ids,
+        eos,
         max_model_len: budget.max_model_len,
         metrics,
         requests: BTreeMap::new(),

@@ -171,12 +171,17 @@ fn a_broken_file_is_named_with_what_is_wrong() {
     // `general.architecture` is the first entry.
     let (_folder, path) = broken(FILE, |bytes| replace(bytes, b"\x05\0\0\0\0\0\0\0llama", b"\x05\0\0\0\0\0\0\0lambs"));
     says(&path, &["lambs", "qwen3moe"]);
-    let (_folder, path) = broken(FILE, |bytes| {
-        let key = b"llama.block_count";
-        let at = bytes.windows(key.len()).position(|w| w == key).unwrap() + key.len() + 4;
-        bytes[at..at + 4].copy_from_slice(&0x0fff_ffffu32.to_le_bytes());
-    });
+    let set = |bytes: &mut Vec<u8>, key: &str, value: u32| {
+        let at = bytes.windows(key.len()).position(|w| w == key.as_bytes()).unwrap() + key.len() + 4;
+        bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+    };
+    let (_folder, path) = broken(FILE, |bytes| set(bytes, "llama.block_count", 0x0fff_ffff));
     says(&path, &["llama.block_count", "268435455"]);
+    // No tensor is cut into more experts than any model has, or into others than the metadata says.
+    for count in [1 << 24, 4] {
+        let (_folder, path) = broken("tiny-qwen3moe-q8_0.gguf", |bytes| set(bytes, "qwen3moe.expert_count", count));
+        says(&path, &["expert_count", &count.to_string()]);
+    }
     // A shard without its sister.
     let (_folder, path) = broken("tiny-mistral-q8_0-00001-of-00002.gguf", |_| {});
     let message = error(&path);

@@ -267,6 +267,22 @@ fn text_ends_at_stops_and_limits() {
     stop(engine);
 }
 
+/// Of a model whose configuration names another end than its tokenizer does, as that of a base model it was made from.
+#[test]
+fn text_ends_at_the_tokenizers_end_too() {
+    let (demo, folder) = (testkit::repo("models/demo"), tempfile::tempdir().unwrap());
+    for file in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+        std::os::unix::fs::symlink(demo.join(file), folder.path().join(file)).unwrap();
+    }
+    std::fs::write(folder.path().join("generation_config.json"), r#"{"eos_token_id": 5}"#).unwrap();
+    let engine = start(&EngineConfig { model: folder.path().to_owned(), ..config() }).unwrap();
+    let chat = testkit::Golden::read("demo").prompts[0].ids.clone();
+    let ended = answer(&engine.0, GenerationRequest::greedy(chat, 32));
+    assert_eq!((ended.reason, ended.stop), (Some(FinishReason::Stop), None));
+    assert_eq!(ended.tokens.last().copied(), engine.0.tokenizer().eos_id());
+    stop(engine);
+}
+
 #[test]
 fn log_probabilities_cover_prompt_and_answer() {
     let engine = start(&config()).unwrap();
@@ -342,6 +358,36 @@ fn shutdown_lets_what_runs_finish_and_aborts_at_the_limit() {
     engine.0.shutdown(Duration::from_millis(100));
     engine.1.join().unwrap();
     assert_eq!(answers(&mut stream, 1).unwrap_err(), EngineError::ShutDown);
+}
+
+/// Requests that come in while the engine ends: each is refused, answered or failed.
+#[test]
+fn a_shutdown_leaves_no_request_without_a_last_event() {
+    for _ in 0..4 {
+        let engine = start(&config()).unwrap();
+        let clients: Vec<_> = (0..4)
+            .map(|_| {
+                let handle = engine.0.clone();
+                std::thread::spawn(move || {
+                    let mut streams = Vec::new();
+                    loop {
+                        match handle.submit(GenerationRequest::greedy(prompt(2), 1)) {
+                            Ok(stream) => streams.push(stream),
+                            Err(SubmitError::QueueFull { .. }) => {}
+                            Err(_) => return streams,
+                        }
+                    }
+                })
+            })
+            .collect();
+        std::thread::sleep(Duration::from_millis(5));
+        engine.0.shutdown(Duration::ZERO);
+        engine.1.join().unwrap();
+        for mut stream in clients.into_iter().flat_map(|c| c.join().unwrap()) {
+            let last = std::iter::from_fn(|| stream.blocking_next()).last();
+            assert!(matches!(last, Some(Event::Finished { .. } | Event::Failed(_))), "{last:?}");
+        }
+    }
 }
 
 /// The long prefill's steps go on, and the short request is in the first that is scheduled after it came.

@@ -73,7 +73,11 @@ impl Cache {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(HubError::file(&path, e)),
             _ => {}
         }
-        std::os::unix::fs::symlink(target, &path).map_err(|e| HubError::file(&path, e))
+        match std::os::unix::fs::symlink(target, &path) {
+            // Another process has fetched the same file.
+            Err(_) if path.exists() => Ok(()),
+            linked => linked.map_err(|e| HubError::file(&path, e)),
+        }
     }
 }
 

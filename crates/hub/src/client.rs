@@ -129,9 +129,7 @@ impl Client {
         let head = self.head(&url, file).await?;
         let blob = cache.blob(&head.etag)?;
         if !blob.exists() {
-            let part = blob.with_extension("incomplete");
-            self.download(&url, file, &head, &part, progress).await?;
-            std::fs::rename(&part, &blob).map_err(|e| HubError::file(&blob, e))?;
+            self.download(&url, file, &head, &blob, progress).await?;
         }
         cache.link(commit, file, &blob)
     }
@@ -161,20 +159,26 @@ impl Client {
         Err(HubError::Answer { url: url.to_owned(), message: "it leads on without end".into() })
     }
 
-    /// Fills `part` up to the file's size, going on where an earlier try or process has stopped.
+    /// Fills a part of `blob` up to the file's size, going on where an earlier try or process has stopped, and gives it its name.
     async fn download(
         &self,
         url: &str,
         file: &str,
         head: &Head,
-        part: &Path,
+        blob: &Path,
         progress: &dyn Progress,
     ) -> Result<(), HubError> {
+        let part = &blob.with_extension("incomplete");
         let open = std::fs::OpenOptions::new().create(true).append(true).open(part);
         let out = open.map_err(|e| HubError::file(part, e))?;
         // Another process may fetch the same file: it is waited for, and what it has fetched is used.
         let out = tokio::task::spawn_blocking(move || out.lock().map(|()| out)).await;
         let out = out.map_err(|e| HubError::file(part, e))?.map_err(|e| HubError::file(part, e))?;
+        if blob.exists() {
+            // What was locked is either that, renamed, or a new file that nobody needs.
+            let _ = std::fs::remove_file(part);
+            return Ok(());
+        }
         let mut out = tokio::fs::File::from_std(out);
         let length = async |out: &tokio::fs::File| out.metadata().await.map(|m| m.len());
         progress.begin(file, head.size, length(&out).await.map_err(|e| HubError::file(part, e))?);
@@ -182,7 +186,8 @@ impl Client {
         let result = loop {
             let have = length(&out).await.map_err(|e| HubError::file(part, e))?;
             if have == head.size {
-                break Ok(());
+                // Under the lock: whoever waits for it finds the whole file.
+                break std::fs::rename(part, blob).map_err(|e| HubError::file(blob, e));
             }
             if have > head.size {
                 out.set_len(0).await.map_err(|e| HubError::file(part, e))?;
@@ -196,9 +201,9 @@ impl Client {
                 other => other,
             };
             match went {
-                Err(HubError::Connection { message, .. }) if tries + 1 < TRIES => {
+                Err(error) if error.may_pass() && tries + 1 < TRIES => {
                     tries += 1;
-                    tracing::warn!("{file} broke off ({message}); it goes on, try {} of {TRIES}", tries + 1);
+                    tracing::warn!("{file} broke off ({error}); it goes on, try {} of {TRIES}", tries + 1);
                     tokio::time::sleep(PAUSE * 2u32.pow(tries - 1)).await;
                 }
                 Ok(_) => {}

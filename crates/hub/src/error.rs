@@ -35,6 +35,15 @@ pub enum HubError {
 }
 
 impl HubError {
+    /// Whether it is the connection's fault or the hub's own, and another try may go well.
+    pub(crate) fn may_pass(&self) -> bool {
+        match self {
+            HubError::Connection { .. } => true,
+            HubError::Status { status, .. } => *status >= 500 || *status == 429,
+            _ => false,
+        }
+    }
+
     pub(crate) fn file(path: &Path, message: impl ToString) -> Self {
         HubError::File { path: path.to_owned(), message: message.to_string() }
     }

@@ -100,8 +100,8 @@ impl HubConfig {
 /// file.
 ///
 /// Errors: an unknown repository, revision or quantisation; a refusal, with what would help; a download that does not come through
-/// after several tries (what has come stays, and the next try goes on from there); without a connection, a model that the
-/// cache does not have whole.
+/// after several tries (what has come stays, and the next try goes on from there); without a connection, or while the hub itself
+/// fails, a model that the cache does not have whole.
 pub async fn fetch(
     config: &HubConfig,
     model: &ModelName,
@@ -117,9 +117,9 @@ pub async fn fetch(
     }
     let client = Client::new(config, model)?;
     let listing = match client.list(revision).await {
-        Err(HubError::Connection { url, message }) => {
-            let path = cached(&cache, model, revision, &format!("{url} cannot be reached: {message}"))?;
-            tracing::warn!("{url} cannot be reached ({message}); {model} is taken from the cache as it is");
+        Err(error) if error.may_pass() => {
+            let path = cached(&cache, model, revision, &error.to_string())?;
+            tracing::warn!("{error}; {model} is taken from the cache as it is");
             return Ok(path);
         }
         other => other?,

@@ -21,6 +21,8 @@ struct Hub {
     /// Listed, but not there.
     missing: Vec<String>,
     token: Option<String>,
+    /// The list is answered with 503.
+    down: Mutex<bool>,
     /// Answers of this file break off after so many bytes, so many times.
     breaks: Mutex<Option<(String, usize, usize)>>,
     /// `GET FILE RANGE` of every content request.
@@ -68,6 +70,9 @@ async fn list(
     Path((org, name, revision)): Path<(String, String, String)>,
     headers: HeaderMap,
 ) -> Response {
+    if *hub.down.lock().unwrap() {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
     if !hub.allowed(&headers) {
         return StatusCode::UNAUTHORIZED.into_response();
     }
@@ -256,7 +261,12 @@ async fn offline_the_cache_is_all_there_is() {
     // Without a connection, too.
     let gone = HubConfig { endpoint: "http://127.0.0.1:1".into(), ..setup.config.clone() };
     assert_eq!(get_model(&gone, "org/model").await.unwrap(), folder);
+    // And while the hub has a bad day.
+    *hub.down.lock().unwrap() = true;
+    assert_eq!(get_model(&setup.config, "org/model").await.unwrap(), folder);
     std::fs::remove_file(folder.join("model-00002-of-00002.safetensors")).unwrap();
+    let error = get_model(&setup.config, "org/model").await.unwrap_err().to_string();
+    assert!(error.contains("answers 503") && error.contains("model-00002-of-00002.safetensors"), "{error}");
     let error = get_model(&gone, "org/model").await.unwrap_err().to_string();
     assert!(error.contains("model-00002-of-00002.safetensors") && error.contains("127.0.0.1:1"), "{error}");
 }
@@ -278,4 +288,22 @@ async fn a_quantisation_fetches_its_shards_alone() {
     assert!(!path.with_file_name("m-Q4_K_M.gguf").exists());
     let error = get_model(&setup.config, "org/model").await.unwrap_err().to_string();
     assert!(error.contains("NAME:QUANT"), "{error}");
+}
+
+/// Whoever comes later waits for the first and uses what it has fetched.
+#[tokio::test]
+async fn all_that_fetch_a_model_at_once_have_it() {
+    const SHARD: &str = "model-00001-of-00002.safetensors";
+    for _ in 0..3 {
+        let hub = Hub { breaks: Mutex::new(Some((SHARD.into(), 20_000, 1))), ..Hub::safetensors() };
+        let (endpoint, hub) = hub.serve().await;
+        let setup = setup(&endpoint);
+        let fetch = || get_model(&setup.config, "org/model");
+        for folder in <[_; 3]>::from(tokio::join!(fetch(), fetch(), fetch())) {
+            assert_eq!(std::fs::read(folder.unwrap().join(SHARD)).unwrap(), hub.files[SHARD]);
+        }
+        let blobs = std::fs::read_dir(setup.home.path().join("hub/models--org--model/blobs")).unwrap();
+        let names: Vec<_> = blobs.map(|b| b.unwrap().file_name().into_string().unwrap()).collect();
+        assert!(names.iter().all(|name| !name.ends_with("incomplete")), "{names:?}");
+    }
 }

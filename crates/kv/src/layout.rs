@@ -34,9 +34,7 @@ impl KvLayout {
         block_size: usize,
         layers: impl IntoIterator<Item = (usize, usize, Format, Format)>,
     ) -> Result<Self, LayoutError> {
-        if ![16, 32].contains(&block_size) {
-            return Err(LayoutError::BlockSize(block_size));
-        }
+        Self::check_block_size(block_size)?;
         let layers = layers
             .into_iter()
             .map(|(kv_heads, head_dim, k, v)| {
@@ -47,6 +45,11 @@ impl KvLayout {
             return Err(LayoutError::NoLayers);
         }
         Ok(KvLayout { block_size, layers })
+    }
+
+    /// Errors: a block size other than 16 or 32.
+    pub fn check_block_size(block_size: usize) -> Result<(), LayoutError> {
+        if [16, 32].contains(&block_size) { Ok(()) } else { Err(LayoutError::BlockSize(block_size)) }
     }
 
     pub fn block_size(&self) -> usize {

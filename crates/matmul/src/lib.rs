@@ -7,9 +7,9 @@
 //! step of fewer elements is padded with zeros; then lane l takes l + 8, l + 4, l + 2, l + 1. Tiles, threads and blocks decide
 //! only which elements share loads.
 
-mod dense;
 mod error;
 mod isa;
+mod kinds;
 mod products;
 mod quant;
 mod scalar;
@@ -69,7 +69,7 @@ fn matmul_all_with(isa: Isa, x: &[f32], products: &mut [Product<'_>]) {
 pub fn dequantize_row(w: Weight<'_>, row: usize, out: &mut [f32]) {
     assert!(row < w.n(), "row {row} of a weight of n = {}", w.n());
     assert_eq!(out.len(), w.k(), "out is to hold k = {} elements", w.k());
-    products::dequantize(w, row, out);
+    kinds::dequantize(w, row, out);
 }
 
 /// `values` as bytes of type `ty`: rounded to nearest for the float types, by ggml's reference quantiser for the others.
@@ -78,5 +78,5 @@ pub fn quantize(ty: WeightType, values: &[f32]) -> Result<Vec<u8>, MatmulError> 
     if !k.is_multiple_of(block) {
         return Err(MatmulError::PartialBlock { ty, k, block });
     }
-    Ok(products::encode(ty, values))
+    Ok(kinds::encode(ty, values))
 }

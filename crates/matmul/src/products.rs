@@ -4,11 +4,9 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use crate::dense::Floats;
-use crate::quant::{self, Activations, Blocks, Scratch};
-use crate::simd::Arranged;
-use crate::weight::{ElementBf16, ElementF16, ElementF32};
-use crate::{Isa, Weight, WeightType};
+use crate::kinds::{self, Operand};
+use crate::quant::Scratch;
+use crate::{Isa, Weight};
 
 /// A weight, and where its product with the rows goes: as many rows of `weight.n()`.
 pub struct Product<'a> {
@@ -21,66 +19,6 @@ const SERIAL_BELOW: usize = 1 << 18;
 
 /// Tasks for each thread, so that one that starts late or is slowed down does not hold up the rest.
 const TASKS_PER_THREAD: usize = 8;
-
-/// The rows of `x` as the kernels of a type take them.
-pub(crate) enum Operand<'a> {
-    Floats(Arranged<'a>),
-    Codes(Activations),
-}
-
-/// What there is to do with the weights of a type.
-pub(crate) trait Kind {
-    /// Rows of a weight in a task are a multiple of this, so that only the last one meets a partial tile.
-    const ROW_ALIGN: usize;
-
-    fn operand<'a>(isa: Isa, x: &'a [f32], k: usize) -> Operand<'a>;
-
-    /// Whether an operand that was made for another type is what this one takes.
-    fn takes(isa: Isa, x: &Operand<'_>) -> bool;
-
-    /// `out[i][j] = sum_k x[i][k] * w[j][k]`; `out` has a row for each of `x`, and `x` is an operand that is taken.
-    fn multiply(isa: Isa, x: &Operand<'_>, w: Weight<'_>, out: &mut [&mut [f32]], scratch: &mut Scratch);
-
-    /// The elements of a row.
-    fn dequantize(row: &[u8], out: &mut [f32]);
-
-    /// The bytes of `values`.
-    fn encode(values: &[f32]) -> Vec<u8>;
-}
-
-/// `$work` with `$kind` the [`Kind`] of a weight type.
-macro_rules! dispatch {
-    ($ty:expr, $kind:ident => $work:expr) => {
-        match $ty {
-            WeightType::F32 => dispatch!(@ $kind = Floats<ElementF32>, $work),
-            WeightType::F16 => dispatch!(@ $kind = Floats<ElementF16>, $work),
-            WeightType::Bf16 => dispatch!(@ $kind = Floats<ElementBf16>, $work),
-            WeightType::Q8_0 => dispatch!(@ $kind = Blocks<quant::Q8_0>, $work),
-            WeightType::Q4_0 => dispatch!(@ $kind = Blocks<quant::Q4_0>, $work),
-            WeightType::Q4_1 => dispatch!(@ $kind = Blocks<quant::Q4_1>, $work),
-            WeightType::Q5_0 => dispatch!(@ $kind = Blocks<quant::Q5_0>, $work),
-            WeightType::Q5_1 => dispatch!(@ $kind = Blocks<quant::Q5_1>, $work),
-            WeightType::Q2_K => dispatch!(@ $kind = Blocks<quant::Q2K>, $work),
-            WeightType::Q3_K => dispatch!(@ $kind = Blocks<quant::Q3K>, $work),
-            WeightType::Q4_K => dispatch!(@ $kind = Blocks<quant::Q4K>, $work),
-            WeightType::Q5_K => dispatch!(@ $kind = Blocks<quant::Q5K>, $work),
-            WeightType::Q6_K => dispatch!(@ $kind = Blocks<quant::Q6K>, $work),
-        }
-    };
-    (@ $kind:ident = $ty:ty, $work:expr) => {{
-        type $kind = $ty;
-        $work
-    }};
-}
-
-/// Row `row` of a weight.
-pub(crate) fn dequantize(w: Weight<'_>, row: usize, out: &mut [f32]) {
-    dispatch!(w.weight_type(), T => T::dequantize(w.row(row), out))
-}
-
-pub(crate) fn encode(ty: WeightType, values: &[f32]) -> Vec<u8> {
-    dispatch!(ty, T => T::encode(values))
-}
 
 /// Some rows of a weight, and their columns of each row of the output.
 struct Task<'a> {
@@ -97,13 +35,7 @@ pub(crate) fn multiply(isa: Isa, x: &[f32], k: usize, products: &mut [Product<'_
     let mut operands: Vec<Operand<'_>> = Vec::new();
     let mut tasks = Vec::new();
     for Product { weight, out } in products {
-        let (operand, align) = dispatch!(weight.weight_type(), T => {
-            let operand = operands.iter().position(|x| T::takes(isa, x)).unwrap_or_else(|| {
-                operands.push(T::operand(isa, x, k));
-                operands.len() - 1
-            });
-            (operand, T::ROW_ALIGN)
-        });
+        let (operand, align) = kinds::prepare(weight.weight_type(), isa, x, k, &mut operands);
         let width = match threads {
             1 => weight.n(),
             _ => rows.div_ceil(threads * TASKS_PER_THREAD).next_multiple_of(align),
@@ -113,11 +45,9 @@ pub(crate) fn multiply(isa: Isa, x: &[f32], k: usize, products: &mut [Product<'_
             tasks.push(Task { weight, operand, out });
         }
     }
-    share(
-        threads,
-        tasks,
-        |Task { weight, operand, mut out }, scratch| dispatch!(weight.weight_type(), T => T::multiply(isa, &operands[operand], weight, &mut out, scratch)),
-    );
+    share(threads, tasks, |Task { weight, operand, mut out }, scratch| {
+        kinds::multiply(isa, &operands[operand], weight, &mut out, scratch);
+    });
 }
 
 /// Each of `threads` threads has a run of neighbouring tasks, whose weights follow one another in memory, and takes from the ends

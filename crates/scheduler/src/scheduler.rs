@@ -16,14 +16,31 @@ pub struct SchedulerConfig {
     pub max_num_batched_tokens: usize,
 }
 
+/// Most sequences at once: each has a slot, taken at start.
+const MAX_SEATS: usize = 1 << 16;
+
+impl SchedulerConfig {
+    /// Errors: sequences and tokens that cannot be, whatever the pool.
+    pub fn check(&self) -> Result<(), SchedulerError> {
+        let (tokens, seqs) = (self.max_num_batched_tokens, self.max_num_seqs);
+        if !(1..=MAX_SEATS).contains(&seqs) {
+            return Err(SchedulerError::Seats { seqs });
+        }
+        if tokens < seqs {
+            return Err(SchedulerError::Budget { tokens, seqs });
+        }
+        Ok(())
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum SchedulerError {
     #[error(
         "--max-num-batched-tokens is {tokens}; it must be at least --max-num-seqs, {seqs}, or running sequences would starve"
     )]
     Budget { tokens: usize, seqs: usize },
-    #[error("--max-num-seqs is 0; it must be at least 1")]
-    NoSeats,
+    #[error("--max-num-seqs is {seqs}; it must lie in [1, {MAX_SEATS}]")]
+    Seats { seqs: usize },
     #[error("n is {choices}; --max-num-seqs allows {seats}")]
     TooManyChoices { choices: u32, seats: usize },
     #[error("the request may grow to {max_len} tokens; the KV cache holds {capacity}")]
@@ -75,13 +92,7 @@ pub struct Scheduler {
 
 impl Scheduler {
     pub fn new(config: SchedulerConfig) -> Result<Self, SchedulerError> {
-        let (tokens, seqs) = (config.max_num_batched_tokens, config.max_num_seqs);
-        if seqs == 0 {
-            return Err(SchedulerError::NoSeats);
-        }
-        if tokens < seqs {
-            return Err(SchedulerError::Budget { tokens, seqs });
-        }
+        config.check()?;
         Ok(Scheduler {
             pool: BlockPool::new(config.num_blocks),
             slots: BlockPool::new(config.max_num_seqs),

@@ -112,6 +112,11 @@ fn limits_are_named() {
     let config = SchedulerConfig { block_size: 16, num_blocks: 4, max_num_seqs: 8, max_num_batched_tokens: 4 };
     let error = Scheduler::new(config.clone()).err().unwrap().to_string();
     assert!(error.contains("--max-num-batched-tokens is 4") && error.contains("8"), "{error}");
+    for max_num_seqs in [0, usize::MAX] {
+        let config = SchedulerConfig { max_num_seqs, max_num_batched_tokens: usize::MAX, ..config };
+        let error = Scheduler::new(config).err().unwrap().to_string();
+        assert!(error.contains(&format!("--max-num-seqs is {max_num_seqs}")) && error.contains("65536"), "{error}");
+    }
     let mut s = Scheduler::new(SchedulerConfig { max_num_seqs: 2, ..config }).unwrap();
     let error = s.add(request(1, "", 4, 3, 4)).unwrap_err().to_string();
     assert!(error.contains("n is 3") && error.contains("--max-num-seqs"), "{error}");

@@ -16,10 +16,11 @@ pub(crate) struct CompletionLogprobs {
 }
 
 impl CompletionLogprobs {
-    fn push(&mut self, names: &TokenNames, token: u32, logprob: Option<&TokenLogprob>, offset: usize) {
+    /// `most`: alternatives that were asked for.
+    fn push(&mut self, names: &TokenNames, token: u32, logprob: Option<&TokenLogprob>, most: usize, offset: usize) {
         let top = logprob.map(|entry| {
-            let mut top: Map<String, Value> =
-                entry.top.iter().map(|&(id, logprob)| (names.name(id), json!(logprob))).collect();
+            let top = entry.top.iter().take(most);
+            let mut top: Map<String, Value> = top.map(|&(id, logprob)| (names.name(id), json!(logprob))).collect();
             // The chosen token is always among them.
             top.entry(names.name(token)).or_insert_with(|| json!(entry.logprob));
             top
@@ -34,13 +35,15 @@ impl CompletionLogprobs {
 /// Follows one choice's text, so that each token's place in it is known.
 pub(crate) struct Placer {
     names: TokenNames,
+    /// Alternatives of each token.
+    most: usize,
     detokenizer: Detokenizer,
     offset: usize,
 }
 
 impl Placer {
-    pub fn new(names: TokenNames, skip_special: bool) -> Self {
-        Placer { names, detokenizer: Detokenizer::after_prompt(skip_special), offset: 0 }
+    pub fn new(names: TokenNames, most: usize, skip_special: bool) -> Self {
+        Placer { names, most, detokenizer: Detokenizer::after_prompt(skip_special), offset: 0 }
     }
 
     /// The echoed prompt's tokens. `hidden`: leading tokens that are no part of the echoed text (an added BOS).
@@ -48,7 +51,7 @@ impl Placer {
         let mut out = CompletionLogprobs::default();
         let mut detokenizer = Detokenizer::new(false);
         for (i, &id) in ids.iter().enumerate() {
-            out.push(&self.names, id, logprobs.get(i).and_then(Option::as_ref), self.offset);
+            out.push(&self.names, id, logprobs.get(i).and_then(Option::as_ref), self.most, self.offset);
             if i >= hidden {
                 self.offset += detokenizer.push(&self.names.tokenizer, id).chars().count();
             }
@@ -59,17 +62,17 @@ impl Placer {
 
     /// Adds a generated token to `out`.
     pub fn token(&mut self, out: &mut CompletionLogprobs, entry: &TokenLogprob) {
-        out.push(&self.names, entry.token, Some(entry), self.offset);
+        out.push(&self.names, entry.token, Some(entry), self.most, self.offset);
         self.offset += self.detokenizer.push(&self.names.tokenizer, entry.token).chars().count();
     }
 }
 
-/// vLLM's `prompt_logprobs`: for each prompt token null, or a map from token ids.
-pub(crate) fn prompt_logprobs(names: &TokenNames, entries: &[Option<TokenLogprob>]) -> Value {
+/// vLLM's `prompt_logprobs`: for each prompt token null, or a map from token ids, with `most` alternatives.
+pub(crate) fn prompt_logprobs(names: &TokenNames, entries: &[Option<TokenLogprob>], most: usize) -> Value {
     let entry = |token: u32, logprob: f32, rank: Option<usize>| json!({"logprob": logprob, "rank": rank, "decoded_token": names.tokenizer.token_text(token)});
     let place = |place: &TokenLogprob| {
         let mut map = Map::new();
-        for (rank, &(token, logprob)) in place.top.iter().enumerate() {
+        for (rank, &(token, logprob)) in place.top.iter().take(most).enumerate() {
             map.insert(token.to_string(), entry(token, logprob, Some(rank + 1)));
         }
         // A token outside of the most likely has no known rank.

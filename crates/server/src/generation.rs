@@ -2,7 +2,7 @@
 use crate::error::{ApiError, ErrorCode};
 use crate::metrics::Meter;
 use crate::state::Loaded;
-use engine::{Event, FinishReason, GenerationRequest, MatchedStop, RequestStream, TokenLogprob};
+use engine::{Event, FinishReason, GenerationRequest, MatchedStop, RequestStream, SubmitError, TokenLogprob};
 use futures_util::stream::{self, BoxStream, SelectAll, StreamExt};
 use openai_protocol::common::Usage;
 use tokio::sync::watch;
@@ -44,9 +44,17 @@ impl Generation {
             prompt_only,
             _active: Active::new(&loaded.active),
         };
+        let prompts = requests.len();
+        let refused = |error: SubmitError| match error {
+            SubmitError::QueueFull { limit } if prompts > limit => {
+                let message = format!("prompt holds {prompts} prompts; --max-queued-requests allows {limit} to wait");
+                ApiError::invalid("prompt", message)
+            }
+            other => other.into(),
+        };
         for (prompt, request) in requests.into_iter().enumerate() {
             let (n, max_tokens) = (request.n, request.stop.max_tokens);
-            let stream = loaded.engine.submit(request)?;
+            let stream = loaded.engine.submit(request).map_err(refused)?;
             generation.meters.push(Meter::new(loaded.recorders.clone(), n, max_tokens));
             generation.open += n;
             generation.events.push(numbered(prompt, stream));

@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, OnceLock};
 use tokio::sync::watch;
 
-/// Names of unknown fields that are remembered as logged; a client may invent any number.
+/// Names of unknown fields that are remembered as logged; a client may invent any number, of any length.
 const MAX_UNKNOWN_FIELDS: usize = 1000;
+const MAX_FIELD_NAME: usize = 100;
 
 /// The server's state; clones are one.
 #[derive(Clone)]
@@ -122,6 +123,7 @@ impl ServerState {
     pub(crate) fn note_unknown_fields(&self, path: &str, fields: impl IntoIterator<Item = String>) {
         let mut seen = self.0.unknown_fields.lock().unwrap_or_else(|e| e.into_inner());
         for field in fields {
+            let field: String = field.chars().take(MAX_FIELD_NAME).collect();
             let name = format!("{path} {field}");
             if seen.len() < MAX_UNKNOWN_FIELDS && seen.insert(name) {
                 tracing::warn!(endpoint = path, field, "unknown field ignored");
@@ -133,5 +135,26 @@ impl ServerState {
     pub(crate) fn new_id(&self, prefix: &str) -> String {
         let number = self.0.next_id.fetch_add(1, SeqCst);
         format!("{prefix}-{:016x}{number:08x}", self.0.run)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    #[test]
+    fn what_is_remembered_of_unknown_fields_is_bounded() {
+        let state = ServerState::new(ServerConfig::default(), PrometheusBuilder::new().build_recorder().handle());
+        state.note_unknown_fields("/a", ["é".repeat(1 << 20)]);
+        state.note_unknown_fields("/a", (0..2 * MAX_UNKNOWN_FIELDS).map(|i| format!("{i}")));
+        let seen = state.0.unknown_fields.lock().unwrap();
+        assert_eq!(seen.len(), MAX_UNKNOWN_FIELDS);
+        assert!(seen.contains("/a 0"));
+        assert!(
+            seen.iter().all(|name| name.chars().count() <= MAX_FIELD_NAME + 3),
+            "{:?}",
+            seen.iter().map(String::len).max()
+        );
     }
 }

@@ -27,8 +27,8 @@ impl std::fmt::Debug for Tokenizer {
 }
 
 impl Tokenizer {
-    /// Errors: no or a broken `tokenizer.json`; a decoder other than byte-level BPE's and SentencePiece's;
-    /// `add_bos_token` without a BOS token in the vocabulary.
+    /// Errors: no or a broken `tokenizer.json`; a decoder other than byte-level BPE's and SentencePiece's; an id
+    /// that no model has; `add_bos_token` without a BOS token in the vocabulary.
     pub fn from_dir(dir: &Path) -> Result<Self, TextError> {
         let path = dir.join("tokenizer.json");
         let bytes = std::fs::read(&path).map_err(|source| TextError::Read { path: path.clone(), source })?;
@@ -49,9 +49,9 @@ impl Tokenizer {
         // Limits that some files carry over from training; a prompt is never cut or filled up here.
         inner.with_truncation(None).map_err(parse)?;
         inner.with_padding(None);
-        let vocabulary = Vocabulary::new(&inner).map_err(|message| TextError::Field {
+        let vocabulary = Vocabulary::new(&inner).map_err(|(field, message)| TextError::Field {
             path: path.to_owned(),
-            field: "decoder",
+            field,
             message,
         })?;
         let id = |role| config.special_token(role).and_then(|token| inner.token_to_id(token));

@@ -15,12 +15,19 @@ pub(crate) struct Vocabulary {
     pub strips_leading_space: bool,
 }
 
+/// Beyond every model's; a file's word for an id is not worth the memory of a larger table.
+const MOST_TOKENS: u32 = 1 << 24;
+
 impl Vocabulary {
-    /// Errors: the reason why `tokenizer`'s decoder is not a concatenation of bytes.
-    pub fn new(tokenizer: &Tokenizer) -> Result<Self, String> {
-        let spelling = Spelling::of(tokenizer)?;
+    /// Errors: the field at fault and the reason: a decoder that is no concatenation of bytes, an id that no model has.
+    pub fn new(tokenizer: &Tokenizer) -> Result<Self, (&'static str, String)> {
+        let spelling = Spelling::of(tokenizer).map_err(|message| ("decoder", message))?;
         let added = tokenizer.get_added_tokens_decoder();
-        let size = tokenizer.get_vocab(true).into_values().max().map_or(0, |id| id + 1);
+        let last = tokenizer.get_vocab(true).into_iter().max_by_key(|(_, id)| *id);
+        if let Some((token, id)) = last.as_ref().filter(|(_, id)| *id >= MOST_TOKENS) {
+            return Err(("vocab", format!("{token:?} has the id {id}; it must lie below {MOST_TOKENS}")));
+        }
+        let size = last.map_or(0, |(_, id)| id + 1);
         let (mut bytes, mut offsets, mut special) = (Vec::new(), vec![0], Vec::new());
         for id in 0..size {
             let token = tokenizer.id_to_token(id).unwrap_or_default();

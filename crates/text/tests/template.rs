@@ -179,3 +179,32 @@ fn strftime_now_knows_the_year_and_refuses_unknown_formats() {
     let message = render(&with_template("{{ strftime_now('%Q') }}"), &user(json!("x"))).unwrap_err().to_string();
     assert!(message.contains("strftime_now: unknown format \"%Q\""), "{message}");
 }
+
+/// Of a hostile template, in time and memory for which a server can go on.
+#[test]
+fn a_template_without_end_fails() {
+    for source in [
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+        "{% set n = namespace(x='0123456789') %}{% for a in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
+    ] {
+        let message = render(&with_template(source), &user(json!("x"))).unwrap_err().to_string();
+        assert!(message.contains("the chat template failed") && message.contains("fuel"), "{message}");
+    }
+    // A long conversation is no such thing.
+    let template = with_template("{% for m in messages[::-1] %}{{ m.role ~ ': ' ~ m.content | trim }}{% endfor %}");
+    let messages = vec![json!({"role": "user", "content": "word ".repeat(10)}); 20_000];
+    assert_eq!(render(&template, &json!(messages)).unwrap().len(), 20_000 * ("user: ".len() + 49));
+}
+
+#[test]
+fn json_is_indented_within_reason() {
+    let indented = |n: u64| {
+        let source = format!("{{{{ messages[0] | tojson(indent={n}) }}}}");
+        render(&with_template(&source), &json!([{"role": "user"}]))
+    };
+    assert_eq!(indented(2).unwrap(), "{\n  \"role\": \"user\"\n}");
+    for n in [33, 70_000, u64::MAX] {
+        let message = indented(n).unwrap_err().to_string();
+        assert!(message.contains(&format!("indent is {n}")), "{message}");
+    }
+}

@@ -178,6 +178,13 @@ fn broken_files_are_named() {
     let strip = decoder(json!({"type": "Strip", "content": "_", "start": 0, "stop": 2}));
     assert!(strip.contains("Strip of 0 and 2 times '_'"), "{strip}");
 
+    for id in [1u32 << 24, u32::MAX] {
+        let mut far = sentencepiece();
+        far["model"]["vocab"]["far"] = json!(id);
+        let far = load(&far, &json!({})).unwrap_err().to_string();
+        assert!(far.contains(&format!("tokenizer.json: vocab: \"far\" has the id {id}")), "{far}");
+    }
+
     let missing = load(&sentencepiece(), &json!({"add_bos_token": true})).unwrap_err().to_string();
     assert!(missing.contains("tokenizer_config.json: bos_token: missing"), "{missing}");
     let unknown = load(&sentencepiece(), &json!({"bos_token": "<x>", "add_bos_token": true})).unwrap_err().to_string();

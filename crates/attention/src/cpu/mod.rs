@@ -7,7 +7,7 @@ use candle_core::{CpuStorage, Result, Storage, Tensor, bail};
 use kv::{BlockCopy, BlockId, KvLayout};
 use pages::Pages;
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use turboquant::{Isa, Kernel};
+use turboquant::{Isa, Kernel, MAX_GROUP};
 
 /// The cache of one layer and the kernels for its formats.
 struct Layer {
@@ -51,7 +51,7 @@ pub struct CpuBackend {
 }
 
 impl CpuBackend {
-    /// Errors: a layout or a centring whose layers are not the model's.
+    /// Errors: a layout or a centring whose layers are not the model's; more query heads of a kv head than there are kernels for.
     pub fn new(spec: KvLayout, geometry: ModelGeometry, centring: Centring) -> Result<Self> {
         Self::with_isa(spec, geometry, centring, Isa::best())
     }
@@ -66,6 +66,10 @@ impl CpuBackend {
         }
         if centring.layers.len() != geometry.layers.len() {
             bail!("the centring's layers are not those of the model");
+        }
+        if let Some(layer) = geometry.layers.iter().find(|layer| layer.group() > MAX_GROUP) {
+            let (heads, kv_heads) = (layer.num_heads, layer.kv_heads);
+            bail!("{heads} heads for {kv_heads} kv heads; there are kernels for up to {MAX_GROUP} heads of a kv head");
         }
         let layers = spec
             .layers()

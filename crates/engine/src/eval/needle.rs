@@ -15,6 +15,7 @@ const WORDS: [&str; 24] = [
 const RAREST: usize = 12;
 /// Keys in one text; all are asked for.
 const KEYS: usize = 4;
+const MOST_DEPTHS: usize = 1000;
 /// Digits' tokens and the question's, at most.
 const QUESTION: usize = 64;
 
@@ -43,7 +44,8 @@ pub struct NeedleRow {
 /// One scheme over all lengths. A digit counts as recalled if it is the most likely token after the question and the digits before
 /// it. `filler` is what the keys are hidden in.
 ///
-/// Errors: fewer depths than a text has keys; a filler without sentences; whatever the scheme's cache refuses.
+/// Errors: texts too short for their keys; fewer depths than a text has keys, or too many; a filler without sentences; whatever the
+/// scheme's cache refuses.
 pub fn needles(
     loaded: &Loaded,
     scheme: &Scheme,
@@ -51,6 +53,7 @@ pub fn needles(
     options: &NeedleOptions,
     mut progress: impl FnMut(),
 ) -> Result<Vec<NeedleRow>, StartError> {
+    check(options)?;
     let filler = Filler::new(loaded, filler)?;
     let (k, v) = scheme.names();
     let mut rows = Vec::new();
@@ -83,6 +86,21 @@ pub fn needles(
         }
     }
     Ok(rows)
+}
+
+fn check(options: &NeedleOptions) -> Result<(), StartError> {
+    let flag = |flag, message| Err(StartError::Flag { flag, message });
+    if options.texts == 0 {
+        return flag("--needle-texts", "is 0; it must be at least 1".into());
+    }
+    if !(KEYS..=MOST_DEPTHS).contains(&options.depths) {
+        let message = format!(
+            "is {}; it must lie in [{KEYS}, {MOST_DEPTHS}]: a text hides {KEYS} keys, each at a depth of its own",
+            options.depths
+        );
+        return flag("--needle-depths", message);
+    }
+    Ok(())
 }
 
 /// A text with its keys, in tokens.
@@ -127,10 +145,6 @@ impl Filler {
 
     /// The text of this `index`: its keys lie at all depths but those that its turn leaves out.
     fn hide(&self, loaded: &Loaded, length: usize, depths: usize, index: usize) -> Result<Hidden, StartError> {
-        if depths < KEYS {
-            let message = format!("is {depths}; a text hides {KEYS} keys, each at a depth of its own");
-            return Err(StartError::Flag { flag: "--needle-depths", message });
-        }
         let mut random = Random((length * 1000 + index) as u64);
         let encode = |text: &str| loaded.tokenizer.encode(text, false);
         let (mut sentences, mut keys) = (Vec::new(), Vec::new());
@@ -145,7 +159,10 @@ impl Filler {
         let bos = loaded.tokenizer.bos_id().filter(|_| loaded.tokenizer.adds_bos());
         let asked = keys.iter().map(|k| k.question.len() + k.answer.len()).max().unwrap_or(0);
         let taken = usize::from(bos.is_some()) + sentences.iter().map(Vec::len).sum::<usize>() + asked;
-        let room = length.saturating_sub(taken);
+        let room = length.checked_sub(taken).ok_or_else(|| {
+            let message = format!("has {length}; the keys, their sentences and a question take {taken} tokens");
+            StartError::Flag { flag: "--needle-lengths", message }
+        })?;
         let offset = random.below(self.tokens.len().saturating_sub(room).max(1));
         let ends: Vec<usize> = (0..=room).filter(|at| self.begins[(offset + at) % self.tokens.len()]).collect();
         // A depth is where it is if no sentence ends at all, which only the shortest texts know.
@@ -236,7 +253,22 @@ mod tests {
             assert!(after.iter().all(|(_, rest)| goes_on(rest)), "{text}");
             assert!(after.iter().all(|(key, _)| !key.starts_with("river")), "{text}");
         }
-        assert!(filler.hide(&loaded, length, KEYS - 1, 0).is_err());
+        let message = filler.hide(&loaded, 20, depths, 0).err().unwrap().to_string();
+        assert!(message.contains("--needle-lengths: has 20"), "{message}");
         assert!(Filler::new(&loaded, "unbroken").is_err());
+    }
+
+    #[test]
+    fn texts_and_depths_that_there_cannot_be_are_named() {
+        let options = |depths, texts| NeedleOptions { lengths: vec![1024], depths, texts };
+        assert!(check(&options(KEYS, 1)).is_ok() && check(&options(MOST_DEPTHS, 1)).is_ok());
+        for (options, told) in [
+            (options(5, 0), "--needle-texts: is 0"),
+            (options(KEYS - 1, 1), "--needle-depths: is 3"),
+            (options(1001, 1), "--needle-depths: is 1001; it must lie in [4, 1000]"),
+        ] {
+            let message = check(&options).unwrap_err().to_string();
+            assert!(message.contains(told), "{message}");
+        }
     }
 }

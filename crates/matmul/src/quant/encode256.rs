@@ -5,7 +5,7 @@ use half::f16;
 
 use super::blocks256::{Q2K, Q3K, Q4K, Q5K, Q6K};
 use super::encode::Encode;
-use super::search::{EPSILON, Search, nearest, side_by_side, symmetric, symmetric_by_steps};
+use super::search::{EPSILON, Search, extreme, nearest, side_by_side, symmetric, symmetric_by_steps};
 
 /// Stores `value` as f16 and returns what was stored.
 fn put_f16(block: &mut [u8], at: usize, value: f32) -> f32 {
@@ -86,7 +86,7 @@ impl Encode for Q3K {
         for (scale, x) in scales.iter_mut().zip(x.chunks_exact(16)) {
             *scale = symmetric_by_steps(x, 4.);
         }
-        let largest = scales.iter().fold(0f32, |best, s| if s.abs() > best.abs() { *s } else { best });
+        let largest = extreme(&scales);
         if largest == 0. {
             return;
         }
@@ -145,7 +145,7 @@ impl Encode for Q5K {
 impl Encode for Q6K {
     fn encode(x: &[f32], block: &mut [u8]) {
         let scales = symmetric(&side_by_side::<16, 16>(x), 32.);
-        let largest = scales.iter().fold(0f32, |best, s| if s.abs() > best.abs() { *s } else { best });
+        let largest = extreme(&scales);
         if largest.abs() < EPSILON {
             return;
         }

@@ -4,6 +4,7 @@ use half::f16;
 
 use super::blocks32::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 use super::encode::Encode;
+use super::search::extreme;
 
 fn put_f16(block: &mut [u8], at: usize, value: f32) {
     block[at..at + 2].copy_from_slice(&f16::from_f32(value).to_le_bytes());
@@ -11,11 +12,6 @@ fn put_f16(block: &mut [u8], at: usize, value: f32) {
 
 fn inverse(d: f32) -> f32 {
     if d == 0. { 0. } else { 1. / d }
-}
-
-/// The element of the largest magnitude, the first of several.
-fn extreme(x: &[f32]) -> f32 {
-    x.iter().fold(0., |best: f32, x| if x.abs() > best.abs() { *x } else { best })
 }
 
 fn pack_nibbles(codes: &[u8; 32], packed: &mut [u8]) {

@@ -15,15 +15,11 @@ pub(crate) mod lanes;
 pub(crate) mod scalar;
 mod search;
 
-use std::marker::PhantomData;
-
 pub(crate) use activation::{Activations, BLOCK, Row, quantize_row};
 pub(crate) use blocks32::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 pub(crate) use blocks256::{Q2K, Q3K, Q4K, Q5K, Q6K};
+pub(crate) use encode::{Encode, encode};
 
-use encode::Encode;
-
-use crate::products::{Kind, Operand};
 use crate::quant::lanes::Lanes;
 use crate::{Isa, Weight, simd};
 
@@ -112,38 +108,16 @@ impl Panel {
     }
 }
 
-pub(crate) struct Blocks<B>(PhantomData<B>);
-
-impl<B: Encode> Kind for Blocks<B> {
-    const ROW_ALIGN: usize = PANEL * PANELS;
-
-    fn operand<'a>(isa: Isa, x: &'a [f32], k: usize) -> Operand<'a> {
-        Operand::Codes(Activations::quantize(isa, x, k, B::GROUP, simd::code_offset::<B>(isa)))
-    }
-
-    fn takes(isa: Isa, x: &Operand<'_>) -> bool {
-        matches!(x, Operand::Codes(x) if x.group == B::GROUP && x.offset == simd::code_offset::<B>(isa))
-    }
-
-    fn multiply(isa: Isa, x: &Operand<'_>, w: Weight<'_>, out: &mut [&mut [f32]], scratch: &mut Scratch) {
-        let Operand::Codes(x) = x else { unreachable!("an operand that is taken") };
-        columns::<B>(isa, x, w, out, scratch);
-    }
-
-    fn dequantize(row: &[u8], out: &mut [f32]) {
-        let mut one = scalar::OneBlock::new::<B>();
-        for (block, out) in row.chunks_exact(B::BYTES).zip(out.chunks_exact_mut(B::LEN)) {
-            one.unpack::<B>(block);
-            let codes = one.codes.iter().flat_map(|[word]| word.to_le_bytes());
-            for (i, (out, code)) in out.iter_mut().zip(codes).enumerate() {
-                let value = (scalar::code::<B>(code) - B::OFFSET) as f32 * one.scales[i / B::GROUP][0];
-                *out = if B::MINS { value + one.mins[i / B::GROUP][0] } else { value };
-            }
+/// The elements of a row.
+pub(crate) fn dequantize<B: Block>(row: &[u8], out: &mut [f32]) {
+    let mut one = scalar::OneBlock::new::<B>();
+    for (block, out) in row.chunks_exact(B::BYTES).zip(out.chunks_exact_mut(B::LEN)) {
+        one.unpack::<B>(block);
+        let codes = one.codes.iter().flat_map(|[word]| word.to_le_bytes());
+        for (i, (out, code)) in out.iter_mut().zip(codes).enumerate() {
+            let value = (scalar::code::<B>(code) - B::OFFSET) as f32 * one.scales[i / B::GROUP][0];
+            *out = if B::MINS { value + one.mins[i / B::GROUP][0] } else { value };
         }
-    }
-
-    fn encode(values: &[f32]) -> Vec<u8> {
-        encode::encode::<B>(values)
     }
 }
 
@@ -155,7 +129,13 @@ pub(crate) struct Scratch {
 }
 
 /// All rows of `x` against all rows of `w`, panels after panels.
-fn columns<B: Block>(isa: Isa, x: &Activations, w: Weight<'_>, out: &mut [&mut [f32]], scratch: &mut Scratch) {
+pub(crate) fn multiply<B: Block>(
+    isa: Isa,
+    x: &Activations,
+    w: Weight<'_>,
+    out: &mut [&mut [f32]],
+    scratch: &mut Scratch,
+) {
     const WIDTH: usize = PANEL * PANELS;
     let k = w.k();
     let panels = scratch.panels.get_or_insert_with(|| std::array::from_fn(|_| Panel::new()));

@@ -20,8 +20,14 @@ pub(super) fn side_by_side<const L: usize, const LEN: usize>(x: &[f32]) -> [[f32
     std::array::from_fn(|i| std::array::from_fn(|l| x[l * LEN + i]))
 }
 
-/// The element of largest magnitude.
-fn extreme<const L: usize>(x: &[[f32; L]]) -> [f32; L] {
+/// The element of the largest magnitude, the first of several.
+pub(super) fn extreme(x: &[f32]) -> f32 {
+    let [extreme] = extremes(x.as_chunks().0);
+    extreme
+}
+
+/// The same of groups side by side.
+fn extremes<const L: usize>(x: &[[f32; L]]) -> [f32; L] {
     let mut best = [0f32; L];
     for x in x {
         for l in 0..L {
@@ -34,7 +40,7 @@ fn extreme<const L: usize>(x: &[[f32; L]]) -> [f32; L] {
 /// The scales for codes `-half..half`: the best, by squares of errors weighted with `x^2`, of 19 that place the extreme
 /// around `-half`.
 pub(super) fn symmetric<const L: usize>(x: &[[f32; L]], half: f32) -> [f32; L] {
-    let extreme = extreme(x);
+    let extreme = extremes(x);
     let (mut scale, mut best) = ([0f32; L], [0f32; L]);
     for step in std::iter::once(0).chain((-9..=9).filter(|step| *step != 0)) {
         let inverse = extreme.map(|extreme| -(half + 0.1 * step as f32) / extreme);
@@ -57,7 +63,7 @@ pub(super) fn symmetric<const L: usize>(x: &[[f32; L]], half: f32) -> [f32; L] {
 
 /// The scale for codes `-half..half`: codes are moved one by one as long as the weighted error falls.
 pub(super) fn symmetric_by_steps(x: &[f32], half: f32) -> f32 {
-    let [extreme] = extreme(x.as_chunks().0);
+    let extreme = extreme(x);
     if extreme.abs() < EPSILON {
         return 0.;
     }

@@ -88,7 +88,7 @@ pub fn load(checkpoint: &Checkpoint, device: &Device, options: &LoadOptions) -> 
     if let (Some(_), Some(part)) = (gpu_type, config.family.part_on_the_cpu()) {
         tracing::info!("a model of type {} on a GPU: {part}", config.model_type);
     }
-    let (total, fingerprint) = (weights::num_bytes(&tensors), weights::fingerprint(&tensors));
+    let (total, fingerprint) = (weights::num_bytes(&tensors), weights::fingerprint(&tensors, options.weight_quant));
     let quantizer = Quantizer::new(options.weight_quant, options.progress.clone(), total);
     let weights = Weights::new(tensors, origin, device, gpu_type, quantizer);
     let model = match config.family {
@@ -100,4 +100,21 @@ pub fn load(checkpoint: &Checkpoint, device: &Device, options: &LoadOptions) -> 
     };
     let (mapped_bytes, owned_bytes) = weights.report();
     Ok(LoadedModel { model, config, generation, mapped_bytes, owned_bytes, fingerprint })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantised_weights_have_another_name() {
+        let name = |weight_quant| {
+            let checkpoint = Checkpoint::open(&testkit::repo("models/tiny-mistral")).unwrap();
+            let options = LoadOptions { weight_quant, ..Default::default() };
+            load(&checkpoint, &Device::Cpu, &options).unwrap().fingerprint
+        };
+        let names = [None, Some(WeightQuant::Q8_0), Some(WeightQuant::Q4K)].map(name);
+        assert!(names[0] != names[1] && names[1] != names[2] && names[0] != names[2], "{names:?}");
+        assert_eq!(name(Some(WeightQuant::Q4K)), names[2]);
+    }
 }

@@ -1,5 +1,5 @@
 //! Tensors by name, checked against the shapes the model must have.
-use super::quantize::{Quantizer, deinterleave};
+use super::quantize::{Quantizer, WeightQuant, deinterleave};
 use super::tensors::{Entry, StoredWeight, Tensors};
 use crate::config::ModelConfig;
 use crate::error::ModelError;
@@ -223,9 +223,9 @@ pub(crate) fn num_bytes(tensors: &Tensors) -> u64 {
     tensors.values().map(|e| e.range.len() as u64).sum()
 }
 
-/// Names these weights: a hash of all names, types and shapes, and of the first and last bytes of each tensor. Hashing all
-/// bytes would read gigabytes that are otherwise read when they are needed.
-pub(crate) fn fingerprint(tensors: &Tensors) -> String {
+/// Names these weights: a hash of all names, types and shapes, of the first and last bytes of each tensor, and of what they are made
+/// into. Hashing all bytes would read gigabytes that are otherwise read when they are needed.
+pub(crate) fn fingerprint(tensors: &Tensors, quant: Option<WeightQuant>) -> String {
     const SAMPLE: usize = 1 << 16;
     let mut hash = blake3::Hasher::new();
     for (name, entry) in tensors {
@@ -237,6 +237,9 @@ pub(crate) fn fingerprint(tensors: &Tensors) -> String {
         let bytes = entry.bytes();
         hash.update(&bytes[..bytes.len().min(SAMPLE)]);
         hash.update(&bytes[bytes.len().saturating_sub(SAMPLE)..]);
+    }
+    if let Some(quant) = quant {
+        hash.update(format!("{quant:?}").as_bytes());
     }
     hash.finalize().to_hex()[..32].to_owned()
 }

@@ -42,7 +42,7 @@ impl CompletionChunks {
             let mut inner = piece(index, "");
             if self.format.echo {
                 inner.text = source.text.clone();
-                if self.format.logprobs {
+                if self.format.logprobs.is_some() {
                     inner.logprobs = Some(self.placers[index].prompt(&source.ids, source.hidden, entries));
                 }
             }
@@ -60,11 +60,11 @@ impl CompletionChunks {
         logprob: Option<&TokenLogprob>,
     ) -> Result<Option<String>, ApiError> {
         // Nothing to tell while a part of a character or of a stop string is held back.
-        if text.is_empty() && !self.format.logprobs && !self.format.token_ids {
+        if text.is_empty() && self.format.logprobs.is_none() && !self.format.token_ids {
             return Ok(None);
         }
         let mut inner = piece(index, text);
-        if let Some(entry) = logprob.filter(|_| self.format.logprobs) {
+        if let Some(entry) = logprob.filter(|_| self.format.logprobs.is_some()) {
             let mut logprobs = CompletionLogprobs::default();
             self.placers[index].token(&mut logprobs, entry);
             inner.logprobs = Some(logprobs);

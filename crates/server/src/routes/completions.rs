@@ -40,8 +40,8 @@ pub(super) struct CompletionFormat {
     pub prompts: Vec<Prompt>,
     pub n: usize,
     pub echo: bool,
-    pub logprobs: bool,
-    pub prompt_logprobs: bool,
+    pub logprobs: Option<usize>,
+    pub prompt_logprobs: Option<usize>,
     pub token_ids: bool,
     pub skip_special: bool,
 }
@@ -109,8 +109,8 @@ pub(super) async fn completions(State(state): State<ServerState>, request: JsonR
         prompts,
         n,
         echo,
-        logprobs: own.logprobs.is_some(),
-        prompt_logprobs: own.prompt_logprobs.is_some(),
+        logprobs: own.logprobs,
+        prompt_logprobs: own.prompt_logprobs,
         token_ids: common.return_token_ids.unwrap_or(false),
         skip_special: !stop.keep_special_tokens,
     };
@@ -139,7 +139,7 @@ impl CompletionFormat {
         prompt: &Prompt,
         entries: &PromptLogprobs,
     ) -> Choice<CompletionChoice> {
-        let logprobs = self.logprobs.then(|| {
+        let logprobs = self.logprobs.map(|_| {
             let mut placer = self.placer();
             let mut logprobs = if self.echo {
                 placer.prompt(&prompt.ids, prompt.hidden, entries)
@@ -155,7 +155,7 @@ impl CompletionFormat {
             text,
             logprobs,
             finish_reason: answer.reason.map(finish_reason),
-            prompt_logprobs: self.prompt_logprobs.then(|| prompt_logprobs(&self.names, entries)),
+            prompt_logprobs: self.prompt_logprobs.map(|most| prompt_logprobs(&self.names, entries, most)),
             prompt_token_ids: self.token_ids.then(|| prompt.ids.clone()),
         };
         Choice {
@@ -166,6 +166,6 @@ impl CompletionFormat {
     }
 
     pub fn placer(&self) -> Placer {
-        Placer::new(self.names.clone(), self.skip_special)
+        Placer::new(self.names.clone(), self.logprobs.unwrap_or(0), self.skip_special)
     }
 }

@@ -195,6 +195,22 @@ async fn prompt_logprobs_as_in_vllm() {
     assert_eq!(places[1][(ids[1] + 1).to_string()]["rank"], 1);
 }
 
+/// The engine takes the larger number for both.
+#[tokio::test]
+async fn echo_and_prompt_logprobs_have_as_many_alternatives_as_each_asks_for() {
+    let server = server().await;
+    for (echoed, own) in [(1, 3), (3, 1)] {
+        let body = json!({"echo": true, "logprobs": echoed, "prompt_logprobs": own});
+        let answer = server.ask(COMPLETIONS, completion_body(body)).await;
+        assert_eq!(server.last_request().prompt_logprobs, Some(3));
+        let choice = &answer["choices"][0];
+        // With the prompt's own token, which is the second most likely.
+        let len = |value: &Value| value.as_object().unwrap().len();
+        assert_eq!(len(&choice["logprobs"]["top_logprobs"][1]), echoed.max(2));
+        assert_eq!(len(&choice["prompt_logprobs"][1]), own.max(2));
+    }
+}
+
 #[tokio::test]
 async fn every_form_of_prompt() {
     let server = server().await;

@@ -6,6 +6,12 @@ use minijinja::{Environment, Error, ErrorKind, Value};
 use std::fmt::Write;
 use thiserror::Error as ThisError;
 
+/// What a render may cost: an instruction each, and one for 64 bytes of what it makes. Far above what a conversation of the longest
+/// context takes, and half a GiB at most.
+const FUEL: u64 = 1 << 23;
+/// Spaces a level; Python sets no limit, and no template is known to want more than 4.
+const MOST_INDENT: usize = 32;
+
 /// The message of `raise_exception`, kept apart from failures of the template itself.
 #[derive(Debug, ThisError)]
 #[error("{0}")]
@@ -15,6 +21,7 @@ struct Raised(String);
 pub(super) fn environment() -> Result<Environment<'static>, Error> {
     let mut environment = Environment::new();
     environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
+    environment.set_fuel(Some(FUEL));
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     environment.add_filter("tojson", to_json);
@@ -51,6 +58,9 @@ fn strftime_now(format: &str) -> Result<String, Error> {
 fn to_json(value: Value, kwargs: Kwargs) -> Result<String, Error> {
     let failed = |message: String| Error::new(ErrorKind::InvalidOperation, format!("tojson: {message}"));
     let indent: Option<usize> = kwargs.get("indent")?;
+    if let Some(indent) = indent.filter(|n| *n > MOST_INDENT) {
+        return Err(failed(format!("indent is {indent}; it must be at most {MOST_INDENT}")));
+    }
     let separators: Option<Vec<String>> = kwargs.get("separators")?;
     let ensure_ascii: Option<bool> = kwargs.get("ensure_ascii")?;
     let sort_keys: Option<bool> = kwargs.get("sort_keys")?;

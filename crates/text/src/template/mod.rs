@@ -76,7 +76,7 @@ impl ChatTemplate {
     ///
     /// `kwargs` are the template's own switches, such as `enable_thinking`; they cannot replace what is passed anyway.
     ///
-    /// Errors: messages of a shape that no template takes; what the template raises or fails with.
+    /// Errors: messages of a shape that no template takes; what the template raises or fails with; a template that does not end.
     pub fn render(
         &self,
         messages: &Value,

@@ -72,7 +72,7 @@ impl GgufFiles {
                     shape: info.shape,
                     interleaved_heads: namer.interleaved_heads(name),
                 };
-                for (name, entry) in namer.rename(name, entry) {
+                for (name, entry) in namer.rename(name, entry).map_err(|e| ModelError::file(path, e))? {
                     if tensors.insert(name, entry).is_some() {
                         return Err(ModelError::file(path, "has a tensor that another shard has too"));
                     }

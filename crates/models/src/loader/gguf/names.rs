@@ -26,20 +26,31 @@ const LAYER: [(&str, &str); 12] = [
 const EXPERTS: [(&str, &str); 3] =
     [("ffn_gate_exps", "gate_proj"), ("ffn_up_exps", "up_proj"), ("ffn_down_exps", "down_proj")];
 
+/// Beyond every model's: each expert of a tensor becomes an entry of its own.
+const MOST_EXPERTS: usize = 1 << 12;
+
 pub(super) struct Namer {
     /// Query and kv heads of an architecture whose files have their rows in the order of interleaved RoPE pairs.
     interleaved: Option<(usize, usize)>,
+    /// Of each layer; 0 for a model without.
+    experts: usize,
 }
 
 impl Namer {
     pub fn new(metadata: &Metadata<'_>) -> Result<Self, GgufError> {
         let architecture = metadata.string("general.architecture")?;
+        let key = format!("{architecture}.expert_count");
+        let experts = metadata.optional(&key, Metadata::size)?.unwrap_or(0);
+        if experts > MOST_EXPERTS {
+            let message = format!("is {experts}; it must be at most {MOST_EXPERTS}");
+            return Err(GgufError::Metadata { key, message });
+        }
         if architecture != "llama" {
-            return Ok(Namer { interleaved: None });
+            return Ok(Namer { interleaved: None, experts });
         }
         let heads = metadata.size("llama.attention.head_count")?;
         let kv_heads = metadata.optional("llama.attention.head_count_kv", Metadata::size)?.unwrap_or(heads);
-        Ok(Namer { interleaved: Some((heads, kv_heads)) })
+        Ok(Namer { interleaved: Some((heads, kv_heads)), experts })
     }
 
     /// The number of heads whose rows a tensor has in that order.
@@ -53,18 +64,22 @@ impl Namer {
     }
 
     /// A tensor under its other name; of a tensor of experts, each expert's. Names that have no other stay.
-    pub fn rename(&self, name: &str, entry: Entry) -> Vec<(String, Entry)> {
+    ///
+    /// Errors: another number of experts than the metadata's.
+    pub fn rename(&self, name: &str, entry: Entry) -> Result<Vec<(String, Entry)>, GgufError> {
         if let Some((layer, part)) = layer_part(name)
             && let Some((part, kind)) = part.split_once('.')
         {
             let found =
                 |table: &[(&str, &'static str)]| table.iter().find(|(from, _)| *from == part).map(|(_, to)| *to);
             if let Some(to) = found(&LAYER) {
-                return vec![(format!("model.layers.{layer}.{to}.{kind}"), entry)];
+                return Ok(vec![(format!("model.layers.{layer}.{to}.{kind}"), entry)]);
             }
-            if let (Some(to), [experts, ..]) = (found(&EXPERTS), &entry.shape[..])
-                && entry.shape.len() == 3
-            {
+            if let (Some(to), [experts, _, _]) = (found(&EXPERTS), &entry.shape[..]) {
+                if *experts != self.experts {
+                    let message = format!("has {experts} experts; expert_count says {}", self.experts);
+                    return Err(GgufError::Malformed { what: format!("tensor {name}"), message });
+                }
                 // Rows are whole blocks, so each expert's part is.
                 let bytes = entry.range.len() / experts;
                 let expert = |i: usize| {
@@ -73,14 +88,14 @@ impl Namer {
                         Entry { range: start..start + bytes, shape: entry.shape[1..].to_vec(), ..entry.clone() };
                     (format!("model.layers.{layer}.mlp.experts.{i}.{to}.{kind}"), entry)
                 };
-                return (0..*experts).map(expert).collect();
+                return Ok((0..*experts).map(expert).collect());
             }
         }
         let global = name.split_once('.').and_then(|(part, kind)| {
             let (_, to) = GLOBAL.iter().find(|(from, _)| *from == part)?;
             Some(format!("{to}.{kind}"))
         });
-        vec![(global.unwrap_or_else(|| name.to_owned()), entry)]
+        Ok(vec![(global.unwrap_or_else(|| name.to_owned()), entry)])
     }
 }
 
