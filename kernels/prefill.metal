@@ -151,8 +151,8 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
                     uint sg [[simdgroup_index_in_threadgroup]],
                     uint lane [[thread_index_in_simdgroup]]) {
   constexpr int J = D / 8, C = Blocks<D>::kCount;
-  threadgroup Shared<D, U> shared;
-  threadgroup Followed<U, C> followed;
+  threadgroup uint4 s_shared[sizeof(Shared<D, U>) / 16], s_followed[sizeof(Followed<U, C>) / 16];
+  threadgroup Shared<D, U>& shared = *(threadgroup Shared<D, U>*)s_shared;
   threadgroup uint* operands = (threadgroup uint*)shared.operands;
   threadgroup const uint* keys = operands;
   threadgroup const uint* values = operands + U * J * 32;
@@ -179,7 +179,7 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
   const bool fitted = kKeysCentred && !kKeysExact;
   Lacking<U, C> lacking;
   if (fitted) {
-    lacking.memory = &followed;
+    lacking.memory = (threadgroup Followed<U, C>*)s_followed;
     lacking.start((device const uint4*)fast_tiles + head * 128, fast_turns + head * kTurnPairs, record, stride, live, sg, lane, l);
   }
   UNROLL for (int b = 0; b < C; b++) {
