@@ -73,8 +73,9 @@ inline half2 decode_pair(uint f, thread const uint* x, thread const uint* y, int
     return flip(look_up(table, select_bits(3, z >> (j % 8 * 2), z >> (j % 8 * 2 + 14))), y[j / 16] << (15 - j % 16));
   }
   const uint z = x[j / 4];
-  const half2 low = as_type<half2>(look_up(table, z >> (j % 4 * 4))), high = as_type<half2>(look_up(table, z >> (j % 4 * 4 + 16)));
-  const uint v = as_type<uint>(half2(low.x, high.y));
+  // Put together by an addition, since operations on bits are many already.
+  const half2 low = as_type<half2>(look_up(table & 0xffffu, z >> (j % 4 * 4))), high = as_type<half2>(look_up(table & 0xffff0000u, z >> (j % 4 * 4 + 16)));
+  const uint v = as_type<uint>(low + high);
   return f == kLloyd4 ? as_type<half2>(v) : flip(v, y[j / 16] << (15 - j % 16));
 }
 

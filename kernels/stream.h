@@ -68,12 +68,13 @@ struct Merge {
       to[n] = at;
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    for (uint i = tid; i < N * D; i += 32 * kSimdgroups) {
-      const uint n = i / D, d = i % D, at = to[n];
+    for (uint i = tid; i < N * (D / 4); i += 32 * kSimdgroups) {
+      const uint n = i / (D / 4), d = i % (D / 4), at = to[n];
       if (at == kDead) continue;
-      float a = row(0, n)[d];
-      UNROLL for (uint w = 1; w < kSimdgroups; w++) a = fma(by[n * 8 + 2 * w + 1], row(w, n)[d], by[n * 8 + 2 * w] * a);
-      part_o[ulong(at) * D + d] = a;
+      float4 a = ((threadgroup const float4*)row(0, n))[d];
+      UNROLL for (uint w = 1; w < kSimdgroups; w++)
+        a = fma(float4(by[n * 8 + 2 * w + 1]), ((threadgroup const float4*)row(w, n))[d], by[n * 8 + 2 * w] * a);
+      ((device float4*)part_o)[ulong(at) * (D / 4) + d] = a;
     }
   }
 };
