@@ -151,6 +151,7 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
                     uint sg [[simdgroup_index_in_threadgroup]],
                     uint lane [[thread_index_in_simdgroup]]) {
   constexpr int J = D / 8, C = Blocks<D>::kCount;
+  // Arrays, since a struct in threadgroup memory would need a constructor of its own.
   threadgroup uint4 s_shared[sizeof(Shared<D, U>) / 16], s_followed[sizeof(Followed<U, C>) / 16];
   threadgroup Shared<D, U>& shared = *(threadgroup Shared<D, U>*)s_shared;
   threadgroup uint* operands = (threadgroup uint*)shared.operands;
