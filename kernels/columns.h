@@ -39,9 +39,6 @@ enum Turns : uint { kTurns = 64, kTurnPairs = 72 * 8 };
 // Weights are relative to a maximum that moves once a logit, base 2, is so far above it: sums are rarely rescaled.
 constant constexpr float kGrowth = 8.0f;
 
-// Where the state of a column without a row goes.
-constant constexpr uint kDead = 0xffffffffu;
-
 struct AttendParams {
   uint kv_heads;
   uint group;   // query heads of a kv head
@@ -53,6 +50,13 @@ struct AttendParams {
   uint groups;  // of 8 fast pairs
   uint record;  // floats of a partition in `follow`
 };
+
+// Which state is that of a column of a tile in a partition; kDead of a column without a row.
+constant constexpr uint kDead = 0xffffffffu;
+inline uint state_of(Tile tile, uint column, uint head, uint part, constant AttendParams& p) {
+  const uint row = column / p.group;
+  return row < tile.rows ? (((tile.row + row) * p.kv_heads + head) * p.group + column % p.group) * p.parts + part : kDead;
+}
 
 // Whether all rows of the tile see all of `count` positions.
 inline bool all_see(Tile t, uint position, uint count, constant AttendParams& p) {

@@ -27,12 +27,18 @@ inline void add_fast(thread simdgroup_float8x8* s, float4 a, float2 t, Tiles til
   }
 }
 
-// A lane's two columns of the terms that the other pairs have in these 32 tokens. Of a parabola: row r has term r % 3, rows above 5 none.
+// A lane's two columns of the parabola's right operand. terms: [1, u, u^2][pair of columns]; row r has term r % 3, rows above 5 none.
+template <class Terms>
+inline float2 parabola_at(Terms terms, Place l) {
+  float2 y = float2(0.0f);
+  if (l.r < 6) y = terms[l.r % 3 * 4 + l.c];
+  return y;
+}
+
+// A lane's two columns of the terms that the other pairs have in these 32 tokens.
 inline float2 terms_at(device const float* record, uint groups, uint offset, Place l) {
   if (kKeysExact) return ((device const float2*)(record + groups * kFastFloats + (offset / 4 * kTerms + l.r) * 8))[l.c];
-  float2 y = float2(0.0f);
-  if (l.r < 6) y = ((device const float2*)(record + kFastFloats + (offset / 4 * 3 + l.r % 3) * 8))[l.c];
-  return y;
+  return parabola_at((device const float2*)(record + kFastFloats + offset / 4 * 24), l);
 }
 
 // The parabola's left operand: columns 1, u, u^2, 1, u, u^2, 0, 0 for u from the middle of 32 tokens, exact in half. A lane's pair of

@@ -61,11 +61,11 @@ struct Share {
 // What logits lack, in threadgroup memory: a step would wait for what it reads of device memory. (Keys followed exactly read it there.)
 template <int U, int C>
 struct Followed {
-  uint4 tiles[U * 32];                        // left operands of the fast pairs
+  uint4 tiles[U * 32];                         // left operands of the fast pairs
   float4 amplitudes[kChunkSimdgroups][C][32];  // of a simdgroup, by place
-  float2 turns[kPartition / U];               // [step][pair]
-  float2 terms[kChunkSimdgroups][C * 12];     // of a simdgroup and step: [block][1, u, u^2][pair of columns]
-  uint powers[4 * 32];                        // of the parabola: [tile of 32 tokens][place]
+  float2 turns[kPartition / U];                // [step][pair]
+  float2 terms[kChunkSimdgroups][C * 12];      // of a simdgroup and step: [block][1, u, u^2][pair of columns]
+  uint powers[4 * 32];                         // of the parabola: [tile of 32 tokens][place]
 };
 struct StoredPowers {
   threadgroup const uint* from;
@@ -100,11 +100,9 @@ struct Lacking {
   inline void add(thread simdgroup_float8x8* s, uint sg, int b, uint offset, Place l) const {
     const uint place = l.r * 4 + l.c;
     add_fast<U>(s, memory->amplitudes[sg][b][place], memory->turns[offset / U + l.r], (threadgroup const uint4*)memory->tiles + place);
-    float2 y = float2(0.0f);
-    if (l.r < 6) y = memory->terms[sg][(b * 3 + l.r % 3) * 4 + l.c];
     StoredPowers powers;
     powers.from = memory->powers + offset / 8 % 4 * 32 + place;
-    add_parabola<U>(s, y, powers, l);
+    add_parabola<U>(s, parabola_at((threadgroup const float2*)memory->terms[sg] + b * 12, l), powers, l);
   }
 };
 
@@ -181,16 +179,12 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
   Lacking<U, C> lacking;
   if (fitted) {
     lacking.memory = (threadgroup Followed<U, C>*)s_followed;
-    lacking.start((device const uint4*)fast_tiles + head * 128, fast_turns + head * kTurnPairs, record, stride, live, sg, lane, l);
+    lacking.start((device const uint4*)(fast_tiles + head * 512), fast_turns + head * kTurnPairs, record, stride, live, sg, lane, l);
   }
   UNROLL for (int b = 0; b < C; b++) {
     x[b].load(queries + ulong(index + b) * (4 * D), l);
-    const Sight sight = sight_of(tile, (block + b) * 8 + 2 * l.c, p);
-    uint2 to;
-    UNROLL for (int i = 0; i < 2; i++) {
-      to[i] = sight.row[i] < tile.rows ? (((tile.row + sight.row[i]) * p.kv_heads + head) * p.group + sight.head[i]) * p.parts + part : kDead;
-    }
-    if (l.r == 0) shared.to[(block + b) * 4 + l.c] = to;
+    const uint column = (block + b) * 8 + 2 * l.c;
+    if (l.r == 0) shared.to[column / 2] = uint2(state_of(tile, column, head, part, p), state_of(tile, column + 1, head, part, p));
   }
   for (uint w = 0; w < kSimdgroups; w++) {
     UNROLL for (int b = 0; b < C; b++) x[b].clear();

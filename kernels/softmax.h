@@ -8,7 +8,6 @@
 
 // What a lane's two columns see: positions below `end`, and not below `first` but for the tile's sinks.
 struct Sight {
-  uint2 row, head;  // of the tile, of the kv head
   uint2 first, end;
   uint sinks;
   inline bool at(uint k, uint t) const { return t < end[k] && (!kWindowed || t >= first[k] || t < sinks); }
@@ -18,8 +17,6 @@ inline Sight sight_of(Tile tile, uint column, constant AttendParams& p) {
   s.sinks = tile.sinks;
   UNROLL for (uint k = 0; k < 2; k++) {
     const uint row = (column + k) / p.group, end = tile.position + row + 1;
-    s.row[k] = row;
-    s.head[k] = (column + k) % p.group;
     s.end[k] = row < tile.rows ? end : 0u;
     s.first[k] = kWindowed && end > p.window ? end - p.window : 0u;
   }

@@ -51,9 +51,8 @@ struct Merge {
   inline void write(uint column, device float* part_o, device float2* part_ml, constant AttendParams& p, Tile tile, uint head, uint part, uint tid) const {
     threadgroup_barrier(mem_flags::mem_threadgroup);
     if (tid < N) {
-      const uint n = tid, row = (column + n) / p.group;
-      uint at = kDead;
-      if (row < tile.rows) {
+      const uint n = tid, at = state_of(tile, column + n, head, part, p);
+      if (at != kDead) {
         float top = m[n], sum = l[n];
         for (uint w = 1; w < kSimdgroups; w++) {
           const float other = m[w * 8 + n], next = max(top, other), f = fast::exp2(top - next), g = fast::exp2(other - next);
@@ -62,7 +61,6 @@ struct Merge {
           by[n * 8 + 2 * w + 1] = g;
           top = next;
         }
-        at = (((tile.row + row) * p.kv_heads + head) * p.group + (column + n) % p.group) * p.parts + part;
         part_ml[at] = float2(top, sum);
       }
       to[n] = at;
