@@ -2,11 +2,9 @@
 use crate::error::StartError;
 use crate::eval::{Scheme, TrialCache};
 use crate::start::Loaded;
+use scheduler::MAX_SEATS;
 use serde::Serialize;
 use std::time::Instant;
-
-/// As served.
-const MOST_SEQUENCES: usize = 1 << 16;
 
 #[derive(Debug, Clone)]
 pub struct BenchOptions {
@@ -66,20 +64,20 @@ pub fn speed(
 
 /// What is asked for, within the model's context and what a cache can count.
 fn check(options: &BenchOptions, limit: usize) -> Result<(), StartError> {
-    let flag = |flag, message| Err(StartError::Flag { flag, message });
-    if let Some(batch) = options.batches.iter().find(|n| !(1..=MOST_SEQUENCES).contains(*n)) {
-        return flag("--batches", format!("has {batch}; it must lie in [1, {MOST_SEQUENCES}]"));
+    if let Some(batch) = options.batches.iter().find(|n| !(1..=MAX_SEATS).contains(*n)) {
+        return Err(StartError::flag("--batches", format!("has {batch}; it must lie in [1, {MAX_SEATS}]")));
     }
     for (name, value) in [("--steps", options.steps), ("--max-num-batched-tokens", options.chunk)] {
         if value == 0 {
-            return flag(name, "is 0; it must be at least 1".into());
+            return Err(StartError::flag(name, "is 0; it must be at least 1"));
         }
     }
     let most = limit.saturating_sub(options.steps.saturating_add(1));
     match options.contexts.iter().find(|n| !(1..=most).contains(*n)) {
         Some(context) => {
             let steps = options.steps;
-            flag("--contexts", format!("has {context}; with {steps} decode steps the model allows [1, {most}]"))
+            let message = format!("has {context}; with {steps} decode steps the model allows [1, {most}]");
+            Err(StartError::flag("--contexts", message))
         }
         None => Ok(()),
     }

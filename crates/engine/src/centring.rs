@@ -54,8 +54,8 @@ impl Calibration<'_> {
                 bias.clone()
             }
             (CentreMode::Bias, None) => {
-                let message = "is bias; this model's K and V projections have none. Use auto or off".into();
-                return Err(StartError::Flag { flag: "--kv-centre", message });
+                let message = "is bias; this model's K and V projections have none. Use auto or off";
+                return Err(StartError::flag("--kv-centre", message));
             }
             _ => self.means()?,
         };
@@ -98,7 +98,7 @@ impl Calibration<'_> {
         let mut table = BlockTable::new(BLOCK);
         let pool_of_one = StatePool::new(self.model.state_layout().clone(), 1);
         let states = SequenceStates { pool: &pool_of_one, slots: &[0] };
-        let empty = |_| StartError::Flag { flag: "--kv-centre", message: "no memory for the calibration".into() };
+        let empty = |_| StartError::flag("--kv-centre", "no memory for the calibration");
         for (i, chunk) in tokens.chunks(CALIBRATION_TOKENS / 4).enumerate() {
             let start = i * CALIBRATION_TOKENS / 4;
             tracing::info!("centring: measuring K and V, {start} of {} tokens", tokens.len());

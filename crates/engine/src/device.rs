@@ -22,10 +22,9 @@ impl DeviceChoice {
             "auto" => Ok(DeviceChoice::Auto),
             "cpu" => Ok(DeviceChoice::Cpu),
             "metal" => Ok(DeviceChoice::Metal),
-            other => Err(StartError::Flag {
-                flag: "--device",
-                message: format!("is {other}; it must be one of {}", Self::NAMES.join(", ")),
-            }),
+            other => {
+                Err(StartError::flag("--device", format!("is {other}; it must be one of {}", Self::NAMES.join(", "))))
+            }
         }
     }
 
@@ -47,7 +46,7 @@ fn metal() -> Result<Device, StartError> {
 #[cfg(not(all(target_os = "macos", feature = "metal")))]
 fn metal() -> Result<Device, StartError> {
     let message = "is metal; this program was built without Metal (on a Mac: cargo build --release --features metal)";
-    Err(StartError::Flag { flag: "--device", message: message.into() })
+    Err(StartError::flag("--device", message))
 }
 
 /// What a GPU multiplies floats in: an M1 has no bf16 arithmetic.

@@ -77,7 +77,7 @@ impl KvFlags {
         };
         let format = |flag: &'static str, side, name: Option<&str>| {
             let parse = |name| Format::parse(side, name);
-            name.map(parse).transpose().map_err(|e| StartError::Flag { flag, message: e.to_string() })
+            name.map(parse).transpose().map_err(|e| StartError::flag(flag, e.to_string()))
         };
         let (k, v) = (format("--k-quant", Side::K, k)?, format("--v-quant", Side::V, v)?);
         Ok(KvFlags { preset, k, v, block_size, boundary_layers, centre: CentreMode::parse(centre)? })
@@ -190,7 +190,7 @@ impl KvConfig {
 }
 
 fn unknown(flag: &'static str, name: &str, known: &[&str]) -> StartError {
-    StartError::Flag { flag, message: format!("is {name}; it must be one of {}", known.join(", ")) }
+    StartError::flag(flag, format!("is {name}; it must be one of {}", known.join(", ")))
 }
 
 #[cfg(test)]

@@ -31,11 +31,10 @@ pub struct Demand {
 impl MemoryBudget {
     /// Errors: a context that the model or the memory does not hold, with what would be needed.
     pub fn settle(layout: &KvLayout, demand: &Demand) -> Result<Self, StartError> {
-        let flag = |flag, message| StartError::Flag { flag, message };
         let wanted = demand.max_model_len.unwrap_or(demand.model_limit);
         if wanted < 2 || wanted > demand.model_limit {
             let message = format!("is {wanted}; it must lie in [2, {}], the model's context", demand.model_limit);
-            return Err(flag("--max-model-len", message));
+            return Err(StartError::flag("--max-model-len", message));
         }
         let (block_size, block_bytes) = (layout.block_size(), layout.bytes_per_block());
         let useful = wanted.div_ceil(block_size).saturating_mul(demand.max_num_seqs);
@@ -44,13 +43,14 @@ impl MemoryBudget {
                 "{bytes} bytes are less than the {} of recurrent states for --max-num-seqs {}; raise the one or lower the other",
                 demand.state_bytes, demand.max_num_seqs
             );
-            bytes.checked_sub(demand.state_bytes).ok_or_else(|| flag("--kv-cache-memory", message))
+            bytes.checked_sub(demand.state_bytes).ok_or_else(|| StartError::flag("--kv-cache-memory", message))
         };
         let num_blocks = match demand.kv_cache_memory {
             Some(bytes) => layout.blocks_in(beside_states(bytes)?),
             None => {
-                let unknown =
-                    || flag("--kv-cache-memory", "the system does not say how much memory is free; name it".into());
+                let unknown = || {
+                    StartError::flag("--kv-cache-memory", "the system does not say how much memory is free; name it")
+                };
                 let free = demand.free_memory.ok_or_else(unknown)?;
                 layout.blocks_in(beside_states((free as f64 * SHARE_OF_FREE) as u64)?).min(useful)
             }
@@ -64,7 +64,7 @@ impl MemoryBudget {
                 "{wanted} tokens need {needed} bytes of KV cache; there is memory for {capacity} tokens. Raise \
                  --kv-cache-memory, lower --max-model-len or choose a smaller --k-quant and --v-quant"
             );
-            return Err(flag("--max-model-len", message));
+            return Err(StartError::flag("--max-model-len", message));
         }
         Ok(MemoryBudget { num_blocks, max_model_len: wanted.min(capacity) })
     }
@@ -110,7 +110,7 @@ mod tests {
     fn a_pool_is_no_larger_than_what_can_be_used() {
         let budget = MemoryBudget::settle(&layout(), &DEMAND).unwrap();
         assert_eq!(budget, MemoryBudget { num_blocks: 4 * 256, max_model_len: 4096 });
-        let all = Demand { model_limit: usize::MAX, max_num_seqs: 1 << 16, ..DEMAND };
+        let all = Demand { model_limit: usize::MAX, max_num_seqs: scheduler::MAX_SEATS, ..DEMAND };
         assert_eq!(MemoryBudget::settle(&layout(), &all).unwrap().num_blocks, (1 << 29) / layout().bytes_per_block());
     }
 

@@ -80,18 +80,15 @@ impl EngineConfig {
 
     /// Errors: values that are wrong whatever the model.
     pub fn check(&self) -> Result<(), StartError> {
-        let flag = |flag, message| Err(StartError::Flag { flag, message });
         self.scheduler(0).check()?;
         if self.max_queued_requests == 0 {
-            return flag(
-                "--max-queued-requests",
-                "is 0; it must be at least 1, or every request would be refused".into(),
-            );
+            let message = "is 0; it must be at least 1, or every request would be refused";
+            return Err(StartError::flag("--max-queued-requests", message));
         }
-        match self.threads {
-            Some(n) if n > MAX_THREADS => flag("--threads", format!("is {n}; it must be at most {MAX_THREADS}")),
-            _ => self.kv.check(),
+        if let Some(n) = self.threads.filter(|n| *n > MAX_THREADS) {
+            return Err(StartError::flag("--threads", format!("is {n}; it must be at most {MAX_THREADS}")));
         }
+        self.kv.check()
     }
 
     fn scheduler(&self, num_blocks: usize) -> SchedulerConfig {
@@ -207,7 +204,7 @@ pub fn launch(config: &EngineConfig, loaded: Loaded) -> Result<(EngineHandle, Jo
     let backend = select(&kv, loaded.model.geometry(), centring, &loaded.device).map_err(named)?;
     let Loaded { model, tokenizer, template, generation, device, .. } = loaded;
     let scheduler = Scheduler::new(config.scheduler(budget.num_blocks))?;
-    let no_memory = |e: candle_core::Error| StartError::Flag { flag: "--kv-cache-memory", message: e.to_string() };
+    let no_memory = |e: candle_core::Error| StartError::flag("--kv-cache-memory", e.to_string());
     let runner =
         ModelRunner::new(model, backend, budget.num_blocks, scheduler.num_slots(), device).map_err(no_memory)?;
     let info = ModelInfo {

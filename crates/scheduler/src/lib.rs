@@ -14,5 +14,5 @@ pub mod fair;
 mod scheduler;
 mod sequence;
 
-pub use scheduler::{Chunk, Scheduler, SchedulerConfig, SchedulerError, Step};
+pub use scheduler::{Chunk, MAX_SEATS, Scheduler, SchedulerConfig, SchedulerError, Step};
 pub use sequence::{NewRequest, RequestKey, SeqId, Sequence};

@@ -17,7 +17,7 @@ pub struct SchedulerConfig {
 }
 
 /// Most sequences at once: each has a slot, taken at start.
-const MAX_SEATS: usize = 1 << 16;
+pub const MAX_SEATS: usize = 1 << 16;
 
 impl SchedulerConfig {
     /// Errors: sequences and tokens that cannot be, whatever the pool.

@@ -89,16 +89,15 @@ pub fn needles(
 }
 
 fn check(options: &NeedleOptions) -> Result<(), StartError> {
-    let flag = |flag, message| Err(StartError::Flag { flag, message });
     if options.texts == 0 {
-        return flag("--needle-texts", "is 0; it must be at least 1".into());
+        return Err(StartError::flag("--needle-texts", "is 0; it must be at least 1"));
     }
     if !(KEYS..=MOST_DEPTHS).contains(&options.depths) {
         let message = format!(
             "is {}; it must lie in [{KEYS}, {MOST_DEPTHS}]: a text hides {KEYS} keys, each at a depth of its own",
             options.depths
         );
-        return flag("--needle-depths", message);
+        return Err(StartError::flag("--needle-depths", message));
     }
     Ok(())
 }
@@ -133,8 +132,8 @@ impl Filler {
             *begins = ends_sentence(&pair[0]) && begins_sentence(&pair[1]);
         }
         if !begins.contains(&true) {
-            let message = "has no sentences to hide pass keys between".into();
-            return Err(StartError::Flag { flag: "--text", message });
+            let message = "has no sentences to hide pass keys between";
+            return Err(StartError::flag("--text", message));
         }
         let mut words = WORDS.to_vec();
         let lower = text.to_lowercase();
@@ -161,7 +160,7 @@ impl Filler {
         let taken = usize::from(bos.is_some()) + sentences.iter().map(Vec::len).sum::<usize>() + asked;
         let room = length.checked_sub(taken).ok_or_else(|| {
             let message = format!("has {length}; the keys, their sentences and a question take {taken} tokens");
-            StartError::Flag { flag: "--needle-lengths", message }
+            StartError::flag("--needle-lengths", message)
         })?;
         let offset = random.below(self.tokens.len().saturating_sub(room).max(1));
         let ends: Vec<usize> = (0..=room).filter(|at| self.begins[(offset + at) % self.tokens.len()]).collect();

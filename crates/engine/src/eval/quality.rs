@@ -114,10 +114,9 @@ pub fn quality(
 }
 
 fn windows(loaded: &Loaded, text: &[u32], options: &QualityOptions) -> Result<Vec<Vec<u32>>, StartError> {
-    let flag = |flag, message| StartError::Flag { flag, message };
     let limit = loaded.max_position_embeddings;
     if options.window < 2 || options.window > limit {
-        return Err(flag(
+        return Err(StartError::flag(
             "--window",
             format!("is {}; it must lie in [2, {limit}], the model's context", options.window),
         ));
@@ -128,7 +127,7 @@ fn windows(loaded: &Loaded, text: &[u32], options: &QualityOptions) -> Result<Ve
     let windows: Vec<Vec<u32>> = text.chunks_exact(body).map(|c| [&bos[..], c].concat()).collect();
     if windows.is_empty() {
         let message = format!("holds {} tokens, --window asks for {}", text.len(), options.window);
-        return Err(flag("--text", message));
+        return Err(StartError::flag("--text", message));
     }
     Ok(windows)
 }
