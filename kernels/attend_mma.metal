@@ -31,22 +31,39 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
   const Tile tile = load_tile(tiles, tg.y);
   if (!sees(tile, part)) return;
   const uint end = min(start + kPartition, tile.position + tile.rows), first = start + sg * step;
-  const Place l = find_place(s_index + sg * 64, lane);
   Stream<D, U> stream;
-  stream.cache = cache;
-  stream.table = tables + tile.table;
-  stream.kv_heads = p.kv_heads;
-  stream.head = head;
-  stream.end = end;
+  stream.open(cache, tables + tile.table, p.kv_heads, head, end);
+  if (first < end) stream.seek(first);  // whose answer what follows does not wait for
+  const Place l = find_place(s_index + sg * 64, lane);
+  const uint index = (tg.y * p.kv_heads + head) * p.blocks;
+  // What logits lack lies in threadgroup memory until states are merged there.
+  const bool fitted = kKeysCentred && !kKeysExact;
+  constexpr int kThreads = 32 * kSimdgroups, kTermsOf = kPartition / kFollow, kOwnTerms = (kTermsOf * 12 + kThreads - 1) / kThreads;
+  typedef Followed<U, C, C * kTermsOf> InMemory;
+  static_assert(sizeof(InMemory) <= sizeof(s_acc), "room for what logits lack");
+  threadgroup InMemory& followed = *(threadgroup InMemory*)s_acc;
+  device const float* record = follow + (ulong(index) * p.parts + part) * p.record;
+  const ulong stride = ulong(p.parts) * p.record;
+  Sharing<U, kThreads> shared;
+  float4 amplitudes[C];
+  float2 terms[C][kOwnTerms];
+  if (fitted) {
+    shared.load((device const uint4*)(fast_tiles + head * 512), fast_turns + head * kTurnPairs, tid);
+    UNROLL for (int b = 0; b < C; b++) {
+      if (tid < 32) amplitudes[b] = ((device const float4*)(record + b * stride))[tid];
+      UNROLL for (int i = 0; i < kOwnTerms; i++) {
+        const uint at = tid + i * kThreads;
+        if (at < kTermsOf * 12) terms[b][i] = ((device const float2*)(record + b * stride + kFastFloats))[at];
+      }
+    }
+  }
   Words<D> k[U], v[U];
   if (first < end) {
-    stream.seek(first);
     stream.keys(k, l);
     stream.values(v, l);
     if (first + kSimdgroups * step < end) stream.seek(first + kSimdgroups * step);
   }
   Columns<D> x[C];
-  const uint index = (tg.y * p.kv_heads + head) * p.blocks;
   UNROLL for (int b = 0; b < C; b++) {
     x[b].clear();
     x[b].load(queries + ulong(index + b) * (4 * D), l);
@@ -55,15 +72,25 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
   const uint key_table = table_of(kKeyFormat, lane), value_table = table_of(kValueFormat, lane);
   const uint magic = 0x64006400u | p.kv_heads >> 31;  // in a register: and-or with two literals is two instructions
   const float unit = p.scale * unit_of(kKeyFormat);
-  const Powers powers = powers_of(l);
-  // Exactly followed pairs are the same in each kv head.
-  device const uint* of_fast = fast_tiles + (kKeysExact ? 0u : head * 512);
-  device const float2* of_turns = fast_turns + (kKeysExact ? 0u : head * kTurnPairs);
+  if (fitted) {
+    shared.store(followed, tid, l);
+    UNROLL for (int b = 0; b < C; b++) {
+      if (tid < 32) followed.amplitudes[b][tid] = amplitudes[b];
+      UNROLL for (int i = 0; i < kOwnTerms; i++) {
+        const uint at = tid + i * kThreads;
+        if (at < kTermsOf * 12) followed.terms[b * kTermsOf + at / 12][at % 12] = terms[b][i];
+      }
+    }
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+  }
+  float ks[U];
+  UNROLL for (int u = 0; u < U; u++) ks[u] = is_scaled(kKeyFormat) ? unit * float(k[u].scale) : unit;
 
   for (uint base = first; base < end; base += kSimdgroups * step) {
     simdgroup_float8x8 s[C][U];
     UNROLL for (int b = 0; b < C; b++)
       UNROLL for (int u = 0; u < U; u++) s[b][u] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
+    UNROLL for (int u = 0; u < U; u++) spread<D>(k[u], kKeyFormat);
     UNROLL for (int j = 0; j < J; j += 2)
       UNROLL for (int u = 0; u < U; u += 2) {
         const simdgroup_half8x8 a0 = tile_of(key_pair<D>(k[u], j, key_table, magic)), c0 = tile_of(key_pair<D>(k[u + 1], j, key_table, magic));
@@ -71,17 +98,12 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
         UNROLL for (int b = 0; b < C; b++) mma_2x2(s[b][u], s[b][u + 1], a0, c0, x[b].q[j], a1, c1, x[b].q[j + 1]);
       }
     const bool more = base + kSimdgroups * step < end;
-    float ks[U], vs[U];
-    UNROLL for (int u = 0; u < U; u++) {
-      ks[u] = is_scaled(kKeyFormat) ? unit * float(k[u].scale) : unit;
-      vs[u] = is_scaled(kValueFormat) ? float(v[u].scale) : 1.0f;
-    }
+    float vs[U];
+    UNROLL for (int u = 0; u < U; u++) vs[u] = is_scaled(kValueFormat) ? float(v[u].scale) : 1.0f;
     UNROLL for (int b = 0; b < C; b++) {
       x[b].template scale<U>(s[b], ks);
-      if (kKeysCentred) {
-        device const float* record = follow + (ulong(index + b) * p.parts + part) * p.record;
-        add_missing<U>(s[b], record, of_fast, of_turns, p.groups, (base - start) / 8, powers, l);
-      }
+      if (fitted) add_missing(s[b], followed, b, b * kTermsOf + (base - start) / kFollow, base - start, l);
+      if (kKeysCentred && kKeysExact) add_exact<U>(s[b], record + b * stride, fast_tiles, fast_turns, p.groups, (base - start) / 8, l);
     }
     if (more) stream.keys(k, l);
     simdgroup_half8x8 w[C][U];
@@ -90,18 +112,21 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
     } else {
       UNROLL for (int b = 0; b < C; b++) x[b].template weigh<U, true>(s[b], vs, base + l.r, l, w[b]);
     }
+    UNROLL for (int u = 0; u < U; u++) spread<D>(v[u], kValueFormat);
     UNROLL for (int j = 0; j < J; j += 2)
       UNROLL for (int u = 0; u < U; u += 2) {
         const simdgroup_half8x8 a0 = tile_of(value_pair<D>(v[u], j, value_table, magic)), c0 = tile_of(value_pair<D>(v[u], j + 1, value_table, magic));
         const simdgroup_half8x8 a1 = tile_of(value_pair<D>(v[u + 1], j, value_table, magic)), c1 = tile_of(value_pair<D>(v[u + 1], j + 1, value_table, magic));
         UNROLL for (int b = 0; b < C; b++) mma_2x2(x[b].acc[j], x[b].acc[j + 1], a0, c0, w[b][u], a1, c1, w[b][u + 1]);
       }
+    UNROLL for (int u = 0; u < U; u++) ks[u] = is_scaled(kKeyFormat) ? unit * float(k[u].scale) : unit;
     if (more) {
       stream.values(v, l);
       if (base + 2 * kSimdgroups * step < end) stream.seek(base + 2 * kSimdgroups * step);
     }
   }
 
+  if (fitted) threadgroup_barrier(mem_flags::mem_threadgroup);
   Merge<D, kMerged> merge;
   merge.acc = (threadgroup float*)s_acc;
   merge.m = s_m;

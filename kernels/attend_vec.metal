@@ -6,34 +6,34 @@
 
 constant constexpr int kHeads = 4;
 
-// Of the fast pairs: lane (pair r, head c) holds A and B at the partition's start. Of a step, read one step ahead where registers
-// allow: (cos, sin) at its tiles, and the parabola.
-template <int U>
-struct Following {
-  float a, b;
-  float2 by[U];
-  float3 parabola;
-  inline void seek(device const float* record, device const float2* turns, uint offset, uint r, uint c) {
-    UNROLL for (uint u = 0; u < U; u++) by[u] = turns[(offset + u) * 8 + r];
-    device const float* from = record + kFastFloats + offset / 4 * 24 + c;
-    parabola = float3(from[0], from[8], from[16]);
+// What logits lack in a partition, in threadgroup memory until states are merged there: (cos, sin) of the 8 fast pairs at multiples of 8 tokens,
+// and parabolas, [32 tokens][1, u, u^2][column].
+struct TurnsAndParabolas {
+  float4 turns[kTurns * 8 / 2];
+  float4 parabolas[kPartition / kFollow * 24 / 4];
+};
+// A thread's part of it: all is asked for before any is stored. turns: of the kv head.
+struct SharedTurns {
+  static constant constexpr uint kThreads = 32 * kSimdgroups, kEach = kTurns * 4 / kThreads, kParabolas = kPartition / kFollow * 6;
+  float4 turns[kEach], parabola;
+  inline void load(device const float2* from, device const float* record, uint tid) {
+    UNROLL for (uint i = 0; i < kEach; i++) turns[i] = ((device const float4*)from)[tid + i * kThreads];
+    if (tid < kParabolas) parabola = ((device const float4*)(record + kFastFloats))[tid];
+  }
+  inline void store(threadgroup TurnsAndParabolas& to, uint tid) const {
+    UNROLL for (uint i = 0; i < kEach; i++) to.turns[tid + i * kThreads] = turns[i];
+    if (tid < kParabolas) to.parabolas[tid] = parabola;
   }
 };
-template <int U>
-inline Following<U> following(device const float* record, uint r, uint c) {
-  Following<U> x;
-  device const float* from = record + (r * 4 + c / 2) * 4 + c % 2;
-  x.a = from[0];
-  x.b = from[2];
-  return x;
-}
 
-// The fast pairs at the first token of tile u of a step, for every lane: [u][head][8 pairs and padding against bank conflicts].
+// The fast pairs at the first token of tile u of a step, for every lane: [u][head][8 pairs and padding against bank conflicts]. a, b: of the
+// lane's pair r and head c at the partition's start; offset: tiles from there.
 enum Turned : uint { kTurnedHead = 10, kTurnedTile = 4 * kTurnedHead };
 template <int U>
-inline void turn_pairs(threadgroup float2* turned, thread const Following<U>& x, uint r, uint c) {
+inline void turn_pairs(threadgroup float2* turned, threadgroup const TurnsAndParabolas& followed, float a, float b, uint offset, uint r, uint c) {
   UNROLL for (uint u = 0; u < U; u++) {
-    turned[u * kTurnedTile + c * kTurnedHead + r] = float2(x.a * x.by[u].x + x.b * x.by[u].y, x.b * x.by[u].x - x.a * x.by[u].y);
+    const float2 by = ((threadgroup const float2*)followed.turns)[(offset + u) * 8 + r];
+    turned[u * kTurnedTile + c * kTurnedHead + r] = float2(a * by.x + b * by.y, b * by.x - a * by.y);
   }
 }
 // What the logit of token r of a tile lacks, for one head. turned: the pairs at its first token; at: (cos, sin) of pairs 2 i and 2 i + 1
@@ -70,10 +70,10 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
                        uint lane [[thread_index_in_simdgroup]],
                        uint tid [[thread_index_in_threadgroup]]) {
   constexpr int J = D / 8, G = kHeads;
-  constexpr bool kAhead = U == 2;
   constexpr uint kMerged = D <= 256 ? 4 : 2;  // columns whose states fit threadgroup memory
   threadgroup float4 s_q[D];
-  threadgroup float4 s_acc[kSimdgroups * kMerged * Merge<D, kMerged>::kRow / 4];
+  constexpr uint kStates = kSimdgroups * kMerged * Merge<D, kMerged>::kRow / 4, kFollowed = sizeof(TurnsAndParabolas) / 16;
+  threadgroup float4 s_acc[kStates > kFollowed ? kStates : kFollowed];
   threadgroup float s_m[kSimdgroups * 8], s_l[kSimdgroups * 8], s_by[kMerged * 8];
   threadgroup uint s_to[kMerged];
   threadgroup float4 s_turned[kSimdgroups * U * kTurnedTile / 2], s_at[8 * kTurnedHead / 2];
@@ -89,11 +89,7 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
   l.m1 = 8;
   l.m2 = 16;
   Stream<D, U> stream;
-  stream.cache = cache;
-  stream.table = tables + tile.table;
-  stream.kv_heads = p.kv_heads;
-  stream.head = head;
-  stream.end = end;
+  stream.open(cache, tables + tile.table, p.kv_heads, head, end);
   Words<D> k[U], v[U];
   if (first < end) {
     stream.seek(first);
@@ -112,13 +108,17 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
   device const float* record = follow + (ulong(index) * p.parts + part) * p.record;
   threadgroup float2* turned = (threadgroup float2*)s_turned + sg * (U * kTurnedTile);
   device const float2* turns = fast_turns + head * kTurnPairs;
-  Following<U> pairs;
   const bool fitted = kKeysCentred && !kKeysExact;
   threadgroup float2* at = (threadgroup float2*)s_at;
-  if (fitted && tid < 64) at[tid / 8 * kTurnedHead + tid % 8] = turns[kTurns * 8 + tid];
-  if (fitted && first < end) {
-    pairs = following<U>(record, l.r, l.c);
-    if (kAhead) pairs.seek(record, turns, (first - start) / 8, l.r, l.c);
+  threadgroup TurnsAndParabolas& followed = *(threadgroup TurnsAndParabolas*)s_acc;
+  float pair_a = 0.0f, pair_b = 0.0f;
+  if (fitted) {
+    SharedTurns shared;
+    shared.load(turns, record, tid);
+    if (tid < 64) at[tid / 8 * kTurnedHead + tid % 8] = turns[kTurns * 8 + tid];
+    pair_a = record[(l.r * 4 + l.c / 2) * 4 + l.c % 2];
+    pair_b = record[(l.r * 4 + l.c / 2) * 4 + l.c % 2 + 2];
+    shared.store(followed, tid);
   }
   const uint key_table = table_of(kKeyFormat, lane), value_table = table_of(kValueFormat, lane);
   const uint magic = 0x64006400u | p.kv_heads >> 31;  // in a register: and-or with two literals is two instructions
@@ -128,15 +128,16 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
     UNROLL for (int j = 0; j < J; j++) acc[g][j] = 0.0f;
   threadgroup_barrier(mem_flags::mem_threadgroup);
 
+  float ks[U];
+  UNROLL for (int u = 0; u < U; u++) ks[u] = is_scaled(kKeyFormat) ? unit * float(k[u].scale) : unit;
+
   for (uint base = first; base < end; base += kSimdgroups * step) {
     const uint offset = (base - start) / 8;
-    if (fitted) {
-      if (!kAhead) pairs.seek(record, turns, offset, l.r, l.c);
-      simdgroup_barrier(mem_flags::mem_threadgroup);
-    }
+    if (fitted) simdgroup_barrier(mem_flags::mem_threadgroup);  // the step before has read `turned`
     float s[U][G];
     UNROLL for (int u = 0; u < U; u++)
       UNROLL for (int g = 0; g < G; g++) s[u][g] = 0.0f;
+    UNROLL for (int u = 0; u < U; u++) spread<D>(k[u], kKeyFormat);
     UNROLL for (int j = 0; j < J; j++) {
       const float4 qa = s_q[j * 8 + l.c], qb = s_q[j * 8 + 4 + l.c];
       UNROLL for (int u = 0; u < U; u++) {
@@ -145,26 +146,28 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
       }
     }
     const bool more = base + kSimdgroups * step < end;
-    half ks[U];
-    UNROLL for (int u = 0; u < U; u++) ks[u] = k[u].scale;
     if (more) stream.keys(k, l);
     if (fitted) {
-      turn_pairs<U>(turned, pairs, l.r, l.c);
+      turn_pairs<U>(turned, followed, pair_a, pair_b, offset, l.r, l.c);
       simdgroup_barrier(mem_flags::mem_threadgroup);
+    }
+    float3 parabola = float3(0.0f);
+    if (fitted) {
+      threadgroup const float* from = (threadgroup const float*)followed.parabolas + offset / 4 * 24 + l.c;
+      parabola = float3(from[0], from[8], from[16]);
     }
     float e[U], top = m;
     UNROLL for (int u = 0; u < U; u++) {
       const uint t = base + 8 * u + l.r;
-      float x = sum_of_head(s[u][0], s[u][1], s[u][2], s[u][3], l.c) * (is_scaled(kKeyFormat) ? unit * float(ks[u]) : unit);
+      float x = sum_of_head(s[u][0], s[u][1], s[u][2], s[u][3], l.c) * ks[u];
       if (kKeysCentred && kKeysExact) x += lacking_exact(record, fast_turns, p.groups, offset + u, l.r, l.c);
       if (fitted) {
-        x += lacking(turned + u * kTurnedTile + l.c * kTurnedHead, (threadgroup const float4*)(at + l.r * kTurnedHead), pairs.parabola,
+        x += lacking(turned + u * kTurnedTile + l.c * kTurnedHead, (threadgroup const float4*)(at + l.r * kTurnedHead), parabola,
                      float(offset % 4 * 8 + 8 * u + l.r) - 15.5f);
       }
       e[u] = t < end && (!kWindowed || t >= from || t < tile.sinks) ? x : kNone;
       top = max(top, e[u]);
     }
-    if (fitted && kAhead && more) pairs.seek(record, turns, offset + kSimdgroups * U, l.r, l.c);
     if (simd_any(top > m + kGrowth)) {
       top = row_max(top, l);
       top = top > m + kGrowth ? top : m;
@@ -185,17 +188,20 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
         w0[g] = simd_shuffle(w, ushort(l.c * 8 + g));
         w1[g] = simd_shuffle(w, ushort(l.c * 8 + 4 + g));
       }
+      spread<D>(v[u], kValueFormat);
       UNROLL for (int j = 0; j < J; j++) {
         const float2 x = value_floats<D>(v[u], j, value_table, magic);
         UNROLL for (int g = 0; g < G; g++) acc[g][j] = fma(w1[g], x.y, fma(w0[g], x.x, acc[g][j]));
       }
     }
+    UNROLL for (int u = 0; u < U; u++) ks[u] = is_scaled(kKeyFormat) ? unit * float(k[u].scale) : unit;
     if (more) {
       stream.values(v, l);
       if (base + 2 * kSimdgroups * step < end) stream.seek(base + 2 * kSimdgroups * step);
     }
   }
 
+  if (fitted) threadgroup_barrier(mem_flags::mem_threadgroup);
   Merge<D, kMerged> merge;
   merge.acc = (threadgroup float*)s_acc;
   merge.m = s_m;

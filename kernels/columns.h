@@ -10,15 +10,17 @@ struct Tile {
   uint first;     // first position that some row sees
   uint sinks;     // positions below this are seen whatever the window
 };
-// Whole-struct copies from device memory, field by field.
+// In pairs, so that all of it is there at once.
 inline Tile load_tile(device const Tile* tiles, uint i) {
+  device const uint2* from = (device const uint2*)(tiles + i);
+  const uint2 x = from[0], y = from[1], z = from[2];
   Tile t;
-  t.row = tiles[i].row;
-  t.rows = tiles[i].rows;
-  t.table = tiles[i].table;
-  t.position = tiles[i].position;
-  t.first = tiles[i].first;
-  t.sinks = tiles[i].sinks;
+  t.row = x.x;
+  t.rows = x.y;
+  t.table = y.x;
+  t.position = y.y;
+  t.first = z.x;
+  t.sinks = z.y;
   return t;
 }
 // Whether some row of the tile sees tokens of partition `part`.

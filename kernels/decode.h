@@ -16,20 +16,20 @@ inline float unit_of(uint f) {
   return f == kTq3 || f == kLloyd3 ? 1.0f / kFactor3 : 1.0f;
 }
 
-// A lane's share of a table that decode_pair reads by simd_shuffle: two halves, in lane i those of code i % 16. So bits above the
-// code's four need not be cleared.
+// A lane's share of a table that decode_pair reads by simd_shuffle: two halves, in lane i those of code i % 32.
 inline uint table_of(uint f, uint lane) {
   float2 v = float2(0.0f);
-  if (f == kTq5 || f == kLloyd5) v = float2(kMagnitudes5[lane % 16] * kFactor5);
+  if (f == kTq5 || f == kLloyd5) v = float2((lane & 16 ? -kMagnitudes5[lane % 16] : kMagnitudes5[lane % 16]) * kFactor5);
   if (f == kLloyd4) v = float2((lane & 8 ? -kMagnitudes4[lane % 8] : kMagnitudes4[lane % 8]) * kFactor4);
   if (f == kTq3 || f == kLloyd3) v = float2(kMagnitudes3[lane % 4], kMagnitudes3[lane / 4 % 4]) * kFactor3;
   return as_type<uint>(half2(v));
 }
 
-#ifndef MSL_CUDA  // which takes the low five bits anyway
+#ifndef MSL_CUDA  // the CUDA shim has its own, one instruction each
 inline uint look_up(uint table, uint i) { return simd_shuffle(table, ushort(i & 31u)); }
-#endif
 inline uint select_bits(uint mask, uint a, uint b) { return (a & mask) | (b & ~mask); }
+#endif
+inline uint shifted(uint x, int left) { return left < 0 ? x >> -left : x << left; }
 
 // t (t t + b), every step rounded to half. A code is or-ed into the mantissa of half2(1024) (`magic`); its window starts where
 // 1024 plus the code's middle needs no bit more than half has. b: see unit_of; the values are within 3e-4 of the codebook's.
@@ -67,16 +67,15 @@ inline half2 decode_pair(uint f, thread const uint* x, thread const uint* y, int
   if (f == kTq2 || f == kLloyd2) return cubic2(x[j / 8], j % 8, magic);
   if (f == kAffine8) return unsigned_code((j % 2 ? x[j / 2] >> 8 : x[j / 2]) & 0x00ff00ffu, magic);
   if (f == kAffine4) return unsigned_code(x[j / 4] >> (j % 4 * 4) & 0x000f000fu, magic);
-  if (f == kAffine5) return unsigned_code((x[j / 4] >> (j % 4 * 4) & 0x000f000fu) | (y[j / 16] >> (j % 16) & 0x00010001u) << 4, magic);
+  if (f == kAffine5) return unsigned_code((x[j / 4] >> (j % 4 * 4) & 0x000f000fu) | (y[j / 16] >> top_at(j) & 0x00010001u) << 4, magic);
   if (f == kTq3 || f == kLloyd3) {
     const uint z = x[j / 8];
-    return flip(look_up(table, select_bits(3, z >> (j % 8 * 2), z >> (j % 8 * 2 + 14))), y[j / 16] << (15 - j % 16));
+    return flip(look_up(table, select_bits(3, z >> (j % 8 * 2), z >> (j % 8 * 2 + 14))), y[j / 16] << (15 - top_at(j)));
   }
-  const uint z = x[j / 4];
-  // Put together by an addition, since operations on bits are many already.
-  const half2 low = as_type<half2>(look_up(table & 0xffffu, z >> (j % 4 * 4))), high = as_type<half2>(look_up(table & 0xffff0000u, z >> (j % 4 * 4 + 16)));
-  const uint v = as_type<uint>(low + high);
-  return f == kLloyd4 ? as_type<half2>(v) : flip(v, y[j / 16] << (15 - j % 16));
+  // Lloyd-16, or every second code of a word of Lloyd-32's with the top bit above each. Put together by an addition, since operations on
+  // bits are many already.
+  const uint z = f == kLloyd4 ? x[j / 4] >> (j % 2 * 4) : select_bits(0x0f0f0f0fu, x[j / 4] >> (j % 2 * 4), shifted(y[j / 16], 4 - top_at(j) % 8));
+  return as_type<half2>(look_up(table & 0xffffu, z >> (j % 4 / 2 * 8))) + as_type<half2>(look_up(table & 0xffff0000u, z >> (j % 4 / 2 * 8 + 16)));
 }
 
 // ---- reading ----
@@ -104,7 +103,7 @@ inline void load_words(thread uint* out, device const uchar* lane, uint lanes) {
   }
 }
 // Bytes to halves of a word.
-inline uint two_bytes(ushort x) { return (x & 0xffu) | (x & 0xff00u) << 8; }
+inline uint two_bytes(uint x) { return (x | x << 8) & 0x00ff00ffu; }
 // n (at most 24) bits of a token's string of bits.
 inline uint load_bits(device const uchar* row, uint bit, uint n) {
   device const uchar* p = row + bit / 8;
@@ -122,7 +121,7 @@ inline void load_key_plane(thread uint* out, device const uchar* plane, uint slo
   load_words<full>(out, plane + (r * (16 * full) + c * (Piece<full>::kWords * 4)) + slot * (16 * full), 4);
   device const uchar* after = plane + ((16 * full) << kBlockShift);
   if (rest == 8) {
-    out[full] = two_bytes(*(device const ushort*)(after + (r * 8 + c * 2) + slot * 8));
+    out[full] = *(device const ushort*)(after + (r * 8 + c * 2) + slot * 8);
   } else if (rest > 0) {
     const uint x = load_bits(after + (slot + r) * rest, c * 2 * rest, 2 * rest);
     out[full] = (x & ((1u << rest) - 1u)) | x >> rest << 16;
@@ -135,7 +134,7 @@ inline void load_value_plane(thread uint* out, device const uchar* plane, uint s
   load_words<full>(out, plane + (c * (32 * full) + r * (Piece<full>::kWords * 4)) + slot * (16 * full), 8);
   device const uchar* after = plane + ((16 * full) << kBlockShift);
   if (rest == 8) {
-    out[full] = two_bytes(*(device const ushort*)(after + (c * 16 + r * 2) + slot * 8));
+    out[full] = *(device const ushort*)(after + (c * 16 + r * 2) + slot * 8);
   } else if (rest > 0) {
     device const uchar* row = after + (slot + 2 * c) * rest;
     out[full] = load_bits(row, r * rest, rest) | load_bits(row + rest, r * rest, rest) << 16;
@@ -149,6 +148,22 @@ struct Words {  // what a lane holds of 8 tokens
   half2 group[kGroups];  // K: scale and minimum; V: scales of both tokens
   half scale;
 };
+
+// The last word of a plane as decode_pair wants it: what was loaded as two bytes to halves of a word, top bits to their places. Apart from
+// loading, so that nothing waits for what has just been asked for.
+template <int D, int B>
+inline void spread_plane(thread uint* words) {
+  constexpr int full = D / 8 * B / 16, rest = D / 8 * B % 16;
+  if (rest == 8) words[full] = two_bytes(words[full]);
+  if (B == 1 && rest == 8) words[full] |= words[full] << 4;
+  if (B == 1 && rest > 8) words[full] = select_bits(0x00ff00ffu, words[full], words[full] << (8 - low_tops(rest)));
+}
+template <int D>
+inline void spread(thread Words<D>& w, uint f) {
+  if (main_bits(f) == 4) spread_plane<D, 4>(w.x);
+  if (main_bits(f) == 2) spread_plane<D, 2>(w.x);
+  if (has_top_plane(f)) spread_plane<D, 1>(w.y);
+}
 
 // r, c: the lane's place; `slot` is the first of 8 tokens.
 template <int D>

@@ -27,47 +27,63 @@ inline void add_fast(thread simdgroup_float8x8* s, float4 a, float2 t, Tiles til
   }
 }
 
-// A lane's two columns of the parabola's right operand. terms: [1, u, u^2][pair of columns]; row r has term r % 3, rows above 5 none.
-template <class Terms>
-inline float2 parabola_at(Terms terms, Place l) {
-  float2 y = float2(0.0f);
-  if (l.r < 6) y = terms[l.r % 3 * 4 + l.c];
-  return y;
+// What the logits of A blocks of columns lack, and T times 32 tokens of a block, in threadgroup memory: a step would wait for what it
+// reads of device memory.
+template <int U, int A, int T>
+struct Followed {
+  uint4 tiles[U * 32];           // left operands of the fast pairs
+  float2 turns[kPartition / U];  // [step][pair]
+  uint2 powers[2 * 32];          // the parabola's left operand: [two tiles of 32 tokens][place]
+  float4 amplitudes[A][32];      // by place
+  float2 terms[T][12];           // [1, u, u^2][pair of columns]
+};
+// Columns 1, u, u^2, 1, u, u^2, 0, 0 for u from the middle of 32 tokens, exact in half: a lane's two in a tile.
+inline uint powers_at(uint tile, Place l) {
+  const float u = float(8 * tile + l.r) - 15.5f;
+  const float2 x = l.c == 0 ? float2(1.0f, u) : l.c == 1 ? float2(u * u, 1.0f) : l.c == 2 ? float2(u, u * u) : float2(0.0f);
+  return as_type<uint>(half2(x));
 }
-
-// A lane's two columns of the terms that the other pairs have in these 32 tokens.
-inline float2 terms_at(device const float* record, uint groups, uint offset, Place l) {
-  if (kKeysExact) return ((device const float2*)(record + groups * kFastFloats + (offset / 4 * kTerms + l.r) * 8))[l.c];
-  return parabola_at((device const float2*)(record + kFastFloats + offset / 4 * 24), l);
-}
-
-// The parabola's left operand: columns 1, u, u^2, 1, u, u^2, 0, 0 for u from the middle of 32 tokens, exact in half. A lane's pair of
-// columns is a u^2 + b u + c, each a word of two halves that are 0 or 1.
-struct Powers {
-  uint a, b, c;
-  float u;  // of the lane's row in a step's first tile
-  // Of tile i of the step.
-  inline half2 at(int i) const {
-    const half2 x = half2(half(u + float(8 * i)));
-    return fma(fma(as_type<half2>(a), x, as_type<half2>(b)), x, as_type<half2>(c));
+// A thread's part, of N, of what all columns share: all of it is asked for before any is stored. fast, turns: of the kv head.
+template <int U, int N>
+struct Sharing {
+  static constant constexpr int kTiles = U * 32, kTurns = kPartition / U;
+  uint4 tiles[(kTiles + N - 1) / N];
+  float2 turns[(kTurns + N - 1) / N];
+  inline void load(device const uint4* fast, device const float2* from, uint tid) {
+    UNROLL for (int i = 0; i < (kTiles + N - 1) / N; i++) {
+      if (tid + i * N < kTiles) tiles[i] = fast[tid + i * N];
+    }
+    UNROLL for (int i = 0; i < (kTurns + N - 1) / N; i++) {
+      const uint at = tid + i * N;
+      if (at < kTurns) turns[i] = from[at / 8 * U * 8 + at % 8];
+    }
+  }
+  template <int A, int T>
+  inline void store(threadgroup Followed<U, A, T>& to, uint tid, Place l) const {
+    UNROLL for (int i = 0; i < (kTiles + N - 1) / N; i++) {
+      if (tid + i * N < kTiles) to.tiles[tid + i * N] = tiles[i];
+    }
+    UNROLL for (int i = 0; i < (kTurns + N - 1) / N; i++) {
+      if (tid + i * N < kTurns) to.turns[tid + i * N] = turns[i];
+    }
+    if (tid < 64) to.powers[tid / 32 * 32 + l.r * 4 + l.c] = uint2(powers_at(tid / 32 * 2, l), powers_at(tid / 32 * 2 + 1, l));
   }
 };
-inline Powers powers_of(Place l) {
-  constexpr uint left = 0x3c00u, right = 0x3c000000u;
-  Powers p;
-  p.a = l.c == 1 ? left : l.c == 2 ? right : 0u;
-  p.b = l.c == 0 ? right : l.c == 2 ? left : 0u;
-  p.c = l.c == 0 ? left : l.c == 1 ? right : 0u;
-  p.u = float(l.r) - 15.5f;
-  return p;
-}
 
-// Adds the parabola. y: terms_at; rows 0 to 2 of its operand are high parts, 3 to 5 low parts. powers: what `Powers::at` gives.
-template <int U, class Left>
-inline void add_parabola(thread simdgroup_float8x8* s, float2 y, Left powers, Place l) {
+// Adds what the logits of U tiles lack, `offset` tokens from the partition's start. a, t: which amplitudes and terms.
+template <int U, int A, int T>
+inline void add_missing(thread simdgroup_float8x8* s, threadgroup const Followed<U, A, T>& from, uint a, uint t, uint offset, Place l) {
+  const uint place = l.r * 4 + l.c;
+  add_fast<U>(s, from.amplitudes[a][place], from.turns[offset / U + l.r], (threadgroup const uint4*)from.tiles + place);
+  // Rows 0 to 2 of the right operand are high parts, 3 to 5 low parts.
+  float2 y = float2(0.0f);
+  if (l.r < 6) y = from.terms[t][l.r % 3 * 4 + l.c];
   const half2 high = half2(y);
   const simdgroup_half8x8 parabola = tile_of(l.r < 3 ? high : half2(y - float2(high)));
-  UNROLL for (int u = 0; u < U; u += 2) mma_2x1(s[u], s[u + 1], tile_of(powers.at(u)), tile_of(powers.at(u + 1)), parabola);
+  UNROLL for (int u = 0; u < U; u += 2) {
+    const uint2 x = from.powers[(U == 4 ? u / 2 : offset / 16 % 2) * 32 + place];
+    mma_2x1(s[u], s[u + 1], tile_of(as_type<half2>(x.x)), tile_of(as_type<half2>(x.y)), parabola);
+  }
 }
 
 // Adds the polynomial, in v: 16 tokens from the middle of the 32.
@@ -90,22 +106,15 @@ inline void add_polynomial(thread simdgroup_float8x8* s, float2 y, uint offset, 
   }
 }
 
-// Adds all that the logits of U tiles lack. fast, turns: of the kv head, or of each group.
+// Adds all that the logits of exactly followed keys lack. fast, turns: of each group.
 template <int U>
-inline void add_missing(thread simdgroup_float8x8* s, device const float* record, device const uint* fast, device const float2* turns, uint groups, uint offset,
-                        Powers powers, Place l) {
-  const float2 y = terms_at(record, groups, offset, l);
-  const uint place = l.r * 4 + l.c;
-  for (uint g = 0; g < (kKeysExact ? groups : 1u); g++) {
-    const float4 a = ((device const float4*)(record + g * kFastFloats))[place];
-    add_fast<U>(s, a, turns[g * kTurnPairs + offset * 8 + l.r], (device const uint4*)(fast + g * 512) + place);
+inline void add_exact(thread simdgroup_float8x8* s, device const float* record, device const uint* fast, device const float2* turns, uint groups, uint offset, Place l) {
+  for (uint g = 0; g < groups; g++) {
+    const float4 a = ((device const float4*)(record + g * kFastFloats))[l.r * 4 + l.c];
+    add_fast<U>(s, a, turns[g * kTurnPairs + offset * 8 + l.r], (device const uint4*)(fast + g * 512) + l.r * 4 + l.c);
   }
-  if (kKeysExact) {
-    add_polynomial<U>(s, y, offset, l);
-  } else {
-    powers.u += float(offset % 4 * 8);
-    add_parabola<U>(s, y, powers, l);
-  }
+  const float2 y = ((device const float2*)(record + groups * kFastFloats + (offset / 4 * kTerms + l.r) * 8))[l.c];
+  add_polynomial<U>(s, y, offset, l);
 }
 
 // What an exactly followed logit lacks, of one token, r of its tile, and head c, by plain arithmetic: lane (r, c) turns pair r of each group.

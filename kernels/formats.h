@@ -4,7 +4,7 @@
 // bits an element, ordered as the lanes of an 8x8 tile read them, (r, c) being a lane's row and pair of columns:
 //   K: a row a token; lane c has 2 elements a step j (of D / 8), key_dim(c, j, 0 or 1)
 //   V: a row a pair of tokens (2c, 2c + 1); lane r has element value_dim(r, j) of both
-// A word holds 16 / bits steps: the first of the two in its low half, the second in its high half. So a token owns whole bytes, and
+// A word holds 16 / bits steps: the first of the two in its low half, the second in its high half; top bits in the order of top_at. So a token owns whole bytes, and
 // tokens are written side by side without read-modify-write. Lanes' words interleave in pieces of up to 16 bytes. Steps that do not
 // fill a word (D = 64, 80, 96 in some planes) follow all words as one string of bits a token; where V's has a byte a lane, the bytes of a
 // pair of tokens alternate, so that a lane's two are read at once.
@@ -90,6 +90,12 @@ template <int D>
 inline uint value_dim(uint r, uint j) {
   return j < D / 32 * 4 ? j / 4 * 32 + r * 4 + j % 4 : D / 32 * 32 + r * 2 + j % 2;
 }
+
+// In the plane of top bits a half of a word has the bits of steps 0, 1, 4, 5, 8 .. in its low byte, of 2, 3, 6, 7 .. in the high one: those
+// of a word of 4-bit codes are 8 bits apart, as every second code is. Where a step's bit is, and whose bit i of n is that are packed densely.
+inline int top_at(int j) { return j % 4 / 2 * 8 + j % 16 / 4 * 2 + j % 2; }
+inline constexpr uint low_tops(uint n) { return (n + 3) / 4 * 2; }
+inline uint top_step(uint i, uint n) { return i % low_tops(n) / 2 * 4 + i / low_tops(n) * 2 + i % 2; }
 
 // Byte of word w of a lane in a row of `words` words a lane.
 inline uint word_offset(uint words, uint w, uint lane, uint lanes) {

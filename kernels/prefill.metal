@@ -39,7 +39,8 @@ struct Share {
     }
   }
   // unit: of K's scores.
-  inline void store(threadgroup uint* operands, threadgroup float* scales, float unit, uint key_table, uint value_table, uint magic, Place l) const {
+  inline void store(threadgroup uint* operands, threadgroup float* scales, float unit, uint key_table, uint value_table, uint magic, Place l) {
+    spread<D>(words, value ? kValueFormat : kKeyFormat);
     const uint place = l.r * 4 + l.c;
     UNROLL for (int j = 0; j < J; j += 2) {
       if (kSharers == 2 && (j >= J / 2) != (part == 1)) continue;
@@ -58,22 +59,11 @@ struct Share {
   }
 };
 
-// What logits lack, in threadgroup memory: a step would wait for what it reads of device memory. (Keys followed exactly read it there.)
-template <int U, int C>
-struct Followed {
-  uint4 tiles[U * 32];                         // left operands of the fast pairs
-  float4 amplitudes[kChunkSimdgroups][C][32];  // of a simdgroup, by place
-  float2 turns[kPartition / U];                // [step][pair]
-  float2 terms[kChunkSimdgroups][C * 12];      // of a simdgroup and step: [block][1, u, u^2][pair of columns]
-  uint powers[4 * 32];                         // of the parabola: [tile of 32 tokens][place]
-};
-struct StoredPowers {
-  threadgroup const uint* from;
-  inline half2 at(int i) const { return as_type<half2>(from[i * 32]); }
-};
+// What logits lack. (Keys followed exactly read it of device memory.)
 template <int U, int C>
 struct Lacking {
-  threadgroup Followed<U, C>* memory;
+  typedef Followed<U, kChunkSimdgroups * C, kChunkSimdgroups * C> Memory;
+  threadgroup Memory* memory;  // of a simdgroup: its blocks' amplitudes, and terms of a step
   device const float2* from;  // a lane's share of `terms`, of the partition's first 32 tokens
   float2 next;                // and of the next step
 
@@ -82,11 +72,11 @@ struct Lacking {
     const uint place = l.r * 4 + l.c;
     from = (device const float2*)(record + lane / 12 * stride + kFastFloats) + lane % 12;
     load(0, lane);
-    if (sg < 4) memory->powers[sg * 32 + place] = as_type<uint>(powers_of(l).at(sg));
-    for (uint i = sg * 32 + lane; i < U * 32; i += kChunkSimdgroups * 32) memory->tiles[i] = fast[i];
-    for (uint i = sg * 32 + lane; i < kPartition / U; i += kChunkSimdgroups * 32) memory->turns[i] = by[i / 8 * U * 8 + i % 8];
+    Sharing<U, kChunkSimdgroups * 32> shared;
+    shared.load(fast, by, sg * 32 + lane);
+    shared.store(*memory, sg * 32 + lane, l);
     if (live) {
-      UNROLL for (int b = 0; b < C; b++) memory->amplitudes[sg][b][place] = ((device const float4*)(record + b * stride))[place];
+      UNROLL for (int b = 0; b < C; b++) memory->amplitudes[sg * C + b][place] = ((device const float4*)(record + b * stride))[place];
     }
   }
   // Of the step `offset` tokens from the partition's start.
@@ -94,15 +84,11 @@ struct Lacking {
     if (lane < C * 12) next = from[offset / kFollow * 12];
   }
   inline void store(uint sg, uint lane) const {
-    if (lane < C * 12) memory->terms[sg][lane] = next;
+    if (lane < C * 12) memory->terms[sg * C + lane / 12][lane % 12] = next;
   }
   // To the logits of block b.
   inline void add(thread simdgroup_float8x8* s, uint sg, int b, uint offset, Place l) const {
-    const uint place = l.r * 4 + l.c;
-    add_fast<U>(s, memory->amplitudes[sg][b][place], memory->turns[offset / U + l.r], (threadgroup const uint4*)memory->tiles + place);
-    StoredPowers powers;
-    powers.from = memory->powers + offset / 8 % 4 * 32 + place;
-    add_parabola<U>(s, parabola_at((threadgroup const float2*)memory->terms[sg] + b * 12, l), powers, l);
+    add_missing(s, *memory, sg * C + b, sg * C + b, offset, l);
   }
 };
 
@@ -150,7 +136,7 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
                     uint lane [[thread_index_in_simdgroup]]) {
   constexpr int J = D / 8, C = Blocks<D>::kCount;
   // Arrays, since a struct in threadgroup memory would need a constructor of its own.
-  threadgroup uint4 s_shared[sizeof(Shared<D, U>) / 16], s_followed[sizeof(Followed<U, C>) / 16];
+  threadgroup uint4 s_shared[sizeof(Shared<D, U>) / 16], s_followed[sizeof(typename Lacking<U, C>::Memory) / 16];
   threadgroup Shared<D, U>& shared = *(threadgroup Shared<D, U>*)s_shared;
   threadgroup uint* operands = (threadgroup uint*)shared.operands;
   threadgroup const uint* keys = operands;
@@ -178,7 +164,7 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
   const bool fitted = kKeysCentred && !kKeysExact;
   Lacking<U, C> lacking;
   if (fitted) {
-    lacking.memory = (threadgroup Followed<U, C>*)s_followed;
+    lacking.memory = (threadgroup typename Lacking<U, C>::Memory*)s_followed;
     lacking.start((device const uint4*)(fast_tiles + head * 512), fast_turns + head * kTurnPairs, record, stride, live, sg, lane, l);
   }
   UNROLL for (int b = 0; b < C; b++) {
@@ -216,7 +202,7 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
       UNROLL for (int b = 0; b < C; b++) {
         x[b].template scale<U>(s[b], scales);
         if (fitted) lacking.add(s[b], sg, b, base - start, l);
-        if (kKeysCentred && kKeysExact) add_missing<U>(s[b], record + b * stride, fast_tiles, fast_turns, p.groups, (base - start) / 8, powers_of(l), l);
+        if (kKeysCentred && kKeysExact) add_exact<U>(s[b], record + b * stride, fast_tiles, fast_turns, p.groups, (base - start) / 8, l);
       }
       UNROLL for (int u = 0; u < U; u++) scales[u] = shared.scales[U * 8 + l.r * U + u];
       simdgroup_half8x8 weights[C][U];

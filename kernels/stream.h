@@ -9,16 +9,22 @@
 // block is read again.
 template <int D, int U>
 struct Stream {
-  device const uchar* cache;
+  device const uchar* records;  // of the kv head, in block 0
   device const uint* table;
-  uint kv_heads, head, end;  // end: of the positions to read
-  uint record[(U + 1) / 2];
+  uint stride, end;  // bytes from a block's record to the next one's; end of the positions to read
+  uint block[(U + 1) / 2];
   uint base;
+  inline void open(device const uchar* cache, device const uint* blocks, uint kv_heads, uint head, uint to) {
+    records = cache + head * Record<D>::bytes();
+    table = blocks;
+    stride = kv_heads * Record<D>::bytes();
+    end = to;
+  }
   inline void seek(uint position) {
     base = position;
-    UNROLL for (uint i = 0; i < max(8u * U >> kBlockShift, 1u); i++) record[i] = table[min((base >> kBlockShift) + i, (end - 1) >> kBlockShift)] * kv_heads + head;
+    UNROLL for (uint i = 0; i < max(8u * U >> kBlockShift, 1u); i++) block[i] = table[min((base >> kBlockShift) + i, (end - 1) >> kBlockShift)];
   }
-  inline device const uchar* record_of(int u) const { return cache + ulong(record[(8 * u) >> kBlockShift]) * Record<D>::bytes(); }
+  inline device const uchar* record_of(int u) const { return records + ulong(block[(8 * u) >> kBlockShift]) * stride; }
   inline uint slot_of(int u) const { return ((8 * u) & ((1u << kBlockShift) - 1u)) + (8 * U < 1 << kBlockShift ? base & ((1u << kBlockShift) - 1u) : 0u); }
   inline void keys(thread Words<D>* k, Place l) {
     UNROLL for (int u = 0; u < U; u++) load_key<D>(k[u], record_of(u), slot_of(u), l.r, l.c);

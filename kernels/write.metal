@@ -66,6 +66,10 @@ struct Picker {
   uint shift, mask;
   inline uint at(uint i) const { return uint(codes[i]) >> shift & mask; }
 };
+template <int B>
+inline uint step_at(uint i, uint n) {
+  return B == 1 ? top_step(i, n) : i;
+}
 template <int D, int B>
 inline void store_key_plane(Picker x, device uchar* plane, uint slot, uint lane) {
   constexpr uint steps = 16 / B, full = D / 8 * B / 16, rest = D / 8 * B % 16;
@@ -73,7 +77,7 @@ inline void store_key_plane(Picker x, device uchar* plane, uint slot, uint lane)
   for (uint i = lane; i < 4 * full; i += 32) {
     const uint c = i % 4, w = i / 4;
     uint word = 0;
-    for (uint k = 0; k < 2 * steps; k++) word |= x.at(key_dim<D>(c, w * steps + k % steps, k / steps)) << (k * B);
+    for (uint k = 0; k < 2 * steps; k++) word |= x.at(key_dim<D>(c, w * steps + step_at<B>(k % steps, steps), k / steps)) << (k * B);
     *(device uint*)(row + word_offset(full, w, c, 4)) = word;
   }
   if (rest > 0) {
@@ -83,7 +87,7 @@ inline void store_key_plane(Picker x, device uchar* plane, uint slot, uint lane)
       uint byte = 0;
       for (uint k = 0; k < 8; k += B) {
         const uint bit = 8 * i + k, e = bit % (2 * n) / n;
-        byte |= x.at(key_dim<D>(bit / (2 * n), full * steps + bit % n / B, e)) << k;
+        byte |= x.at(key_dim<D>(bit / (2 * n), full * steps + step_at<B>(bit % n / B, n / B), e)) << k;
       }
       bits[i] = uchar(byte);
     }
@@ -96,7 +100,7 @@ inline void store_value_plane(Picker x, device uchar* plane, uint slot, uint lan
   for (uint i = lane; i < 8 * full; i += 32) {
     const uint r = i % 8, w = i / 8;
     uint half_word = 0;
-    for (uint k = 0; k < steps; k++) half_word |= x.at(value_dim<D>(r, w * steps + k)) << (k * B);
+    for (uint k = 0; k < steps; k++) half_word |= x.at(value_dim<D>(r, w * steps + step_at<B>(k, steps))) << (k * B);
     *(device ushort*)(row + word_offset(full, w, r, 8)) = ushort(half_word);
   }
   if (rest > 0) {
@@ -106,7 +110,7 @@ inline void store_value_plane(Picker x, device uchar* plane, uint slot, uint lan
       uint byte = 0;
       for (uint k = 0; k < 8; k += B) {
         const uint bit = 8 * i + k;
-        byte |= x.at(value_dim<D>(bit / n, full * steps + bit % n / B)) << k;
+        byte |= x.at(value_dim<D>(bit / n, full * steps + step_at<B>(bit % n / B, n / B))) << k;
       }
       bits[rest == 8 ? slot / 2 * 16 + i * 2 + slot % 2 : slot * rest + i] = uchar(byte);
     }

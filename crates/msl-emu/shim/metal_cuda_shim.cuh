@@ -107,7 +107,8 @@ MSL_HD uint3 msl_threads_per_grid() { return msl_threads_per_threadgroup() * msl
 MSL_HD uint msl_thread_index_in_threadgroup() {
   return threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
 }
-MSL_HD uint msl_simdgroup_index_in_threadgroup() { return msl_thread_index_in_threadgroup() / 32; }
+// Read from lane 0, so that the compiler knows it to be the same in all, as Metal's does.
+MSL_HD uint msl_simdgroup_index_in_threadgroup() { return __shfl_sync(0xffffffffu, msl_thread_index_in_threadgroup() / 32, 0); }
 MSL_HD uint msl_thread_index_in_simdgroup() { return msl_thread_index_in_threadgroup() % 32; }
 MSL_HD uint msl_simdgroups_per_threadgroup() { return (blockDim.x * blockDim.y * blockDim.z + 31) / 32; }
 MSL_HD uint msl_threads_per_simdgroup() { return 32; }
@@ -129,6 +130,11 @@ MSL_HD void simdgroup_barrier(mem_flags) { __syncwarp(); }
 SHUF(simd_shuffle, __shfl_sync, ushort)
 SHUF(simd_shuffle_xor, __shfl_xor_sync, ushort) SHUF(simd_shuffle_down, __shfl_down_sync, ushort)
     SHUF(simd_shuffle_up, __shfl_up_sync, ushort) SHUF(simd_broadcast, __shfl_sync, ushort) // The instruction takes the low five bits of the lane.
+MSL_HD uint select_bits(uint mask, uint a, uint b) {
+  uint d;
+  asm("lop3.b32 %0, %1, %2, %3, 0xca;" : "=r"(d) : "r"(mask), "r"(a), "r"(b));
+  return d;
+}
 MSL_HD uint look_up(uint table, uint i) { return __shfl_sync(FULL, table, i); }
 template <class T>
     MSL_HD T simd_broadcast_first(T v) {

@@ -304,7 +304,7 @@ VT(half, half) VT(bfloat, bfloat) VT(int, int) VT(uint, uint) VT(short, short) V
 #define MSL_CTOR(T) T
 
         template <class To, class From>
-        MSL_HD To as_type(const From& f) {
+        MSL_HD To as_type(From f) {
   static_assert(sizeof(To) == sizeof(From), "as_type: sizes differ");
   To t;
   memcpy(&t, &f, sizeof(To));

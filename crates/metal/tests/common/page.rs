@@ -36,6 +36,13 @@ fn value_dim(d: usize, r: usize, j: usize) -> usize {
     if j < d / 32 * 4 { j / 4 * 32 + r * 4 + j % 4 } else { d / 32 * 32 + r * 2 + j % 2 }
 }
 
+/// Where a step's bit lies in its half of a word of top bits: steps 0, 1, 4, 5, 8 .. first, then 2, 3, 6, 7 ..
+fn top_bit(d: usize, j: usize) -> usize {
+    let steps = j / 16 * 16..(j / 16 * 16 + 16).min(d / 8);
+    let (early, late) = steps.partition::<Vec<usize>, _>(|step| step % 4 < 2);
+    early.into_iter().chain(late).position(|step| step == j).unwrap()
+}
+
 fn word_offset(words: usize, w: usize, lane: usize, lanes: usize) -> usize {
     let piece = [4, 2, 1].into_iter().find(|p| words.is_multiple_of(*p)).unwrap();
     ((w / piece * lanes + lane) * piece + w % piece) * 4
@@ -54,7 +61,7 @@ impl Page {
         let mut out = vec![u32::MAX; d];
         let lanes = if side == Side::K { 4 } else { 8 };
         for (lane, j) in (0..lanes).flat_map(|lane| (0..d / 8).map(move |j| (lane, j))) {
-            let (word, at) = (j * b / 16, j * b % 16);
+            let (word, at) = (j * b / 16, if b == 1 { top_bit(d, j) } else { j * b % 16 });
             if side == Side::K {
                 for e in 0..2 {
                     let full_byte = || plane + slot * 16 * full + word_offset(full, word, lane, 4);
