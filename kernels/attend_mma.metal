@@ -58,16 +58,11 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
     }
   }
   Words<D> k[U], v[U];
-  if (first < end) {
-    stream.keys(k, l);
-    stream.values(v, l);
-    if (first + kSimdgroups * step < end) stream.seek(first + kSimdgroups * step);
-  }
+  if (first < end) stream.keys(k, l);
   Columns<D> x[C];
   UNROLL for (int b = 0; b < C; b++) {
     x[b].clear();
     x[b].load(queries + ulong(index + b) * (4 * D), l);
-    x[b].sight = sight_of(tile, b * 8 + 2 * l.c, p);
   }
   const uint key_table = table_of(kKeyFormat, lane), value_table = table_of(kValueFormat, lane);
   const uint magic = 0x64006400u | p.kv_heads >> 31;  // in a register: and-or with two literals is two instructions
@@ -84,15 +79,21 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
     threadgroup_barrier(mem_flags::mem_threadgroup);
   }
   float ks[U];
-  UNROLL for (int u = 0; u < U; u++) ks[u] = is_scaled(kKeyFormat) ? unit * float(k[u].scale) : unit;
+  UNROLL for (int u = 0; u < U; u++) {
+    ks[u] = is_scaled(kKeyFormat) ? unit * float(k[u].scale) : unit;
+    spread<D>(k[u], kKeyFormat);
+  }
+  if (first < end) {
+    stream.values(v, l);
+    if (first + kSimdgroups * step < end) stream.seek(first + kSimdgroups * step);
+  }
 
   for (uint base = first; base < end; base += kSimdgroups * step) {
     simdgroup_float8x8 s[C][U];
     UNROLL for (int b = 0; b < C; b++)
       UNROLL for (int u = 0; u < U; u++) s[b][u] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
-    UNROLL for (int u = 0; u < U; u++) spread<D>(k[u], kKeyFormat);
-    UNROLL for (int j = 0; j < J; j += 2)
-      UNROLL for (int u = 0; u < U; u += 2) {
+    UNROLL for (int u = 0; u < U; u += 2)
+      UNROLL for (int j = 0; j < J; j += 2) {
         const simdgroup_half8x8 a0 = tile_of(key_pair<D>(k[u], j, key_table, magic)), c0 = tile_of(key_pair<D>(k[u + 1], j, key_table, magic));
         const simdgroup_half8x8 a1 = tile_of(key_pair<D>(k[u], j + 1, key_table, magic)), c1 = tile_of(key_pair<D>(k[u + 1], j + 1, key_table, magic));
         UNROLL for (int b = 0; b < C; b++) mma_2x2(s[b][u], s[b][u + 1], a0, c0, x[b].q[j], a1, c1, x[b].q[j + 1]);
@@ -110,7 +111,10 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
     if (all_see(tile, base, step, p)) {
       UNROLL for (int b = 0; b < C; b++) x[b].template weigh<U, false>(s[b], vs, base + l.r, l, w[b]);
     } else {
-      UNROLL for (int b = 0; b < C; b++) x[b].template weigh<U, true>(s[b], vs, base + l.r, l, w[b]);
+      UNROLL for (int b = 0; b < C; b++) {
+        x[b].sight = sight_of(tile, b * 8 + 2 * l.c, p);
+        x[b].template weigh<U, true>(s[b], vs, base + l.r, l, w[b]);
+      }
     }
     UNROLL for (int u = 0; u < U; u++) spread<D>(v[u], kValueFormat);
     UNROLL for (int j = 0; j < J; j += 2)
@@ -119,7 +123,10 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
         const simdgroup_half8x8 a1 = tile_of(value_pair<D>(v[u + 1], j, value_table, magic)), c1 = tile_of(value_pair<D>(v[u + 1], j + 1, value_table, magic));
         UNROLL for (int b = 0; b < C; b++) mma_2x2(x[b].acc[j], x[b].acc[j + 1], a0, c0, w[b][u], a1, c1, w[b][u + 1]);
       }
-    UNROLL for (int u = 0; u < U; u++) ks[u] = is_scaled(kKeyFormat) ? unit * float(k[u].scale) : unit;
+    UNROLL for (int u = 0; u < U; u++) {
+    ks[u] = is_scaled(kKeyFormat) ? unit * float(k[u].scale) : unit;
+    spread<D>(k[u], kKeyFormat);
+  }
     if (more) {
       stream.values(v, l);
       if (base + 2 * kSimdgroups * step < end) stream.seek(base + 2 * kSimdgroups * step);
