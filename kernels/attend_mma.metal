@@ -25,8 +25,8 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
   constexpr uint kMerged = D <= 128 ? 8 : D == 256 ? 4 : 2;  // columns whose states fit threadgroup memory
   threadgroup half s_index[kSimdgroups * 64];
   threadgroup float4 s_acc[kSimdgroups * kMerged * Merge<D, kMerged>::kRow / 4];
-  threadgroup float s_m[kSimdgroups * 8], s_l[kSimdgroups * 8], s_by[kMerged * 8];
-  threadgroup uint s_to[kMerged];
+  threadgroup float s_m[kSimdgroups * 8], s_l[kSimdgroups * 8];
+  threadgroup uint s_to[C * 8];
   const uint head = tg.x, part = p.first + tg.z, start = part * kPartition, step = 8 * U;
   const Tile tile = load_tile(tiles, tg.y);
   if (!sees(tile, part)) return;
@@ -34,6 +34,7 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
   Stream<D, U> stream;
   stream.open(cache, tables + tile.table, p.kv_heads, head, end);
   if (first < end) stream.seek(first);  // whose answer what follows does not wait for
+  if (tid < C * 8) s_to[tid] = state_of(tile, tid, head, part, p);
   const Place l = find_place(s_index + sg * 64, lane);
   const uint index = (tg.y * p.kv_heads + head) * p.blocks;
   // What logits lack lies in threadgroup memory until states are merged there.
@@ -73,7 +74,7 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
       if (tid < 32) followed.amplitudes[b][tid] = amplitudes[b];
       UNROLL for (int i = 0; i < kOwnTerms; i++) {
         const uint at = tid + i * kThreads;
-        if (at < kTermsOf * 12) followed.terms[b * kTermsOf + at / 12][at % 12] = terms[b][i];
+        if (at < kTermsOf * 12) followed.terms[b * kTermsOf * 12 + at] = terms[b][i];
       }
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
@@ -138,7 +139,6 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
   merge.acc = (threadgroup float*)s_acc;
   merge.m = s_m;
   merge.l = s_l;
-  merge.by = s_by;
   merge.to = s_to;
   UNROLL for (int b = 0; b < C; b++) {
     const float2 sum = float2(row_sum(x[b].sum.x, l), row_sum(x[b].sum.y, l)), back = x[b].back();
@@ -156,7 +156,7 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
           }
         }
       }
-      merge.write(b * 8 + n0, part_o, part_ml, p, tile, head, part, tid);
+      merge.write(b * 8 + n0, part_o, part_ml, tid);
     }
   }
 }

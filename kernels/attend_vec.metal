@@ -74,8 +74,8 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
   threadgroup float4 s_q[D];
   constexpr uint kStates = kSimdgroups * kMerged * Merge<D, kMerged>::kRow / 4, kFollowed = sizeof(TurnsAndParabolas) / 16;
   threadgroup float4 s_acc[kStates > kFollowed ? kStates : kFollowed];
-  threadgroup float s_m[kSimdgroups * 8], s_l[kSimdgroups * 8], s_by[kMerged * 8];
-  threadgroup uint s_to[kMerged];
+  threadgroup float s_m[kSimdgroups * 8], s_l[kSimdgroups * 8];
+  threadgroup uint s_to[kHeads];
   threadgroup float4 s_turned[kSimdgroups * U * kTurnedTile / 2], s_at[8 * kTurnedHead / 2];
   const uint head = tg.x, part = p.first + tg.z, start = part * kPartition, step = 8 * U;
   const Tile tile = load_tile(tiles, tg.y);
@@ -90,21 +90,15 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
   l.m2 = 16;
   Stream<D, U> stream;
   stream.open(cache, tables + tile.table, p.kv_heads, head, end);
+  if (first < end) stream.seek(first);  // whose answer what follows does not wait for
+  if (tid < uint(kHeads)) s_to[tid] = state_of(tile, tid, head, part, p);
   Words<D> k[U], v[U];
   if (first < end) {
-    stream.seek(first);
     stream.keys(k, l);
     stream.values(v, l);
     if (first + kSimdgroups * step < end) stream.seek(first + kSimdgroups * step);
   }
   const uint index = tg.y * p.kv_heads + head;
-  for (uint i = tid; i < D; i += 32 * kSimdgroups) {  // element e of lane c's pair at step j lies at j 8 + e 4 + c
-    const uint j = i / 8, row = i % 4 * 2 + i / 4 % 2;
-    device const uint* q = queries + ulong(index) * (8 * D) + row * 4 * J + j;
-    const float2 a = float2(as_type<half2>(q[0])) + float2(as_type<half2>(q[4 * D]));
-    const float2 b = float2(as_type<half2>(q[J])) + float2(as_type<half2>(q[4 * D + J]));
-    s_q[i] = float4(a.x, a.y, b.x, b.y);
-  }
   device const float* record = follow + (ulong(index) * p.parts + part) * p.record;
   threadgroup float2* turned = (threadgroup float2*)s_turned + sg * (U * kTurnedTile);
   device const float2* turns = fast_turns + head * kTurnPairs;
@@ -112,14 +106,23 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
   threadgroup float2* at = (threadgroup float2*)s_at;
   threadgroup TurnsAndParabolas& followed = *(threadgroup TurnsAndParabolas*)s_acc;
   float pair_a = 0.0f, pair_b = 0.0f;
+  SharedTurns shared;
   if (fitted) {
-    SharedTurns shared;
     shared.load(turns, record, tid);
     if (tid < 64) at[tid / 8 * kTurnedHead + tid % 8] = turns[kTurns * 8 + tid];
     pair_a = record[(l.r * 4 + l.c / 2) * 4 + l.c % 2];
     pair_b = record[(l.r * 4 + l.c / 2) * 4 + l.c % 2 + 2];
-    shared.store(followed, tid);
   }
+  UNROLL for (uint i0 = 0; i0 < D; i0 += 32 * kSimdgroups) {  // element e of lane c's pair at step j lies at j 8 + e 4 + c
+    const uint i = i0 + tid;
+    if (D % (32 * kSimdgroups) != 0 && i >= D) break;
+    const uint j = i / 8, row = i % 4 * 2 + i / 4 % 2;
+    device const uint* q = queries + ulong(index) * (8 * D) + row * 4 * J + j;
+    const float2 a = float2(as_type<half2>(q[0])) + float2(as_type<half2>(q[4 * D]));
+    const float2 b = float2(as_type<half2>(q[J])) + float2(as_type<half2>(q[4 * D + J]));
+    s_q[i] = float4(a.x, a.y, b.x, b.y);
+  }
+  if (fitted) shared.store(followed, tid);
   const uint key_table = table_of(kKeyFormat, lane), value_table = table_of(kValueFormat, lane);
   const uint magic = 0x64006400u | p.kv_heads >> 31;  // in a register: and-or with two literals is two instructions
   const float unit = p.scale * unit_of(kKeyFormat);
@@ -206,7 +209,6 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
   merge.acc = (threadgroup float*)s_acc;
   merge.m = s_m;
   merge.l = s_l;
-  merge.by = s_by;
   merge.to = s_to;
   sum = row_sum(sum, l);
   float z[J];
@@ -220,7 +222,7 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
         s_l[sg * 8 + l.c - n0] = sum;
       }
     }
-    merge.write(n0, part_o, part_ml, p, tile, head, part, tid);
+    merge.write(n0, part_o, part_ml, tid);
   }
 }
 #define VEC(D, U) template [[host_name("attend_vec_d" #D "_u" #U)]] [[kernel]] decltype(attend_vec<D, U>) attend_vec<D, U>;

@@ -35,7 +35,7 @@ struct Followed {
   float2 turns[kPartition / U];  // [step][pair]
   uint2 powers[2 * 32];          // the parabola's left operand: [two tiles of 32 tokens][place]
   float4 amplitudes[A][32];      // by place
-  float2 terms[T][12];           // [1, u, u^2][pair of columns]
+  float2 terms[T * 12];          // [1, u, u^2][pair of columns]
 };
 // Columns 1, u, u^2, 1, u, u^2, 0, 0 for u from the middle of 32 tokens, exact in half: a lane's two in a tile.
 inline uint powers_at(uint tile, Place l) {
@@ -77,7 +77,7 @@ inline void add_missing(thread simdgroup_float8x8* s, threadgroup const Followed
   add_fast<U>(s, from.amplitudes[a][place], from.turns[offset / U + l.r], (threadgroup const uint4*)from.tiles + place);
   // Rows 0 to 2 of the right operand are high parts, 3 to 5 low parts.
   float2 y = float2(0.0f);
-  if (l.r < 6) y = from.terms[t][l.r % 3 * 4 + l.c];
+  if (l.r < 6) y = from.terms[t * 12 + l.r % 3 * 4 + l.c];
   const half2 high = half2(y);
   const simdgroup_half8x8 parabola = tile_of(l.r < 3 ? high : half2(y - float2(high)));
   UNROLL for (int u = 0; u < U; u += 2) {

@@ -84,7 +84,7 @@ struct Lacking {
     if (lane < C * 12) next = from[offset / kFollow * 12];
   }
   inline void store(uint sg, uint lane) const {
-    if (lane < C * 12) memory->terms[sg * C + lane / 12][lane % 12] = next;
+    if (lane < C * 12) memory->terms[sg * C * 12 + lane] = next;
   }
   // To the logits of block b.
   inline void add(thread simdgroup_float8x8* s, uint sg, int b, uint offset, Place l) const {

@@ -49,35 +49,25 @@ struct Merge {
   threadgroup float* acc;  // [simdgroup][N columns][row]
   threadgroup float* m;    // [simdgroup][8 columns], as `l`
   threadgroup float* l;
-  threadgroup float* by;  // [column][simdgroup] factors of the sum so far and of what is added
-  threadgroup uint* to;   // [column] where its state goes
+  threadgroup const uint* to;  // [column of the tile] where its state goes
   inline threadgroup float* row(uint sg, uint n) const { return acc + (sg * N + n) * kRow; }
 
-  // Merges N columns from `column` on, in order of simdgroups, and writes them out.
-  inline void write(uint column, device float* part_o, device float2* part_ml, constant AttendParams& p, Tile tile, uint head, uint part, uint tid) const {
-    threadgroup_barrier(mem_flags::mem_threadgroup);
-    if (tid < N) {
-      const uint n = tid, at = state_of(tile, column + n, head, part, p);
-      if (at != kDead) {
-        float top = m[n], sum = l[n];
-        for (uint w = 1; w < kSimdgroups; w++) {
-          const float other = m[w * 8 + n], next = max(top, other), f = fast::exp2(top - next), g = fast::exp2(other - next);
-          sum = fma(g, l[w * 8 + n], f * sum);
-          by[n * 8 + 2 * w] = f;
-          by[n * 8 + 2 * w + 1] = g;
-          top = next;
-        }
-        part_ml[at] = float2(top, sum);
-      }
-      to[n] = at;
-    }
+  // Merges N columns from `column` on, in order of simdgroups, and writes them out. Every thread finds the factors of what it merges by itself,
+  // which is sooner than waiting for one that finds them for all.
+  inline void write(uint column, device float* part_o, device float2* part_ml, uint tid) const {
     threadgroup_barrier(mem_flags::mem_threadgroup);
     for (uint i = tid; i < N * (D / 4); i += 32 * kSimdgroups) {
-      const uint n = i / (D / 4), d = i % (D / 4), at = to[n];
+      const uint n = i / (D / 4), d = i % (D / 4), at = to[column + n];
       if (at == kDead) continue;
+      float top = m[n], sum = l[n];
       float4 a = ((threadgroup const float4*)row(0, n))[d];
-      UNROLL for (uint w = 1; w < kSimdgroups; w++)
-        a = fma(float4(by[n * 8 + 2 * w + 1]), ((threadgroup const float4*)row(w, n))[d], by[n * 8 + 2 * w] * a);
+      UNROLL for (uint w = 1; w < kSimdgroups; w++) {
+        const float other = m[w * 8 + n], next = max(top, other), f = fast::exp2(top - next), g = fast::exp2(other - next);
+        sum = fma(g, l[w * 8 + n], f * sum);
+        a = fma(float4(g), ((threadgroup const float4*)row(w, n))[d], f * a);
+        top = next;
+      }
+      if (d == 0) part_ml[at] = float2(top, sum);
       ((device float4*)part_o)[ulong(at) * (D / 4) + d] = a;
     }
   }
