@@ -7,30 +7,35 @@
 constant constexpr int kHeads = 4;
 
 // What logits lack in a partition, in threadgroup memory until states are merged there: (cos, sin) of the 8 fast pairs at multiples of 8 tokens,
-// and parabolas, [32 tokens][1, u, u^2][column].
+// parabolas, [32 tokens][1, u, u^2][column], and the fast pairs' amplitudes.
 struct TurnsAndParabolas {
   float4 turns[kTurns * 8 / 2];
   float4 parabolas[kPartition / kFollow * 24 / 4];
+  float4 amplitudes[32];  // [pair][columns 2c, 2c + 1]: A of both, then B
 };
 // A thread's part of it: all is asked for before any is stored. turns: of the kv head.
 struct SharedTurns {
   static constant constexpr uint kThreads = 32 * kSimdgroups, kEach = kTurns * 4 / kThreads, kParabolas = kPartition / kFollow * 6;
-  float4 turns[kEach], parabola;
+  float4 turns[kEach], parabola, amplitudes;
   inline void load(device const float2* from, device const float* record, uint tid) {
     UNROLL for (uint i = 0; i < kEach; i++) turns[i] = ((device const float4*)from)[tid + i * kThreads];
+    if (tid < 32) amplitudes = ((device const float4*)record)[tid];
     if (tid < kParabolas) parabola = ((device const float4*)(record + kFastFloats))[tid];
   }
   inline void store(threadgroup TurnsAndParabolas& to, uint tid) const {
     UNROLL for (uint i = 0; i < kEach; i++) to.turns[tid + i * kThreads] = turns[i];
+    if (tid < 32) to.amplitudes[tid] = amplitudes;
     if (tid < kParabolas) to.parabolas[tid] = parabola;
   }
 };
 
-// The fast pairs at the first token of tile u of a step, for every lane: [u][head][8 pairs and padding against bank conflicts]. a, b: of the
-// lane's pair r and head c at the partition's start; offset: tiles from there.
+// The fast pairs at the first token of tile u of a step, for every lane: [u][head][8 pairs and padding against bank conflicts]. A lane turns
+// pair r of head c; offset: tiles from the partition's start.
 enum Turned : uint { kTurnedHead = 10, kTurnedTile = 4 * kTurnedHead };
 template <int U>
-inline void turn_pairs(threadgroup float2* turned, threadgroup const TurnsAndParabolas& followed, float a, float b, uint offset, uint r, uint c) {
+inline void turn_pairs(threadgroup float2* turned, threadgroup const TurnsAndParabolas& followed, uint offset, uint r, uint c) {
+  threadgroup const float* amplitudes = (threadgroup const float*)followed.amplitudes + (r * 4 + c / 2) * 4 + c % 2;
+  const float a = amplitudes[0], b = amplitudes[2];
   UNROLL for (uint u = 0; u < U; u++) {
     const float2 by = ((threadgroup const float2*)followed.turns)[(offset + u) * 8 + r];
     turned[u * kTurnedTile + c * kTurnedHead + r] = float2(a * by.x + b * by.y, b * by.x - a * by.y);
@@ -105,13 +110,10 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
   const bool fitted = kKeysCentred && !kKeysExact;
   threadgroup float2* at = (threadgroup float2*)s_at;
   threadgroup TurnsAndParabolas& followed = *(threadgroup TurnsAndParabolas*)s_acc;
-  float pair_a = 0.0f, pair_b = 0.0f;
   SharedTurns shared;
   if (fitted) {
     shared.load(turns, record, tid);
     if (tid < 64) at[tid / 8 * kTurnedHead + tid % 8] = turns[kTurns * 8 + tid];
-    pair_a = record[(l.r * 4 + l.c / 2) * 4 + l.c % 2];
-    pair_b = record[(l.r * 4 + l.c / 2) * 4 + l.c % 2 + 2];
   }
   UNROLL for (uint i0 = 0; i0 < D; i0 += 32 * kSimdgroups) {  // element e of lane c's pair at step j lies at j 8 + e 4 + c
     const uint i = i0 + tid;
@@ -151,7 +153,7 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
     const bool more = base + kSimdgroups * step < end;
     if (more) stream.keys(k, l);
     if (fitted) {
-      turn_pairs<U>(turned, followed, pair_a, pair_b, offset, l.r, l.c);
+      turn_pairs<U>(turned, followed, offset, l.r, l.c);
       simdgroup_barrier(mem_flags::mem_threadgroup);
     }
     float3 parabola = float3(0.0f);
