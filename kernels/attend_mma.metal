@@ -4,6 +4,36 @@
 #include "softmax.h"
 #include "stream.h"
 
+// A thread's part of what the logits of C blocks of columns lack in a partition.
+template <int U, int C>
+struct Missing {
+  static constant constexpr int kThreads = 32 * kSimdgroups, kBlocks = kPartition / kFollow, kTerms2 = kBlocks * 12, kOwn = (kTerms2 + kThreads - 1) / kThreads;
+  typedef Followed<U, C, C * kBlocks> Memory;
+  Sharing<U, kThreads> shared;
+  float4 amplitudes[C];
+  float2 terms[C][kOwn];
+  // record: of the first block, `stride` from the next one's.
+  inline void load(device const uint4* fast, device const float2* turns, device const float* record, ulong stride, uint tid) {
+    shared.load(fast, turns, tid);
+    UNROLL for (int b = 0; b < C; b++) {
+      device const float* from = record + b * stride;
+      if (tid < 32) amplitudes[b] = ((device const float4*)from)[tid];
+      UNROLL for (int i = 0; i < kOwn; i++) {
+        if (tid + i * kThreads < kTerms2) terms[b][i] = ((device const float2*)(from + kFastFloats))[tid + i * kThreads];
+      }
+    }
+  }
+  inline void store(threadgroup Memory& to, uint tid, Place l) const {
+    shared.store(to, tid, l);
+    UNROLL for (int b = 0; b < C; b++) {
+      if (tid < 32) to.amplitudes[b][tid] = amplitudes[b];
+      UNROLL for (int i = 0; i < kOwn; i++) {
+        if (tid + i * kThreads < kTerms2) to.terms[b * kTerms2 + tid + i * kThreads] = terms[b][i];
+      }
+    }
+  }
+};
+
 // queries, follow: of `query`. tables: block numbers. fast: [kv head][2 pairs of tiles][high, low parts][place] cos in both tiles, sin in
 // both, of the fast pairs at the tiles' tokens; turns: [kv head][64 multiples of 8 tokens, then 0 to 7 tokens][8] (cos, sin).
 template <int D, int C, int U>
@@ -39,25 +69,12 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
   const uint index = (tg.y * p.kv_heads + head) * p.blocks;
   // What logits lack lies in threadgroup memory until states are merged there.
   const bool fitted = kKeysCentred && !kKeysExact;
-  constexpr int kThreads = 32 * kSimdgroups, kTermsOf = kPartition / kFollow, kOwnTerms = (kTermsOf * 12 + kThreads - 1) / kThreads;
-  typedef Followed<U, C, C * kTermsOf> InMemory;
-  static_assert(sizeof(InMemory) <= sizeof(s_acc), "room for what logits lack");
-  threadgroup InMemory& followed = *(threadgroup InMemory*)s_acc;
+  static_assert(sizeof(typename Missing<U, C>::Memory) <= sizeof(s_acc), "room for what logits lack");
+  threadgroup typename Missing<U, C>::Memory& followed = *(threadgroup typename Missing<U, C>::Memory*)s_acc;
   device const float* record = follow + (ulong(index) * p.parts + part) * p.record;
   const ulong stride = ulong(p.parts) * p.record;
-  Sharing<U, kThreads> shared;
-  float4 amplitudes[C];
-  float2 terms[C][kOwnTerms];
-  if (fitted) {
-    shared.load((device const uint4*)(fast_tiles + head * 512), fast_turns + head * kTurnPairs, tid);
-    UNROLL for (int b = 0; b < C; b++) {
-      if (tid < 32) amplitudes[b] = ((device const float4*)(record + b * stride))[tid];
-      UNROLL for (int i = 0; i < kOwnTerms; i++) {
-        const uint at = tid + i * kThreads;
-        if (at < kTermsOf * 12) terms[b][i] = ((device const float2*)(record + b * stride + kFastFloats))[at];
-      }
-    }
-  }
+  Missing<U, C> missing;
+  if (fitted) missing.load((device const uint4*)(fast_tiles + head * 512), fast_turns + head * kTurnPairs, record, stride, tid);
   Words<D> k[U], v[U];
   if (first < end) stream.keys(k, l);
   Columns<D> x[C];
@@ -69,21 +86,11 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
   const uint magic = 0x64006400u | p.kv_heads >> 31;  // in a register: and-or with two literals is two instructions
   const float unit = p.scale * unit_of(kKeyFormat);
   if (fitted) {
-    shared.store(followed, tid, l);
-    UNROLL for (int b = 0; b < C; b++) {
-      if (tid < 32) followed.amplitudes[b][tid] = amplitudes[b];
-      UNROLL for (int i = 0; i < kOwnTerms; i++) {
-        const uint at = tid + i * kThreads;
-        if (at < kTermsOf * 12) followed.terms[b * kTermsOf * 12 + at] = terms[b][i];
-      }
-    }
+    missing.store(followed, tid, l);
     threadgroup_barrier(mem_flags::mem_threadgroup);
   }
   float ks[U];
-  UNROLL for (int u = 0; u < U; u++) {
-    ks[u] = is_scaled(kKeyFormat) ? unit * float(k[u].scale) : unit;
-    spread<D>(k[u], kKeyFormat);
-  }
+  receive<D, U>(k, ks, unit);
   if (first < end) {
     stream.values(v, l);
     if (first + kSimdgroups * step < end) stream.seek(first + kSimdgroups * step);
@@ -104,7 +111,7 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
     UNROLL for (int u = 0; u < U; u++) vs[u] = is_scaled(kValueFormat) ? float(v[u].scale) : 1.0f;
     UNROLL for (int b = 0; b < C; b++) {
       x[b].template scale<U>(s[b], ks);
-      if (fitted) add_missing(s[b], followed, b, b * kTermsOf + (base - start) / kFollow, base - start, l);
+      if (fitted) add_missing(s[b], followed, b, b * Missing<U, C>::kBlocks + (base - start) / kFollow, base - start, l);
       if (kKeysCentred && kKeysExact) add_exact<U>(s[b], record + b * stride, fast_tiles, fast_turns, p.groups, (base - start) / 8, l);
     }
     if (more) stream.keys(k, l);
@@ -124,10 +131,7 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
         const simdgroup_half8x8 a1 = tile_of(value_pair<D>(v[u + 1], j, value_table, magic)), c1 = tile_of(value_pair<D>(v[u + 1], j + 1, value_table, magic));
         UNROLL for (int b = 0; b < C; b++) mma_2x2(x[b].acc[j], x[b].acc[j + 1], a0, c0, w[b][u], a1, c1, w[b][u + 1]);
       }
-    UNROLL for (int u = 0; u < U; u++) {
-    ks[u] = is_scaled(kKeyFormat) ? unit * float(k[u].scale) : unit;
-    spread<D>(k[u], kKeyFormat);
-  }
+    receive<D, U>(k, ks, unit);
     if (more) {
       stream.values(v, l);
       if (base + 2 * kSimdgroups * step < end) stream.seek(base + 2 * kSimdgroups * step);

@@ -134,7 +134,7 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
   threadgroup_barrier(mem_flags::mem_threadgroup);
 
   float ks[U];
-  UNROLL for (int u = 0; u < U; u++) ks[u] = is_scaled(kKeyFormat) ? unit * float(k[u].scale) : unit;
+  receive<D, U>(k, ks, unit);
 
   for (uint base = first; base < end; base += kSimdgroups * step) {
     const uint offset = (base - start) / 8;
@@ -142,7 +142,6 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
     float s[U][G];
     UNROLL for (int u = 0; u < U; u++)
       UNROLL for (int g = 0; g < G; g++) s[u][g] = 0.0f;
-    UNROLL for (int u = 0; u < U; u++) spread<D>(k[u], kKeyFormat);
     UNROLL for (int j = 0; j < J; j++) {
       const float4 qa = s_q[j * 8 + l.c], qb = s_q[j * 8 + 4 + l.c];
       UNROLL for (int u = 0; u < U; u++) {
@@ -199,7 +198,7 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
         UNROLL for (int g = 0; g < G; g++) acc[g][j] = fma(w1[g], x.y, fma(w0[g], x.x, acc[g][j]));
       }
     }
-    UNROLL for (int u = 0; u < U; u++) ks[u] = is_scaled(kKeyFormat) ? unit * float(k[u].scale) : unit;
+    receive<D, U>(k, ks, unit);
     if (more) {
       stream.values(v, l);
       if (base + 2 * kSimdgroups * step < end) stream.seek(base + 2 * kSimdgroups * step);

@@ -16,7 +16,8 @@ inline float unit_of(uint f) {
   return f == kTq3 || f == kLloyd3 ? 1.0f / kFactor3 : 1.0f;
 }
 
-// A lane's share of a table that decode_pair reads by simd_shuffle: two halves, in lane i those of code i % 32.
+// A lane's share of a table that decode_pair reads by simd_shuffle: two halves, in lane i those of code i (Lloyd-32) or i % 16. So bits above
+// a code's need not be cleared.
 inline uint table_of(uint f, uint lane) {
   float2 v = float2(0.0f);
   if (f == kTq5 || f == kLloyd5) v = float2((lane & 16 ? -kMagnitudes5[lane % 16] : kMagnitudes5[lane % 16]) * kFactor5);

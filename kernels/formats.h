@@ -4,10 +4,10 @@
 // bits an element, ordered as the lanes of an 8x8 tile read them, (r, c) being a lane's row and pair of columns:
 //   K: a row a token; lane c has 2 elements a step j (of D / 8), key_dim(c, j, 0 or 1)
 //   V: a row a pair of tokens (2c, 2c + 1); lane r has element value_dim(r, j) of both
-// A word holds 16 / bits steps: the first of the two in its low half, the second in its high half; top bits in the order of top_at. So a token owns whole bytes, and
-// tokens are written side by side without read-modify-write. Lanes' words interleave in pieces of up to 16 bytes. Steps that do not
-// fill a word (D = 64, 80, 96 in some planes) follow all words as one string of bits a token; where V's has a byte a lane, the bytes of a
-// pair of tokens alternate, so that a lane's two are read at once.
+// A word holds 16 / bits steps: the first of the two in its low half, the second in its high half; top bits in an order of their own (top_at).
+// So a token owns whole bytes, and tokens are written side by side without read-modify-write. Lanes' words interleave in pieces of up to
+// 16 bytes. Steps that do not fill a word (D = 64, 80, 96 in some planes) follow all words as one string of bits a token; where V's has a
+// byte a lane, the bytes of a pair of tokens alternate, so that a lane's two are read at once.
 #pragma once
 #include <metal_stdlib>
 #include <metal_simdgroup_matrix>

@@ -34,6 +34,15 @@ struct Stream {
   }
 };
 
+// Waits for a step's keys: their scales as floats, ks, and top bits to their places. Before more is asked for, which would be waited for too.
+template <int D, int U>
+inline void receive(thread Words<D>* k, thread float* ks, float unit) {
+  UNROLL for (int u = 0; u < U; u++) {
+    ks[u] = is_scaled(kKeyFormat) ? unit * float(k[u].scale) : unit;
+    spread<D>(k[u], kKeyFormat);
+  }
+}
+
 // A lane's elements value_dim(r, j) of a vector.
 template <int D>
 inline void store_dims(threadgroup float* row, thread const float* z, uint r) {
