@@ -29,6 +29,7 @@ inline uint table_of(uint f, uint lane) {
 #ifndef MSL_CUDA  // the CUDA shim has its own, one instruction each
 inline uint look_up(uint table, uint i) { return simd_shuffle(table, ushort(i & 31u)); }
 inline uint select_bits(uint mask, uint a, uint b) { return (a & mask) | (b & ~mask); }
+inline uint two_bytes(uint x) { return (x & 0xffu) | (x & 0xff00u) << 8; }  // to halves of a word
 #endif
 inline uint shifted(uint x, int left) { return left < 0 ? x >> -left : x << left; }
 
@@ -80,31 +81,28 @@ inline half2 decode_pair(uint f, thread const uint* x, thread const uint* y, int
 }
 
 // ---- reading ----
-// A lane's words, from where its first lie on; `lanes` share a row. What differs by lane is added to an address first and constants
-// last, so that loads of a record share one.
+// A lane's words, in pieces of up to 16 bytes: from the lane's first piece in the plane, `slot` pieces on, each `lanes` from the one before.
+// What differs by lane is added to an address first, as an index, and constants last, so that loads of a record share one.
 template <int W>
 struct Piece {
   static constant constexpr int kWords = W % 4 == 0 ? 4 : W % 2 == 0 ? 2 : 1;
 };
 template <int W>
-inline void load_words(thread uint* out, device const uchar* lane, uint lanes) {
+inline void load_words(thread uint* out, device const uchar* plane, uint lane, uint slot, uint lanes) {
   constexpr int P = Piece<W>::kWords;
   UNROLL for (int i = 0; i < W / P; i++) {
-    device const uchar* p = lane + i * lanes * (P * 4);
     if (P == 4) {
-      const uint4 x = *(device const uint4*)p;
+      const uint4 x = ((device const uint4*)plane + lane)[slot + i * lanes];
       UNROLL for (int k = 0; k < 4; k++) out[i * P + k] = x[k];
     } else if (P == 2) {
-      const uint2 x = *(device const uint2*)p;
+      const uint2 x = ((device const uint2*)plane + lane)[slot + i * lanes];
       out[i * P] = x.x;
       out[i * P + 1] = x.y;
     } else {
-      out[i] = *(device const uint*)p;
+      out[i] = ((device const uint*)plane + lane)[slot + i * lanes];
     }
   }
 }
-// Bytes to halves of a word.
-inline uint two_bytes(uint x) { return (x | x << 8) & 0x00ff00ffu; }
 // n (at most 24) bits of a token's string of bits.
 inline uint load_bits(device const uchar* row, uint bit, uint n) {
   device const uchar* p = row + bit / 8;
@@ -119,10 +117,11 @@ inline uint load_bits(device const uchar* row, uint bit, uint n) {
 template <int D, int B>
 inline void load_key_plane(thread uint* out, device const uchar* plane, uint slot, uint r, uint c) {
   constexpr int full = D / 8 * B / 16, rest = D / 8 * B % 16;
-  load_words<full>(out, plane + (r * (16 * full) + c * (Piece<full>::kWords * 4)) + slot * (16 * full), 4);
+  constexpr uint row = full * 4 / Piece<full>::kWords;
+  load_words<full>(out, plane, r * row + c, slot * row, 4);
   device const uchar* after = plane + ((16 * full) << kBlockShift);
   if (rest == 8) {
-    out[full] = *(device const ushort*)(after + (r * 8 + c * 2) + slot * 8);
+    out[full] = ((device const ushort*)after + (r * 4 + c))[slot * 4];
   } else if (rest > 0) {
     const uint x = load_bits(after + (slot + r) * rest, c * 2 * rest, 2 * rest);
     out[full] = (x & ((1u << rest) - 1u)) | x >> rest << 16;
@@ -132,10 +131,11 @@ inline void load_key_plane(thread uint* out, device const uchar* plane, uint slo
 template <int D, int B>
 inline void load_value_plane(thread uint* out, device const uchar* plane, uint slot, uint r, uint c) {
   constexpr int full = D / 8 * B / 16, rest = D / 8 * B % 16;
-  load_words<full>(out, plane + (c * (32 * full) + r * (Piece<full>::kWords * 4)) + slot * (16 * full), 8);
+  constexpr uint row = full * 4 / Piece<full>::kWords;  // a token's pieces
+  load_words<full>(out, plane, c * (2 * row) + r, slot * row, 8);
   device const uchar* after = plane + ((16 * full) << kBlockShift);
   if (rest == 8) {
-    out[full] = *(device const ushort*)(after + (c * 16 + r * 2) + slot * 8);
+    out[full] = ((device const ushort*)after + (c * 8 + r))[slot * 4];
   } else if (rest > 0) {
     device const uchar* row = after + (slot + 2 * c) * rest;
     out[full] = load_bits(row, r * rest, rest) | load_bits(row + rest, r * rest, rest) << 16;

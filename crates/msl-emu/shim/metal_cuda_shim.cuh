@@ -135,6 +135,7 @@ MSL_HD uint select_bits(uint mask, uint a, uint b) {
   asm("lop3.b32 %0, %1, %2, %3, 0xca;" : "=r"(d) : "r"(mask), "r"(a), "r"(b));
   return d;
 }
+MSL_HD uint two_bytes(uint x) { return __byte_perm(x, 0, 0x4140); }
 MSL_HD uint look_up(uint table, uint i) { return __shfl_sync(FULL, table, i); }
 template <class T>
     MSL_HD T simd_broadcast_first(T v) {
