@@ -68,7 +68,7 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
   const Place l = find_place(s_index + sg * 64, lane);
   const uint index = (tg.y * p.kv_heads + head) * p.blocks;
   // What logits lack lies in threadgroup memory until states are merged there.
-  const bool fitted = kKeysCentred && !kKeysExact;
+  const bool fitted = keys_fitted();
   static_assert(sizeof(typename Missing<U, C>::Memory) <= sizeof(s_acc), "room for what logits lack");
   threadgroup typename Missing<U, C>::Memory& followed = *(threadgroup typename Missing<U, C>::Memory*)s_acc;
   device const float* record = follow + (ulong(index) * p.parts + part) * p.record;
@@ -112,7 +112,7 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
     UNROLL for (int b = 0; b < C; b++) {
       x[b].template scale<U>(s[b], ks);
       if (fitted) add_missing(s[b], followed, b, b * Missing<U, C>::kBlocks + (base - start) / kFollow, base - start, l);
-      if (kKeysCentred && kKeysExact) add_exact<U>(s[b], record + b * stride, fast_tiles, fast_turns, p.groups, (base - start) / 8, l);
+      if (keys_exact()) add_exact<U>(s[b], record + b * stride, fast_tiles, fast_turns, p.groups, (base - start) / 8, l);
     }
     if (more) stream.keys(k, l);
     simdgroup_half8x8 w[C][U];

@@ -107,7 +107,7 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
   device const float* record = follow + (ulong(index) * p.parts + part) * p.record;
   threadgroup float2* turned = (threadgroup float2*)s_turned + sg * (U * kTurnedTile);
   device const float2* turns = fast_turns + head * kTurnPairs;
-  const bool fitted = kKeysCentred && !kKeysExact;
+  const bool fitted = keys_fitted();
   threadgroup float2* at = (threadgroup float2*)s_at;
   threadgroup TurnsAndParabolas& followed = *(threadgroup TurnsAndParabolas*)s_acc;
   SharedTurns shared;
@@ -164,7 +164,7 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
     UNROLL for (int u = 0; u < U; u++) {
       const uint t = base + 8 * u + l.r;
       float x = sum_of_head(s[u][0], s[u][1], s[u][2], s[u][3], l.c) * ks[u];
-      if (kKeysCentred && kKeysExact) x += lacking_exact(record, fast_turns, p.groups, offset + u, l.r, l.c);
+      if (keys_exact()) x += lacking_exact(record, fast_turns, p.groups, offset + u, l.r, l.c);
       if (fitted) {
         x += lacking(turned + u * kTurnedTile + l.c * kTurnedHead, (threadgroup const float4*)(at + l.r * kTurnedHead), parabola,
                      float(offset % 4 * 8 + 8 * u + l.r) - 15.5f);

@@ -29,7 +29,9 @@ inline bool sees(Tile t, uint part) {
   return start < t.position + t.rows && (!kWindowed || start + kPartition > t.first || start < t.sinks);
 }
 
-constant bool kKeysExact [[function_constant(8)]];  // centred keys are followed exactly (`follow.h`), not by parabolas
+constant bool kKeysExact [[function_constant(8)]];  // centred keys are followed exactly (`follow.h`), not by fast pairs and parabolas
+inline bool keys_exact() { return kKeysCentred && kKeysExact; }
+inline bool keys_fitted() { return kKeysCentred && !kKeysExact; }
 
 // A partition's record in `follow`: [place][A of columns 2c, 2c + 1, B of both], r the fast pair; then [block of 32][1, u, u^2][column].
 enum FollowRecord : uint { kFastFloats = 128 };

@@ -161,7 +161,7 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
   const bool live = block * 8 < tile.rows * p.group;  // else the simdgroup decodes for the others
   Columns<D> x[C];
   share.load(cache, table, p.kv_heads, head, start, end, l);
-  const bool fitted = kKeysCentred && !kKeysExact;
+  const bool fitted = keys_fitted();
   Lacking<U, C> lacking;
   if (fitted) {
     lacking.memory = (threadgroup typename Lacking<U, C>::Memory*)s_followed;
@@ -202,7 +202,7 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
       UNROLL for (int b = 0; b < C; b++) {
         x[b].template scale<U>(s[b], scales);
         if (fitted) lacking.add(s[b], sg, b, base - start, l);
-        if (kKeysCentred && kKeysExact) add_exact<U>(s[b], record + b * stride, fast_tiles, fast_turns, p.groups, (base - start) / 8, l);
+        if (keys_exact()) add_exact<U>(s[b], record + b * stride, fast_tiles, fast_turns, p.groups, (base - start) / 8, l);
       }
       UNROLL for (int u = 0; u < U; u++) scales[u] = shared.scales[U * 8 + l.r * U + u];
       simdgroup_half8x8 weights[C][U];
