@@ -4,12 +4,12 @@
 #include "softmax.h"
 #include "stream.h"
 
-// A thread's part of what the logits of C blocks of columns lack in a partition.
+// A thread's part of what the logits of C blocks of columns lack in a partition, on its way to threadgroup memory.
 template <int U, int C>
-struct Missing {
+struct FetchFollowed {
   static constant constexpr int kThreads = 32 * kSimdgroups, kBlocks = kPartition / kFollow, kTerms2 = kBlocks * 12, kOwn = (kTerms2 + kThreads - 1) / kThreads;
   typedef Followed<U, C, C * kBlocks> Memory;
-  Sharing<U, kThreads> shared;
+  FetchShared<U, kThreads> shared;
   float4 amplitudes[C];
   float2 terms[C][kOwn];
   // record: of the first block, `stride` from the next one's.
@@ -69,12 +69,12 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
   const uint index = (tg.y * p.kv_heads + head) * p.blocks;
   // What logits lack lies in threadgroup memory until states are merged there.
   const bool fitted = keys_fitted();
-  static_assert(sizeof(typename Missing<U, C>::Memory) <= sizeof(s_acc), "room for what logits lack");
-  threadgroup typename Missing<U, C>::Memory& followed = *(threadgroup typename Missing<U, C>::Memory*)s_acc;
+  static_assert(sizeof(typename FetchFollowed<U, C>::Memory) <= sizeof(s_acc), "room for what logits lack");
+  threadgroup typename FetchFollowed<U, C>::Memory& followed = *(threadgroup typename FetchFollowed<U, C>::Memory*)s_acc;
   device const float* record = follow + (ulong(index) * p.parts + part) * p.record;
   const ulong stride = ulong(p.parts) * p.record;
-  Missing<U, C> missing;
-  if (fitted) missing.load((device const uint4*)(fast_tiles + head * 512), fast_turns + head * kTurnPairs, record, stride, tid);
+  FetchFollowed<U, C> fetched;
+  if (fitted) fetched.load((device const uint4*)(fast_tiles + head * 512), fast_turns + head * kTurnPairs, record, stride, tid);
   Words<D> k[U], v[U];
   if (first < end) stream.keys(k, l);
   Columns<D> x[C];
@@ -86,7 +86,7 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
   const uint magic = 0x64006400u | p.kv_heads >> 31;  // in a register: and-or with two literals is two instructions
   const float unit = p.scale * unit_of(kKeyFormat);
   if (fitted) {
-    missing.store(followed, tid, l);
+    fetched.store(followed, tid, l);
     threadgroup_barrier(mem_flags::mem_threadgroup);
   }
   float ks[U];
@@ -111,7 +111,7 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
     UNROLL for (int u = 0; u < U; u++) vs[u] = is_scaled(kValueFormat) ? float(v[u].scale) : 1.0f;
     UNROLL for (int b = 0; b < C; b++) {
       x[b].template scale<U>(s[b], ks);
-      if (fitted) add_missing(s[b], followed, b, b * Missing<U, C>::kBlocks + (base - start) / kFollow, base - start, l);
+      if (fitted) add_missing(s[b], followed, b, b * FetchFollowed<U, C>::kBlocks + (base - start) / kFollow, base - start, l);
       if (keys_exact()) add_exact<U>(s[b], record + b * stride, fast_tiles, fast_turns, p.groups, (base - start) / 8, l);
     }
     if (more) stream.keys(k, l);

@@ -8,13 +8,13 @@ constant constexpr int kHeads = 4;
 
 // What logits lack in a partition, in threadgroup memory until states are merged there: (cos, sin) of the 8 fast pairs at multiples of 8 tokens,
 // parabolas, [32 tokens][1, u, u^2][column], and the fast pairs' amplitudes.
-struct TurnsAndParabolas {
+struct FollowedHeads {
   float4 turns[kTurns * 8 / 2];
   float4 parabolas[kPartition / kFollow * 24 / 4];
   float4 amplitudes[32];  // [pair][columns 2c, 2c + 1]: A of both, then B
 };
-// A thread's part of it: all is asked for before any is stored. turns: of the kv head.
-struct SharedTurns {
+// A thread's part of it, on its way there: all is asked for before any is stored. from: turns of the kv head.
+struct FetchHeads {
   static constant constexpr uint kThreads = 32 * kSimdgroups, kEach = kTurns * 4 / kThreads, kParabolas = kPartition / kFollow * 6;
   float4 turns[kEach], parabola, amplitudes;
   inline void load(device const float2* from, device const float* record, uint tid) {
@@ -22,7 +22,7 @@ struct SharedTurns {
     if (tid < 32) amplitudes = ((device const float4*)record)[tid];
     if (tid < kParabolas) parabola = ((device const float4*)(record + kFastFloats))[tid];
   }
-  inline void store(threadgroup TurnsAndParabolas& to, uint tid) const {
+  inline void store(threadgroup FollowedHeads& to, uint tid) const {
     UNROLL for (uint i = 0; i < kEach; i++) to.turns[tid + i * kThreads] = turns[i];
     if (tid < 32) to.amplitudes[tid] = amplitudes;
     if (tid < kParabolas) to.parabolas[tid] = parabola;
@@ -33,7 +33,7 @@ struct SharedTurns {
 // pair r of head c; offset: tiles from the partition's start.
 enum Turned : uint { kTurnedHead = 10, kTurnedTile = 4 * kTurnedHead };
 template <int U>
-inline void turn_pairs(threadgroup float2* turned, threadgroup const TurnsAndParabolas& followed, uint offset, uint r, uint c) {
+inline void turn_pairs(threadgroup float2* turned, threadgroup const FollowedHeads& followed, uint offset, uint r, uint c) {
   threadgroup const float* amplitudes = (threadgroup const float*)followed.amplitudes + (r * 4 + c / 2) * 4 + c % 2;
   const float a = amplitudes[0], b = amplitudes[2];
   UNROLL for (uint u = 0; u < U; u++) {
@@ -77,7 +77,7 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
   constexpr int J = D / 8, G = kHeads;
   constexpr uint kMerged = D <= 256 ? 4 : 2;  // columns whose states fit threadgroup memory
   threadgroup float4 s_q[D];
-  constexpr uint kStates = kSimdgroups * kMerged * Merge<D, kMerged>::kRow / 4, kFollowed = sizeof(TurnsAndParabolas) / 16;
+  constexpr uint kStates = kSimdgroups * kMerged * Merge<D, kMerged>::kRow / 4, kFollowed = sizeof(FollowedHeads) / 16;
   threadgroup float4 s_acc[kStates > kFollowed ? kStates : kFollowed];
   threadgroup float s_m[kSimdgroups * 8], s_l[kSimdgroups * 8];
   threadgroup uint s_to[kHeads];
@@ -109,22 +109,22 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
   device const float2* turns = fast_turns + head * kTurnPairs;
   const bool fitted = keys_fitted();
   threadgroup float2* at = (threadgroup float2*)s_at;
-  threadgroup TurnsAndParabolas& followed = *(threadgroup TurnsAndParabolas*)s_acc;
-  SharedTurns shared;
+  threadgroup FollowedHeads& followed = *(threadgroup FollowedHeads*)s_acc;
+  FetchHeads fetched;
   if (fitted) {
-    shared.load(turns, record, tid);
+    fetched.load(turns, record, tid);
     if (tid < 64) at[tid / 8 * kTurnedHead + tid % 8] = turns[kTurns * 8 + tid];
   }
   UNROLL for (uint i0 = 0; i0 < D; i0 += 32 * kSimdgroups) {  // element e of lane c's pair at step j lies at j 8 + e 4 + c
-    const uint i = i0 + tid;
-    if (D % (32 * kSimdgroups) != 0 && i >= D) break;
-    const uint j = i / 8, row = i % 4 * 2 + i / 4 % 2;
-    device const uint* q = queries + ulong(index) * (8 * D) + row * 4 * J + j;
-    const float2 a = float2(as_type<half2>(q[0])) + float2(as_type<half2>(q[4 * D]));
-    const float2 b = float2(as_type<half2>(q[J])) + float2(as_type<half2>(q[4 * D + J]));
-    s_q[i] = float4(a.x, a.y, b.x, b.y);
+    const uint i = i0 + tid, j = i / 8, row = i % 4 * 2 + i / 4 % 2;
+    if (i < D) {
+      device const uint* q = queries + ulong(index) * (8 * D) + row * 4 * J + j;
+      const float2 a = float2(as_type<half2>(q[0])) + float2(as_type<half2>(q[4 * D]));
+      const float2 b = float2(as_type<half2>(q[J])) + float2(as_type<half2>(q[4 * D + J]));
+      s_q[i] = float4(a.x, a.y, b.x, b.y);
+    }
   }
-  if (fitted) shared.store(followed, tid);
+  if (fitted) fetched.store(followed, tid);
   const uint key_table = table_of(kKeyFormat, lane), value_table = table_of(kValueFormat, lane);
   const uint magic = 0x64006400u | p.kv_heads >> 31;  // in a register: and-or with two literals is two instructions
   const float unit = p.scale * unit_of(kKeyFormat);

@@ -12,6 +12,7 @@ struct Tile {
 };
 // In pairs, so that all of it is there at once.
 inline Tile load_tile(device const Tile* tiles, uint i) {
+  static_assert(sizeof(Tile) == 24, "three pairs");
   device const uint2* from = (device const uint2*)(tiles + i);
   const uint2 x = from[0], y = from[1], z = from[2];
   Tile t;

@@ -81,25 +81,25 @@ inline half2 decode_pair(uint f, thread const uint* x, thread const uint* y, int
 }
 
 // ---- reading ----
-// A lane's words, in pieces of up to 16 bytes: from the lane's first piece in the plane, `slot` pieces on, each `lanes` from the one before.
+// A lane's words, in pieces of up to 16 bytes: from piece `own` + `slot` of the plane on, each `lanes` from the one before. `own` differs by lane.
 // What differs by lane is added to an address first, as an index, and constants last, so that loads of a record share one.
 template <int W>
 struct Piece {
   static constant constexpr int kWords = W % 4 == 0 ? 4 : W % 2 == 0 ? 2 : 1;
 };
 template <int W>
-inline void load_words(thread uint* out, device const uchar* plane, uint lane, uint slot, uint lanes) {
+inline void load_words(thread uint* out, device const uchar* plane, uint own, uint slot, uint lanes) {
   constexpr int P = Piece<W>::kWords;
   UNROLL for (int i = 0; i < W / P; i++) {
     if (P == 4) {
-      const uint4 x = ((device const uint4*)plane + lane)[slot + i * lanes];
+      const uint4 x = ((device const uint4*)plane + own)[slot + i * lanes];
       UNROLL for (int k = 0; k < 4; k++) out[i * P + k] = x[k];
     } else if (P == 2) {
-      const uint2 x = ((device const uint2*)plane + lane)[slot + i * lanes];
+      const uint2 x = ((device const uint2*)plane + own)[slot + i * lanes];
       out[i * P] = x.x;
       out[i * P + 1] = x.y;
     } else {
-      out[i] = ((device const uint*)plane + lane)[slot + i * lanes];
+      out[i] = ((device const uint*)plane + own)[slot + i * lanes];
     }
   }
 }
@@ -117,8 +117,8 @@ inline uint load_bits(device const uchar* row, uint bit, uint n) {
 template <int D, int B>
 inline void load_key_plane(thread uint* out, device const uchar* plane, uint slot, uint r, uint c) {
   constexpr int full = D / 8 * B / 16, rest = D / 8 * B % 16;
-  constexpr uint row = full * 4 / Piece<full>::kWords;
-  load_words<full>(out, plane, r * row + c, slot * row, 4);
+  constexpr uint each = full * 4 / Piece<full>::kWords;  // a token's pieces
+  load_words<full>(out, plane, r * each + c, slot * each, 4);
   device const uchar* after = plane + ((16 * full) << kBlockShift);
   if (rest == 8) {
     out[full] = ((device const ushort*)after + (r * 4 + c))[slot * 4];
@@ -131,8 +131,8 @@ inline void load_key_plane(thread uint* out, device const uchar* plane, uint slo
 template <int D, int B>
 inline void load_value_plane(thread uint* out, device const uchar* plane, uint slot, uint r, uint c) {
   constexpr int full = D / 8 * B / 16, rest = D / 8 * B % 16;
-  constexpr uint row = full * 4 / Piece<full>::kWords;  // a token's pieces
-  load_words<full>(out, plane, c * (2 * row) + r, slot * row, 8);
+  constexpr uint each = full * 4 / Piece<full>::kWords;
+  load_words<full>(out, plane, c * (2 * each) + r, slot * each, 8);
   device const uchar* after = plane + ((16 * full) << kBlockShift);
   if (rest == 8) {
     out[full] = ((device const ushort*)after + (c * 8 + r))[slot * 4];
@@ -150,8 +150,8 @@ struct Words {  // what a lane holds of 8 tokens
   half scale;
 };
 
-// The last word of a plane as decode_pair wants it: what was loaded as two bytes to halves of a word, top bits to their places. Apart from
-// loading, so that nothing waits for what has just been asked for.
+// The last word of a plane as decode_pair wants it: what was loaded as two bytes to halves of a word, top bits to their places. Once a load, and
+// apart from it, so that nothing waits for what has just been asked for.
 template <int D, int B>
 inline void spread_plane(thread uint* words) {
   constexpr int full = D / 8 * B / 16, rest = D / 8 * B % 16;

@@ -2,8 +2,8 @@
 // all others. Keys stored as floats, whose own error is smaller than a parabola's: followed exactly, to f32. All pairs are taken out
 // of them; faster ones go in groups of 8, slower ones together are a polynomial of degree 7 over each 32 tokens.
 //
-// record: `groups` times the amplitudes of 8 pairs, then [block of 32] the terms of its parabola, or polynomial, of 8 columns. offset: of
-// the first of U tiles from the partition's start, in 8 tokens.
+// record: `groups` times (once, where keys are fitted) the amplitudes of 8 pairs, then [block of 32] the terms of its parabola, or polynomial,
+// of 8 columns. offset: of the first of U tiles from the partition's start, in 8 tokens.
 #pragma once
 #include "columns.h"
 #include "matrix.h"
@@ -45,17 +45,17 @@ inline uint powers_at(uint tile, Place l) {
 }
 // A thread's part, of N, of what all columns share: all of it is asked for before any is stored. fast, turns: of the kv head.
 template <int U, int N>
-struct Sharing {
-  static constant constexpr int kTiles = U * 32, kTurns = kPartition / U;
+struct FetchShared {
+  static constant constexpr int kTiles = U * 32, kOfSteps = kPartition / U;
   uint4 tiles[(kTiles + N - 1) / N];
-  float2 turns[(kTurns + N - 1) / N];
+  float2 turns[(kOfSteps + N - 1) / N];
   inline void load(device const uint4* fast, device const float2* from, uint tid) {
     UNROLL for (int i = 0; i < (kTiles + N - 1) / N; i++) {
       if (tid + i * N < kTiles) tiles[i] = fast[tid + i * N];
     }
-    UNROLL for (int i = 0; i < (kTurns + N - 1) / N; i++) {
+    UNROLL for (int i = 0; i < (kOfSteps + N - 1) / N; i++) {
       const uint at = tid + i * N;
-      if (at < kTurns) turns[i] = from[at / 8 * U * 8 + at % 8];
+      if (at < kOfSteps) turns[i] = from[at / 8 * U * 8 + at % 8];
     }
   }
   template <int A, int T>
@@ -63,25 +63,25 @@ struct Sharing {
     UNROLL for (int i = 0; i < (kTiles + N - 1) / N; i++) {
       if (tid + i * N < kTiles) to.tiles[tid + i * N] = tiles[i];
     }
-    UNROLL for (int i = 0; i < (kTurns + N - 1) / N; i++) {
-      if (tid + i * N < kTurns) to.turns[tid + i * N] = turns[i];
+    UNROLL for (int i = 0; i < (kOfSteps + N - 1) / N; i++) {
+      if (tid + i * N < kOfSteps) to.turns[tid + i * N] = turns[i];
     }
     if (tid < 64) to.powers[tid / 32 * 32 + l.r * 4 + l.c] = uint2(powers_at(tid / 32 * 2, l), powers_at(tid / 32 * 2 + 1, l));
   }
 };
 
-// Adds what the logits of U tiles lack, `offset` tokens from the partition's start. a, t: which amplitudes and terms.
+// Adds what the logits of U tiles lack, `tokens` from the partition's start. a, t: which amplitudes and terms.
 template <int U, int A, int T>
-inline void add_missing(thread simdgroup_float8x8* s, threadgroup const Followed<U, A, T>& from, uint a, uint t, uint offset, Place l) {
+inline void add_missing(thread simdgroup_float8x8* s, threadgroup const Followed<U, A, T>& from, uint a, uint t, uint tokens, Place l) {
   const uint place = l.r * 4 + l.c;
-  add_fast<U>(s, from.amplitudes[a][place], from.turns[offset / U + l.r], (threadgroup const uint4*)from.tiles + place);
+  add_fast<U>(s, from.amplitudes[a][place], from.turns[tokens / U + l.r], (threadgroup const uint4*)from.tiles + place);
   // Rows 0 to 2 of the right operand are high parts, 3 to 5 low parts.
   float2 y = float2(0.0f);
   if (l.r < 6) y = from.terms[t * 12 + l.r % 3 * 4 + l.c];
   const half2 high = half2(y);
   const simdgroup_half8x8 parabola = tile_of(l.r < 3 ? high : half2(y - float2(high)));
   UNROLL for (int u = 0; u < U; u += 2) {
-    const uint2 x = from.powers[(U == 4 ? u / 2 : offset / 16 % 2) * 32 + place];
+    const uint2 x = from.powers[(U == 4 ? u / 2 : tokens / 16 % 2) * 32 + place];
     mma_2x1(s[u], s[u + 1], tile_of(as_type<half2>(x.x)), tile_of(as_type<half2>(x.y)), parabola);
   }
 }

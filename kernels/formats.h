@@ -91,8 +91,9 @@ inline uint value_dim(uint r, uint j) {
   return j < D / 32 * 4 ? j / 4 * 32 + r * 4 + j % 4 : D / 32 * 32 + r * 2 + j % 2;
 }
 
-// In the plane of top bits a half of a word has the bits of steps 0, 1, 4, 5, 8 .. in its low byte, of 2, 3, 6, 7 .. in the high one: those
-// of a word of 4-bit codes are 8 bits apart, as every second code is. Where a step's bit is, and whose bit i of n is that are packed densely.
+// Top bits of steps 0, 1, 4, 5, 8 .. come first, then those of 2, 3, 6, 7 ..; to be used the former are in the low byte of a half of a word, the
+// latter in the high one, so that those of a word of 4-bit codes are 8 bits apart, as every second code is. top_at: where a step's bit is
+// then; top_step: whose the i-th of n dense bits is; low_tops: how many of n come first.
 inline int top_at(int j) { return j % 4 / 2 * 8 + j % 16 / 4 * 2 + j % 2; }
 inline constexpr uint low_tops(uint n) { return (n + 3) / 4 * 2; }
 inline uint top_step(uint i, uint n) { return i % low_tops(n) / 2 * 4 + i / low_tops(n) * 2 + i % 2; }

@@ -38,9 +38,13 @@ struct Share {
       load_key<D>(words, record, slot, l.r, l.c);
     }
   }
-  // unit: of K's scores.
+  // Once a load. unit: of K's scores.
   inline void store(threadgroup uint* operands, threadgroup float* scales, float unit, uint key_table, uint value_table, uint magic, Place l) {
-    spread<D>(words, value ? kValueFormat : kKeyFormat);
+    if (value) {
+      spread<D>(words, kValueFormat);
+    } else {
+      spread<D>(words, kKeyFormat);
+    }
     const uint place = l.r * 4 + l.c;
     UNROLL for (int j = 0; j < J; j += 2) {
       if (kSharers == 2 && (j >= J / 2) != (part == 1)) continue;
@@ -63,7 +67,7 @@ struct Share {
 template <int U, int C>
 struct Lacking {
   typedef Followed<U, kChunkSimdgroups * C, kChunkSimdgroups * C> Memory;
-  threadgroup Memory* memory;  // of a simdgroup: its blocks' amplitudes, and terms of a step
+  threadgroup Memory* memory;  // amplitudes and a step's terms of every simdgroup's blocks
   device const float2* from;  // a lane's share of `terms`, of the partition's first 32 tokens
   float2 next;                // and of the next step
 
@@ -72,7 +76,7 @@ struct Lacking {
     const uint place = l.r * 4 + l.c;
     from = (device const float2*)(record + lane / 12 * stride + kFastFloats) + lane % 12;
     load(0, lane);
-    Sharing<U, kChunkSimdgroups * 32> shared;
+    FetchShared<U, kChunkSimdgroups * 32> shared;
     shared.load(fast, by, sg * 32 + lane);
     shared.store(*memory, sg * 32 + lane, l);
     if (live) {

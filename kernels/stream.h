@@ -34,7 +34,8 @@ struct Stream {
   }
 };
 
-// Waits for a step's keys: their scales as floats, ks, and top bits to their places. Before more is asked for, which would be waited for too.
+// Scales of a step's keys as floats, ks, and their top bits to their places: keys that have either are waited for here, before more is asked
+// for, which would be waited for too. Of keys that were not asked for nothing is used.
 template <int D, int U>
 inline void receive(thread Words<D>* k, thread float* ks, float unit) {
   UNROLL for (int u = 0; u < U; u++) {
