@@ -14,7 +14,7 @@ pub const DEFAULTS: &str = include_str!("../../../config/default.toml");
 /// Variables `TALLOW_…` that are no settings: read before there are any, or by the engine itself.
 const UNSETTLED: [&str; 3] = ["LOG", "CONFIG", "CACHE_DIR"];
 
-/// Settings that are text, and may be text of digits alone.
+/// Settings that are text, and may be text of digits alone (a test compares them with `Settings`).
 const TEXTS: [&str; 11] = [
     "host",
     "api_key",
@@ -136,6 +136,18 @@ mod tests {
         let settings = Settings::read(&args).unwrap();
         assert_eq!(settings.k_quant.as_deref(), Some("f16"));
         assert_eq!(settings.engine("x".into()).unwrap().kv_cache_memory, Some(2 << 30));
+    }
+
+    #[test]
+    fn settings_that_refuse_a_number_are_the_texts() {
+        let defaults = Figment::from(Toml::string(DEFAULTS));
+        let unknown = defaults.clone().merge(("nope", 1)).extract::<Settings>().unwrap_err();
+        let figment::error::Kind::UnknownField(_, settings) = unknown.kind else { panic!("{unknown}") };
+        assert!(settings.len() > TEXTS.len());
+        for setting in settings {
+            let refused = defaults.clone().merge((*setting, 16)).extract::<Settings>().is_err();
+            assert_eq!(refused, TEXTS.contains(setting), "{setting}");
+        }
     }
 
     #[test]
