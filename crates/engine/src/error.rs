@@ -63,9 +63,7 @@ impl StartError {
     pub(crate) fn flag(flag: &'static str, message: impl Into<String>) -> Self {
         StartError::Flag { flag, message: message.into() }
     }
-}
 
-impl StartError {
     /// Names the model's type where what it asks of the cache is at fault: its head size, say.
     pub(crate) fn of_model(self, model_type: &str) -> Self {
         match self {
