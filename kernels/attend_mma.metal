@@ -7,29 +7,25 @@
 // A thread's part of what the logits of C blocks of columns lack in a partition, on its way to threadgroup memory.
 template <int U, int C>
 struct FetchFollowed {
-  static constant constexpr int kThreads = 32 * kSimdgroups, kBlocks = kPartition / kFollow, kTerms2 = kBlocks * 12, kOwn = (kTerms2 + kThreads - 1) / kThreads;
+  static constant constexpr int kThreads = 32 * kSimdgroups, kBlocks = kPartition / kFollow;
   typedef Followed<U, C, C * kBlocks> Memory;
   FetchShared<U, kThreads> shared;
-  float4 amplitudes[C];
-  float2 terms[C][kOwn];
+  Fetch<float4, 32, kThreads> amplitudes[C];
+  Fetch<float2, kBlocks * 12, kThreads> terms[C];
   // record: of the first block, `stride` from the next one's.
   inline void load(device const uint4* fast, device const float2* turns, device const float* record, ulong stride, uint tid) {
     shared.load(fast, turns, tid);
     UNROLL for (int b = 0; b < C; b++) {
       device const float* from = record + b * stride;
-      if (tid < 32) amplitudes[b] = ((device const float4*)from)[tid];
-      UNROLL for (int i = 0; i < kOwn; i++) {
-        if (tid + i * kThreads < kTerms2) terms[b][i] = ((device const float2*)(from + kFastFloats))[tid + i * kThreads];
-      }
+      amplitudes[b].load((device const float4*)from, tid);
+      terms[b].load((device const float2*)(from + kFastFloats), tid);
     }
   }
   inline void store(threadgroup Memory& to, uint tid, Place l) const {
     shared.store(to, tid, l);
     UNROLL for (int b = 0; b < C; b++) {
-      if (tid < 32) to.amplitudes[b][tid] = amplitudes[b];
-      UNROLL for (int i = 0; i < kOwn; i++) {
-        if (tid + i * kThreads < kTerms2) to.terms[b * kTerms2 + tid + i * kThreads] = terms[b][i];
-      }
+      amplitudes[b].store(to.amplitudes[b], tid);
+      terms[b].store(to.terms + b * (kBlocks * 12), tid);
     }
   }
 };
@@ -69,11 +65,13 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
   const uint index = (tg.y * p.kv_heads + head) * p.blocks;
   // What logits lack lies in threadgroup memory until states are merged there.
   const bool fitted = keys_fitted();
-  static_assert(sizeof(typename FetchFollowed<U, C>::Memory) <= sizeof(s_acc), "room for what logits lack");
-  threadgroup typename FetchFollowed<U, C>::Memory& followed = *(threadgroup typename FetchFollowed<U, C>::Memory*)s_acc;
+  typedef FetchFollowed<U, C> Fetched;
+  typedef typename Fetched::Memory InMemory;
+  static_assert(sizeof(InMemory) <= sizeof(s_acc), "room for what logits lack");
+  threadgroup InMemory& followed = *(threadgroup InMemory*)s_acc;
   device const float* record = follow + (ulong(index) * p.parts + part) * p.record;
   const ulong stride = ulong(p.parts) * p.record;
-  FetchFollowed<U, C> fetched;
+  Fetched fetched;
   if (fitted) fetched.load((device const uint4*)(fast_tiles + head * 512), fast_turns + head * kTurnPairs, record, stride, tid);
   Words<D> k[U], v[U];
   if (first < end) stream.keys(k, l);
@@ -91,10 +89,7 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
   }
   float ks[U];
   receive<D, U>(k, ks, unit);
-  if (first < end) {
-    stream.values(v, l);
-    if (first + kSimdgroups * step < end) stream.seek(first + kSimdgroups * step);
-  }
+  if (first < end) stream.values(v, first + kSimdgroups * step, l);
 
   for (uint base = first; base < end; base += kSimdgroups * step) {
     simdgroup_float8x8 s[C][U];
@@ -111,19 +106,12 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
     UNROLL for (int u = 0; u < U; u++) vs[u] = is_scaled(kValueFormat) ? float(v[u].scale) : 1.0f;
     UNROLL for (int b = 0; b < C; b++) {
       x[b].template scale<U>(s[b], ks);
-      if (fitted) add_missing(s[b], followed, b, b * FetchFollowed<U, C>::kBlocks + (base - start) / kFollow, base - start, l);
+      if (fitted) add_missing(s[b], followed, b, b * Fetched::kBlocks + (base - start) / kFollow, base - start, l);
       if (keys_exact()) add_exact<U>(s[b], record + b * stride, fast_tiles, fast_turns, p.groups, (base - start) / 8, l);
     }
     if (more) stream.keys(k, l);
     simdgroup_half8x8 w[C][U];
-    if (all_see(tile, base, step, p)) {
-      UNROLL for (int b = 0; b < C; b++) x[b].template weigh<U, false>(s[b], vs, base + l.r, l, w[b]);
-    } else {
-      UNROLL for (int b = 0; b < C; b++) {
-        x[b].sight = sight_of(tile, b * 8 + 2 * l.c, p);
-        x[b].template weigh<U, true>(s[b], vs, base + l.r, l, w[b]);
-      }
-    }
+    weigh_blocks<U>(x, s, vs, tile, 0, base, p, l, w);
     UNROLL for (int u = 0; u < U; u++) spread<D>(v[u], kValueFormat);
     UNROLL for (int j = 0; j < J; j += 2)
       UNROLL for (int u = 0; u < U; u += 2) {
@@ -132,10 +120,7 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
         UNROLL for (int b = 0; b < C; b++) mma_2x2(x[b].acc[j], x[b].acc[j + 1], a0, c0, w[b][u], a1, c1, w[b][u + 1]);
       }
     receive<D, U>(k, ks, unit);
-    if (more) {
-      stream.values(v, l);
-      if (base + 2 * kSimdgroups * step < end) stream.seek(base + 2 * kSimdgroups * step);
-    }
+    if (more) stream.values(v, base + 2 * kSimdgroups * step, l);
   }
 
   if (fitted) threadgroup_barrier(mem_flags::mem_threadgroup);

@@ -13,19 +13,21 @@ struct FollowedHeads {
   float4 parabolas[kPartition / kFollow * 24 / 4];
   float4 amplitudes[32];  // [pair][columns 2c, 2c + 1]: A of both, then B
 };
-// A thread's part of it, on its way there: all is asked for before any is stored. from: turns of the kv head.
+// A thread's part of it. from: turns of the kv head.
 struct FetchHeads {
-  static constant constexpr uint kThreads = 32 * kSimdgroups, kEach = kTurns * 4 / kThreads, kParabolas = kPartition / kFollow * 6;
-  float4 turns[kEach], parabola, amplitudes;
+  static constant constexpr int kThreads = 32 * kSimdgroups;
+  Fetch<float4, kTurns * 4, kThreads> turns;
+  Fetch<float4, 32, kThreads> amplitudes;
+  Fetch<float4, kPartition / kFollow * 6, kThreads> parabolas;
   inline void load(device const float2* from, device const float* record, uint tid) {
-    UNROLL for (uint i = 0; i < kEach; i++) turns[i] = ((device const float4*)from)[tid + i * kThreads];
-    if (tid < 32) amplitudes = ((device const float4*)record)[tid];
-    if (tid < kParabolas) parabola = ((device const float4*)(record + kFastFloats))[tid];
+    turns.load((device const float4*)from, tid);
+    amplitudes.load((device const float4*)record, tid);
+    parabolas.load((device const float4*)(record + kFastFloats), tid);
   }
   inline void store(threadgroup FollowedHeads& to, uint tid) const {
-    UNROLL for (uint i = 0; i < kEach; i++) to.turns[tid + i * kThreads] = turns[i];
-    if (tid < 32) to.amplitudes[tid] = amplitudes;
-    if (tid < kParabolas) to.parabolas[tid] = parabola;
+    turns.store(to.turns, tid);
+    amplitudes.store(to.amplitudes, tid);
+    parabolas.store(to.parabolas, tid);
   }
 };
 
@@ -100,8 +102,7 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
   Words<D> k[U], v[U];
   if (first < end) {
     stream.keys(k, l);
-    stream.values(v, l);
-    if (first + kSimdgroups * step < end) stream.seek(first + kSimdgroups * step);
+    stream.values(v, first + kSimdgroups * step, l);
   }
   const uint index = tg.y * p.kv_heads + head;
   device const float* record = follow + (ulong(index) * p.parts + part) * p.record;
@@ -151,12 +152,10 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
     }
     const bool more = base + kSimdgroups * step < end;
     if (more) stream.keys(k, l);
+    float3 parabola = float3(0.0f);
     if (fitted) {
       turn_pairs<U>(turned, followed, offset, l.r, l.c);
       simdgroup_barrier(mem_flags::mem_threadgroup);
-    }
-    float3 parabola = float3(0.0f);
-    if (fitted) {
       threadgroup const float* from = (threadgroup const float*)followed.parabolas + offset / 4 * 24 + l.c;
       parabola = float3(from[0], from[8], from[16]);
     }
@@ -199,10 +198,7 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
       }
     }
     receive<D, U>(k, ks, unit);
-    if (more) {
-      stream.values(v, l);
-      if (base + 2 * kSimdgroups * step < end) stream.seek(base + 2 * kSimdgroups * step);
-    }
+    if (more) stream.values(v, base + 2 * kSimdgroups * step, l);
   }
 
   if (fitted) threadgroup_barrier(mem_flags::mem_threadgroup);

@@ -43,29 +43,37 @@ inline uint powers_at(uint tile, Place l) {
   const float2 x = l.c == 0 ? float2(1.0f, u) : l.c == 1 ? float2(u * u, 1.0f) : l.c == 2 ? float2(u, u * u) : float2(0.0f);
   return as_type<uint>(half2(x));
 }
-// A thread's part, of N, of what all columns share: all of it is asked for before any is stored. fast, turns: of the kv head.
+// A thread's elements, of N threads, of an array on its way to threadgroup memory: what is fetched together is asked for before any is stored.
+// Of an array in rows of 8, one row in `every` may be taken.
+template <class T, int Count, int N>
+struct Fetch {
+  static constant constexpr int kOwn = (Count + N - 1) / N;
+  T own[kOwn];
+  inline void load(device const T* from, uint tid, uint every = 1) {
+    UNROLL for (int i = 0; i < kOwn; i++) {
+      const uint at = tid + i * N;
+      if (at < Count) own[i] = from[at / 8 * every * 8 + at % 8];
+    }
+  }
+  inline void store(threadgroup T* to, uint tid) const {
+    UNROLL for (int i = 0; i < kOwn; i++) {
+      if (tid + i * N < Count) to[tid + i * N] = own[i];
+    }
+  }
+};
+// What all columns share. fast, from: of the kv head.
 template <int U, int N>
 struct FetchShared {
-  static constant constexpr int kTiles = U * 32, kOfSteps = kPartition / U;
-  uint4 tiles[(kTiles + N - 1) / N];
-  float2 turns[(kOfSteps + N - 1) / N];
+  Fetch<uint4, U * 32, N> tiles;
+  Fetch<float2, kPartition / U, N> turns;
   inline void load(device const uint4* fast, device const float2* from, uint tid) {
-    UNROLL for (int i = 0; i < (kTiles + N - 1) / N; i++) {
-      if (tid + i * N < kTiles) tiles[i] = fast[tid + i * N];
-    }
-    UNROLL for (int i = 0; i < (kOfSteps + N - 1) / N; i++) {
-      const uint at = tid + i * N;
-      if (at < kOfSteps) turns[i] = from[at / 8 * U * 8 + at % 8];
-    }
+    tiles.load(fast, tid);
+    turns.load(from, tid, U);
   }
   template <int A, int T>
   inline void store(threadgroup Followed<U, A, T>& to, uint tid, Place l) const {
-    UNROLL for (int i = 0; i < (kTiles + N - 1) / N; i++) {
-      if (tid + i * N < kTiles) to.tiles[tid + i * N] = tiles[i];
-    }
-    UNROLL for (int i = 0; i < (kOfSteps + N - 1) / N; i++) {
-      if (tid + i * N < kOfSteps) to.turns[tid + i * N] = turns[i];
-    }
+    tiles.store(to.tiles, tid);
+    turns.store(to.turns, tid);
     if (tid < 64) to.powers[tid / 32 * 32 + l.r * 4 + l.c] = uint2(powers_at(tid / 32 * 2, l), powers_at(tid / 32 * 2 + 1, l));
   }
 };

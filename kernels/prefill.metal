@@ -210,14 +210,7 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
       }
       UNROLL for (int u = 0; u < U; u++) scales[u] = shared.scales[U * 8 + l.r * U + u];
       simdgroup_half8x8 weights[C][U];
-      if (all_see(tile, base, step, p)) {
-        UNROLL for (int b = 0; b < C; b++) x[b].template weigh<U, false>(s[b], scales, base + l.r, l, weights[b]);
-      } else {
-        UNROLL for (int b = 0; b < C; b++) {
-          x[b].sight = sight_of(tile, (block + b) * 8 + 2 * l.c, p);
-          x[b].template weigh<U, true>(s[b], scales, base + l.r, l, weights[b]);
-        }
-      }
+      weigh_blocks<U>(x, s, scales, tile, block, base, p, l, weights);
       UNROLL for (int j = 0; j < J; j += 2)
         UNROLL for (int u = 0; u < U; u += 2) {
           const uint2 a = Operands<D>::read(values, Operands<D>::of_value(u, j, place)), c = Operands<D>::read(values, Operands<D>::of_value(u + 1, j, place));

@@ -14,9 +14,6 @@ struct ReduceParams {
 
 constant constexpr uint kReducers = 8;
 
-// Whether a row whose window starts at `first` sees tokens of a partition.
-inline bool seen(uint part, uint first, uint sinks) { return !kWindowed || (part + 1) * kPartition > first || part * kPartition < sinks; }
-
 // Threadgroup: a (row, query head). Simdgroup s adds partitions s, s + 8 .., whatever the batch.
 template <int D, class T>
 kernel void reduce(device const float* part_o [[buffer(0)]],
@@ -38,13 +35,13 @@ kernel void reduce(device const float* part_o [[buffer(0)]],
   device const float* o = part_o + ulong(item) * p.parts * D;
   float top = kSinkLogits ? sink_logits[head] * p.scale : kStart;
   for (uint i = lane; i < parts; i += 32) {
-    if (seen(i, first, p.sinks)) top = max(top, ml[i].x);
+    if (in_window(i, first, p.sinks)) top = max(top, ml[i].x);
   }
   top = simd_max(top);
   float x[E], l = 0.0f;
   for (uint e = 0; e < E; e++) x[e] = 0.0f;
   UNROLL_4 for (uint i = sg; i < parts; i += kReducers) {
-    if (!seen(i, first, p.sinks)) continue;
+    if (!in_window(i, first, p.sinks)) continue;
     const float f = fast::exp2(ml[i].x - top);
     l = fma(f, ml[i].y, l);
     UNROLL for (uint e = 0; e < E; e++) {

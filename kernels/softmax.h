@@ -34,7 +34,6 @@ struct Columns {
   simdgroup_half8x8 q[J];
   simdgroup_float8x8 acc[J];
   float2 m, sum, vinv;  // weights are relative to m, P to V's scale times 1 / vinv, both close to the largest yet seen
-  Sight sight;
 
   inline void clear() {
     m = float2(kStart);
@@ -63,9 +62,9 @@ struct Columns {
     }
   }
   // Logits of U tiles to weights, in `w`; t: position of the lane's row in tile 0. Masked: whether some column does not see some token;
-  // where all do, both give the same.
+  // where all do, both give the same, and `sight` does not count.
   template <int U, bool Masked>
-  inline void weigh(thread simdgroup_float8x8* s, thread const float* vs, uint t, Place l, thread simdgroup_half8x8* w) {
+  inline void weigh(thread simdgroup_float8x8* s, thread const float* vs, Sight sight, uint t, Place l, thread simdgroup_half8x8* w) {
     float2 e[U], top = m, vtop = float2(0.0f);
     UNROLL for (int u = 0; u < U; u++) {
       const bool a = !Masked || sight.at(0, t + 8 * u), b = !Masked || sight.at(1, t + 8 * u);
@@ -107,3 +106,14 @@ struct Columns {
     return is_scaled(kValueFormat) ? float2(unit_of(kValueFormat) / vinv.x, unit_of(kValueFormat) / vinv.y) : float2(unit_of(kValueFormat));
   }
 };
+
+// Logits of C blocks from `block` on, of a step at `base`, to weights.
+template <int U, int D, int C>
+inline void weigh_blocks(thread Columns<D> (&x)[C], thread simdgroup_float8x8 (&s)[C][U], thread const float* vs, Tile tile, uint block, uint base,
+                         constant AttendParams& p, Place l, thread simdgroup_half8x8 (&w)[C][U]) {
+  if (all_see(tile, base, 8 * U, p)) {
+    UNROLL for (int b = 0; b < C; b++) x[b].template weigh<U, false>(s[b], vs, Sight(), base + l.r, l, w[b]);
+  } else {
+    UNROLL for (int b = 0; b < C; b++) x[b].template weigh<U, true>(s[b], vs, sight_of(tile, (block + b) * 8 + 2 * l.c, p), base + l.r, l, w[b]);
+  }
+}

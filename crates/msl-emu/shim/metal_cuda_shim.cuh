@@ -130,13 +130,13 @@ MSL_HD void simdgroup_barrier(mem_flags) { __syncwarp(); }
 SHUF(simd_shuffle, __shfl_sync, ushort)
 SHUF(simd_shuffle_xor, __shfl_xor_sync, ushort) SHUF(simd_shuffle_down, __shfl_down_sync, ushort)
     SHUF(simd_shuffle_up, __shfl_up_sync, ushort) SHUF(simd_broadcast, __shfl_sync, ushort) // The instruction takes the low five bits of the lane.
+MSL_HD uint look_up(uint table, uint i) { return __shfl_sync(FULL, table, i); }
 MSL_HD uint select_bits(uint mask, uint a, uint b) {
   uint d;
   asm("lop3.b32 %0, %1, %2, %3, 0xca;" : "=r"(d) : "r"(mask), "r"(a), "r"(b));
   return d;
 }
 MSL_HD uint two_bytes(uint x) { return __byte_perm(x, 0, 0x4140); }
-MSL_HD uint look_up(uint table, uint i) { return __shfl_sync(FULL, table, i); }
 template <class T>
     MSL_HD T simd_broadcast_first(T v) {
   return simd_shuffle(v, 0);
