@@ -31,11 +31,7 @@ struct Rotation {
   static constant constexpr uint kOrder = D == 80 ? 20 : D == 96 ? 12 : 1;
   static constant constexpr uint kWalsh = D / kOrder;
 };
-template <int D>
-inline void apply_signs(threadgroup float* z, device const uint* rotation, float norm, uint lane) {
-  for (uint i = lane; i < D; i += 32) z[i] *= rotation[i / 32] >> (i % 32) & 1u ? -norm : norm;
-  simdgroup_barrier(mem_flags::mem_threadgroup);
-}
+inline float signed_norm(device const uint* rotation, uint i, float norm) { return rotation[i / 32] >> (i % 32) & 1u ? -norm : norm; }
 template <int D>
 inline void walsh_hadamard(threadgroup float* z, uint lane) {
   for (uint h = 1; h < Rotation<D>::kWalsh; h *= 2) {
@@ -51,7 +47,6 @@ inline void walsh_hadamard(threadgroup float* z, uint lane) {
 template <int D>
 inline void paley(threadgroup float* z, device const uint* rotation, bool transposed, uint lane) {
   constexpr uint order = Rotation<D>::kOrder, walsh = Rotation<D>::kWalsh;
-  if (order == 1) return;
   device const uint* rows = rotation + (D + 31) / 32;
   float y[(D + 31) / 32];
   for (uint i = lane, k = 0; i < D; i += 32, k++) {
@@ -68,14 +63,42 @@ inline void paley(threadgroup float* z, device const uint* rotation, bool transp
   for (uint i = lane, k = 0; i < D; i += 32, k++) z[i] = y[k];
   simdgroup_barrier(mem_flags::mem_threadgroup);
 }
+// Where D is a power of two: E neighbours a lane, in registers.
+template <int D>
+inline void walsh_rotation(threadgroup float* z, device const uint* rotation, bool back, float norm, uint lane) {
+  constexpr int E = Rotation<D>::kOrder == 1 ? D / 32 : 1;
+  float x[E];
+  UNROLL for (int e = 0; e < E; e++) x[e] = back ? z[lane * E + e] : z[lane * E + e] * signed_norm(rotation, lane * E + e, norm);
+  UNROLL for (int h = 1; h < E; h *= 2)
+    UNROLL for (int e = 0; e < E; e++) {
+      if (e & h) continue;
+      const float a = x[e], b = x[e + h];
+      x[e] = a + b;
+      x[e + h] = a - b;
+    }
+  UNROLL for (ushort m = 1; m < 32; m *= 2)
+    UNROLL for (int e = 0; e < E; e++) {
+      const float other = simd_shuffle_xor(x[e], m);
+      x[e] = lane & m ? other - x[e] : x[e] + other;
+    }
+  UNROLL for (int e = 0; e < E; e++) z[lane * E + e] = back ? x[e] * signed_norm(rotation, lane * E + e, norm) : x[e];
+  simdgroup_barrier(mem_flags::mem_threadgroup);
+}
+template <int D>
+inline void apply_signs(threadgroup float* z, device const uint* rotation, float norm, uint lane) {
+  for (uint i = lane; i < D; i += 32) z[i] *= signed_norm(rotation, i, norm);
+  simdgroup_barrier(mem_flags::mem_threadgroup);
+}
 template <int D>
 inline void rotate(threadgroup float* z, device const uint* rotation, float norm, uint lane) {
+  if (Rotation<D>::kOrder == 1) return walsh_rotation<D>(z, rotation, false, norm, lane);
   apply_signs<D>(z, rotation, norm, lane);
   walsh_hadamard<D>(z, lane);
   paley<D>(z, rotation, false, lane);
 }
 template <int D>
 inline void unrotate(threadgroup float* z, device const uint* rotation, float norm, uint lane) {
+  if (Rotation<D>::kOrder == 1) return walsh_rotation<D>(z, rotation, true, norm, lane);
   paley<D>(z, rotation, true, lane);
   walsh_hadamard<D>(z, lane);
   apply_signs<D>(z, rotation, norm, lane);
