@@ -61,8 +61,10 @@ fn arguments(kernel: &str, constants: &[Constant]) -> Vec<String> {
 /// Most registers of a thread where ptxas takes more than is best: 3 or 4 threadgroups of 128 threads a multiprocessor, 2 of 256.
 fn registers(kernel: &str) -> Option<&'static str> {
     match kernel {
-        _ if kernel.starts_with("prefill") || kernel.contains("_d64_") => Some("128"),
-        _ if kernel.starts_with("attend") && !kernel.contains("_d256") && !kernel.contains("_d512") => Some("168"),
+        _ if kernel.starts_with("prefill") => Some("128"),
+        _ if !kernel.starts_with("attend") => None,
+        _ if kernel.contains("_d64_") => Some("128"),
+        _ if !kernel.contains("_d256") && !kernel.contains("_d512") => Some("168"),
         _ => None,
     }
 }
