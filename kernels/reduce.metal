@@ -3,18 +3,92 @@
 #include "vectors.h"
 
 struct ReduceParams {
+  uint items;   // (row, query head)
   uint heads;
   uint group;
   uint parts;   // partitions in the state
   uint window;  // a row sees at most so many positions, itself included
   uint sinks;
+  uint alone;   // whether a simdgroup merges an item alone, or all of a threadgroup one
   float norm;   // 1 / sqrt(D)
   float scale;  // of sink logits, to base 2
 };
 
+// Sums of every eighth partition, added in order, whoever makes them.
 constant constexpr uint kReducers = 8;
 
-// Threadgroup: a (row, query head). Simdgroup s adds partitions s, s + 8 .., whatever the batch.
+template <int D, class T>
+struct Reduction {
+  // A lane has E elements, in pieces of kPiece side by side.
+  static constant constexpr uint E = (D + 31) / 32, kPiece = D % 128 == 0 ? 4 : D % 64 == 0 ? 2 : 1;
+  static inline uint dim(uint e, uint lane) { return (e / kPiece * 32 + lane) * kPiece + e % kPiece; }
+  uint head, parts, first, sinks;
+  device const float2* ml;
+  device const float* o;
+  float top;
+
+  inline void open(device const float* part_o, device const float2* part_ml, device const uint* positions, device const float* sink_logits, constant ReduceParams& p,
+                   uint item, uint lane) {
+    const uint end = positions[item / p.heads] + 1;
+    head = item % p.heads;
+    parts = (end + kPartition - 1) / kPartition;
+    first = kWindowed && end > p.window ? end - p.window : 0u;
+    sinks = p.sinks;
+    ml = part_ml + ulong(item) * p.parts;
+    o = part_o + ulong(item) * p.parts * D;
+    top = kSinkLogits ? sink_logits[head] * p.scale : kStart;
+    UNROLL_4 for (uint i = lane; i < parts; i += 32) top = max(top, in_window(i, first, sinks) ? ml[i].x : top);
+    top = simd_max(top);
+  }
+  // A partition's maximum and sum of weights, and a lane's elements: of one that is not there, or not seen, those of the last, without weight.
+  struct Part {
+    float2 ml;
+    float o[E];
+  };
+  inline void load(thread Part& part, uint i, uint lane) const {
+    const bool live = i < parts && in_window(i, first, sinks);
+    const uint at = live ? i : parts - 1;
+    const float2 x = ml[at];
+    part.ml = float2(live ? x.x : kNone, x.y);
+    device const float* from = o + ulong(at) * D;
+    UNROLL for (uint e = 0; e < E; e += kPiece) {
+      if (kPiece == 4) {
+        const float4 y = ((device const float4*)from)[e / 4 * 32 + lane];
+        UNROLL for (uint k = 0; k < 4; k++) part.o[e + k] = y[k];
+      } else if (kPiece == 2) {
+        const float2 y = ((device const float2*)from)[lane];
+        part.o[0] = y.x;
+        part.o[1] = y.y;
+      } else {
+        part.o[e] = dim(e, lane) < D ? from[dim(e, lane)] : 0.0f;
+      }
+    }
+  }
+  inline void add(thread float* x, thread float& l, thread const Part& part) const {
+    const float f = fast::exp2(part.ml.x - top);
+    l = fma(f, part.ml.y, l);
+    UNROLL for (uint e = 0; e < E; e++) x[e] = fma(f, part.o[e], x[e]);
+  }
+  inline void put(threadgroup float* to, thread const float* x, uint lane) const {
+    UNROLL for (uint e = 0; e < E; e++) {
+      if (dim(e, lane) < D) to[dim(e, lane)] = x[e];
+    }
+  }
+  // x: the sum of all sums, in threadgroup memory.
+  inline void close(threadgroup float* x, float l, device const uint* rotation, device const float* value_means, device const float* sink_logits, device T* out,
+                    constant ReduceParams& p, uint item, uint lane) const {
+    if (kSinkLogits) l += fast::exp2(sink_logits[head] * p.scale - top);
+    const float inverse = l > 0.0f ? 1.0f / l : 0.0f;
+    for (uint i = lane; i < D; i += 32) x[i] *= inverse;
+    simdgroup_barrier(mem_flags::mem_threadgroup);
+    if (is_rotated(kValueFormat)) unrotate<D>(x, rotation, p.norm, lane);
+    for (uint i = lane; i < D; i += 32) {
+      const float y = kValuesCentred && l > 0.0f ? x[i] + value_means[head / p.group * D + i] : x[i];
+      store_float(out + ulong(item) * D + i, y);
+    }
+  }
+};
+
 template <int D, class T>
 kernel void reduce(device const float* part_o [[buffer(0)]],
                    device const float2* part_ml [[buffer(1)]],
@@ -24,50 +98,54 @@ kernel void reduce(device const float* part_o [[buffer(0)]],
                    device const float* sink_logits [[buffer(5)]],
                    device T* out [[buffer(6)]],
                    constant ReduceParams& p [[buffer(7)]],
-                   uint item [[threadgroup_position_in_grid]],
+                   uint tg [[threadgroup_position_in_grid]],
                    uint sg [[simdgroup_index_in_threadgroup]],
                    uint lane [[thread_index_in_simdgroup]]) {
-  constexpr uint E = (D + 31) / 32;
+  constexpr uint E = Reduction<D, T>::E;
   threadgroup float s_x[kReducers * D], s_l[kReducers];
-  const uint head = item % p.heads, end = positions[item / p.heads] + 1, parts = (end + kPartition - 1) / kPartition;
-  const uint first = kWindowed && end > p.window ? end - p.window : 0u;
-  device const float2* ml = part_ml + ulong(item) * p.parts;
-  device const float* o = part_o + ulong(item) * p.parts * D;
-  float top = kSinkLogits ? sink_logits[head] * p.scale : kStart;
-  for (uint i = lane; i < parts; i += 32) {
-    if (in_window(i, first, p.sinks)) top = max(top, ml[i].x);
-  }
-  top = simd_max(top);
-  float x[E], l = 0.0f;
-  for (uint e = 0; e < E; e++) x[e] = 0.0f;
-  UNROLL_4 for (uint i = sg; i < parts; i += kReducers) {
-    if (!in_window(i, first, p.sinks)) continue;
-    const float f = fast::exp2(ml[i].x - top);
-    l = fma(f, ml[i].y, l);
-    UNROLL for (uint e = 0; e < E; e++) {
-      if (e * 32 + lane < D) x[e] = fma(f, o[ulong(i) * D + e * 32 + lane], x[e]);
+  const bool alone = D <= 256 && p.alone;  // of larger heads registers hold one sum
+  const uint item = alone ? tg * kReducers + sg : tg;
+  if (item >= p.items) return;
+  Reduction<D, T> reduction;
+  reduction.open(part_o, part_ml, positions, sink_logits, p, item, lane);
+  typedef typename Reduction<D, T>::Part Part;
+  if (alone) {
+    float x[kReducers][E], l[kReducers];
+    UNROLL for (uint w = 0; w < kReducers; w++) {
+      l[w] = 0.0f;
+      UNROLL for (uint e = 0; e < E; e++) x[w][e] = 0.0f;
     }
+    for (uint i = 0; i < reduction.parts; i += kReducers) {
+      Part part[kReducers];
+      UNROLL for (uint w = 0; w < kReducers; w++) reduction.load(part[w], i + w, lane);
+      UNROLL for (uint w = 0; w < kReducers; w++) reduction.add(x[w], l[w], part[w]);
+    }
+    UNROLL for (uint w = 1; w < kReducers; w++) {
+      l[0] += l[w];
+      UNROLL for (uint e = 0; e < E; e++) x[0][e] += x[w][e];
+    }
+    reduction.put(s_x + sg * D, x[0], lane);
+    simdgroup_barrier(mem_flags::mem_threadgroup);
+    reduction.close(s_x + sg * D, l[0], rotation, value_means, sink_logits, out, p, item, lane);
+    return;
   }
-  for (uint e = 0; e < E; e++) {
-    if (e * 32 + lane < D) s_x[sg * D + e * 32 + lane] = x[e];
+  float x[E], l = 0.0f;
+  UNROLL for (uint e = 0; e < E; e++) x[e] = 0.0f;
+  constexpr uint kAhead = D > 256 ? 2 : 8;  // asked for at once
+  for (uint i = sg; i < reduction.parts; i += kAhead * kReducers) {
+    Part part[kAhead];
+    UNROLL for (uint k = 0; k < kAhead; k++) reduction.load(part[k], i + k * kReducers, lane);
+    UNROLL for (uint k = 0; k < kAhead; k++) reduction.add(x, l, part[k]);
   }
+  reduction.put(s_x + sg * D, x, lane);
   if (lane == 0) s_l[sg] = l;
   threadgroup_barrier(mem_flags::mem_threadgroup);
   if (sg != 0) return;
   for (uint w = 1; w < kReducers; w++) l += s_l[w];
-  if (kSinkLogits) l += fast::exp2(sink_logits[head] * p.scale - top);
-  const float inverse = l > 0.0f ? 1.0f / l : 0.0f;
   for (uint i = lane; i < D; i += 32) {
-    float y = s_x[i];
-    for (uint w = 1; w < kReducers; w++) y += s_x[w * D + i];
-    s_x[i] = y * inverse;
+    for (uint w = 1; w < kReducers; w++) s_x[i] += s_x[w * D + i];
   }
-  simdgroup_barrier(mem_flags::mem_threadgroup);
-  if (is_rotated(kValueFormat)) unrotate<D>(s_x, rotation, p.norm, lane);
-  for (uint i = lane; i < D; i += 32) {
-    const float y = kValuesCentred && l > 0.0f ? s_x[i] + value_means[head / p.group * D + i] : s_x[i];
-    store_float(out + ulong(item) * D + i, y);
-  }
+  reduction.close(s_x, l, rotation, value_means, sink_logits, out, p, item, lane);
 }
 #define REDUCE(D, T, NAME) template [[host_name("reduce_d" #D "_" NAME)]] [[kernel]] decltype(reduce<D, T>) reduce<D, T>;
 #define REDUCE_ALL(D) REDUCE(D, float, "f32") REDUCE(D, half, "f16") REDUCE(D, Bf16, "bf16")

@@ -42,7 +42,7 @@ step "lint"
 for file in kernels/*.metal; do lint "$file"; done
 
 step "lint finds what it should"
-sed 's/device const float2\* ml =/thread const float2* ml =/' kernels/reduce.metal >"$work/planted.metal"
+sed 's/device const float2\* ml;/thread const float2* ml;/' kernels/reduce.metal >"$work/planted.metal"
 if cmp -s kernels/reduce.metal "$work/planted.metal"; then
     echo "nothing was planted" >&2
     exit 1

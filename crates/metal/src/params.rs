@@ -100,11 +100,15 @@ params! {
 params! {
     /// Of `reduce`.
     ReduceParams = "ReduceParams" {
+        /// (row, query head).
+        items: u32,
         heads: u32,
         group: u32,
         parts: u32,
         window: u32,
         sinks: u32,
+        /// Whether a simdgroup merges an item alone.
+        alone: u32,
         norm: f32,
         /// Of sink logits, to base 2.
         scale: f32,

@@ -160,7 +160,8 @@ pub struct ReduceBuffers<'a, B> {
     pub out: &'a B,
 }
 
-/// Merges the partitions of `rows` rows from `first_row` on; the state begins with that one. A threadgroup a (row, query head).
+/// Merges the partitions of `rows` rows from `first_row` on; the state begins with that one. A threadgroup a (row, query head), or a
+/// simdgroup where there are many: the bits are the same.
 pub fn reduce<'a, B>(
     shape: &Shape,
     first_row: usize,
@@ -169,12 +170,16 @@ pub fn reduce<'a, B>(
     buffers: &ReduceBuffers<'a, B>,
 ) -> Launch<'a, B> {
     let &ReduceBuffers { part_o, part_ml, positions, rotation, value_means, sink_logits, out } = buffers;
+    let items = rows * shape.heads();
+    let alone = items >= 2048 && shape.head_dim() <= 256;
     let params = ReduceParams {
+        items: items as u32,
         heads: shape.heads() as u32,
         group: shape.group as u32,
         parts: parts as u32,
         window: shape.window_or_all(),
         sinks: shape.sinks as u32,
+        alone: u32::from(alone),
         norm: shape.norm(),
         scale: std::f32::consts::LOG2_E,
     };
@@ -184,11 +189,11 @@ pub fn reduce<'a, B>(
     Launch {
         kernel: format!("reduce_d{}_{}", shape.head_dim(), shape.element.name()),
         constants: shape.constants(),
-        grid: [(rows * shape.heads()) as u32, 1, 1],
+        grid: [if alone { items.div_ceil(8) } else { items } as u32, 1, 1],
         threads: 256,
         bindings,
         params: (7, params.bytes()),
         // A multiplication an element of each partition, a rotation.
-        work: (rows * shape.heads() * shape.head_dim() * (2 * parts + 40)) as u64,
+        work: (items * shape.head_dim() * (2 * parts + 40)) as u64,
     }
 }
