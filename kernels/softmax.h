@@ -61,38 +61,54 @@ struct Columns {
       elements(s[u])[1] *= f[u];
     }
   }
-  // Logits of U tiles to weights, in `w`; t: position of the lane's row in tile 0. Masked: whether some column does not see some token;
-  // where all do, both give the same, and `sight` does not count.
+  // What of a step may move m or vinv: the largest logit and scale of V that a lane's columns see.
+  struct Top {
+    float2 logit, scale;
+  };
+  // Of U tiles; logits that are not seen become kNone. t: position of the lane's row in tile 0. Masked: whether some column does not see some
+  // token; where all do, both give the same, and `sight` does not count.
   template <int U, bool Masked>
-  inline void weigh(thread simdgroup_float8x8* s, thread const float* vs, Sight sight, uint t, Place l, thread simdgroup_half8x8* w) {
-    float2 e[U], top = m, vtop = float2(0.0f);
+  inline Top top_of(thread simdgroup_float8x8* s, thread const float* vs, Sight sight, uint t) const {
+    Top top;
+    top.logit = m;
+    top.scale = float2(0.0f);
     UNROLL for (int u = 0; u < U; u++) {
       const bool a = !Masked || sight.at(0, t + 8 * u), b = !Masked || sight.at(1, t + 8 * u);
-      const float2 y = elements(s[u]);
-      e[u] = float2(a ? y.x : kNone, b ? y.y : kNone);
-      top = float2(max(top.x, e[u].x), max(top.y, e[u].y));
-      if (is_scaled(kValueFormat)) vtop = float2(a ? max(vtop.x, vs[u]) : vtop.x, b ? max(vtop.y, vs[u]) : vtop.y);
+      thread float2& e = elements(s[u]);
+      e = float2(a ? e.x : kNone, b ? e.y : kNone);
+      top.logit = float2(max(top.logit.x, e.x), max(top.logit.y, e.y));
+      if (is_scaled(kValueFormat)) top.scale = float2(a ? max(top.scale.x, vs[u]) : top.scale.x, b ? max(top.scale.y, vs[u]) : top.scale.y);
     }
-    vtop = vtop * vinv;
-    if (simd_any(top.x > m.x + kGrowth || top.y > m.y + kGrowth || (is_scaled(kValueFormat) && (vtop.x > kSlack || vtop.y > kSlack)))) {
-      top = float2(row_max(top.x, l), row_max(top.y, l));
-      top = float2(top.x > m.x + kGrowth ? top.x : m.x, top.y > m.y + kGrowth ? top.y : m.y);
-      float2 f = float2(fast::exp2(m.x - top.x), fast::exp2(m.y - top.y));
-      m = top;
-      sum *= f;
-      if (is_scaled(kValueFormat)) {
-        vtop = float2(row_max(vtop.x, l), row_max(vtop.y, l));
-        const float2 g = float2(vtop.x > kSlack ? 1.0f / vtop.x : 1.0f, vtop.y > kSlack ? 1.0f / vtop.y : 1.0f);
-        vinv *= g;
-        f *= g;
-      }
-      UNROLL for (int j = 0; j < J; j++) {
-        elements(acc[j])[0] *= f.x;
-        elements(acc[j])[1] *= f.y;
-      }
+    top.scale *= vinv;
+    return top;
+  }
+  inline bool moves(Top top) const {
+    return top.logit.x > m.x + kGrowth || top.logit.y > m.y + kGrowth || (is_scaled(kValueFormat) && (top.scale.x > kSlack || top.scale.y > kSlack));
+  }
+  // Of columns that need not move nothing changes.
+  inline void move(Top top, Place l) {
+    float2 to = float2(row_max(top.logit.x, l), row_max(top.logit.y, l));
+    to = float2(to.x > m.x + kGrowth ? to.x : m.x, to.y > m.y + kGrowth ? to.y : m.y);
+    float2 f = float2(fast::exp2(m.x - to.x), fast::exp2(m.y - to.y));
+    m = to;
+    sum *= f;
+    if (is_scaled(kValueFormat)) {
+      const float2 scale = float2(row_max(top.scale.x, l), row_max(top.scale.y, l));
+      const float2 g = float2(scale.x > kSlack ? 1.0f / scale.x : 1.0f, scale.y > kSlack ? 1.0f / scale.y : 1.0f);
+      vinv *= g;
+      f *= g;
     }
+    UNROLL for (int j = 0; j < J; j++) {
+      elements(acc[j])[0] *= f.x;
+      elements(acc[j])[1] *= f.y;
+    }
+  }
+  // Logits to weights, in `w`.
+  template <int U, bool Masked>
+  inline void weigh(thread simdgroup_float8x8* s, thread const float* vs, thread simdgroup_half8x8* w) {
     UNROLL for (int u = 0; u < U; u++) {
-      float2 x = float2(fast::exp2(e[u].x - m.x), fast::exp2(e[u].y - m.y));
+      const float2 e = elements(s[u]);
+      float2 x = float2(fast::exp2(e.x - m.x), fast::exp2(e.y - m.y));
       sum += x;
       if (is_scaled(kValueFormat)) {
         const float2 p = x * (vinv * vs[u]);
@@ -107,13 +123,27 @@ struct Columns {
   }
 };
 
-// Logits of C blocks from `block` on, of a step at `base`, to weights.
+// Logits of C blocks from `block` on, of a step at `base`, to weights. All move together, if one does.
+template <int U, bool Masked, int D, int C>
+inline void weigh_masked(thread Columns<D> (&x)[C], thread simdgroup_float8x8 (&s)[C][U], thread const float* vs, Tile tile, uint block, uint base,
+                         constant AttendParams& p, Place l, thread simdgroup_half8x8 (&w)[C][U]) {
+  typename Columns<D>::Top top[C];
+  bool moves = false;
+  UNROLL for (int b = 0; b < C; b++) {
+    top[b] = x[b].template top_of<U, Masked>(s[b], vs, Masked ? sight_of(tile, (block + b) * 8 + 2 * l.c, p) : Sight(), base + l.r);
+    moves = moves || x[b].moves(top[b]);
+  }
+  if (simd_any(moves)) {
+    UNROLL for (int b = 0; b < C; b++) x[b].move(top[b], l);
+  }
+  UNROLL for (int b = 0; b < C; b++) x[b].template weigh<U, Masked>(s[b], vs, w[b]);
+}
 template <int U, int D, int C>
 inline void weigh_blocks(thread Columns<D> (&x)[C], thread simdgroup_float8x8 (&s)[C][U], thread const float* vs, Tile tile, uint block, uint base,
                          constant AttendParams& p, Place l, thread simdgroup_half8x8 (&w)[C][U]) {
   if (all_see(tile, base, 8 * U, p)) {
-    UNROLL for (int b = 0; b < C; b++) x[b].template weigh<U, false>(s[b], vs, Sight(), base + l.r, l, w[b]);
+    weigh_masked<U, false>(x, s, vs, tile, block, base, p, l, w);
   } else {
-    UNROLL for (int b = 0; b < C; b++) x[b].template weigh<U, true>(s[b], vs, sight_of(tile, (block + b) * 8 + 2 * l.c, p), base + l.r, l, w[b]);
+    weigh_masked<U, true>(x, s, vs, tile, block, base, p, l, w);
   }
 }
