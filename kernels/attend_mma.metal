@@ -11,14 +11,14 @@ struct FetchFollowed {
   typedef Followed<U, C, C * kBlocks> Memory;
   FetchShared<U, kThreads> shared;
   Fetch<float4, 32, kThreads> amplitudes[C];
-  Fetch<float2, kBlocks * 12, kThreads> terms[C];
+  Fetch<uint2, kBlocks * 12, kThreads> terms[C];
   // record: of the first block, `stride` from the next one's.
   inline void load(device const uint4* fast, device const float2* turns, device const float* record, ulong stride, uint tid) {
     shared.load(fast, turns, tid);
     UNROLL for (int b = 0; b < C; b++) {
       device const float* from = record + b * stride;
       amplitudes[b].load((device const float4*)from, tid);
-      terms[b].load((device const float2*)(from + kFastFloats), tid);
+      terms[b].load((device const uint2*)(from + kFastFloats), tid);
     }
   }
   inline void store(threadgroup Memory& to, uint tid, Place l) const {

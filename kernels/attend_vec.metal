@@ -7,7 +7,7 @@
 constant constexpr int kHeads = 4;
 
 // What logits lack in a partition, in threadgroup memory until states are merged there: (cos, sin) of the 8 fast pairs at multiples of 8 tokens,
-// parabolas, [32 tokens][1, u, u^2][column], and the fast pairs' amplitudes.
+// parabolas, [32 tokens][1, v, v^2][column], and the fast pairs' amplitudes.
 struct FollowedHeads {
   float4 turns[kTurns * 8 / 2];
   float4 parabolas[kPartition / kFollow * 24 / 4];
@@ -44,9 +44,9 @@ inline void turn_pairs(threadgroup float2* turned, threadgroup const FollowedHea
   }
 }
 // What the logit of token r of a tile lacks, for one head. turned: the pairs at its first token; at: (cos, sin) of pairs 2 i and 2 i + 1
-// at r tokens; u: of the token, from the middle of the parabola's 32.
-inline float lacking(threadgroup const float2* turned, threadgroup const float4* at, float3 parabola, float u) {
-  float sum = fma(fma(parabola.z, u, parabola.y), u, parabola.x);
+// at r tokens; v: the token's.
+inline float lacking(threadgroup const float2* turned, threadgroup const float4* at, float3 parabola, float v) {
+  float sum = fma(fma(parabola.z, v, parabola.y), v, parabola.x);
   UNROLL for (uint i = 0; i < 4; i++) {
     const float4 x = ((threadgroup const float4*)turned)[i], f = at[i];
     sum = fma(x.x, f.x, fma(x.y, f.y, fma(x.z, f.z, fma(x.w, f.w, sum))));
@@ -166,7 +166,7 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
       if (keys_exact()) x += lacking_exact(record, fast_turns, p.groups, offset + u, l.r, l.c);
       if (fitted) {
         x += lacking(turned + u * kTurnedTile + l.c * kTurnedHead, (threadgroup const float4*)(at + l.r * kTurnedHead), parabola,
-                     float(offset % 4 * 8 + 8 * u + l.r) - 15.5f);
+                     v_of(offset % 4 * 8 + 8 * u + l.r));
       }
       e[u] = t < end && (!kWindowed || t >= from || t < tile.sinks) ? x : kNone;
       top = max(top, e[u]);

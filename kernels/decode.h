@@ -113,32 +113,25 @@ inline uint load_bits(device const uchar* row, uint bit, uint n) {
   if (last >= 24) x |= uint(p[3]) << 24;
   return x >> (bit % 8) & ((1u << n) - 1u);
 }
-// Lane c's words of the token in slot `slot` + r. B: bits of the plane.
+// Whose words a lane reads of a plane: K, those of its row, a token, as lane c of 4; V, those of its pair of columns, two tokens, as lane r of 8.
+struct Reader {
+  uint row, own, lanes;
+};
+inline Reader key_reader(uint r, uint c) { return {r, c, 4}; }
+inline Reader value_reader(uint r, uint c) { return {2 * c, r, 8}; }
+// A lane's words of the 8 tokens from `slot` on, an even one. B: bits of the plane.
 template <int D, int B>
-inline void load_key_plane(thread uint* out, device const uchar* plane, uint slot, uint r, uint c) {
+inline void load_plane(thread uint* out, device const uchar* plane, uint slot, Reader by) {
   constexpr int full = D / 8 * B / 16, rest = D / 8 * B % 16;
   constexpr uint each = full * 4 / Piece<full>::kWords;  // a token's pieces
-  load_words<full>(out, plane, r * each + c, slot * each, 4);
+  load_words<full>(out, plane, by.row * each + by.own, slot * each, by.lanes);
   device const uchar* after = plane + ((16 * full) << kBlockShift);
   if (rest == 8) {
-    out[full] = ((device const ushort*)after + (r * 4 + c))[slot * 4];
+    out[full] = ((device const ushort*)after + (by.row * 4 + by.own))[slot * 4];
   } else if (rest > 0) {
-    const uint x = load_bits(after + (slot + r) * rest, c * 2 * rest, 2 * rest);
+    device const uchar* row = after + (slot + by.row) * rest;
+    const uint x = by.lanes == 4 ? load_bits(row, by.own * 2 * rest, 2 * rest) : load_bits(row, by.own * rest, rest) | load_bits(row + rest, by.own * rest, rest) << rest;
     out[full] = (x & ((1u << rest) - 1u)) | x >> rest << 16;
-  }
-}
-// Lane r's words of the tokens in slots `slot` (even) + 2 c and the next.
-template <int D, int B>
-inline void load_value_plane(thread uint* out, device const uchar* plane, uint slot, uint r, uint c) {
-  constexpr int full = D / 8 * B / 16, rest = D / 8 * B % 16;
-  constexpr uint each = full * 4 / Piece<full>::kWords;
-  load_words<full>(out, plane, c * (2 * each) + r, slot * each, 8);
-  device const uchar* after = plane + ((16 * full) << kBlockShift);
-  if (rest == 8) {
-    out[full] = ((device const ushort*)after + (c * 8 + r))[slot * 4];
-  } else if (rest > 0) {
-    device const uchar* row = after + (slot + 2 * c) * rest;
-    out[full] = load_bits(row, r * rest, rest) | load_bits(row + rest, r * rest, rest) << 16;
   }
 }
 
@@ -166,32 +159,30 @@ inline void spread(thread Words<D>& w, uint f) {
   if (has_top_plane(f)) spread_plane<D, 1>(w.y);
 }
 
+// Codes of format f, in planes from `codes` on.
+template <int D>
+inline void load_codes(thread Words<D>& w, uint f, device const uchar* codes, uint slot, Reader by) {
+  const uint bits = main_bits(f);
+  if (bits == 16) load_plane<D, 16>(w.x, codes, slot, by);
+  if (bits == 8) load_plane<D, 8>(w.x, codes, slot, by);
+  if (bits == 4) load_plane<D, 4>(w.x, codes, slot, by);
+  if (bits == 2) load_plane<D, 2>(w.x, codes, slot, by);
+  if (has_top_plane(f)) load_plane<D, 1>(w.y, codes + main_plane<D>(f), slot, by);
+}
 // r, c: the lane's place; `slot` is the first of 8 tokens.
 template <int D>
 inline void load_key(thread Words<D>& w, device const uchar* record, uint slot, uint r, uint c) {
-  const uint bits = main_bits(kKeyFormat);
-  if (bits == 16) load_key_plane<D, 16>(w.x, record, slot, r, c);
-  if (bits == 8) load_key_plane<D, 8>(w.x, record, slot, r, c);
-  if (bits == 4) load_key_plane<D, 4>(w.x, record, slot, r, c);
-  if (bits == 2) load_key_plane<D, 2>(w.x, record, slot, r, c);
-  if (has_top_plane(kKeyFormat)) load_key_plane<D, 1>(w.y, record + main_plane<D>(kKeyFormat), slot, r, c);
+  load_codes<D>(w, kKeyFormat, record, slot, key_reader(r, c));
   device const uchar* scales = record + Record<D>::key_scales();
   if (is_scaled(kKeyFormat)) w.scale = ((device const half*)scales + r)[slot];
   if (is_grouped(kKeyFormat)) {
     UNROLL for (int i = 0; i < Words<D>::kGroups; i++) w.group[i] = ((device const half2*)scales + r * Words<D>::kGroups)[slot * Words<D>::kGroups + i];
   }
 }
-// As `load_key`. `live`: how many of the 8 are written. The others decode to 0, or to numbers
-// with a scale that may be none.
+// As `load_key`. `live`: how many of the 8 are written. The others decode to 0, or to numbers with a scale that may be none.
 template <int D>
 inline void load_value(thread Words<D>& w, device const uchar* record, uint slot, uint r, uint c, uint live) {
-  device const uchar* codes = record + Record<D>::values();
-  const uint bits = main_bits(kValueFormat);
-  if (bits == 16) load_value_plane<D, 16>(w.x, codes, slot, r, c);
-  if (bits == 8) load_value_plane<D, 8>(w.x, codes, slot, r, c);
-  if (bits == 4) load_value_plane<D, 4>(w.x, codes, slot, r, c);
-  if (bits == 2) load_value_plane<D, 2>(w.x, codes, slot, r, c);
-  if (has_top_plane(kValueFormat)) load_value_plane<D, 1>(w.y, codes + main_plane<D>(kValueFormat), slot, r, c);
+  load_codes<D>(w, kValueFormat, record + Record<D>::values(), slot, value_reader(r, c));
   device const half* scales = (device const half*)(record + Record<D>::value_scales());
   if (is_scaled(kValueFormat)) w.scale = (scales + r)[slot];
   if (is_grouped(kValueFormat)) {

@@ -2,29 +2,45 @@
 // all others. Keys stored as floats, whose own error is smaller than a parabola's: followed exactly, to f32. All pairs are taken out
 // of them; faster ones go in groups of 8, slower ones together are a polynomial of degree 7 over each 32 tokens.
 //
-// record: `groups` times (once, where keys are fitted) the amplitudes of 8 pairs, then [block of 32] the terms of its parabola, or polynomial,
-// of 8 columns. offset: of the first of U tiles from the partition's start, in 8 tokens.
+// record: `groups` times (once, where keys are fitted) the amplitudes of 8 pairs, then [block of 32] what follows it. offset: of the first of
+// U tiles from the partition's start, in 8 tokens. v: 16 tokens from the middle of 32.
 #pragma once
 #include "columns.h"
 #include "matrix.h"
 
+// 8 pairs turned to another token, as right operands. Halves would be off by 2.4e-4 of the amplitudes, so both operands of a product
+// are split in high and low parts.
+struct PairOperands {
+  simdgroup_half8x8 cos_high, cos_low, sin_high, sin_low;
+};
+// a: A of pair r in columns 2c and 2c + 1, then B; t: (cos, sin) of the pair.
+inline float4 turned(float4 a, float2 t) {
+  return float4(fma(a.x, t.x, a.z * t.y), fma(a.y, t.x, a.w * t.y), fma(a.z, t.x, -(a.x * t.y)), fma(a.w, t.x, -(a.y * t.y)));
+}
+inline PairOperands split(float4 x) {
+  const half2 c = half2(float2(x.x, x.y)), d = half2(float2(x.z, x.w));
+  PairOperands to;
+  to.cos_high = tile_of(c);
+  to.cos_low = tile_of(half2(float2(x.x, x.y) - float2(c)));
+  to.sin_high = tile_of(d);
+  to.sin_low = tile_of(half2(float2(x.z, x.w) - float2(d)));
+  return to;
+}
+// Adds the pairs' products with two tiles of left operands. high, low: of cos in both tiles, of sin in both.
+inline void add_pairs(thread simdgroup_float8x8& s0, thread simdgroup_float8x8& s1, thread const PairOperands& x, uint4 high, uint4 low) {
+  const simdgroup_half8x8 c0 = tile_of(as_type<half2>(high.x)), c1 = tile_of(as_type<half2>(high.y));
+  const simdgroup_half8x8 d0 = tile_of(as_type<half2>(high.z)), d1 = tile_of(as_type<half2>(high.w));
+  mma_2x2(s0, s1, c0, c1, x.cos_high, d0, d1, x.sin_high);
+  mma_2x2(s0, s1, c0, c1, x.cos_low, d0, d1, x.sin_low);
+  mma_2x2(s0, s1, tile_of(as_type<half2>(low.x)), tile_of(as_type<half2>(low.y)), x.cos_high, tile_of(as_type<half2>(low.z)), tile_of(as_type<half2>(low.w)),
+          x.sin_high);
+}
 // Adds what a group of 8 fast pairs gives to the logits of U tiles. a: a lane's amplitudes; t: (cos, sin) of its pair at the first tile;
-// tiles: left operands, a lane's first. Halves would be off by 2.4e-4 of the amplitudes, so both operands are split in high and low parts.
+// tiles: left operands, a lane's first.
 template <int U, class Tiles>
 inline void add_fast(thread simdgroup_float8x8* s, float4 a, float2 t, Tiles tiles) {
-  const float2 of_cos = float2(a.x * t.x + a.z * t.y, a.y * t.x + a.w * t.y), of_sin = float2(a.z * t.x - a.x * t.y, a.w * t.x - a.y * t.y);
-  const half2 c = half2(of_cos), d = half2(of_sin);
-  const simdgroup_half8x8 cos_high = tile_of(c), cos_low = tile_of(half2(of_cos - float2(c)));
-  const simdgroup_half8x8 sin_high = tile_of(d), sin_low = tile_of(half2(of_sin - float2(d)));
-  UNROLL for (int u = 0; u < U; u += 2) {
-    const uint4 f = tiles[u * 32], g = tiles[u * 32 + 32];
-    const simdgroup_half8x8 c0 = tile_of(as_type<half2>(f.x)), c1 = tile_of(as_type<half2>(f.y));
-    const simdgroup_half8x8 s0 = tile_of(as_type<half2>(f.z)), s1 = tile_of(as_type<half2>(f.w));
-    mma_2x2(s[u], s[u + 1], c0, c1, cos_high, s0, s1, sin_high);
-    mma_2x2(s[u], s[u + 1], c0, c1, cos_low, s0, s1, sin_low);
-    mma_2x2(s[u], s[u + 1], tile_of(as_type<half2>(g.x)), tile_of(as_type<half2>(g.y)), cos_high, tile_of(as_type<half2>(g.z)), tile_of(as_type<half2>(g.w)),
-            sin_high);
-  }
+  const PairOperands x = split(turned(a, t));
+  UNROLL for (int u = 0; u < U; u += 2) add_pairs(s[u], s[u + 1], x, tiles[u * 32], tiles[u * 32 + 32]);
 }
 
 // What the logits of A blocks of columns lack, and T times 32 tokens of a block, in threadgroup memory: a step would wait for what it
@@ -35,13 +51,12 @@ struct Followed {
   float2 turns[kPartition / U];  // [step][pair]
   uint2 powers[2 * 32];          // the parabola's left operand: [two tiles of 32 tokens][place]
   float4 amplitudes[A][32];      // by place
-  float2 terms[T * 12];          // [1, u, u^2][pair of columns]
+  uint2 terms[T * 12];           // [1, v, v^2][pair of columns] high and low parts
 };
-// Columns 1, u, u^2, 1, u, u^2, 0, 0 for u from the middle of 32 tokens, exact in half: a lane's two in a tile.
+// Columns 1, 1, v, v, v^2, v^2, 0, 0, exact in half: a lane's two in a tile.
 inline uint powers_at(uint tile, Place l) {
-  const float u = float(8 * tile + l.r) - 15.5f;
-  const float2 x = l.c == 0 ? float2(1.0f, u) : l.c == 1 ? float2(u * u, 1.0f) : l.c == 2 ? float2(u, u * u) : float2(0.0f);
-  return as_type<uint>(half2(x));
+  const float v = v_of(8 * tile + l.r);
+  return as_type<uint>(half2(half(l.c == 0 ? 1.0f : l.c == 1 ? v : l.c == 2 ? v * v : 0.0f)));
 }
 // A thread's elements, of N threads, of an array on its way to threadgroup memory: what is fetched together is asked for before any is stored.
 // Of an array in rows of 8, one row in `every` may be taken.
@@ -83,18 +98,16 @@ template <int U, int A, int T>
 inline void add_missing(thread simdgroup_float8x8* s, threadgroup const Followed<U, A, T>& from, uint a, uint t, uint tokens, Place l) {
   const uint place = l.r * 4 + l.c;
   add_fast<U>(s, from.amplitudes[a][place], from.turns[tokens / U + l.r], (threadgroup const uint4*)from.tiles + place);
-  // Rows 0 to 2 of the right operand are high parts, 3 to 5 low parts.
-  float2 y = float2(0.0f);
-  if (l.r < 6) y = from.terms[t * 12 + l.r % 3 * 4 + l.c];
-  const half2 high = half2(y);
-  const simdgroup_half8x8 parabola = tile_of(l.r < 3 ? high : half2(y - float2(high)));
+  // Rows are high and low parts in turn; 6 and 7 meet zeros, whatever they hold.
+  const uint row = min(l.r, 5u);
+  const simdgroup_half8x8 parabola = tile_of(as_type<half2>(((threadgroup const uint*)from.terms)[t * kParabola + row / 2 * 8 + l.c * 2 + row % 2]));
   UNROLL for (int u = 0; u < U; u += 2) {
     const uint2 x = from.powers[(U == 4 ? u / 2 : tokens / 16 % 2) * 32 + place];
     mma_2x1(s[u], s[u + 1], tile_of(as_type<half2>(x.x)), tile_of(as_type<half2>(x.y)), parabola);
   }
 }
 
-// Adds the polynomial, in v: 16 tokens from the middle of the 32.
+// Adds the polynomial.
 template <int U>
 inline void add_polynomial(thread simdgroup_float8x8* s, float2 y, uint offset, Place l) {
   const half2 high = half2(y);
@@ -102,7 +115,7 @@ inline void add_polynomial(thread simdgroup_float8x8* s, float2 y, uint offset, 
   UNROLL for (int u = 0; u < U; u += 2) {
     simdgroup_half8x8 powers[2], rests[2];
     UNROLL for (int i = 0; i < 2; i++) {  // columns 2c and 2c + 1: v^2c and v^(2c + 1)
-      const float v = (float(offset % 4 * 8 + l.r + 8 * (u + i)) - 15.5f) * 0.0625f, w = v * v;
+      const float v = v_of(offset % 4 * 8 + l.r + 8 * (u + i)), w = v * v;
       const float even = l.c == 0 ? 1.0f : l.c == 1 ? w : l.c == 2 ? w * w : w * w * w;
       const float2 x = float2(even, even * v);
       const half2 h = half2(x);
@@ -128,7 +141,7 @@ inline void add_exact(thread simdgroup_float8x8* s, device const float* record, 
 // What an exactly followed logit lacks, of one token, r of its tile, and head c, by plain arithmetic: lane (r, c) turns pair r of each group.
 inline float lacking_exact(device const float* record, device const float2* turns, uint groups, uint offset, uint r, uint c) {
   device const float* terms = record + groups * kFastFloats + offset / 4 * kTerms * 8 + c;
-  const float v = (float(offset % 4 * 8 + r) - 15.5f) * 0.0625f;
+  const float v = v_of(offset % 4 * 8 + r);
   float sum = terms[7 * 8];
   UNROLL for (uint k = 7; k > 0; k--) sum = fma(sum, v, terms[(k - 1) * 8]);
   for (uint g = 0; g < groups; g++) {

@@ -28,11 +28,22 @@ struct Share {
   Words<D> words;
   bool value;
   uint tile, part;
+  Reader by;
+  inline void assign(uint sg, Place l) {
+    const uint index = sg / kSharers;
+    value = index >= U;
+    tile = index % U;
+    part = sg % kSharers;
+    by = value ? value_reader(l.r, l.c) : key_reader(l.r, l.c);
+  }
   // Of the step at `base`. Past the end the last block is read again.
   inline void load(device const uchar* cache, device const uint* table, uint kv_heads, uint head, uint base, uint end, Place l) {
     const uint position = base + 8 * tile, slot = position & ((1u << kBlockShift) - 1u);
     device const uchar* record = cache + ulong(table[min(position, end - 1) >> kBlockShift] * kv_heads + head) * Record<D>::bytes();
-    if (value) {
+    if (kKeyFormat == kValueFormat && is_scaled(kKeyFormat)) {  // alike but for addresses
+      load_codes<D>(words, kKeyFormat, record + (value ? Record<D>::values() : 0u), slot, by);
+      words.scale = ((device const half*)(record + (value ? Record<D>::value_scales() : Record<D>::key_scales())) + l.r)[slot];
+    } else if (value) {
       load_value<D>(words, record, slot, l.r, l.c, end > position ? end - position : 0u);
     } else {
       load_key<D>(words, record, slot, l.r, l.c);
@@ -40,25 +51,22 @@ struct Share {
   }
   // Once a load. unit: of K's scores.
   inline void store(threadgroup uint* operands, threadgroup float* scales, float unit, uint key_table, uint value_table, uint magic, Place l) {
+    const uint place = l.r * 4 + l.c;
     if (value) {
       spread<D>(words, kValueFormat);
-    } else {
-      spread<D>(words, kKeyFormat);
-    }
-    const uint place = l.r * 4 + l.c;
-    UNROLL for (int j = 0; j < J; j += 2) {
-      if (kSharers == 2 && (j >= J / 2) != (part == 1)) continue;
-      if (value) {
+      UNROLL for (int j = 0; j < J; j += 2) {
+        if (kSharers == 2 && (j >= J / 2) != (part == 1)) continue;
         const half2 x = value_pair<D>(words, j, value_table, magic), y = value_pair<D>(words, j + 1, value_table, magic);
         *(threadgroup uint2*)(operands + Operands<D>::of_value(tile, j, place)) = uint2(as_type<uint>(x), as_type<uint>(y));
-      } else {
-        operands[Operands<D>::of_key(tile, j, place)] = as_type<uint>(key_pair<D>(words, j, key_table, magic));
-        operands[Operands<D>::of_key(tile, j + 1, place)] = as_type<uint>(key_pair<D>(words, j + 1, key_table, magic));
       }
-    }
-    if (l.c == 0 && part == 0) {
-      const bool scaled = is_scaled(value ? kValueFormat : kKeyFormat);
-      scales[l.r * U + tile] = value ? scaled ? float(words.scale) : 1.0f : scaled ? unit * float(words.scale) : unit;
+      if (l.c == 0 && part == 0) scales[l.r * U + tile] = is_scaled(kValueFormat) ? float(words.scale) : 1.0f;
+    } else {
+      spread<D>(words, kKeyFormat);
+      UNROLL for (int j = 0; j < J; j++) {
+        if (kSharers == 2 && (j >= J / 2) != (part == 1)) continue;
+        operands[Operands<D>::of_key(tile, j, place)] = as_type<uint>(key_pair<D>(words, j, key_table, magic));
+      }
+      if (l.c == 0 && part == 0) scales[l.r * U + tile] = is_scaled(kKeyFormat) ? unit * float(words.scale) : unit;
     }
   }
 };
@@ -68,13 +76,13 @@ template <int U, int C>
 struct Lacking {
   typedef Followed<U, kChunkSimdgroups * C, kChunkSimdgroups * C> Memory;
   threadgroup Memory* memory;  // amplitudes and a step's terms of every simdgroup's blocks
-  device const float2* from;  // a lane's share of `terms`, of the partition's first 32 tokens
-  float2 next;                // and of the next step
+  device const uint2* from;  // a lane's share of `terms`, of the partition's first 32 tokens
+  uint2 next;                // and of the next step
 
   // fast, by: of the kv head; record: of the first block, `stride` from the next. All simdgroups fill what they share.
   inline void start(device const uint4* fast, device const float2* by, device const float* record, ulong stride, bool live, uint sg, uint lane, Place l) {
     const uint place = l.r * 4 + l.c;
-    from = (device const float2*)(record + lane / 12 * stride + kFastFloats) + lane % 12;
+    from = (device const uint2*)(record + lane / 12 * stride + kFastFloats) + lane % 12;
     load(0, lane);
     FetchShared<U, kChunkSimdgroups * 32> shared;
     shared.load(fast, by, sg * 32 + lane);
@@ -158,10 +166,7 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
   device const float* record = follow + index * stride + part * p.record;
   device const uint* table = tables + tile.table;
   Share<D, U> share;
-  const uint unit_index = sg / (kChunkSimdgroups / (2 * U));
-  share.value = unit_index >= U;
-  share.tile = unit_index % U;
-  share.part = sg % (kChunkSimdgroups / (2 * U));
+  share.assign(sg, l);
   const bool live = block * 8 < tile.rows * p.group;  // else the simdgroup decodes for the others
   Columns<D> x[C];
   share.load(cache, table, p.kv_heads, head, start, end, l);

@@ -1,6 +1,6 @@
 // Queries as attention reads them, once a step and layer: rotated and laid out for 8x8 tiles, and, where keys are centred, what
 // logits lack.
-#include "columns.h"
+#include "follow.h"
 #include "vectors.h"
 
 struct QueryParams {
@@ -9,12 +9,11 @@ struct QueryParams {
   uint blocks;        // blocks of 8 columns of a tile
   uint parts;         // partitions in `follow`
   uint pairs;         // RoPE pairs that turn
-  uint still;         // followed pairs that one parabola a partition follows, first in `followed`
-  uint followed;
+  uint followed;      // groups of 8 pairs that parabolas, or polynomials, follow
   uint groups;        // of 8 fast pairs
   uint record;        // floats of a partition in `follow`
-  uint span;          // partitions of a threadgroup
-  uint low_parts;     // attend_vec reads queries to float's precision: what half loses of all words follows them
+  uint span;          // partitions of a simdgroup: 1 or kTogether
+  uint plain;         // for attend_vec, which takes no operands: what half loses of all words of queries follows them, and terms are floats
   float norm;         // 1 / sqrt(D)
   float scale;        // of logits, base 2
 };
@@ -45,143 +44,105 @@ inline void lay_out(threadgroup float* s_q, device const T* q, device const uint
     const float2 x = float2(s_q[2 * c * D + d], s_q[(2 * c + 1) * D + d]);
     const half2 high = half2(x);
     out[i] = as_type<uint>(high);
-    if (p.low_parts) out[4 * D + i] = as_type<uint>(half2(x - float2(high)));
+    if (p.plain) out[4 * D + i] = as_type<uint>(half2(x - float2(high)));
   }
 }
 
-// What 1 of cos and of sin at a partition's start gives to the parabola around its middle.
-struct StillFit {
-  float2 x, y, z;
-};
-inline StillFit still_fit_of(device const float* still_fit, uint i) {
-  device const float2* from = (device const float2*)still_fit + i * 3;
-  StillFit f;
-  f.x = from[0];
-  f.y = from[1];
-  f.z = from[2];
-  return f;
-}
-inline float3 still_pair(float3 sum, StillFit f, float2 t) {
-  return float3(fma(f.x.x, t.x, fma(f.x.y, t.y, sum.x)), fma(f.y.x, t.x, fma(f.y.y, t.y, sum.y)), fma(f.z.x, t.x, fma(f.z.y, t.y, sum.z)));
-}
+// Partitions that a simdgroup follows at once where there are many, so that it reads tables once for all.
+constant constexpr uint kTogether = 4;
 
-// Partitions that a threadgroup follows at once where there are many: as many as leave room for other threadgroups beside it.
+// Products of 8 queries with the mean, for every partition: of groups of 8 pairs, first those that are followed. A pair past the last has none.
 template <int D>
-struct Span {
-  static constant constexpr uint kParts = D <= 64 ? 4 : D <= 128 ? 2 : 1;
+struct Products {
+  float4 amplitudes[(D / 16 + 2) * 32];  // by place, as `turned` takes them
+  uint pairs[(D / 16 + 2) * 8];
+  template <class T>
+  static inline void make(threadgroup Products& to, device const T* q, device const float* mean, device const uint* lists, constant QueryParams& p, Tile tile, uint kv_head,
+                          uint block, uint tid) {
+    device const uint* fast = lists + 8 * p.followed + kv_head * 8 * p.groups;
+    const uint n = tid % 8;
+    uint row, head;
+    const bool live = column(block * 8 + n, p.group, tile, row, head);
+    device const T* x = q + ((ulong(tile.row + (live ? row : 0)) * p.kv_heads + kv_head) * p.group + head) * D;
+    UNROLL_4 for (uint i = tid / 8; i < 8 * (p.followed + p.groups); i += 4 * kSimdgroups) {
+      const uint pair = i < 8 * p.followed ? lists[i] : fast[i - 8 * p.followed];
+      float a = 0.0f, b = 0.0f;
+      if (live && pair < p.pairs) {
+        const uint2 e = pair_elements(pair, p.pairs);
+        const float2 y = float2(sanitize(load_float(x + e.x)), sanitize(load_float(x + e.y))), mu = float2(mean[e.x], mean[e.y]);
+        a = fma(y.x, mu.x, y.y * mu.y) * p.scale;
+        b = fma(y.y, mu.x, -(y.x * mu.y)) * p.scale;
+      }
+      threadgroup float* amplitudes = (threadgroup float*)to.amplitudes + (i * 4 + n / 2) * 4 + n % 2;
+      amplitudes[0] = a;
+      amplitudes[2] = b;
+      if (n == 0) to.pairs[i] = min(pair, p.pairs - 1);
+    }
+  }
 };
 
-// What logits lack in P partitions from `part` on: amplitudes of the fast pairs at each one's start, and a parabola around the middle of
-// each 32 tokens for all others, of each column; a polynomial where keys are followed exactly. 1 of cos or of sin at the start gives
-// the parabolas `still_fit` and `slow_fit`, or the polynomials, which are in `slow_fit`. A query's products with the mean and each table's
-// row are read once for all P. fma by name, so that a record's bits do not depend on P.
-template <int D, uint P, class T>
-inline void follow_partitions(threadgroup float* s_mem, device const T* q, device const float* means, device const float2* starts, device const uint* lists,
-                              device const float* still_fit, device const float4* slow_fit, device float* out, constant QueryParams& p, Tile tile, uint kv_head,
-                              uint block, uint part, uint tid) {
-  threadgroup float2* s_turned = (threadgroup float2*)s_mem;  // [P][followed][8]
-  threadgroup float* s_still = s_mem + P * 8 * D;             // [P][3][8]
-  device const uint* fast = lists + p.followed + kv_head * 8 * p.groups;
-  device const float* mean = means + kv_head * D;
-  device const float2* start = starts + part * p.pairs;
-  const uint n = tid % 8, s = tid / 8;
-  uint row, head;
-  const bool live = column(block * 8 + n, p.group, tile, row, head);
-  device const T* x = q + ((ulong(tile.row + (live ? row : 0)) * p.kv_heads + kv_head) * p.group + head) * D;
-  UNROLL_4 for (uint i = s; i < p.followed + 8 * p.groups; i += 16) {
-    const uint pair = i < p.followed ? lists[i] : fast[i - p.followed];
-    const bool turns = live && pair < p.pairs;
-    float a = 0.0f, b = 0.0f;
-    float2 t[P];
-    UNROLL for (uint k = 0; k < P; k++) t[k] = float2(0.0f);
-    if (turns) {
-      UNROLL for (uint k = 0; k < P; k++) t[k] = start[k * p.pairs + pair];
-      const uint2 e = pair_elements(pair, p.pairs);
-      const float2 y = float2(sanitize(load_float(x + e.x)), sanitize(load_float(x + e.y))), mu = float2(mean[e.x], mean[e.y]);
-      a = fma(y.x, mu.x, y.y * mu.y) * p.scale;
-      b = fma(y.y, mu.x, -(y.x * mu.y)) * p.scale;
-    }
-    UNROLL for (uint k = 0; k < P; k++) {
-      const float2 turned = float2(fma(a, t[k].x, b * t[k].y), fma(b, t[k].x, -(a * t[k].y)));
-      if (i < p.followed) {
-        s_turned[(k * (D / 2) + i) * 8 + n] = turned;
-      } else {
-        device float* amplitudes = out + k * p.record + ((i - p.followed) * 4 + n / 2) * 4 + n % 2;
-        amplitudes[0] = turned.x;
-        amplitudes[2] = turned.y;
-      }
-    }
-  }
-  constexpr uint kAhead = 4;  // asked for before the others' pairs are waited for
-  StillFit ahead[kAhead];
-  if (tid < P * 32) {
-    UNROLL for (uint j = 0; j < kAhead; j++) {
-      if (s % 4 + 4 * j < p.still) ahead[j] = still_fit_of(still_fit, s % 4 + 4 * j);
-    }
-  }
-  threadgroup_barrier(mem_flags::mem_threadgroup);
-  if (kKeysExact) {
-    float terms[P][kTerms];
-    UNROLL for (uint k = 0; k < P; k++)
-      UNROLL for (uint i = 0; i < kTerms; i++) terms[k][i] = 0.0f;
-    for (uint i = 0; i < p.followed; i++) {
-      device const float4* f = slow_fit + (i * 16 + s) * (kTerms / 2);
-      UNROLL for (uint j = 0; j < kTerms; j += 2) {
-        const float4 a = f[j / 2];
-        UNROLL for (uint k = 0; k < P; k++) {
-          const float2 t = s_turned[(k * (D / 2) + i) * 8 + n];
-          terms[k][j] = fma(a.x, t.x, fma(a.y, t.y, terms[k][j]));
-          terms[k][j + 1] = fma(a.z, t.x, fma(a.w, t.y, terms[k][j + 1]));
-        }
-      }
-    }
-    UNROLL for (uint k = 0; k < P; k++)
-      UNROLL for (uint i = 0; i < kTerms; i++) out[k * p.record + p.groups * kFastFloats + (s * kTerms + i) * 8 + n] = terms[k][i];
-    return;
-  }
-  if (tid < P * 32) {  // the still pairs' parabola around the partition's middle: a simdgroup each
-    const uint k = tid / 32;
-    float3 sum = float3(0.0f);
-    UNROLL for (uint j = 0; j < kAhead; j++) {
-      if (s % 4 + 4 * j < p.still) sum = still_pair(sum, ahead[j], s_turned[(k * (D / 2) + s % 4 + 4 * j) * 8 + n]);
-    }
-    for (uint i = s % 4 + 4 * kAhead; i < p.still; i += 4) sum = still_pair(sum, still_fit_of(still_fit, i), s_turned[(k * (D / 2) + i) * 8 + n]);
-    UNROLL for (uint m = 8; m < 32; m *= 2)
-      sum += float3(simd_shuffle_xor(sum.x, ushort(m)), simd_shuffle_xor(sum.y, ushort(m)), simd_shuffle_xor(sum.z, ushort(m)));
-    if (s % 4 == 0) {
-      s_still[k * 24 + n] = sum.x;
-      s_still[k * 24 + 8 + n] = sum.y;
-      s_still[k * 24 + 16 + n] = sum.z;
-    }
-  }
-  threadgroup_barrier(mem_flags::mem_threadgroup);
-  float3 sum[P];
-  const float m = (float(s) + 0.5f) * float(kFollow) - 0.5f * float(kPartition);
-  UNROLL for (uint k = 0; k < P; k++) {  // to around that of block s
-    const float3 c = float3(s_still[k * 24 + n], s_still[k * 24 + 8 + n], s_still[k * 24 + 16 + n]);
-    sum[k] = float3(fma(fma(c.z, m, c.y), m, c.x), fma(2.0f * c.z, m, c.y), c.z);
-  }
-  UNROLL_4 for (uint i = p.still; i < p.followed; i++) {
-    device const float4* f = slow_fit + ((i - p.still) * 16 + s) * 2;
-    const float4 a = f[0];
-    const float2 b = *(device const float2*)(f + 1);
-    UNROLL for (uint k = 0; k < P; k++) {
-      const float2 t = s_turned[(k * (D / 2) + i) * 8 + n];
-      sum[k].x = fma(a.x, t.x, fma(a.y, t.y, sum[k].x));
-      sum[k].y = fma(a.z, t.x, fma(a.w, t.y, sum[k].y));
-      sum[k].z = fma(b.x, t.x, fma(b.y, t.y, sum[k].z));
+// Terms of a simdgroup's P partitions: products of what 1 of cos and of sin at a partition's start gives (`fits`) with what the pairs have
+// there. Rows are blocks of 32 tokens: kEach tiles, one a term, of blocks 0 to 7, then as many of blocks 8 to 15; of these N tiles from `from` on.
+template <int D, uint P, int N, uint kEach>
+inline void follow_terms(threadgroup const Products<D>& products, device const float2* starts, thread const uint* start, device const uint4* fits, thread const bool* live,
+                         device float* out, uint from, constant QueryParams& p, Place l) {
+  const uint place = l.r * 4 + l.c;
+  simdgroup_float8x8 y[P][N];
+  UNROLL for (uint k = 0; k < P; k++)
+    UNROLL for (int n = 0; n < N; n++) y[k][n] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
+  for (uint g = 0; g < p.followed; g++) {
+    const float4 a = products.amplitudes[g * 32 + place];
+    const uint pair = products.pairs[g * 8 + l.r];
+    PairOperands x[P];
+    UNROLL for (uint k = 0; k < P; k++) x[k] = split(turned(a, starts[start[k] + pair]));
+    device const uint4* tiles = fits + (g * 2 * kEach + from) * 32 + place;
+    UNROLL for (int n = 0; n < N; n += 2) {
+      const uint4 high = tiles[n * 32], low = tiles[n * 32 + 32];
+      UNROLL for (uint k = 0; k < P; k++) add_pairs(y[k][n], y[k][n + 1], x[k], high, low);
     }
   }
   UNROLL for (uint k = 0; k < P; k++) {
-    device float* parabola = out + k * p.record + kFastFloats + s * 24 + n;
-    parabola[0] = sum[k].x;
-    parabola[8] = sum[k].y;
-    parabola[16] = sum[k].z;
+    if (!live[k]) continue;
+    device uint2* to = (device uint2*)(out + k * p.record + p.groups * kFastFloats) + l.r * (4 * kEach) + l.c;
+    UNROLL for (int n = 0; n < N; n++) {
+      const float2 x = elements(y[k][n]);
+      const half2 high = half2(x);
+      to[((from + n) / kEach * 8 * kEach + (from + n) % kEach) * 4] =
+          kKeysExact || p.plain ? as_type<uint2>(x) : uint2(as_type<uint>(high), as_type<uint>(half2(x - float2(high))));
+    }
+  }
+}
+// What logits lack in partitions `first` .. `first` + P, of each column: amplitudes of the fast pairs at each one's start, and the terms
+// of what follows all others. Bits do not depend on P.
+template <int D, uint P>
+inline void follow_partitions(threadgroup const Products<D>& products, device const float2* starts, device const uint4* fits, device float* out,
+                              constant QueryParams& p, Tile tile, uint first, Place l) {
+  bool live[P], any = false;
+  uint start[P];
+  UNROLL for (uint k = 0; k < P; k++) {
+    live[k] = first + k < p.parts && sees(tile, first + k);
+    any = any || live[k];
+    start[k] = min(first + k, p.parts - 1) * p.pairs;
+  }
+  if (!any) return;
+  out += first * p.record;
+  for (uint g = 0; g < p.groups; g++) {
+    const float4 a = products.amplitudes[(p.followed + g) * 32 + l.r * 4 + l.c];
+    const uint pair = products.pairs[(p.followed + g) * 8 + l.r];
+    UNROLL for (uint k = 0; k < P; k++) {
+      if (live[k]) ((device float4*)(out + k * p.record))[g * 32 + l.r * 4 + l.c] = turned(a, starts[start[k] + pair]);
+    }
+  }
+  if (kKeysExact) {
+    for (uint from = 0; from < 2 * kTerms; from += 4) follow_terms<D, P, 4, kTerms>(products, starts, start, fits, live, out, from, p, l);
+  } else {
+    follow_terms<D, P, 2 * int(kFewTerms), kFewTerms>(products, starts, start, fits, live, out, 0, p, l);
   }
 }
 
-// q: [rows][kv heads][group][D], after RoPE. lists: followed pairs, then groups of 8 fast ones of each kv head (past `pairs`: none). Threadgroup
-// (kv head and block of columns, tile, 0) lays out, (.., 1 + i) follows in partitions from i `span` on.
+// q: [rows][kv heads][group][D], after RoPE. lists: groups of 8 followed pairs, then of 8 fast ones of each kv head (past `pairs`: none). fits:
+// [followed group][2 tiles][high, low parts][place] left operands, of cos in both tiles, of sin in both: see `follow_terms`. Threadgroup
+// (kv head and block of columns, tile, 0) lays out, (.., 1 + i) follows in `span` partitions a simdgroup.
 template <int D, class T>
 kernel void query(device const T* q [[buffer(0)]],
                   device const Tile* tiles [[buffer(1)]],
@@ -189,35 +150,33 @@ kernel void query(device const T* q [[buffer(0)]],
                   device const float* means [[buffer(3)]],
                   device const float2* starts [[buffer(4)]],
                   device const uint* lists [[buffer(5)]],
-                  device const float* still_fit [[buffer(6)]],
-                  device const float4* slow_fit [[buffer(7)]],
-                  device uint* queries [[buffer(8)]],
-                  device float* follow [[buffer(9)]],
-                  constant QueryParams& p [[buffer(10)]],
+                  device const uint4* fits [[buffer(6)]],
+                  device uint* queries [[buffer(7)]],
+                  device float* follow [[buffer(8)]],
+                  constant QueryParams& p [[buffer(9)]],
                   uint3 tg [[threadgroup_position_in_grid]],
                   uint sg [[simdgroup_index_in_threadgroup]],
                   uint lane [[thread_index_in_simdgroup]],
                   uint tid [[thread_index_in_threadgroup]]) {
-  constexpr uint kSpan = Span<D>::kParts;
-  threadgroup float s_mem[kSpan * (8 * D + 24)];
+  constexpr uint kProducts = sizeof(Products<D>) / 16, kQueries = 2 * D;
+  threadgroup float4 s_mem[kProducts > kQueries ? kProducts : kQueries];
+  threadgroup half s_index[kSimdgroups * 64];
   const Tile tile = load_tile(tiles, tg.y);
   const uint kv_head = tg.x / p.blocks, block = tg.x % p.blocks, index = (tg.y * p.kv_heads + kv_head) * p.blocks + block;
   if (tg.z == 0) {
-    lay_out<D, T>(s_mem, q, rotation, queries + ulong(index) * (p.low_parts ? 8 * D : 4 * D), p, tile, kv_head, block, sg, lane);
+    lay_out<D, T>((threadgroup float*)s_mem, q, rotation, queries + ulong(index) * (p.plain ? 8 * D : 4 * D), p, tile, kv_head, block, sg, lane);
+    return;
+  }
+  threadgroup Products<D>& products = *(threadgroup Products<D>*)s_mem;
+  Products<D>::make(products, q, means + kv_head * D, lists, p, tile, kv_head, block, tid);
+  const Place l = find_place(s_index + sg * 64, lane);
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+  const uint first = ((tg.z - 1) * kSimdgroups + sg) * p.span;
+  device float* out = follow + ulong(index) * p.parts * p.record;
+  if (p.span == kTogether) {
+    follow_partitions<D, kTogether>(products, starts, fits, out, p, tile, first, l);
   } else {
-    const uint from = (tg.z - 1) * p.span, to = min(from + p.span, p.parts);
-    device float* out = follow + ulong(index) * p.parts * p.record;
-    if (to - from == kSpan) {
-      bool seen = false;
-      for (uint part = from; part < to; part++) seen = seen || sees(tile, part);
-      if (seen) follow_partitions<D, kSpan, T>(s_mem, q, means, starts, lists, still_fit, slow_fit, out + from * p.record, p, tile, kv_head, block, from, tid);
-      return;
-    }
-    for (uint part = from; part < to; part++) {
-      if (!sees(tile, part)) continue;
-      follow_partitions<D, 1, T>(s_mem, q, means, starts, lists, still_fit, slow_fit, out + part * p.record, p, tile, kv_head, block, part, tid);
-      if (part + 1 < to) threadgroup_barrier(mem_flags::mem_threadgroup);
-    }
+    follow_partitions<D, 1>(products, starts, fits, out, p, tile, first, l);
   }
 }
 #define QUERY(D, T, NAME) template [[host_name("query_d" #D "_" NAME)]] [[kernel]] decltype(query<D, T>) query<D, T>;

@@ -127,8 +127,7 @@ impl<E: Executor> GpuBackend<E> {
             key_means: &buffers.means,
             starts: of_rope(|r| &r.starts),
             lists: &buffers.lists,
-            still_fit: of_rope(|r| &r.still_fit),
-            slow_fit: of_rope(|r| &r.slow_fit),
+            fits: of_rope(|r| &r.fits),
             queries: scratch.queries.get(),
             follow: scratch.follow.get(),
         };

@@ -54,60 +54,75 @@ pub struct RopeTables {
     pub starts: Vec<u8>,
     /// `[512][pair]` (cos, sin) of 0 to 511 tokens.
     pub offsets: Vec<u8>,
-    /// `[still pair][1, u, u²][of cos, of sin]`.
-    pub still_fit: Vec<u8>,
-    /// `[slow pair][16 blocks][1, u, u²][of cos, of sin]`, each filled up to 8 floats; of pairs that are followed exactly `[slow
-    /// pair][16 blocks][1, v .. v^7][of cos, of sin]`.
-    pub slow_fit: Vec<u8>,
+    /// What 1 of cos or of sin at a partition's start gives to the terms of its blocks, as left operands: `[8 followed pairs][2
+    /// tiles][high parts, low parts][row][2 pairs a column]`, of cos in both tiles, then of sin. Rows are blocks of 32 tokens: the first
+    /// 8 in a tile for each term, then the others.
+    pub fits: Vec<u8>,
 }
 
 impl RopeTables {
     /// For positions below `tokens`.
     pub fn new(rope: &Rope, tokens: usize) -> Self {
-        let still = 0..rope.still();
-        let slow = rope.still()..rope.followed().len();
-        let padded = |fit: [[f32; 2]; 3]| fit.into_iter().chain([[0.0; 2]]).flatten();
-        Self::with_fits(
-            rope,
-            tokens,
-            floats(still.flat_map(|i| rope.still_parabola(i).into_iter().flatten())),
-            floats(slow.flat_map(|i| (0..BLOCKS).flat_map(move |b| padded(rope.slow_parabola(i, b))))),
-        )
+        let fits: Vec<_> = (0..rope.followed().len()).map(|i| parabolas(rope, i)).collect();
+        Self::with_fits(rope, tokens, &fits)
     }
 
     /// The same where keys are followed exactly.
     pub fn exact(rope: &Rope, tokens: usize) -> Self {
-        let fit = |pair: &usize| {
-            let theta = rope.frequency(*pair);
-            (0..BLOCKS).flat_map(move |block| polynomial(theta, (32 * block) as f64 + 15.5).into_iter().flatten())
-        };
-        Self::with_fits(rope, tokens, Vec::new(), floats(ExactPairs::of(rope).slow.iter().flat_map(fit)))
+        let fits: Vec<_> = ExactPairs::of(rope).slow.iter().map(|pair| polynomials(rope.frequency(*pair))).collect();
+        Self::with_fits(rope, tokens, &fits)
     }
 
-    fn with_fits(rope: &Rope, tokens: usize, still_fit: Vec<u8>, slow_fit: Vec<u8>) -> Self {
+    fn with_fits<const TERMS: usize>(rope: &Rope, tokens: usize, fits: &[[Terms<TERMS>; BLOCKS]]) -> Self {
         let turns = |positions: &mut dyn Iterator<Item = usize>| {
             floats(positions.flat_map(|t| (0..rope.pairs()).flat_map(move |pair| turn(rope, pair, t))))
         };
+        let tiles = fits.chunks(8).flat_map(|group| {
+            (0..BLOCKS * TERMS / 8 * 32).flat_map(move |i| {
+                let (row, column) = (i / 64 * 16 + i % 32 / 4, i % 4);
+                let at = |row: usize| (row / (8 * TERMS) * 8 + row % 8, row / 8 % TERMS);
+                let of = |pair: usize, row: usize| group.get(pair).map_or([0.0; 2], |f| f[at(row).0][at(row).1]);
+                operands([row, row + 8].map(|row| [of(2 * column, row), of(2 * column + 1, row)]), i / 32 % 2 == 1)
+            })
+        });
         RopeTables {
             starts: turns(&mut (0..tokens.div_ceil(PARTITION)).map(|p| p * PARTITION)),
             offsets: turns(&mut (0..PARTITION)),
-            still_fit,
-            slow_fit,
+            fits: words(tiles),
         }
     }
 }
 
-/// Taylor's polynomial, in units of 16 tokens around `middle`, that 1 of cos or of sin at position 0 gives at later positions: with C,
-/// D there, C cos + D sin of theta t is C' cos + D' sin of theta (t - middle).
-fn polynomial(theta: f64, middle: f64) -> [[f32; 2]; TERMS] {
-    let ((sin, cos), unit) = ((theta * middle).sin_cos(), 16.0 * theta);
-    let mut term = 1.0;
-    std::array::from_fn(|k| {
-        term *= if k == 0 { 1.0 } else { unit / k as f64 };
-        // cos has 1, -v²/2 .., sin v, -v³/6 ..
-        let sign = if k % 4 < 2 { 1.0 } else { -1.0 };
-        let of = if k % 2 == 0 { [cos, sin] } else { [-sin, cos] };
-        of.map(|x| (sign * term * x) as f32)
+/// What 1 of cos and of sin at a partition's start gives to each term of a block, in units of 16 tokens around its middle.
+type Terms<const N: usize> = [[f64; 2]; N];
+
+/// Of the `index`-th followed pair: of a still one its one parabola, moved to the blocks' middles.
+fn parabolas(rope: &Rope, index: usize) -> [Terms<3>; BLOCKS] {
+    std::array::from_fn(|block| {
+        let [one, v, square] = if index < rope.still() {
+            let [c, b, a] = rope.still_parabola(index).map(|of| of.map(f64::from));
+            let m = (32 * block) as f64 + 16.0 - PARTITION as f64 / 2.0;
+            [[0, 1].map(|i| (a[i] * m + b[i]) * m + c[i]), [0, 1].map(|i| 2.0 * a[i] * m + b[i]), a]
+        } else {
+            rope.slow_parabola(index, block).map(|of| of.map(f64::from))
+        };
+        [one, v.map(|x| 16.0 * x), square.map(|x| 256.0 * x)]
+    })
+}
+
+/// Of a pair that is followed exactly: Taylor's polynomials. With C, D at a partition's start, C cos + D sin of theta t is C' cos + D'
+/// sin of theta (t - middle).
+fn polynomials(theta: f64) -> [Terms<TERMS>; BLOCKS] {
+    std::array::from_fn(|block| {
+        let ((sin, cos), unit) = ((theta * ((32 * block) as f64 + 15.5)).sin_cos(), 16.0 * theta);
+        let mut term = 1.0;
+        std::array::from_fn(|k| {
+            term *= if k == 0 { 1.0 } else { unit / k as f64 };
+            // cos has 1, -v²/2 .., sin v, -v³/6 ..
+            let sign = if k % 4 < 2 { 1.0 } else { -1.0 };
+            let of = if k % 2 == 0 { [cos, sin] } else { [-sin, cos] };
+            of.map(|x| sign * term * x)
+        })
     })
 }
 
@@ -116,7 +131,7 @@ fn polynomial(theta: f64, middle: f64) -> [[f32; 2]; TERMS] {
 pub struct Tables {
     /// `[kv head][head_dim]`, 0 where nothing is taken out.
     pub means: Vec<u8>,
-    /// Followed pairs, then groups of 8 fast ones of each kv head; past the last pair: none.
+    /// Followed pairs in groups of 8, then groups of 8 fast ones of each kv head; past the last pair: none.
     pub lists: Vec<u8>,
     /// `[kv head][2 pairs of tiles][high parts, low parts][row][2 RoPE pairs a column]`: cos in both tiles, sin in both, of the fast
     /// pairs at the tiles' tokens: operands of products as they lie. Where keys are
@@ -137,7 +152,7 @@ impl Tables {
             }
             None => (rope.followed().to_vec(), centres.iter().map(|c| c.fast_pairs().to_vec()).collect(), 1),
         };
-        let pair = |group: &Vec<usize>, i: usize| group.get(i).map_or(u32::MAX, |p| *p as u32);
+        let pair = |group: &[usize], i: usize| group.get(i).map_or(u32::MAX, |p| *p as u32);
         let listed = groups.iter().flat_map(|g| (0..FAST_PAIRS).map(move |i| pair(g, i)));
         let listed: Vec<u32> = listed.collect();
         let at =
@@ -155,7 +170,7 @@ impl Tables {
             .flat_map(|g| tokens().flat_map(move |t| (0..FAST_PAIRS).flat_map(move |i| at(g, i, t).map(|x| x as f32))));
         Tables {
             means: floats(centres.iter().flat_map(KeyCentre::taken)),
-            lists: words(followed.into_iter().map(|p| p as u32).chain(listed.repeat(lists))),
+            lists: words(followed.chunks(8).flat_map(|g| (0..8).map(move |i| pair(g, i))).chain(listed.repeat(lists))),
             fast_tiles: words(tiles),
             fast_turns: floats(turns),
         }

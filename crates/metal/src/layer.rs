@@ -23,8 +23,7 @@ pub(crate) struct RopeBuffers<B> {
     pub rope: Rope,
     pub starts: B,
     pub offsets: B,
-    pub still_fit: B,
-    pub slow_fit: B,
+    pub fits: B,
 }
 
 pub(crate) struct Layer<B> {
@@ -103,7 +102,6 @@ pub(crate) fn rope_buffers<E: Executor>(
         rope: rope.clone(),
         starts: buffer(&tables.starts)?,
         offsets: buffer(&tables.offsets)?,
-        still_fit: buffer(&tables.still_fit)?,
-        slow_fit: buffer(&tables.slow_fit)?,
+        fits: buffer(&tables.fits)?,
     })
 }

@@ -62,16 +62,16 @@ params! {
         /// Partitions in `follow`.
         parts: u32,
         pairs: u32,
-        still: u32,
+        /// Groups of 8 pairs that parabolas, or polynomials, follow.
         followed: u32,
         /// Of 8 fast pairs.
         groups: u32,
         /// Floats of a partition in `follow`.
         record: u32,
-        /// Partitions of a threadgroup.
+        /// Partitions of a simdgroup.
         span: u32,
-        /// Whether what half loses of the queries follows them.
-        low_parts: u32,
+        /// Whether what half loses of the queries follows them, and terms are floats.
+        plain: u32,
         norm: f32,
         /// Of logits, base 2.
         scale: f32,

@@ -199,16 +199,10 @@ impl Shape {
         self.exact_groups.unwrap_or(1)
     }
 
-    /// Partitions that a threadgroup of `query` follows at once, so that tables are read once for all: `Span` of `query.metal`, where
-    /// enough threadgroups are left to fill a GPU.
+    /// Partitions that a simdgroup of `query` follows: `kTogether` of `query.metal`, which reads tables once for all of them, where enough
+    /// threadgroups are left to fill a GPU.
     pub(crate) fn follow_span(&self, form: Form, tiles: usize, parts: usize) -> usize {
-        let span = match self.head_dim() {
-            64 => 4,
-            80..=128 => 2,
-            _ => 1,
-        };
-        let all = self.kv_heads * self.blocks(form) * tiles * parts;
-        if all >= 256 * span { span } else { 1 }
+        if self.kv_heads * self.blocks(form) * tiles * parts < 4096 { 1 } else { 4 }
     }
 
     /// Floats of a partition's record in `follow`, of 8 columns: amplitudes of the fast pairs, then what follows 16 blocks of 32 tokens

@@ -38,10 +38,10 @@ pub(crate) fn slices(shape: &Shape, tiles: &[Tile], most_work: u64) -> Vec<Slice
 
 impl Shape {
     /// Lane operations, about, of the queries of `tiles` tiles: rotated, and where keys are centred each pair of 8 columns taken into
-    /// what follows a partition's 16 blocks, in up to 8 terms of two products.
+    /// what follows a partition's 16 blocks, in up to 8 terms, by products of cos and of sin in three parts.
     pub(crate) fn query_work(&self, form: Form, tiles: usize, parts: usize) -> u64 {
         let terms = if self.exact_groups.is_some() { 8 } else { 3 };
-        let partition = if self.keys_centred { 8 * (self.head_dim() / 2) * (16 * 2 * terms + 20) } else { 0 };
+        let partition = if self.keys_centred { 8 * (self.head_dim() / 2) * (16 * 6 * terms + 20) } else { 0 };
         (tiles * self.kv_heads * self.blocks(form) * (8 * self.head_dim() * 40 + parts * partition)) as u64
     }
 

@@ -69,7 +69,7 @@ fn swapped_buffers_are_found() {
     assert!(error(emulator, Form::Mma, "none", [0, 1]) < 1e-3);
     for (form, kernel, swaps) in [
         (Form::Mma, "write", &[[0, 1], [2, 3], [5, 6], [7, 8], [8, 9]][..]),
-        (Form::Mma, "query", &[[2, 5], [3, 4], [6, 7], [8, 9]]),
+        (Form::Mma, "query", &[[2, 5], [3, 4], [4, 6], [7, 8]]),
         (Form::Mma, "attend_mma", &[[0, 3], [1, 2], [4, 6], [7, 8]]),
         (Form::Vec, "attend_vec", &[[0, 3], [4, 6], [7, 8]]),
         (Form::Mma, "prefill", &[[2, 4], [5, 6]]),

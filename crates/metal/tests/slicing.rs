@@ -51,26 +51,45 @@ fn slices_do_not_change_a_bit() {
     }
 }
 
-/// Where `span` is in the params of `query`, in bytes: fields have four each.
-fn span_offset() -> usize {
+/// Where a field of a kernel's params is, in bytes: fields have four each.
+fn offset_of(params: &str, field: &str) -> usize {
     let text = metal::source::library(None);
-    let fields = text.split("struct QueryParams {").nth(1).unwrap().lines().filter(|line| line.contains(';'));
-    4 * fields.take_while(|line| !line.contains(" span;")).count()
+    let fields = text.split(&format!("struct {params} {{")).nth(1).unwrap().lines().filter(|line| line.contains(';'));
+    4 * fields.take_while(|line| !line.contains(&format!(" {field};"))).count()
 }
 
-/// Bits of the last row of `to`, with `span` partitions a threadgroup of `query`, and how many launches that changed.
-fn follow(emulator: &'static Emulator, case: Case, to: usize, span: usize) -> (Vec<u32>, usize) {
-    let (changed, offset) = (Arc::new(AtomicUsize::new(0)), span_offset());
-    let counted = Arc::clone(&changed);
+/// What a launch does where there is much to do, which a test has not.
+#[derive(Clone, Copy)]
+enum Much {
+    /// `query`: so many partitions a simdgroup.
+    Followed(u32),
+    /// `reduce`: a simdgroup an item.
+    Alone,
+}
+
+/// Bits of the last row of `to`, with each `query` or `reduce` changed, and how many were.
+fn changed(emulator: &'static Emulator, case: Case, to: usize, much: Option<Much>) -> (Vec<u32>, usize) {
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&count);
     let run = move |inner: &EmulatorExecutor, launches: &[Launch<'_, Memory>]| {
         for launch in launches {
             let (mut grid, mut params) = (launch.grid, launch.params.clone());
-            if launch.kernel.starts_with("query") {
+            let mut set = |offset: usize, few: u32, value: u32| {
                 let field = &mut params.1[offset..offset + 4];
-                assert_eq!(field, 1u32.to_le_bytes(), "few partitions are followed one by one");
-                field.copy_from_slice(&(span as u32).to_le_bytes());
-                grid[2] = 1 + (grid[2] - 1).div_ceil(span as u32);
-                counted.fetch_add(usize::from(grid != launch.grid), Ordering::Relaxed);
+                assert_eq!(field, few.to_le_bytes(), "of few");
+                field.copy_from_slice(&value.to_le_bytes());
+                counted.fetch_add(1, Ordering::Relaxed);
+            };
+            match much {
+                Some(Much::Followed(span)) if launch.kernel.starts_with("query") => {
+                    set(offset_of("QueryParams", "span"), 1, span);
+                    grid[2] = 1 + (grid[2] - 1).div_ceil(span);
+                }
+                Some(Much::Alone) if launch.kernel.starts_with("reduce") => {
+                    set(offset_of("ReduceParams", "alone"), 0, 1);
+                    grid[0] = grid[0].div_ceil(8);
+                }
+                _ => {}
             }
             let bindings = launch.bindings.iter().map(|binding| metal::Binding { ..*binding }).collect();
             let (kernel, constants) = (launch.kernel.clone(), launch.constants.clone());
@@ -83,22 +102,28 @@ fn follow(emulator: &'static Emulator, case: Case, to: usize, span: usize) -> (V
     cache.write();
     let q = cache.query(5, 1);
     let bits = cache.attend(&q, to - 1, to).into_iter().map(f32::to_bits).collect();
-    (bits, changed.load(Ordering::Relaxed))
+    (bits, count.load(Ordering::Relaxed))
 }
 
+/// Followed together and merged alone, a column's bits are those of few, with nothing raced for, out of bounds or unwritten.
 #[test]
-fn partitions_followed_together_are_those_followed_alone() {
-    let Some(emulator) = Emulator::fast() else { return };
+fn partitions_followed_together_and_items_merged_alone_have_the_same_bits() {
+    let (Some(fast), Some(checked)) = (Emulator::fast(), Emulator::checked()) else { return };
     let case = |k, v, d| Case { centred: true, ..Case::new(k, v, d) };
-    // Four and one, two and one.
-    for (case, to, span) in [
-        (case(Format::Tq4, Format::Tq4, 64), 2100, 4),
-        (Case { bias: 30.0, ..case(Format::Bf16, Format::Bf16, 64) }, 2100, 4),
-        (case(Format::Tq5, Format::Tq4, 128), 1100, 2),
+    // Five partitions: four and one.
+    for (emulator, to, case) in [
+        (fast, 2100, case(Format::Tq4, Format::Tq4, 64)),
+        (fast, 2100, Case { bias: 30.0, ..case(Format::Bf16, Format::Bf16, 64) }),
+        (fast, 2100, Case { form: Form::Vec, ..case(Format::Tq5, Format::Tq4, 128) }),
+        (fast, 2100, Case { window: Some(700), ..case(Format::Tq4, Format::Tq4, 96) }),
+        (checked, 1100, case(Format::Tq4, Format::Tq4, 64)),
+        (checked, 1100, Case { bias: 30.0, ..case(Format::Bf16, Format::Bf16, 128) }),
     ] {
-        let (want, unchanged) = follow(emulator, case, to, 1);
-        let (got, changed) = follow(emulator, case, to, span);
-        assert_eq!(got, want, "{case:?}");
-        assert_eq!((unchanged, changed), (0, 1));
+        let (want, _) = changed(emulator, case, to, None);
+        for much in [Much::Followed(4), Much::Alone] {
+            let (got, changed) = changed(emulator, case, to, Some(much));
+            assert_eq!(got, want, "{case:?}");
+            assert_eq!(changed, 1);
+        }
     }
 }

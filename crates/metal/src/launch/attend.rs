@@ -7,6 +7,9 @@ use crate::shape::{Form, Shape};
 use std::ops::Range;
 use turboquant::Rope;
 
+/// Of a threadgroup of `query`: each follows partitions of its own.
+const SIMDGROUPS: usize = 4;
+
 /// Buffers of [`query`].
 #[derive(Debug)]
 pub struct QueryBuffers<'a, B> {
@@ -19,8 +22,7 @@ pub struct QueryBuffers<'a, B> {
     pub key_means: &'a B,
     pub starts: &'a B,
     pub lists: &'a B,
-    pub still_fit: &'a B,
-    pub slow_fit: &'a B,
+    pub fits: &'a B,
     /// `[tiles][kv_heads][blocks][4 x head_dim]` words, twice as many for [`Form::Vec`].
     pub queries: &'a B,
     /// `[tiles][kv_heads][blocks][parts]` records of [`Shape::follow_floats`].
@@ -38,12 +40,11 @@ pub fn query<'a, B>(
     parts: usize,
     buffers: &QueryBuffers<'a, B>,
 ) -> Launch<'a, B> {
-    let &QueryBuffers { q, tiles: table, rotation, key_means, starts, lists, still_fit, slow_fit, queries, follow } =
-        buffers;
-    let (still, followed) = match (rope, shape.exact_groups) {
-        (None, _) => (0, 0),
-        (Some(rope), None) => (rope.still(), rope.followed().len()),
-        (Some(rope), Some(_)) => (0, ExactPairs::of(rope).slow.len()),
+    let &QueryBuffers { q, tiles: table, rotation, key_means, starts, lists, fits, queries, follow } = buffers;
+    let followed = match (rope, shape.exact_groups) {
+        (None, _) => 0,
+        (Some(rope), None) => rope.followed().len(),
+        (Some(rope), Some(_)) => ExactPairs::of(rope).slow.len(),
     };
     let span = shape.follow_span(form, tiles, parts);
     let params = QueryParams {
@@ -52,25 +53,24 @@ pub fn query<'a, B>(
         blocks: shape.blocks(form) as u32,
         parts: parts as u32,
         pairs: shape.pairs as u32,
-        still: still as u32,
-        followed: followed as u32,
+        followed: followed.div_ceil(8) as u32,
         groups: shape.fast_groups() as u32,
         record: shape.follow_floats() as u32,
         span: span as u32,
-        low_parts: u32::from(form == Form::Vec),
+        plain: u32::from(form == Form::Vec),
         norm: shape.norm(),
         scale: shape.scale2(),
     };
-    let layers = if shape.keys_centred { 1 + parts.div_ceil(span) } else { 1 };
-    let mut bindings = bind(&[q, table, rotation, key_means, starts, lists, still_fit, slow_fit], &[queries, follow]);
+    let layers = if shape.keys_centred { 1 + parts.div_ceil(SIMDGROUPS * span) } else { 1 };
+    let mut bindings = bind(&[q, table, rotation, key_means, starts, lists, fits], &[queries, follow]);
     bindings[0].offset = first_row * shape.row_bytes();
     Launch {
         kernel: format!("query_d{}_{}", shape.head_dim(), shape.element.name()),
         constants: shape.constants(),
         grid: [(shape.kv_heads * shape.blocks(form)) as u32, tiles as u32, layers as u32],
-        threads: 128,
+        threads: 32 * SIMDGROUPS as u32,
         bindings,
-        params: (10, params.bytes()),
+        params: (9, params.bytes()),
         work: shape.query_work(form, tiles, parts),
     }
 }

@@ -132,6 +132,12 @@ pub fn covering_large() -> Vec<Attempt> {
     [256, 512].into_iter().flat_map(|d| [Form::Mma, Form::Vec].map(|form| of(d, form))).collect()
 }
 
+/// Rows and partitions enough that `query` follows four partitions at once, and that `reduce` merges an item a simdgroup.
+pub fn much() -> Vec<Attempt> {
+    let case = Case { centred: true, group: 16, ..Case::new(Tq4, Tq4, 64) };
+    vec![Attempt { case, rows: 8128..8192 }]
+}
+
 /// Where time does not matter: every pair at 64 and 128 in all forms behind two partitions, every head size with groups and windows.
 pub fn at_length() -> Vec<Attempt> {
     let mut all = Vec::new();

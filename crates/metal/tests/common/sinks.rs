@@ -54,8 +54,7 @@ fn run<E: Executor>(executor: &E, form: Form, k: &[f32], v: &[f32], q: &[f32], l
         key_means: &none,
         starts: &none,
         lists: &none,
-        still_fit: &none,
-        slow_fit: &none,
+        fits: &none,
         queries: &queries,
         follow: &follow,
     };

@@ -86,6 +86,7 @@ pub fn all(open: Open<'_>, filter: &str) -> Result<(), String> {
         attempts::groups_windows_and_activations(),
         attempts::chunks(),
         attempts::large_biases(),
+        attempts::much(),
         attempts::at_length(),
     ];
     run(open, lists.into_iter().flat_map(of_attempts).chain(others()).collect(), filter)
@@ -93,6 +94,6 @@ pub fn all(open: Open<'_>, filter: &str) -> Result<(), String> {
 
 /// What compute-sanitizer goes through: every kernel.
 pub fn covering(open: Open<'_>, filter: &str) -> Result<(), String> {
-    let lists = [attempts::covering(0), attempts::covering_large()];
+    let lists = [attempts::covering(0), attempts::covering_large(), attempts::much()];
     run(open, lists.into_iter().flat_map(of_attempts).chain(others()).collect(), filter)
 }

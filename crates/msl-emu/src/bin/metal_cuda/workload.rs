@@ -29,8 +29,7 @@ enum At {
     Means,
     Starts,
     Offsets,
-    Still,
-    Slow,
+    Fits,
     Lists,
     FastTiles,
     FastTurns,
@@ -95,13 +94,12 @@ impl<'a> Workload<'a> {
         // A fixed walk through all blocks: the stride is odd.
         let blocks = words((0..all).map(|i| (i * 12_289 % all) as u32));
         let rotation = metal::rotation_words(&shape);
-        let parts: [&[u8]; 11] = [
+        let parts: [&[u8]; 10] = [
             &rotation,
             &tables.means,
             &of_rope.starts,
             &of_rope.offsets,
-            &of_rope.still_fit,
-            &of_rope.slow_fit,
+            &of_rope.fits,
             &tables.lists,
             &tables.fast_tiles,
             &tables.fast_turns,
@@ -232,8 +230,7 @@ impl<'a> Attention<'a> {
                 key_means: w.get(At::Means),
                 starts: w.get(At::Starts),
                 lists: w.get(At::Lists),
-                still_fit: w.get(At::Still),
-                slow_fit: w.get(At::Slow),
+                fits: w.get(At::Fits),
                 queries: &self.queries,
                 follow: &self.follow,
             };
