@@ -11,7 +11,7 @@ struct FetchFollowed {
   typedef Followed<U, C, C * kBlocks> Memory;
   FetchShared<U, kThreads> shared;
   Fetch<float4, 32, kThreads> amplitudes[C];
-  Fetch<uint2, kBlocks * 12, kThreads> terms[C];
+  Fetch<uint2, kBlocks * kParabola / 2, kThreads> terms[C];
   // record: of the first block, `stride` from the next one's.
   inline void load(device const uint4* fast, device const float2* turns, device const float* record, ulong stride, uint tid) {
     shared.load(fast, turns, tid);
@@ -25,7 +25,7 @@ struct FetchFollowed {
     shared.store(to, tid, l);
     UNROLL for (int b = 0; b < C; b++) {
       amplitudes[b].store(to.amplitudes[b], tid);
-      terms[b].store(to.terms + b * (kBlocks * 12), tid);
+      terms[b].store(to.terms + b * (kBlocks * kParabola / 2), tid);
     }
   }
 };

@@ -10,7 +10,7 @@ constant constexpr int kHeads = 4;
 // parabolas, [32 tokens][1, v, v^2][column], and the fast pairs' amplitudes.
 struct FollowedHeads {
   float4 turns[kTurns * 8 / 2];
-  float4 parabolas[kPartition / kFollow * 24 / 4];
+  float4 parabolas[kPartition / kFollow * kParabola / 4];
   float4 amplitudes[32];  // [pair][columns 2c, 2c + 1]: A of both, then B
 };
 // A thread's part of it. from: turns of the kv head.
@@ -18,7 +18,7 @@ struct FetchHeads {
   static constant constexpr int kThreads = 32 * kSimdgroups;
   Fetch<float4, kTurns * 4, kThreads> turns;
   Fetch<float4, 32, kThreads> amplitudes;
-  Fetch<float4, kPartition / kFollow * 6, kThreads> parabolas;
+  Fetch<float4, kPartition / kFollow * kParabola / 4, kThreads> parabolas;
   inline void load(device const float2* from, device const float* record, uint tid) {
     turns.load((device const float4*)from, tid);
     amplitudes.load((device const float4*)record, tid);
@@ -156,7 +156,7 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
     if (fitted) {
       turn_pairs<U>(turned, followed, offset, l.r, l.c);
       simdgroup_barrier(mem_flags::mem_threadgroup);
-      threadgroup const float* from = (threadgroup const float*)followed.parabolas + offset / 4 * 24 + l.c;
+      threadgroup const float* from = (threadgroup const float*)followed.parabolas + offset / 4 * kParabola + l.c;
       parabola = float3(from[0], from[8], from[16]);
     }
     float e[U], top = m;

@@ -35,9 +35,8 @@ inline bool keys_fitted() { return kKeysCentred && !kKeysExact; }
 
 // A partition's record in `follow`: [place][A of columns 2c, 2c + 1, B of both], r the fast pair; then [block of 32 tokens][term][8 columns] floats. Where
 // `attend_mma` and `prefill` add parabolas a term has halves in as much place: [pair of columns][high parts, low parts].
-enum FollowRecord : uint { kFastFloats = 128, kParabola = 24 };
-// 1, v, v^2 of parabolas, 1, v .. v^7 of polynomials that follow exactly.
-enum Terms : uint { kFewTerms = 3, kTerms = 8 };
+enum Terms : uint { kFewTerms = 3, kTerms = 8 };  // 1, v, v^2 of parabolas; 1, v .. v^7 of polynomials that follow exactly
+enum FollowRecord : uint { kFastFloats = 128, kParabola = 8 * kFewTerms };
 // In units of 16 tokens, from the middle of 32.
 inline float v_of(uint token) { return (float(token) - 15.5f) * 0.0625f; }
 // (cos, sin) of a kv head's 8 fast pairs in `fast_turns`: at 64 multiples of 8 tokens, then at 0 to 7 tokens.

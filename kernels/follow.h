@@ -1,5 +1,5 @@
 // What the logits of centred keys lack. Keys of codes: 8 fast pairs, turned from the partition's start, and a parabola for each 32 tokens of
-// all others. Keys stored as floats, whose own error is smaller than a parabola's: followed exactly, to f32. All pairs are taken out
+// all others. Keys stored as floats, whose own error is smaller than a parabola's: followed exactly, to some 2^-22. All pairs are taken out
 // of them; faster ones go in groups of 8, slower ones together are a polynomial of degree 7 over each 32 tokens.
 //
 // record: `groups` times (once, where keys are fitted) the amplitudes of 8 pairs, then [block of 32] what follows it. offset: of the first of
@@ -51,7 +51,7 @@ struct Followed {
   float2 turns[kPartition / U];  // [step][pair]
   uint2 powers[2 * 32];          // the parabola's left operand: [two tiles of 32 tokens][place]
   float4 amplitudes[A][32];      // by place
-  uint2 terms[T * 12];           // [1, v, v^2][pair of columns] high and low parts
+  uint2 terms[T * kParabola / 2];  // [1, v, v^2][pair of columns] high and low parts
 };
 // Columns 1, 1, v, v, v^2, v^2, 0, 0, exact in half: a lane's two in a tile.
 inline uint powers_at(uint tile, Place l) {

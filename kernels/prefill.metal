@@ -74,6 +74,7 @@ struct Share {
 // What logits lack. (Keys followed exactly read it of device memory.)
 template <int U, int C>
 struct Lacking {
+  static constant constexpr uint kEach = kParabola / 2;  // lanes that read a block's terms of a step
   typedef Followed<U, kChunkSimdgroups * C, kChunkSimdgroups * C> Memory;
   threadgroup Memory* memory;  // amplitudes and a step's terms of every simdgroup's blocks
   device const uint2* from;  // a lane's share of `terms`, of the partition's first 32 tokens
@@ -82,7 +83,7 @@ struct Lacking {
   // fast, by: of the kv head; record: of the first block, `stride` from the next. All simdgroups fill what they share.
   inline void start(device const uint4* fast, device const float2* by, device const float* record, ulong stride, bool live, uint sg, uint lane, Place l) {
     const uint place = l.r * 4 + l.c;
-    from = (device const uint2*)(record + lane / 12 * stride + kFastFloats) + lane % 12;
+    from = (device const uint2*)(record + lane / kEach * stride + kFastFloats) + lane % kEach;
     load(0, lane);
     FetchShared<U, kChunkSimdgroups * 32> shared;
     shared.load(fast, by, sg * 32 + lane);
@@ -93,10 +94,10 @@ struct Lacking {
   }
   // Of the step `offset` tokens from the partition's start.
   inline void load(uint offset, uint lane) {
-    if (lane < C * 12) next = from[offset / kFollow * 12];
+    if (lane < C * kEach) next = from[offset / kFollow * kEach];
   }
   inline void store(uint sg, uint lane) const {
-    if (lane < C * 12) memory->terms[sg * C * 12 + lane] = next;
+    if (lane < C * kEach) memory->terms[sg * C * kEach + lane] = next;
   }
   // To the logits of block b.
   inline void add(thread simdgroup_float8x8* s, uint sg, int b, uint offset, Place l) const {

@@ -54,8 +54,9 @@ constant constexpr uint kTogether = 4;
 // Products of 8 queries with the mean, for every partition: of groups of 8 pairs, first those that are followed. A pair past the last has none.
 template <int D>
 struct Products {
-  float4 amplitudes[(D / 16 + 2) * 32];  // by place, as `turned` takes them
-  uint pairs[(D / 16 + 2) * 8];
+  static constant constexpr uint kGroups = D / 16 + 1;  // of D / 2 pairs of two kinds
+  float4 amplitudes[kGroups * 32];                      // by place, as `turned` takes them
+  uint pairs[kGroups * 8];
   template <class T>
   static inline void make(threadgroup Products& to, device const T* q, device const float* mean, device const uint* lists, constant QueryParams& p, Tile tile, uint kv_head,
                           uint block, uint tid) {
@@ -76,7 +77,7 @@ struct Products {
       threadgroup float* amplitudes = (threadgroup float*)to.amplitudes + (i * 4 + n / 2) * 4 + n % 2;
       amplitudes[0] = a;
       amplitudes[2] = b;
-      if (n == 0) to.pairs[i] = min(pair, p.pairs - 1);
+      if (n == 0) to.pairs[i] = pair < p.pairs ? pair : 0u;
     }
   }
 };
@@ -141,7 +142,7 @@ inline void follow_partitions(threadgroup const Products<D>& products, device co
 }
 
 // q: [rows][kv heads][group][D], after RoPE. lists: groups of 8 followed pairs, then of 8 fast ones of each kv head (past `pairs`: none). fits:
-// [followed group][2 tiles][high, low parts][place] left operands, of cos in both tiles, of sin in both: see `follow_terms`. Threadgroup
+// [followed group][pair of tiles][high, low parts][place] left operands, of cos in both tiles, of sin in both: see `follow_terms`. Threadgroup
 // (kv head and block of columns, tile, 0) lays out, (.., 1 + i) follows in `span` partitions a simdgroup.
 template <int D, class T>
 kernel void query(device const T* q [[buffer(0)]],
@@ -167,11 +168,15 @@ kernel void query(device const T* q [[buffer(0)]],
     lay_out<D, T>((threadgroup float*)s_mem, q, rotation, queries + ulong(index) * (p.plain ? 8 * D : 4 * D), p, tile, kv_head, block, sg, lane);
     return;
   }
+  const uint of_all = kSimdgroups * p.span, from = (tg.z - 1) * of_all;
+  bool seen = false;
+  for (uint part = from; part < min(from + of_all, p.parts); part++) seen = seen || sees(tile, part);
+  if (!seen) return;
   threadgroup Products<D>& products = *(threadgroup Products<D>*)s_mem;
   Products<D>::make(products, q, means + kv_head * D, lists, p, tile, kv_head, block, tid);
   const Place l = find_place(s_index + sg * 64, lane);
   threadgroup_barrier(mem_flags::mem_threadgroup);
-  const uint first = ((tg.z - 1) * kSimdgroups + sg) * p.span;
+  const uint first = from + sg * p.span;
   device float* out = follow + ulong(index) * p.parts * p.record;
   if (p.span == kTogether) {
     follow_partitions<D, kTogether>(products, starts, fits, out, p, tile, first, l);

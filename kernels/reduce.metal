@@ -45,6 +45,8 @@ struct Reduction {
     float2 ml;
     float o[E];
   };
+  // Whether partitions from `from` to `to` are not all behind the window.
+  inline bool any_seen(uint from, uint to) const { return !kWindowed || to * kPartition > first || from * kPartition < sinks; }
   inline void load(thread Part& part, uint i, uint lane) const {
     const bool live = i < parts && in_window(i, first, sinks);
     const uint at = live ? i : parts - 1;
@@ -89,6 +91,9 @@ struct Reduction {
   }
 };
 
+// a + b. By fma with a 1 that the compiler does not know (n is below 2^31), since fast math may order additions otherwise in one place than in another.
+inline float in_order(float a, float b, uint n) { return fma(as_type<float>(0x3f800000u | n >> 31), b, a); }
+
 template <int D, class T>
 kernel void reduce(device const float* part_o [[buffer(0)]],
                    device const float2* part_ml [[buffer(1)]],
@@ -103,7 +108,7 @@ kernel void reduce(device const float* part_o [[buffer(0)]],
                    uint lane [[thread_index_in_simdgroup]]) {
   constexpr uint E = Reduction<D, T>::E;
   threadgroup float s_x[kReducers * D], s_l[kReducers];
-  const bool alone = D <= 256 && p.alone;  // of larger heads registers hold one sum
+  const bool alone = D <= 128 && p.alone;  // of larger heads registers do not hold all sums
   const uint item = alone ? tg * kReducers + sg : tg;
   if (item >= p.items) return;
   Reduction<D, T> reduction;
@@ -116,13 +121,14 @@ kernel void reduce(device const float* part_o [[buffer(0)]],
       UNROLL for (uint e = 0; e < E; e++) x[w][e] = 0.0f;
     }
     for (uint i = 0; i < reduction.parts; i += kReducers) {
+      if (!reduction.any_seen(i, i + kReducers)) continue;
       Part part[kReducers];
       UNROLL for (uint w = 0; w < kReducers; w++) reduction.load(part[w], i + w, lane);
       UNROLL for (uint w = 0; w < kReducers; w++) reduction.add(x[w], l[w], part[w]);
     }
     UNROLL for (uint w = 1; w < kReducers; w++) {
-      l[0] += l[w];
-      UNROLL for (uint e = 0; e < E; e++) x[0][e] += x[w][e];
+      l[0] = in_order(l[0], l[w], p.heads);
+      UNROLL for (uint e = 0; e < E; e++) x[0][e] = in_order(x[0][e], x[w][e], p.heads);
     }
     reduction.put(s_x + sg * D, x[0], lane);
     simdgroup_barrier(mem_flags::mem_threadgroup);
@@ -133,6 +139,7 @@ kernel void reduce(device const float* part_o [[buffer(0)]],
   UNROLL for (uint e = 0; e < E; e++) x[e] = 0.0f;
   constexpr uint kAhead = D > 256 ? 2 : 8;  // asked for at once
   for (uint i = sg; i < reduction.parts; i += kAhead * kReducers) {
+    if (!reduction.any_seen(i, i + kAhead * kReducers)) continue;
     Part part[kAhead];
     UNROLL for (uint k = 0; k < kAhead; k++) reduction.load(part[k], i + k * kReducers, lane);
     UNROLL for (uint k = 0; k < kAhead; k++) reduction.add(x, l, part[k]);
@@ -141,9 +148,9 @@ kernel void reduce(device const float* part_o [[buffer(0)]],
   if (lane == 0) s_l[sg] = l;
   threadgroup_barrier(mem_flags::mem_threadgroup);
   if (sg != 0) return;
-  for (uint w = 1; w < kReducers; w++) l += s_l[w];
+  for (uint w = 1; w < kReducers; w++) l = in_order(l, s_l[w], p.heads);
   for (uint i = lane; i < D; i += 32) {
-    for (uint w = 1; w < kReducers; w++) s_x[i] += s_x[w * D + i];
+    for (uint w = 1; w < kReducers; w++) s_x[i] = in_order(s_x[i], s_x[w * D + i], p.heads);
   }
   reduction.close(s_x, l, rotation, value_means, sink_logits, out, p, item, lane);
 }

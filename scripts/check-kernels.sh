@@ -54,7 +54,7 @@ fi
 
 step "emulator under fast math"
 export MSL_REQUIRE_EMULATOR=1
-MSL_CXXFLAGS=-ffast-math cargo test --locked -q -p metal --test kernels --test helpers
+MSL_CXXFLAGS=-ffast-math cargo test --locked -q -p metal --test kernels --test helpers --test slicing
 
 step "nvcc"
 wait "$fetching"

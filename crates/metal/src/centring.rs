@@ -10,7 +10,7 @@ const BLOCKS: usize = PARTITION / 32;
 /// (15.5 x 0.035)^8 / 8! = 1.9e-7 of the amplitude at a block's edge, about f32's own rounding.
 const POLYNOMIAL_PAIR: f64 = 0.035;
 /// 1, v .. v^7.
-const TERMS: usize = 8;
+const EXACT_TERMS: usize = 8;
 
 /// All pairs of a rope as they are followed exactly: by polynomials, and in groups of 8.
 pub(crate) struct ExactPairs {
@@ -54,7 +54,7 @@ pub struct RopeTables {
     pub starts: Vec<u8>,
     /// `[512][pair]` (cos, sin) of 0 to 511 tokens.
     pub offsets: Vec<u8>,
-    /// What 1 of cos or of sin at a partition's start gives to the terms of its blocks, as left operands: `[8 followed pairs][2
+    /// What 1 of cos or of sin at a partition's start gives to the terms of its blocks, as left operands: `[8 followed pairs][pair of
     /// tiles][high parts, low parts][row][2 pairs a column]`, of cos in both tiles, then of sin. Rows are blocks of 32 tokens: the first
     /// 8 in a tile for each term, then the others.
     pub fits: Vec<u8>,
@@ -112,7 +112,7 @@ fn parabolas(rope: &Rope, index: usize) -> [Terms<3>; BLOCKS] {
 
 /// Of a pair that is followed exactly: Taylor's polynomials. With C, D at a partition's start, C cos + D sin of theta t is C' cos + D'
 /// sin of theta (t - middle).
-fn polynomials(theta: f64) -> [Terms<TERMS>; BLOCKS] {
+fn polynomials(theta: f64) -> [Terms<EXACT_TERMS>; BLOCKS] {
     std::array::from_fn(|block| {
         let ((sin, cos), unit) = ((theta * ((32 * block) as f64 + 15.5)).sin_cos(), 16.0 * theta);
         let mut term = 1.0;

@@ -4,6 +4,9 @@ use crate::formats::format_id;
 use candle_core::DType;
 use turboquant::RecordLayout;
 
+/// `kTogether` of `query.metal`.
+const TOGETHER: usize = 4;
+
 /// Element type of activations.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Element {
@@ -199,10 +202,10 @@ impl Shape {
         self.exact_groups.unwrap_or(1)
     }
 
-    /// Partitions that a simdgroup of `query` follows: `kTogether` of `query.metal`, which reads tables once for all of them, where enough
-    /// threadgroups are left to fill a GPU.
+    /// Partitions that a simdgroup of `query` follows: [`TOGETHER`], for all of which it reads tables once, where enough threadgroups are left
+    /// to fill a GPU.
     pub(crate) fn follow_span(&self, form: Form, tiles: usize, parts: usize) -> usize {
-        if self.kv_heads * self.blocks(form) * tiles * parts < 4096 { 1 } else { 4 }
+        if self.kv_heads * self.blocks(form) * tiles * parts < 4096 { 1 } else { TOGETHER }
     }
 
     /// Floats of a partition's record in `follow`, of 8 columns: amplitudes of the fast pairs, then what follows 16 blocks of 32 tokens
@@ -225,5 +228,16 @@ impl Shape {
             Constant::Bool(7, self.sink_logits),
             Constant::Bool(8, self.exact_groups.is_some()),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::TOGETHER;
+
+    #[test]
+    fn query_follows_as_many_partitions_together() {
+        let text = crate::source::library(None);
+        assert!(text.contains(&format!("constant constexpr uint kTogether = {TOGETHER};")));
     }
 }

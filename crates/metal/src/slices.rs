@@ -51,8 +51,8 @@ impl Shape {
         let (columns, steps) = (8 * self.blocks(form), self.head_dim() / 8);
         let missing = match (self.keys_centred, self.exact_groups) {
             (false, _) => 0,
-            (true, None) => 8,
-            (true, Some(groups)) => 6 * groups + 4,
+            (true, None) => 7,
+            (true, Some(groups)) => 6 * groups + 3,
         };
         let elements = 2 * turboquant::PARTITION * self.head_dim();
         (elements * (7 + columns) + elements * columns * missing / (2 * steps)) as u64

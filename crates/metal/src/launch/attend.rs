@@ -171,7 +171,7 @@ pub fn reduce<'a, B>(
 ) -> Launch<'a, B> {
     let &ReduceBuffers { part_o, part_ml, positions, rotation, value_means, sink_logits, out } = buffers;
     let items = rows * shape.heads();
-    let alone = items >= 2048 && shape.head_dim() <= 256;
+    let alone = items >= 2048 && shape.head_dim() <= 128;
     let params = ReduceParams {
         items: items as u32,
         heads: shape.heads() as u32,

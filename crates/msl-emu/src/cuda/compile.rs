@@ -58,10 +58,11 @@ fn arguments(kernel: &str, constants: &[Constant]) -> Vec<String> {
     arguments
 }
 
-/// Most registers of a thread where ptxas takes more than is best: 3 or 4 threadgroups of 128 threads a multiprocessor, 2 of 256.
+/// Most registers of a thread where ptxas takes more than is best: 3 or 4 threadgroups of 128 threads a multiprocessor, 2 or 4 of 256.
 fn registers(kernel: &str) -> Option<&'static str> {
     match kernel {
         _ if kernel.starts_with("prefill") => Some("128"),
+        _ if kernel.starts_with("reduce_d128") => Some("64"),
         _ if !kernel.starts_with("attend") => None,
         _ if kernel.contains("_d64_") => Some("128"),
         _ if !kernel.contains("_d256") && !kernel.contains("_d512") => Some("168"),
