@@ -24,10 +24,11 @@ inline Tile load_tile(device const Tile* tiles, uint i) {
   t.sinks = z.y;
   return t;
 }
-// Whether partition `part` has tokens that a window from `first` on leaves visible.
-inline bool in_window(uint part, uint first, uint sinks) { return !kWindowed || (part + 1) * kPartition > first || part * kPartition < sinks; }
-// Whether some row of the tile sees tokens of partition `part`.
-inline bool sees(Tile t, uint part) { return part * kPartition < t.position + t.rows && in_window(part, t.first, t.sinks); }
+// Whether partitions from `from` to `to` have tokens that a window from `first` on leaves visible.
+inline bool in_window(uint from, uint to, uint first, uint sinks) { return !kWindowed || to * kPartition > first || from * kPartition < sinks; }
+// Whether some row of the tile sees tokens of partitions from `from` to `to`.
+inline bool sees(Tile t, uint from, uint to) { return from * kPartition < t.position + t.rows && in_window(from, to, t.first, t.sinks); }
+inline bool sees(Tile t, uint part) { return sees(t, part, part + 1); }
 
 constant bool kKeysExact [[function_constant(8)]];  // centred keys are followed exactly (`follow.h`), not by fast pairs and parabolas
 inline bool keys_exact() { return kKeysCentred && kKeysExact; }

@@ -118,14 +118,13 @@ inline void follow_terms(threadgroup const Products<D>& products, device const f
 template <int D, uint P>
 inline void follow_partitions(threadgroup const Products<D>& products, device const float2* starts, device const uint4* fits, device float* out,
                               constant QueryParams& p, Tile tile, uint first, Place l) {
-  bool live[P], any = false;
+  if (!sees(tile, first, first + P)) return;
+  bool live[P];
   uint start[P];
   UNROLL for (uint k = 0; k < P; k++) {
     live[k] = first + k < p.parts && sees(tile, first + k);
-    any = any || live[k];
     start[k] = min(first + k, p.parts - 1) * p.pairs;
   }
-  if (!any) return;
   out += first * p.record;
   for (uint g = 0; g < p.groups; g++) {
     const float4 a = products.amplitudes[(p.followed + g) * 32 + l.r * 4 + l.c];
@@ -169,9 +168,7 @@ kernel void query(device const T* q [[buffer(0)]],
     return;
   }
   const uint of_all = kSimdgroups * p.span, from = (tg.z - 1) * of_all;
-  bool seen = false;
-  for (uint part = from; part < min(from + of_all, p.parts); part++) seen = seen || sees(tile, part);
-  if (!seen) return;
+  if (!sees(tile, from, from + of_all)) return;
   threadgroup Products<D>& products = *(threadgroup Products<D>*)s_mem;
   Products<D>::make(products, q, means + kv_head * D, lists, p, tile, kv_head, block, tid);
   const Place l = find_place(s_index + sg * 64, lane);

@@ -27,6 +27,7 @@ struct Reduction {
   device const float* o;
   float top;
 
+  inline bool sees(uint from, uint to) const { return in_window(from, to, first, sinks); }
   inline void open(device const float* part_o, device const float2* part_ml, device const uint* positions, device const float* sink_logits, constant ReduceParams& p,
                    uint item, uint lane) {
     const uint end = positions[item / p.heads] + 1;
@@ -37,7 +38,7 @@ struct Reduction {
     ml = part_ml + ulong(item) * p.parts;
     o = part_o + ulong(item) * p.parts * D;
     top = kSinkLogits ? sink_logits[head] * p.scale : kStart;
-    UNROLL_4 for (uint i = lane; i < parts; i += 32) top = max(top, in_window(i, first, sinks) ? ml[i].x : top);
+    UNROLL_4 for (uint i = lane; i < parts; i += 32) top = max(top, sees(i, i + 1) ? ml[i].x : top);
     top = simd_max(top);
   }
   // A partition's maximum and sum of weights, and a lane's elements: of one that is not there, or not seen, those of the last, without weight.
@@ -45,10 +46,8 @@ struct Reduction {
     float2 ml;
     float o[E];
   };
-  // Whether partitions from `from` to `to` are not all behind the window.
-  inline bool any_seen(uint from, uint to) const { return !kWindowed || to * kPartition > first || from * kPartition < sinks; }
   inline void load(thread Part& part, uint i, uint lane) const {
-    const bool live = i < parts && in_window(i, first, sinks);
+    const bool live = i < parts && sees(i, i + 1);
     const uint at = live ? i : parts - 1;
     const float2 x = ml[at];
     part.ml = float2(live ? x.x : kNone, x.y);
@@ -121,7 +120,7 @@ kernel void reduce(device const float* part_o [[buffer(0)]],
       UNROLL for (uint e = 0; e < E; e++) x[w][e] = 0.0f;
     }
     for (uint i = 0; i < reduction.parts; i += kReducers) {
-      if (!reduction.any_seen(i, i + kReducers)) continue;
+      if (!reduction.sees(i, i + kReducers)) continue;
       Part part[kReducers];
       UNROLL for (uint w = 0; w < kReducers; w++) reduction.load(part[w], i + w, lane);
       UNROLL for (uint w = 0; w < kReducers; w++) reduction.add(x[w], l[w], part[w]);
@@ -139,7 +138,7 @@ kernel void reduce(device const float* part_o [[buffer(0)]],
   UNROLL for (uint e = 0; e < E; e++) x[e] = 0.0f;
   constexpr uint kAhead = D > 256 ? 2 : 8;  // asked for at once
   for (uint i = sg; i < reduction.parts; i += kAhead * kReducers) {
-    if (!reduction.any_seen(i, i + kAhead * kReducers)) continue;
+    if (!reduction.sees(i, i + kAhead * kReducers)) continue;
     Part part[kAhead];
     UNROLL for (uint k = 0; k < kAhead; k++) reduction.load(part[k], i + k * kReducers, lane);
     UNROLL for (uint k = 0; k < kAhead; k++) reduction.add(x, l, part[k]);

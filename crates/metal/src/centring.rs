@@ -78,11 +78,9 @@ impl RopeTables {
             floats(positions.flat_map(|t| (0..rope.pairs()).flat_map(move |pair| turn(rope, pair, t))))
         };
         let tiles = fits.chunks(8).flat_map(|group| {
-            (0..BLOCKS * TERMS / 8 * 32).flat_map(move |i| {
-                let (row, column) = (i / 64 * 16 + i % 32 / 4, i % 4);
-                let at = |row: usize| (row / (8 * TERMS) * 8 + row % 8, row / 8 % TERMS);
-                let of = |pair: usize, row: usize| group.get(pair).map_or([0.0; 2], |f| f[at(row).0][at(row).1]);
-                operands([row, row + 8].map(|row| [of(2 * column, row), of(2 * column + 1, row)]), i / 32 % 2 == 1)
+            left_operands(BLOCKS * TERMS / 8, |pair, row| {
+                let (block, term) = (row / (8 * TERMS) * 8 + row % 8, row / 8 % TERMS);
+                group.get(pair).map_or([0.0; 2], |fit| fit[block][term])
             })
         });
         RopeTables {
@@ -152,29 +150,32 @@ impl Tables {
             }
             None => (rope.followed().to_vec(), centres.iter().map(|c| c.fast_pairs().to_vec()).collect(), 1),
         };
-        let pair = |group: &[usize], i: usize| group.get(i).map_or(u32::MAX, |p| *p as u32);
-        let listed = groups.iter().flat_map(|g| (0..FAST_PAIRS).map(move |i| pair(g, i)));
-        let listed: Vec<u32> = listed.collect();
+        let eight = |group: &[usize]| std::array::from_fn::<_, 8, _>(|i| group.get(i).map_or(u32::MAX, |p| *p as u32));
+        let listed: Vec<u32> = groups.iter().flat_map(|g| eight(g)).collect();
         let at =
             |group: &Vec<usize>, i: usize, tokens| group.get(i).map_or([1.0, 0.0], |pair| rope.turn(*pair, tokens));
-        let tiles = groups.iter().flat_map(|g| {
-            (0..4 * 32).flat_map(move |i| {
-                let (token, column) = (i / 64 * 16 + i % 32 / 4, i % 4);
-                let turns = [token, token + 8].map(|token| [at(g, 2 * column, token), at(g, 2 * column + 1, token)]);
-                operands(turns, i / 32 % 2 == 1)
-            })
-        });
+        let tiles = groups.iter().flat_map(|g| left_operands(4, |pair, token| at(g, pair, token)));
         let tokens = || (0..PARTITION / 8).map(|k| 8 * k).chain(0..8);
         let turns = groups
             .iter()
             .flat_map(|g| tokens().flat_map(move |t| (0..FAST_PAIRS).flat_map(move |i| at(g, i, t).map(|x| x as f32))));
         Tables {
             means: floats(centres.iter().flat_map(KeyCentre::taken)),
-            lists: words(followed.chunks(8).flat_map(|g| (0..8).map(move |i| pair(g, i))).chain(listed.repeat(lists))),
+            lists: words(followed.chunks(8).flat_map(eight).chain(listed.repeat(lists))),
             fast_tiles: words(tiles),
             fast_turns: floats(turns),
         }
     }
+}
+
+/// `tiles` tiles of 8 rows and 8 pairs, as words: `[pair of tiles][high parts, low parts][row][2 pairs a column]`. of: (cos, sin) of a pair
+/// in a row of all tiles.
+fn left_operands(tiles: usize, of: impl Fn(usize, usize) -> [f64; 2]) -> Vec<u32> {
+    let at = |i: usize| {
+        let (row, column) = (i / 64 * 16 + i % 32 / 4, i % 4);
+        operands([row, row + 8].map(|row| [of(2 * column, row), of(2 * column + 1, row)]), i / 32 % 2 == 1)
+    };
+    (0..32 * tiles).flat_map(at).collect()
 }
 
 /// (cos, sin) of two RoPE pairs in each of two tiles, as words of two halves: cos in both, sin in both. `low`: what halves lose.
