@@ -31,7 +31,6 @@ inline uint look_up(uint table, uint i) { return simd_shuffle(table, ushort(i & 
 inline uint select_bits(uint mask, uint a, uint b) { return (a & mask) | (b & ~mask); }
 inline uint two_bytes(uint x) { return (x & 0xffu) | (x & 0xff00u) << 8; }  // to halves of a word
 #endif
-inline uint shifted(uint x, int left) { return left < 0 ? x >> -left : x << left; }
 
 // t (t t + b), every step rounded to half. A code is or-ed into the mantissa of half2(1024) (`magic`); its window starts where
 // 1024 plus the code's middle needs no bit more than half has. b: see unit_of; the values are within 3e-4 of the codebook's.
@@ -60,7 +59,17 @@ inline half2 signed8(uint x, int i, uint magic) {
 inline half2 unsigned_code(uint code, uint magic) { return as_type<half2>(code | magic) - as_type<half2>(0x64006400u); }
 inline half2 flip(uint value, uint signs) { return as_type<half2>(value ^ (signs & 0x80008000u)); }
 
+// Code j of string e of a plane of 5 bits, and bits above it. The strings' last words, which are not whole, follow both strings.
+template <int D>
+inline uint code5(thread const uint* x, int e, int j) {
+  constexpr int W = Plane<D, 5>::kWords;
+  const int w = 5 * j / 32, at = 5 * j % 32;
+  const uint low = x[w < W ? e * W + w : 2 * W + e];
+  return at <= 27 ? low >> at : low >> at | x[w + 1 < W ? e * W + w + 1 : 2 * W + e] << (32 - at);
+}
+
 // The two elements of step j, without scales. x: main plane, y: plane of top bits, table: table_of.
+template <int D>
 inline half2 decode_pair(uint f, thread const uint* x, thread const uint* y, int j, uint table, uint magic) {
   if (f == kF16) return as_type<half2>(x[j]);
   if (f == kBf16) return half2(float2(as_type<float>(x[j] << 16), as_type<float>(x[j] & 0xffff0000u)));
@@ -69,15 +78,15 @@ inline half2 decode_pair(uint f, thread const uint* x, thread const uint* y, int
   if (f == kTq2 || f == kLloyd2) return cubic2(x[j / 8], j % 8, magic);
   if (f == kAffine8) return unsigned_code((j % 2 ? x[j / 2] >> 8 : x[j / 2]) & 0x00ff00ffu, magic);
   if (f == kAffine4) return unsigned_code(x[j / 4] >> (j % 4 * 4) & 0x000f000fu, magic);
-  if (f == kAffine5) return unsigned_code((x[j / 4] >> (j % 4 * 4) & 0x000f000fu) | (y[j / 16] >> top_at(j) & 0x00010001u) << 4, magic);
+  if (f == kAffine5) return unsigned_code((x[j / 4] >> (j % 4 * 4) & 0x000f000fu) | (y[j / 16] >> j % 16 & 0x00010001u) << 4, magic);
   if (f == kTq3 || f == kLloyd3) {
     const uint z = x[j / 8];
-    return flip(look_up(table, select_bits(3, z >> (j % 8 * 2), z >> (j % 8 * 2 + 14))), y[j / 16] << (15 - top_at(j)));
+    return flip(look_up(table, select_bits(3, z >> (j % 8 * 2), z >> (j % 8 * 2 + 14))), y[j / 16] << (15 - j % 16));
   }
-  // Lloyd-16, or every second code of a word of Lloyd-32's with the top bit above each. Put together by an addition, since operations on
-  // bits are many already.
-  const uint z = f == kLloyd4 ? x[j / 4] >> (j % 2 * 4) : select_bits(0x0f0f0f0fu, x[j / 4] >> (j % 2 * 4), shifted(y[j / 16], 4 - top_at(j) % 8));
-  return as_type<half2>(look_up(table & 0xffffu, z >> (j % 4 / 2 * 8))) + as_type<half2>(look_up(table & 0xffff0000u, z >> (j % 4 / 2 * 8 + 16)));
+  // Put together by an addition, since operations on bits are many already.
+  const bool five = f == kTq5 || f == kLloyd5;
+  const uint z = x[j / 4] >> (j % 4 * 4), first = five ? code5<D>(x, 0, j) : z, second = five ? code5<D>(x, 1, j) : z >> 16;
+  return as_type<half2>(look_up(table & 0xffffu, first)) + as_type<half2>(look_up(table & 0xffff0000u, second));
 }
 
 // ---- reading ----
@@ -119,19 +128,27 @@ struct Reader {
 };
 inline Reader key_reader(uint r, uint c) { return {r, c, 4}; }
 inline Reader value_reader(uint r, uint c) { return {2 * c, r, 8}; }
-// A lane's words of the 8 tokens from `slot` on, an even one. B: bits of the plane.
+// W words a row of the 8 tokens from `slot` on, an even one.
+template <int W>
+inline void load_pieces(thread uint* out, device const uchar* words, uint slot, Reader by) {
+  constexpr uint each = W * 4 / Piece<W>::kWords;  // a token's
+  load_words<W>(out, words, by.row * each + by.own, slot * each, by.lanes);
+}
+// A lane's words of a plane of B bits.
 template <int D, int B>
 inline void load_plane(thread uint* out, device const uchar* plane, uint slot, Reader by) {
-  constexpr int full = D / 8 * B / 16, rest = D / 8 * B % 16;
-  constexpr uint each = full * 4 / Piece<full>::kWords;  // a token's pieces
-  load_words<full>(out, plane, by.row * each + by.own, slot * each, by.lanes);
-  device const uchar* after = plane + ((16 * full) << kBlockShift);
+  typedef Plane<D, B> Layout;
+  constexpr uint rest = Layout::kRest;
+  device const uchar* shared = plane + ((32 * Layout::kWords) << kBlockShift);
+  load_pieces<2 * Layout::kWords>(out, plane, slot, by);
+  load_pieces<Layout::kShared>(out + 2 * Layout::kWords, shared, slot, by);
+  device const uchar* after = shared + ((16 * Layout::kShared) << kBlockShift);
   if (rest == 8) {
-    out[full] = ((device const ushort*)after + (by.row * 4 + by.own))[slot * 4];
+    out[Layout::kAll] = ((device const ushort*)after + (by.row * 4 + by.own))[slot * 4];
   } else if (rest > 0) {
     device const uchar* row = after + (slot + by.row) * rest;
     const uint x = by.lanes == 4 ? load_bits(row, by.own * 2 * rest, 2 * rest) : load_bits(row, by.own * rest, rest) | load_bits(row + rest, by.own * rest, rest) << rest;
-    out[full] = (x & ((1u << rest) - 1u)) | x >> rest << 16;
+    out[Layout::kAll] = (x & ((1u << rest) - 1u)) | x >> rest << 16;
   }
 }
 
@@ -140,20 +157,31 @@ struct Words {  // what a lane holds of 8 tokens
   static constant constexpr int kMain = D / 8, kTop = (D / 8 + 15) / 16, kGroups = (D + 31) / 32;
   uint x[kMain], y[kTop];
   half2 group[kGroups];  // K: scale and minimum; V: scales of both tokens
-  half scale;
+  uint scales;           // of the lane's row, in this tile and the other of two
+  inline float scale(uint odd) const { return float(as_type<half2>(scales)[odd]); }
 };
 
-// The last word of a plane as decode_pair wants it: what was loaded as two bytes to halves of a word, top bits to their places. Once a load, and
-// apart from it, so that nothing waits for what has just been asked for.
+// The last words of a plane as decode_pair wants them: what was loaded as two bytes to halves of a word, and of 5 bits to each string what is
+// its own. Once a load, and apart from it, so that nothing waits for what has just been asked for.
 template <int D, int B>
 inline void spread_plane(thread uint* words) {
-  constexpr int full = D / 8 * B / 16, rest = D / 8 * B % 16;
-  if (rest == 8) words[full] = two_bytes(words[full]);
-  if (B == 1 && rest == 8) words[full] |= words[full] << 4;
-  if (B == 1 && rest > 8) words[full] = select_bits(0x00ff00ffu, words[full], words[full] << (8 - low_tops(rest)));
+  typedef Plane<D, B> Layout;
+  constexpr uint rest = Layout::kRest;
+  if (B != 5 && rest == 8) words[Layout::kAll] = two_bytes(words[Layout::kAll]);
+  if (B == 5 && (rest > 0 || Layout::kShared > 0)) {
+    thread uint* last = words + 2 * Layout::kWords;
+    const uint x = last[0], y = rest > 0 ? last[1] : 0;
+    if (Layout::kShared == 0) {  // two bytes; above a code bits may be anything
+      last[1] = x >> 8;
+    } else {
+      last[0] = rest > 0 ? (x & 0xffffu) | y << 16 : x;
+      last[1] = x >> 16 | (y & 0xffff0000u);
+    }
+  }
 }
 template <int D>
 inline void spread(thread Words<D>& w, uint f) {
+  if (main_bits(f) == 5) spread_plane<D, 5>(w.x);
   if (main_bits(f) == 4) spread_plane<D, 4>(w.x);
   if (main_bits(f) == 2) spread_plane<D, 2>(w.x);
   if (has_top_plane(f)) spread_plane<D, 1>(w.y);
@@ -165,16 +193,18 @@ inline void load_codes(thread Words<D>& w, uint f, device const uchar* codes, ui
   const uint bits = main_bits(f);
   if (bits == 16) load_plane<D, 16>(w.x, codes, slot, by);
   if (bits == 8) load_plane<D, 8>(w.x, codes, slot, by);
+  if (bits == 5) load_plane<D, 5>(w.x, codes, slot, by);
   if (bits == 4) load_plane<D, 4>(w.x, codes, slot, by);
   if (bits == 2) load_plane<D, 2>(w.x, codes, slot, by);
   if (has_top_plane(f)) load_plane<D, 1>(w.y, codes + main_plane<D>(f), slot, by);
 }
+inline uint load_scales(device const uchar* scales, uint slot, uint r) { return ((device const uint*)scales + r)[slot / 16 * 8]; }
 // r, c: the lane's place; `slot` is the first of 8 tokens.
 template <int D>
 inline void load_key(thread Words<D>& w, device const uchar* record, uint slot, uint r, uint c) {
   load_codes<D>(w, kKeyFormat, record, slot, key_reader(r, c));
   device const uchar* scales = record + Record<D>::key_scales();
-  if (is_scaled(kKeyFormat)) w.scale = ((device const half*)scales + r)[slot];
+  if (is_scaled(kKeyFormat)) w.scales = load_scales(scales, slot, r);
   if (is_grouped(kKeyFormat)) {
     UNROLL for (int i = 0; i < Words<D>::kGroups; i++) w.group[i] = ((device const half2*)scales + r * Words<D>::kGroups)[slot * Words<D>::kGroups + i];
   }
@@ -183,11 +213,11 @@ inline void load_key(thread Words<D>& w, device const uchar* record, uint slot, 
 template <int D>
 inline void load_value(thread Words<D>& w, device const uchar* record, uint slot, uint r, uint c, uint live) {
   load_codes<D>(w, kValueFormat, record + Record<D>::values(), slot, value_reader(r, c));
-  device const half* scales = (device const half*)(record + Record<D>::value_scales());
-  if (is_scaled(kValueFormat)) w.scale = (scales + r)[slot];
+  device const uchar* scales = record + Record<D>::value_scales();
+  if (is_scaled(kValueFormat)) w.scales = load_scales(scales, slot, r);
   if (is_grouped(kValueFormat)) {
     UNROLL for (int i = 0; i < Words<D>::kGroups; i++) {
-      device const half* of_pair = scales + c * (2 * Words<D>::kGroups);
+      device const half* of_pair = (device const half*)scales + c * (2 * Words<D>::kGroups);
       const half a = of_pair[slot * Words<D>::kGroups + i], b = of_pair[(slot + 1) * Words<D>::kGroups + i];
       w.group[i] = half2(2 * c < live ? a : half(0), 2 * c + 1 < live ? b : half(0));
     }
@@ -199,19 +229,19 @@ inline void load_value(thread Words<D>& w, device const uchar* record, uint slot
 }
 template <int D>
 inline half2 key_pair(thread const Words<D>& w, int j, uint table, uint magic) {
-  const half2 v = decode_pair(kKeyFormat, w.x, w.y, j, table, magic);
+  const half2 v = decode_pair<D>(kKeyFormat, w.x, w.y, j, table, magic);
   return is_grouped(kKeyFormat) ? fma(v, half2(w.group[j / 4].x), half2(w.group[j / 4].y)) : v;
 }
 template <int D>
 inline half2 value_pair(thread const Words<D>& w, int j, uint table, uint magic) {
-  const half2 v = decode_pair(kValueFormat, w.x, w.y, j, table, magic);
+  const half2 v = decode_pair<D>(kValueFormat, w.x, w.y, j, table, magic);
   return is_grouped(kValueFormat) ? v * w.group[j / 4] : v;
 }
 // The same in float: bf16 exactly, and group scales applied after the conversion.
 template <int D>
 inline float2 key_floats(thread const Words<D>& w, int j, uint table, uint magic) {
   if (kKeyFormat == kBf16) return float2(as_type<float>(w.x[j] << 16), as_type<float>(w.x[j] & 0xffff0000u));
-  const float2 v = float2(decode_pair(kKeyFormat, w.x, w.y, j, table, magic));
+  const float2 v = float2(decode_pair<D>(kKeyFormat, w.x, w.y, j, table, magic));
   if (!is_grouped(kKeyFormat)) return v;
   const float scale = float(w.group[j / 4].x), minimum = float(w.group[j / 4].y);
   return float2(fma(v.x, scale, minimum), fma(v.y, scale, minimum));
@@ -219,6 +249,6 @@ inline float2 key_floats(thread const Words<D>& w, int j, uint table, uint magic
 template <int D>
 inline float2 value_floats(thread const Words<D>& w, int j, uint table, uint magic) {
   if (kValueFormat == kBf16) return float2(as_type<float>(w.x[j] << 16), as_type<float>(w.x[j] & 0xffff0000u));
-  const float2 v = float2(decode_pair(kValueFormat, w.x, w.y, j, table, magic));
+  const float2 v = float2(decode_pair<D>(kValueFormat, w.x, w.y, j, table, magic));
   return is_grouped(kValueFormat) ? v * float2(w.group[j / 4]) : v;
 }

@@ -1,13 +1,14 @@
 // What every kernel shares: function constants, KV formats, the layout of a record.
 //
-// A record holds the tokens of one (block, kv head): K codes, V codes, K scales, V scales. Codes lie in planes of 16, 8, 4, 2 or 1
-// bits an element, ordered as the lanes of an 8x8 tile read them, (r, c) being a lane's row and pair of columns:
+// A record holds the tokens of one (block, kv head): K codes, V codes, K scales, V scales. Codes lie in planes of 16, 8, 5, 4, 2 or
+// 1 bits an element, ordered as the lanes of an 8x8 tile read them, (r, c) being a lane's row and pair of columns:
 //   K: a row a token; lane c has 2 elements a step j (of D / 8), key_dim(c, j, 0 or 1)
 //   V: a row a pair of tokens (2c, 2c + 1); lane r has element value_dim(r, j) of both
-// A word holds 16 / bits steps: the first of the two in its low half, the second in its high half; top bits in an order of their own (top_at).
-// So a token owns whole bytes, and tokens are written side by side without read-modify-write. Lanes' words interleave in pieces of up to
-// 16 bytes. Steps that do not fill a word (D = 64, 80, 96 in some planes) follow all words as one string of bits a token; where V's has a
-// byte a lane, the bytes of a pair of tokens alternate, so that a lane's two are read at once.
+// So a lane has two strings of codes, of the first of the two and of the second (`Plane`). A word holds 16 bits of each, the first's in its low
+// half; codes of 5 bits, which are looked up one by one, are dense in words of either string. So a token owns whole bytes, and tokens are
+// written side by side without read-modify-write. Lanes' words interleave in pieces of up to 16 bytes. What does not fill a half of a word (D =
+// 64, 80, 96 in some planes) follows all words as one string of bits a token; where V's has a byte a lane, the bytes of a pair of tokens
+// alternate, so that a lane's two are read at once. A vector's only scale lies beside that of the token 8 further on (`scale_at`).
 #pragma once
 #include <metal_stdlib>
 #include <metal_simdgroup_matrix>
@@ -47,10 +48,11 @@ constant constexpr float kLimit = 65504.0f;
 inline uint main_bits(uint f) {
   if (f == kF16 || f == kBf16) return 16;
   if (f == kTq8 || f == kAffine8 || f == kInt8) return 8;
+  if (f == kTq5 || f == kLloyd5) return 5;
   return f == kTq3 || f == kTq2 || f == kLloyd3 || f == kLloyd2 ? 2 : 4;
 }
 // A further bit in a plane of its own: the sign, or an affine code's highest bit.
-inline bool has_top_plane(uint f) { return f == kTq5 || f == kTq3 || f == kAffine5 || f == kLloyd5 || f == kLloyd3; }
+inline bool has_top_plane(uint f) { return f == kTq3 || f == kAffine5 || f == kLloyd3; }
 // One scale a vector, or one (K: and a minimum) per 32 elements.
 inline bool is_scaled(uint f) { return f >= kTq8 && f <= kTq2; }
 inline bool is_grouped(uint f) { return f >= kAffine8; }
@@ -91,13 +93,19 @@ inline uint value_dim(uint r, uint j) {
   return j < D / 32 * 4 ? j / 4 * 32 + r * 4 + j % 4 : D / 32 * 32 + r * 2 + j % 2;
 }
 
-// Top bits of steps 0, 1, 4, 5, 8 .. come first, then those of 2, 3, 6, 7 ..; to be used the former are in the low byte of a half of a word, the
-// latter in the high one, so that those of a word of 4-bit codes are 8 bits apart, as every second code is. top_at: where a step's bit is
-// then; top_step: whose the i-th of n dense bits is; low_tops: how many of n come first.
-inline int top_at(int j) { return j % 4 / 2 * 8 + j % 16 / 4 * 2 + j % 2; }
-inline constexpr uint low_tops(uint n) { return (n + 3) / 4 * 2; }
-inline uint top_step(uint i, uint n) { return i % low_tops(n) / 2 * 4 + i / low_tops(n) * 2 + i % 2; }
+// How a lane's two strings of D / 8 codes of B bits lie: words of one string, of the first's as many as of the second's; words of 16 bits of
+// both; the rest, in bits of each.
+template <int D, int B>
+struct Plane {
+  static constant constexpr uint kBits = D / 8 * B;
+  static constant constexpr uint kWords = B == 5 ? kBits / 32 : 0;
+  static constant constexpr uint kShared = (kBits - 32 * kWords) / 16;
+  static constant constexpr uint kRest = kBits % 16;
+  static constant constexpr uint kAll = 2 * kWords + kShared;
+};
 
+// Where a token's only scale is: a lane reads those of two tiles at once.
+inline uint scale_at(uint slot) { return slot / 16 * 16 + slot % 8 * 2 + slot / 8 % 2; }
 // Byte of word w of a lane in a row of `words` words a lane.
 inline uint word_offset(uint words, uint w, uint lane, uint lanes) {
   const uint piece = words % 4 == 0 ? 4 : words % 2 == 0 ? 2 : 1;

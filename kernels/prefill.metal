@@ -42,7 +42,7 @@ struct Share {
     device const uchar* record = cache + ulong(table[min(position, end - 1) >> kBlockShift] * kv_heads + head) * Record<D>::bytes();
     if (kKeyFormat == kValueFormat && is_scaled(kKeyFormat)) {  // alike but for addresses
       load_codes<D>(words, kKeyFormat, record + (value ? Record<D>::values() : 0u), slot, by);
-      words.scale = ((device const half*)(record + (value ? Record<D>::value_scales() : Record<D>::key_scales())) + l.r)[slot];
+      words.scales = load_scales(record + (value ? Record<D>::value_scales() : Record<D>::key_scales()), slot, l.r);
     } else if (value) {
       load_value<D>(words, record, slot, l.r, l.c, end > position ? end - position : 0u);
     } else {
@@ -59,14 +59,14 @@ struct Share {
         const half2 x = value_pair<D>(words, j, value_table, magic), y = value_pair<D>(words, j + 1, value_table, magic);
         *(threadgroup uint2*)(operands + Operands<D>::of_value(tile, j, place)) = uint2(as_type<uint>(x), as_type<uint>(y));
       }
-      if (l.c == 0 && part == 0) scales[l.r * U + tile] = is_scaled(kValueFormat) ? float(words.scale) : 1.0f;
+      if (l.c == 0 && part == 0) scales[l.r * U + tile] = is_scaled(kValueFormat) ? words.scale(tile % 2) : 1.0f;
     } else {
       spread<D>(words, kKeyFormat);
       UNROLL for (int j = 0; j < J; j++) {
         if (kSharers == 2 && (j >= J / 2) != (part == 1)) continue;
         operands[Operands<D>::of_key(tile, j, place)] = as_type<uint>(key_pair<D>(words, j, key_table, magic));
       }
-      if (l.c == 0 && part == 0) scales[l.r * U + tile] = is_scaled(kKeyFormat) ? unit * float(words.scale) : unit;
+      if (l.c == 0 && part == 0) scales[l.r * U + tile] = is_scaled(kKeyFormat) ? unit * words.scale(tile % 2) : unit;
     }
   }
 };

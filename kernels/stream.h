@@ -41,7 +41,7 @@ struct Stream {
 template <int D, int U>
 inline void receive(thread Words<D>* k, thread float* ks, float unit) {
   UNROLL for (int u = 0; u < U; u++) {
-    ks[u] = is_scaled(kKeyFormat) ? unit * float(k[u].scale) : unit;
+    ks[u] = is_scaled(kKeyFormat) ? unit * k[u].scale(u % 2) : unit;
     spread<D>(k[u], kKeyFormat);
   }
 }

@@ -66,62 +66,40 @@ struct Picker {
   uint shift, mask;
   inline uint at(uint i) const { return uint(codes[i]) >> shift & mask; }
 };
-template <int B>
-inline uint step_at(uint i, uint n) {
-  return B == 1 ? top_step(i, n) : i;
-}
+// n bits from `bit` on of a lane's string e.
 template <int D, int B>
-inline void store_key_plane(Picker x, device uchar* plane, uint slot, uint lane) {
-  constexpr uint steps = 16 / B, full = D / 8 * B / 16, rest = D / 8 * B % 16;
-  device uchar* row = plane + slot * (16 * full);
-  for (uint i = lane; i < 4 * full; i += 32) {
-    const uint c = i % 4, w = i / 4;
-    uint word = 0;
-    for (uint k = 0; k < 2 * steps; k++) word |= x.at(key_dim<D>(c, w * steps + step_at<B>(k % steps, steps), k / steps)) << (k * B);
-    *(device uint*)(row + word_offset(full, w, c, 4)) = word;
+inline uint string_bits(Picker x, bool value, uint lane, uint e, uint bit, uint n) {
+  uint bits = 0;
+  for (uint j = bit / B; j * B < bit + n; j++) {
+    const uint code = x.at(value ? value_dim<D>(lane, j) : key_dim<D>(lane, j, e)), at = j * B;
+    bits |= at < bit ? code >> (bit - at) : code << (at - bit);
   }
-  if (rest > 0) {
-    constexpr uint n = rest > 0 ? rest : 1;
-    device uchar* bits = plane + ((16 * full) << kBlockShift) + slot * rest;
-    for (uint i = lane; i < rest; i += 32) {
-      uint byte = 0;
-      for (uint k = 0; k < 8; k += B) {
-        const uint bit = 8 * i + k, e = bit % (2 * n) / n;
-        byte |= x.at(key_dim<D>(bit / (2 * n), full * steps + step_at<B>(bit % n / B, n / B), e)) << k;
-      }
-      bits[i] = uchar(byte);
-    }
-  }
+  return n < 32 ? bits & ((1u << n) - 1u) : bits;
 }
-template <int D, int B>
-inline void store_value_plane(Picker x, device uchar* plane, uint slot, uint lane) {
-  constexpr uint steps = 16 / B, full = D / 8 * B / 16, rest = D / 8 * B % 16;
-  device uchar* row = plane + slot / 2 * (32 * full) + slot % 2 * 2;
-  for (uint i = lane; i < 8 * full; i += 32) {
-    const uint r = i % 8, w = i / 8;
-    uint half_word = 0;
-    for (uint k = 0; k < steps; k++) half_word |= x.at(value_dim<D>(r, w * steps + step_at<B>(k, steps))) << (k * B);
-    *(device ushort*)(row + word_offset(full, w, r, 8)) = ushort(half_word);
-  }
-  if (rest > 0) {
-    constexpr uint n = rest > 0 ? rest : 1;
-    device uchar* bits = plane + ((16 * full) << kBlockShift);
-    for (uint i = lane; i < rest; i += 32) {
-      uint byte = 0;
-      for (uint k = 0; k < 8; k += B) {
-        const uint bit = 8 * i + k;
-        byte |= x.at(value_dim<D>(bit / n, full * steps + step_at<B>(bit % n / B, n / B))) << k;
-      }
-      bits[rest == 8 ? slot / 2 * 16 + i * 2 + slot % 2 : slot * rest + i] = uchar(byte);
-    }
-  }
-}
+// A token of K has both strings of 4 lanes, one of V one string of 8, of pairs of tokens.
 template <int D, int B>
 inline void store_plane(bool value, Picker x, device uchar* plane, uint slot, uint lane) {
-  if (value) {
-    store_value_plane<D, B>(x, plane, slot, lane);
-  } else {
-    store_key_plane<D, B>(x, plane, slot, lane);
+  typedef Plane<D, B> Layout;
+  constexpr uint words = Layout::kWords, shared = Layout::kShared, rest = Layout::kRest, each = rest > 0 ? rest : 1;
+  const uint lanes = value ? 8 : 4, row = value ? slot / 2 : slot;
+  for (uint i = lane; i < 8 * words; i += 32) {
+    const uint own = i % lanes, e = value ? slot % 2 : i / 4 % 2, w = i / 8;
+    *(device uint*)(plane + row * (lanes * 8 * words) + word_offset(2 * words, e * words + w, own, lanes)) = string_bits<D, B>(x, value, own, e, 32 * w, 32);
+  }
+  plane += (32 * words) << kBlockShift;
+  for (uint i = lane; i < 8 * shared; i += 32) {
+    const uint own = i % lanes, e = value ? slot % 2 : i / 4 % 2, w = i / 8;
+    *(device ushort*)(plane + row * (lanes * 4 * shared) + word_offset(shared, w, own, lanes) + 2 * e) =
+        ushort(string_bits<D, B>(x, value, own, e, 32 * words + 16 * w, 16));
+  }
+  plane += (16 * shared) << kBlockShift;
+  for (uint i = lane; i < rest; i += 32) {
+    uint byte = 0;
+    for (uint k = 0; k < 8; k++) {
+      const uint bit = 8 * i + k, string = bit / each;
+      byte |= string_bits<D, B>(x, value, value ? string : string / 2, string % 2, 32 * words + 16 * shared + bit % each, 1) << k;
+    }
+    plane[value && rest == 8 ? row * 16 + i * 2 + slot % 2 : slot * rest + i] = uchar(byte);
   }
 }
 
@@ -199,7 +177,7 @@ kernel void write(device const T* k [[buffer(0)]],
   const uint slot = slots[token] & ((1u << kBlockShift) - 1u);
   device uchar* record = cache + (ulong(slots[token] >> kBlockShift) * p.kv_heads + head) * Record<D>::bytes();
   device uchar* plane = record + (value ? Record<D>::values() : 0u);
-  device uchar* scales = record + (value ? Record<D>::value_scales() : Record<D>::key_scales()) + slot * scale_bytes<D>(f);
+  device uchar* scales = record + (value ? Record<D>::value_scales() : Record<D>::key_scales()) + (is_scaled(f) ? scale_at(slot) : slot) * scale_bytes<D>(f);
   quantize<D>(f, z, codes, (device half*)scales, lane);
   const uint bits = main_bits(f);
   Picker main;
@@ -208,6 +186,7 @@ kernel void write(device const T* k [[buffer(0)]],
   main.mask = (1u << bits) - 1u;
   if (bits == 16) store_plane<D, 16>(value, main, plane, slot, lane);
   if (bits == 8) store_plane<D, 8>(value, main, plane, slot, lane);
+  if (bits == 5) store_plane<D, 5>(value, main, plane, slot, lane);
   if (bits == 4) store_plane<D, 4>(value, main, plane, slot, lane);
   if (bits == 2) store_plane<D, 2>(value, main, plane, slot, lane);
   if (has_top_plane(f)) {

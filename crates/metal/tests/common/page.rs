@@ -14,7 +14,8 @@ fn planes(format: Format) -> (usize, bool) {
         F32 => unreachable!("not on a GPU"),
         F16 | Bf16 => (16, false),
         Tq8 | Affine8 | Int8 => (8, false),
-        Tq5 | Affine5 | Lloyd5 => (4, true),
+        Tq5 | Lloyd5 => (5, false),
+        Affine5 => (4, true),
         Tq4 | Affine4 | Lloyd4 => (4, false),
         Tq3 | Lloyd3 => (2, true),
         Tq2 | Lloyd2 => (2, false),
@@ -36,13 +37,6 @@ fn value_dim(d: usize, r: usize, j: usize) -> usize {
     if j < d / 32 * 4 { j / 4 * 32 + r * 4 + j % 4 } else { d / 32 * 32 + r * 2 + j % 2 }
 }
 
-/// Where a step's bit lies in its half of a word of top bits: steps 0, 1, 4, 5, 8 .. first, then 2, 3, 6, 7 ..
-fn top_bit(d: usize, j: usize) -> usize {
-    let steps = j / 16 * 16..(j / 16 * 16 + 16).min(d / 8);
-    let (early, late) = steps.partition::<Vec<usize>, _>(|step| step % 4 < 2);
-    early.into_iter().chain(late).position(|step| step == j).unwrap()
-}
-
 fn word_offset(words: usize, w: usize, lane: usize, lanes: usize) -> usize {
     let piece = [4, 2, 1].into_iter().find(|p| words.is_multiple_of(*p)).unwrap();
     ((w / piece * lanes + lane) * piece + w % piece) * 4
@@ -55,32 +49,44 @@ impl Page {
 
     /// Elements of a plane of `b` bits that starts at `plane`.
     fn plane(&self, side: Side, plane: usize, b: usize, slot: usize) -> Vec<u32> {
-        let (d, bs) = (self.record.head_dim(), self.record.block_size());
-        let (full, rest) = (d / 8 * b / 16, d / 8 * b % 16);
-        let strings = plane + 16 * full * bs + slot * rest;
+        let d = self.record.head_dim();
         let mut out = vec![u32::MAX; d];
-        let lanes = if side == Side::K { 4 } else { 8 };
-        for (lane, j) in (0..lanes).flat_map(|lane| (0..d / 8).map(move |j| (lane, j))) {
-            let (word, at) = (j * b / 16, if b == 1 { top_bit(d, j) } else { j * b % 16 });
-            if side == Side::K {
-                for e in 0..2 {
-                    let full_byte = || plane + slot * 16 * full + word_offset(full, word, lane, 4);
-                    out[key_dim(d, lane, j, e)] = match word < full {
-                        true => self.bits(full_byte(), 16 * e + at, b),
-                        false => self.bits(strings, lane * 2 * rest + e * rest + at, b),
-                    };
+        let (lanes, strings) = if side == Side::K { (4, 0..2) } else { (8, slot % 2..slot % 2 + 1) };
+        for lane in 0..lanes {
+            for e in strings.clone() {
+                let bits = self.string(side, plane, b, slot, lane, e);
+                for (j, code) in bits.chunks(b).enumerate() {
+                    let dim = if side == Side::K { key_dim(d, lane, j, e) } else { value_dim(d, lane, j) };
+                    out[dim] = code.iter().rev().fold(0, |x, bit| x << 1 | bit);
                 }
-            } else {
-                let full_byte = || plane + slot / 2 * 32 * full + word_offset(full, word, lane, 8);
-                out[value_dim(d, lane, j)] = match word < full {
-                    true => self.bits(full_byte(), slot % 2 * 16 + at, b),
-                    // A byte a lane: those of a pair of tokens alternate.
-                    false if rest == 8 => {
-                        self.bits(plane + 16 * full * bs + slot / 2 * 16 + lane * 2 + slot % 2, at, b)
-                    }
-                    false => self.bits(strings, lane * rest + at, b),
-                };
             }
+        }
+        out
+    }
+
+    /// The bits of a lane's string `e` of `d` / 8 codes: first words of either string, if codes are of 5 bits, then words of 16 bits of both, then
+    /// what is left.
+    fn string(&self, side: Side, plane: usize, b: usize, slot: usize, lane: usize, e: usize) -> Vec<u32> {
+        let (d, bs) = (self.record.head_dim(), self.record.block_size());
+        let bits = d / 8 * b;
+        let words = if b == 5 { bits / 32 } else { 0 };
+        let (shared, rest) = ((bits - 32 * words) / 16, bits % 16);
+        let (lanes, row) = if side == Side::K { (4, slot) } else { (8, slot / 2) };
+        let mut out = Vec::new();
+        let mut take = |byte, bit, n| out.extend((0..n).map(|i| self.bits(byte, bit + i, 1)));
+        for w in 0..words {
+            take(plane + row * lanes * 8 * words + word_offset(2 * words, e * words + w, lane, lanes), 0, 32);
+        }
+        let plane = plane + 32 * words * bs;
+        for w in 0..shared {
+            take(plane + row * lanes * 4 * shared + word_offset(shared, w, lane, lanes), 16 * e, 16);
+        }
+        let plane = plane + 16 * shared * bs;
+        match side {
+            Side::K => take(plane + slot * rest, (lane * 2 + e) * rest, rest),
+            // A byte a lane: those of a pair of tokens alternate.
+            Side::V if rest == 8 => take(plane + row * 16 + lane * 2 + e, 0, 8),
+            Side::V => take(plane + slot * rest, lane * rest, rest),
         }
         out
     }
@@ -105,6 +111,8 @@ impl Page {
             codes.iter_mut().for_each(|c| *c = if *c < half { half | (half - 1 - *c) } else { *c - half });
         }
         let n = scale_bytes(format, d);
+        // One a vector: beside that of the token 8 further on.
+        let slot = if n == 2 { slot / 16 * 16 + slot % 8 * 2 + slot / 8 % 2 } else { slot };
         let scales = self.bytes[scales + slot * n..][..n].as_chunks().0.iter().map(|b| f16::from_le_bytes(*b));
         (codes, scales.collect())
     }
