@@ -114,9 +114,10 @@ struct Shared {
   uint2 to[kBlocks * 4];       // where their states go
   float scales[2 * U * 8];
   half index[kChunkSimdgroups * 64];
+  ushort lanes[kChunkSimdgroups * 32];  // by place
 };
 
-// Adds a lane's elements value_dim(r, j) of the next state to those of the states before it, if any.
+// Adds elements value_dim(r, j) of the next state to those of the states before it, if any.
 template <int D>
 inline void add_dims(device float* row, thread const float* z, uint r, bool first, float f, float g) {
   constexpr int J = D / 8, full = D / 32 * 4;
@@ -159,6 +160,10 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
   if (!sees(tile, part)) return;
   const uint end = min(start + kPartition, tile.position + tile.rows);
   const Place l = find_place(shared.index + sg * 64, lane);
+  // Whose elements a lane writes: those at place (lane % 8, lane / 8), so that 8 lanes write 128 bytes of a column.
+  shared.lanes[sg * 32 + l.r * 4 + l.c] = ushort(lane);
+  simdgroup_barrier(mem_flags::mem_threadgroup);
+  const ushort writes = shared.lanes[sg * 32 + lane % 8 * 4 + lane / 8];
   const uint place = l.r * 4 + l.c, block = sg * C, index = (tg.y * p.kv_heads + head) * p.blocks + block;
   const uint key_table = table_of(kKeyFormat, lane), value_table = table_of(kValueFormat, lane);
   const uint magic = 0x64006400u | p.kv_heads >> 31;
@@ -237,13 +242,17 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
       simdgroup_barrier(mem_flags::mem_threadgroup);
       if (l.r == 0) shared.merged[pair] = float4(top.x, top.y, sum.x, sum.y);
       simdgroup_barrier(mem_flags::mem_threadgroup);
-      const uint2 to = shared.to[pair];
+      if (l.r == 0 && w + 1 == kSimdgroups) {
+        UNROLL for (int i = 0; i < 2; i++) {
+          if (shared.to[pair][i] != kDead) part_ml[shared.to[pair][i]] = float2(top[i], sum[i]);
+        }
+      }
+      const uint2 to = shared.to[(block + b) * 4 + lane / 8];
       UNROLL for (int i = 0; i < 2; i++) {
-        if (to[i] == kDead) continue;
         float z[J];
-        UNROLL for (int j = 0; j < J; j++) z[j] = elements(x[b].acc[j])[i] * back[i];
-        add_dims<D>(part_o + ulong(to[i]) * D, z, l.r, w == 0, f[i], g[i]);
-        if (l.r == 0 && w + 1 == kSimdgroups) part_ml[to[i]] = float2(top[i], sum[i]);
+        UNROLL for (int j = 0; j < J; j++) z[j] = simd_shuffle(elements(x[b].acc[j])[i] * back[i], writes);
+        const float before = simd_shuffle(f[i], writes), after = simd_shuffle(g[i], writes);
+        if (to[i] != kDead) add_dims<D>(part_o + ulong(to[i]) * D, z, lane % 8, w == 0, before, after);
       }
     }
   }
