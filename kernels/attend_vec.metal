@@ -151,6 +151,8 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
       }
     }
     const bool more = base + kSimdgroups * step < end;
+    float vs[U];
+    UNROLL for (int u = 0; u < U; u++) vs[u] = is_scaled(kValueFormat) ? v[u].scale(u % 2) : 1.0f;
     if (more) stream.keys(k, l);
     float3 parabola = float3(0.0f);
     if (fitted) {
@@ -185,7 +187,7 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
     UNROLL for (int u = 0; u < U; u++) {
       float w = fast::exp2(e[u] - m);
       sum += w;
-      if (is_scaled(kValueFormat)) w = w > 0.0f ? w * v[u].scale(u % 2) : 0.0f;  // a slot never written has any scale
+      if (is_scaled(kValueFormat)) w = w > 0.0f ? w * vs[u] : 0.0f;  // a slot never written has any scale
       float w0[G], w1[G];
       UNROLL for (int g = 0; g < G; g++) {
         w0[g] = simd_shuffle(w, ushort(l.c * 8 + g));
