@@ -152,7 +152,7 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
     }
     const bool more = base + kSimdgroups * step < end;
     float vs[U];
-    UNROLL for (int u = 0; u < U; u++) vs[u] = is_scaled(kValueFormat) ? v[u].scale(u % 2) : 1.0f;
+    receive_scales<D, U>(v, vs);
     if (more) stream.keys(k, l);
     float3 parabola = float3(0.0f);
     if (fitted) {

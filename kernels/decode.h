@@ -128,7 +128,7 @@ struct Reader {
 };
 inline Reader key_reader(uint r, uint c) { return {r, c, 4}; }
 inline Reader value_reader(uint r, uint c) { return {2 * c, r, 8}; }
-// W words a row of the 8 tokens from `slot` on, an even one.
+// A lane's W words of the 8 tokens from `slot` on, an even one.
 template <int W>
 inline void load_pieces(thread uint* out, device const uchar* words, uint slot, Reader by) {
   constexpr uint each = W * 4 / Piece<W>::kWords;  // a token's
@@ -157,7 +157,7 @@ struct Words {  // what a lane holds of 8 tokens
   static constant constexpr int kMain = D / 8, kTop = (D / 8 + 15) / 16, kGroups = (D + 31) / 32;
   uint x[kMain], y[kTop];
   half2 group[kGroups];  // K: scale and minimum; V: scales of both tokens
-  uint scales;           // of the lane's row, in this tile and the other of two
+  uint scales;           // of the lane's row, in the even tile of two and in the odd one
   inline float scale(uint odd) const { return float(as_type<half2>(scales)[odd]); }
 };
 
@@ -170,12 +170,14 @@ inline void spread_plane(thread uint* words) {
   if (B != 5 && rest == 8) words[Layout::kAll] = two_bytes(words[Layout::kAll]);
   if (B == 5 && (rest > 0 || Layout::kShared > 0)) {
     thread uint* last = words + 2 * Layout::kWords;
-    const uint x = last[0], y = rest > 0 ? last[1] : 0;
+    const uint x = last[0];
     if (Layout::kShared == 0) {  // two bytes; above a code bits may be anything
       last[1] = x >> 8;
+    } else if (rest > 0) {
+      last[0] = (x & 0xffffu) | last[1] << 16;
+      last[1] = x >> 16 | (last[1] & 0xffff0000u);
     } else {
-      last[0] = rest > 0 ? (x & 0xffffu) | y << 16 : x;
-      last[1] = x >> 16 | (y & 0xffff0000u);
+      last[1] = x >> 16;
     }
   }
 }
@@ -198,6 +200,7 @@ inline void load_codes(thread Words<D>& w, uint f, device const uchar* codes, ui
   if (bits == 2) load_plane<D, 2>(w.x, codes, slot, by);
   if (has_top_plane(f)) load_plane<D, 1>(w.y, codes + main_plane<D>(f), slot, by);
 }
+// The same of both tiles of two, so that one load serves both.
 inline uint load_scales(device const uchar* scales, uint slot, uint r) { return ((device const uint*)scales + r)[slot / 16 * 8]; }
 // r, c: the lane's place; `slot` is the first of 8 tokens.
 template <int D>

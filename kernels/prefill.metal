@@ -242,17 +242,17 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
       simdgroup_barrier(mem_flags::mem_threadgroup);
       if (l.r == 0) shared.merged[pair] = float4(top.x, top.y, sum.x, sum.y);
       simdgroup_barrier(mem_flags::mem_threadgroup);
+      const uint2 to = shared.to[pair], to_write = shared.to[(block + b) * 4 + lane / 8];
       if (l.r == 0 && w + 1 == kSimdgroups) {
         UNROLL for (int i = 0; i < 2; i++) {
-          if (shared.to[pair][i] != kDead) part_ml[shared.to[pair][i]] = float2(top[i], sum[i]);
+          if (to[i] != kDead) part_ml[to[i]] = float2(top[i], sum[i]);
         }
       }
-      const uint2 to = shared.to[(block + b) * 4 + lane / 8];
       UNROLL for (int i = 0; i < 2; i++) {
         float z[J];
         UNROLL for (int j = 0; j < J; j++) z[j] = simd_shuffle(elements(x[b].acc[j])[i] * back[i], writes);
         const float before = simd_shuffle(f[i], writes), after = simd_shuffle(g[i], writes);
-        if (to[i] != kDead) add_dims<D>(part_o + ulong(to[i]) * D, z, lane % 8, w == 0, before, after);
+        if (to_write[i] != kDead) add_dims<D>(part_o + ulong(to_write[i]) * D, z, lane % 8, w == 0, before, after);
       }
     }
   }

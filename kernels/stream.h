@@ -36,14 +36,20 @@ struct Stream {
   }
 };
 
-// Scales of a step's keys as floats, ks, and their top bits to their places: keys that have either are waited for here, before more is asked
-// for, which would be waited for too. Of keys that were not asked for nothing is used.
+// Scales of a step's keys as floats, ks, and words that are not whole: keys that have either are waited for here, before more is asked for,
+// which would be waited for too. Of keys that were not asked for nothing is used.
 template <int D, int U>
 inline void receive(thread Words<D>* k, thread float* ks, float unit) {
   UNROLL for (int u = 0; u < U; u++) {
     ks[u] = is_scaled(kKeyFormat) ? unit * k[u].scale(u % 2) : unit;
     spread<D>(k[u], kKeyFormat);
   }
+}
+
+// Scales of a step's V as floats: before the next K is asked for, as above.
+template <int D, int U>
+inline void receive_scales(thread const Words<D>* v, thread float* vs) {
+  UNROLL for (int u = 0; u < U; u++) vs[u] = is_scaled(kValueFormat) ? v[u].scale(u % 2) : 1.0f;
 }
 
 // A lane's elements value_dim(r, j) of a vector.

@@ -66,7 +66,7 @@ struct Picker {
   uint shift, mask;
   inline uint at(uint i) const { return uint(codes[i]) >> shift & mask; }
 };
-// n bits from `bit` on of a lane's string e.
+// n bits from `bit` on of a lane's string: of K's e, or of a token's V.
 template <int D, int B>
 inline uint string_bits(Picker x, bool value, uint lane, uint e, uint bit, uint n) {
   uint bits = 0;

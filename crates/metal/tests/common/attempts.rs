@@ -33,7 +33,7 @@ fn last(case: Case, tokens: usize) -> Attempt {
     Attempt { case, rows: tokens - 1..tokens }
 }
 
-/// All formats in some head sizes, at 64 and 128 in both forms.
+/// All formats in some head sizes, at 64 and 128 in both forms, with blocks of 16 in one and of 32 in the other.
 pub fn formats(dims: &[usize]) -> Vec<Attempt> {
     let mut all = Vec::new();
     for d in dims.iter().copied() {
@@ -44,7 +44,7 @@ pub fn formats(dims: &[usize]) -> Vec<Attempt> {
             all.push(last(case, 90));
             if d == 64 || d == 128 {
                 let form = if form == Form::Mma { Form::Vec } else { Form::Mma };
-                all.push(last(Case { form, ..case }, 90));
+                all.push(last(Case { form, block_size: 48 - block_size, ..case }, 90));
             }
         }
     }
