@@ -25,7 +25,8 @@ struct Stream {
     UNROLL for (uint i = 0; i < max(8u * U >> kBlockShift, 1u); i++) block[i] = table[min((base >> kBlockShift) + i, (end - 1) >> kBlockShift)];
   }
   inline device const uchar* record_of(int u) const { return records + ulong(block[(8 * u) >> kBlockShift]) * stride; }
-  inline uint slot_of(int u) const { return ((8 * u) & ((1u << kBlockShift) - 1u)) + (8 * U < 1 << kBlockShift ? base & ((1u << kBlockShift) - 1u) : 0u); }
+  // `base` is a multiple of 8 U, said so that two tiles' scales are seen to be one load.
+  inline uint slot_of(int u) const { return ((8 * u) & ((1u << kBlockShift) - 1u)) + (8 * U < 1 << kBlockShift ? base & ((1u << kBlockShift) - 8u * U) : 0u); }
   inline void keys(thread Words<D>* k, Place l) {
     UNROLL for (int u = 0; u < U; u++) load_key<D>(k[u], record_of(u), slot_of(u), l.r, l.c);
   }
