@@ -98,27 +98,25 @@ impl<E: Executor> GpuBackend<E> {
         prepared.ok_or_else(|| Error::Msg("the plan was made by another backend".to_owned()))
     }
 
-    /// Attends the rows of a slice of `tiles`.
+    /// Attends the rows of a slice of a batch.
     fn attend_slice(
         &self,
         layer: &Layer<E::Buffer>,
-        tiles: &[Tile],
         slice: &Slice,
         q: &E::Buffer,
         out: &E::Buffer,
         prepared: &Prepared<E::Buffer>,
     ) -> Result<()> {
         let (shape, buffers, rope) = (&layer.shape, &layer.buffers, layer.rope.as_ref());
-        let (tiles, parts) = (&tiles[slice.tiles.clone()], slice.parts);
-        let form = tiles[0].form;
-        let (first, last) = (tiles[0].rows.start, tiles[tiles.len() - 1].rows.end);
+        let (tiles, parts, form) = (&slice.tiles, slice.parts(), slice.tiles[0].form);
+        let (first, rows) = (slice.rows.start, slice.rows.len());
         let params = tiles.iter().flat_map(|tile| {
             let rows = tile.rows.start - first..tile.rows.end - first;
             Tile { rows, ..tile.clone() }.params(shape.window, shape.sinks).bytes()
         });
         let table = self.executor.buffer(&params.collect::<Vec<u8>>()).map_err(Error::wrap)?;
         let mut scratch = self.scratch.lock().unwrap_or_else(|e| e.into_inner());
-        scratch.reserve(&self.executor, shape, form, last - first, tiles.len(), parts).map_err(Error::wrap)?;
+        scratch.reserve(&self.executor, shape, form, rows, tiles.len(), parts).map_err(Error::wrap)?;
         let of_rope = |f: fn(&RopeBuffers<E::Buffer>) -> &E::Buffer| rope.map_or(&self.nothing, f);
         let query = QueryBuffers {
             q,
@@ -152,9 +150,12 @@ impl<E: Executor> GpuBackend<E> {
             out,
         };
         let mut launches = vec![launch::query(shape, form, rope.map(|r| &r.rope), first, tiles.len(), parts, &query)];
-        let some = slice.dispatches.iter().map(|some| (some.clone(), parts));
-        launches.extend(some.map(|some| launch::attend_some(shape, form, tiles.len(), some, &attend)));
-        launches.push(launch::reduce(shape, first, last - first, parts, &reduce));
+        let attends = slice
+            .dispatches
+            .iter()
+            .map(|some| launch::attend_some(shape, form, some.tiles, (some.parts.clone(), parts), &attend));
+        launches.extend(attends);
+        launches.push(launch::reduce(shape, first, rows, parts, &reduce));
         self.run(&launches)
     }
 
@@ -253,7 +254,7 @@ impl<E: Executor> AttentionBackend for GpuBackend<E> {
         let buffer = self.executor.import(q, shape.element)?;
         let out = self.executor.create_tensor(want.0 * shape.row_bytes()).map_err(Error::wrap)?;
         for slice in slices(shape, &tiles, self.executor.most_work()) {
-            self.attend_slice(layer, &tiles, &slice, &buffer, &out, prepared)?;
+            self.attend_slice(layer, &slice, &buffer, &out, prepared)?;
         }
         self.executor.export(&out, q.dims(), shape.element, q.device())?.to_dtype(q.dtype())
     }

@@ -21,6 +21,17 @@ impl Tile {
         (self.position + self.rows.len()).div_ceil(turboquant::PARTITION)
     }
 
+    /// First position that some row sees, but for the sequence's first tokens.
+    fn first(&self, window: Option<usize>) -> usize {
+        window.map_or(0, |window| (self.position + 1).saturating_sub(window))
+    }
+
+    /// Partitions of which some row sees tokens.
+    pub(crate) fn seen(&self, window: Option<usize>, sinks: usize) -> [Range<usize>; 2] {
+        let first = self.first(window) / turboquant::PARTITION;
+        [0..sinks.div_ceil(turboquant::PARTITION).min(first), first..self.parts()]
+    }
+
     /// As kernels read it.
     pub fn params(&self, window: Option<usize>, sinks: usize) -> TileParams {
         TileParams {
@@ -28,7 +39,7 @@ impl Tile {
             rows: self.rows.len() as u32,
             table: self.table as u32,
             position: self.position as u32,
-            first: window.map_or(0, |window| (self.position + 1).saturating_sub(window)) as u32,
+            first: self.first(window) as u32,
             sinks: sinks as u32,
         }
     }

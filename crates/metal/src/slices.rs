@@ -2,15 +2,35 @@
 use crate::plan::Tile;
 use crate::scratch::STATE_BYTES;
 use crate::shape::{Form, Shape};
+use std::cmp::Reverse;
 use std::ops::Range;
+use turboquant::PARTITION;
 
-/// Tiles of one form that go through query, attention and reduction together, and the partitions of each dispatch of attention.
+/// Threadgroups of a dispatch that may leave at once, their partition being one that no row of their tile sees: a further dispatch would cost more.
+const IDLE: usize = 256;
+
+/// Tiles of one form that go through query, attention and reduction together.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Slice {
-    pub tiles: Range<usize>,
-    /// Of the longest tile.
-    pub parts: usize,
-    pub dispatches: Vec<Range<usize>>,
+    /// Those with most partitions first.
+    pub tiles: Vec<Tile>,
+    pub rows: Range<usize>,
+    /// Of attention.
+    pub dispatches: Vec<Dispatch>,
+}
+
+impl Slice {
+    /// Partitions of the longest tile.
+    pub fn parts(&self) -> usize {
+        self.tiles[0].parts()
+    }
+}
+
+/// The first `tiles` tiles of a slice against some partitions.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Dispatch {
+    pub tiles: usize,
+    pub parts: Range<usize>,
 }
 
 /// Cuts tiles so that the state of a slice's partitions takes [`STATE_BYTES`] at most (or what one tile takes), and a dispatch at most
@@ -26,14 +46,46 @@ pub(crate) fn slices(shape: &Shape, tiles: &[Tile], most_work: u64) -> Vec<Slice
         let most_tiles = partitions.min(most(shape.query_work(form, 1, parts)));
         let fits = |tile: &&Tile| tile.form == form && tile.rows.end - first <= rows;
         let count = tiles[start..].iter().take(most_tiles).take_while(fits).count().max(1);
-        let all = start..start + count;
-        let parts = tiles[all.clone()].iter().map(Tile::parts).max().unwrap_or(1);
-        let step = (partitions / count).clamp(1, parts);
-        let dispatches = (0..parts).step_by(step).map(|from| from..(from + step).min(parts)).collect();
-        slices.push(Slice { tiles: all, parts, dispatches });
+        let mut tiles = tiles[start..start + count].to_vec();
+        let rows = first..tiles[count - 1].rows.end;
+        tiles.sort_by_key(|tile| Reverse(tile.parts()));
+        slices.push(Slice { dispatches: dispatches(shape, &tiles, partitions), tiles, rows });
         start += count;
     }
     slices
+}
+
+/// What rows see of tiles in order of their partitions, at most `most` partitions of tiles at once.
+fn dispatches(shape: &Shape, tiles: &[Tile], most: usize) -> Vec<Dispatch> {
+    let all = tiles[0].parts();
+    // Of each partition: by how many tiles it is seen, and the last of them.
+    let (mut seen, mut until) = (vec![0; all], vec![0; all]);
+    for (tile, count) in tiles.iter().zip(1..) {
+        for parts in tile.seen(shape.window, shape.sinks) {
+            seen[parts.clone()].iter_mut().for_each(|n| *n += 1);
+            until[parts].fill(count);
+        }
+    }
+    let (mut dispatches, mut from) = (Vec::new(), 0);
+    while let Some(unseen) = until[from..].iter().position(|tiles| *tiles > 0) {
+        from += unseen;
+        let (tiles, mut idle, mut end) = (until[from], 0, from + 1);
+        for part in from..all.min(from + (most / tiles).max(1)) {
+            if until[part] > tiles {
+                break;
+            }
+            idle += (tiles - seen[part]) * shape.kv_heads;
+            if part > from && idle > IDLE {
+                break;
+            }
+            if until[part] > 0 {
+                end = part + 1;
+            }
+        }
+        dispatches.push(Dispatch { tiles, parts: from..end });
+        from = end;
+    }
+    dispatches
 }
 
 impl Shape {
@@ -54,7 +106,7 @@ impl Shape {
             (true, None) => 7,
             (true, Some(groups)) => 6 * groups + 3,
         };
-        let elements = 2 * turboquant::PARTITION * self.head_dim();
+        let elements = 2 * PARTITION * self.head_dim();
         (elements * (7 + columns) + elements * columns * missing / (2 * steps)) as u64
     }
 }
@@ -69,25 +121,32 @@ mod tests {
         Shape { keys_centred: true, values_centred: true, ..Shape::new(record, kv_heads, 4) }
     }
 
-    /// Every partition of every tile once, in order, and nothing above the limits, for decode steps and chunks of any length.
+    /// Every partition that some row of a tile sees once, few that none sees, and nothing above the limits, for decode steps and chunks of
+    /// any length, sequences of unlike lengths, windows.
     #[test]
     fn slices_cover_all_and_stay_below_the_limit() {
-        for (kv_heads, d, rows, position, seqs) in [
-            (8, 128, 1, 131_000, 64),
-            (8, 128, 512, 130_560, 1),
-            (32, 256, 8192, 0, 2),
-            (2, 64, 3, 100, 5),
-            (32, 512, 1, 1 << 20, 3),
+        for (kv_heads, d, rows, position, seqs, window) in [
+            (8, 128, 1, 131_000, 64, None),
+            (8, 128, 512, 130_560, 1, None),
+            (32, 256, 8192, 0, 2, None),
+            (2, 64, 3, 100, 5, None),
+            (32, 512, 1, 1 << 20, 3, None),
+            (8, 64, 1, 131_000, 2, Some((4096, 0))),
+            (8, 64, 100, 131_000, 2, Some((4096, 700))),
+            (8, 64, 1, 3000, 16, Some((4096, 4))),
         ] {
-            let shape = shape(kv_heads, d);
+            let (sinks, window) = (window.map_or(0, |(_, sinks)| sinks), window.map(|(window, _)| window));
+            let shape = Shape { window, sinks, ..shape(kv_heads, d) };
             let form = shape.form_of(rows);
             let per_tile = shape.tile_rows(form);
+            // Sequence 1 is short, the others differ little.
+            let position = |seq: usize| if seq == 1 { position / 100 } else { position - position.min(seq) };
             let tiles: Vec<Tile> = (0..seqs)
                 .flat_map(|seq| (0..rows).step_by(per_tile).map(move |at| (seq * rows + at, at, rows)))
                 .map(|(row, at, rows)| Tile {
                     rows: row..row + per_tile.min(rows - at),
                     table: 0,
-                    position: position + at,
+                    position: position(row / rows) + at,
                     form,
                 })
                 .collect();
@@ -95,26 +154,41 @@ mod tests {
             for most_work in [1, 5 * one, 1000 * one, u64::MAX] {
                 let mut next = 0;
                 for slice in slices(&shape, &tiles, most_work) {
-                    assert_eq!(slice.tiles.start, next);
-                    next = slice.tiles.end;
-                    let here = &tiles[slice.tiles.clone()];
-                    assert_eq!(slice.parts, here.iter().map(Tile::parts).max().unwrap());
-                    let mut part = 0;
+                    assert_eq!(slice.rows.start, next);
+                    next = slice.rows.end;
+                    let here = &slice.tiles;
+                    assert_eq!(here.iter().map(|tile| tile.rows.len()).sum::<usize>(), slice.rows.len());
+                    let parts = here.iter().map(Tile::parts).max().unwrap();
+                    assert_eq!(slice.parts(), parts);
+                    let mut times = vec![vec![0; parts]; here.len()];
+                    let mut idle = 0;
                     for dispatch in &slice.dispatches {
-                        assert_eq!(dispatch.start, part);
-                        assert!(dispatch.end > part);
-                        part = dispatch.end;
-                        let work = (here.len() * dispatch.len()) as u64 * one;
+                        assert!(!dispatch.parts.is_empty());
+                        let work = (dispatch.tiles * dispatch.parts.len()) as u64 * one;
                         assert!(work <= most_work.max(one), "{work} of {most_work}");
+                        times[..dispatch.tiles]
+                            .iter_mut()
+                            .flat_map(|t| &mut t[dispatch.parts.clone()])
+                            .for_each(|t| *t += 1);
                     }
-                    assert_eq!(part, slice.parts);
-                    let work = shape.query_work(form, here.len(), slice.parts);
+                    for (tile, times) in here.iter().zip(times) {
+                        for (part, times) in times.into_iter().enumerate() {
+                            let (from, to) = (part * PARTITION, (part + 1) * PARTITION);
+                            let first = window.map_or(0, |window| (tile.position + 1).saturating_sub(window));
+                            let seen = part < tile.parts() && (to > first || from < sinks);
+                            assert!(times == 1 || !seen && times == 0, "{times} times {part} of {tile:?}");
+                            idle += usize::from(times == 1 && !seen) * kv_heads;
+                        }
+                    }
+                    // That of a dispatch's first partition does not count.
+                    let most = slice.dispatches.iter().map(|dispatch| IDLE + dispatch.tiles * kv_heads).sum();
+                    assert!(idle <= most, "{idle} of {most}");
+                    let work = shape.query_work(form, here.len(), parts);
                     assert!(work <= most_work || here.len() == 1, "{work} of {most_work} for queries");
-                    let rows = here[here.len() - 1].rows.end - here[0].rows.start;
-                    let state = rows * shape.heads() * slice.parts * (d + 2) * 4;
-                    assert!(state <= STATE_BYTES || rows <= 64, "{state} bytes for {rows} rows");
+                    let state = slice.rows.len() * shape.heads() * parts * (d + 2) * 4;
+                    assert!(state <= STATE_BYTES || slice.rows.len() <= 64, "{state} bytes for {:?}", slice.rows);
                 }
-                assert_eq!(next, tiles.len());
+                assert_eq!(next, seqs * rows);
             }
         }
     }
