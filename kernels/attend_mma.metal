@@ -12,9 +12,9 @@ struct FetchFollowed {
   FetchShared<U, kThreads> shared;
   Fetch<float4, 32, kThreads> amplitudes[C];
   Fetch<uint2, kBlocks * kParabola / 2, kThreads> terms[C];
+  inline void load_shared(device const uint4* fast, device const float2* turns, uint tid) { shared.load(fast, turns, tid); }
   // record: of the first block, `stride` from the next one's.
-  inline void load(device const uint4* fast, device const float2* turns, device const float* record, ulong stride, uint tid) {
-    shared.load(fast, turns, tid);
+  inline void load_own(device const float* record, ulong stride, uint tid) {
     UNROLL for (int b = 0; b < C; b++) {
       device const float* from = record + b * stride;
       amplitudes[b].load((device const float4*)from, tid);
@@ -55,31 +55,33 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
   threadgroup uint s_to[C * 8];
   const uint head = tg.x, part = p.first + tg.z, start = part * kPartition, step = 8 * U;
   const Tile tile = load_tile(tiles, tg.y);
+  // What does not depend on the tile is asked for before it is there: few threadgroups see nothing.
+  const Place l = find_place(s_index + sg * 64, lane);
+  const uint index = (tg.y * p.kv_heads + head) * p.blocks;
+  const bool fitted = keys_fitted();
+  typedef FetchFollowed<U, C> Fetched;
+  Fetched fetched;
+  if (fitted) fetched.load_shared((device const uint4*)(fast_tiles + head * 512), fast_turns + head * kTurnPairs, tid);
+  Columns<D> x[C];
+  UNROLL for (int b = 0; b < C; b++) {
+    x[b].clear();
+    x[b].load(queries + ulong(index + b) * (4 * D), l);
+  }
   if (!sees(tile, part)) return;
   const uint end = min(start + kPartition, tile.position + tile.rows), first = start + sg * step;
   Stream<D, U> stream;
   stream.open(cache, tables + tile.table, p.kv_heads, head, end);
   if (first < end) stream.seek(first);  // whose answer what follows does not wait for
   if (tid < C * 8) s_to[tid] = state_of(tile, tid, head, part, p);
-  const Place l = find_place(s_index + sg * 64, lane);
-  const uint index = (tg.y * p.kv_heads + head) * p.blocks;
   // What logits lack lies in threadgroup memory until states are merged there.
-  const bool fitted = keys_fitted();
-  typedef FetchFollowed<U, C> Fetched;
   typedef typename Fetched::Memory InMemory;
   static_assert(sizeof(InMemory) <= sizeof(s_acc), "room for what logits lack");
   threadgroup InMemory& followed = *(threadgroup InMemory*)s_acc;
   device const float* record = follow + (ulong(index) * p.parts + part) * p.record;
   const ulong stride = ulong(p.parts) * p.record;
-  Fetched fetched;
-  if (fitted) fetched.load((device const uint4*)(fast_tiles + head * 512), fast_turns + head * kTurnPairs, record, stride, tid);
+  if (fitted) fetched.load_own(record, stride, tid);
   Words<D> k[U], v[U];
   if (first < end) stream.keys(k, l);
-  Columns<D> x[C];
-  UNROLL for (int b = 0; b < C; b++) {
-    x[b].clear();
-    x[b].load(queries + ulong(index + b) * (4 * D), l);
-  }
   const uint key_table = table_of(kKeyFormat, lane), value_table = table_of(kValueFormat, lane);
   const uint magic = 0x64006400u | p.kv_heads >> 31;  // in a register: and-or with two literals is two instructions
   const float unit = p.scale * unit_of(kKeyFormat);
