@@ -4,11 +4,20 @@
 #include "softmax.h"
 #include "stream.h"
 
+// A lane's `powers_of` in threadgroup memory, where registers are short.
+struct StoredPowers {
+  threadgroup const uint2* at;
+  inline uint2 of(uint tile) const { return at[tile / 2 * 32]; }
+};
+
 // A thread's part of what the logits of C blocks of columns lack in a partition, on its way to threadgroup memory.
 template <int U, int C>
 struct FetchFollowed {
   static constant constexpr int kThreads = 32 * kSimdgroups, kBlocks = kPartition / kFollow;
-  typedef Followed<U, C, C * kBlocks> Memory;
+  struct Memory {
+    Followed<U, C, C * kBlocks> lacking;
+    uint2 powers[2 * 32];  // [two tiles of 32 tokens][place]
+  };
   FetchShared<U, kThreads> shared;
   Fetch<float4, 32, kThreads> amplitudes[C];
   Fetch<uint2, kBlocks * kParabola / 2, kThreads> terms[C];
@@ -22,10 +31,11 @@ struct FetchFollowed {
     }
   }
   inline void store(threadgroup Memory& to, uint tid, Place l) const {
-    shared.store(to, tid, l);
+    shared.store(to.lacking, tid);
+    if (tid < 64) to.powers[tid / 32 * 32 + l.r * 4 + l.c] = powers_of(tid / 32 * 2, l);
     UNROLL for (int b = 0; b < C; b++) {
-      amplitudes[b].store(to.amplitudes[b], tid);
-      terms[b].store(to.terms + b * (kBlocks * kParabola / 2), tid);
+      amplitudes[b].store(to.lacking.amplitudes[b], tid);
+      terms[b].store(to.lacking.terms + b * (kBlocks * kParabola / 2), tid);
     }
   }
 };
@@ -89,6 +99,8 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
     fetched.store(followed, tid, l);
     threadgroup_barrier(mem_flags::mem_threadgroup);
   }
+  StoredPowers powers;
+  powers.at = followed.powers + (l.r * 4 + l.c);
   float ks[U];
   receive<D, U>(k, ks, unit);
   if (first < end) stream.values(v, first + kSimdgroups * step, l);
@@ -108,7 +120,7 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
     receive_scales<D, U>(v, vs);
     UNROLL for (int b = 0; b < C; b++) {
       x[b].template scale<U>(s[b], ks);
-      if (fitted) add_missing(s[b], followed, b, b * Fetched::kBlocks + (base - start) / kFollow, base - start, l);
+      if (fitted) add_missing(s[b], followed.lacking, powers, b, b * Fetched::kBlocks + (base - start) / kFollow, base - start, l);
       if (keys_exact()) add_exact<U>(s[b], record + b * stride, fast_tiles, fast_turns, p.groups, (base - start) / 8, l);
     }
     if (more) stream.keys(k, l);

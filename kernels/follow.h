@@ -49,14 +49,17 @@ template <int U, int A, int T>
 struct Followed {
   uint4 tiles[U * 32];           // left operands of the fast pairs
   float2 turns[kPartition / U];  // [step][pair]
-  uint2 powers[2 * 32];          // the parabola's left operand: [two tiles of 32 tokens][place]
   float4 amplitudes[A][32];      // by place
   uint2 terms[T * kParabola / 2];  // [1, v, v^2][pair of columns] high and low parts
 };
-// Columns 1, 1, v, v, v^2, v^2, 0, 0, exact in half: a lane's two in a tile.
-inline uint powers_at(uint tile, Place l) {
-  const float v = v_of(8 * tile + l.r);
-  return as_type<uint>(half2(half(l.c == 0 ? 1.0f : l.c == 1 ? v : l.c == 2 ? v * v : 0.0f)));
+// The parabola's left operand, columns 1, 1, v, v, v^2, v^2, 0, 0, exact in half: a lane's two in tiles `tile` and `tile` + 1 of 32 tokens.
+inline uint2 powers_of(uint tile, Place l) {
+  uint2 x;
+  UNROLL for (uint i = 0; i < 2; i++) {
+    const float v = v_of(8 * (tile + i) + l.r);
+    x[i] = as_type<uint>(half2(half(l.c == 0 ? 1.0f : l.c == 1 ? v : l.c == 2 ? v * v : 0.0f)));
+  }
+  return x;
 }
 // A thread's elements, of N threads, of an array on its way to threadgroup memory: what is fetched together is asked for before any is stored.
 // Of an array in rows of 8, one row in `every` may be taken.
@@ -86,23 +89,22 @@ struct FetchShared {
     turns.load(from, tid, U);
   }
   template <int A, int T>
-  inline void store(threadgroup Followed<U, A, T>& to, uint tid, Place l) const {
+  inline void store(threadgroup Followed<U, A, T>& to, uint tid) const {
     tiles.store(to.tiles, tid);
     turns.store(to.turns, tid);
-    if (tid < 64) to.powers[tid / 32 * 32 + l.r * 4 + l.c] = uint2(powers_at(tid / 32 * 2, l), powers_at(tid / 32 * 2 + 1, l));
   }
 };
 
-// Adds what the logits of U tiles lack, `tokens` from the partition's start. a, t: which amplitudes and terms.
-template <int U, int A, int T>
-inline void add_missing(thread simdgroup_float8x8* s, threadgroup const Followed<U, A, T>& from, uint a, uint t, uint tokens, Place l) {
+// Adds what the logits of U tiles lack, `tokens` from the partition's start. powers: gives `powers_of`; a, t: which amplitudes and terms.
+template <int U, class Powers, int A, int T>
+inline void add_missing(thread simdgroup_float8x8* s, threadgroup const Followed<U, A, T>& from, Powers powers, uint a, uint t, uint tokens, Place l) {
   const uint place = l.r * 4 + l.c;
   add_fast<U>(s, from.amplitudes[a][place], from.turns[tokens / U + l.r], (threadgroup const uint4*)from.tiles + place);
   // Rows are high and low parts in turn; 6 and 7 meet zeros, whatever they hold.
   const uint row = min(l.r, 5u);
   const simdgroup_half8x8 parabola = tile_of(as_type<half2>(((threadgroup const uint*)from.terms)[t * kParabola + row / 2 * 8 + l.c * 2 + row % 2]));
   UNROLL for (int u = 0; u < U; u += 2) {
-    const uint2 x = from.powers[(U == 4 ? u / 2 : tokens / 16 % 2) * 32 + place];
+    const uint2 x = powers.of(U == 4 ? u : tokens / 8 % 4);
     mma_2x1(s[u], s[u + 1], tile_of(as_type<half2>(x.x)), tile_of(as_type<half2>(x.y)), parabola);
   }
 }

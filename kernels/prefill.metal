@@ -71,6 +71,12 @@ struct Share {
   }
 };
 
+// A lane's `powers_of`, made each time: threadgroup memory is what limits `prefill`.
+struct MadePowers {
+  Place l;
+  inline uint2 of(uint tile) const { return powers_of(tile, l); }
+};
+
 // What logits lack. (Keys followed exactly read it of device memory.)
 template <int U, int C>
 struct Lacking {
@@ -87,7 +93,7 @@ struct Lacking {
     load(0, lane);
     FetchShared<U, kChunkSimdgroups * 32> shared;
     shared.load(fast, by, sg * 32 + lane);
-    shared.store(*memory, sg * 32 + lane, l);
+    shared.store(*memory, sg * 32 + lane);
     if (live) {
       UNROLL for (int b = 0; b < C; b++) memory->amplitudes[sg * C + b][place] = ((device const float4*)(record + b * stride))[place];
     }
@@ -101,7 +107,9 @@ struct Lacking {
   }
   // To the logits of block b.
   inline void add(thread simdgroup_float8x8* s, uint sg, int b, uint offset, Place l) const {
-    add_missing(s, *memory, sg * C + b, sg * C + b, offset, l);
+    MadePowers powers;
+    powers.l = l;
+    add_missing(s, *memory, powers, sg * C + b, sg * C + b, offset, l);
   }
 };
 
