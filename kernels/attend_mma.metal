@@ -4,7 +4,7 @@
 #include "softmax.h"
 #include "stream.h"
 
-// A lane's `powers_of` in threadgroup memory, where registers are short.
+// A lane's `powers_of`, read: where they are made nvcc has look-ups wait for loads (docs/kernels.md).
 struct StoredPowers {
   threadgroup const uint2* at;
   inline uint2 of(uint tile) const { return at[tile / 2 * 32]; }
@@ -65,7 +65,7 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
   threadgroup uint s_to[C * 8];
   const uint head = tg.x, part = p.first + tg.z, start = part * kPartition, step = 8 * U;
   const Tile tile = load_tile(tiles, tg.y);
-  // What does not depend on the tile is asked for before it is there: few threadgroups see nothing.
+  // What does not depend on the tile is asked for before it is there; `slices.rs` launches few threadgroups in vain.
   const Place l = find_place(s_index + sg * 64, lane);
   const uint index = (tg.y * p.kv_heads + head) * p.blocks;
   const bool fitted = keys_fitted();

@@ -128,7 +128,7 @@ struct Reader {
 };
 inline Reader key_reader(uint r, uint c) { return {r, c, 4}; }
 inline Reader value_reader(uint r, uint c) { return {2 * c, r, 8}; }
-// A lane's W words of the 8 tokens from `slot` on, an even one.
+// A lane's W words of the 8 tokens from `slot` on.
 template <int W>
 inline void load_pieces(thread uint* out, device const uchar* words, uint slot, Reader by) {
   constexpr uint each = W * 4 / Piece<W>::kWords;  // a token's

@@ -71,7 +71,7 @@ struct Share {
   }
 };
 
-// A lane's `powers_of`, made each time: threadgroup memory is what limits `prefill`.
+// A lane's `powers_of`, made each time: reads of threadgroup memory are what limits `prefill`.
 struct MadePowers {
   Place l;
   inline uint2 of(uint tile) const { return powers_of(tile, l); }

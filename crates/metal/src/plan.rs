@@ -21,7 +21,7 @@ impl Tile {
         (self.position + self.rows.len()).div_ceil(turboquant::PARTITION)
     }
 
-    /// First position that some row sees, but for the sequence's first tokens.
+    /// First position that some row sees, sinks aside.
     fn first(&self, window: Option<usize>) -> usize {
         window.map_or(0, |window| (self.position + 1).saturating_sub(window))
     }

@@ -6,9 +6,9 @@ use std::cmp::Reverse;
 use std::ops::Range;
 use turboquant::PARTITION;
 
-/// Threadgroups of a dispatch that may leave at once, their partition being one that no row of their tile sees: a further dispatch would cost
-/// more (some 10 ns each on an M1 for 2 us: docs/kernels.md).
-const IDLE: usize = 256;
+/// Threadgroups of a dispatch that may have nothing to do, because no row of their tile sees their partition, where a further dispatch would
+/// spare them: some 10 ns each on an M1, for 2 us, and for waiting until the last threadgroup before it is done (docs/kernels.md).
+const IDLE: usize = 1024;
 
 /// Tiles of one form that go through query, attention and reduction together.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -59,27 +59,24 @@ pub(crate) fn slices(shape: &Shape, tiles: &[Tile], most_work: u64) -> Vec<Slice
 /// What rows see of tiles in order of their partitions, at most `most` partitions of tiles at once.
 fn dispatches(shape: &Shape, tiles: &[Tile], most: usize) -> Vec<Dispatch> {
     let all = tiles[0].parts();
-    // Of each partition: by how many tiles it is seen, and the last of them.
-    let (mut seen, mut until) = (vec![0; all], vec![0; all]);
+    // Of each partition: how many tiles to take for all that see it.
+    let mut until = vec![0; all];
     for (tile, count) in tiles.iter().zip(1..) {
-        for parts in tile.seen(shape.window, shape.sinks) {
-            seen[parts.clone()].iter_mut().for_each(|n| *n += 1);
-            until[parts].fill(count);
-        }
+        tile.seen(shape.window, shape.sinks).into_iter().for_each(|parts| until[parts].fill(count));
     }
     let (mut dispatches, mut from) = (Vec::new(), 0);
     while let Some(unseen) = until[from..].iter().position(|tiles| *tiles > 0) {
         from += unseen;
-        let (tiles, mut idle, mut end) = (until[from], 0, from + 1);
-        for part in from..all.min(from + (most / tiles).max(1)) {
-            if until[part] > tiles {
+        let (tiles, mut idle, mut end) = (until[from], 0, from);
+        for (part, until) in until.iter().enumerate().skip(from).take((most / tiles).max(1)) {
+            if *until > tiles {
                 break;
             }
-            idle += (tiles - seen[part]) * shape.kv_heads;
-            if part > from && idle > IDLE {
+            idle += (tiles - until) * shape.kv_heads;
+            if idle > IDLE {
                 break;
             }
-            if until[part] > 0 {
+            if *until > 0 {
                 end = part + 1;
             }
         }
@@ -122,8 +119,8 @@ mod tests {
         Shape { keys_centred: true, values_centred: true, ..Shape::new(record, kv_heads, 4) }
     }
 
-    /// Every partition that some row of a tile sees once, few that none sees, and nothing above the limits, for decode steps and chunks of
-    /// any length, sequences of unlike lengths, windows.
+    /// Every partition that some row of a tile sees once, few that another dispatch would spare, no dispatch that spares nothing, and nothing
+    /// above the limits, for decode steps and chunks of any length, sequences of unlike lengths, windows.
     #[test]
     fn slices_cover_all_and_stay_below_the_limit() {
         for (kv_heads, d, rows, position, seqs, window) in [
@@ -134,14 +131,13 @@ mod tests {
             (32, 512, 1, 1 << 20, 3, None),
             (8, 64, 1, 131_000, 2, Some((4096, 0))),
             (8, 64, 100, 131_000, 2, Some((4096, 700))),
-            (8, 64, 1, 3000, 16, Some((4096, 4))),
+            (8, 64, 1, 32_000, 16, Some((1024, 4))),
         ] {
             let (sinks, window) = (window.map_or(0, |(_, sinks)| sinks), window.map(|(window, _)| window));
             let shape = Shape { window, sinks, ..shape(kv_heads, d) };
             let form = shape.form_of(rows);
             let per_tile = shape.tile_rows(form);
-            // Sequence 1 is short, the others differ little.
-            let position = |seq: usize| if seq == 1 { position / 100 } else { position - position.min(seq) };
+            let position = |seq: usize| position * (seq + 1) / seqs;
             let tiles: Vec<Tile> = (0..seqs)
                 .flat_map(|seq| (0..rows).step_by(per_tile).map(move |at| (seq * rows + at, at, rows)))
                 .map(|(row, at, rows)| Tile {
@@ -158,11 +154,14 @@ mod tests {
                     assert_eq!(slice.rows.start, next);
                     next = slice.rows.end;
                     let here = &slice.tiles;
-                    assert_eq!(here.iter().map(|tile| tile.rows.len()).sum::<usize>(), slice.rows.len());
+                    let mut in_order = here.clone();
+                    in_order.sort_by_key(|tile| tile.rows.start);
+                    assert!(tiles.windows(here.len()).any(|tiles| tiles == in_order), "other tiles");
+                    assert_eq!(in_order[0].rows.start..in_order[here.len() - 1].rows.end, slice.rows);
                     let parts = here.iter().map(Tile::parts).max().unwrap();
                     assert_eq!(slice.parts(), parts);
                     let mut times = vec![vec![0; parts]; here.len()];
-                    let mut idle = 0;
+                    let mut until = vec![0; parts];
                     for dispatch in &slice.dispatches {
                         assert!(!dispatch.parts.is_empty());
                         let work = (dispatch.tiles * dispatch.parts.len()) as u64 * one;
@@ -172,18 +171,28 @@ mod tests {
                             .flat_map(|t| &mut t[dispatch.parts.clone()])
                             .for_each(|t| *t += 1);
                     }
-                    for (tile, times) in here.iter().zip(times) {
+                    for ((tile, times), count) in here.iter().zip(times).zip(1..) {
                         for (part, times) in times.into_iter().enumerate() {
                             let (from, to) = (part * PARTITION, (part + 1) * PARTITION);
                             let first = window.map_or(0, |window| (tile.position + 1).saturating_sub(window));
                             let seen = part < tile.parts() && (to > first || from < sinks);
                             assert!(times == 1 || !seen && times == 0, "{times} times {part} of {tile:?}");
-                            idle += usize::from(times == 1 && !seen) * kv_heads;
+                            until[part] = if seen { count } else { until[part] };
                         }
                     }
-                    // That of a dispatch's first partition does not count.
-                    let most = slice.dispatches.iter().map(|dispatch| IDLE + dispatch.tiles * kv_heads).sum();
-                    assert!(idle <= most, "{idle} of {most}");
+                    let spared = |tiles: usize, parts: Range<usize>| -> usize {
+                        until[parts].iter().map(|until| tiles.saturating_sub(*until) * kv_heads).sum()
+                    };
+                    for dispatch in &slice.dispatches {
+                        let idle = spared(dispatch.tiles, dispatch.parts.clone());
+                        assert!(idle <= IDLE, "{idle} of {dispatch:?}");
+                    }
+                    for pair in slice.dispatches.windows(2) {
+                        let (a, b) = (&pair[0], &pair[1]);
+                        let whole = (a.tiles * (b.parts.start + 1 - a.parts.start)) as u64 * one > most_work;
+                        let longer = spared(a.tiles, a.parts.start..b.parts.start + 1) > IDLE;
+                        assert!(whole || longer || b.tiles > a.tiles, "{b:?} spares nothing of {a:?}");
+                    }
                     let work = shape.query_work(form, here.len(), parts);
                     assert!(work <= most_work || here.len() == 1, "{work} of {most_work} for queries");
                     let state = slice.rows.len() * shape.heads() * parts * (d + 2) * 4;

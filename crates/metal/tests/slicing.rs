@@ -4,8 +4,9 @@ mod common;
 use common::*;
 use metal::{Executor, Form, Launch};
 use msl_emu::{Emulator, EmulatorExecutor, Memory, Watched};
-use std::sync::Arc;
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use turboquant::Format;
 
 /// Bits of rows `from..to`, and dispatches of attention.
@@ -48,6 +49,40 @@ fn slices_do_not_change_a_bit() {
         assert_eq!(got, want, "{case:?}");
         // Each of three partitions of each tile.
         assert!(many % 3 == 0 && many >= 3, "{many} dispatches");
+    }
+}
+
+/// Sequences of unlike lengths: partitions that short ones lack are dispatched for long ones alone, and bits are those of each alone.
+#[test]
+fn what_no_row_sees_is_not_dispatched() {
+    let Some(emulator) = Emulator::fast() else { return };
+    for form in [Form::Mma, Form::Vec] {
+        let case = Case { centred: true, form, ..Case::new(Format::Tq4, Format::Tq4, 64) };
+        let grids = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&grids);
+        let run = move |inner: &EmulatorExecutor, launches: &[Launch<'_, Memory>]| {
+            let attends = launches.iter().filter(|launch| launch.kernel.starts_with("attend"));
+            seen.lock().unwrap().extend(attends.map(|launch| ([launch.grid[1], launch.grid[2]], launch.work)));
+            inner.run(launches)
+        };
+        let dispatched = |most_work: u64, rows: &[Range<usize>]| {
+            let watched = Watched { inner: executor(emulator, 0), most_work, run: run.clone() };
+            let mut cache = Cache::new(watched, case, 1100);
+            cache.write();
+            let one = cache.query(5, 1);
+            let bits =
+                cache.attend_all(&one.repeat(rows.len()), rows).into_iter().map(f32::to_bits).collect::<Vec<u32>>();
+            (bits, std::mem::take(&mut *grids.lock().unwrap()))
+        };
+        let rows = [599..600, 10..11, 1099..1100];
+        let (bits, grids) = dispatched(u64::MAX, &rows);
+        let [([3, 3], work)] = grids[..] else { panic!("{grids:?}") };
+        // Three partitions of tiles at once.
+        let (cut, grids) = dispatched(work / 3, &rows);
+        assert_eq!(grids.iter().map(|(grid, _)| *grid).collect::<Vec<_>>(), [[3, 1], [2, 1], [1, 1]]);
+        assert_eq!(cut, bits, "{case:?}");
+        let alone = rows.iter().flat_map(|rows| dispatched(u64::MAX, &[rows.clone()]).0);
+        assert_eq!(bits, alone.collect::<Vec<u32>>(), "{case:?}");
     }
 }
 

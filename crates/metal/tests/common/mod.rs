@@ -16,6 +16,7 @@ use kv::{BlockCopy, BlockId, BlockPool, BlockTable, KvLayout};
 use metal::{Element, Executor, Family, Form, GpuBackend};
 use msl_emu::{Emulator, EmulatorExecutor};
 use page::Page;
+use std::ops::Range;
 use std::sync::Arc;
 use turboquant::{Format, Isa, Kernel, PARTITION, RecordLayout, Side};
 
@@ -163,8 +164,13 @@ impl<E: Executor> Cache<E> {
 
     /// Attends rows `from..to`, whose queries are `q`.
     pub fn attend(&mut self, q: &[f32], from: usize, to: usize) -> Vec<f32> {
+        self.attend_all(q, &[from..to])
+    }
+
+    /// Attends rows of several sequences, which have the same tokens.
+    pub fn attend_all(&mut self, q: &[f32], rows: &[Range<usize>]) -> Vec<f32> {
         let mut layout = BatchLayout::default();
-        layout.push(from, to - from, &self.table);
+        rows.iter().for_each(|rows| layout.push(rows.start, rows.len(), &self.table));
         let plan = self.backend.plan(Arc::new(layout)).unwrap();
         let q = self.tensor(q, KV_HEADS * self.case.group);
         self.backend.attend(LayerId(0), &q, &plan).unwrap().flatten_all().unwrap().to_vec1().unwrap()
@@ -256,7 +262,7 @@ impl<E: Executor> Cache<E> {
     }
 
     /// What the logits of `positions` lack, before the scale.
-    fn lacks(&self, q: &[f32], head: usize, positions: std::ops::Range<usize>) -> Vec<f64> {
+    fn lacks(&self, q: &[f32], head: usize, positions: Range<usize>) -> Vec<f64> {
         let Some(centre) = self.centring.layers[0].keys.get(head) else { return vec![0.0; positions.len()] };
         let (rope, mean) = (centre.rope(), centre.taken());
         let elements = |pair: usize| match self.geometry.rope.convention {
