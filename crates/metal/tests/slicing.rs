@@ -81,7 +81,7 @@ fn what_no_row_sees_is_not_dispatched() {
         let (cut, grids) = dispatched(work / 3, &rows);
         assert_eq!(grids.iter().map(|(grid, _)| *grid).collect::<Vec<_>>(), [[3, 1], [2, 1], [1, 1]]);
         assert_eq!(cut, bits, "{case:?}");
-        let alone = rows.iter().flat_map(|rows| dispatched(u64::MAX, &[rows.clone()]).0);
+        let alone = rows.iter().flat_map(|rows| dispatched(u64::MAX, std::slice::from_ref(rows)).0);
         assert_eq!(bits, alone.collect::<Vec<u32>>(), "{case:?}");
     }
 }

@@ -164,7 +164,7 @@ impl<E: Executor> Cache<E> {
 
     /// Attends rows `from..to`, whose queries are `q`.
     pub fn attend(&mut self, q: &[f32], from: usize, to: usize) -> Vec<f32> {
-        self.attend_all(q, &[from..to])
+        self.attend_all(q, std::slice::from_ref(&(from..to)))
     }
 
     /// Attends rows of several sequences, which have the same tokens.
