@@ -90,28 +90,6 @@ inline half2 decode_pair(uint f, thread const uint* x, thread const uint* y, int
 }
 
 // ---- reading ----
-// A lane's words, in pieces of up to 16 bytes: from piece `own` + `slot` of the plane on, each `lanes` from the one before. `own` differs by lane.
-// What differs by lane is added to an address first, as an index, and constants last, so that loads of a record share one.
-template <int W>
-struct Piece {
-  static constant constexpr int kWords = W % 4 == 0 ? 4 : W % 2 == 0 ? 2 : 1;
-};
-template <int W>
-inline void load_words(thread uint* out, device const uchar* plane, uint own, uint slot, uint lanes) {
-  constexpr int P = Piece<W>::kWords;
-  UNROLL for (int i = 0; i < W / P; i++) {
-    if (P == 4) {
-      const uint4 x = ((device const uint4*)plane + own)[slot + i * lanes];
-      UNROLL for (int k = 0; k < 4; k++) out[i * P + k] = x[k];
-    } else if (P == 2) {
-      const uint2 x = ((device const uint2*)plane + own)[slot + i * lanes];
-      out[i * P] = x.x;
-      out[i * P + 1] = x.y;
-    } else {
-      out[i] = ((device const uint*)plane + own)[slot + i * lanes];
-    }
-  }
-}
 // n (at most 24) bits of a token's string of bits.
 inline uint load_bits(device const uchar* row, uint bit, uint n) {
   device const uchar* p = row + bit / 8;
@@ -128,11 +106,25 @@ struct Reader {
 };
 inline Reader key_reader(uint r, uint c) { return {r, c, 4}; }
 inline Reader value_reader(uint r, uint c) { return {2 * c, r, 8}; }
-// A lane's W words of the 8 tokens from `slot` on.
+// A lane's W words of the 8 tokens from `slot` on, in pieces of up to 16 bytes, each `lanes` from the one before. What differs by lane is added
+// to an address first, as an index, and constants last, so that loads of a record share one.
 template <int W>
-inline void load_pieces(thread uint* out, device const uchar* words, uint slot, Reader by) {
-  constexpr uint each = W * 4 / Piece<W>::kWords;  // a token's
-  load_words<W>(out, words, by.row * each + by.own, slot * each, by.lanes);
+inline void load_words(thread uint* out, device const uchar* words, uint slot, Reader by) {
+  constexpr int P = W % 4 == 0 ? 4 : W % 2 == 0 ? 2 : 1;
+  constexpr uint each = W * 4 / P;  // a token's pieces
+  const uint own = by.row * each + by.own, first = slot * each;
+  UNROLL for (int i = 0; i < W / P; i++) {
+    if (P == 4) {
+      const uint4 x = ((device const uint4*)words + own)[first + i * by.lanes];
+      UNROLL for (int k = 0; k < 4; k++) out[i * P + k] = x[k];
+    } else if (P == 2) {
+      const uint2 x = ((device const uint2*)words + own)[first + i * by.lanes];
+      out[i * P] = x.x;
+      out[i * P + 1] = x.y;
+    } else {
+      out[i] = ((device const uint*)words + own)[first + i * by.lanes];
+    }
+  }
 }
 // A lane's words of a plane of B bits.
 template <int D, int B>
@@ -140,8 +132,8 @@ inline void load_plane(thread uint* out, device const uchar* plane, uint slot, R
   typedef Plane<D, B> Layout;
   constexpr uint rest = Layout::kRest;
   device const uchar* shared = plane + ((32 * Layout::kWords) << kBlockShift);
-  load_pieces<2 * Layout::kWords>(out, plane, slot, by);
-  load_pieces<Layout::kShared>(out + 2 * Layout::kWords, shared, slot, by);
+  load_words<2 * Layout::kWords>(out, plane, slot, by);
+  load_words<Layout::kShared>(out + 2 * Layout::kWords, shared, slot, by);
   device const uchar* after = shared + ((16 * Layout::kShared) << kBlockShift);
   if (rest == 8) {
     out[Layout::kAll] = ((device const ushort*)after + (by.row * 4 + by.own))[slot * 4];

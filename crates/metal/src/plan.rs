@@ -3,6 +3,7 @@ use crate::params::TileParams;
 use crate::shape::{Form, Shape};
 use attention::BatchLayout;
 use std::ops::Range;
+use turboquant::PARTITION;
 
 /// Rows of one sequence that attend together.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -18,7 +19,7 @@ pub struct Tile {
 impl Tile {
     /// Partitions up to the last one that some row sees.
     pub fn parts(&self) -> usize {
-        (self.position + self.rows.len()).div_ceil(turboquant::PARTITION)
+        (self.position + self.rows.len()).div_ceil(PARTITION)
     }
 
     /// First position that some row sees, sinks aside.
@@ -28,8 +29,8 @@ impl Tile {
 
     /// Partitions of which some row sees tokens.
     pub(crate) fn seen(&self, window: Option<usize>, sinks: usize) -> [Range<usize>; 2] {
-        let first = self.first(window) / turboquant::PARTITION;
-        [0..sinks.div_ceil(turboquant::PARTITION).min(first), first..self.parts()]
+        let first = self.first(window) / PARTITION;
+        [0..sinks.div_ceil(PARTITION).min(first), first..self.parts()]
     }
 
     /// As kernels read it.
