@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 target=${CARGO_TARGET_DIR:-target}
-shim=crates/msl-emu/shim
+shim=tools/msl-emu/shim
 step() { printf '\n=== kernels: %s (%s s)\n' "$1" "$SECONDS"; }
 
 step "tools"
@@ -54,7 +54,7 @@ fi
 
 step "emulator under fast math"
 export MSL_REQUIRE_EMULATOR=1
-MSL_CXXFLAGS=-ffast-math cargo test --locked -q -p metal --test kernels --test helpers --test slicing
+MSL_CXXFLAGS=-ffast-math cargo test --locked -q -p msl-emu --test kernels --test helpers --test slicing
 
 step "nvcc"
 wait "$fetching"

@@ -16,7 +16,7 @@ check
 planted=$CARGO_TARGET_DIR/planted
 rm -rf "$planted"
 mkdir -p "$planted"
-git ls-files -z Cargo.toml Cargo.lock crates kernels LICENSE config | xargs -0 cp --parents -t "$planted"
+git ls-files -z Cargo.toml Cargo.lock crates tools kernels LICENSE config | xargs -0 cp --parents -t "$planted"
 file=$planted/crates/metal/src/macos/mod.rs
 sed -i 's/^        WORK_OF_TURN$/        WORK_OF_TURN as u32/' "$file"
 if cmp -s "$file" crates/metal/src/macos/mod.rs; then

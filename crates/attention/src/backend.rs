@@ -17,7 +17,7 @@ pub struct AttentionPlan {
 
 /// Stores K and V in pages and attends to the pages.
 ///
-/// What every backend keeps, tested by [`crate::conformance`]:
+/// What every backend keeps, tested by `tools/conformance`:
 /// 1. Attention reads what the cache stores, the step's own tokens included: all of a step's `write` come before `attend`.
 /// 2. A row's result depends on its query and the cache alone: sums run in an order fixed by position in the sequence,
 ///    whatever else the batch holds and however many threads there are.

@@ -4,7 +4,6 @@ mod backend;
 mod batch;
 mod calibrate;
 mod centre;
-pub mod conformance;
 mod context;
 pub mod cpu;
 mod geometry;

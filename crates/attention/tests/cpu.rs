@@ -1,10 +1,10 @@
 //! The CPU backend under the conformance suite.
 #![allow(clippy::unwrap_used)] // helpers of tests
-use attention::conformance::{self, Case};
 use attention::{
     AttentionBackend, Centring, CpuBackend, KeyCentring, LayerGeometry, ModelGeometry, Rope, RopeConvention,
 };
 use candle_core::Device;
+use conformance::Case;
 use kv::KvLayout;
 use turboquant::Format;
 

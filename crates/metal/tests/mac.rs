@@ -1,11 +1,9 @@
 //! The attention backend on a Mac's GPU, under the suite of every backend: what the emulator cannot show.
 #![cfg(all(target_os = "macos", feature = "metal"))]
 #![allow(clippy::unwrap_used)] // helpers of tests
-#[path = "common/rows.rs"]
-mod rows;
-use attention::conformance::{self, Case};
 use attention::{AttentionBackend, Centring, KeyCentring, ModelGeometry};
 use candle_core::Device;
+use conformance::{Case, rows};
 use kv::KvLayout;
 use metal::macos::MetalExecutor;
 use metal::{Element, GpuBackend};

@@ -8,7 +8,7 @@ pub mod sinks;
 
 use attention::{
     AttentionBackend, BatchLayout, Centring, KeyCentring, KvMeans, LayerGeometry, LayerId, ModelGeometry, Rope,
-    RopeConvention, conformance,
+    RopeConvention,
 };
 use candle_core::{Device, Tensor};
 use half::{bf16, f16};

@@ -1,8 +1,8 @@
 //! The attention backend over the emulator, under the suite of every backend.
 #![allow(clippy::unwrap_used)] // helpers of tests
-use attention::conformance::{self, Case};
 use attention::{AttentionBackend, Centring, KeyCentring, ModelGeometry};
 use candle_core::Device;
+use conformance::Case;
 use kv::KvLayout;
 use metal::{Element, Family, GpuBackend};
 use msl_emu::{Emulator, EmulatorExecutor};

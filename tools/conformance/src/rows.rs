@@ -1,5 +1,5 @@
 //! What is row by row, as a model calls it, against f64.
-use attention::{LayerGeometry, ModelGeometry, Rope, RopeConvention, RowOps, conformance};
+use attention::{LayerGeometry, ModelGeometry, Rope, RopeConvention, RowOps};
 use candle_core::{Device, Result, Tensor};
 use kv::KvLayout;
 use turboquant::Format;
@@ -16,11 +16,11 @@ pub fn geometry() -> ModelGeometry {
 }
 
 pub fn layout() -> KvLayout {
-    KvLayout::new(16, [(1, D, Format::F16, Format::F16)]).unwrap()
+    KvLayout::new(16, [(1, D, Format::F16, Format::F16)]).expect("a valid layout")
 }
 
 fn noise(seed: u64, n: usize) -> Vec<f32> {
-    (0..n).map(|i| conformance::noise(seed, i as u64)).collect()
+    (0..n).map(|i| crate::noise(seed, i as u64)).collect()
 }
 
 fn wide(x: &[f32]) -> Vec<f64> {

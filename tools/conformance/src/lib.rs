@@ -2,7 +2,9 @@
 //!
 //! The reference is attention in f64 over the rows the backend itself gives back ([`Fixture::expect`]), so a check judges the
 //! attention and not the codec; codecs are judged where they live. A failure is a panic that names the case.
-use crate::{
+pub mod rows;
+
+use attention::{
     AttentionBackend, BatchLayout, ForwardContext, KvMeans, LayerGeometry, LayerId, ModelGeometry, Rope,
     RopeConvention, SequenceStates, StateLayout, StatePool,
 };

@@ -1,11 +1,10 @@
 //! A wrong buffer index is found without a Mac: by the emulator, or by the numbers.
 #![allow(clippy::unwrap_used)] // helpers of tests
 mod common;
-#[path = "common/rows.rs"]
-mod rows;
 use attention::{AttentionBackend, Centring};
 use candle_core::{DType, Device, Tensor};
 use common::*;
+use conformance::rows;
 use metal::{Element, Executor, Form, GpuBackend, Launch};
 use msl_emu::{Emulator, EmulatorExecutor, Memory, Watched};
 use std::panic::{AssertUnwindSafe, catch_unwind};

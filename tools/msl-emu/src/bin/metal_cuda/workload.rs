@@ -1,5 +1,5 @@
 //! A cache of random tokens on the device, and the launches of one attention over it.
-use attention::{Centring, KeyCentring, KvMeans, LayerGeometry, ModelGeometry, Rope, RopeConvention, conformance};
+use attention::{Centring, KeyCentring, KvMeans, LayerGeometry, ModelGeometry, Rope, RopeConvention};
 use half::f16;
 use metal::launch::{self, AttendBuffers, QueryBuffers, ReduceBuffers, WriteBuffers};
 use metal::{Element, Executor, Form, Launch, Params, RopeTables, Shape, Tables, Tile};

@@ -1,5 +1,5 @@
 //! First tokens that a window keeps, and learnt logits that take weight: parameters that no model here sets yet.
-use attention::conformance::noise;
+use conformance::noise;
 use metal::launch::{self, AttendBuffers, QueryBuffers, ReduceBuffers, WriteBuffers};
 use metal::{Executor, Form, Params, Shape, Tile};
 use turboquant::{Format, PARTITION, RecordLayout};

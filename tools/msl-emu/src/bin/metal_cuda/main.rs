@@ -6,7 +6,7 @@
 //! `prefill` that of chunks.
 mod bench;
 mod check;
-#[path = "../../../../metal/tests/common/mod.rs"]
+#[path = "../../../tests/common/mod.rs"]
 mod common;
 mod workload;
 

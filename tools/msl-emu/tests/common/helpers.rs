@@ -1,5 +1,5 @@
 //! The helpers against f64.
-use attention::conformance::noise;
+use conformance::noise;
 use half::{bf16, f16};
 use metal::launch::{self, NormBuffers, RopeBuffers, TopBuffers};
 use metal::{Element, Executor, RopeParams};
