@@ -166,10 +166,6 @@ pub struct EngineArgs {
     #[arg(long, value_name = "MODE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kv_centre: Option<String>,
-    /// Store the first and last N layers as tq8/tq4 [default: 0]
-    #[arg(long, value_name = "N")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub kv_boundary_layers: Option<usize>,
     /// Tokens of a cache block, 16 or 32 [default: 32]
     #[arg(long, value_name = "TOKENS")]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -44,7 +44,7 @@ fn measure(args: BenchArgs, settings: &Settings, config: &EngineConfig) -> Resul
 /// The presets, or bf16 and the pair that the flags name.
 fn schemes(settings: &Settings) -> Result<Vec<Scheme>> {
     let centre = CentreMode::parse(&settings.kv_centre)?;
-    let pair = |k, v| Scheme::Pair { k, v, centre, boundary_layers: settings.kv_boundary_layers };
+    let pair = |k, v| Scheme::Pair { k, v, centre };
     Ok(match settings.kv()?.named_pair() {
         Some((k, v)) => vec![pair(Format::Bf16, Format::Bf16), pair(k, v)],
         None => PRESETS.iter().map(|(_, k, v)| pair(*k, *v)).collect(),

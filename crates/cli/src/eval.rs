@@ -69,7 +69,7 @@ fn schemes(settings: &Settings) -> Result<Vec<Scheme>> {
 
 fn named_scheme(settings: &Settings, k: Format, v: Format) -> Result<Scheme> {
     let centre = CentreMode::parse(&settings.kv_centre)?;
-    Ok(Scheme::Pair { k, v, centre, boundary_layers: settings.kv_boundary_layers })
+    Ok(Scheme::Pair { k, v, centre })
 }
 
 fn quality_table(report: &QualityReport) -> String {
@@ -77,15 +77,14 @@ fn quality_table(report: &QualityReport) -> String {
         "{}: {} layers, {} tokens in windows of {}, perplexity {:.3} with an {} cache\n\n",
         report.model, report.layers, report.tokens, report.window, report.perplexity_exact, report.exact
     );
-    out += "| K | V | bits | centred | boundary layers | nats | KL | KL p99 | same top-1 |\n|---|---|---|---|---|---|---|---|---|\n";
+    out += "| K | V | bits | centred | nats | KL | KL p99 | same top-1 |\n|---|---|---|---|---|---|---|---|\n";
     for r in &report.rows {
         let centred = if r.centred { "yes" } else { "" };
         out += &format!(
-            "| {} | {} | {:.2} | {centred} | {} | {:+.5} | {:.5} | {:.4} | {:.2} % |\n",
+            "| {} | {} | {:.2} | {centred} | {:+.5} | {:.5} | {:.4} | {:.2} % |\n",
             r.k,
             r.v,
             r.bits,
-            r.boundary_layers,
             r.nats,
             r.kl,
             r.kl_p99,
@@ -106,7 +105,7 @@ fn retrieval(loaded: &Loaded, text: &str, args: &EvalArgs, settings: &Settings) 
         Some((k, v)) => schemes.push((format!("{}/{}", k.name(), v.name()), named_scheme(settings, k, v)?)),
         None => schemes.extend(PRESETS.iter().map(|(name, k, v)| {
             let centre = CentreMode::Auto;
-            ((*name).to_owned(), Scheme::Pair { k: *k, v: *v, centre, boundary_layers: 0 })
+            ((*name).to_owned(), Scheme::Pair { k: *k, v: *v, centre })
         })),
     }
     let texts = schemes.len() * options.lengths.len() * options.texts;

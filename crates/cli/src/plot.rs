@@ -90,8 +90,8 @@ fn draw_speed(rows: &[BenchRow], svg: &mut String) -> Result<(), Error> {
     Ok(())
 }
 
-/// Points of equal treatment of all layers: bits, KL, pair.
+/// The points of a series: bits, KL, pair.
 fn select(report: &QualityReport, keep: impl Fn(&str, bool) -> bool) -> Vec<(f64, f64, String)> {
-    let rows = report.rows.iter().filter(|r| r.boundary_layers == 0 && r.kl > 0.0 && keep(&r.k, r.centred));
+    let rows = report.rows.iter().filter(|r| r.kl > 0.0 && keep(&r.k, r.centred));
     rows.map(|r| (r.bits, r.kl, if r.k == r.v { r.k.clone() } else { format!("{}/{}", r.k, r.v) })).collect()
 }

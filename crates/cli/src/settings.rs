@@ -48,7 +48,6 @@ pub struct Settings {
     pub k_quant: Option<String>,
     pub v_quant: Option<String>,
     pub kv_centre: String,
-    pub kv_boundary_layers: usize,
     pub block_size: usize,
     pub kv_cache_memory: Option<ByteSize>,
     pub max_num_seqs: usize,
@@ -79,7 +78,7 @@ impl Settings {
 
     pub fn kv(&self) -> Result<KvFlags> {
         let (k, v) = (self.k_quant.as_deref(), self.v_quant.as_deref());
-        Ok(KvFlags::parse(&self.kv_preset, k, v, self.block_size, self.kv_boundary_layers, &self.kv_centre)?)
+        Ok(KvFlags::parse(&self.kv_preset, k, v, self.block_size, &self.kv_centre)?)
     }
 
     /// Errors: values that are wrong whatever the model, before one is fetched.

@@ -41,11 +41,10 @@ impl Calibration<'_> {
     pub fn centring(&self, mode: CentreMode, config: &KvConfig) -> Result<Centring, StartError> {
         let geometry = self.model.geometry();
         let bias = self.model.kv_bias();
-        let n = geometry.layers.len();
         let floats = |format| bias.is_some() && matches!(format, Format::Bf16 | Format::F16);
         let wanted = |format: Format| is_tq(format) || floats(format);
-        let (k, v) = (|i| wanted(config.formats(i, n).0), |i| wanted(config.formats(i, n).1));
-        if mode == CentreMode::Off || !(0..n).any(|i| k(i) || v(i)) {
+        let (k, v) = (wanted(config.k), wanted(config.v));
+        if mode == CentreMode::Off || !(k || v) {
             return Ok(Centring::none(geometry));
         }
         let means = match (mode, &bias) {
@@ -59,8 +58,8 @@ impl Calibration<'_> {
             }
             _ => self.means()?,
         };
-        let keys = |i| if k(i) { KeyCentring::of(config.formats(i, n).0) } else { KeyCentring::Off };
-        Ok(Centring::new(geometry, &means, keys, v)?)
+        let keys = if k { KeyCentring::of(config.k) } else { KeyCentring::Off };
+        Ok(Centring::new(geometry, &means, |_| keys, |_| v)?)
     }
 
     /// Kept means, or measured ones, which are kept.

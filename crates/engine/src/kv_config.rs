@@ -19,9 +19,6 @@ pub const PRESETS: [(&str, Format, Format); 6] = [
 /// Presets that `auto` chooses from, least lossy first.
 const AUTO: usize = 4;
 
-/// K and V of the boundary layers (`--kv-boundary-layers`).
-const BOUNDARY: (Format, Format) = (Format::Tq8, Format::Tq4);
-
 /// What is taken out of K and V before they are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CentreMode {
@@ -56,7 +53,6 @@ pub struct KvFlags {
     k: Option<Format>,
     v: Option<Format>,
     pub(crate) block_size: usize,
-    boundary_layers: usize,
     pub centre: CentreMode,
 }
 
@@ -67,7 +63,6 @@ impl KvFlags {
         k: Option<&str>,
         v: Option<&str>,
         block_size: usize,
-        boundary_layers: usize,
         centre: &str,
     ) -> Result<Self, StartError> {
         let names: Vec<&str> = ["auto"].into_iter().chain(PRESETS.iter().map(|p| p.0)).collect();
@@ -80,7 +75,7 @@ impl KvFlags {
             name.map(parse).transpose().map_err(|e| StartError::flag(flag, e.to_string()))
         };
         let (k, v) = (format("--k-quant", Side::K, k)?, format("--v-quant", Side::V, v)?);
-        Ok(KvFlags { preset, k, v, block_size, boundary_layers, centre: CentreMode::parse(centre)? })
+        Ok(KvFlags { preset, k, v, block_size, centre: CentreMode::parse(centre)? })
     }
 
     /// Errors: a block size that there is no layout for.
@@ -90,7 +85,7 @@ impl KvFlags {
 
     /// Exactly this pair.
     pub fn pair(k: Format, v: Format, block_size: usize) -> Self {
-        KvFlags { preset: Some(0), k: Some(k), v: Some(v), block_size, boundary_layers: 0, centre: CentreMode::Auto }
+        KvFlags { preset: Some(0), k: Some(k), v: Some(v), block_size, centre: CentreMode::Auto }
     }
 
     /// The pair that the flags name: a preset's, with what `--k-quant` and `--v-quant` put over it (over bf16, with `auto`). `None`
@@ -105,12 +100,7 @@ impl KvFlags {
 
     fn with(&self, preset: usize) -> KvConfig {
         let (_, k, v) = PRESETS[preset];
-        KvConfig {
-            k: self.k.unwrap_or(k),
-            v: self.v.unwrap_or(v),
-            block_size: self.block_size,
-            boundary_layers: self.boundary_layers,
-        }
+        KvConfig { k: self.k.unwrap_or(k), v: self.v.unwrap_or(v), block_size: self.block_size }
     }
 
     /// Settles formats, pool and context for a model and what memory there is. `auto` takes the least lossy preset whose pool
@@ -163,28 +153,16 @@ pub struct KvConfig {
     pub v: Format,
     /// Tokens of a block: 16 or 32.
     pub block_size: usize,
-    /// The first and last so many layers that own a cache are stored as tq8/tq4.
-    pub boundary_layers: usize,
 }
 
 impl KvConfig {
     pub fn new(k: Format, v: Format, block_size: usize) -> Self {
-        KvConfig { k, v, block_size, boundary_layers: 0 }
-    }
-
-    /// Formats of layer `layer` of `num_layers`.
-    pub fn formats(&self, layer: usize, num_layers: usize) -> (Format, Format) {
-        let edge = layer < self.boundary_layers || layer + self.boundary_layers >= num_layers;
-        if edge { BOUNDARY } else { (self.k, self.v) }
+        KvConfig { k, v, block_size }
     }
 
     /// Bytes, layer by layer. Errors: a head size that a format cannot hold, with both named.
     pub fn layout(&self, geometry: &ModelGeometry) -> Result<KvLayout, StartError> {
-        let n = geometry.layers.len();
-        let layers = geometry.layers.iter().enumerate().map(|(i, layer)| {
-            let (k, v) = self.formats(i, n);
-            (layer.kv_heads, layer.head_dim, k, v)
-        });
+        let layers = geometry.layers.iter().map(|layer| (layer.kv_heads, layer.head_dim, self.k, self.v));
         Ok(KvLayout::new(self.block_size, layers)?)
     }
 }
@@ -204,8 +182,8 @@ mod tests {
         ModelGeometry { layers: vec![layer; layers], rope }
     }
 
-    fn flags(preset: &str, k: Option<&str>, boundary: usize) -> KvFlags {
-        KvFlags::parse(preset, k, None, 32, boundary, "auto").unwrap()
+    fn flags(preset: &str, k: Option<&str>) -> KvFlags {
+        KvFlags::parse(preset, k, None, 32, "auto").unwrap()
     }
 
     /// Memory for `bf16_tokens` tokens of bf16.
@@ -223,35 +201,24 @@ mod tests {
     #[test]
     fn auto_takes_the_least_lossy_preset_that_holds_the_context() {
         for (tokens, k) in [(4096, Format::Bf16), (2200, Format::Tq8), (1400, Format::Tq5), (1100, Format::Tq4)] {
-            let settled = flags("auto", None, 0).settle(&geometry(4), &demand(tokens)).unwrap();
+            let settled = flags("auto", None).settle(&geometry(4), &demand(tokens)).unwrap();
             assert_eq!((settled.config.k, settled.budget.max_model_len), (k, 4096), "{tokens}");
             assert!(settled.reason.unwrap().contains("4096"));
         }
-        let settled = flags("auto", None, 0).settle(&geometry(4), &demand(500)).unwrap();
+        let settled = flags("auto", None).settle(&geometry(4), &demand(500)).unwrap();
         assert_eq!(settled.config.k, Format::Tq4);
         assert!(settled.budget.max_model_len > 1900 && settled.budget.max_model_len < 4096);
     }
 
     #[test]
     fn flags_go_over_the_preset() {
-        let settled = flags("balanced", Some("q8_0"), 0).settle(&geometry(4), &demand(4096)).unwrap();
+        let settled = flags("balanced", Some("q8_0")).settle(&geometry(4), &demand(4096)).unwrap();
         assert_eq!((settled.config.k, settled.config.v), (Format::Affine8, Format::Tq4));
     }
 
     #[test]
-    fn boundary_layers_are_the_first_and_last_of_those_that_own_a_cache() {
-        let config = flags("extreme", None, 1).settle(&geometry(4), &demand(4096)).unwrap().config;
-        let formats: Vec<_> = (0..4).map(|i| config.formats(i, 4)).collect();
-        let tq3 = (Format::Tq3, Format::Tq3);
-        assert_eq!(formats, [BOUNDARY, tq3, tq3, BOUNDARY]);
-        let layout = config.layout(&geometry(4)).unwrap();
-        assert_eq!(layout.page_bytes(0), 2 * 32 * (130 + 66));
-        assert_eq!(layout.page_bytes(1), 2 * 32 * (50 + 50));
-    }
-
-    #[test]
     fn wrong_names_list_the_right_ones() {
-        let error = |preset, k, centre| KvFlags::parse(preset, k, None, 32, 0, centre).unwrap_err().to_string();
+        let error = |preset, k, centre| KvFlags::parse(preset, k, None, 32, centre).unwrap_err().to_string();
         assert!(error("balancd", None, "auto").contains("near-lossless"));
         assert!(error("auto", Some("tq6"), "auto").contains("tq5"));
         assert!(error("auto", None, "on").contains("bias"));

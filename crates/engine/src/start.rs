@@ -258,12 +258,10 @@ fn log_cache(info: &ModelInfo, kv: &KvConfig, runner: &ModelRunner) -> Result<()
     let spec = backend.spec();
     let heads = spec.layers().iter().map(|l| (l.kv_heads, l.record.head_dim(), Format::Bf16, Format::Bf16));
     let bf16 = KvLayout::new(kv.block_size, heads)?;
-    let mut pair = format!("K {} V {}", info.k_quant, info.v_quant);
-    if kv.boundary_layers > 0 {
-        pair += &format!(", first and last {} layers tq8/tq4", kv.boundary_layers);
-    }
     tracing::info!(
-        "KV cache: {pair}, {:.1} bytes a token, {} tokens in {} blocks, {:.1} MiB, {:.2}x the tokens of bf16",
+        "KV cache: K {} V {}, {:.1} bytes a token, {} tokens in {} blocks, {:.1} MiB, {:.2}x the tokens of bf16",
+        info.k_quant,
+        info.v_quant,
         spec.bytes_per_token(),
         info.num_blocks * info.block_size,
         info.num_blocks,

@@ -14,7 +14,7 @@ fn loaded(model: &str) -> Loaded {
 }
 
 fn pair(format: Format, centre: CentreMode) -> Scheme {
-    Scheme::Pair { k: format, v: format, centre, boundary_layers: 0 }
+    Scheme::Pair { k: format, v: format, centre }
 }
 
 /// Logits of every position of the golden prompts under a setup.

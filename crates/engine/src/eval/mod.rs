@@ -29,7 +29,6 @@ pub enum Scheme {
         k: Format,
         v: Format,
         centre: CentreMode,
-        boundary_layers: usize,
     },
     /// llama.cpp's cache types, for comparison: blocks of 32 without rotation, of so many bits.
     Ggml(u32),
@@ -39,19 +38,19 @@ impl Scheme {
     /// What others are compared with.
     pub fn exact(device: &Device) -> Scheme {
         let format = most_exact(device);
-        Scheme::Pair { k: format, v: format, centre: CentreMode::Off, boundary_layers: 0 }
+        Scheme::Pair { k: format, v: format, centre: CentreMode::Off }
     }
 
     /// The cache, and whether anything is taken out of what it stores.
     fn backend(&self, loaded: &Loaded) -> Result<(Box<dyn AttentionBackend>, bool), StartError> {
-        let (k, v, centre, boundary_layers) = match *self {
-            Scheme::Pair { k, v, centre, boundary_layers } => (k, v, centre, boundary_layers),
+        let (k, v, centre) = match *self {
+            Scheme::Pair { k, v, centre } => (k, v, centre),
             Scheme::Ggml(bits) => {
                 let (exact, centred) = Scheme::exact(&loaded.device).backend(loaded)?;
                 return Ok((Box::new(GgmlBackend::new(exact, bits)), centred));
             }
         };
-        let config = KvConfig { k, v, block_size: BLOCK_SIZE, boundary_layers };
+        let config = KvConfig::new(k, v, BLOCK_SIZE);
         let centring = loaded.calibration().centring(centre, &config)?;
         let centred = !centring.is_none();
         Ok((select(&config, loaded.model.geometry(), centring, &loaded.device)?, centred))

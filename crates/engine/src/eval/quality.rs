@@ -19,7 +19,6 @@ pub struct QualityRow {
     pub k: String,
     pub v: String,
     pub centred: bool,
-    pub boundary_layers: usize,
     /// Bits an element of K and V takes, metadata included, mean over layers.
     pub bits: f64,
     /// Loss above the f32 cache's, nats a token.
@@ -138,17 +137,16 @@ fn row(scheme: &Scheme, cache: &TrialCache<'_>, mut sums: Sums, nll_exact: f64, 
     let mean = sums.kl.iter().map(|k| f64::from(*k)).sum::<f64>() / n as f64;
     let spec = cache.backend.spec();
     let elements: usize = spec.layers().iter().map(|l| 2 * l.kv_heads * l.record.head_dim()).sum();
-    let (boundary_layers, bits) = match *scheme {
-        Scheme::Pair { boundary_layers, .. } => (boundary_layers, 8.0 * spec.bytes_per_token() / elements as f64),
+    let bits = match *scheme {
+        Scheme::Pair { .. } => 8.0 * spec.bytes_per_token() / elements as f64,
         // What is stored here is their rounding; the fp16 scale of 32 elements is half a bit.
-        Scheme::Ggml(bits) => (0, f64::from(bits) + 0.5),
+        Scheme::Ggml(bits) => f64::from(bits) + 0.5,
     };
     let (k, v) = scheme.names();
     QualityRow {
         k,
         v,
         centred: cache.centred,
-        boundary_layers,
         bits,
         nats: sums.nll / targets as f64 - nll_exact,
         kl: mean,
@@ -183,9 +181,7 @@ impl QualityOptions {
     /// Every pair that the codec design measures, plain and centred, and llama.cpp's types.
     pub fn every_pair(mode: crate::CentreMode) -> Vec<Scheme> {
         let parse = |side, name| Format::parse(side, name).ok();
-        let pair = |k, v, centre, boundary_layers| {
-            Some(Scheme::Pair { k: parse(Side::K, k)?, v: parse(Side::V, v)?, centre, boundary_layers })
-        };
+        let pair = |k, v, centre| Some(Scheme::Pair { k: parse(Side::K, k)?, v: parse(Side::V, v)?, centre });
         let off = crate::CentreMode::Off;
         let named = [
             ("bf16", "bf16"),
@@ -209,14 +205,11 @@ impl QualityOptions {
             ("tq3", "tq2"),
             ("tq2", "tq2"),
         ];
-        let mut schemes: Vec<Scheme> = named.iter().filter_map(|(k, v)| pair(k, v, mode, 0)).collect();
+        let mut schemes: Vec<Scheme> = named.iter().filter_map(|(k, v)| pair(k, v, mode)).collect();
         schemes.extend(super::GGML_BITS.map(Scheme::Ggml));
         for (k, v) in tq {
             let modes = if mode == off { vec![off] } else { vec![off, mode] };
-            let edges: &[usize] = if matches!(k, "tq4" | "tq3" | "tq2") { &[0, 2] } else { &[0] };
-            for mode in modes {
-                schemes.extend(edges.iter().filter_map(|edge| pair(k, v, mode, *edge)));
-            }
+            schemes.extend(modes.into_iter().filter_map(|mode| pair(k, v, mode)));
         }
         schemes
     }
