@@ -30,7 +30,7 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct ServeArgs {
     #[command(flatten)]
-    pub engine: EngineArgs,
+    pub settings: ServeSettings,
 }
 
 #[derive(Debug, Args)]
@@ -51,7 +51,7 @@ pub struct ChatArgs {
     #[arg(long, value_name = "TEXT")]
     pub system: Option<String>,
     #[command(flatten)]
-    pub engine: EngineArgs,
+    pub settings: ServeSettings,
 }
 
 #[derive(Debug, Args)]
@@ -84,7 +84,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub needle_texts: usize,
     #[command(flatten)]
-    pub engine: EngineArgs,
+    pub settings: EvalSettings,
 }
 
 #[derive(Debug, Args)]
@@ -105,93 +105,161 @@ pub struct BenchArgs {
     #[arg(long, value_name = "FILE")]
     pub plot: Option<PathBuf>,
     #[command(flatten)]
-    pub engine: EngineArgs,
+    pub settings: BenchSettings,
 }
 
-/// Flags over `config/default.toml`; the names and meanings are its own.
-#[derive(Debug, Default, Args, Serialize)]
-pub struct EngineArgs {
+/// Settings of `serve` and `chat`: all there are. Names and meanings are those of `config/default.toml`.
+#[derive(Debug, Args, Serialize)]
+pub struct ServeSettings {
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub model: ModelSettings,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub kv: KvSettings,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub step: StepSettings,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub serving: ServingSettings,
+}
+
+/// Settings of `eval`.
+#[derive(Debug, Args, Serialize)]
+pub struct EvalSettings {
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub model: ModelSettings,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub kv: KvSettings,
+}
+
+/// Settings of `bench`.
+#[derive(Debug, Args, Serialize)]
+pub struct BenchSettings {
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub model: ModelSettings,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub kv: KvSettings,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub step: StepSettings,
+}
+
+/// Which model is loaded, and what computes it.
+#[derive(Debug, Args, Serialize)]
+pub struct ModelSettings {
     /// Hugging Face model folder, GGUF file, or a model of the hub: ORG/NAME, ORG/NAME:QUANT [default: the bundled demo model]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
     /// Branch, tag or commit of a model of the hub [default: main]
     #[arg(long, value_name = "REVISION")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
     /// Quantise float weights at load: q8_0, q6_k, q4_k [default: as they are]
     #[arg(long, value_name = "TYPE")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub weight_quant: Option<String>,
+    /// What computes: auto (the GPU of a Mac, if built for it), cpu, metal [default: auto]
+    #[arg(long, value_name = "NAME")]
+    pub device: Option<String>,
+    /// CPU threads, 0 for all cores [default: 0]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
     /// Configuration file; `tallow config` prints the default one
     #[arg(long, value_name = "FILE", env = "TALLOW_CONFIG")]
     #[serde(skip)]
     pub config: Option<PathBuf>,
-    /// Address to listen on [default: 127.0.0.1]
-    #[arg(long)]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub host: Option<String>,
-    /// Port to listen on, 0 for any free one [default: 8000]
-    #[arg(long)]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub port: Option<u16>,
-    /// Key that clients must send as a bearer token
-    #[arg(long, value_name = "KEY")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub api_key: Option<String>,
-    /// Name that clients ask for [default: the folder's name]
-    #[arg(long, value_name = "NAME")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub served_model_name: Option<String>,
-    /// Longest context in tokens [default: the model's, or what the cache holds]
-    #[arg(long, value_name = "TOKENS")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_model_len: Option<usize>,
-    /// What computes: auto (the GPU of a Mac, if built for it), cpu, metal [default: auto]
-    #[arg(long, value_name = "NAME")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub device: Option<String>,
+}
+
+/// How the KV cache is stored.
+#[derive(Debug, Args, Serialize)]
+pub struct KvSettings {
     /// How the KV cache is stored: auto, bf16, transparent, near-lossless, balanced, compact, extreme [default: auto]
     #[arg(long, value_name = "NAME")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub kv_preset: Option<String>,
     /// How keys are stored, over the preset: bf16, f16, f32, tq8, tq5, tq4, tq3, tq2, q8_0, q5_0, q4_0
     #[arg(long, value_name = "FORMAT")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub k_quant: Option<String>,
     /// How values are stored, over the preset: bf16, f16, f32, tq8, tq5, tq4, tq3, tq2, q8_0, q5_0, q4_0, q3_0, q2_0
     #[arg(long, value_name = "FORMAT")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub v_quant: Option<String>,
     /// What is taken out of K and V before they are stored: auto, bias, off [default: auto]
     #[arg(long, value_name = "MODE")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub kv_centre: Option<String>,
+}
+
+/// How large a step is.
+#[derive(Debug, Args, Serialize)]
+pub struct StepSettings {
+    /// Tokens of one step [default: 512]
+    #[arg(long, value_name = "TOKENS")]
+    pub max_num_batched_tokens: Option<usize>,
+}
+
+/// What serving needs beside a model and its cache: an address, the cache's size, limits on requests.
+#[derive(Debug, Args, Serialize)]
+pub struct ServingSettings {
+    /// Address to listen on [default: 127.0.0.1]
+    #[arg(long)]
+    pub host: Option<String>,
+    /// Port to listen on, 0 for any free one [default: 8000]
+    #[arg(long)]
+    pub port: Option<u16>,
+    /// Key that clients must send as a bearer token
+    #[arg(long, value_name = "KEY")]
+    pub api_key: Option<String>,
+    /// Name that clients ask for [default: the folder's name]
+    #[arg(long, value_name = "NAME")]
+    pub served_model_name: Option<String>,
+    /// Longest context in tokens [default: the model's, or what the cache holds]
+    #[arg(long, value_name = "TOKENS")]
+    pub max_model_len: Option<usize>,
     /// Tokens of a cache block, 16 or 32 [default: 32]
     #[arg(long, value_name = "TOKENS")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub block_size: Option<usize>,
     /// Memory of the KV cache, such as 2GiB [default: half of the free memory, or what is enough]
     #[arg(long, value_name = "BYTES")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub kv_cache_memory: Option<String>,
     /// Sequences that run at once [default: 64]
     #[arg(long, value_name = "N")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub max_num_seqs: Option<usize>,
-    /// Tokens of one step [default: 512]
-    #[arg(long, value_name = "TOKENS")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_num_batched_tokens: Option<usize>,
     /// Requests that may wait before new ones get 429 [default: 1024]
     #[arg(long, value_name = "N")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub max_queued_requests: Option<usize>,
-    /// CPU threads, 0 for all cores [default: 0]
-    #[arg(long, value_name = "N")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub threads: Option<usize>,
     /// Seconds that running answers get at shutdown [default: 20]
     #[arg(long, value_name = "SECONDS")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub shutdown_timeout: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn flags(command: &str) -> Vec<String> {
+        let cli = Cli::command();
+        let command = cli.find_subcommand(command).unwrap();
+        command.get_arguments().filter_map(|arg| arg.get_long().map(str::to_owned)).collect()
+    }
+
+    /// Each flag that `serve` has and `eval` or `bench` does not is refused there, by its name.
+    #[test]
+    fn measuring_refuses_what_only_serving_uses() {
+        let serving = flags("serve");
+        assert!(
+            ["host", "port", "api-key", "max-queued-requests"].iter().all(|flag| serving.iter().any(|f| f == flag))
+        );
+        for command in ["eval", "bench"] {
+            let known = flags(command);
+            let foreign: Vec<_> = serving.iter().filter(|flag| !known.contains(flag)).collect();
+            assert!(foreign.len() >= 10, "{command} takes {known:?}");
+            for flag in foreign {
+                let error =
+                    Cli::try_parse_from(["tallow", command, &format!("--{flag}"), "1"]).unwrap_err().to_string();
+                assert!(error.contains(&format!("unexpected argument '--{flag}'")), "{error}");
+            }
+        }
+    }
 }

@@ -1,21 +1,21 @@
 //! `tallow bench`: how fast a model prefills and decodes with each K/V pair.
 use crate::args::BenchArgs;
-use crate::model::{self, Place};
+use crate::model;
 use crate::plot;
 use crate::settings::Settings;
 use anyhow::{Context, Result};
 use engine::bench::{BenchOptions, BenchRow, speed};
 use engine::eval::Scheme;
-use engine::{CentreMode, EngineConfig, PRESETS};
+use engine::{EngineConfig, KvFlags, PRESETS};
 use turboquant::Format;
 
 pub async fn bench(args: BenchArgs) -> Result<()> {
-    let settings = Settings::read(&args.engine)?;
-    let config = model::engine_config(&settings, Place::of(&settings)?).await?;
-    tokio::task::block_in_place(|| measure(args, &settings, &config))
+    let settings = Settings::read(args.settings.model.config.as_deref(), &args.settings)?;
+    let config = model::engine_config(&settings).await?;
+    tokio::task::block_in_place(|| measure(args, &config))
 }
 
-fn measure(args: BenchArgs, settings: &Settings, config: &EngineConfig) -> Result<()> {
+fn measure(args: BenchArgs, config: &EngineConfig) -> Result<()> {
     let loaded = engine::load(config)?;
     let options = BenchOptions {
         contexts: args.contexts,
@@ -29,7 +29,7 @@ fn measure(args: BenchArgs, settings: &Settings, config: &EngineConfig) -> Resul
         let BenchRow { k, v, context, batch, prefill, decode, kv_bytes_per_token: bytes } = r;
         println!("| {k} | {v} | {context} | {batch} | {prefill:.1} | {decode:.1} | {bytes:.0} |");
     };
-    let schemes = schemes(settings)?;
+    let schemes = schemes(&config.kv);
     let rows = engine::compute_pool(config.threads)?.install(move || speed(&loaded, &schemes, &options, line))?;
     if let Some(path) = &args.plot {
         std::fs::write(path, plot::speed(&rows)?).with_context(|| format!("--plot {}", path.display()))?;
@@ -42,11 +42,11 @@ fn measure(args: BenchArgs, settings: &Settings, config: &EngineConfig) -> Resul
 }
 
 /// The presets, or bf16 and the pair that the flags name.
-fn schemes(settings: &Settings) -> Result<Vec<Scheme>> {
-    let centre = CentreMode::parse(&settings.kv_centre)?;
+fn schemes(kv: &KvFlags) -> Vec<Scheme> {
+    let centre = kv.centre;
     let pair = |k, v| Scheme::Pair { k, v, centre };
-    Ok(match settings.kv()?.named_pair() {
+    match kv.named_pair() {
         Some((k, v)) => vec![pair(Format::Bf16, Format::Bf16), pair(k, v)],
         None => PRESETS.iter().map(|(_, k, v)| pair(*k, *v)).collect(),
-    })
+    }
 }

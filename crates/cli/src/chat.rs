@@ -18,7 +18,7 @@ const HELP: &str = "\
 Ctrl-C          stop an answer";
 
 pub async fn chat(args: ChatArgs) -> Result<()> {
-    let mut settings = Settings::read(&args.engine)?;
+    let mut settings = Settings::read(args.settings.model.config.as_deref(), &args.settings)?;
     // A server of our own lives as long as the conversation, and no proxy stands before it.
     let (running, url, http) = match &args.url {
         Some(url) => (None, url.trim_end_matches('/').to_owned(), hub::http()),

@@ -1,14 +1,13 @@
 //! `tallow eval`: what each K/V pair costs a model.
 use crate::args::EvalArgs;
-use crate::model::{self, Place};
+use crate::model;
 use crate::plot;
+use crate::progress;
 use crate::settings::Settings;
 use anyhow::{Context, Result};
 use engine::eval::{NeedleOptions, NeedleRow, QualityOptions, QualityReport, Scheme, needles, quality};
-use engine::{CentreMode, EngineConfig, Loaded, PRESETS};
-use indicatif::{ProgressBar, ProgressStyle};
+use engine::{CentreMode, EngineConfig, KvFlags, Loaded, PRESETS};
 use serde::Serialize;
-use turboquant::Format;
 
 /// Judged where no text is named: the beginning of wikitext-2's test split.
 const TEXT: &str = include_str!("../../../data/wikitext2-test-sample.txt");
@@ -22,13 +21,13 @@ struct Report {
 }
 
 pub async fn eval(args: EvalArgs) -> Result<()> {
-    let settings = Settings::read(&args.engine)?;
-    let config = model::engine_config(&settings, Place::of(&settings)?).await?;
+    let settings = Settings::read(args.settings.model.config.as_deref(), &args.settings)?;
+    let config = model::engine_config(&settings).await?;
     let pool = engine::compute_pool(config.threads)?;
-    tokio::task::block_in_place(|| pool.install(|| judge(args, &settings, &config)))
+    tokio::task::block_in_place(|| pool.install(|| judge(args, &config)))
 }
 
-fn judge(args: EvalArgs, settings: &Settings, config: &EngineConfig) -> Result<()> {
+fn judge(args: EvalArgs, config: &EngineConfig) -> Result<()> {
     let loaded = engine::load(config)?;
     let text = match &args.text {
         Some(path) => std::fs::read_to_string(path).with_context(|| format!("--text {}", path.display()))?,
@@ -36,17 +35,17 @@ fn judge(args: EvalArgs, settings: &Settings, config: &EngineConfig) -> Result<(
     };
     let name = config.model_name();
     let options =
-        QualityOptions { window: args.window.min(loaded.max_position_embeddings), schemes: schemes(settings)? };
+        QualityOptions { window: args.window.min(loaded.max_position_embeddings), schemes: schemes(&config.kv) };
     let mut tokens = loaded.tokenizer.encode(&text, false)?;
     tokens.truncate(args.tokens);
-    let bar = bar("quality", tokens.len() as u64);
+    let bar = progress::count("quality", tokens.len() as u64);
     let report = quality(&loaded, &name, &tokens, &options, |done, total| {
         bar.set_length(total as u64);
         bar.set_position(done as u64);
     })?;
     bar.finish_and_clear();
     print!("{}", quality_table(&report));
-    let needles = if args.needles { retrieval(&loaded, &text, &args, settings)? } else { Vec::new() };
+    let needles = if args.needles { retrieval(&loaded, &text, &args, &config.kv)? } else { Vec::new() };
     let report = Report { quality: report, needles };
     if let Some(path) = &args.json {
         let json = serde_json::to_string_pretty(&report)?;
@@ -60,16 +59,11 @@ fn judge(args: EvalArgs, settings: &Settings, config: &EngineConfig) -> Result<(
 }
 
 /// The pair that the flags name, or every pair.
-fn schemes(settings: &Settings) -> Result<Vec<Scheme>> {
-    Ok(match settings.kv()?.named_pair() {
-        Some((k, v)) => vec![named_scheme(settings, k, v)?],
-        None => QualityOptions::every_pair(CentreMode::parse(&settings.kv_centre)?),
-    })
-}
-
-fn named_scheme(settings: &Settings, k: Format, v: Format) -> Result<Scheme> {
-    let centre = CentreMode::parse(&settings.kv_centre)?;
-    Ok(Scheme::Pair { k, v, centre })
+fn schemes(kv: &KvFlags) -> Vec<Scheme> {
+    match kv.named_pair() {
+        Some((k, v)) => vec![Scheme::Pair { k, v, centre: kv.centre }],
+        None => QualityOptions::every_pair(kv.centre),
+    }
 }
 
 fn quality_table(report: &QualityReport) -> String {
@@ -95,21 +89,23 @@ fn quality_table(report: &QualityReport) -> String {
 }
 
 /// Pass keys with the most exact cache and the pair that the flags name, or each preset.
-fn retrieval(loaded: &Loaded, text: &str, args: &EvalArgs, settings: &Settings) -> Result<Vec<NeedleRow>> {
+fn retrieval(loaded: &Loaded, text: &str, args: &EvalArgs, kv: &KvFlags) -> Result<Vec<NeedleRow>> {
     let limit = loaded.max_position_embeddings;
     let lengths: Vec<usize> = args.needle_lengths.iter().map(|n| (*n).min(limit)).collect();
     let options = NeedleOptions { lengths, depths: args.needle_depths, texts: args.needle_texts };
     let exact = Scheme::exact(&loaded.device);
     let mut schemes = vec![(exact.names().0, exact)];
-    match settings.kv()?.named_pair() {
-        Some((k, v)) => schemes.push((format!("{}/{}", k.name(), v.name()), named_scheme(settings, k, v)?)),
+    match kv.named_pair() {
+        Some((k, v)) => {
+            schemes.push((format!("{}/{}", k.name(), v.name()), Scheme::Pair { k, v, centre: kv.centre }));
+        }
         None => schemes.extend(PRESETS.iter().map(|(name, k, v)| {
             let centre = CentreMode::Auto;
             ((*name).to_owned(), Scheme::Pair { k: *k, v: *v, centre })
         })),
     }
     let texts = schemes.len() * options.lengths.len() * options.texts;
-    let bar = bar("retrieval", texts as u64);
+    let bar = progress::count("retrieval", texts as u64);
     let mut all = Vec::new();
     println!("\n| cache | {} | all |", options.lengths.iter().map(usize::to_string).collect::<Vec<_>>().join(" | "));
     println!("|---|{}", "---|".repeat(options.lengths.len() + 1));
@@ -126,9 +122,4 @@ fn retrieval(loaded: &Loaded, text: &str, args: &EvalArgs, settings: &Settings) 
     }
     bar.finish_and_clear();
     Ok(all)
-}
-
-fn bar(what: &'static str, length: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template("{msg} {bar:40} {pos}/{len} {elapsed} of about {duration}");
-    ProgressBar::new(length).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())).with_message(what)
 }

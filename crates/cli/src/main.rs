@@ -6,6 +6,7 @@ mod demo;
 mod eval;
 mod model;
 mod plot;
+mod progress;
 mod serve;
 mod settings;
 

@@ -1,7 +1,7 @@
 //! `tallow serve`: the HTTP server first, so that /health can tell of the loading, then the model.
 use crate::args::ServeArgs;
 use crate::demo;
-use crate::model::{self, Place};
+use crate::model::{self, ModelSource};
 use crate::settings::Settings;
 use anyhow::{Context, Result};
 use engine::EngineHandle;
@@ -9,12 +9,12 @@ use server::{ServerConfig, ServerState};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle as Task;
 
 pub async fn serve(args: ServeArgs) -> Result<()> {
-    let settings = Settings::read(&args.engine)?;
+    let settings = Settings::read(args.settings.model.config.as_deref(), &args.settings)?;
     if settings.model.is_none() {
         tracing::info!("{}", demo::NOTICE);
         #[cfg(target_os = "macos")]
@@ -26,7 +26,7 @@ pub async fn serve(args: ServeArgs) -> Result<()> {
     interrupted().await;
     tracing::info!(
         "shutting down: running answers have {} s; interrupt again to end at once",
-        settings.shutdown_timeout
+        settings.shutdown_timeout.as_secs()
     );
     tokio::select! {
         ended = running.stop() => ended,
@@ -50,11 +50,12 @@ impl Running {
             host: settings.host.clone(),
             port: settings.port,
             api_key: settings.api_key.clone(),
-            served_model_name: settings.served_model_name.clone().into_iter().collect(),
-            shutdown_limit: Duration::from_secs(settings.shutdown_timeout),
+            served_model_name: settings.engine.served_model_name.clone().into_iter().collect(),
+            shutdown_limit: settings.shutdown_timeout,
             ..Default::default()
         };
-        let place = Place::of(settings)?;
+        // Before a port is taken: a name that names nothing.
+        let source = ModelSource::of(settings)?;
         let listener = server::bind(&config)
             .await
             .with_context(|| format!("--host {} --port {}", settings.host, settings.port))?;
@@ -67,7 +68,7 @@ impl Running {
             let _ = signal.await;
         };
         let http = tokio::spawn(server::serve(listener, state.clone(), ended));
-        let engine_config = model::engine_config(settings, place).await?;
+        let engine_config = model::fetch(settings, source).await?;
         tracing::info!("loading {}", engine_config.model.display());
         let loaded = tokio::task::spawn_blocking(move || engine::start(&engine_config)).await?;
         let (engine, thread) = loaded.context("the model could not be loaded")?;

@@ -1,20 +1,21 @@
 //! Settings in layers: the embedded default file, a file, the environment, flags.
-use crate::args::EngineArgs;
 use anyhow::{Context, Result, bail};
 use bytesize::ByteSize;
 use engine::{DeviceChoice, EngineConfig, KvFlags, WeightQuant};
 use figment::Figment;
 use figment::providers::{Env, Format as _, Serialized, Toml};
-use serde::Deserialize;
-use std::path::PathBuf;
+use figment::value::Value;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The documentation of every key.
 pub const DEFAULTS: &str = include_str!("../../../config/default.toml");
 
-/// Variables `TALLOW_…` that are no settings: read before there are any, or by the engine itself.
-const UNSETTLED: [&str; 3] = ["LOG", "CONFIG", "CACHE_DIR"];
+/// Variables `TALLOW_…` that are not settings: they are read before there are any, or by the engine itself.
+const NON_SETTING_VARS: [&str; 3] = ["LOG", "CONFIG", "CACHE_DIR"];
 
-/// Settings that are text, and may be text of digits alone (a test compares them with `Settings`).
+/// Settings that are text, and may be text of digits alone (a test compares them with [`RawSettings`]).
 const TEXTS: [&str; 11] = [
     "host",
     "api_key",
@@ -29,60 +30,75 @@ const TEXTS: [&str; 11] = [
     "kv_centre",
 ];
 
-/// Seconds.
+/// Longest `--shutdown-timeout`, seconds.
 const MAX_SHUTDOWN: u64 = 24 * 60 * 60;
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// The settings of a command, checked.
+#[derive(Debug)]
 pub struct Settings {
     pub host: String,
     pub port: u16,
     pub api_key: Option<String>,
+    /// A folder, a file or a name of the hub; `None`: the bundled demo model.
     pub model: Option<String>,
     pub revision: String,
-    pub weight_quant: Option<String>,
-    pub served_model_name: Option<String>,
-    pub max_model_len: Option<usize>,
-    pub device: String,
-    pub kv_preset: String,
-    pub k_quant: Option<String>,
-    pub v_quant: Option<String>,
-    pub kv_centre: String,
-    pub block_size: usize,
-    pub kv_cache_memory: Option<ByteSize>,
-    pub max_num_seqs: usize,
-    pub max_num_batched_tokens: usize,
-    pub max_queued_requests: usize,
-    pub threads: usize,
-    pub shutdown_timeout: u64,
+    pub shutdown_timeout: Duration,
+    /// What the engine is started with, but for the path of the model, which is known once the model has been fetched.
+    pub engine: EngineConfig,
+}
+
+/// The settings as the layers spell them.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSettings {
+    host: String,
+    port: u16,
+    api_key: Option<String>,
+    model: Option<String>,
+    revision: String,
+    weight_quant: Option<String>,
+    served_model_name: Option<String>,
+    max_model_len: Option<usize>,
+    device: String,
+    kv_preset: String,
+    k_quant: Option<String>,
+    v_quant: Option<String>,
+    kv_centre: String,
+    block_size: usize,
+    kv_cache_memory: Option<ByteSize>,
+    max_num_seqs: usize,
+    max_num_batched_tokens: usize,
+    max_queued_requests: usize,
+    threads: usize,
+    shutdown_timeout: u64,
 }
 
 impl Settings {
+    /// Reads the layers. `config_file` is the file that `--config` names; `flags` are the flags of the command, `None` where a
+    /// flag is not given.
+    ///
     /// Errors: a file that is missing or wrong, unknown keys, values of a wrong type or wrong whatever the model; each is named.
-    pub fn read(args: &EngineArgs) -> Result<Self> {
+    pub fn read(config_file: Option<&Path>, flags: &impl Serialize) -> Result<Self> {
         let mut layers = Figment::from(Toml::string(DEFAULTS));
-        if let Some(path) = &args.config {
+        if let Some(path) = config_file {
             layers = layers.merge(Toml::file_exact(path));
         }
-        let environment = Env::prefixed("TALLOW_").ignore(&UNSETTLED);
+        let environment = Env::prefixed("TALLOW_").ignore(&NON_SETTING_VARS);
         layers = layers.merge(&environment);
         // Figment has made numbers and lists of what looks like them.
         for (key, text) in environment.only(&TEXTS).iter() {
             layers = layers.merge(Serialized::default(key.as_str(), text));
         }
-        let layers = layers.merge(Serialized::defaults(args));
-        let settings: Self = layers.extract().context("the configuration is wrong")?;
-        settings.check()?;
-        Ok(settings)
+        let mut given = Value::serialize(flags)?.into_dict().unwrap_or_default();
+        given.retain(|_, value| !matches!(value, Value::Empty(..)));
+        let layers = layers.merge(Serialized::defaults(given));
+        layers.extract::<RawSettings>().context("the configuration is wrong")?.check()
     }
+}
 
-    pub fn kv(&self) -> Result<KvFlags> {
-        let (k, v) = (self.k_quant.as_deref(), self.v_quant.as_deref());
-        Ok(KvFlags::parse(&self.kv_preset, k, v, self.block_size, &self.kv_centre)?)
-    }
-
+impl RawSettings {
     /// Errors: values that are wrong whatever the model, before one is fetched.
-    fn check(&self) -> Result<()> {
+    fn check(self) -> Result<Settings> {
         if self.shutdown_timeout > MAX_SHUTDOWN {
             bail!("--shutdown-timeout: is {}; it must be at most {MAX_SHUTDOWN} (a day)", self.shutdown_timeout);
         }
@@ -92,72 +108,83 @@ impl Settings {
                 "--api-key: is empty or has white space around it, which no client could send; leave it out for a server without a key"
             );
         }
-        Ok(self.engine(PathBuf::new())?.check()?)
-    }
-
-    fn weight_quant(&self) -> Result<Option<WeightQuant>> {
-        let parse = |name: &String| {
-            let known = WeightQuant::NAMES.join(", ");
-            WeightQuant::parse(name).with_context(|| format!("--weight-quant: is {name}; it must be one of {known}"))
-        };
-        self.weight_quant.as_ref().map(parse).transpose()
-    }
-
-    /// What the engine is started with; `model` is the folder or file to load.
-    pub fn engine(&self, model: PathBuf) -> Result<EngineConfig> {
-        Ok(EngineConfig {
-            model,
-            served_model_name: self.served_model_name.clone(),
-            kv: self.kv()?,
+        let (k, v) = (self.k_quant.as_deref(), self.v_quant.as_deref());
+        let engine = EngineConfig {
+            model: PathBuf::new(),
+            kv: KvFlags::parse(&self.kv_preset, k, v, self.block_size, &self.kv_centre)?,
+            device: DeviceChoice::parse(&self.device)?,
+            weight_quant: self.weight_quant.as_deref().map(weight_quant).transpose()?,
+            served_model_name: self.served_model_name,
             kv_cache_memory: self.kv_cache_memory.map(|b| b.as_u64()),
             max_model_len: self.max_model_len,
             max_num_seqs: self.max_num_seqs,
             max_num_batched_tokens: self.max_num_batched_tokens,
             max_queued_requests: self.max_queued_requests,
-            device: DeviceChoice::parse(&self.device)?,
             threads: Some(self.threads).filter(|n| *n > 0),
-            weight_quant: self.weight_quant()?,
             load_progress: None,
+        };
+        engine.check()?;
+        Ok(Settings {
+            host: self.host,
+            port: self.port,
+            api_key: self.api_key,
+            model: self.model,
+            revision: self.revision,
+            shutdown_timeout: Duration::from_secs(self.shutdown_timeout),
+            engine,
         })
     }
+}
+
+fn weight_quant(name: &str) -> Result<WeightQuant> {
+    let known = WeightQuant::NAMES.join(", ");
+    WeightQuant::parse(name).with_context(|| format!("--weight-quant: is {name}; it must be one of {known}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args::{Cli, Command};
+    use clap::Parser;
+    use turboquant::Format;
+
+    /// The settings of `tallow serve` with these flags.
+    fn read(flags: &[&str]) -> Result<Settings> {
+        let cli = Cli::parse_from(["tallow", "serve"].iter().chain(flags));
+        let Command::Serve(args) = cli.command else { panic!("serve was asked for") };
+        Settings::read(args.settings.model.config.as_deref(), &args.settings)
+    }
+
+    fn refusal(flags: &[&str]) -> String {
+        format!("{:#}", read(flags).unwrap_err())
+    }
 
     #[test]
     fn flags_beat_the_file() {
-        let settings = Settings::read(&EngineArgs::default()).unwrap();
-        assert_eq!((settings.port, settings.k_quant), (8000, None));
-        let args =
-            EngineArgs { k_quant: Some("f16".into()), kv_cache_memory: Some("2GiB".into()), ..Default::default() };
-        let settings = Settings::read(&args).unwrap();
-        assert_eq!(settings.k_quant.as_deref(), Some("f16"));
-        assert_eq!(settings.engine("x".into()).unwrap().kv_cache_memory, Some(2 << 30));
+        let settings = read(&[]).unwrap();
+        assert_eq!((settings.port, settings.engine.kv.named_pair()), (8000, None));
+        let settings = read(&["--k-quant", "f16", "--kv-cache-memory", "2GiB", "--port", "9"]).unwrap();
+        assert_eq!(settings.engine.kv.named_pair(), Some((Format::F16, Format::Bf16)));
+        assert_eq!((settings.port, settings.engine.kv_cache_memory), (9, Some(2 << 30)));
     }
 
     #[test]
     fn settings_that_refuse_a_number_are_the_texts() {
         let defaults = Figment::from(Toml::string(DEFAULTS));
-        let unknown = defaults.clone().merge(("nope", 1)).extract::<Settings>().unwrap_err();
+        let unknown = defaults.clone().merge(("nope", 1)).extract::<RawSettings>().unwrap_err();
         let figment::error::Kind::UnknownField(_, settings) = unknown.kind else { panic!("{unknown}") };
         assert!(settings.len() > TEXTS.len());
         for setting in settings {
-            let refused = defaults.clone().merge((*setting, 16)).extract::<Settings>().is_err();
+            let refused = defaults.clone().merge((*setting, 16)).extract::<RawSettings>().is_err();
             assert_eq!(refused, TEXTS.contains(setting), "{setting}");
         }
     }
 
     #[test]
     fn what_is_wrong_is_named() {
-        let args = EngineArgs { kv_cache_memory: Some("lots".into()), ..Default::default() };
-        let error = format!("{:#}", Settings::read(&args).unwrap_err());
-        assert!(error.contains("kv_cache_memory"), "{error}");
-        let args = EngineArgs { config: Some("/no/such/file.toml".into()), ..Default::default() };
-        assert!(format!("{:#}", Settings::read(&args).unwrap_err()).contains("/no/such/file.toml"));
-        let args = EngineArgs { k_quant: Some("q9".into()), ..Default::default() };
-        let error = format!("{:#}", Settings::read(&args).unwrap_err());
+        assert!(refusal(&["--kv-cache-memory", "lots"]).contains("kv_cache_memory"));
+        assert!(refusal(&["--config", "/no/such/file.toml"]).contains("/no/such/file.toml"));
+        let error = refusal(&["--k-quant", "q9"]);
         assert!(error.contains("--k-quant") && error.contains("q9") && error.contains("bf16"), "{error}");
     }
 
@@ -166,8 +193,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("tallow-settings-{}.toml", std::process::id()));
         for (text, told) in [("max_num_seqs = -1", "max_num_seqs"), ("nope = 1", "nope"), ("port = ", "parse error")] {
             std::fs::write(&path, text).unwrap();
-            let args = EngineArgs { config: Some(path.clone()), ..Default::default() };
-            let error = format!("{:#}", Settings::read(&args).unwrap_err());
+            let error = refusal(&["--config", path.to_str().unwrap()]);
             assert!(error.contains(told) && error.contains(path.to_str().unwrap()), "{error}");
         }
         std::fs::remove_file(path).unwrap();
@@ -175,32 +201,29 @@ mod tests {
 
     #[test]
     fn what_is_wrong_whatever_the_model_is_named_at_once() {
-        let none = EngineArgs::default;
-        for (args, told) in [
-            (EngineArgs { shutdown_timeout: Some(u64::MAX), ..none() }, "--shutdown-timeout"),
-            (EngineArgs { api_key: Some(String::new()), ..none() }, "--api-key: is empty"),
-            (EngineArgs { api_key: Some("secret\n".into()), ..none() }, "--api-key: is empty or has white space"),
-            (EngineArgs { max_num_seqs: Some(0), ..none() }, "--max-num-seqs is 0"),
-            (EngineArgs { max_num_seqs: Some(usize::MAX), ..none() }, "--max-num-seqs"),
-            (EngineArgs { max_num_batched_tokens: Some(63), ..none() }, "--max-num-batched-tokens is 63"),
-            (EngineArgs { max_queued_requests: Some(0), ..none() }, "--max-queued-requests: is 0"),
-            (EngineArgs { block_size: Some(24), ..none() }, "--block-size is 24"),
-            (EngineArgs { threads: Some(100_000), ..none() }, "--threads: is 100000"),
-            (EngineArgs { device: Some("gpu".into()), ..none() }, "--device: is gpu"),
+        let most = usize::MAX.to_string();
+        for (flag, value, told) in [
+            ("--shutdown-timeout", &*u64::MAX.to_string(), "--shutdown-timeout"),
+            ("--api-key", "", "--api-key: is empty"),
+            ("--api-key", "secret\n", "--api-key: is empty or has white space"),
+            ("--max-num-seqs", "0", "--max-num-seqs is 0"),
+            ("--max-num-seqs", &most, "--max-num-seqs"),
+            ("--max-num-batched-tokens", "63", "--max-num-batched-tokens is 63"),
+            ("--max-queued-requests", "0", "--max-queued-requests: is 0"),
+            ("--block-size", "24", "--block-size is 24"),
+            ("--threads", "100000", "--threads: is 100000"),
+            ("--device", "gpu", "--device: is gpu"),
         ] {
-            let message = Settings::read(&args).unwrap_err().to_string();
+            let message = read(&[flag, value]).unwrap_err().to_string();
             assert!(message.contains(told), "{message}");
         }
     }
 
     #[test]
     fn weights_are_quantised_to_known_types_alone() {
-        let engine = |name: &str| {
-            let args = EngineArgs { weight_quant: Some(name.into()), ..Default::default() };
-            Settings::read(&args)?.engine("x".into())
-        };
-        assert_eq!(engine("q4_k").unwrap().weight_quant, Some(WeightQuant::Q4K));
-        let error = engine("q4").unwrap_err().to_string();
+        let settings = read(&["--weight-quant", "q4_k"]).unwrap();
+        assert_eq!(settings.engine.weight_quant, Some(WeightQuant::Q4K));
+        let error = read(&["--weight-quant", "q4"]).unwrap_err().to_string();
         assert!(error.contains("--weight-quant") && error.contains("q4_k"), "{error}");
     }
 
@@ -214,7 +237,7 @@ mod tests {
             })
             .map(|l| format!("{l}\n"))
             .collect();
-        let all: Settings = Figment::from(Toml::string(&uncommented)).extract().unwrap();
+        let all: RawSettings = Figment::from(Toml::string(&uncommented)).extract().unwrap();
         assert!(
             all.k_quant.is_some()
                 && all.v_quant.is_some()
