@@ -70,9 +70,13 @@ impl Running {
         let http = tokio::spawn(server::serve(listener, state.clone(), ended));
         let engine_config = model::fetch(settings, source).await?;
         tracing::info!("loading {}", engine_config.model.display());
-        let loaded = tokio::task::spawn_blocking(move || engine::start(&engine_config)).await?;
-        let (engine, thread) = loaded.context("the model could not be loaded")?;
-        state.set_engine(engine.clone());
+        let started = tokio::task::spawn_blocking(move || {
+            let loaded = engine::load(&engine_config)?;
+            let template = loaded.template.clone();
+            engine::launch(&engine_config, loaded).map(|(engine, thread)| (engine, thread, template))
+        });
+        let (engine, thread, template) = started.await?.context("the model could not be loaded")?;
+        state.set_engine(engine.clone(), template);
         Ok(Running { address, engine, thread, http, shutdown })
     }
 

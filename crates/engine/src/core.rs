@@ -5,7 +5,7 @@
 //! free themselves and the loop goes on.
 use crate::choice::{Choice, Ends};
 use crate::error::EngineError;
-use crate::handle::{EngineInbox, EngineStats, Message, QueueSlot, RequestId};
+use crate::handle::{EngineInbox, EngineStats, Message, QueuePermit, RequestId};
 use crate::metrics::Metrics;
 use crate::request::{Event, GenerationRequest, TokenLogprob};
 use crate::runner::{Logits, ModelRunner, Row, Want};
@@ -42,7 +42,7 @@ pub(crate) struct Request {
     request: GenerationRequest,
     events: UnboundedSender<Event>,
     choices: BTreeMap<u32, Choice>,
-    queued: Option<QueueSlot>,
+    queued: Option<QueuePermit>,
     prompt_logprobs: Vec<Option<TokenLogprob>>,
     submitted: Instant,
     scheduled: Option<Instant>,
@@ -103,17 +103,22 @@ impl Engine {
         }
     }
 
-    fn submit(&mut self, id: RequestId, request: GenerationRequest, events: UnboundedSender<Event>, queued: QueueSlot) {
-        let limit = request.stop.max_tokens.unwrap_or(usize::MAX);
+    fn submit(
+        &mut self,
+        id: RequestId,
+        request: GenerationRequest,
+        events: UnboundedSender<Event>,
+        queued: QueuePermit,
+    ) {
         let new = NewRequest {
             key: id.0,
             client: request.client.clone(),
             prompt: request.prompt.clone(),
             choices: request.n as u32,
-            max_len: request.prompt.len().saturating_add(limit).min(self.max_model_len),
+            max_len: request.max_len(self.max_model_len),
         };
         if let Err(error) = self.scheduler.add(new) {
-            let _ = events.send(Event::Failed(EngineError::StepFailed(error.to_string())));
+            let _ = events.send(Event::Failed(EngineError::Refused(error.into())));
             return;
         }
         let seed = self.next_seed;

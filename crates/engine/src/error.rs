@@ -1,33 +1,72 @@
 //! Why a request was refused, or ended without an answer.
+use crate::validation::RequestField;
+use scheduler::RequestError;
 use thiserror::Error;
 
-/// Refusals at submission; nothing has been queued.
-#[derive(Debug, Clone, PartialEq, Error)]
+/// Why a request was refused. Nothing of it has been computed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum SubmitError {
+    /// The prompt leaves no place for an answer.
     #[error(
-        "the prompt has {n_prompt_tokens} tokens; this server's context is {n_ctx} tokens, of which at least one is for the answer"
+        "the prompt has {n_prompt_tokens} tokens; this server's context is {n_ctx} tokens, of which at least one is \
+         for the answer"
     )]
-    ContextLengthExceeded { n_prompt_tokens: usize, n_ctx: usize },
-    #[error("{message}")]
-    Invalid { field: &'static str, message: String },
+    ContextLengthExceeded {
+        /// Tokens of the prompt.
+        n_prompt_tokens: usize,
+        /// Tokens of the context: `--max-model-len`, or what the model and the cache allow.
+        n_ctx: usize,
+    },
+    /// A field has a value that is not allowed.
+    #[error("{field} {problem}")]
+    Invalid {
+        /// The field, which a protocol may call by another name.
+        field: RequestField,
+        /// The value and what is allowed, as the rest of a sentence that begins with the field's name.
+        problem: String,
+    },
+    /// As many requests wait as may.
     #[error("{limit} requests are waiting already (--max-queued-requests); try again later")]
-    QueueFull { limit: usize },
+    QueueFull {
+        /// Requests that may wait.
+        limit: usize,
+    },
+    /// The engine accepts no request any more.
     #[error("the server is shutting down")]
     ShuttingDown,
 }
 
 impl SubmitError {
-    pub fn invalid(field: &'static str, message: impl Into<String>) -> Self {
-        SubmitError::Invalid { field, message: message.into() }
+    pub(crate) fn invalid(field: RequestField, problem: impl Into<String>) -> Self {
+        SubmitError::Invalid { field, problem: problem.into() }
+    }
+}
+
+impl From<RequestError> for SubmitError {
+    fn from(error: RequestError) -> Self {
+        match error {
+            RequestError::Choices { choices, max_choices } => {
+                let problem = format!("is {choices}; it must lie in [1, {max_choices}]");
+                SubmitError::invalid(RequestField::Choices, problem)
+            }
+            RequestError::Length { max_len, capacity } => {
+                let problem = format!("lets the request grow to {max_len} tokens; the KV cache holds {capacity}");
+                SubmitError::invalid(RequestField::MaxTokens, problem)
+            }
+        }
     }
 }
 
 /// Failures of a request that had been accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum EngineError {
+    /// The scheduler refused the request before its first step.
+    #[error(transparent)]
+    Refused(#[from] SubmitError),
     /// The step that served the request panicked or returned an error; the server lives on.
     #[error("the step that served this request failed: {0}")]
     StepFailed(String),
+    /// The time that a shutdown left to running requests is over.
     #[error("the server shut down before the request was finished")]
     ShutDown,
 }

@@ -4,7 +4,7 @@ use crate::request::{Event, GenerationRequest, SamplingParams};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, RwLock, mpsc};
 use std::time::{Duration, Instant};
-use text::{ChatTemplate, Tokenizer};
+use text::Tokenizer;
 use tokio::sync::mpsc as events;
 
 /// Names one request inside the engine.
@@ -46,7 +46,7 @@ pub enum Message {
         id: RequestId,
         request: Box<GenerationRequest>,
         events: events::UnboundedSender<Event>,
-        queued: QueueSlot,
+        queued: QueuePermit,
     },
     Abort(RequestId),
     /// Finish what runs until the deadline, then fail the rest.
@@ -54,9 +54,9 @@ pub enum Message {
 }
 
 /// A place in the bounded queue, given back on drop (when the request is first scheduled, or ends before).
-pub struct QueueSlot(Arc<Shared>);
+pub struct QueuePermit(Arc<Shared>);
 
-impl Drop for QueueSlot {
+impl Drop for QueuePermit {
     fn drop(&mut self) {
         self.0.queued.fetch_sub(1, SeqCst);
     }
@@ -65,7 +65,6 @@ impl Drop for QueueSlot {
 pub(crate) struct Shared {
     info: ModelInfo,
     tokenizer: Arc<Tokenizer>,
-    template: Option<Arc<ChatTemplate>>,
     queue_limit: usize,
     queued: AtomicUsize,
     next_id: AtomicU64,
@@ -100,17 +99,11 @@ impl EngineInbox {
 }
 
 /// A handle and the inbox it feeds. `queue_limit`: requests that may wait before [`SubmitError::QueueFull`].
-pub fn channel(
-    info: ModelInfo,
-    tokenizer: Arc<Tokenizer>,
-    template: Option<Arc<ChatTemplate>>,
-    queue_limit: usize,
-) -> (EngineHandle, EngineInbox) {
+pub fn channel(info: ModelInfo, tokenizer: Arc<Tokenizer>, queue_limit: usize) -> (EngineHandle, EngineInbox) {
     let (send, messages) = mpsc::channel();
     let shared = Arc::new(Shared {
         info,
         tokenizer,
-        template,
         queue_limit,
         queued: AtomicUsize::new(0),
         next_id: AtomicU64::new(0),
@@ -125,7 +118,7 @@ impl EngineHandle {
     ///
     /// Errors: too long or empty a prompt, a parameter out of range, a full queue, a server that is shutting down.
     pub fn submit(&self, request: GenerationRequest) -> Result<RequestStream, SubmitError> {
-        self.check(&request)?;
+        request.check(self.info())?;
         let shared = &self.shared;
         let closing = shared.closing.read().unwrap_or_else(|e| e.into_inner());
         if *closing {
@@ -134,48 +127,12 @@ impl EngineHandle {
         let limit = shared.queue_limit;
         let taken = shared.queued.fetch_update(SeqCst, SeqCst, |n| (n < limit).then_some(n + 1));
         taken.map_err(|_| SubmitError::QueueFull { limit })?;
-        let queued = QueueSlot(shared.clone());
+        let queued = QueuePermit(shared.clone());
         let id = RequestId(shared.next_id.fetch_add(1, SeqCst));
         let (send, events) = events::unbounded_channel();
         let message = Message::Submit { id, request: Box::new(request), events: send, queued };
         self.messages.send(message).map_err(|_| SubmitError::ShuttingDown)?;
         Ok(RequestStream { id, events, messages: self.messages.clone() })
-    }
-
-    fn check(&self, request: &GenerationRequest) -> Result<(), SubmitError> {
-        let info = self.info();
-        if request.prompt.is_empty() {
-            return Err(SubmitError::invalid("prompt", "the prompt has no tokens; at least one is needed"));
-        }
-        if let Some(bad) = request.prompt.iter().find(|t| **t as usize >= info.vocab_size) {
-            let message = format!("the prompt holds token {bad}; the vocabulary has {}", info.vocab_size);
-            return Err(SubmitError::invalid("prompt", message));
-        }
-        // A prompt that fills the context leaves no place for an answer.
-        if request.prompt.len() >= info.max_model_len {
-            let (n_prompt_tokens, n_ctx) = (request.prompt.len(), info.max_model_len);
-            return Err(SubmitError::ContextLengthExceeded { n_prompt_tokens, n_ctx });
-        }
-        let most = MAX_CHOICES.min(info.max_num_seqs);
-        if !(1..=most).contains(&request.n) {
-            return Err(SubmitError::invalid("n", format!("n is {}; it must lie in [1, {most}]", request.n)));
-        }
-        if request.stop.max_tokens == Some(0) {
-            return Err(SubmitError::invalid("max_tokens", "max_tokens is 0; it must be at least 1"));
-        }
-        for (field, value) in [("top_logprobs", request.logprobs), ("prompt_logprobs", request.prompt_logprobs)] {
-            if value.is_some_and(|n| n > MAX_TOP_LOGPROBS) {
-                let message = format!("{field} is {}; it must lie in [0, {MAX_TOP_LOGPROBS}]", value.unwrap_or(0));
-                return Err(SubmitError::invalid(field, message));
-            }
-        }
-        if request.stop.stop.iter().any(String::is_empty) {
-            return Err(SubmitError::invalid(
-                "stop",
-                "stop holds an empty string, which would end every answer at once",
-            ));
-        }
-        request.sampling.validate(info.vocab_size)
     }
 
     pub fn info(&self) -> &ModelInfo {
@@ -184,11 +141,6 @@ impl EngineHandle {
 
     pub fn tokenizer(&self) -> &Arc<Tokenizer> {
         &self.shared.tokenizer
-    }
-
-    /// `None`: the model came without a chat template.
-    pub fn chat_template(&self) -> Option<&Arc<ChatTemplate>> {
-        self.shared.template.as_ref()
     }
 
     pub fn stats(&self) -> EngineStats {
@@ -202,11 +154,6 @@ impl EngineHandle {
         let _ = self.messages.send(Message::Shutdown(Instant::now() + limit));
     }
 }
-
-/// Most choices a request may ask for.
-pub const MAX_CHOICES: usize = 128;
-/// Most alternatives a token's log-probability may come with (OpenAI's limit).
-pub const MAX_TOP_LOGPROBS: usize = 20;
 
 /// A request's events. Dropping it cancels the request, also in the middle of its prefill.
 pub struct RequestStream {

@@ -16,13 +16,13 @@ mod runner;
 mod sampler;
 mod select;
 mod start;
+mod validation;
 
 pub use centring::Calibration;
 pub use device::DeviceChoice;
 pub use error::{EngineError, StartError, SubmitError};
 pub use handle::{
-    EngineHandle, EngineInbox, EngineStats, MAX_CHOICES, MAX_TOP_LOGPROBS, Message, ModelInfo, QueueSlot, RequestId,
-    RequestStream, channel,
+    EngineHandle, EngineInbox, EngineStats, Message, ModelInfo, QueuePermit, RequestId, RequestStream, channel,
 };
 pub use kv_config::{CentreMode, KvConfig, KvFlags, PRESETS, Settled};
 pub use memory::{Demand, MemoryBudget, free_memory};
@@ -31,3 +31,4 @@ pub use request::{Event, FinishReason, GenerationRequest, MatchedStop, SamplingP
 pub use runner::{Logits, ModelRunner, Row, Want};
 pub use select::select;
 pub use start::{EngineConfig, LoadProgress, Loaded, compute_pool, launch, load, start};
+pub use validation::{MAX_CHOICES, MAX_STOP_STRINGS, MAX_TOP_LOGPROBS, RequestField};

@@ -1,5 +1,5 @@
 //! What a client asks for, in validated form.
-use crate::error::SubmitError;
+use crate::error::EngineError;
 
 /// How the next token is drawn from the logits. `Default` is plain sampling at temperature 1.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,31 +43,6 @@ impl Default for SamplingParams {
 impl SamplingParams {
     pub fn greedy() -> Self {
         SamplingParams { temperature: 0.0, ..Default::default() }
-    }
-
-    /// Errors: [`SubmitError::Invalid`] naming the field, its value and what is allowed.
-    pub fn validate(&self, vocab_size: usize) -> Result<(), SubmitError> {
-        let range = |field, value: f32, low: f32, high: f32, open_low: bool| {
-            let ok = value.is_finite() && value <= high && if open_low { value > low } else { value >= low };
-            let bracket = if open_low { '(' } else { '[' };
-            ok.then_some(()).ok_or_else(|| {
-                SubmitError::invalid(field, format!("{field} is {value}; it must lie in {bracket}{low}, {high}]"))
-            })
-        };
-        range("temperature", self.temperature, 0.0, 100.0, false)?;
-        range("top_p", self.top_p, 0.0, 1.0, true)?;
-        range("min_p", self.min_p, 0.0, 1.0, false)?;
-        range("repetition_penalty", self.repetition_penalty, 0.0, 100.0, true)?;
-        range("presence_penalty", self.presence_penalty, -2.0, 2.0, false)?;
-        range("frequency_penalty", self.frequency_penalty, -2.0, 2.0, false)?;
-        for &(token, bias) in &self.logit_bias {
-            if token as usize >= vocab_size {
-                let message = format!("logit_bias names token {token}; the vocabulary has {vocab_size}");
-                return Err(SubmitError::invalid("logit_bias", message));
-            }
-            range("logit_bias", bias, -100.0, 100.0, false)?;
-        }
-        Ok(())
     }
 }
 
@@ -119,6 +94,12 @@ impl GenerationRequest {
             prompt_logprobs: None,
         }
     }
+
+    /// Tokens that a choice may reach, its prompt included, where the context has `max_model_len`.
+    pub(crate) fn max_len(&self, max_model_len: usize) -> usize {
+        let limit = self.stop.max_tokens.unwrap_or(usize::MAX);
+        self.prompt.len().saturating_add(limit).min(max_model_len)
+    }
 }
 
 /// Natural-log probability of one token under the model's own distribution (before temperature and penalties).
@@ -161,7 +142,7 @@ pub enum Event {
         reason: FinishReason,
         matched_stop: Option<MatchedStop>,
     },
-    Failed(crate::error::EngineError),
+    Failed(EngineError),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -202,7 +202,7 @@ pub fn launch(config: &EngineConfig, loaded: Loaded) -> Result<(EngineHandle, Jo
     }
     let centring = loaded.calibration().centring(config.kv.centre, &kv).map_err(named)?;
     let backend = select(&kv, loaded.model.geometry(), centring, &loaded.device).map_err(named)?;
-    let Loaded { model, tokenizer, template, generation, device, .. } = loaded;
+    let Loaded { model, tokenizer, generation, device, .. } = loaded;
     let scheduler = Scheduler::new(config.scheduler(budget.num_blocks))?;
     let no_memory = |e: candle_core::Error| StartError::flag("--kv-cache-memory", e.to_string());
     let runner =
@@ -224,7 +224,7 @@ pub fn launch(config: &EngineConfig, loaded: Loaded) -> Result<(EngineHandle, Jo
     let mut eos = generation.eos_token_ids;
     eos.extend(tokenizer.eos_id());
     let metrics = Metrics::new(&info.name);
-    let (handle, inbox) = channel(info, tokenizer.clone(), template, config.max_queued_requests);
+    let (handle, inbox) = channel(info, tokenizer.clone(), config.max_queued_requests);
     let engine = Engine {
         scheduler,
         runner,

@@ -4,7 +4,7 @@ use attention::{ForwardContext, KvMeans, ModelGeometry, StateLayout};
 use candle_core::Tensor;
 use engine::{
     EngineConfig, EngineError, EngineHandle, Event, FinishReason, GenerationRequest, KvFlags, MatchedStop,
-    RequestStream, SamplingParams, SubmitError, launch, load, start,
+    RequestField, RequestStream, SamplingParams, SubmitError, launch, load, start,
 };
 use models::Model;
 use std::thread::JoinHandle;
@@ -322,7 +322,10 @@ fn refusals_name_the_limit() {
     let refuse = |request| engine.0.submit(request).err().unwrap();
     let error = refuse(GenerationRequest::greedy(vec![300; 64], 1));
     assert_eq!(error, SubmitError::ContextLengthExceeded { n_prompt_tokens: 64, n_ctx: 64 });
-    assert!(matches!(refuse(GenerationRequest::greedy(vec![], 1)), SubmitError::Invalid { field: "prompt", .. }));
+    assert!(matches!(
+        refuse(GenerationRequest::greedy(vec![], 1)),
+        SubmitError::Invalid { field: RequestField::Prompt, .. }
+    ));
     assert!(refuse(GenerationRequest::greedy(vec![99_999], 1)).to_string().contains("99999"));
     let error = refuse(GenerationRequest { n: 3, ..GenerationRequest::greedy(vec![300], 1) });
     assert!(error.to_string().contains("[1, 2]"), "{error}");

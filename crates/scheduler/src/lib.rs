@@ -11,8 +11,10 @@
 //! - Whose request is admitted next is decided by the service each client has had ([`fair`]).
 mod display;
 pub mod fair;
+mod limits;
 mod scheduler;
 mod sequence;
 
+pub use limits::{RequestError, RequestLimits};
 pub use scheduler::{Chunk, MAX_SEATS, Scheduler, SchedulerConfig, SchedulerError, Step};
 pub use sequence::{NewRequest, RequestKey, SeqId, Sequence};

@@ -1,5 +1,6 @@
 //! See the crate's documentation for the rules.
 use crate::fair::{FairQueue, OUTPUT_WEIGHT};
+use crate::limits::{RequestError, RequestLimits};
 use crate::sequence::{NewRequest, RequestKey, SeqId, Sequence};
 use kv::{Block, BlockCopy, BlockPool};
 use std::collections::BTreeSet;
@@ -41,10 +42,6 @@ pub enum SchedulerError {
     Budget { tokens: usize, seqs: usize },
     #[error("--max-num-seqs is {seqs}; it must lie in [1, {MAX_SEATS}]")]
     Seats { seqs: usize },
-    #[error("n is {choices}; --max-num-seqs allows {seats}")]
-    TooManyChoices { choices: u32, seats: usize },
-    #[error("the request may grow to {max_len} tokens; the KV cache holds {capacity}")]
-    LargerThanPool { max_len: usize, capacity: usize },
 }
 
 /// Tokens `start..start + len` of one sequence.
@@ -108,15 +105,10 @@ impl Scheduler {
     /// Queues a request.
     ///
     /// Errors: what could never be scheduled, with the limit named.
-    pub fn add(&mut self, request: NewRequest) -> Result<(), SchedulerError> {
-        let seats = self.config.max_num_seqs;
-        if request.choices as usize > seats {
-            return Err(SchedulerError::TooManyChoices { choices: request.choices, seats });
-        }
-        let capacity = self.config.num_blocks * self.config.block_size;
-        if request.max_len > capacity {
-            return Err(SchedulerError::LargerThanPool { max_len: request.max_len, capacity });
-        }
+    pub fn add(&mut self, request: NewRequest) -> Result<(), RequestError> {
+        let SchedulerConfig { block_size, num_blocks, max_num_seqs, .. } = self.config;
+        let limits = RequestLimits { max_choices: max_num_seqs, capacity: num_blocks * block_size };
+        limits.check(request.choices as usize, request.max_len)?;
         self.waiting.push(&request.client.clone(), request);
         Ok(())
     }

@@ -2,7 +2,7 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use engine::{EngineError, SubmitError};
+use engine::{EngineError, RequestField, SubmitError};
 use serde_json::{Value, json};
 use text::TextError;
 use thiserror::Error;
@@ -97,15 +97,19 @@ impl ApiError {
         self
     }
 
-    /// Calls a field by the name that it has in this endpoint's requests.
-    pub fn rename(mut self, from: &str, to: &str) -> Self {
-        if self.param.as_deref() == Some(from) {
-            if let Some(rest) = self.message.strip_prefix(from) {
-                self.message = format!("{to}{rest}");
+    /// The engine refused a request. `name` gives the name that a field of it has for the client.
+    pub(crate) fn refused(error: SubmitError, name: impl Fn(RequestField) -> &'static str) -> Self {
+        match error {
+            SubmitError::ContextLengthExceeded { n_prompt_tokens, n_ctx } => ApiError {
+                details: vec![("n_prompt_tokens", n_prompt_tokens.into()), ("n_ctx", n_ctx.into())],
+                ..ApiError::new(ErrorCode::ContextLengthExceeded, error.to_string()).at(name(RequestField::Prompt))
+            },
+            SubmitError::Invalid { field, problem } => {
+                ApiError::invalid(name(field), format!("{} {problem}", name(field)))
             }
-            self.param = Some(to.to_owned());
+            SubmitError::QueueFull { .. } => ApiError::new(ErrorCode::QueueFull, error.to_string()),
+            SubmitError::ShuttingDown => ApiError::new(ErrorCode::ShuttingDown, error.to_string()),
         }
-        self
     }
 
     pub fn to_json(&self) -> Value {
@@ -135,29 +139,13 @@ impl IntoResponse for ApiError {
     }
 }
 
-impl From<SubmitError> for ApiError {
-    fn from(error: SubmitError) -> Self {
-        let message = error.to_string();
-        match error {
-            SubmitError::ContextLengthExceeded { n_prompt_tokens, n_ctx } => {
-                let mut error = ApiError::new(ErrorCode::ContextLengthExceeded, message).at("prompt");
-                error.details = vec![("n_prompt_tokens", n_prompt_tokens.into()), ("n_ctx", n_ctx.into())];
-                error
-            }
-            SubmitError::Invalid { field, .. } => ApiError::invalid(field, message),
-            SubmitError::QueueFull { .. } => ApiError::new(ErrorCode::QueueFull, message),
-            SubmitError::ShuttingDown => ApiError::new(ErrorCode::ShuttingDown, message),
-        }
-    }
-}
-
 impl From<EngineError> for ApiError {
     fn from(error: EngineError) -> Self {
-        let code = match error {
-            EngineError::StepFailed(_) => ErrorCode::StepFailed,
-            EngineError::ShutDown => ErrorCode::ShuttingDown,
-        };
-        ApiError::new(code, error.to_string())
+        match error {
+            EngineError::Refused(refusal) => ApiError::refused(refusal, RequestField::name),
+            EngineError::StepFailed(_) => ApiError::new(ErrorCode::StepFailed, error.to_string()),
+            EngineError::ShutDown => ApiError::new(ErrorCode::ShuttingDown, error.to_string()),
+        }
     }
 }
 

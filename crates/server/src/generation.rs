@@ -2,7 +2,9 @@
 use crate::error::{ApiError, ErrorCode};
 use crate::metrics::Meter;
 use crate::state::Loaded;
-use engine::{Event, FinishReason, GenerationRequest, MatchedStop, RequestStream, SubmitError, TokenLogprob};
+use engine::{
+    Event, FinishReason, GenerationRequest, MatchedStop, RequestField, RequestStream, SubmitError, TokenLogprob,
+};
 use futures_util::stream::{self, BoxStream, SelectAll, StreamExt};
 use openai_protocol::common::Usage;
 use tokio::sync::watch;
@@ -36,7 +38,13 @@ impl Drop for Active {
 
 impl Generation {
     /// Submits one request a prompt; if one is refused, none runs.
-    pub fn submit(loaded: &Loaded, requests: Vec<GenerationRequest>, prompt_only: bool) -> Result<Self, ApiError> {
+    /// `name` gives the name that a field of the engine's request has for the client.
+    pub fn submit(
+        loaded: &Loaded,
+        requests: Vec<GenerationRequest>,
+        prompt_only: bool,
+        name: impl Fn(RequestField) -> &'static str,
+    ) -> Result<Self, ApiError> {
         let mut generation = Generation {
             events: SelectAll::new(),
             meters: Vec::new(),
@@ -50,7 +58,7 @@ impl Generation {
                 let message = format!("prompt holds {prompts} prompts; --max-queued-requests allows {limit} to wait");
                 ApiError::invalid("prompt", message)
             }
-            other => other.into(),
+            other => ApiError::refused(other, &name),
         };
         for (prompt, request) in requests.into_iter().enumerate() {
             let (n, max_tokens) = (request.n, request.stop.max_tokens);

@@ -10,9 +10,6 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Each stop string is searched for at every token.
-const MAX_STOP_STRINGS: usize = 64;
-
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct CommonFields {
@@ -115,28 +112,21 @@ pub(crate) struct StopFields {
 }
 
 impl StopFields {
-    pub fn resolve(self) -> Result<StopParams, ApiError> {
-        let stop = self.stop.unwrap_or_default();
-        if stop.len() > MAX_STOP_STRINGS {
-            let message = format!("stop has {} strings; at most {MAX_STOP_STRINGS} are allowed", stop.len());
-            return Err(ApiError::invalid("stop", message));
-        }
-        // OpenAI's newer name wins over the deprecated one.
-        let (field, max_tokens) = match self.max_completion_tokens {
-            Some(n) => ("max_completion_tokens", Some(n)),
-            None => ("max_tokens", self.max_tokens),
-        };
-        if max_tokens == Some(0) {
-            return Err(ApiError::invalid(field, format!("{field} is 0; it must be at least 1")));
-        }
-        Ok(StopParams {
-            max_tokens,
-            stop,
+    /// The engine checks the values.
+    pub fn resolve(self) -> StopParams {
+        StopParams {
+            max_tokens: self.max_completion_tokens.or(self.max_tokens),
+            stop: self.stop.unwrap_or_default(),
             stop_token_ids: self.stop_token_ids.unwrap_or_default(),
             ignore_eos: self.ignore_eos.unwrap_or(false),
             include_stop_str_in_output: self.include_stop_str_in_output.unwrap_or(false),
             keep_special_tokens: !self.skip_special_tokens.unwrap_or(true),
-        })
+        }
+    }
+
+    /// The name of the field that limits the answer's length: OpenAI's newer name wins over the deprecated one.
+    pub fn max_tokens_field(&self) -> &'static str {
+        if self.max_completion_tokens.is_some() { "max_completion_tokens" } else { "max_tokens" }
     }
 
     /// Takes `max_tokens: 0` out; true if it was there.

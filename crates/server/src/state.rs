@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, OnceLock};
+use text::ChatTemplate;
 use tokio::sync::watch;
 
 /// Names of unknown fields that are remembered as logged; a client may invent any number, of any length.
@@ -33,6 +34,8 @@ struct Shared {
 #[derive(Clone)]
 pub(crate) struct Loaded {
     pub engine: EngineHandle,
+    /// `None`: the model came without a chat template.
+    pub template: Option<Arc<ChatTemplate>>,
     pub recorders: Arc<Recorders>,
     /// Seconds since the epoch.
     pub since: u64,
@@ -54,10 +57,10 @@ impl ServerState {
         }))
     }
 
-    /// From now on requests are served. Only the first engine counts.
-    pub fn set_engine(&self, engine: EngineHandle) {
+    /// From now on requests are served. Only the first engine counts. `template`: `None` refuses requests of messages.
+    pub fn set_engine(&self, engine: EngineHandle, template: Option<Arc<ChatTemplate>>) {
         let recorders = Arc::new(Recorders::new(engine.info()));
-        let loaded = Loaded { engine, recorders, since: crate::wire::now(), active: watch::channel(0).0 };
+        let loaded = Loaded { engine, template, recorders, since: crate::wire::now(), active: watch::channel(0).0 };
         if self.0.loaded.set(loaded).is_err() {
             tracing::warn!("the server has an engine already");
         }

@@ -12,7 +12,7 @@ use crate::wire::{Choice, Head, stop_reason};
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use engine::GenerationRequest;
+use engine::{GenerationRequest, RequestField};
 use openai_protocol::chat::{ChatChoice, ChatCompletionMessage};
 use serde::Deserialize;
 
@@ -65,8 +65,9 @@ pub(super) async fn chat_completions(
     let head = head(&state, loaded, common.model.as_deref(), "chatcmpl")?;
     let delivery = common.delivery()?;
     let (n, logprobs) = (common.n.unwrap_or(1), chat.logprobs()?);
-    let (sampling, stop) = (sampling.resolve(&loaded.engine.info().default_sampling)?, stop.resolve()?);
-    let prompt = messages.encode(&loaded.engine).await?;
+    let max_tokens_field = stop.max_tokens_field();
+    let (sampling, stop) = (sampling.resolve(&loaded.engine.info().default_sampling)?, stop.resolve());
+    let prompt = messages.encode(loaded).await?;
     let format = ChatFormat {
         names: TokenNames {
             tokenizer: loaded.engine.tokenizer().clone(),
@@ -87,8 +88,13 @@ pub(super) async fn chat_completions(
         logprobs,
         prompt_logprobs: None,
     };
-    let generation =
-        Generation::submit(loaded, vec![generation_request], false).map_err(|e| e.rename("prompt", "messages"))?;
+    let name = |field| match field {
+        RequestField::Prompt => "messages",
+        RequestField::Logprobs => "top_logprobs",
+        RequestField::MaxTokens => max_tokens_field,
+        other => other.name(),
+    };
+    let generation = Generation::submit(loaded, vec![generation_request], false, name)?;
     match delivery {
         Delivery::Stream { include_usage } => Ok(sse::respond(generation, ChatChunks::new(format, include_usage))),
         Delivery::Whole => Ok(format.whole(generation.collect(1, n).await?)),

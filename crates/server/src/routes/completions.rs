@@ -14,7 +14,7 @@ use crate::wire::{Choice, Head, stop_reason};
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use engine::GenerationRequest;
+use engine::{GenerationRequest, RequestField};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -80,7 +80,8 @@ pub(super) async fn completions(State(state): State<ServerState>, request: JsonR
     }
     // With `max_tokens: 0` an echo asks for the prompt's log-probabilities alone.
     let prompt_only = echo && stop.take_zero_max_tokens();
-    let (sampling, stop) = (sampling.resolve(&loaded.engine.info().default_sampling)?, stop.resolve()?);
+    let max_tokens_field = stop.max_tokens_field();
+    let (sampling, stop) = (sampling.resolve(&loaded.engine.info().default_sampling)?, stop.resolve());
     if own.prompt.is_null() {
         return Err(ApiError::invalid("prompt", "prompt is missing; it must be a string or a list"));
     }
@@ -98,8 +99,11 @@ pub(super) async fn completions(State(state): State<ServerState>, request: JsonR
         prompt_logprobs: own.prompt_logprobs.max(for_echo),
     };
     let requests = prompts.iter().map(generation_request).collect();
-    let generation =
-        Generation::submit(loaded, requests, prompt_only).map_err(|e| e.rename("top_logprobs", "logprobs"))?;
+    let name = |field| match field {
+        RequestField::MaxTokens => max_tokens_field,
+        other => other.name(),
+    };
+    let generation = Generation::submit(loaded, requests, prompt_only, name)?;
     let format = CompletionFormat {
         names: TokenNames {
             tokenizer: loaded.engine.tokenizer().clone(),

@@ -1,5 +1,6 @@
 //! Prompts: from text, token ids or messages to the engine's token ids.
 use crate::error::{ApiError, ErrorCode};
+use crate::state::Loaded;
 use engine::EngineHandle;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -103,15 +104,15 @@ impl Default for MessageFields {
 
 impl MessageFields {
     /// The prompt's token ids. A template brings its own special tokens, so none are added unless asked for.
-    pub async fn encode(self, engine: &EngineHandle) -> Result<Vec<u32>, ApiError> {
+    pub async fn encode(self, loaded: &Loaded) -> Result<Vec<u32>, ApiError> {
         if self.messages.is_null() {
             return Err(ApiError::invalid("messages", "messages is missing; it must be a list of messages"));
         }
-        let Some(template) = engine.chat_template().cloned() else {
+        let Some(template) = loaded.template.clone() else {
             let message = "this model has no chat template; use /v1/completions";
             return Err(ApiError::new(ErrorCode::InvalidTemplate, message).at("messages"));
         };
-        let tokenizer = engine.tokenizer().clone();
+        let tokenizer = loaded.engine.tokenizer().clone();
         let work = move || {
             let kwargs = self.chat_template_kwargs.unwrap_or_default();
             let prompt = self.add_generation_prompt.unwrap_or(true);

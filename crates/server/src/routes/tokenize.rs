@@ -32,7 +32,8 @@ pub(super) async fn tokenize(
     State(state): State<ServerState>,
     request: JsonRequest,
 ) -> Result<Json<Tokenized>, ApiError> {
-    let engine = &state.loaded()?.engine;
+    let loaded = state.loaded()?;
+    let engine = &loaded.engine;
     let mut fields = Fields::new(&request.object);
     let own: TokenizeFields = fields.view()?;
     let messages: MessageFields = fields.view()?;
@@ -48,7 +49,7 @@ pub(super) async fn tokenize(
                 encode(engine, vec![PromptSource::Text(text)], own.add_special_tokens.unwrap_or(true)).await?;
             prompts.into_iter().flat_map(|prompt| prompt.ids).collect()
         }
-        None if both => messages.encode(engine).await?,
+        None if both => messages.encode(loaded).await?,
         None => return Err(ApiError::invalid("prompt", "prompt is missing; it must be a string (or give messages)")),
     };
     let spell = |id: &u32| engine.tokenizer().piece(*id).unwrap_or_default();

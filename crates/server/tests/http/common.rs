@@ -1,6 +1,6 @@
 //! A server over an engine that plays a script, and a client for it.
 use engine::{
-    EngineError, Event, FinishReason, GenerationRequest, MatchedStop, Message, ModelInfo, QueueSlot, RequestId,
+    EngineError, Event, FinishReason, GenerationRequest, MatchedStop, Message, ModelInfo, QueuePermit, RequestId,
     SamplingParams, TokenLogprob, channel,
 };
 use reqwest::{Response, StatusCode};
@@ -95,7 +95,7 @@ pub async fn start(options: Options) -> Server {
             default_sampling: SamplingParams { temperature: 0.7, top_p: 0.9, ..Default::default() },
         };
         let template = template(options.template).map(Arc::new);
-        let (handle, inbox) = channel(info, TOKENIZER.clone(), template, options.queue_limit);
+        let (handle, inbox) = channel(info, TOKENIZER.clone(), options.queue_limit);
         inbox.set_stats(engine::EngineStats {
             running: 2,
             waiting: 3,
@@ -108,7 +108,7 @@ pub async fn start(options: Options) -> Server {
             let mut engine = Fake { seen, script, waiting: Vec::new(), ticking: Vec::new() };
             inbox.messages.iter().for_each(|message| engine.take(message));
         });
-        state.set_engine(handle);
+        state.set_engine(handle, template);
     }
     let (shutdown, stop) = oneshot::channel::<()>();
     let ended = tokio::spawn(serve(listener, state, async {
@@ -136,7 +136,7 @@ fn template(source: Option<&str>) -> Option<ChatTemplate> {
 struct Fake {
     seen: Arc<Seen>,
     script: Script,
-    waiting: Vec<(QueueSlot, UnboundedSender<Event>)>,
+    waiting: Vec<(QueuePermit, UnboundedSender<Event>)>,
     ticking: Vec<UnboundedSender<Event>>,
 }
 
@@ -157,7 +157,7 @@ impl Fake {
         }
     }
 
-    fn play(&mut self, request: &GenerationRequest, events: UnboundedSender<Event>, queued: QueueSlot) {
+    fn play(&mut self, request: &GenerationRequest, events: UnboundedSender<Event>, queued: QueuePermit) {
         let failure = || Event::Failed(EngineError::StepFailed("the script says so".into()));
         match self.script {
             Script::Answer(text) => answer(request, text, &events, None),
