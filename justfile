@@ -13,6 +13,8 @@ lint:
     cargo fmt --all
     cargo clippy --workspace --all-targets -- -D warnings
     scripts/check-absences.sh
+    scripts/check-text.py
+    scripts/check-structure.py
 
 # The whole gate
 ci:

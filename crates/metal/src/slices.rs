@@ -121,6 +121,7 @@ mod tests {
 
     /// Every partition that some row of a tile sees once, few that another dispatch would spare, no dispatch that spares nothing, and nothing
     /// above the limits, for decode steps and chunks of any length, sequences of unlike lengths, windows.
+    #[expect(clippy::too_many_lines, reason = "to be split")]
     #[test]
     fn slices_cover_all_and_stay_below_the_limit() {
         for (kv_heads, d, rows, position, seqs, window) in [

@@ -249,6 +249,7 @@ fn element<const KIND: u8>(strip: &[u8], token: usize, i: usize, head_dim: usize
 }
 
 /// Integer strips: 16 dims are `LINES` lines of `GROUPS` groups of 4 tokens.
+#[expect(clippy::too_many_lines, reason = "to be split")]
 #[inline(always)]
 fn lines<
     S: Simd,

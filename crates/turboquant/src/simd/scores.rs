@@ -181,6 +181,7 @@ struct Sums<S: Simd, const H: usize, const N: usize> {
 }
 
 /// Integer strips: a line holds `GROUPS` groups of 4 dims of 16 tokens.
+#[expect(clippy::too_many_lines, reason = "to be split")]
 #[inline(always)]
 fn lines<S: Simd, const KIND: u8, const GROUPS: usize, const PLANE: bool, const H: usize, const N: usize>(
     s: S,

@@ -23,6 +23,7 @@ fn data(seed: u64, n: usize) -> Vec<f32> {
 }
 
 /// Output of the last token's query heads.
+#[expect(clippy::too_many_lines, reason = "to be split")]
 fn run<E: Executor>(executor: &E, form: Form, k: &[f32], v: &[f32], q: &[f32], logits: &[f32]) -> Vec<f32> {
     let record = RecordLayout::new(Format::F16, Format::F16, D, 16).unwrap();
     let shape = Shape { form, window: Some(WINDOW), sinks: SINKS, sink_logits: true, ..Shape::new(record, 1, GROUP) };

@@ -1,0 +1,79 @@
+#!/usr/bin/env python3
+"""Checks the form of the source text: how doc comments begin, how long lines and files are. Prints each place.
+
+A doc comment is a sentence with a subject, which a reader understands without the comments around it. One that begins
+with a word of BEGINNINGS leans on something else: on the name below it ("Of a row"), or on the item above it ("The same
+for V").
+"""
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+COLUMNS, LINES = 120, 400
+BEGINNINGS = ("Of ", "As above", "As before", "The same", "Like ", "And ", "But ", "Which ")
+
+# Paths whose text is not rewritten yet: comments and columns are not checked there. Never to be added to.
+NOT_YET = (
+    "crates/attention/",
+    "crates/cli/",
+    "crates/engine/",
+    "crates/gguf/",
+    "crates/hub/",
+    "crates/kv/",
+    "crates/matmul/",
+    "crates/metal/",
+    "crates/models/",
+    "crates/scheduler/",
+    "crates/server/",
+    "crates/text/",
+    "crates/turboquant/",
+    "kernels/",
+    "tools/conformance/",
+    "tools/mslgen/",
+    "tools/msl-emu/",
+    "tools/testkit/",
+)
+# Files that are longer than LINES, to be split. Never to be added to.
+TOO_LONG = ("crates/engine/tests/serving.rs",)
+
+
+def comment_starts(lines, marker):
+    """Yields (line number, text) of the first line of every comment that begins with `marker`, a pattern."""
+    inside = False
+    for number, line in enumerate(lines, 1):
+        comment = re.match(rf"\s*({marker})(?!/)\s?(.*)", line)
+        if comment and not inside:
+            yield number, comment[2]
+        inside = bool(comment)
+
+
+def problems(path):
+    lines = path.read_text().splitlines()
+    kernel = path.parts[0] == "kernels"
+    if path.suffix == ".rs" and len(lines) > LINES and str(path) not in TOO_LONG:
+        yield LINES + 1, f"{len(lines)} lines, {LINES} are allowed: split the file"
+    if str(path).startswith(NOT_YET):
+        return
+    for number, line in enumerate(lines, 1):
+        if len(line) > COLUMNS:
+            yield number, f"{len(line)} columns, {COLUMNS} are allowed"
+    # Kernels have no doc comments of their own syntax.
+    for number, text in comment_starts(lines, "//" if kernel else "//[/!]"):
+        if text.startswith(BEGINNINGS):
+            yield number, f'a comment that begins with "{" ".join(text.split()[:2])}": name its subject'
+
+
+def main():
+    list_files = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "*.rs", "kernels"]
+    files = subprocess.run(list_files, check=True, capture_output=True, text=True).stdout.split("\0")
+    found = 0
+    for path in sorted(map(Path, filter(None, files))):
+        for number, message in problems(path) if path.exists() else ():
+            print(f"{path}:{number}: {message}", file=sys.stderr)
+            found += 1
+    return found > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
