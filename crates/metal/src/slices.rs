@@ -7,7 +7,7 @@ use std::ops::Range;
 use turboquant::PARTITION;
 
 /// Threadgroups of a dispatch that may have nothing to do, because no row of their tile sees their partition, where a further dispatch would
-/// spare them: some 10 ns each on an M1, for 2 us, and for waiting until the last threadgroup before it is done (docs/kernels.md).
+/// spare them: some 10 ns each on an M1, for 2 us, and for waiting until the last threadgroup before it is done (docs/kernels-log.md).
 const IDLE: usize = 1024;
 
 /// Tiles of one form that go through query, attention and reduction together.
@@ -96,7 +96,7 @@ impl Shape {
     }
 
     /// Lane operations, about, of one kv head, tile and partition: an element of K or V is decoded in 7, and multiplied with each
-    /// column (docs/kernels.md: 15 cycles an element for 8 columns). Centring's products come on top of those with K.
+    /// column (docs/kernels-log.md: 15 cycles an element for 8 columns). Centring's products come on top of those with K.
     pub(crate) fn partition_work(&self, form: Form) -> u64 {
         let (columns, steps) = (8 * self.blocks(form), self.head_dim() / 8);
         let missing = match (self.keys_centred, self.exact_groups) {

@@ -2,7 +2,7 @@
 //!
 //! `compile` builds the cubins that the others launch, on a machine without a GPU; `sources` writes what nvcc makes them from and its
 //! command lines, for a machine with more cores. `check` compares every kernel with f64, `cover` is its part for compute-sanitizer;
-//! `bench` prints the table of docs/kernels.md, `plain` the same without centring, `floats` with keys stored as floats centred too,
+//! `bench` prints the table of docs/kernels-log.md, `plain` the same without centring, `floats` with keys stored as floats centred too,
 //! `prefill` that of chunks.
 mod bench;
 mod check;
