@@ -59,6 +59,7 @@ pub(super) struct CompletionChoice {
     pub prompt_token_ids: Option<Vec<u32>>,
 }
 
+#[expect(clippy::too_many_lines, reason = "to be split")]
 pub(super) async fn completions(State(state): State<ServerState>, request: JsonRequest) -> Result<Response, ApiError> {
     let loaded = state.loaded()?;
     refuse_unsupported(&request.object, UNSUPPORTED)?;
