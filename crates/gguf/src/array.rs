@@ -3,17 +3,24 @@ use crate::reader::Reader;
 use crate::{GgufError, malformed};
 use std::fmt;
 
+/// The value of a metadata key. Numbers of all widths are widened to 64 bits.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Value<'a> {
+    /// A number of one of the unsigned integer types.
     Unsigned(u64),
+    /// A number of one of the signed integer types.
     Signed(i64),
+    /// A number of one of the floating-point types.
     Float(f64),
+    /// A truth value.
     Bool(bool),
+    /// A string.
     String(&'a str),
+    /// An array.
     Array(Array<'a>),
 }
 
-/// Values of one type, left where they are.
+/// Values of one type, read from the file's bytes whenever they are asked for.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Array<'a> {
     kind: Kind,
@@ -21,7 +28,7 @@ pub struct Array<'a> {
     bytes: &'a [u8],
 }
 
-/// The types of the format, by number.
+/// The types of values, in the order of their numbers in the format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     U8,
@@ -61,7 +68,7 @@ impl Kind {
         KINDS.get(id as usize).copied().ok_or_else(|| malformed(what, format!("is of type {id}, which is not known")))
     }
 
-    /// Bytes of a value; `None` where each has its own.
+    /// The bytes of a value; `None` for types whose values differ in length.
     fn width(self) -> Option<u64> {
         match self {
             Kind::U8 | Kind::I8 | Kind::Bool => Some(1),
@@ -103,19 +110,22 @@ impl<'a> Value<'a> {
         })
     }
 
+    /// The string, if the value is one.
     pub fn as_str(&self) -> Option<&'a str> {
         if let Value::String(s) = self { Some(s) } else { None }
     }
 
+    /// The truth value, if the value is one.
     pub fn as_bool(&self) -> Option<bool> {
         if let Value::Bool(b) = self { Some(*b) } else { None }
     }
 
+    /// The array, if the value is one.
     pub fn as_array(&self) -> Option<Array<'a>> {
         if let Value::Array(a) = self { Some(*a) } else { None }
     }
 
-    /// Of any whole number that is not negative.
+    /// The number, if the value is a whole number of any type that is not negative.
     pub fn as_u64(&self) -> Option<u64> {
         match self {
             Value::Unsigned(n) => Some(*n),
@@ -124,7 +134,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// Of any number.
+    /// The number, if the value is one of any type.
     pub fn as_f64(&self) -> Option<f64> {
         match self {
             Value::Unsigned(n) => Some(*n as f64),
@@ -150,7 +160,7 @@ impl fmt::Display for Value<'_> {
 }
 
 impl<'a> Array<'a> {
-    /// Checks every value, so that reading them later cannot fail.
+    /// Reads an array and checks every value, so that reading the values later cannot fail.
     fn read(reader: &mut Reader<'a>, what: &str) -> Result<Self, GgufError> {
         let kind = Kind::read(reader, what)?;
         let len = reader.u64(what)?;
@@ -168,21 +178,24 @@ impl<'a> Array<'a> {
         Ok(Array { kind, len, bytes: reader.take(ahead.offset() as u64, what)? })
     }
 
+    /// How many values the array has.
     pub fn len(&self) -> usize {
         // Each value has a byte at least, and all lie in memory.
         self.len as usize
     }
 
+    /// Whether the array has no values.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
+    /// The values in order.
     pub fn values(&self) -> impl Iterator<Item = Value<'a>> + use<'a> {
         let (mut reader, kind) = (Reader::new(self.bytes), self.kind);
         (0..self.len).map_while(move |_| Value::read_kind(kind, &mut reader, "a value").ok())
     }
 
-    /// `None` if a value is no string.
+    /// The values of an array of strings; `None` for an array of another type.
     pub fn strings(&self) -> Option<Vec<&'a str>> {
         (self.kind == Kind::String).then(|| self.values().filter_map(|v| v.as_str()).collect())
     }

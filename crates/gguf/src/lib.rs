@@ -1,7 +1,9 @@
 //! GGUF files: metadata and where each tensor lies, borrowed from the file's bytes.
 //!
-//! The format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>. Nothing is believed that a file says about its own
-//! size: a length or an offset beyond the bytes that are there is an error, and no memory is taken in proportion to one.
+//! The format is described at <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>. What a file
+//! says about its own size is not believed: a length or an offset beyond the bytes that are there is an error, and no
+//! memory is taken in proportion to one.
+#![warn(missing_docs)]
 mod array;
 mod reader;
 mod shards;
@@ -16,54 +18,87 @@ pub use array::{Array, Value};
 pub use shards::{Split, shards};
 pub use types::TensorType;
 
-/// What is wrong with a file.
+/// What is wrong with a file. The messages continue a sentence that begins with the file's name.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum GgufError {
+    /// The first bytes, which are given, are not `GGUF`.
     #[error("is not a GGUF file: it begins with {0:02x?}")]
     Magic(Vec<u8>),
+    /// The version of the format is another than those that are read.
     #[error("has GGUF version {0}; known are 2 and 3, little-endian")]
     Version(u32),
+    /// The file is shorter than it says.
     #[error("ends inside {what}: {needed} bytes at offset {offset} are needed, {left} are left")]
-    Truncated { what: String, offset: usize, needed: u64, left: usize },
+    Truncated {
+        /// What was being read.
+        what: String,
+        /// Where it begins, in bytes from the start of the file.
+        offset: usize,
+        /// How many bytes it takes.
+        needed: u64,
+        /// How many bytes the file has from there on.
+        left: usize,
+    },
+    /// Some part of the header is not as the format says.
     #[error("{what}: {message}")]
-    Malformed { what: String, message: String },
+    Malformed {
+        /// The part, such as `tensor NAME`.
+        what: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A key that is needed is not there.
     #[error("metadata {key} is missing")]
-    Missing { key: String },
+    Missing {
+        /// The key.
+        key: String,
+    },
+    /// The value of a key is of another type, or is not allowed.
     #[error("metadata {key} {message}")]
-    Metadata { key: String, message: String },
+    Metadata {
+        /// The key.
+        key: String,
+        /// The value and what is allowed.
+        message: String,
+    },
 }
 
 /// A tensor's place in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorInfo {
-    /// Outermost first: the rows of a matrix, then the elements of a row.
+    /// The sizes of the dimensions, outermost first: the rows of a matrix, then the elements of a row.
     pub shape: Vec<usize>,
+    /// How the elements are stored.
     pub kind: TensorType,
-    /// Of the whole file.
+    /// The tensor's bytes, counted from the start of the file.
     pub range: Range<usize>,
 }
 
-/// Keys and values.
+/// The key-value pairs of a file.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Metadata<'a>(BTreeMap<&'a str, Value<'a>>);
 
 /// A file's header.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Gguf<'a> {
+    /// The key-value pairs.
     pub metadata: Metadata<'a>,
+    /// The tensors by name.
     pub tensors: BTreeMap<&'a str, TensorInfo>,
 }
 
-/// More entries than any model has, and few enough that their list is small whatever the file claims.
-const MOST_ENTRIES: u64 = 1 << 17;
-/// Of a tensor, in ggml.
-const MOST_DIMENSIONS: u32 = 4;
+/// The largest number of tensors, and of metadata entries, that is believed. No model has as many, and a list of as
+/// many is small.
+const MAX_ENTRIES: u64 = 1 << 17;
+/// The largest number of dimensions of a tensor in ggml (`GGML_MAX_DIMS`).
+const MAX_DIMENSIONS: u32 = 4;
 const DEFAULT_ALIGNMENT: usize = 32;
 
 impl<'a> Gguf<'a> {
     /// Reads the header of a whole file's bytes.
     ///
-    /// Errors: whatever is not as the format says, with the key or tensor it is about; tensors that do not lie in the file.
+    /// Errors: whatever is not as the format says, with the key or tensor it is about, and tensors that do not lie in
+    /// the file.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, GgufError> {
         let mut reader = Reader::new(bytes);
         let magic = reader.take(4, "the magic")?;
@@ -108,7 +143,7 @@ impl<'a> Gguf<'a> {
     }
 }
 
-/// A tensor as the header describes it.
+/// A tensor as the header describes it, before its place has been checked.
 struct Info<'a> {
     name: &'a str,
     shape: Vec<usize>,
@@ -121,8 +156,8 @@ impl<'a> Info<'a> {
         let name = reader.string("a tensor's name")?;
         let what = format!("tensor {name}");
         let dimensions = reader.u32(&what)?;
-        if !(1..=MOST_DIMENSIONS).contains(&dimensions) {
-            let message = format!("has {dimensions} dimensions; it must have 1 to {MOST_DIMENSIONS}");
+        if !(1..=MAX_DIMENSIONS).contains(&dimensions) {
+            let message = format!("has {dimensions} dimensions; it must have 1 to {MAX_DIMENSIONS}");
             return Err(malformed(what, message));
         }
         let mut shape = Vec::new();
@@ -139,7 +174,7 @@ impl<'a> Info<'a> {
         Ok(Info { name, shape, kind, offset: reader.u64(&what)? })
     }
 
-    /// `data`: where tensor data begins; `len`: of the file.
+    /// Where the tensor lies in a file of `len` bytes, of which the tensors' data begin at `data`.
     fn place(&self, data: usize, alignment: usize, len: usize) -> Result<TensorInfo, GgufError> {
         let what = || format!("tensor {}", self.name);
         let (shape, kind) = (&self.shape, self.kind);
@@ -170,36 +205,49 @@ impl<'a> Info<'a> {
 }
 
 impl<'a> Metadata<'a> {
+    /// The value of a key, of whatever type.
     pub fn get(&self, key: &str) -> Option<&Value<'a>> {
         self.0.get(key)
     }
 
-    /// Errors: a missing key, or a value of another type.
+    /// The string that is the value of `key`.
+    ///
+    /// Errors: a missing key, or a value of another type. So it is for the accessors of other types.
     pub fn string(&self, key: &str) -> Result<&'a str, GgufError> {
         self.typed(key, "a string", Value::as_str)
     }
 
-    /// Errors: as [`Self::string`].
+    /// The whole number that is the value of `key`, whichever integer type the file has it in.
+    ///
+    /// Errors: see [`Self::string`].
     pub fn size(&self, key: &str) -> Result<usize, GgufError> {
         self.typed(key, "a whole number that is not negative", |v| v.as_u64().and_then(|n| usize::try_from(n).ok()))
     }
 
-    /// Errors: as [`Self::string`].
+    /// The number that is the value of `key`, an integer or not.
+    ///
+    /// Errors: see [`Self::string`].
     pub fn float(&self, key: &str) -> Result<f64, GgufError> {
         self.typed(key, "a number", Value::as_f64)
     }
 
-    /// Errors: as [`Self::string`].
+    /// The truth value of `key`.
+    ///
+    /// Errors: see [`Self::string`].
     pub fn flag(&self, key: &str) -> Result<bool, GgufError> {
         self.typed(key, "true or false", Value::as_bool)
     }
 
-    /// Errors: as [`Self::string`].
+    /// The array that is the value of `key`.
+    ///
+    /// Errors: see [`Self::string`].
     pub fn array(&self, key: &str) -> Result<Array<'a>, GgufError> {
         self.typed(key, "an array", Value::as_array)
     }
 
-    /// `None` for a key that is not there; `read` is one of the other accessors.
+    /// What `read`, one of the other accessors, gives for `key`; `None` for a key that is not there.
+    ///
+    /// Errors: a value of another type.
     pub fn optional<T>(
         &self,
         key: &str,
@@ -216,8 +264,8 @@ impl<'a> Metadata<'a> {
 }
 
 fn count(n: u64, what: &str) -> Result<u64, GgufError> {
-    if n > MOST_ENTRIES {
-        return Err(malformed(what, format!("is {n}; more than {MOST_ENTRIES} are not believed")));
+    if n > MAX_ENTRIES {
+        return Err(malformed(what, format!("is {n}; more than {MAX_ENTRIES} are not believed")));
     }
     Ok(n)
 }

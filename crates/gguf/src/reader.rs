@@ -1,6 +1,7 @@
-//! A place in the bytes of a file.
+//! Reading a file's bytes from front to back.
 use crate::{GgufError, malformed};
 
+/// The bytes of a file, and how far they have been read.
 pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
     offset: usize,
@@ -19,7 +20,7 @@ impl<'a> Reader<'a> {
         self.offset
     }
 
-    /// `what` is being read, for the error.
+    /// The next `len` bytes. `what` is what is being read, for the error.
     pub fn take(&mut self, len: u64, what: &str) -> Result<&'a [u8], GgufError> {
         let rest = &self.bytes[self.offset..];
         let fits = usize::try_from(len).ok().and_then(|len| rest.get(..len));

@@ -2,18 +2,19 @@
 use crate::{GgufError, Metadata};
 use std::path::{Path, PathBuf};
 
-/// What the metadata of a shard says of its place.
+/// The place of a file among a model's shards, as its metadata gives it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Split {
-    /// Counted from 0.
+    /// The shard's number, counted from 0.
     pub number: usize,
+    /// How many shards the model has.
     pub count: usize,
 }
 
 impl Split {
-    /// Of a file that is no shard: the only one.
+    /// Reads `split.no` and `split.count`. A file without them is the only one.
     ///
-    /// Errors: numbers that are none.
+    /// Errors: values that are no whole numbers.
     pub fn of(metadata: &Metadata<'_>) -> Result<Self, GgufError> {
         let number = metadata.optional("split.no", Metadata::size)?.unwrap_or(0);
         let count = metadata.optional("split.count", Metadata::size)?.unwrap_or(0).max(1);
@@ -21,10 +22,11 @@ impl Split {
     }
 }
 
-/// All shards' files, for the name of any of them; the file itself if its name is not that of a shard.
+/// The paths of all shards of a model, in order, given the path of any of them; `path` itself if its name is not that
+/// of a shard.
 pub fn shards(path: &Path) -> Vec<PathBuf> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    match parts(&name) {
+    match stem_and_count(&name) {
         Some((stem, count)) => {
             (1..=count).map(|i| path.with_file_name(format!("{stem}-{i:05}-of-{count:05}.gguf"))).collect()
         }
@@ -32,8 +34,8 @@ pub fn shards(path: &Path) -> Vec<PathBuf> {
     }
 }
 
-/// Stem and count of a shard's name.
-fn parts(name: &str) -> Option<(&str, usize)> {
+/// The stem and the count of the name of a shard.
+fn stem_and_count(name: &str) -> Option<(&str, usize)> {
     let (rest, count) = name.strip_suffix(".gguf")?.rsplit_once("-of-")?;
     let (stem, number) = rest.rsplit_once('-')?;
     let number_of = |text: &str| (text.len() == 5).then(|| text.parse::<usize>().ok())?;

@@ -1,15 +1,18 @@
-//! Tensor types of ggml, by number: blocks of so many elements in so many bytes.
+//! The tensor types of ggml. Each stores rows of a tensor as quantisation blocks of a fixed number of elements and
+//! bytes.
 
 /// How a tensor's elements are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TensorType {
     /// ggml's name.
     pub name: &'static str,
+    /// Elements of a quantisation block; 1 for types that are not quantised.
     pub block_len: usize,
+    /// Bytes of a quantisation block.
     pub block_bytes: usize,
 }
 
-/// Number, name, elements and bytes of a block (`ggml.h`, `ggml-common.h`).
+/// The number, the name, and the elements and bytes of a quantisation block of each type (`ggml.h`, `ggml-common.h`).
 const TYPES: [(u32, &str, usize, usize); 30] = [
     (0, "F32", 1, 4),
     (1, "F16", 1, 2),
@@ -44,7 +47,7 @@ const TYPES: [(u32, &str, usize, usize); 30] = [
 ];
 
 impl TensorType {
-    /// `None` for a number that names no type.
+    /// The type of a number in the file; `None` for a number that names no type.
     pub fn of(id: u32) -> Option<Self> {
         let (_, name, block_len, block_bytes) = *TYPES.iter().find(|t| t.0 == id)?;
         Some(TensorType { name, block_len, block_bytes })

@@ -123,7 +123,9 @@ proptest! {
 
     /// Whatever bytes are changed, reading ends with an error or with tensors that lie in the file.
     #[test]
-    fn broken_bytes_do_not_break_the_reader(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6)) {
+    fn broken_bytes_do_not_break_the_reader(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+    ) {
         let mut file = good().0;
         for (at, byte) in &changes {
             let len = file.len();
