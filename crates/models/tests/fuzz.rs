@@ -57,8 +57,8 @@ proptest! {
     /// Numbers of a configuration that fit no tensor are errors, whatever they are.
     #[test]
     fn configurations(field in prop::sample::select(vec![
-        "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
-        "head_dim", "max_position_embeddings", "sliding_window",
+        "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+        "num_key_value_heads", "head_dim", "max_position_embeddings", "sliding_window",
     ]), value in prop_oneof![any::<u64>(), 0u64..300]) {
         let (from, folder) = (testkit::repo("models/tiny-mistral"), tempfile::tempdir().unwrap());
         std::fs::copy(from.join("model.safetensors"), folder.path().join("model.safetensors")).unwrap();

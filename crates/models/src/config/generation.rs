@@ -1,24 +1,32 @@
-//! `generation_config.json`.
-use super::raw::Ids;
-use super::{ModelConfig, read_json};
+//! What a checkpoint says about sampling: `generation_config.json`, or GGUF metadata.
+use super::{Ids, ModelConfig};
+use crate::checkpoint::read_json;
 use crate::error::ModelError;
+use gguf::Metadata;
 use serde::Deserialize;
 use std::path::Path;
 
-/// Sampling and stopping where a request leaves them open.
+/// How to sample and when to stop where a request does not say. A field is `None` where the checkpoint does not say
+/// either.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct GenerationDefaults {
+    /// The tokens that end an answer.
     pub eos_token_ids: Vec<u32>,
+    /// Divides the logits; 0 takes the largest logit, as does `do_sample: false`.
     pub temperature: Option<f32>,
+    /// Sampling is limited to this many of the most probable tokens.
     pub top_k: Option<usize>,
+    /// Sampling is limited to the most probable tokens whose probabilities sum to this.
     pub top_p: Option<f32>,
+    /// Sampling is limited to tokens at least this times as probable as the most probable one.
     pub min_p: Option<f32>,
+    /// Divides positive logits, and multiplies negative ones, of tokens that stand in the text already.
     pub repetition_penalty: Option<f32>,
 }
 
 impl GenerationDefaults {
-    /// Reads `generation_config.json` if there is one; EOS ids otherwise come from `config.json`.
-    pub fn read(folder: &Path, config: &ModelConfig) -> Result<Self, ModelError> {
+    /// Reads `generation_config.json` of a model folder if there is one; otherwise the ids of EOS come from `config`.
+    pub(crate) fn of_folder(folder: &Path, config: &ModelConfig) -> Result<Self, ModelError> {
         #[derive(Deserialize, Default)]
         struct Raw {
             eos_token_id: Option<Ids>,
@@ -39,6 +47,22 @@ impl GenerationDefaults {
             top_p: raw.top_p,
             min_p: raw.min_p,
             repetition_penalty: raw.repetition_penalty,
+        })
+    }
+
+    /// Reads the keys that newer GGUF files have for sampling; the ids of EOS come from `config`.
+    pub(crate) fn of_gguf(metadata: &Metadata<'_>, config: &ModelConfig) -> Result<Self, ModelError> {
+        let float = |name: &str| {
+            let value = metadata.optional(&format!("general.sampling.{name}"), Metadata::float);
+            value.map_err(|e| ModelError::file(&config.path, e))
+        };
+        Ok(GenerationDefaults {
+            eos_token_ids: config.eos.clone(),
+            temperature: float("temp")?.map(|x| x as f32),
+            top_k: float("top_k")?.map(|x| x as usize),
+            top_p: float("top_p")?.map(|x| x as f32),
+            min_p: float("min_p")?.map(|x| x as f32),
+            repetition_penalty: float("penalty_repeat")?.map(|x| x as f32),
         })
     }
 }

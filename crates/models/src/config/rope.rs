@@ -1,5 +1,5 @@
 //! Frequencies of the RoPE pairs with context scaling, as `transformers` computes them (`modeling_rope_utils`).
-use super::raw::{Checker, Raw};
+use super::ConfigJson;
 use crate::error::ModelError;
 use attention::{Rope, RopeConvention};
 use serde_json::Value;
@@ -86,67 +86,70 @@ pub(crate) fn frequencies(theta: f64, pairs: usize, scaling: &Scaling) -> Rope {
     Rope { inv_freq, convention: RopeConvention::Half, attention_factor }
 }
 
-/// RoPE as the configuration says, and the factor by which scaling lengthens a context beyond `max_position_embeddings`.
-pub(super) fn rope(raw: &Raw, head_dim: usize, check: &Checker) -> Result<(Rope, f64), ModelError> {
-    let parameters = raw.rope_parameters.as_ref().or(raw.rope_scaling.as_ref()).unwrap_or(&Value::Null);
-    let fields = Fields { parameters, check };
-    let theta = raw.rope_theta.or_else(|| fields.number("rope_theta")).unwrap_or(10_000.0);
+/// RoPE as `config.json` describes it, and the factor by which scaling lengthens a context beyond
+/// `max_position_embeddings`.
+pub(super) fn rope_of_json(json: &ConfigJson, head_dim: usize) -> Result<(Rope, f64), ModelError> {
+    // transformers 5 writes theta and scaling into `rope_parameters`.
+    let value = json.get::<Value>("rope_parameters")?.or(json.get("rope_scaling")?).unwrap_or(Value::Null);
+    let parameters = Parameters { value: &value, json };
+    let theta = json.get("rope_theta")?.or_else(|| parameters.number("rope_theta")).unwrap_or(10_000.0);
     if !(theta.is_finite() && theta > 1.0) {
-        return Err(check.error("rope_theta", format!("is {theta}; it must be larger than 1")));
+        return Err(json.error("rope_theta", format!("is {theta}; it must be larger than 1")));
     }
-    let part = fields.number("partial_rotary_factor").or(raw.partial_rotary_factor).unwrap_or(1.0);
+    let part = parameters.number("partial_rotary_factor").or(json.get("partial_rotary_factor")?).unwrap_or(1.0);
     let rotary = (head_dim as f64 * part) as usize;
     if !(part > 0.0 && part <= 1.0) || rotary == 0 || !rotary.is_multiple_of(2) {
         let message = format!("is {part} of head_dim {head_dim}; RoPE needs an even number of elements");
-        return Err(check.error("partial_rotary_factor", message));
+        return Err(json.error("partial_rotary_factor", message));
     }
-    let kind =
-        parameters.get("rope_type").or_else(|| parameters.get("type")).and_then(Value::as_str).unwrap_or("default");
-    let mut longer = 1.0;
+    let kind = value.get("rope_type").or_else(|| value.get("type")).and_then(Value::as_str).unwrap_or("default");
+    let mut context_factor = 1.0;
     let scaling = match kind {
         // Multimodal RoPE gives a text the same position in all three of its sections.
         "default" | "mrope" => Scaling::None,
-        "linear" => Scaling::Linear { factor: fields.need("factor")? },
+        "linear" => Scaling::Linear { factor: parameters.need("factor")? },
         "llama3" => Scaling::Llama3 {
-            factor: fields.need("factor")?,
-            low: fields.need("low_freq_factor")?,
-            high: fields.need("high_freq_factor")?,
-            original: fields.need("original_max_position_embeddings")?,
+            factor: parameters.need("factor")?,
+            low: parameters.need("low_freq_factor")?,
+            high: parameters.need("high_freq_factor")?,
+            original: parameters.need("original_max_position_embeddings")?,
         },
         "yarn" => {
-            let yarn = fields.yarn(raw)?;
-            if let Some(limit) = raw.max_position_embeddings {
-                longer = (yarn.factor * yarn.original / limit as f64).max(1.0);
+            let positions = json.get::<usize>("max_position_embeddings")?;
+            let yarn = parameters.yarn(positions)?;
+            if let Some(limit) = positions {
+                context_factor = (yarn.factor * yarn.original / limit as f64).max(1.0);
             }
             Scaling::Yarn(yarn)
         }
         other => {
             let message = format!("is of type {other}; known are default, linear, llama3, yarn");
-            return Err(check.error("rope_scaling", message));
+            return Err(json.error("rope_scaling", message));
         }
     };
-    Ok((frequencies(theta, rotary / 2, &scaling), longer))
+    Ok((frequencies(theta, rotary / 2, &scaling), context_factor))
 }
 
-struct Fields<'a> {
-    parameters: &'a Value,
-    check: &'a Checker,
+/// The object that describes RoPE: `rope_parameters`, or `rope_scaling` in older files.
+struct Parameters<'a> {
+    value: &'a Value,
+    json: &'a ConfigJson,
 }
 
-impl Fields<'_> {
+impl Parameters<'_> {
     fn number(&self, name: &str) -> Option<f64> {
-        self.parameters.get(name).and_then(Value::as_f64)
+        self.value.get(name).and_then(Value::as_f64)
     }
 
     fn need(&self, name: &str) -> Result<f64, ModelError> {
         let value = self.number(name).filter(|v| v.is_finite() && *v > 0.0);
-        value.ok_or_else(|| self.check.error("rope_scaling", format!("needs a positive {name}")))
+        value.ok_or_else(|| self.json.error("rope_scaling", format!("needs a positive {name}")))
     }
 
-    fn yarn(&self, raw: &Raw) -> Result<Yarn, ModelError> {
+    fn yarn(&self, positions: Option<usize>) -> Result<Yarn, ModelError> {
         let factor = self.need("factor")?;
         let original = self.number("original_max_position_embeddings");
-        let original = original.or(raw.max_position_embeddings.map(|n| n as f64));
+        let original = original.or(positions.map(|n| n as f64));
         let all = |name| self.number(name).filter(|m| *m != 0.0);
         let attention_factor = match (self.number("attention_factor"), all("mscale"), all("mscale_all_dim")) {
             (Some(factor), ..) => factor,
@@ -157,10 +160,10 @@ impl Fields<'_> {
             factor,
             original: original
                 .filter(|n| *n > 0.0)
-                .ok_or_else(|| self.check.error("rope_scaling", "needs original_max_position_embeddings"))?,
+                .ok_or_else(|| self.json.error("rope_scaling", "needs original_max_position_embeddings"))?,
             beta_fast: self.number("beta_fast").unwrap_or(32.0),
             beta_slow: self.number("beta_slow").unwrap_or(1.0),
-            truncate: self.parameters.get("truncate").and_then(Value::as_bool).unwrap_or(true),
+            truncate: self.value.get("truncate").and_then(Value::as_bool).unwrap_or(true),
             attention_factor,
         })
     }

@@ -1,24 +1,74 @@
-//! Embedding, layers, norm, head: what all decoder-only families share.
-use super::{Embedding, Linear, Residual, RmsNorm, RopeTables};
-use crate::Model;
+//! Embedding, layers, norm and head: what all decoder-only families share.
+use super::{Attention, Embedding, Linear, Residual, RmsNorm, RopeTables};
+use crate::config::ModelConfig;
+use crate::error::ModelError;
+use crate::model::Model;
+use crate::weights::Weights;
 use attention::{ForwardContext, KvMeans, ModelGeometry, StateLayout};
 use candle_core::{Result, Tensor};
 
+/// One layer of a family.
 pub(crate) trait DecoderLayer: Send {
-    /// Reads the residual stream of all tokens and adds to it.
+    /// Reads the residual stream of the step's rows and adds to it.
     fn forward(&self, x: &mut Residual, rope: &RopeTables, ctx: &ForwardContext<'_>) -> Result<()>;
 
-    /// Biases of the K and V projections, if the layer has them.
-    fn kv_bias(&self) -> Option<(&[f32], &[f32])>;
+    /// The layer's attention; `None` for a layer that mixes tokens in another way.
+    fn attention(&self) -> Option<&Attention>;
+
+    /// How many elements a recurrent layer keeps of a sequence; `None` for other layers.
+    fn state_len(&self) -> Option<usize> {
+        None
+    }
 }
 
+/// A decoder-only transformer of layers `L`.
 pub(crate) struct Decoder<L> {
-    pub embedding: Embedding,
-    pub layers: Vec<L>,
-    pub norm: RmsNorm,
-    pub head: Linear,
-    pub geometry: ModelGeometry,
-    pub states: StateLayout,
+    embedding: Embedding,
+    layers: Vec<L>,
+    norm: RmsNorm,
+    head: Linear,
+    geometry: ModelGeometry,
+    states: StateLayout,
+}
+
+impl<L: DecoderLayer + 'static> Decoder<L> {
+    /// Loads a model. `layer` loads one of its layers, of which it is given the number and the weights.
+    pub fn load(
+        config: &ModelConfig,
+        weights: &Weights,
+        layer: impl Fn(usize, &Weights) -> std::result::Result<L, ModelError>,
+    ) -> std::result::Result<Box<dyn Model>, ModelError> {
+        let (root, top) = roots(weights);
+        let layers = (0..config.layers.len()).map(|i| layer(i, &root.at(format!("layers.{i}"))));
+        let layers = layers.collect::<std::result::Result<Vec<_>, ModelError>>()?;
+        let (vocab, hidden) = (config.vocab_size, config.hidden_size);
+        let embedding = root.vocabulary("embed_tokens.weight", vocab, hidden)?;
+        let head = match config.tie_word_embeddings {
+            true => embedding.clone(),
+            false => top.vocabulary("lm_head.weight", vocab, hidden)?,
+        };
+        let states = StateLayout::new(layers.iter().filter_map(L::state_len));
+        Ok(Box::new(Decoder {
+            embedding: Embedding::new(embedding, weights.device()),
+            layers,
+            norm: RmsNorm::load(&root, "norm", hidden, config)?,
+            head: Linear::new(head, None, weights.device(), weights.gpu_type())?,
+            geometry: config.geometry(),
+            states,
+        }))
+    }
+}
+
+/// The decoder's own weights, and those among which its head lies. Checkpoints of multimodal models have both below
+/// other names.
+fn roots(weights: &Weights) -> (Weights, Weights) {
+    let roots = ["model", "model.language_model", "language_model.model"];
+    let has = |root: &&str| weights.has(&format!("{root}.embed_tokens.weight"));
+    let root = weights.at(roots.into_iter().find(has).unwrap_or("model"));
+    match weights.has("language_model.lm_head.weight") {
+        true => (root, weights.at("language_model")),
+        false => (root, weights.clone()),
+    }
 }
 
 impl<L: DecoderLayer> Model for Decoder<L> {
@@ -35,8 +85,9 @@ impl<L: DecoderLayer> Model for Decoder<L> {
     }
 
     fn kv_bias(&self) -> Option<KvMeans> {
-        let both = self.layers.iter().map(|l| l.kv_bias().map(|(k, v)| (k.to_vec(), v.to_vec())));
-        let (keys, values) = both.collect::<Option<Vec<_>>>()?.into_iter().unzip();
+        let attentions = self.layers.iter().filter_map(L::attention);
+        let biases = attentions.map(|a| a.kv_bias().map(|(k, v)| (k.to_vec(), v.to_vec())));
+        let (keys, values) = biases.collect::<Option<Vec<_>>>()?.into_iter().unzip();
         Some(KvMeans { keys, values })
     }
 

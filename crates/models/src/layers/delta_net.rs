@@ -1,34 +1,36 @@
-//! Gated delta net: linear attention whose state forgets by a gate and is corrected by a delta rule (Yang et al.,
+//! The gated delta net: linear attention whose state forgets by a gate and is corrected by a delta rule (Yang et al.,
 //! arXiv:2412.06464), as Qwen3-Next and Qwen3.5 use it.
 use super::Linear;
-use crate::config::LinearAttention;
+use crate::config::{DeltaNetSizes, ModelConfig};
 use crate::error::ModelError;
-use crate::loader::Weights;
+use crate::weights::Weights;
 use attention::{ForwardContext, StateId};
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
+/// A layer that mixes tokens by a recurrence over a state of fixed size.
 pub(crate) struct GatedDeltaNet {
     id: StateId,
-    sizes: LinearAttention,
+    sizes: DeltaNetSizes,
     eps: f32,
     qkv: Linear,
-    /// Gate of the output.
+    /// Projects to the gate of the output.
     z: Linear,
-    /// How much of the delta is taken in.
+    /// Projects to how much of the delta the state takes in.
     b: Linear,
-    /// How fast the state forgets.
+    /// Projects to how fast the state forgets.
     a: Linear,
     out: Linear,
     /// `[conv_kernel][channels]`, the oldest token first.
     conv: Vec<f32>,
-    /// exp(A_log) and dt_bias of each value head.
+    /// For each value head, exp(A_log) and dt_bias: a token's state is multiplied by
+    /// exp(-exp(A_log) * softplus(a + dt_bias)).
     decay: Vec<(f32, f32)>,
     /// `[value_dim]`.
     norm: Vec<f32>,
 }
 
-/// One sequence's rows of what the projections gave.
+/// What the projections gave for the rows of one sequence.
 struct Rows<'a> {
     qkv: &'a [f32],
     z: &'a [f32],
@@ -37,13 +39,14 @@ struct Rows<'a> {
 }
 
 impl GatedDeltaNet {
+    /// Loads a layer whose state is `id` from `w`, the layer's `linear_attn`.
     pub fn load(
-        id: StateId,
-        sizes: LinearAttention,
-        hidden: usize,
-        eps: f64,
         w: &Weights,
+        id: StateId,
+        sizes: DeltaNetSizes,
+        config: &ModelConfig,
     ) -> std::result::Result<Self, ModelError> {
+        let hidden = config.hidden_size;
         let (values, channels) = (sizes.value_heads * sizes.value_dim, sizes.channels());
         let conv = w.elements("conv1d.weight", &[channels, 1, sizes.conv_kernel])?;
         let taps = (0..sizes.conv_kernel).flat_map(|tap| conv.iter().skip(tap).step_by(sizes.conv_kernel));
@@ -53,20 +56,20 @@ impl GatedDeltaNet {
         Ok(GatedDeltaNet {
             id,
             sizes,
-            eps: eps as f32,
-            qkv: w.linear("in_proj_qkv", channels, hidden, false)?,
-            z: w.linear("in_proj_z", values, hidden, false)?,
-            b: w.exact_linear("in_proj_b", sizes.value_heads, hidden)?,
-            a: w.exact_linear("in_proj_a", sizes.value_heads, hidden)?,
-            out: w.linear("out_proj", hidden, values, false)?,
+            eps: config.rms_norm_eps as f32,
+            qkv: Linear::load(w, "in_proj_qkv", channels, hidden, false)?,
+            z: Linear::load(w, "in_proj_z", values, hidden, false)?,
+            b: Linear::load_exact(w, "in_proj_b", sizes.value_heads, hidden)?,
+            a: Linear::load_exact(w, "in_proj_a", sizes.value_heads, hidden)?,
+            out: Linear::load(w, "out_proj", hidden, values, false)?,
             conv,
             decay: a_log.into_iter().map(f32::exp).zip(dt_bias).collect(),
             norm: w.vector("norm.weight", sizes.value_dim)?,
         })
     }
 
-    /// Elements kept of a sequence: the last inputs of the convolution, `[conv_kernel - 1][channels]`, and the recurrent state,
-    /// `[value_heads][key_dim][value_dim]`.
+    /// How many elements are kept of a sequence: the last inputs of the convolution, `[conv_kernel - 1][channels]`, and
+    /// the recurrent state, `[value_heads][key_dim][value_dim]`.
     pub fn state_len(&self) -> usize {
         self.conv_len() + self.sizes.value_heads * self.sizes.key_dim * self.sizes.value_dim
     }
@@ -75,8 +78,9 @@ impl GatedDeltaNet {
         (self.sizes.conv_kernel - 1) * self.sizes.channels()
     }
 
-    /// h: `[num_tokens, hidden]`. Tokens go in one by one in the same form, a prompt's as an answer's, so the cut of a prompt
-    /// does not show. The recurrence runs on the CPU, wherever the projections do; a GPU is waited for once.
+    /// Computes the layer for the rows h: `[num_tokens, hidden]`. Tokens go in one by one in the same form, a prompt's
+    /// as an answer's, so the cut of a prompt does not show. The recurrence runs on the CPU, wherever the projections
+    /// do; a GPU is waited for once.
     pub fn forward(&self, h: &Tensor, ctx: &ForwardContext<'_>) -> Result<Tensor> {
         let [qkv, z, b, a] = Linear::forward_all([&self.qkv, &self.z, &self.b, &self.a], h, ctx)?;
         let rows = |x: Tensor| x.flatten_all()?.to_vec1::<f32>();
@@ -94,7 +98,7 @@ impl GatedDeltaNet {
         self.out.forward(&Tensor::from_vec(out, (h.dim(0)?, width), h.device())?, ctx)
     }
 
-    /// The tokens of one sequence. out: `[tokens][value_heads][value_dim]`.
+    /// Computes the tokens of one sequence. out: `[tokens][value_heads][value_dim]`.
     fn sequence(&self, rows: &Rows<'_>, state: &mut [f32], out: &mut [f32]) {
         let (conv_state, recurrent) = state.split_at_mut(self.conv_len());
         let mixed = self.convolve(rows.qkv, conv_state);
@@ -106,7 +110,8 @@ impl GatedDeltaNet {
         }
     }
 
-    /// Causal convolution of each channel over its last `conv_kernel` tokens, then SiLU. The state becomes the last inputs.
+    /// The causal convolution of each channel over its last `conv_kernel` tokens, then SiLU. The state becomes the last
+    /// inputs.
     fn convolve(&self, inputs: &[f32], state: &mut [f32]) -> Vec<f32> {
         let channels = self.sizes.channels();
         let all = [&*state, inputs].concat();
@@ -124,7 +129,7 @@ impl GatedDeltaNet {
 
     /// The recurrence of one value head, token by token, and the gated norm of what it gives: `[tokens][value_dim]`.
     fn head(&self, head: usize, rows: &Rows<'_>, mixed: &[f32], state: &mut [f32]) -> Vec<f32> {
-        let LinearAttention { key_heads, value_heads, key_dim, value_dim, .. } = self.sizes;
+        let DeltaNetSizes { key_heads, value_heads, key_dim, value_dim, .. } = self.sizes;
         let (keys, key_head) = (key_heads * key_dim, head / (value_heads / key_heads));
         let (exp_a, dt_bias) = self.decay[head];
         let mut out = vec![0f32; rows.z.len() / value_heads];
@@ -141,7 +146,7 @@ impl GatedDeltaNet {
         out
     }
 
-    /// RMS norm, then times SiLU of the gate.
+    /// Replaces x by its RMS norm times the SiLU of the gate.
     fn gated_norm(&self, x: &mut [f32], z: &[f32]) {
         let mean = x.iter().map(|x| x * x).sum::<f32>() / x.len() as f32;
         let scale = 1.0 / (mean + self.eps).sqrt();
@@ -149,15 +154,15 @@ impl GatedDeltaNet {
     }
 }
 
-impl LinearAttention {
-    /// Of the convolution: q and k of all key heads and v of all value heads.
+impl DeltaNetSizes {
+    /// The channels of the convolution: q and k of all key heads, and v of all value heads.
     fn channels(&self) -> usize {
         2 * self.key_heads * self.key_dim + self.value_heads * self.value_dim
     }
 }
 
-/// One token: the state `[key_dim][value_dim]` forgets, predicts the value at `k`, takes in `beta` of what it missed, and is read
-/// at `q`. Sums run along the keys.
+/// Takes in one token: the state `[key_dim][value_dim]` forgets, predicts the value at `k`, takes in `beta` of what it
+/// missed, and is read at `q`. Sums run along the keys.
 fn delta_rule(state: &mut [f32], q: &[f32], k: &[f32], v: &[f32], keep: f32, beta: f32, out: &mut [f32]) {
     let width = v.len();
     let mut delta = vec![0f32; width];
@@ -177,7 +182,7 @@ fn delta_rule(state: &mut [f32], q: &[f32], k: &[f32], v: &[f32], keep: f32, bet
     }
 }
 
-/// x at length `length`.
+/// x, scaled to the length `length`.
 fn unit(x: &[f32], length: f32) -> Vec<f32> {
     let square: f32 = x.iter().map(|x| x * x).sum();
     let scale = 1.0 / (square + 1e-6).sqrt();

@@ -1,18 +1,20 @@
-//! Token embedding.
-use crate::loader::StoredWeight;
+//! The token embedding.
+use crate::weights::StoredWeight;
 use candle_core::{Device, Result, Tensor, bail};
 
+/// Looks up the rows of tokens, from whichever type the table is stored in.
 pub(crate) struct Embedding {
     weight: StoredWeight,
     device: Device,
 }
 
 impl Embedding {
+    /// `weight`: `[vocab_size, hidden_size]`; rows go to `device`.
     pub fn new(weight: StoredWeight, device: &Device) -> Self {
         Embedding { weight, device: device.clone() }
     }
 
-    /// `[tokens.len(), hidden_size]`, f32.
+    /// The rows of `tokens`: `[tokens.len(), hidden_size]`, f32.
     pub fn forward(&self, tokens: &[u32]) -> Result<Tensor> {
         let weight = self.weight.view();
         let width = weight.k();

@@ -1,24 +1,38 @@
 //! A sparse mixture of feed-forward blocks.
 use super::{Linear, Mlp};
+use crate::config::Experts;
+use crate::error::ModelError;
+use crate::weights::Weights;
 use attention::ForwardContext;
 use candle_core::{Result, Tensor};
 
-/// An expert's rows of the step, and its weight in each.
+/// The rows of a step that go through one expert, and the expert's weight in each.
 type Share = (Vec<u32>, Vec<f32>);
 
-/// Each token goes through the `per_token` blocks that its router weighs most (Switch Transformer's top-k routing after a softmax
-/// over all experts).
+/// Each token goes through the `per_token` blocks that its router weighs most (Switch Transformer's top-k routing after
+/// a softmax over all experts).
 pub(crate) struct ExpertMlp {
-    pub router: Linear,
-    pub experts: Vec<Mlp>,
-    pub per_token: usize,
+    router: Linear,
+    experts: Vec<Mlp>,
+    per_token: usize,
     /// Whether the weights of a token's experts are scaled to a sum of 1.
-    pub normalized: bool,
+    normalized: bool,
 }
 
 impl ExpertMlp {
-    /// x: `[rows, hidden]`. A row's sum runs over its experts by number, whatever other rows there are. Rows are routed on the host:
-    /// a GPU is waited for once.
+    /// Loads the router and all experts of a layer.
+    pub fn load(w: &Weights, hidden: usize, experts: &Experts) -> std::result::Result<Self, ModelError> {
+        let expert = |i| Mlp::load(&w.at(format!("experts.{i}")), hidden, experts.intermediate_size, false);
+        Ok(ExpertMlp {
+            router: Linear::load_exact(w, "gate", experts.num, hidden)?,
+            experts: (0..experts.num).map(expert).collect::<std::result::Result<_, ModelError>>()?,
+            per_token: experts.per_token,
+            normalized: experts.normalized,
+        })
+    }
+
+    /// Computes the mixture of the rows x: `[rows, hidden]`. A row's sum runs over its experts by number, whatever
+    /// other rows there are. Rows are routed on the CPU, for which a GPU is waited for once.
     pub fn forward(&self, x: &Tensor, ctx: &ForwardContext<'_>) -> Result<Tensor> {
         let logits: Vec<f32> = self.router.forward(x, ctx)?.flatten_all()?.to_vec1()?;
         let mut routed: Vec<Share> = vec![(Vec::new(), Vec::new()); self.experts.len()];
@@ -40,10 +54,10 @@ impl ExpertMlp {
         }
     }
 
-    /// As [`mix`], in the same order, without reading anything back.
+    /// Does what [`mix`] does, in the same order, without reading anything back from the GPU.
     fn mix_on_gpu(&self, x: &Tensor, routed: &[Share], outputs: &[Tensor]) -> Result<Tensor> {
         let (rows, hidden) = x.dims2()?;
-        // Of each row, where the outputs of its experts lie among all, by number.
+        // Where the outputs of each row's experts lie among all outputs, in the order of the experts' numbers.
         let mut places = vec![Vec::new(); rows];
         let shares = routed.iter().flat_map(|(rows, weights)| rows.iter().zip(weights));
         for (at, (row, weight)) in shares.enumerate() {
@@ -58,7 +72,7 @@ impl ExpertMlp {
         (1..self.per_token).try_fold(first, |sum, i| sum + each.narrow(1, i, 1)?.squeeze(1)?)
     }
 
-    /// A token's experts and their weights. Of equal ones the lower number goes first.
+    /// A token's experts and their weights, the largest weight first; of two equal ones, the lower number first.
     fn route(&self, logits: &[f32]) -> Vec<(usize, f32)> {
         let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let mut shares: Vec<(usize, f32)> = logits.iter().map(|l| (l - max).exp()).enumerate().collect();
@@ -72,7 +86,7 @@ impl ExpertMlp {
     }
 }
 
-/// Each row's weighted sum of what its experts gave.
+/// The weighted sum, for each row, of what its experts gave.
 fn mix(x: &Tensor, routed: &[Share], outputs: &[Tensor]) -> Result<Tensor> {
     let (rows, hidden) = x.dims2()?;
     let mut out = vec![0f32; rows * hidden];

@@ -1,17 +1,20 @@
-//! Projections on a GPU: floats in the 16-bit type that it computes in, ggml's blocks as they are. Activations between layers are f32.
+//! Products on a GPU: floats in the 16-bit type that it computes in, ggml's blocks as they are. Activations between
+//! layers are f32.
 //!
-//! The order in which a product is summed is Candle's to choose, and may depend on the number of rows. Products of many rows are cut
-//! (`Linear::in_turns`): a Mac's display waits for no more than a tenth of a second.
-use crate::loader::StoredWeight;
+//! The order in which a product is summed is Candle's to choose, and may depend on the number of rows. Products of many
+//! rows are cut (`Linear::in_turns`): a Mac's display waits for no more than a tenth of a second.
+use crate::weights::StoredWeight;
 use candle_core::quantized::ggml_file::qtensor_from_ggml;
 use candle_core::quantized::{GgmlDType, QMatMul};
 use candle_core::{DType, Device, Module, Result, Tensor, WithDType, bail};
 use half::{bf16, f16};
 use matmul::WeightType;
 
+/// A weight on a GPU.
 pub(crate) enum Weight {
     /// `[n, k]`
     Floats(Tensor),
+    /// `[n, k]` in ggml's quantisation blocks.
     Blocks(QMatMul),
 }
 
@@ -70,7 +73,7 @@ fn converted<T: WithDType>(view: matmul::Weight<'_>, convert: impl Fn(f32) -> T,
     Tensor::from_vec(all, (n, k), device)
 }
 
-/// ggml's block types; `None` for floats.
+/// Candle's name of a quantised type; `None` for floats.
 fn block_type(kind: WeightType) -> Option<GgmlDType> {
     match kind {
         WeightType::F32 | WeightType::F16 | WeightType::Bf16 => None,
@@ -105,8 +108,9 @@ mod tests {
         StoredWeight::owned(bytes, kind, (N, K)).unwrap()
     }
 
-    /// Candle's CPU device stands in for a GPU: the same weights and the same products, but for rounding to the compute type and of
-    /// activations to Candle's own blocks (8 bit, so within 1/127 of the largest activation times the sum of weights).
+    /// Candle's CPU device stands in for a GPU: the same weights and the same products, but for rounding to the compute
+    /// type and of activations to Candle's own blocks (8 bit, so within 1/127 of the largest activation times the sum
+    /// of weights).
     #[test]
     fn every_type_multiplies_as_on_the_cpu() {
         let x = Tensor::from_vec(values(3 * K, 7), (3, K), &Device::Cpu).unwrap();

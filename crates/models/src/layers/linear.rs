@@ -1,11 +1,14 @@
-//! Projections: on the CPU straight from the mapped file, summed in an order fixed by k (crate `matmul`); on a GPU by Candle.
+//! Linear layers: on the CPU straight from the mapped file, summed in an order fixed by k (crate `matmul`); on a GPU by
+//! Candle.
 use super::gpu;
 use super::rowwise::row_ops;
-use crate::loader::StoredWeight;
+use crate::error::ModelError;
+use crate::weights::{StoredWeight, Weights};
 use attention::{ForwardContext, RowOps};
 use candle_core::{CpuStorage, DType, Device, Result, Storage, Tensor, bail};
 use matmul::{Product, Weight};
 
+/// x times the transpose of a weight, plus a bias where the layer has one.
 pub(crate) struct Linear {
     place: Place,
     out_features: usize,
@@ -20,6 +23,20 @@ enum Place {
 }
 
 impl Linear {
+    /// Loads `name.weight`, `[n, k]`, and `name.bias` if `bias`.
+    pub fn load(w: &Weights, name: &str, n: usize, k: usize, bias: bool) -> std::result::Result<Self, ModelError> {
+        let weight = w.matrix(&format!("{name}.weight"), n, k)?;
+        let bias = if bias { Some(w.vector(&format!("{name}.bias"), n)?) } else { None };
+        Ok(Self::new(weight, bias, w.device(), w.gpu_type())?)
+    }
+
+    /// Loads `name.weight`, `[n, k]`, as it is stored, to be multiplied in f32: for a small matrix whose errors would
+    /// be large ones.
+    pub fn load_exact(w: &Weights, name: &str, n: usize, k: usize) -> std::result::Result<Self, ModelError> {
+        let weight = w.exact_matrix(&format!("{name}.weight"), n, k)?;
+        Ok(Self::new(weight, None, w.device(), w.gpu_type().map(|_| DType::F32))?)
+    }
+
     /// `bias`: `[out_features]`. `gpu_type`: what a GPU computes in; `None`: products are the CPU's.
     pub fn new(weight: StoredWeight, bias: Option<Vec<f32>>, device: &Device, gpu_type: Option<DType>) -> Result<Self> {
         let out_features = weight.view().n();

@@ -1,4 +1,5 @@
-//! What the families are built of.
+//! What the families are built of. Each layer loads itself from its weights.
+mod attention;
 mod decoder;
 mod delta_net;
 mod embedding;
@@ -11,6 +12,7 @@ mod residual;
 mod rope;
 mod rowwise;
 
+pub(crate) use attention::{Attention, AttentionOptions};
 pub(crate) use decoder::{Decoder, DecoderLayer};
 pub(crate) use delta_net::GatedDeltaNet;
 pub(crate) use embedding::Embedding;
@@ -20,4 +22,3 @@ pub(crate) use mlp::Mlp;
 pub(crate) use norm::RmsNorm;
 pub(crate) use residual::Residual;
 pub(crate) use rope::RopeTables;
-pub(crate) use rowwise::row_ops;

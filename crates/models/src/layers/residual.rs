@@ -1,20 +1,22 @@
-//! The residual stream: what a layer's blocks read through a norm and add to.
+//! The residual stream: what attention and MLP read through a norm and add to.
 use super::RmsNorm;
 use attention::ForwardContext;
 use candle_core::{Result, Tensor, bail};
 
-/// `[rows, hidden_size]`. What a block gives is added when the next norm reads the stream, in one pass where the device has it.
+/// The residual stream of a step's rows, `[rows, hidden_size]`. What attention or an MLP gives is added when the next
+/// norm reads the stream, in one pass where the device has that.
 pub(crate) struct Residual {
     x: Tensor,
     delta: Option<Tensor>,
 }
 
 impl Residual {
+    /// A stream that begins as `x`, the embedding's rows.
     pub fn new(x: Tensor) -> Self {
         Residual { x, delta: None }
     }
 
-    /// The stream, normed.
+    /// The norm of the stream.
     pub fn norm(&mut self, norm: &RmsNorm, ctx: &ForwardContext<'_>) -> Result<Tensor> {
         match self.delta.take() {
             None => norm.forward(&self.x, ctx),
@@ -26,15 +28,17 @@ impl Residual {
         }
     }
 
-    /// Adds what a block gives. Every block reads the stream through a norm.
+    /// Adds to the stream.
+    ///
+    /// Errors: a second addition without a norm between the two, which no layer makes.
     pub fn add(&mut self, delta: Tensor) -> Result<()> {
         match self.delta.replace(delta) {
             None => Ok(()),
-            Some(_) => bail!("two blocks were added to the residual stream without a norm between them"),
+            Some(_) => bail!("the residual stream was added to twice without a norm between"),
         }
     }
 
-    /// These rows alone. rows: `[n]`, u32.
+    /// The stream of the rows `rows` alone: `[n]`, u32.
     pub fn select(self, rows: &Tensor) -> Result<Self> {
         let select = |x: Tensor| x.index_select(rows, 0);
         Ok(Residual { x: select(self.x)?, delta: self.delta.map(select).transpose()? })

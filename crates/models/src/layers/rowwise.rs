@@ -1,23 +1,24 @@
 //! Row-wise operations on the CPU: a row's bits depend on the row alone, and small steps run on the caller's thread.
 //!
-//! Candle has all of these, but spreads each over a second thread pool, whose spinning workers take the cores from attention and
-//! projections.
+//! Candle has all of these, but spreads each over a second thread pool, whose spinning workers take the cores from
+//! attention and projections.
 use attention::{ForwardContext, RowOps};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-/// Below so many elements waking other threads costs more than it brings.
+/// With fewer elements than this, waking other threads costs more than it brings.
 const PARALLEL: usize = 1 << 15;
 
-/// Partial sums of a norm. Do not change: it is the order of summation.
+/// How many partial sums a norm keeps. Do not change it: it sets the order of summation, on which a request's bits
+/// depend.
 const LANES: usize = 16;
 
-/// The device's row-wise operations, or these.
+/// The device's row-wise operations, or the CPU's where it has none.
 pub(crate) fn row_ops<'a>(ctx: &'a ForwardContext<'_>) -> &'a dyn RowOps {
     ctx.row_ops().unwrap_or(&CpuRows)
 }
 
-/// On tensors on the CPU.
+/// Row-wise operations on tensors in the CPU's memory.
 pub(crate) struct CpuRows;
 
 impl RowOps for CpuRows {
@@ -44,7 +45,7 @@ impl RowOps for CpuRows {
         Ok((turn(q)?, turn(k)?))
     }
 
-    /// The rows are in the CPU's memory.
+    /// The rows are in the CPU's memory: the caller reads them itself.
     fn largest(&self, _: &Tensor, _: usize) -> Result<Option<Vec<(u32, f32)>>> {
         Ok(None)
     }
@@ -61,7 +62,7 @@ fn rows(len: usize, width: usize, f: impl Fn(usize, &mut [f32]) + Sync) -> CpuSt
     CpuStorage::F32(out)
 }
 
-/// Elements of a contiguous f32 tensor, and how many a row has.
+/// The elements of a contiguous f32 tensor, and how many of them a row has.
 fn elements<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<(&'a [f32], usize)> {
     match (storage, layout.contiguous_offsets(), layout.dims().last()) {
         (CpuStorage::F32(data), Some((from, to)), Some(width)) if *width > 0 => Ok((&data[from..to], *width)),
@@ -153,7 +154,8 @@ impl CustomOp3 for Rope {
     }
 }
 
-/// e^x to two units in the last place, in operations that vectorise: 2^n times a polynomial of the rest (Cephes' `expf`).
+/// e^x to two units in the last place, in operations that vectorise: 2^n times a polynomial of the rest (Cephes'
+/// `expf`).
 fn exp(x: f32) -> f32 {
     let x = x.clamp(-87.0, 88.0);
     // Rounds to the nearest integer.
@@ -194,7 +196,8 @@ mod tests {
         assert!(exp(f32::NEG_INFINITY) < 1e-37 && exp(1000.0).is_finite());
     }
 
-    /// The same as Candle's own, up to the order of sums; sizes below and above the parallel threshold.
+    /// Every operation gives what Candle's own gives, up to the order of sums; sizes below and above the parallel
+    /// threshold.
     #[test]
     fn operations_are_candles() {
         for tokens in [1, 3, 70] {

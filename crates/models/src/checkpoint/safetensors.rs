@@ -1,7 +1,6 @@
-//! The tensors of one or many safetensors files, by name.
+//! Checkpoints in safetensors: one file, or shards that an index names.
 use super::mapped::map;
-use super::tensors::{Entry, Tensors};
-use crate::config::read_json;
+use super::{Entry, Tensors, read_json};
 use crate::error::ModelError;
 use matmul::WeightType;
 use safetensors::{Dtype, SafeTensors};
@@ -10,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Opens `model.safetensors`, or the shards that `model.safetensors.index.json` names.
-pub(crate) fn open(folder: &Path) -> Result<Tensors, ModelError> {
+pub(crate) fn safetensors(folder: &Path) -> Result<Tensors, ModelError> {
     #[derive(Deserialize)]
     struct Index {
         weight_map: BTreeMap<String, String>,

@@ -1,5 +1,7 @@
 use super::*;
+use crate::config::ModelConfig;
 use serde_json::{Value, json};
+use std::path::PathBuf;
 
 /// A folder with this `config.json`.
 struct Folder(PathBuf);
@@ -13,7 +15,13 @@ impl Folder {
     }
 
     fn read(&self) -> Result<ModelConfig, ModelError> {
-        ModelConfig::read(&self.0)
+        self.family_and_config().map(|found| found.1)
+    }
+
+    fn family_and_config(&self) -> Result<(&'static Family, ModelConfig), ModelError> {
+        let json = ConfigJson::read(&self.0)?;
+        let family = family_of_json(&json)?;
+        Ok((family, family.config_of_json(&json)?))
     }
 }
 
@@ -84,8 +92,8 @@ fn a_wrapper_gives_its_text_part() {
     let text = with(llama(), json!({"model_type": "mistral"}));
     let wrapper = json!({"architectures": ["Mistral3ForConditionalGeneration"], "model_type": "mistral3",
         "tie_word_embeddings": true, "text_config": text, "vision_config": {}});
-    let config = Folder::new("wrapper", &wrapper).read().unwrap();
-    assert_eq!((config.family, config.tie_word_embeddings), (Family::Llama, true));
+    let (family, config) = Folder::new("wrapper", &wrapper).family_and_config().unwrap();
+    assert_eq!((family.model_type(), config.tie_word_embeddings), ("llama", true));
 }
 
 #[test]

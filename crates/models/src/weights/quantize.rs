@@ -1,5 +1,5 @@
-//! Weights made at load: quantised, or with their rows put in order.
-use super::tensors::StoredWeight;
+//! Weights that are made at load: quantised ones, and those whose rows are put in another order.
+use super::StoredWeight;
 use matmul::{MatmulError, Weight, WeightType};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -8,14 +8,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// `--weight-quant`: what the projections of a float checkpoint are made into at load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WeightQuant {
+    /// 8-bit integers with a scale for each 32.
     Q8_0,
+    /// ggml's `Q6_K`: 6.6 bits a weight.
     Q6K,
+    /// ggml's `Q4_K`: 4.5 bits a weight.
     Q4K,
 }
 
 impl WeightQuant {
+    /// The names that the flag takes.
     pub const NAMES: [&str; 3] = ["q8_0", "q6_k", "q4_k"];
 
+    /// The type that a name of [`Self::NAMES`] stands for; `None` for another name.
     pub fn parse(name: &str) -> Option<Self> {
         match name {
             "q8_0" => Some(WeightQuant::Q8_0),
@@ -33,7 +38,7 @@ impl WeightQuant {
         }
     }
 
-    /// Embedding and head: as llama.cpp's presets have them.
+    /// The type of embedding and head, chosen as llama.cpp's presets choose it.
     fn vocabulary(self) -> WeightType {
         match self {
             WeightQuant::Q8_0 => WeightType::Q8_0,
@@ -42,24 +47,25 @@ impl WeightQuant {
     }
 }
 
-/// Told how many bytes of the checkpoint are loaded, of how many.
+/// A function that is told how many bytes of the checkpoint are loaded, and how many there are.
 pub type Progress = Arc<dyn Fn(u64, u64) + Send + Sync>;
 
-/// Makes weights smaller as they are loaded, one after the other, and keeps count.
+/// Quantises weights as they are loaded, one after the other, and counts their bytes.
 pub(crate) struct Quantizer {
     quant: Option<WeightQuant>,
     progress: Option<Progress>,
     total: u64,
     loaded: AtomicU64,
-    /// Bytes of what has been loaded, in the form in which it stays.
+    /// The bytes of what has been loaded and stays in its file.
     mapped: AtomicU64,
+    /// The bytes of what has been loaded and stays in memory.
     owned: AtomicU64,
-    /// Weights whose rows do not divide into the blocks that were asked for.
-    others: AtomicU64,
+    /// How many weights there were whose rows do not divide into the blocks that were asked for.
+    unfit: AtomicU64,
 }
 
 impl Quantizer {
-    /// `total`: bytes of the checkpoint.
+    /// A quantiser for a checkpoint of `total` bytes.
     pub fn new(quant: Option<WeightQuant>, progress: Option<Progress>, total: u64) -> Self {
         Quantizer {
             quant,
@@ -68,20 +74,22 @@ impl Quantizer {
             loaded: AtomicU64::new(0),
             mapped: AtomicU64::new(0),
             owned: AtomicU64::new(0),
-            others: AtomicU64::new(0),
+            unfit: AtomicU64::new(0),
         }
     }
 
+    /// A projection's weight, quantised; `None` where it stays as it is stored.
     pub fn projection(&self, weight: &StoredWeight) -> Result<Option<StoredWeight>, MatmulError> {
         self.quant.map_or(Ok(None), |quant| self.smaller(weight, quant.projection()))
     }
 
+    /// The embedding's or the head's weight, quantised; `None` where it stays as it is stored.
     pub fn vocabulary(&self, weight: &StoredWeight) -> Result<Option<StoredWeight>, MatmulError> {
         self.quant.map_or(Ok(None), |quant| self.smaller(weight, quant.vocabulary()))
     }
 
-    /// In blocks of `kind`, or of `q8_0` where a row does not divide into those. `None` for rows that divide into neither, and
-    /// for what is quantised already.
+    /// Quantises a weight to `kind`, or to `q8_0` where a row is no whole number of `kind`'s quantisation blocks.
+    /// `None` for rows that are of neither's, and for a weight that is quantised already.
     fn smaller(&self, weight: &StoredWeight, kind: WeightType) -> Result<Option<StoredWeight>, MatmulError> {
         if weight.view().weight_type().block_len() > 1 {
             return Ok(None);
@@ -89,13 +97,14 @@ impl Quantizer {
         let k = weight.view().k();
         let fits = [kind, WeightType::Q8_0].into_iter().find(|kind| kind.row_bytes(k).is_some());
         if fits != Some(kind) {
-            self.others.fetch_add(1, Ordering::Relaxed);
+            self.unfit.fetch_add(1, Ordering::Relaxed);
         }
         fits.map(|kind| quantize(weight, kind)).transpose()
     }
 
-    /// Counts `bytes` of the checkpoint as loaded, and what stays of them: `mapped` bytes in the file and `owned` ones in memory.
-    pub fn done(&self, bytes: usize, mapped: usize, owned: usize) {
+    /// Counts `bytes` of the checkpoint as loaded. Of these, `mapped` bytes stay in the file and `owned` ones in
+    /// memory.
+    pub fn count_loaded(&self, bytes: usize, mapped: usize, owned: usize) {
         self.mapped.fetch_add(mapped as u64, Ordering::Relaxed);
         self.owned.fetch_add(owned as u64, Ordering::Relaxed);
         let loaded = self.loaded.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
@@ -104,20 +113,23 @@ impl Quantizer {
         }
     }
 
-    /// Says what could not be done as asked; the bytes of all weights: mapped, and in memory.
+    /// Logs what could not be quantised as asked. Returns the bytes of all weights that stay in their files, and of
+    /// those in memory.
     pub fn report(&self) -> (u64, u64) {
-        let others = self.others.load(Ordering::Relaxed);
-        if others > 0 {
+        let unfit = self.unfit.load(Ordering::Relaxed);
+        if unfit > 0 {
             tracing::warn!(
-                "--weight-quant: {others} weights have rows that do not divide into blocks; they are q8_0 or as stored"
+                "--weight-quant: {unfit} weights have rows that do not divide into blocks; they are q8_0 or as stored"
             );
         }
         (self.mapped.load(Ordering::Relaxed), self.owned.load(Ordering::Relaxed))
     }
 }
 
-/// `weight` in blocks of `kind`. Source pages are dropped slab by slab, so that memory holds the result and little more.
+/// Quantises a weight to `kind`. The pages of the source are dropped a slab of rows after the other, so that memory
+/// holds the result and little more.
 fn quantize(weight: &StoredWeight, kind: WeightType) -> Result<StoredWeight, MatmulError> {
+    /// Bytes of the source that are quantised before their pages are dropped.
     const SLAB: usize = 1 << 24;
     let view = weight.view();
     let (n, k) = (view.n(), view.k());
@@ -138,8 +150,8 @@ fn quantize(weight: &StoredWeight, kind: WeightType) -> Result<StoredWeight, Mat
     StoredWeight::owned(out, kind, (n, k))
 }
 
-/// The rows of each head in the order of half-split RoPE pairs, for rows in that of interleaved ones. Whole rows move, so blocks
-/// stay whole.
+/// Brings the rows of each head from the order of interleaved RoPE pairs (elements 2i and 2i + 1) to that of half-split
+/// ones (elements i and i + head_dim / 2). Whole rows move, so quantisation blocks stay whole.
 pub(crate) fn deinterleave(weight: &StoredWeight, heads: usize) -> Result<StoredWeight, MatmulError> {
     let view: Weight<'_> = weight.view();
     let (n, k, kind) = (view.n(), view.k(), view.weight_type());
@@ -148,7 +160,7 @@ pub(crate) fn deinterleave(weight: &StoredWeight, heads: usize) -> Result<Stored
     StoredWeight::owned(bytes, kind, (n, k))
 }
 
-/// [`deinterleave`] of rows of `width` elements.
+/// Does what [`deinterleave`] does with rows of `width` elements.
 pub(crate) fn deinterleave_rows<T: Copy>(rows: &[T], width: usize, heads: usize) -> Vec<T> {
     let head = rows.len() / heads;
     let pairs = head / width / 2;
@@ -178,7 +190,7 @@ mod tests {
             let got = quantizer.projection(&weight(k)).unwrap();
             assert_eq!(got.map(|w| w.view().weight_type()), kind, "{k}");
         }
-        assert_eq!(quantizer.others.load(Ordering::Relaxed), 2);
+        assert_eq!(quantizer.unfit.load(Ordering::Relaxed), 2);
         let quantised = quantizer.projection(&weight(256)).unwrap().unwrap();
         assert!(quantizer.vocabulary(&quantised).unwrap().is_none());
     }

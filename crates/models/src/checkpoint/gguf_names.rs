@@ -1,13 +1,32 @@
-//! The names of llama.cpp's tensors and those of Hugging Face's.
-use crate::loader::tensors::Entry;
+//! From the names of llama.cpp's tensors (`gguf-py/gguf/constants.py`) to those of Hugging Face's.
+use super::Entry;
 use gguf::{GgufError, Metadata};
 
-/// Outside of the layers.
+/// What GGUF files of one architecture call things. Pairs are llama.cpp's name and Hugging Face's.
+pub(crate) struct GgufNames {
+    /// The file's `general.architecture`.
+    pub architecture: &'static str,
+    /// Tensors of a layer beyond those that any dense model has.
+    pub layer: &'static [(&'static str, &'static str)],
+    /// Tensors that hold all experts of a layer; empty for a dense model.
+    pub experts: &'static [(&'static str, &'static str)],
+    /// Whether the rows of q and k lie in the order of interleaved RoPE pairs, as llama.cpp's converter writes Llama's.
+    pub interleaved_rope: bool,
+}
+
+impl GgufNames {
+    /// The names of a dense model with tensors like Llama's, Qwen2's or Qwen3's.
+    pub const fn dense(architecture: &'static str) -> Self {
+        GgufNames { architecture, layer: &[], experts: &[], interleaved_rope: false }
+    }
+}
+
+/// Tensors outside of the layers.
 const GLOBAL: [(&str, &str); 3] =
     [("token_embd", "model.embed_tokens"), ("output_norm", "model.norm"), ("output", "lm_head")];
 
-/// In a layer, behind `blk.N.` and `model.layers.N.`.
-const LAYER: [(&str, &str); 12] = [
+/// Tensors of a layer, behind `blk.N.` and `model.layers.N.`.
+const LAYER: [(&str, &str); 11] = [
     ("attn_norm", "input_layernorm"),
     ("attn_q", "self_attn.q_proj"),
     ("attn_k", "self_attn.k_proj"),
@@ -19,41 +38,40 @@ const LAYER: [(&str, &str); 12] = [
     ("ffn_gate", "mlp.gate_proj"),
     ("ffn_up", "mlp.up_proj"),
     ("ffn_down", "mlp.down_proj"),
-    ("ffn_gate_inp", "mlp.gate"),
 ];
 
-/// All experts of a layer in one tensor.
-const EXPERTS: [(&str, &str); 3] =
-    [("ffn_gate_exps", "gate_proj"), ("ffn_up_exps", "up_proj"), ("ffn_down_exps", "down_proj")];
+/// More experts than any model has. Each expert of a tensor becomes an entry of its own, so a file must not ask for any
+/// number.
+const MAX_EXPERTS: usize = 1 << 12;
 
-/// Beyond every model's: each expert of a tensor becomes an entry of its own.
-const MOST_EXPERTS: usize = 1 << 12;
-
-pub(super) struct Namer {
+/// Renames the tensors of one checkpoint.
+pub(super) struct Namer<'a> {
+    names: &'a GgufNames,
     /// Query and kv heads of an architecture whose files have their rows in the order of interleaved RoPE pairs.
     interleaved: Option<(usize, usize)>,
-    /// Of each layer; 0 for a model without.
+    /// Experts of each layer; 0 for a dense model.
     experts: usize,
 }
 
-impl Namer {
-    pub fn new(metadata: &Metadata<'_>) -> Result<Self, GgufError> {
-        let architecture = metadata.string("general.architecture")?;
-        let key = format!("{architecture}.expert_count");
+impl<'a> Namer<'a> {
+    /// Errors: numbers of experts or heads that are missing or that no model has.
+    pub fn new(metadata: &Metadata<'_>, names: &'a GgufNames) -> Result<Self, GgufError> {
+        let key = format!("{}.expert_count", names.architecture);
         let experts = metadata.optional(&key, Metadata::size)?.unwrap_or(0);
-        if experts > MOST_EXPERTS {
-            let message = format!("is {experts}; it must be at most {MOST_EXPERTS}");
+        if experts > MAX_EXPERTS {
+            let message = format!("is {experts}; it must be at most {MAX_EXPERTS}");
             return Err(GgufError::Metadata { key, message });
         }
-        if architecture != "llama" {
-            return Ok(Namer { interleaved: None, experts });
+        if !names.interleaved_rope {
+            return Ok(Namer { names, interleaved: None, experts });
         }
-        let heads = metadata.size("llama.attention.head_count")?;
-        let kv_heads = metadata.optional("llama.attention.head_count_kv", Metadata::size)?.unwrap_or(heads);
-        Ok(Namer { interleaved: Some((heads, kv_heads)), experts })
+        let key = format!("{}.attention.head_count", names.architecture);
+        let heads = metadata.size(&key)?;
+        let kv_heads = metadata.optional(&format!("{key}_kv"), Metadata::size)?.unwrap_or(heads);
+        Ok(Namer { names, interleaved: Some((heads, kv_heads)), experts })
     }
 
-    /// The number of heads whose rows a tensor has in that order.
+    /// The number of heads that a tensor's rows make up, if these lie in the order of interleaved RoPE pairs.
     pub fn interleaved_heads(&self, name: &str) -> Option<usize> {
         let (heads, kv_heads) = self.interleaved?;
         match layer_part(name)?.1.split_once('.')?.0 {
@@ -63,7 +81,8 @@ impl Namer {
         }
     }
 
-    /// A tensor under its other name; of a tensor of experts, each expert's. Names that have no other stay.
+    /// A tensor under Hugging Face's name. A tensor that holds all experts becomes one for each expert; a name that is
+    /// not known stays.
     ///
     /// Errors: another number of experts than the metadata's.
     pub fn rename(&self, name: &str, entry: Entry) -> Result<Vec<(String, Entry)>, GgufError> {
@@ -72,10 +91,10 @@ impl Namer {
         {
             let found =
                 |table: &[(&str, &'static str)]| table.iter().find(|(from, _)| *from == part).map(|(_, to)| *to);
-            if let Some(to) = found(&LAYER) {
+            if let Some(to) = found(&LAYER).or(found(self.names.layer)) {
                 return Ok(vec![(format!("model.layers.{layer}.{to}.{kind}"), entry)]);
             }
-            if let (Some(to), [experts, _, _]) = (found(&EXPERTS), &entry.shape[..]) {
+            if let (Some(to), [experts, _, _]) = (found(self.names.experts), &entry.shape[..]) {
                 if *experts != self.experts {
                     let message = format!("has {experts} experts; expert_count says {}", self.experts);
                     return Err(GgufError::Malformed { what: format!("tensor {name}"), message });
@@ -99,7 +118,7 @@ impl Namer {
     }
 }
 
-/// Layer and rest of `blk.N.REST`.
+/// The layer's number N and the rest of a name `blk.N.REST`.
 fn layer_part(name: &str) -> Option<(usize, &str)> {
     let (layer, part) = name.strip_prefix("blk.")?.split_once('.')?;
     Some((layer.parse().ok()?, part))

@@ -1,9 +1,7 @@
 //! Checkpoints in GGUF: one file, or shards.
-mod config;
-mod names;
-
+use super::gguf_names::{GgufNames, Namer};
 use super::mapped::map;
-use super::tensors::{Entry, Tensors};
+use super::{Entry, Tensors};
 use crate::error::ModelError;
 use gguf::{Gguf, Metadata, Split};
 use matmul::WeightType;
@@ -11,15 +9,13 @@ use memmap2::Mmap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub(crate) use config::{config, generation};
-
 /// The mapped files of one checkpoint, their headers checked.
 pub struct GgufFiles {
     files: Vec<(PathBuf, Arc<Mmap>)>,
 }
 
 impl GgufFiles {
-    /// `path`: the file, or any of the shards.
+    /// Opens a model's file, or all of its shards, of which `path` may name any.
     ///
     /// Errors: missing files, files that are no GGUF or not whole, shards that are not of one model.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
@@ -45,21 +41,25 @@ impl GgufFiles {
         Ok(GgufFiles { files })
     }
 
-    /// The first file, which has the model's metadata.
+    /// The path of the first file, which has the model's metadata.
     pub fn path(&self) -> &Path {
         &self.files[0].0
     }
 
     /// The model's metadata, tokenizer and chat template included.
+    ///
+    /// Errors: a file that is no GGUF; [`Self::open`] has checked that.
     pub fn metadata(&self) -> Result<Metadata<'_>, ModelError> {
         let (path, file) = &self.files[0];
         Ok(Gguf::parse(file).map_err(|e| ModelError::file(path, e))?.metadata)
     }
 
     /// The tensors of all shards under the names that Hugging Face gives them.
-    pub(crate) fn tensors(&self) -> Result<Tensors, ModelError> {
+    ///
+    /// Errors: a tensor that two shards have, and numbers of experts that do not agree.
+    pub(crate) fn tensors(&self, names: &GgufNames) -> Result<Tensors, ModelError> {
         let metadata = self.metadata()?;
-        let namer = names::Namer::new(&metadata).map_err(|e| ModelError::file(self.path(), e))?;
+        let namer = Namer::new(&metadata, names).map_err(|e| ModelError::file(self.path(), e))?;
         let mut tensors = Tensors::new();
         for (path, file) in &self.files {
             let header = Gguf::parse(file).map_err(|e| ModelError::file(path, e))?;

@@ -1,29 +1,38 @@
-//! The configuration of a model from its GGUF metadata.
-use crate::config::rope::{Scaling, Yarn, frequencies};
-use crate::config::{Experts, Family, GenerationDefaults, LayerKind, ModelConfig};
+//! Reading the metadata of a GGUF file. The keys are those of llama.cpp (`gguf-py/gguf/constants.py`).
+use super::rope::{Scaling, Yarn, frequencies};
+use super::{LayerKind, ModelConfig};
+use crate::checkpoint::Tensors;
 use crate::error::ModelError;
-use crate::loader::tensors::Tensors;
 use attention::Rope;
 use gguf::{GgufError, Metadata};
 use std::path::Path;
 
-/// Architectures as llama.cpp names them.
-const KNOWN: [(&str, Family); 4] =
-    [("llama", Family::Llama), ("qwen2", Family::Qwen2), ("qwen3", Family::Qwen3), ("qwen3moe", Family::Qwen3Moe)];
-
-/// Keys below the architecture's name.
-struct Keys<'a> {
-    architecture: &'a str,
+/// The metadata of a file; keys are named without the architecture that they begin with.
+pub(crate) struct GgufKeys<'a> {
+    pub architecture: &'a str,
     metadata: &'a Metadata<'a>,
-    path: &'a Path,
+    /// Where the file lies, for errors.
+    pub path: &'a Path,
 }
 
-impl Keys<'_> {
+impl<'a> GgufKeys<'a> {
+    /// Errors: a file that does not name its architecture.
+    pub fn new(metadata: &'a Metadata<'a>, path: &'a Path) -> Result<Self, ModelError> {
+        let architecture = metadata.string("general.architecture").map_err(|e| ModelError::file(path, e))?;
+        Ok(GgufKeys { architecture, metadata, path })
+    }
+
+    /// Whether there is such a key, of any type.
+    pub fn has(&self, name: &str) -> bool {
+        self.metadata.get(&self.key(name)).is_some()
+    }
+
     fn key(&self, name: &str) -> String {
         format!("{}.{name}", self.architecture)
     }
 
-    fn error(&self, name: &str, message: String) -> ModelError {
+    /// An error about a key. `message` continues the sentence that the key begins.
+    pub fn error(&self, name: &str, message: String) -> ModelError {
         ModelError::file(self.path, GgufError::Metadata { key: self.key(name), message })
     }
 
@@ -31,9 +40,10 @@ impl Keys<'_> {
         value.map_err(|e| ModelError::file(self.path, e))
     }
 
-    fn optional_size(&self, name: &str) -> Result<Option<usize>, ModelError> {
+    /// A size from 1 to 2^28, or `None` where the key is missing: no model is larger, and products of two such sizes
+    /// stay exact.
+    pub fn optional_size(&self, name: &str) -> Result<Option<usize>, ModelError> {
         let value = self.named(self.metadata.optional(&self.key(name), Metadata::size))?;
-        // As in `config.json`: larger than any model, and small enough that products of two stay exact.
         const MOST: usize = 1 << 28;
         match value {
             Some(n) if !(1..=MOST).contains(&n) => Err(self.error(name, format!("is {n}; it must lie in [1, {MOST}]"))),
@@ -41,11 +51,13 @@ impl Keys<'_> {
         }
     }
 
-    fn size(&self, name: &str) -> Result<usize, ModelError> {
+    /// [`Self::optional_size`] of a key that must be there.
+    pub fn size(&self, name: &str) -> Result<usize, ModelError> {
         let missing = || ModelError::file(self.path, GgufError::Missing { key: self.key(name) });
         self.optional_size(name)?.ok_or_else(missing)
     }
 
+    /// A finite number, or `None` where the key is missing.
     fn float(&self, name: &str) -> Result<Option<f64>, ModelError> {
         let value = self.named(self.metadata.optional(&self.key(name), Metadata::float))?;
         match value {
@@ -55,11 +67,11 @@ impl Keys<'_> {
     }
 }
 
-/// Errors: an architecture that is not known, missing keys, values that no model can have.
-pub(crate) fn config(metadata: &Metadata<'_>, tensors: &Tensors, path: &Path) -> Result<ModelConfig, ModelError> {
-    let architecture = metadata.string("general.architecture").map_err(|e| ModelError::file(path, e))?;
-    let keys = Keys { architecture, metadata, path };
-    let family = family(&keys)?;
+/// The configuration of any model: what the metadata and the tensors say that families have in common. `tensors` have
+/// the names of Hugging Face's checkpoints; `family` is the model type.
+///
+/// Errors: missing keys, and values that no model can have.
+pub(crate) fn config_of_gguf(keys: &GgufKeys<'_>, tensors: &Tensors, family: &str) -> Result<ModelConfig, ModelError> {
     let (hidden_size, num_heads) = (keys.size("embedding_length")?, keys.size("attention.head_count")?);
     let kv_heads = keys.optional_size("attention.head_count_kv")?.unwrap_or(num_heads);
     if !num_heads.is_multiple_of(kv_heads) {
@@ -70,89 +82,49 @@ pub(crate) fn config(metadata: &Metadata<'_>, tensors: &Tensors, path: &Path) ->
     if let Some(value) = keys.optional_size("attention.value_length")?.filter(|value| *value != head_dim) {
         return Err(keys.error("attention.value_length", format!("is {value}; it must be that of keys, {head_dim}")));
     }
+    if !(1..=1 << 16).contains(&head_dim) {
+        return Err(keys.error("attention.key_length", format!("is {head_dim}; it must lie in [1, 65536]")));
+    }
     // Every layer has tensors.
     let num_layers = keys.size("block_count")?;
     if num_layers > tensors.len() {
         return Err(keys.error("block_count", format!("is {num_layers}; there are {} tensors", tensors.len())));
     }
-    if head_dim > 1 << 16 {
-        return Err(keys.error("attention.key_length", format!("is {head_dim}; it must lie in [1, 65536]")));
-    }
     let positions = keys.size("context_length")?;
     let window = keys.optional_size("attention.sliding_window")?;
     let has = |name: &str| tensors.contains_key(name);
-    let experts = if family == Family::Qwen3Moe { Some(experts(&keys)?) } else { None };
     Ok(ModelConfig {
-        path: path.to_owned(),
-        family,
-        model_type: family.name().to_owned(),
-        vocab_size: vocab_size(&keys, tensors)?,
+        path: keys.path.to_owned(),
+        model_type: family.to_owned(),
+        vocab_size: vocab_size(keys, tensors)?,
         hidden_size,
-        intermediate_size: match &experts {
-            Some(_) => keys.optional_size("feed_forward_length")?.unwrap_or_default(),
-            None => keys.size("feed_forward_length")?,
-        },
+        intermediate_size: keys.optional_size("feed_forward_length")?,
         num_heads,
         kv_heads,
         head_dim,
         max_position_embeddings: positions,
         rms_norm_eps: keys.float("attention.layer_norm_rms_epsilon")?.filter(|e| *e > 0.0).unwrap_or(1e-5),
+        // llama.cpp's converter adds the 1 to the weights of the families that store them less 1.
+        one_plus_norm: false,
         tie_word_embeddings: !has("lm_head.weight"),
         attention_bias: has("model.layers.0.self_attn.q_proj.bias"),
         mlp_bias: has("model.layers.0.mlp.gate_proj.bias"),
         layers: vec![LayerKind::Attention { window }; num_layers],
-        experts,
-        linear_attention: None,
-        rope: rope(&keys, tensors, head_dim, positions)?,
-        eos: eos(metadata, path)?,
+        experts: None,
+        delta_net: None,
+        rope: rope(keys, tensors, head_dim, positions)?,
+        eos: eos(keys)?,
     })
 }
 
-fn family(keys: &Keys<'_>) -> Result<Family, ModelError> {
-    let (architecture, path) = (keys.architecture, keys.path.to_owned());
-    let refuse = |reason: &str| ModelError::Refused {
-        path: path.clone(),
-        model_type: architecture.to_owned(),
-        reason: reason.to_owned(),
-    };
-    if keys.metadata.get(&keys.key("attention.kv_lora_rank")).is_some() {
-        return Err(refuse(
-            "its multi-head latent attention (kv_lora_rank) caches one latent vector for all heads, not K and V",
-        ));
-    }
-    let Some((_, family)) = KNOWN.iter().find(|(name, _)| *name == architecture) else {
-        let known = KNOWN.map(|(name, _)| name).join(", ");
-        return Err(ModelError::UnknownArchitecture { path, architecture: architecture.to_owned(), known });
-    };
-    if *family != Family::Qwen3Moe && keys.optional_size("expert_count").unwrap_or(None).is_some() {
-        return Err(refuse("it is a mixture of experts; of these qwen3moe is known"));
-    }
-    Ok(*family)
-}
-
-fn vocab_size(keys: &Keys<'_>, tensors: &Tensors) -> Result<usize, ModelError> {
-    // The embedding may have more rows than the tokenizer tokens.
+fn vocab_size(keys: &GgufKeys<'_>, tensors: &Tensors) -> Result<usize, ModelError> {
+    // The embedding may have more rows than the tokenizer has tokens.
     let rows = tensors.get("model.embed_tokens.weight").and_then(|e| e.shape.first().copied());
     let tensor = "token_embd.weight".to_owned();
     rows.ok_or_else(|| ModelError::MissingTensor { path: keys.path.to_owned(), tensor })
 }
 
-fn experts(keys: &Keys<'_>) -> Result<Experts, ModelError> {
-    let (num, per_token) = (keys.size("expert_count")?, keys.size("expert_used_count")?);
-    if per_token > num {
-        return Err(keys.error("expert_used_count", format!("is {per_token}; there are {num} experts")));
-    }
-    Ok(Experts {
-        num,
-        per_token,
-        intermediate_size: keys.size("expert_feed_forward_length")?,
-        // llama.cpp does so for all of this architecture.
-        normalized: true,
-        dense_layers: Vec::new(),
-    })
-}
-
-fn rope(keys: &Keys<'_>, tensors: &Tensors, head_dim: usize, positions: usize) -> Result<Rope, ModelError> {
+fn rope(keys: &GgufKeys<'_>, tensors: &Tensors, head_dim: usize, positions: usize) -> Result<Rope, ModelError> {
     let theta = keys.float("rope.freq_base")?.unwrap_or(10_000.0);
     if theta <= 1.0 {
         return Err(keys.error("rope.freq_base", format!("is {theta}; it must be larger than 1")));
@@ -193,30 +165,13 @@ fn rope(keys: &Keys<'_>, tensors: &Tensors, head_dim: usize, positions: usize) -
     Ok(rope)
 }
 
-/// End of text, of a turn and of a message.
-fn eos(metadata: &Metadata<'_>, path: &Path) -> Result<Vec<u32>, ModelError> {
-    let keys = ["eos_token_id", "eot_token_id", "eom_token_id"].map(|name| format!("tokenizer.ggml.{name}"));
+/// The ids of the tokens that end a text, a turn and a message.
+fn eos(keys: &GgufKeys<'_>) -> Result<Vec<u32>, ModelError> {
     let mut ids = Vec::new();
-    for key in keys {
-        let id = metadata.optional(&key, Metadata::size).map_err(|e| ModelError::file(path, e))?;
+    for name in ["eos_token_id", "eot_token_id", "eom_token_id"] {
+        let id = keys.named(keys.metadata.optional(&format!("tokenizer.ggml.{name}"), Metadata::size))?;
         ids.extend(id.and_then(|id| u32::try_from(id).ok()));
     }
     ids.dedup();
     Ok(ids)
-}
-
-/// What newer files say about sampling.
-pub(crate) fn generation(metadata: &Metadata<'_>, config: &ModelConfig) -> Result<GenerationDefaults, ModelError> {
-    let float = |name: &str| {
-        let value = metadata.optional(&format!("general.sampling.{name}"), Metadata::float);
-        value.map_err(|e| ModelError::file(&config.path, e))
-    };
-    Ok(GenerationDefaults {
-        eos_token_ids: config.eos.clone(),
-        temperature: float("temp")?.map(|x| x as f32),
-        top_k: float("top_k")?.map(|x| x as usize),
-        top_p: float("top_p")?.map(|x| x as f32),
-        min_p: float("min_p")?.map(|x| x as f32),
-        repetition_penalty: float("penalty_repeat")?.map(|x| x as f32),
-    })
 }

@@ -1,0 +1,13 @@
+//! The model families, one file each. A file begins with the family's names and ends with its layer in the textbook
+//! order: norm, q k v, attention, output projection, norm, MLP.
+mod llama;
+mod qwen2;
+mod qwen3;
+mod qwen3_5;
+mod qwen3_moe;
+
+use crate::family::Family;
+
+/// All families that can be served.
+pub(crate) const FAMILIES: [&Family; 5] =
+    [&llama::FAMILY, &qwen2::FAMILY, &qwen3::FAMILY, &qwen3_moe::FAMILY, &qwen3_5::FAMILY];

@@ -1,0 +1,108 @@
+//! Qwen3's mixtures of experts (Yang et al., "Qwen3 Technical Report", arXiv:2505.09388): Qwen3 with a sparse mixture
+//! of feed-forward blocks in most layers.
+use super::qwen3;
+use crate::checkpoint::GgufNames;
+use crate::config::{ConfigJson, Experts, GgufKeys, ModelConfig};
+use crate::error::ModelError;
+use crate::family::Family;
+use crate::layers::{Attention, Decoder, DecoderLayer, ExpertMlp, Mlp, Residual, RmsNorm, RopeTables};
+use crate::model::Model;
+use crate::weights::Weights;
+use attention::ForwardContext;
+use candle_core::Result;
+
+pub(crate) const FAMILY: Family = Family {
+    gguf: Some(GgufNames {
+        layer: &[("ffn_gate_inp", "mlp.gate")],
+        experts: &[("ffn_gate_exps", "gate_proj"), ("ffn_up_exps", "up_proj"), ("ffn_down_exps", "down_proj")],
+        ..GgufNames::dense("qwen3moe")
+    }),
+    waits_for_cpu: Some("the CPU chooses each token's experts, for which the GPU is waited for once a layer"),
+    extend_json,
+    extend_gguf,
+    ..Family::dense(&[("Qwen3MoeForCausalLM", "qwen3_moe")], load)
+};
+
+fn extend_json(json: &ConfigJson, config: &mut ModelConfig) -> std::result::Result<(), ModelError> {
+    // transformers 5 calls the number of experts `num_local_experts`.
+    let num = json.get("num_experts")?.or(json.get("num_local_experts")?);
+    let num = json.check_size("num_experts", num, 1 << 28)?;
+    let per_token = json.size("num_experts_per_tok")?;
+    if per_token > num {
+        return Err(json.error("num_experts_per_tok", format!("is {per_token}; there are {num} experts")));
+    }
+    let step = json.size_or("decoder_sparse_step", 1)?;
+    let named = json.get::<Vec<usize>>("mlp_only_layers")?.unwrap_or_default();
+    let dense = |layer: &usize| named.contains(layer) || !(layer + 1).is_multiple_of(step);
+    config.experts = Some(Experts {
+        num,
+        per_token,
+        intermediate_size: json.size("moe_intermediate_size")?,
+        normalized: json.flag("norm_topk_prob")?,
+        dense_layers: (0..config.layers.len()).filter(dense).collect(),
+    });
+    Ok(())
+}
+
+fn extend_gguf(keys: &GgufKeys<'_>, config: &mut ModelConfig) -> std::result::Result<(), ModelError> {
+    let (num, per_token) = (keys.size("expert_count")?, keys.size("expert_used_count")?);
+    if per_token > num {
+        return Err(keys.error("expert_used_count", format!("is {per_token}; there are {num} experts")));
+    }
+    config.experts = Some(Experts {
+        num,
+        per_token,
+        intermediate_size: keys.size("expert_feed_forward_length")?,
+        // llama.cpp normalises the weights of every file of this architecture.
+        normalized: true,
+        dense_layers: Vec::new(),
+    });
+    Ok(())
+}
+
+struct Layer {
+    input_norm: RmsNorm,
+    attention: Attention,
+    post_norm: RmsNorm,
+    mlp: FeedForward,
+}
+
+enum FeedForward {
+    Dense(Mlp),
+    Sparse(ExpertMlp),
+}
+
+fn load(config: &ModelConfig, weights: &Weights) -> std::result::Result<Box<dyn Model>, ModelError> {
+    let hidden = config.hidden_size;
+    Decoder::load(config, weights, |i, w| {
+        let sparse = config.experts.as_ref().filter(|experts| !experts.dense_layers.contains(&i));
+        Ok(Layer {
+            input_norm: RmsNorm::load(w, "input_layernorm", hidden, config)?,
+            attention: Attention::load(&w.at("self_attn"), i, qwen3::attention(config), config)?,
+            post_norm: RmsNorm::load(w, "post_attention_layernorm", hidden, config)?,
+            mlp: match sparse {
+                Some(experts) => FeedForward::Sparse(ExpertMlp::load(&w.at("mlp"), hidden, experts)?),
+                None => FeedForward::Dense(Mlp::load(&w.at("mlp"), hidden, config.dense_size()?, false)?),
+            },
+        })
+    })
+}
+
+impl DecoderLayer for Layer {
+    fn forward(&self, x: &mut Residual, rope: &RopeTables, ctx: &ForwardContext<'_>) -> Result<()> {
+        let h = x.norm(&self.input_norm, ctx)?;
+        let qkv = self.attention.qkv(&h, rope, ctx)?;
+        let y = ctx.attend(self.attention.layer, &qkv.q, &qkv.k, &qkv.v)?;
+        x.add(self.attention.output(&y, &qkv, ctx)?)?;
+
+        let h = x.norm(&self.post_norm, ctx)?;
+        x.add(match &self.mlp {
+            FeedForward::Dense(mlp) => mlp.forward(&h, ctx)?,
+            FeedForward::Sparse(mlp) => mlp.forward(&h, ctx)?,
+        })
+    }
+
+    fn attention(&self) -> Option<&Attention> {
+        Some(&self.attention)
+    }
+}

@@ -1,0 +1,23 @@
+//! What the engine sees of a model.
+use attention::{ForwardContext, KvMeans, ModelGeometry, StateLayout};
+use candle_core::{Result, Tensor};
+
+/// A decoder-only transformer.
+pub trait Model: Send {
+    /// What attention has to know of the layers that own a KV cache: heads, sizes, RoPE.
+    fn geometry(&self) -> &ModelGeometry;
+
+    /// The sizes of the states that recurrent layers keep of each sequence; empty for a model without such layers.
+    fn state_layout(&self) -> &StateLayout;
+
+    /// How many logits a token has: the rows of the head, which may be more than the tokenizer has tokens.
+    fn vocab_size(&self) -> usize;
+
+    /// The biases of the K and V projections, where the model has them: a constant part of every key before RoPE and of
+    /// every value.
+    fn kv_bias(&self) -> Option<KvMeans>;
+
+    /// Computes one step. `tokens` are the ids of all rows of `ctx`'s layout, and `logit_rows` the rows whose logits
+    /// are wanted. Returns `[logit_rows.len(), vocab_size]`, f32.
+    fn forward(&self, tokens: &[u32], logit_rows: &[u32], ctx: &ForwardContext<'_>) -> Result<Tensor>;
+}
