@@ -1,16 +1,20 @@
-//! What the HTTP surface can be told.
+//! The settings of the HTTP server.
 use std::time::Duration;
 
+/// Everything that the HTTP server can be told. `Default` listens at 127.0.0.1:8000 without an API key.
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
+    /// The name or address to listen at.
     pub host: String,
-    /// 0 takes a free one.
+    /// The TCP port to listen at; 0 lets the system choose a free one.
     pub port: u16,
-    /// Asked for as `Authorization: Bearer`; `None` leaves the server open to whoever reaches it.
+    /// The key that clients must send as `Authorization: Bearer KEY`. With `None` the server is open to whoever reaches
+    /// it.
     pub api_key: Option<String>,
-    /// Names that requests may use; the first is the one in answers. Empty: the model's own name.
+    /// Names by which requests may ask for the model; answers carry the first one. If it is empty, the model has the
+    /// engine's name for it.
     pub served_model_name: Vec<String>,
-    /// A larger body is answered with 413.
+    /// The largest request body in bytes; a larger one is answered with status 413.
     pub max_body_bytes: usize,
     /// How long accepted requests may go on after a shutdown has begun.
     pub shutdown_limit: Duration,

@@ -1,18 +1,21 @@
-//! The engine's side of one HTTP request: its prompts' event streams, merged, and the whole answer.
-use crate::error::{ApiError, ErrorCode};
-use crate::metrics::Meter;
-use crate::state::Loaded;
+//! The engine's side of one HTTP request: the events of all its prompts in one stream, or collected to the whole
+//! answer.
+use crate::http::error::{ApiError, ErrorCode};
+use crate::http::metrics::Meter;
+use crate::http::state::ServedModel;
 use engine::{
     Event, FinishReason, GenerationRequest, MatchedStop, RequestField, RequestStream, SubmitError, TokenLogprob,
 };
 use futures_util::stream::{self, BoxStream, SelectAll, StreamExt};
-use openai_protocol::common::Usage;
 use tokio::sync::watch;
 
-/// Events of all prompts of a request. Dropping it cancels what runs.
-pub(crate) struct Generation {
+/// The events of all prompts of an HTTP request. Dropping it cancels what runs.
+pub struct Generation {
     events: SelectAll<BoxStream<'static, (usize, Event)>>,
+    /// One for each prompt.
     meters: Vec<Meter>,
+    /// Choices of each prompt.
+    n: usize,
     /// Choices that have not ended.
     open: usize,
     /// Only the prompt is asked for, so the one token that the engine generates is left out.
@@ -20,7 +23,7 @@ pub(crate) struct Generation {
     _active: Active,
 }
 
-/// Counts a request as active while it lives.
+/// Counts an HTTP request as active while it lives.
 struct Active(watch::Sender<usize>);
 
 impl Active {
@@ -37,10 +40,12 @@ impl Drop for Active {
 }
 
 impl Generation {
-    /// Submits one request a prompt; if one is refused, none runs.
-    /// `name` gives the name that a field of the engine's request has for the client.
+    /// Submits one request for each prompt, all with the same number of choices. `name` gives the name that a field of
+    /// an engine's request has for the client.
+    ///
+    /// Errors: the engine refuses one of the requests; then none of them runs.
     pub fn submit(
-        loaded: &Loaded,
+        served: &ServedModel,
         requests: Vec<GenerationRequest>,
         prompt_only: bool,
         name: impl Fn(RequestField) -> &'static str,
@@ -48,29 +53,32 @@ impl Generation {
         let mut generation = Generation {
             events: SelectAll::new(),
             meters: Vec::new(),
+            n: requests.first().map_or(0, |request| request.n),
             open: 0,
             prompt_only,
-            _active: Active::new(&loaded.active),
+            _active: Active::new(&served.active),
         };
         let prompts = requests.len();
         let refused = |error: SubmitError| match error {
+            // A queue that never takes so many is not full: it does not help to try again.
             SubmitError::QueueFull { limit } if prompts > limit => {
-                let message = format!("prompt holds {prompts} prompts; --max-queued-requests allows {limit} to wait");
-                ApiError::invalid("prompt", message)
+                let field = name(RequestField::Prompt);
+                let message = format!("{field} holds {prompts} prompts; --max-queued-requests allows {limit} to wait");
+                ApiError::invalid(field, message)
             }
             other => ApiError::refused(other, &name),
         };
         for (prompt, request) in requests.into_iter().enumerate() {
             let (n, max_tokens) = (request.n, request.stop.max_tokens);
-            let stream = loaded.engine.submit(request).map_err(refused)?;
-            generation.meters.push(Meter::new(loaded.recorders.clone(), n, max_tokens));
+            let stream = served.engine.submit(request).map_err(refused)?;
+            generation.meters.push(Meter::new(served.metrics.clone(), n, max_tokens));
             generation.open += n;
-            generation.events.push(numbered(prompt, stream));
+            generation.events.push(with_prompt(prompt, stream));
         }
         Ok(generation)
     }
 
-    /// The next event and its prompt's number; `None` when all choices have ended, or after an error.
+    /// The next event and the index of its prompt. `None` follows the end of all choices, or an error.
     pub async fn next(&mut self) -> Option<Result<(usize, Event), ApiError>> {
         while self.open > 0 {
             let Some((prompt, mut event)) = self.events.next().await else {
@@ -98,11 +106,12 @@ impl Generation {
         None
     }
 
-    /// Waits for everything.
-    pub async fn collect(mut self, prompts: usize, n: usize) -> Result<Answer, ApiError> {
-        let mut answer = Answer {
+    /// Waits for the end of all choices.
+    pub async fn collect(mut self) -> Result<CollectedAnswer, ApiError> {
+        let (prompts, n) = (self.meters.len(), self.n);
+        let mut answer = CollectedAnswer {
             prompts: vec![PromptLogprobs::default(); prompts],
-            choices: vec![ChoiceAnswer::default(); prompts * n],
+            choices: vec![CollectedChoice::default(); prompts * n],
             tally: Tally::default(),
         };
         while let Some(item) = self.next().await {
@@ -129,7 +138,7 @@ impl Generation {
     }
 }
 
-fn numbered(prompt: usize, stream: RequestStream) -> BoxStream<'static, (usize, Event)> {
+fn with_prompt(prompt: usize, stream: RequestStream) -> BoxStream<'static, (usize, Event)> {
     stream::unfold(stream, move |mut stream| async move {
         let event = stream.next().await?;
         Some(((prompt, event), stream))
@@ -137,63 +146,60 @@ fn numbered(prompt: usize, stream: RequestStream) -> BoxStream<'static, (usize, 
     .boxed()
 }
 
-pub(crate) type PromptLogprobs = Vec<Option<TokenLogprob>>;
+/// One entry for each token of a prompt, `None` for the first; empty if log-probabilities were not asked for.
+pub type PromptLogprobs = Vec<Option<TokenLogprob>>;
 
-/// Everything that a request's events said.
-pub(crate) struct Answer {
-    /// Log-probabilities of each prompt's tokens, if they were asked for.
+/// Everything that the events of an HTTP request said.
+pub struct CollectedAnswer {
+    /// Log-probabilities of each prompt's tokens.
     pub prompts: Vec<PromptLogprobs>,
     /// The first prompt's choices, then the second's, and so on.
-    pub choices: Vec<ChoiceAnswer>,
+    pub choices: Vec<CollectedChoice>,
+    /// Tokens of all prompts and choices.
     pub tally: Tally,
 }
 
+/// What the events said of one choice.
 #[derive(Clone, Default)]
-pub(crate) struct ChoiceAnswer {
+pub struct CollectedChoice {
     pub text: String,
     pub tokens: Vec<u32>,
+    /// One for each token if they were asked for, else none.
     pub logprobs: Vec<TokenLogprob>,
+    /// `None` until the choice has ended.
     pub reason: Option<FinishReason>,
+    /// The stop string or stop token that ended the text, if one did.
     pub matched_stop: Option<MatchedStop>,
 }
 
-impl Answer {
-    fn choice(&mut self, prompt: usize, n: usize, choice: usize) -> Result<&mut ChoiceAnswer, ApiError> {
+impl CollectedAnswer {
+    fn choice(&mut self, prompt: usize, n: usize, choice: usize) -> Result<&mut CollectedChoice, ApiError> {
         let known = self.choices.get_mut(prompt * n + choice);
         known.ok_or_else(|| ApiError::new(ErrorCode::Internal, format!("the engine speaks of choice {choice} of {n}")))
     }
 }
 
-/// Tokens counted for `usage`.
+/// Tokens of an HTTP request, as a protocol reports them.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Tally {
-    prompt_tokens: usize,
-    cached_tokens: usize,
-    completion_tokens: usize,
+pub struct Tally {
+    /// Tokens of all prompts.
+    pub prompt: usize,
+    /// Tokens of prompts that were in the cache already.
+    pub cached: usize,
+    /// Tokens of all choices.
+    pub completion: usize,
 }
 
 impl Tally {
+    /// Counts the tokens that an event is about.
     pub fn add(&mut self, event: &Event) {
         match event {
             Event::Prompt { tokens, cached_tokens, .. } => {
-                self.prompt_tokens += tokens;
-                self.cached_tokens += cached_tokens;
+                self.prompt += tokens;
+                self.cached += cached_tokens;
             }
-            Event::Delta { .. } => self.completion_tokens += 1,
+            Event::Delta { .. } => self.completion += 1,
             Event::Finished { .. } | Event::Failed(_) => {}
         }
-    }
-
-    pub fn usage(&self) -> Usage {
-        let usage = Usage::from_counts(self.prompt_tokens as u32, self.completion_tokens as u32);
-        usage.with_cached_tokens(self.cached_tokens as u32)
-    }
-}
-
-/// OpenAI's word for it.
-pub(crate) fn finish_reason(reason: FinishReason) -> String {
-    match reason {
-        FinishReason::Stop => "stop".into(),
-        FinishReason::Length => "length".into(),
     }
 }

@@ -1,22 +1,18 @@
-//! The OpenAI-compatible HTTP surface.
-mod auth;
-mod body;
-mod completion_logprobs;
+//! The HTTP server: protocols that clients speak, over an [`engine::EngineHandle`].
+//!
+//! `http` holds what every protocol needs, `generation` follows the engine's events of one HTTP request, and each
+//! protocol has a folder of its own beside them, such as `openai`.
+#![warn(missing_docs)]
+
 mod config;
-mod error;
 mod generation;
-mod metrics;
-mod params;
+mod http;
+mod openai;
 mod routes;
-mod serve;
-mod sse;
-mod state;
-mod tokens;
-mod wire;
+mod vllm;
 
 pub use config::ServerConfig;
-pub use error::{ApiError, ErrorCode};
-pub use metrics::install as install_metrics;
-pub use routes::router;
-pub use serve::{bind, serve};
-pub use state::ServerState;
+pub use http::listener::bind;
+pub use http::metrics::install as install_metrics;
+pub use http::state::ServerState;
+pub use routes::serve;

@@ -280,9 +280,9 @@ async fn a_limit_is_a_length_finish_and_lets_go_of_half_a_character() {
 async fn parameters_reach_the_engine() {
     let server = server().await;
     let body = json!({
-        "temperature": 0.25, "top_p": 0.5, "top_k": 7, "min_p": 0.125, "repetition_penalty": 1.5, "presence_penalty": -1.0,
-        "frequency_penalty": 2.0, "logit_bias": {"5": -100, "6": 1.5}, "seed": 42, "max_tokens": 9,
-        "max_completion_tokens": 11, "stop": ["x", "y"], "stop_token_ids": [3], "ignore_eos": true,
+        "temperature": 0.25, "top_p": 0.5, "top_k": 7, "min_p": 0.125, "repetition_penalty": 1.5,
+        "presence_penalty": -1.0, "frequency_penalty": 2.0, "logit_bias": {"5": -100, "6": 1.5}, "seed": 42,
+        "max_tokens": 9, "max_completion_tokens": 11, "stop": ["x", "y"], "stop_token_ids": [3], "ignore_eos": true,
         "include_stop_str_in_output": true, "skip_special_tokens": false, "n": 2, "user": "someone", "logprobs": true,
     });
     server.chat(body).await;

@@ -2,7 +2,7 @@
 use crate::common::{CONTEXT, Options, Script, chat_body, completion_body, error, eventually, start, start_with};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
-use server::{ErrorCode, ServerConfig};
+use server::ServerConfig;
 use std::time::{Duration, Instant};
 
 const CHAT: &str = "/v1/chat/completions";
@@ -359,13 +359,4 @@ async fn a_shutdown_refuses_new_requests_and_ends_running_ones_at_its_limit() {
     let failed: Value = serde_json::from_str(failed).unwrap();
     assert_eq!(failed["error"]["code"], "shutting_down");
     server.ended().await;
-}
-
-#[test]
-fn every_code_has_a_name_of_its_own_and_an_error_status() {
-    let mut names: Vec<_> = ErrorCode::ALL.iter().map(|code| code.name()).collect();
-    names.sort_unstable();
-    names.dedup();
-    assert_eq!(names.len(), ErrorCode::ALL.len());
-    assert!(ErrorCode::ALL.iter().all(|code| code.status().is_client_error() || code.status().is_server_error()));
 }

@@ -1,4 +1,4 @@
-//! Metrics under vLLM's names, so that its dashboards and routers work unchanged.
+//! Metrics under vLLM's names, so that dashboards and routers made for vLLM work unchanged.
 use engine::{EngineStats, Event, FinishReason, ModelInfo};
 use metrics::{
     Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
@@ -24,7 +24,7 @@ const LENGTH: &[f64] =
     &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6];
 const CHOICES: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0];
 
-/// All histograms: name, buckets, meaning. The engine records the last four.
+/// All histograms: name, bounds of buckets, meaning. The engine observes the last four.
 const HISTOGRAMS: &[(&str, &[f64], &str)] = &[
     ("vllm:time_to_first_token_seconds", FIRST_TOKEN, "Time to first token in seconds."),
     ("vllm:inter_token_latency_seconds", TOKEN, "Time between a choice's tokens in seconds."),
@@ -40,9 +40,10 @@ const HISTOGRAMS: &[(&str, &[f64], &str)] = &[
     ("vllm:iteration_tokens_total", ITERATION, "Tokens in a step."),
 ];
 
-/// Makes the process's recorder; once a process.
+/// Installs the process's recorder of metrics and returns the handle by which they are exported. A process may call
+/// this once.
 ///
-/// Errors: there is a recorder already.
+/// Errors: a recorder is installed already.
 pub fn install() -> Result<PrometheusHandle, BuildError> {
     let mut builder = PrometheusBuilder::new();
     for (name, buckets, _) in HISTOGRAMS {
@@ -65,9 +66,10 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
 }
 
 /// The metrics of one model.
-pub(crate) struct Recorders {
+pub struct ModelMetrics {
     prompt_tokens: Counter,
     generation_tokens: Counter,
+    /// Choices that ended, by [`Ending`].
     success: [Counter; 3],
     preemptions: Counter,
     first_token: Histogram,
@@ -83,7 +85,7 @@ pub(crate) struct Recorders {
     num_blocks: usize,
 }
 
-impl Recorders {
+impl ModelMetrics {
     pub fn new(info: &ModelInfo) -> Self {
         let model = || ("model_name", info.name.clone());
         let counted = |name: &'static str| counter!(name, &[model()]);
@@ -107,7 +109,7 @@ impl Recorders {
             ("v_quant", info.v_quant.clone()),
         ];
         gauge!("vllm:cache_config_info", &labels).set(1.0);
-        Recorders {
+        ModelMetrics {
             prompt_tokens: counted("vllm:prompt_tokens_total"),
             generation_tokens: counted("vllm:generation_tokens_total"),
             success: ["stop", "length", "abort"].map(success),
@@ -126,7 +128,7 @@ impl Recorders {
         }
     }
 
-    /// Takes the engine's state in, for a scrape.
+    /// Sets the gauges to the engine's state.
     pub fn set_stats(&self, stats: &EngineStats) {
         self.running.set(stats.running as f64);
         self.waiting.set(stats.waiting as f64);
@@ -136,11 +138,19 @@ impl Recorders {
     }
 }
 
-/// Measures one request by its events. Choices that have not ended when it is dropped count as aborted.
-pub(crate) struct Meter {
-    recorders: Arc<Recorders>,
+/// Measures one request to the engine by its events. Choices that have not ended when it is dropped count as aborted.
+pub struct Meter {
+    metrics: Arc<ModelMetrics>,
     submitted: Instant,
     choices: Vec<ChoiceMeter>,
+}
+
+/// How a choice ended, as an index into `ModelMetrics::success`.
+#[derive(Clone, Copy)]
+enum Ending {
+    Stop,
+    Length,
+    Abort,
 }
 
 #[derive(Clone, Default)]
@@ -151,28 +161,25 @@ struct ChoiceMeter {
 }
 
 impl Meter {
-    pub fn new(recorders: Arc<Recorders>, n: usize, max_tokens: Option<usize>) -> Self {
-        recorders.params_n.record(n as f64);
+    /// Begins to measure a request that has just been submitted.
+    pub fn new(metrics: Arc<ModelMetrics>, n: usize, max_tokens: Option<usize>) -> Self {
+        metrics.params_n.record(n as f64);
         if let Some(max_tokens) = max_tokens {
-            recorders.params_max_tokens.record(max_tokens as f64);
+            metrics.params_max_tokens.record(max_tokens as f64);
         }
-        Meter { recorders, submitted: Instant::now(), choices: vec![ChoiceMeter::default(); n] }
+        Meter { metrics, submitted: Instant::now(), choices: vec![ChoiceMeter::default(); n] }
     }
 
+    /// Counts and times one event, which has just come.
     pub fn event(&mut self, event: &Event) {
         match event {
             Event::Prompt { tokens, .. } => {
-                self.recorders.prompt_tokens.increment(*tokens as u64);
-                self.recorders.request_prompt_tokens.record(*tokens as f64);
+                self.metrics.prompt_tokens.increment(*tokens as u64);
+                self.metrics.request_prompt_tokens.record(*tokens as f64);
             }
             Event::Delta { choice, .. } => self.token(*choice),
-            Event::Finished { choice, reason, .. } => {
-                let ended = match reason {
-                    FinishReason::Stop => 0,
-                    FinishReason::Length => 1,
-                };
-                self.end(*choice, ended);
-            }
+            Event::Finished { choice, reason: FinishReason::Stop, .. } => self.end(*choice, Ending::Stop),
+            Event::Finished { choice, reason: FinishReason::Length, .. } => self.end(*choice, Ending::Length),
             Event::Failed(_) => {}
         }
     }
@@ -181,25 +188,24 @@ impl Meter {
         let Some(choice) = self.choices.get_mut(choice) else { return };
         let now = Instant::now();
         choice.tokens += 1;
-        self.recorders.generation_tokens.increment(1);
+        self.metrics.generation_tokens.increment(1);
         match choice.last_token.replace(now) {
-            None => self.recorders.first_token.record(now - self.submitted),
-            Some(last) => self.recorders.token.iter().for_each(|histogram| histogram.record(now - last)),
+            None => self.metrics.first_token.record(now - self.submitted),
+            Some(last) => self.metrics.token.iter().for_each(|histogram| histogram.record(now - last)),
         }
     }
 
-    /// `reason`: index into `Recorders::success`.
-    fn end(&mut self, choice: usize, reason: usize) {
+    fn end(&mut self, choice: usize, ending: Ending) {
         let Some(choice) = self.choices.get_mut(choice).filter(|c| !c.ended) else { return };
         choice.ended = true;
-        self.recorders.success[reason].increment(1);
-        self.recorders.latency.record(self.submitted.elapsed());
-        self.recorders.request_generation_tokens.record(choice.tokens as f64);
+        self.metrics.success[ending as usize].increment(1);
+        self.metrics.latency.record(self.submitted.elapsed());
+        self.metrics.request_generation_tokens.record(choice.tokens as f64);
     }
 }
 
 impl Drop for Meter {
     fn drop(&mut self) {
-        (0..self.choices.len()).for_each(|choice| self.end(choice, 2));
+        (0..self.choices.len()).for_each(|choice| self.end(choice, Ending::Abort));
     }
 }

@@ -1,27 +1,28 @@
-//! Log-probabilities in the form of the completions endpoint: parallel lists, with each token's place in the text.
-use crate::tokens::TokenNames;
+//! Log-probabilities of completions: parallel lists, with each token's offset in the text.
+use crate::openai::token_names::TokenNames;
 use engine::TokenLogprob;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use text::Detokenizer;
 
-/// As `openai_protocol::common::LogProbs`, but alternatives stay in order, the most likely first.
+/// OpenAI's object of log-probabilities. In contrast to `openai_protocol::common::LogProbs` it keeps alternatives in
+/// order, the most likely first.
 #[derive(Debug, Default, Clone, Serialize)]
-pub(crate) struct CompletionLogprobs {
+pub struct CompletionLogprobs {
     tokens: Vec<String>,
     token_logprobs: Vec<Option<f32>>,
     top_logprobs: Vec<Option<Map<String, Value>>>,
-    /// Characters before each token.
+    /// Characters of the text before each token.
     text_offset: Vec<usize>,
 }
 
 impl CompletionLogprobs {
-    /// `most`: alternatives that were asked for.
+    /// Adds a token that begins at the character `offset`, with at most `most` alternatives.
     fn push(&mut self, names: &TokenNames, token: u32, logprob: Option<&TokenLogprob>, most: usize, offset: usize) {
         let top = logprob.map(|entry| {
             let top = entry.top.iter().take(most);
             let mut top: Map<String, Value> = top.map(|&(id, logprob)| (names.name(id), json!(logprob))).collect();
-            // The chosen token is always among them.
+            // The chosen token is always among the alternatives.
             top.entry(names.name(token)).or_insert_with(|| json!(entry.logprob));
             top
         });
@@ -32,27 +33,28 @@ impl CompletionLogprobs {
     }
 }
 
-/// Follows one choice's text, so that each token's place in it is known.
-pub(crate) struct Placer {
+/// Writes the log-probabilities of one choice. It detokenizes the choice's text, so that it knows each token's offset.
+pub struct LogprobsWriter {
     names: TokenNames,
-    /// Alternatives of each token.
+    /// Alternatives to each token at most.
     most: usize,
     detokenizer: Detokenizer,
+    /// Characters of the text so far.
     offset: usize,
 }
 
-impl Placer {
+impl LogprobsWriter {
     pub fn new(names: TokenNames, most: usize, skip_special: bool) -> Self {
-        Placer { names, most, detokenizer: Detokenizer::after_prompt(skip_special), offset: 0 }
+        LogprobsWriter { names, most, detokenizer: Detokenizer::after_prompt(skip_special), offset: 0 }
     }
 
-    /// The echoed prompt's tokens. `hidden`: leading tokens that are no part of the echoed text (an added BOS).
-    pub fn prompt(&mut self, ids: &[u32], hidden: usize, logprobs: &[Option<TokenLogprob>]) -> CompletionLogprobs {
+    /// The echoed prompt's tokens, of which the first `num_added` are no part of the echoed text (an added BOS).
+    pub fn prompt(&mut self, ids: &[u32], num_added: usize, logprobs: &[Option<TokenLogprob>]) -> CompletionLogprobs {
         let mut out = CompletionLogprobs::default();
         let mut detokenizer = Detokenizer::new(false);
         for (i, &id) in ids.iter().enumerate() {
             out.push(&self.names, id, logprobs.get(i).and_then(Option::as_ref), self.most, self.offset);
-            if i >= hidden {
+            if i >= num_added {
                 self.offset += detokenizer.push(&self.names.tokenizer, id).chars().count();
             }
         }
@@ -67,17 +69,21 @@ impl Placer {
     }
 }
 
-/// vLLM's `prompt_logprobs`: for each prompt token null, or a map from token ids, with `most` alternatives.
-pub(crate) fn prompt_logprobs(names: &TokenNames, entries: &[Option<TokenLogprob>], most: usize) -> Value {
-    let entry = |token: u32, logprob: f32, rank: Option<usize>| json!({"logprob": logprob, "rank": rank, "decoded_token": names.tokenizer.token_text(token)});
-    let place = |place: &TokenLogprob| {
+/// vLLM's `prompt_logprobs`: for each token of the prompt null, or a map from token ids to log-probabilities, which
+/// holds the token itself and at most `most` alternatives.
+pub fn prompt_logprobs(names: &TokenNames, entries: &[Option<TokenLogprob>], most: usize) -> Value {
+    let entry = |token: u32, logprob: f32, rank: Option<usize>| {
+        let text = names.tokenizer.token_text(token);
+        json!({"logprob": logprob, "rank": rank, "decoded_token": text})
+    };
+    let token_map = |own: &TokenLogprob| {
         let mut map = Map::new();
-        for (rank, &(token, logprob)) in place.top.iter().take(most).enumerate() {
+        for (rank, &(token, logprob)) in own.top.iter().take(most).enumerate() {
             map.insert(token.to_string(), entry(token, logprob, Some(rank + 1)));
         }
-        // A token outside of the most likely has no known rank.
-        map.entry(place.token.to_string()).or_insert_with(|| entry(place.token, place.logprob, None));
+        // The rank of a token that is not among the most likely is not known.
+        map.entry(own.token.to_string()).or_insert_with(|| entry(own.token, own.logprob, None));
         Value::Object(map)
     };
-    entries.iter().map(|e| e.as_ref().map_or(Value::Null, place)).collect()
+    entries.iter().map(|e| e.as_ref().map_or(Value::Null, token_map)).collect()
 }

@@ -1,31 +1,33 @@
 //! Prompts: from text, token ids or messages to the engine's token ids.
-use crate::error::{ApiError, ErrorCode};
-use crate::state::Loaded;
+use crate::http::error::{ApiError, ErrorCode};
+use crate::http::state::ServedModel;
 use engine::EngineHandle;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 /// A prompt as a client gives it.
 #[derive(Debug, Clone)]
-pub(super) enum PromptSource {
+pub enum PromptSource {
+    /// A text to tokenize.
     Text(String),
+    /// Token ids.
     Ids(Vec<u32>),
 }
 
 /// A prompt as the engine takes it.
 #[derive(Debug, Clone)]
-pub(super) struct Prompt {
+pub struct Prompt {
     pub ids: Vec<u32>,
-    /// What `echo` gives back.
+    /// The text that `echo` gives back.
     pub text: String,
-    /// Leading tokens that were added to the text (BOS).
-    pub hidden: usize,
+    /// How many of the first ids are no part of the text, because the tokenizer added them (BOS).
+    pub num_added: usize,
 }
 
-/// One prompt or several: a string, a list of strings, a list of token ids, or a list of such lists.
+/// Reads one prompt or several: a string, a list of strings, a list of token ids, or a list of such lists.
 ///
-/// Errors: anything else, by its place.
-pub(super) fn parse_sources(value: &Value) -> Result<Vec<PromptSource>, ApiError> {
+/// Errors: anything else, with the path of the wrong value.
+pub fn parse_sources(value: &Value) -> Result<Vec<PromptSource>, ApiError> {
     const ALLOWED: &str = "a string, a list of strings, a list of token ids or a list of lists of token ids";
     let wrong = || ApiError::invalid("prompt", format!("prompt must be {ALLOWED}"));
     let list = match value {
@@ -48,8 +50,10 @@ pub(super) fn parse_sources(value: &Value) -> Result<Vec<PromptSource>, ApiError
     }
 }
 
-/// Token ids at `field`, each of which must be one.
-pub(super) fn parse_ids(field: &str, ids: &[Value]) -> Result<Vec<u32>, ApiError> {
+/// Reads the token ids of the field with the path `field`.
+///
+/// Errors: a value that is no token id, with its path.
+pub fn parse_ids(field: &str, ids: &[Value]) -> Result<Vec<u32>, ApiError> {
     let id = |(i, value): (usize, &Value)| {
         let id = value.as_u64().and_then(|id| u32::try_from(id).ok());
         id.ok_or_else(|| {
@@ -60,8 +64,9 @@ pub(super) fn parse_ids(field: &str, ids: &[Value]) -> Result<Vec<u32>, ApiError
     ids.iter().enumerate().map(id).collect()
 }
 
-/// Tokenizes away from the threads that serve connections: a long text takes a while.
-pub(super) async fn encode(
+/// Tokenizes on a thread of its own, since a long text would hold up the threads that serve connections.
+/// `add_special_tokens` adds what the model expects around a plain text.
+pub async fn encode(
     engine: &EngineHandle,
     sources: Vec<PromptSource>,
     add_special_tokens: bool,
@@ -69,56 +74,53 @@ pub(super) async fn encode(
     let tokenizer = engine.tokenizer().clone();
     let encode = move |source| match source {
         PromptSource::Text(text) => {
-            let ids = tokenizer.encode(&text, add_special_tokens)?;
-            let hidden = usize::from(add_special_tokens && tokenizer.adds_bos());
-            Ok(Prompt { ids, text, hidden })
+            let ids = tokenizer.encode(&text, add_special_tokens).map_err(|e| ApiError::from_text(e, "prompt"))?;
+            let num_added = usize::from(add_special_tokens && tokenizer.adds_bos());
+            Ok(Prompt { ids, text, num_added })
         }
         PromptSource::Ids(ids) => {
-            let text = tokenizer.decode(&ids, false)?;
-            Ok(Prompt { ids, text, hidden: 0 })
+            let text = tokenizer.decode(&ids, false).map_err(|e| ApiError::from_text(e, "prompt"))?;
+            Ok(Prompt { ids, text, num_added: 0 })
         }
     };
     tokio::task::spawn_blocking(move || sources.into_iter().map(encode).collect()).await?
 }
 
 /// The fields that make a prompt of messages.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct MessageFields {
+pub struct MessageFields {
     messages: Value,
     add_generation_prompt: Option<bool>,
     add_special_tokens: Option<bool>,
     chat_template_kwargs: Option<Map<String, Value>>,
 }
 
-impl Default for MessageFields {
-    fn default() -> Self {
-        MessageFields {
-            messages: Value::Null,
-            add_generation_prompt: None,
-            add_special_tokens: None,
-            chat_template_kwargs: None,
-        }
-    }
-}
-
 impl MessageFields {
-    /// The prompt's token ids. A template brings its own special tokens, so none are added unless asked for.
-    pub async fn encode(self, loaded: &Loaded) -> Result<Vec<u32>, ApiError> {
+    /// The field that errors of the messages are about.
+    pub const FIELD: &'static str = "messages";
+
+    /// Renders the chat template and tokenizes what it gives. A template brings its own special tokens, so none are
+    /// added unless the request asks for them.
+    ///
+    /// Errors: messages that are missing or that the template refuses, a template that is missing or fails.
+    pub async fn encode(self, served: &ServedModel) -> Result<Vec<u32>, ApiError> {
         if self.messages.is_null() {
-            return Err(ApiError::invalid("messages", "messages is missing; it must be a list of messages"));
+            let message = "messages is missing; it must be a list of messages";
+            return Err(ApiError::invalid(MessageFields::FIELD, message));
         }
-        let Some(template) = loaded.template.clone() else {
+        let Some(template) = served.template.clone() else {
             let message = "this model has no chat template; use /v1/completions";
-            return Err(ApiError::new(ErrorCode::InvalidTemplate, message).at("messages"));
+            return Err(ApiError::new(ErrorCode::InvalidTemplate, message).at(MessageFields::FIELD));
         };
-        let tokenizer = loaded.engine.tokenizer().clone();
-        let work = move || {
+        let tokenizer = served.engine.tokenizer().clone();
+        let encode = move || {
             let kwargs = self.chat_template_kwargs.unwrap_or_default();
             let prompt = self.add_generation_prompt.unwrap_or(true);
             let text = template.render(&self.messages, None, prompt, &kwargs)?;
-            Ok(tokenizer.encode(&text, self.add_special_tokens.unwrap_or(false))?)
+            tokenizer.encode(&text, self.add_special_tokens.unwrap_or(false))
         };
-        tokio::task::spawn_blocking(work).await?
+        let ids = tokio::task::spawn_blocking(encode).await?;
+        ids.map_err(|e| ApiError::from_text(e, MessageFields::FIELD))
     }
 }

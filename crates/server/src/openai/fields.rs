@@ -1,18 +1,19 @@
-//! The fields that chat and completion requests share, and what they mean for the engine.
+//! The fields of requests that all generating endpoints share, as clients send them.
 //!
-//! `openai-protocol`'s request types do not do here: they insist on `model`, take at most 10 choices and 4 stop strings, know
-//! no token ids as prompts, and drop what chat templates read from messages beyond OpenAI's fields.
-use crate::error::{ApiError, ErrorCode};
+//! The request types of `openai-protocol` do not serve here: they insist on `model`, take at most 10 choices and 4 stop
+//! strings, know no token ids as prompts, and drop what chat templates read from messages beyond OpenAI's fields.
+use crate::http::error::ApiError;
+use crate::openai::delivery::Delivery;
 use engine::{SamplingParams, StopParams};
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
 
+/// The fields that are not for the engine.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(crate) struct CommonFields {
+pub struct CommonFields {
     pub model: Option<String>,
     pub n: Option<usize>,
     stream: Option<bool>,
@@ -28,29 +29,26 @@ struct StreamOptions {
     include_usage: Option<bool>,
 }
 
-/// How the answer is sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Delivery {
-    Whole,
-    Stream { include_usage: bool },
-}
-
 impl CommonFields {
+    /// How the answer is to be sent.
+    ///
+    /// Errors: options of a stream without a stream.
     pub fn delivery(&self) -> Result<Delivery, ApiError> {
         match (self.stream.unwrap_or(false), &self.stream_options) {
             (false, None) => Ok(Delivery::Whole),
             (false, Some(_)) => Err(ApiError::invalid("stream_options", "stream_options needs stream: true")),
             (true, options) => {
                 let include_usage = options.as_ref().and_then(|o| o.include_usage).unwrap_or(false);
-                Ok(Delivery::Stream { include_usage })
+                Ok(Delivery::Streamed { include_usage })
             }
         }
     }
 }
 
+/// The fields that decide how tokens are drawn.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(crate) struct SamplingFields {
+pub struct SamplingFields {
     temperature: Option<f32>,
     top_p: Option<f32>,
     top_k: Option<i64>,
@@ -63,11 +61,14 @@ pub(crate) struct SamplingFields {
 }
 
 impl SamplingFields {
-    /// What the request leaves open is taken from the model's defaults. The engine checks the ranges.
+    /// The engine's parameters, with the model's `defaults` where the request leaves a field open. The engine checks
+    /// the ranges.
+    ///
+    /// Errors: a negative `top_k` other than -1, a key of `logit_bias` that is no token id.
     pub fn resolve(self, defaults: &SamplingParams) -> Result<SamplingParams, ApiError> {
         let top_k = match self.top_k {
             None => defaults.top_k,
-            // vLLM's and OpenAI's ways to say "all".
+            // vLLM asks for all tokens by -1, others do by 0.
             Some(-1 | 0) => 0,
             Some(k) => usize::try_from(k).map_err(|_| {
                 ApiError::invalid("top_k", format!("top_k is {k}; it must be at least 1, or -1 for all"))
@@ -98,9 +99,10 @@ fn biased_token((key, bias): (String, f32)) -> Result<(u32, f32), ApiError> {
     Ok((token, bias))
 }
 
+/// The fields that decide when an answer ends, and what its text holds.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(crate) struct StopFields {
+pub struct StopFields {
     max_tokens: Option<usize>,
     max_completion_tokens: Option<usize>,
     #[serde(deserialize_with = "string_or_list")]
@@ -112,7 +114,7 @@ pub(crate) struct StopFields {
 }
 
 impl StopFields {
-    /// The engine checks the values.
+    /// The engine's parameters. The engine checks the values.
     pub fn resolve(self) -> StopParams {
         StopParams {
             max_tokens: self.max_completion_tokens.or(self.max_tokens),
@@ -124,18 +126,9 @@ impl StopFields {
         }
     }
 
-    /// The name of the field that limits the answer's length: OpenAI's newer name wins over the deprecated one.
+    /// The name of the field that limits the answer's length. OpenAI's newer name wins over the deprecated one.
     pub fn max_tokens_field(&self) -> &'static str {
         if self.max_completion_tokens.is_some() { "max_completion_tokens" } else { "max_tokens" }
-    }
-
-    /// Takes `max_tokens: 0` out; true if it was there.
-    pub fn take_zero_max_tokens(&mut self) -> bool {
-        let zero = self.max_completion_tokens.or(self.max_tokens) == Some(0);
-        if zero {
-            (self.max_tokens, self.max_completion_tokens) = (Some(1), None);
-        }
-        zero
     }
 }
 
@@ -168,49 +161,4 @@ fn string_or_list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<V
     }
 
     deserializer.deserialize_any(Strings)
-}
-
-/// Fields that would change the answer and that this server does not do yet, with the values that ask for nothing.
-/// They are refused, since an answer that silently leaves them out would be wrong.
-const UNSUPPORTED: &[(&str, &[&str])] = &[
-    ("tools", &["[]"]),
-    ("tool_choice", &[r#""none""#]),
-    ("functions", &["[]"]),
-    ("function_call", &[r#""none""#]),
-    ("response_format", &[r#"{"type":"text"}"#]),
-    ("audio", &[]),
-    ("modalities", &[r#"["text"]"#]),
-    ("web_search_options", &[]),
-    ("min_tokens", &["0"]),
-    ("best_of", &["1"]),
-    ("use_beam_search", &["false"]),
-    ("structured_outputs", &[]),
-    ("guided_json", &[]),
-    ("guided_regex", &[]),
-    ("guided_choice", &[]),
-    ("guided_grammar", &[]),
-    ("regex", &[]),
-    ("ebnf", &[]),
-    ("json_schema", &[]),
-    ("bad_words", &["[]"]),
-    ("allowed_token_ids", &[]),
-    ("logits_processors", &["[]"]),
-    ("prompt_embeds", &[]),
-    ("continue_final_message", &["false"]),
-    ("chat_template", &[]),
-    ("lora_path", &[]),
-];
-
-/// Errors: the first field of `object` that asks for something unsupported, of [`UNSUPPORTED`] and `more`.
-pub(crate) fn refuse_unsupported(object: &Value, more: &[(&str, &[&str])]) -> Result<(), ApiError> {
-    for (field, harmless) in UNSUPPORTED.iter().chain(more) {
-        let Some(value) = object.get(field).filter(|v| !v.is_null()) else {
-            continue;
-        };
-        if !harmless.contains(&value.to_string().as_str()) {
-            let message = format!("{field} is not supported yet; leave it out");
-            return Err(ApiError::new(ErrorCode::UnsupportedParameter, message).at(*field));
-        }
-    }
-    Ok(())
 }

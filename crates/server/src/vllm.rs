@@ -1,14 +1,21 @@
-//! `/tokenize` and `/detokenize`, in vLLM's form.
-//!
-//! `openai-protocol` has another server's form of them.
-use super::prompt::{MessageFields, PromptSource, encode, parse_ids};
-use crate::body::{Fields, JsonRequest};
-use crate::error::ApiError;
-use crate::state::ServerState;
-use axum::Json;
+//! `POST /tokenize` and `POST /detokenize` in vLLM's form. The types of `openai-protocol` have another server's form.
+use crate::http::body::{Fields, JsonRequest};
+use crate::http::error::ApiError;
+use crate::http::state::ServerState;
+use crate::openai::prompt::{MessageFields, PromptSource, encode, parse_ids};
 use axum::extract::State;
+use axum::routing::post;
+use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+
+const TOKENIZE: &str = "/tokenize";
+const DETOKENIZE: &str = "/detokenize";
+
+/// The routes of vLLM's endpoints.
+pub fn routes() -> Router<ServerState> {
+    Router::new().route(TOKENIZE, post(tokenize)).route(DETOKENIZE, post(detokenize))
+}
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -20,28 +27,25 @@ struct TokenizeFields {
 }
 
 #[derive(Serialize)]
-pub(super) struct Tokenized {
+struct Tokenized {
     count: usize,
     max_model_len: usize,
     tokens: Vec<u32>,
-    /// As the vocabulary spells them.
+    /// The tokens as the vocabulary spells them.
     token_strs: Option<Vec<String>>,
 }
 
-pub(super) async fn tokenize(
-    State(state): State<ServerState>,
-    request: JsonRequest,
-) -> Result<Json<Tokenized>, ApiError> {
-    let loaded = state.loaded()?;
-    let engine = &loaded.engine;
+async fn tokenize(State(state): State<ServerState>, request: JsonRequest) -> Result<Json<Tokenized>, ApiError> {
+    let served = state.served()?;
+    let engine = &served.engine;
     let mut fields = Fields::new(&request.object);
+    let has_messages = fields.get(MessageFields::FIELD).is_some();
     let own: TokenizeFields = fields.view()?;
     let messages: MessageFields = fields.view()?;
-    state.note_unknown_fields("/tokenize", fields.unread());
-    state.check_model(engine, own.model.as_deref())?;
-    let both = request.object.get("messages").is_some_and(|m| !m.is_null());
+    fields.log_unread(&state, TOKENIZE);
+    served.name(own.model.as_deref())?;
     let tokens = match own.prompt {
-        Some(_) if both => {
+        Some(_) if has_messages => {
             return Err(ApiError::invalid("prompt", "prompt and messages are given; one of them is needed"));
         }
         Some(text) => {
@@ -49,7 +53,7 @@ pub(super) async fn tokenize(
                 encode(engine, vec![PromptSource::Text(text)], own.add_special_tokens.unwrap_or(true)).await?;
             prompts.into_iter().flat_map(|prompt| prompt.ids).collect()
         }
-        None if both => messages.encode(loaded).await?,
+        None if has_messages => messages.encode(served).await?,
         None => return Err(ApiError::invalid("prompt", "prompt is missing; it must be a string (or give messages)")),
     };
     let spell = |id: &u32| engine.tokenizer().piece(*id).unwrap_or_default();
@@ -64,23 +68,20 @@ struct DetokenizeFields {
     tokens: Option<Vec<Value>>,
 }
 
-pub(super) async fn detokenize(
-    State(state): State<ServerState>,
-    request: JsonRequest,
-) -> Result<Json<Value>, ApiError> {
-    let engine = &state.loaded()?.engine;
+async fn detokenize(State(state): State<ServerState>, request: JsonRequest) -> Result<Json<Value>, ApiError> {
+    let served = state.served()?;
     let mut fields = Fields::new(&request.object);
     let own: DetokenizeFields = fields.view()?;
-    state.note_unknown_fields("/detokenize", fields.unread());
-    state.check_model(engine, own.model.as_deref())?;
+    fields.log_unread(&state, DETOKENIZE);
+    served.name(own.model.as_deref())?;
     let tokens =
         own.tokens.ok_or_else(|| ApiError::invalid("tokens", "tokens is missing; it must be a list of token ids"))?;
     let ids = parse_ids("tokens", &tokens)?;
-    let vocab_size = engine.info().vocab_size;
-    if let Some(bad) = ids.iter().find(|id| **id as usize >= vocab_size) {
-        return Err(ApiError::invalid("tokens", format!("tokens holds {bad}; the vocabulary has {vocab_size}")));
+    let vocab_size = served.engine.info().vocab_size;
+    if let Some(unknown) = ids.iter().find(|id| **id as usize >= vocab_size) {
+        return Err(ApiError::invalid("tokens", format!("tokens holds {unknown}; the vocabulary has {vocab_size}")));
     }
-    let tokenizer = engine.tokenizer().clone();
-    let text = tokio::task::spawn_blocking(move || tokenizer.decode(&ids, false)).await??;
-    Ok(Json(json!({"prompt": text})))
+    let tokenizer = served.engine.tokenizer().clone();
+    let text = tokio::task::spawn_blocking(move || tokenizer.decode(&ids, false)).await?;
+    Ok(Json(json!({"prompt": text.map_err(|e| ApiError::from_text(e, "tokens"))?})))
 }

@@ -1,4 +1,4 @@
-//! Errors as clients see them: OpenAI's shape, and one table from code to status.
+//! Errors as clients see them, in OpenAI's form, and the one table that gives each its status.
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -7,28 +7,31 @@ use serde_json::{Value, json};
 use text::TextError;
 use thiserror::Error;
 
-/// A row of the table.
-struct Row {
+/// How an [`ErrorCode`] is sent.
+struct OnTheWire {
+    /// OpenAI's `code`.
     name: &'static str,
     status: StatusCode,
+    /// OpenAI's `type`.
     kind: &'static str,
-    /// Seconds after which to try again.
+    /// Seconds after which the client may try again.
     retry_after: Option<u16>,
 }
 
 macro_rules! error_codes {
     ($($(#[$doc:meta])* $code:ident = $name:literal, $status:ident, $kind:literal, $retry_after:expr;)*) => {
-        /// What a client can act on. The table in this file gives each its name on the wire, HTTP status and error type.
+        /// The kinds of errors that clients can tell apart. The table in this file gives each its name, HTTP status and
+        /// type.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum ErrorCode { $($(#[$doc])* $code,)* }
 
         impl ErrorCode {
-            /// All codes, in the table's order.
-            pub const ALL: &[ErrorCode] = &[$(ErrorCode::$code),*];
+            #[cfg(test)]
+            const ALL: &[ErrorCode] = &[$(ErrorCode::$code),*];
 
-            const fn row(self) -> Row {
+            const fn on_the_wire(self) -> OnTheWire {
                 match self {
-                    $(ErrorCode::$code => Row {
+                    $(ErrorCode::$code => OnTheWire {
                         name: $name, status: StatusCode::$status, kind: $kind, retry_after: $retry_after,
                     },)*
                 }
@@ -44,40 +47,40 @@ error_codes! {
     InvalidValue = "invalid_value", BAD_REQUEST, "invalid_request_error", None;
     /// A field asks for what this server does not do.
     UnsupportedParameter = "unsupported_parameter", BAD_REQUEST, "invalid_request_error", None;
+    /// The prompt leaves no place in the model's context for an answer.
     ContextLengthExceeded = "context_length_exceeded", BAD_REQUEST, "invalid_request_error", None;
+    /// The API key is wrong or missing.
     InvalidApiKey = "invalid_api_key", UNAUTHORIZED, "authentication_error", None;
+    /// The request asks for a model that is not served here.
     ModelNotFound = "model_not_found", NOT_FOUND, "invalid_request_error", None;
+    /// No route has this path.
     NotFound = "not_found", NOT_FOUND, "invalid_request_error", None;
+    /// The path is known, but not with this method.
     MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, "invalid_request_error", None;
+    /// The body is larger than the configured limit.
     RequestTooLarge = "request_too_large", PAYLOAD_TOO_LARGE, "invalid_request_error", None;
     /// The model's chat template is missing or fails.
     InvalidTemplate = "invalid_template", UNPROCESSABLE_ENTITY, "invalid_request_error", None;
+    /// As many requests wait as may.
     QueueFull = "queue_full", TOO_MANY_REQUESTS, "rate_limit_error", Some(1);
+    /// The server has started and the model is still being loaded.
     ModelLoading = "model_loading", SERVICE_UNAVAILABLE, "service_unavailable_error", Some(5);
+    /// The server is shutting down.
     ShuttingDown = "shutting_down", SERVICE_UNAVAILABLE, "service_unavailable_error", Some(30);
-    /// The engine failed at this request and lives on.
+    /// The step that served the request failed; the engine lives on.
     StepFailed = "step_failed", INTERNAL_SERVER_ERROR, "server_error", None;
+    /// The server has a fault.
     Internal = "internal_error", INTERNAL_SERVER_ERROR, "server_error", None;
 }
 
-impl ErrorCode {
-    /// The name on the wire.
-    pub fn name(self) -> &'static str {
-        self.row().name
-    }
-
-    pub fn status(self) -> StatusCode {
-        self.row().status
-    }
-}
-
+/// An error as it is sent.
 #[derive(Debug, Clone, Error)]
-#[error("{}: {message}", code.name())]
+#[error("{}: {message}", code.on_the_wire().name)]
 pub struct ApiError {
     code: ErrorCode,
     message: String,
     param: Option<String>,
-    /// Fields beside OpenAI's.
+    /// Fields of the error object beside OpenAI's.
     details: Vec<(&'static str, Value)>,
 }
 
@@ -98,7 +101,7 @@ impl ApiError {
     }
 
     /// The engine refused a request. `name` gives the name that a field of it has for the client.
-    pub(crate) fn refused(error: SubmitError, name: impl Fn(RequestField) -> &'static str) -> Self {
+    pub fn refused(error: SubmitError, name: impl Fn(RequestField) -> &'static str) -> Self {
         match error {
             SubmitError::ContextLengthExceeded { n_prompt_tokens, n_ctx } => ApiError {
                 details: vec![("n_prompt_tokens", n_prompt_tokens.into()), ("n_ctx", n_ctx.into())],
@@ -112,9 +115,24 @@ impl ApiError {
         }
     }
 
+    /// The prompt could not be made of the field `param`.
+    pub fn from_text(error: TextError, param: &str) -> Self {
+        let message = error.to_string();
+        match error {
+            TextError::Message { field, .. } => ApiError::invalid(field, message),
+            // A template that refuses messages judges them as a schema would.
+            TextError::Raised(_) | TextError::Encode(_) => ApiError::invalid(param, message),
+            TextError::Render(_) | TextError::Template { .. } => ApiError::new(ErrorCode::InvalidTemplate, message),
+            TextError::Read { .. } | TextError::Parse { .. } | TextError::Field { .. } => {
+                ApiError::new(ErrorCode::Internal, message)
+            }
+        }
+    }
+
+    /// The error object in OpenAI's form.
     pub fn to_json(&self) -> Value {
-        let row = self.code.row();
-        let mut error = json!({"message": self.message, "type": row.kind, "param": self.param, "code": row.name});
+        let wire = self.code.on_the_wire();
+        let mut error = json!({"message": self.message, "type": wire.kind, "param": self.param, "code": wire.name});
         if let Value::Object(error) = &mut error {
             error.extend(self.details.iter().map(|(name, value)| (name.to_string(), value.clone())));
         }
@@ -124,15 +142,15 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let row = self.code.row();
-        if row.status == StatusCode::INTERNAL_SERVER_ERROR {
-            tracing::warn!(code = row.name, message = %self.message, "request failed");
+        let wire = self.code.on_the_wire();
+        if wire.status == StatusCode::INTERNAL_SERVER_ERROR {
+            tracing::warn!(code = wire.name, message = %self.message, "request failed");
         }
-        let mut response = (row.status, Json(self.to_json())).into_response();
-        if let Some(seconds) = row.retry_after {
+        let mut response = (wire.status, Json(self.to_json())).into_response();
+        if let Some(seconds) = wire.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if row.status == StatusCode::UNAUTHORIZED {
+        if wire.status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
@@ -149,24 +167,23 @@ impl From<EngineError> for ApiError {
     }
 }
 
-impl From<TextError> for ApiError {
-    fn from(error: TextError) -> Self {
-        let message = error.to_string();
-        match error {
-            TextError::Message { field, .. } => ApiError::invalid(field, message),
-            // The template judged the messages, as by a schema.
-            TextError::Raised(_) => ApiError::invalid("messages", message),
-            TextError::Encode(_) => ApiError::invalid("prompt", message),
-            TextError::Render(_) | TextError::Template { .. } => ApiError::new(ErrorCode::InvalidTemplate, message),
-            TextError::Read { .. } | TextError::Parse { .. } | TextError::Field { .. } => {
-                ApiError::new(ErrorCode::Internal, message)
-            }
-        }
-    }
-}
-
 impl From<tokio::task::JoinError> for ApiError {
     fn from(error: tokio::task::JoinError) -> Self {
         ApiError::new(ErrorCode::Internal, format!("a task of this request failed: {error}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_has_a_name_of_its_own_and_an_error_status() {
+        let mut names: Vec<_> = ErrorCode::ALL.iter().map(|code| code.on_the_wire().name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), ErrorCode::ALL.len());
+        let statuses = ErrorCode::ALL.iter().map(|code| code.on_the_wire().status);
+        assert!(statuses.into_iter().all(|status| status.is_client_error() || status.is_server_error()));
     }
 }

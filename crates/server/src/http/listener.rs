@@ -1,7 +1,7 @@
 //! From a listener to a server that ends in order.
 use crate::config::ServerConfig;
-use crate::routes::router;
-use crate::state::ServerState;
+use crate::http::state::ServerState;
+use axum::Router;
 use axum::serve::ListenerExt;
 use std::future::{Future, IntoFuture};
 use std::io;
@@ -10,24 +10,29 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-/// Between two looks after the histograms, which otherwise keep every sample until the next scrape.
-const UPKEEP: Duration = Duration::from_secs(5);
-/// For the last events to reach their clients once the engine has ended.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+/// The exporter keeps every sample of a histogram until it is told to add them to the buckets, which happens so often.
+const HISTOGRAM_FLUSH_INTERVAL: Duration = Duration::from_secs(5);
+/// How long the last events may take to reach their clients once the engine has ended.
+const DRAIN_GRACE: Duration = Duration::from_secs(5);
 
-/// Listens at the configuration's host and port.
+/// Listens at the configured host and port.
+///
+/// Errors: the host has no address here, or the port is taken.
 pub async fn bind(config: &ServerConfig) -> io::Result<TcpListener> {
     TcpListener::bind((config.host.as_str(), config.port)).await
 }
 
-/// Serves until `shutdown` resolves. Then new requests are refused with 503, accepted ones may finish within the configured
-/// limit, and the listener closes.
+/// Serves `router` until `shutdown` resolves, then refuses new requests and waits for accepted ones within the
+/// configured limit.
+///
+/// Errors: the listener fails.
 pub async fn serve(
     listener: TcpListener,
+    router: Router,
     state: ServerState,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    // Each token goes out at once.
+    // Without this option the system may hold a token back to send it together with the next one.
     let listener = listener.tap_io(|stream| {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY");
@@ -42,18 +47,18 @@ pub async fn serve(
             state.close();
             closing.send_replace(true);
             // The engine fails at the limit what has not finished, so this wait ends soon after it.
-            let _ = tokio::time::timeout(limit + LAST_WORDS / 2, state.idle()).await;
+            let _ = tokio::time::timeout(limit + DRAIN_GRACE / 2, state.idle()).await;
         }
     };
-    let service = router(state.clone()).into_make_service_with_connect_info::<SocketAddr>();
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
     let server = axum::serve(listener, service).with_graceful_shutdown(on_shutdown).into_future();
     let deadline = async {
-        // An error means that the server has ended, and with it this wait.
+        // An error means that the server has ended, and then nobody awaits this future any more.
         let _ = closed.wait_for(|closed| *closed).await;
-        tokio::time::sleep(limit + LAST_WORDS).await;
+        tokio::time::sleep(limit + DRAIN_GRACE).await;
     };
-    let upkeep = async {
-        let mut ticks = tokio::time::interval(UPKEEP);
+    let flush_histograms = async {
+        let mut ticks = tokio::time::interval(HISTOGRAM_FLUSH_INTERVAL);
         loop {
             ticks.tick().await;
             state.prometheus().run_upkeep();
@@ -65,6 +70,6 @@ pub async fn serve(
             tracing::warn!("connections were still open at the end of the shutdown and are cut");
             Ok(())
         }
-        never = upkeep => never,
+        never = flush_histograms => never,
     }
 }

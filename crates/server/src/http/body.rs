@@ -1,0 +1,141 @@
+//! Request bodies: read within the limit, parsed as JSON, and read field by field.
+use crate::http::error::{ApiError, ErrorCode};
+use crate::http::state::ServerState;
+use axum::body::BodyDataStream;
+use axum::extract::{ConnectInfo, FromRequest, Request};
+use axum::http::header::{CONTENT_LENGTH, EXPECT};
+use futures_util::StreamExt;
+use serde::Deserialize;
+use serde_ignored::Path;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// A JSON object that came as a request's body.
+pub struct JsonRequest {
+    /// The object; [`Fields`] reads it.
+    pub object: Value,
+    /// The client's address, if it is known.
+    pub peer: Option<String>,
+}
+
+impl FromRequest<ServerState> for JsonRequest {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &ServerState) -> Result<Self, ApiError> {
+        let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip().to_string());
+        let bytes = read_limited(request, state.config().max_body_bytes).await?;
+        let object: Value = serde_json::from_slice(&bytes)
+            .map_err(|e| ApiError::new(ErrorCode::InvalidJson, format!("the body is not valid JSON: {e}")))?;
+        if !object.is_object() {
+            return Err(ApiError::new(ErrorCode::InvalidJson, "the body must be a JSON object"));
+        }
+        Ok(JsonRequest { object, peer })
+    }
+}
+
+/// A body that is too large is read up to this multiple of the limit.
+const DISCARD_FACTOR: usize = 16;
+/// A body that is too large is read for this long at most.
+const DISCARD_TIME: Duration = Duration::from_secs(10);
+
+/// The body's bytes. Most clients read the answer only after they have sent everything, and see a broken connection if
+/// they cannot. So the rest of a body that is too large is read and discarded before the answer, unless the client
+/// asked first, with `Expect: 100-continue`.
+///
+/// Errors: a body of more than `limit` bytes, a connection that breaks.
+async fn read_limited(request: Request, limit: usize) -> Result<Vec<u8>, ApiError> {
+    let too_large = || {
+        let message = format!("the body is larger than {limit} bytes, the most that this server takes");
+        ApiError::new(ErrorCode::RequestTooLarge, message)
+    };
+    let (parts, body) = request.into_parts();
+    let header = |name| parts.headers.get(name).and_then(|v| v.to_str().ok());
+    let length = header(CONTENT_LENGTH).and_then(|v| v.parse::<usize>().ok()).unwrap_or(0);
+    if length > limit && header(EXPECT).is_some() {
+        return Err(too_large());
+    }
+    let mut pieces = body.into_data_stream();
+    let mut bytes = Vec::with_capacity(length.min(limit));
+    while let Some(piece) = pieces.next().await {
+        let piece =
+            piece.map_err(|e| ApiError::new(ErrorCode::InvalidJson, format!("the body cannot be read: {e}")))?;
+        if bytes.len() + piece.len() > limit {
+            // However the reading ends, the answer follows.
+            let _ = tokio::time::timeout(DISCARD_TIME, discard(pieces, limit.saturating_mul(DISCARD_FACTOR))).await;
+            return Err(too_large());
+        }
+        bytes.extend_from_slice(&piece);
+    }
+    Ok(bytes)
+}
+
+/// Reads until the end, an error, or more than `limit` bytes.
+async fn discard(mut pieces: BodyDataStream, limit: usize) {
+    let mut read = 0;
+    while let Some(Ok(piece)) = pieces.next().await {
+        read += piece.len();
+        if read > limit {
+            break;
+        }
+    }
+}
+
+/// Typed views of one JSON object. Several small views take the place of serde's `flatten`, which loses the path of a
+/// wrong field.
+pub struct Fields<'a> {
+    object: &'a Value,
+    /// Fields that no view so far has read; `None` before the first view.
+    unread: Option<BTreeSet<String>>,
+}
+
+impl<'a> Fields<'a> {
+    pub fn new(object: &'a Value) -> Self {
+        Fields { object, unread: None }
+    }
+
+    /// A field's value; `None` if the field is null or missing.
+    pub fn get(&self, field: &str) -> Option<&'a Value> {
+        self.object.get(field).filter(|value| !value.is_null())
+    }
+
+    /// Reads the fields of `T`.
+    ///
+    /// Errors: [`ErrorCode::InvalidValue`] with the path of the first field that has a wrong type.
+    pub fn view<T: Deserialize<'a>>(&mut self) -> Result<T, ApiError> {
+        let mut ignored = BTreeSet::new();
+        let mut note = |path: Path<'_>| {
+            if let Path::Map { parent: Path::Root, key } = path {
+                ignored.insert(key);
+            }
+        };
+        let deserializer = serde_ignored::Deserializer::new(self.object, &mut note);
+        let view = serde_path_to_error::deserialize(deserializer).map_err(|e| {
+            let path = e.path().to_string();
+            let message = format!("{path}: {}", in_json_terms(e.into_inner().to_string()));
+            ApiError::invalid(path, message)
+        })?;
+        self.unread = Some(match self.unread.take() {
+            None => ignored,
+            Some(unread) => unread.intersection(&ignored).cloned().collect(),
+        });
+        Ok(view)
+    }
+
+    /// Logs the fields that no view has read, once each. `path` is the endpoint's.
+    pub fn log_unread(self, state: &ServerState, path: &str) {
+        state.unknown_fields().log(path, self.unread.unwrap_or_default());
+    }
+}
+
+/// A message of serde without Rust's names for the types of numbers.
+fn in_json_terms(message: String) -> String {
+    const NAMES: &[(&str, &str)] = &[
+        ("expected usize", "expected an integer of at least 0"),
+        ("expected u32", "expected an integer of at least 0"),
+        ("expected i64", "expected an integer"),
+        ("expected f32", "expected a number"),
+    ];
+    NAMES.iter().fold(message, |message, (rust, json)| message.replace(rust, json))
+}

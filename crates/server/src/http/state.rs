@@ -1,0 +1,133 @@
+//! What all requests share.
+use crate::config::ServerConfig;
+use crate::http::error::{ApiError, ErrorCode};
+use crate::http::ids::AnswerIds;
+use crate::http::metrics::ModelMetrics;
+use crate::http::unknown_fields::UnknownFields;
+use engine::EngineHandle;
+use metrics_exporter_prometheus::PrometheusHandle;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, OnceLock};
+use std::time::{SystemTime, UNIX_EPOCH};
+use text::ChatTemplate;
+use tokio::sync::watch;
+
+/// The server's state. All clones share one.
+#[derive(Clone)]
+pub struct ServerState(Arc<Inner>);
+
+struct Inner {
+    config: ServerConfig,
+    prometheus: PrometheusHandle,
+    served: OnceLock<ServedModel>,
+    closing: AtomicBool,
+    unknown_fields: UnknownFields,
+    ids: AnswerIds,
+}
+
+/// What exists once the model is loaded.
+pub(crate) struct ServedModel {
+    pub engine: EngineHandle,
+    /// `None` if the model came without a chat template.
+    pub template: Option<Arc<ChatTemplate>>,
+    /// Names by which requests may ask for the model, at least one. Answers carry the first.
+    pub names: Vec<String>,
+    pub metrics: Arc<ModelMetrics>,
+    /// When the model was loaded, in seconds since the epoch.
+    pub created: u64,
+    /// How many HTTP requests have been submitted to the engine and not been answered to their end.
+    pub active: watch::Sender<usize>,
+}
+
+impl ServedModel {
+    /// The model's name in the answer to a request for `asked`. `None` asks for the model, whatever its name.
+    ///
+    /// Errors: [`ErrorCode::ModelNotFound`].
+    pub fn name(&self, asked: Option<&str>) -> Result<&str, ApiError> {
+        match asked {
+            Some(asked) if !self.names.iter().any(|name| name == asked) => {
+                let names = self.names.join(", ");
+                let message = format!("the model {asked:?} is not served here; this server serves {names}");
+                Err(ApiError::new(ErrorCode::ModelNotFound, message).at("model"))
+            }
+            _ => Ok(&self.names[0]),
+        }
+    }
+}
+
+impl ServerState {
+    /// A server whose model is still being loaded. `prometheus` comes from [`install_metrics`](crate::install_metrics).
+    pub fn new(config: ServerConfig, prometheus: PrometheusHandle) -> Self {
+        ServerState(Arc::new(Inner {
+            config,
+            prometheus,
+            served: OnceLock::new(),
+            closing: AtomicBool::new(false),
+            unknown_fields: UnknownFields::default(),
+            ids: AnswerIds::new(),
+        }))
+    }
+
+    /// Begins to serve requests by `engine`. Without a chat template, requests that are made of messages are refused.
+    /// A second call has no effect.
+    pub fn set_engine(&self, engine: EngineHandle, template: Option<Arc<ChatTemplate>>) {
+        let names = match self.0.config.served_model_name.as_slice() {
+            [] => vec![engine.info().name.clone()],
+            names => names.to_vec(),
+        };
+        let metrics = Arc::new(ModelMetrics::new(engine.info()));
+        let active = watch::channel(0).0;
+        let served = ServedModel { engine, template, names, metrics, created: unix_seconds(), active };
+        if self.0.served.set(served).is_err() {
+            tracing::warn!("the server has an engine already");
+        }
+    }
+
+    /// Refuses new requests from now on and leaves accepted ones the configured limit.
+    pub(crate) fn close(&self) {
+        self.0.closing.store(true, SeqCst);
+        if let Some(served) = self.0.served.get() {
+            served.engine.shutdown(self.0.config.shutdown_limit);
+        }
+    }
+
+    /// Waits until no request is active.
+    pub(crate) async fn idle(&self) {
+        if let Some(served) = self.0.served.get() {
+            // An error would mean that the sender is gone, but this state holds it.
+            let _ = served.active.subscribe().wait_for(|active| *active == 0).await;
+        }
+    }
+
+    pub(crate) fn config(&self) -> &ServerConfig {
+        &self.0.config
+    }
+
+    pub(crate) fn prometheus(&self) -> &PrometheusHandle {
+        &self.0.prometheus
+    }
+
+    pub(crate) fn unknown_fields(&self) -> &UnknownFields {
+        &self.0.unknown_fields
+    }
+
+    pub(crate) fn ids(&self) -> &AnswerIds {
+        &self.0.ids
+    }
+
+    /// The model that requests are served by.
+    ///
+    /// Errors: the model is being loaded, or the server is shutting down.
+    pub(crate) fn served(&self) -> Result<&ServedModel, ApiError> {
+        if self.0.closing.load(SeqCst) {
+            return Err(ApiError::new(ErrorCode::ShuttingDown, "the server is shutting down"));
+        }
+        let loading = || ApiError::new(ErrorCode::ModelLoading, "the model is being loaded; try again soon");
+        self.0.served.get().ok_or_else(loading)
+    }
+}
+
+/// The time in seconds since the epoch, as answers give it.
+pub(crate) fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}

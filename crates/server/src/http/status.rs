@@ -1,0 +1,30 @@
+//! `/health`, `/version` and `/metrics`, which monitoring asks for without an API key.
+use crate::http::error::ApiError;
+use crate::http::state::ServerState;
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::{Value, json};
+
+pub fn routes() -> Router<ServerState> {
+    Router::new().route("/health", get(health)).route("/version", get(version)).route("/metrics", get(metrics))
+}
+
+/// Status 200 while requests are served, 503 before and after.
+async fn health(State(state): State<ServerState>) -> Result<Json<Value>, ApiError> {
+    state.served()?;
+    Ok(Json(json!({"status": "ok"})))
+}
+
+async fn version() -> Json<Value> {
+    Json(json!({"version": env!("CARGO_PKG_VERSION")}))
+}
+
+async fn metrics(State(state): State<ServerState>) -> Response {
+    if let Ok(served) = state.served() {
+        served.metrics.set_stats(&served.engine.stats());
+    }
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], state.prometheus().render()).into_response()
+}

@@ -1,0 +1,66 @@
+//! `POST /v1/completions`: a text that continues each prompt.
+use super::answer::{CompletionFormat, CompletionOptions};
+use crate::http::body::{Fields, JsonRequest};
+use crate::http::error::ApiError;
+use crate::http::state::ServerState;
+use crate::openai::delivery::{Delivery, respond};
+use crate::openai::prompt::{encode, parse_sources};
+use crate::openai::request::{Endpoint, PromptOptions};
+use axum::extract::State;
+use axum::response::Response;
+use serde::Deserialize;
+use serde_json::Value;
+
+pub static ENDPOINT: Endpoint = Endpoint {
+    path: "/v1/completions",
+    id_prefix: "cmpl",
+    prompt_field: "prompt",
+    logprobs_field: "logprobs",
+    unsupported: &[("suffix", &[r#""""#])],
+};
+
+/// The fields that only this endpoint has.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct CompletionFields {
+    prompt: Value,
+    echo: Option<bool>,
+    logprobs: Option<usize>,
+    prompt_logprobs: Option<usize>,
+    add_special_tokens: Option<bool>,
+}
+
+pub async fn completions(State(state): State<ServerState>, request: JsonRequest) -> Result<Response, ApiError> {
+    let served = state.served()?;
+    let mut fields = Fields::new(&request.object);
+    let shared = ENDPOINT.read_shared(&mut fields)?;
+    let own: CompletionFields = fields.view()?;
+    fields.log_unread(&state, ENDPOINT.path);
+
+    let mut request = shared.resolve(&ENDPOINT, &state, served, request.peer)?;
+    if own.prompt_logprobs.is_some() && request.delivery != Delivery::Whole {
+        let message = "prompt_logprobs does not go with stream: true; use echo and logprobs";
+        return Err(ApiError::invalid("prompt_logprobs", message));
+    }
+    if own.prompt.is_null() {
+        return Err(ApiError::invalid("prompt", "prompt is missing; it must be a string or a list"));
+    }
+    let echo = own.echo.unwrap_or(false);
+    // With `max_tokens: 0` an echo asks for the prompt's log-probabilities alone; the engine generates at least one
+    // token.
+    let prompt_only = echo && request.stop.max_tokens == Some(0);
+    if prompt_only {
+        request.stop.max_tokens = Some(1);
+    }
+    let sources = parse_sources(&own.prompt)?;
+    let prompts = encode(&served.engine, sources, own.add_special_tokens.unwrap_or(true)).await?;
+    let options = PromptOptions {
+        logprobs: own.logprobs,
+        prompt_logprobs: own.prompt_logprobs.max(own.logprobs.filter(|_| echo)),
+        prompt_only,
+    };
+    let generation = request.submit(served, prompts.iter().map(|prompt| prompt.ids.clone()), &options)?;
+    let delivery = request.delivery;
+    let options = CompletionOptions { echo, logprobs: own.logprobs, prompt_logprobs: own.prompt_logprobs };
+    respond(CompletionFormat::new(request, prompts, options), generation, delivery).await
+}

@@ -1,0 +1,34 @@
+//! OpenAI's protocol. Each endpoint has its request and its answer, whole and streamed, beside each other; what all
+//! endpoints share lies here.
+mod answer;
+mod delivery;
+mod fields;
+mod models;
+pub mod prompt;
+mod request;
+mod token_names;
+
+mod chat {
+    mod answer;
+    pub mod request;
+}
+
+mod completions {
+    mod answer;
+    mod logprobs;
+    pub mod request;
+}
+
+use crate::http::state::ServerState;
+use axum::Router;
+use axum::routing::{get, post};
+
+/// The routes of this protocol.
+pub fn routes() -> Router<ServerState> {
+    Router::new()
+        .route(chat::request::ENDPOINT.path, post(chat::request::chat_completions))
+        .route(completions::request::ENDPOINT.path, post(completions::request::completions))
+        .route("/v1/models", get(models::models))
+        // A model's name may hold slashes.
+        .route("/v1/models/{*name}", get(models::model))
+}

@@ -1,0 +1,182 @@
+//! What is done with every request for an answer, whatever its endpoint.
+use crate::generation::Generation;
+use crate::http::body::Fields;
+use crate::http::error::{ApiError, ErrorCode};
+use crate::http::state::{ServedModel, ServerState, unix_seconds};
+use crate::openai::answer::AnswerHeader;
+use crate::openai::delivery::Delivery;
+use crate::openai::fields::{CommonFields, SamplingFields, StopFields};
+use crate::openai::token_names::TokenNames;
+use engine::{GenerationRequest, RequestField, SamplingParams, StopParams};
+
+/// What tells one generating endpoint from another.
+pub struct Endpoint {
+    /// The route's path.
+    pub path: &'static str,
+    /// Ids of its answers begin with it.
+    pub id_prefix: &'static str,
+    /// The field that the prompt is made of.
+    pub prompt_field: &'static str,
+    /// The field that asks for the number of alternatives to each token.
+    pub logprobs_field: &'static str,
+    /// Fields that are not supported here, beside those that no endpoint supports.
+    pub unsupported: &'static [UnsupportedField],
+}
+
+/// A field's name, and the values, as JSON, that ask for nothing and are therefore harmless.
+pub type UnsupportedField = (&'static str, &'static [&'static str]);
+
+/// Fields that would change the answer and that no endpoint does yet. They are refused, since an answer that silently
+/// leaves them out would be wrong.
+const UNSUPPORTED: &[UnsupportedField] = &[
+    ("tools", &["[]"]),
+    ("tool_choice", &[r#""none""#]),
+    ("functions", &["[]"]),
+    ("function_call", &[r#""none""#]),
+    ("response_format", &[r#"{"type":"text"}"#]),
+    ("audio", &[]),
+    ("modalities", &[r#"["text"]"#]),
+    ("web_search_options", &[]),
+    ("min_tokens", &["0"]),
+    ("best_of", &["1"]),
+    ("use_beam_search", &["false"]),
+    ("structured_outputs", &[]),
+    ("guided_json", &[]),
+    ("guided_regex", &[]),
+    ("guided_choice", &[]),
+    ("guided_grammar", &[]),
+    ("regex", &[]),
+    ("ebnf", &[]),
+    ("json_schema", &[]),
+    ("bad_words", &["[]"]),
+    ("allowed_token_ids", &[]),
+    ("logits_processors", &["[]"]),
+    ("prompt_embeds", &[]),
+    ("continue_final_message", &["false"]),
+    ("chat_template", &[]),
+    ("lora_path", &[]),
+];
+
+/// The shared fields of a request, their types checked.
+pub struct SharedFields {
+    common: CommonFields,
+    sampling: SamplingFields,
+    stop: StopFields,
+}
+
+/// A request for an answer, but for the fields that its endpoint alone has.
+pub struct AnswerRequest {
+    pub header: AnswerHeader,
+    pub delivery: Delivery,
+    /// Choices of each prompt.
+    pub n: usize,
+    pub sampling: SamplingParams,
+    pub stop: StopParams,
+    pub token_names: TokenNames,
+    /// vLLM's `return_token_ids`.
+    pub return_token_ids: bool,
+    /// Who waits for the answer: requests are served fairly between clients.
+    client: String,
+    endpoint: &'static Endpoint,
+    max_tokens_field: &'static str,
+}
+
+/// What an endpoint's own fields ask of the engine.
+#[derive(Default)]
+pub struct PromptOptions {
+    /// Alternatives to each token of the answer; `None` asks for no log-probabilities.
+    pub logprobs: Option<usize>,
+    /// Alternatives to each token of the prompt; `None` asks for no log-probabilities.
+    pub prompt_logprobs: Option<usize>,
+    /// Only the prompt is asked for, and no answer.
+    pub prompt_only: bool,
+}
+
+impl Endpoint {
+    /// Reads the fields that all endpoints share.
+    ///
+    /// Errors: a field that asks for something unsupported, a field of a wrong type.
+    pub fn read_shared(&self, fields: &mut Fields<'_>) -> Result<SharedFields, ApiError> {
+        for (field, harmless) in UNSUPPORTED.iter().chain(self.unsupported) {
+            let asks = fields.get(field).is_some_and(|value| !harmless.contains(&value.to_string().as_str()));
+            if asks {
+                let message = format!("{field} is not supported yet; leave it out");
+                return Err(ApiError::new(ErrorCode::UnsupportedParameter, message).at(*field));
+            }
+        }
+        Ok(SharedFields { common: fields.view()?, sampling: fields.view()?, stop: fields.view()? })
+    }
+}
+
+impl SharedFields {
+    /// Completes the request by the model's defaults. `peer` is the client's address, which stands for the client where
+    /// the request names no `user`.
+    ///
+    /// Errors: an unknown model, a value that the engine could not be told.
+    pub fn resolve(
+        self,
+        endpoint: &'static Endpoint,
+        state: &ServerState,
+        served: &ServedModel,
+        peer: Option<String>,
+    ) -> Result<AnswerRequest, ApiError> {
+        let SharedFields { common, sampling, stop } = self;
+        let info = served.engine.info();
+        Ok(AnswerRequest {
+            header: AnswerHeader {
+                model: served.name(common.model.as_deref())?.to_owned(),
+                id: state.ids().next(endpoint.id_prefix),
+                created: unix_seconds(),
+                // Beside the model and the seed, the program and the cache's formats decide the tokens.
+                system_fingerprint: format!("tallow-{}-{}-{}", env!("CARGO_PKG_VERSION"), info.k_quant, info.v_quant),
+            },
+            delivery: common.delivery()?,
+            n: common.n.unwrap_or(1),
+            sampling: sampling.resolve(&info.default_sampling)?,
+            max_tokens_field: stop.max_tokens_field(),
+            stop: stop.resolve(),
+            token_names: TokenNames {
+                tokenizer: served.engine.tokenizer().clone(),
+                as_ids: common.return_tokens_as_token_ids.unwrap_or(false),
+            },
+            return_token_ids: common.return_token_ids.unwrap_or(false),
+            client: common.user.or(peer).unwrap_or_default(),
+            endpoint,
+        })
+    }
+}
+
+impl AnswerRequest {
+    /// Submits one request to the engine for each of `prompts`, which are token ids.
+    ///
+    /// Errors: the engine refuses one of them; then none of them runs.
+    pub fn submit(
+        &self,
+        served: &ServedModel,
+        prompts: impl IntoIterator<Item = Vec<u32>>,
+        options: &PromptOptions,
+    ) -> Result<Generation, ApiError> {
+        let request = |prompt| GenerationRequest {
+            id: self.header.id.clone(),
+            client: self.client.clone(),
+            prompt,
+            n: self.n,
+            sampling: self.sampling.clone(),
+            stop: self.stop.clone(),
+            logprobs: options.logprobs,
+            prompt_logprobs: options.prompt_logprobs,
+        };
+        let requests = prompts.into_iter().map(request).collect();
+        Generation::submit(served, requests, options.prompt_only, |field| self.field_name(field))
+    }
+
+    /// The name that a field of the engine's request has for the client.
+    fn field_name(&self, field: RequestField) -> &'static str {
+        match field {
+            RequestField::Prompt => self.endpoint.prompt_field,
+            RequestField::Logprobs => self.endpoint.logprobs_field,
+            RequestField::MaxTokens => self.max_tokens_field,
+            other => other.name(),
+        }
+    }
+}
