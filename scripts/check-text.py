@@ -25,7 +25,6 @@ NOT_YET = (
     "crates/metal/",
     "crates/models/",
     "crates/scheduler/",
-    "crates/server/",
     "crates/text/",
     "crates/turboquant/",
     "kernels/",

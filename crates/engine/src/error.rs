@@ -1,7 +1,65 @@
 //! Why a request was refused, or ended without an answer.
-use crate::validation::RequestField;
 use scheduler::RequestError;
+use std::fmt;
 use thiserror::Error;
+
+/// A field of a [`GenerationRequest`](crate::GenerationRequest), as refusals name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RequestField {
+    /// [`GenerationRequest::prompt`](crate::GenerationRequest::prompt).
+    Prompt,
+    /// [`GenerationRequest::n`](crate::GenerationRequest::n).
+    Choices,
+    /// [`GenerationRequest::logprobs`](crate::GenerationRequest::logprobs).
+    Logprobs,
+    /// [`GenerationRequest::prompt_logprobs`](crate::GenerationRequest::prompt_logprobs).
+    PromptLogprobs,
+    /// [`StopParams::max_tokens`](crate::StopParams::max_tokens).
+    MaxTokens,
+    /// [`StopParams::stop`](crate::StopParams::stop).
+    Stop,
+    /// [`SamplingParams::temperature`](crate::SamplingParams::temperature).
+    Temperature,
+    /// [`SamplingParams::top_p`](crate::SamplingParams::top_p).
+    TopP,
+    /// [`SamplingParams::min_p`](crate::SamplingParams::min_p).
+    MinP,
+    /// [`SamplingParams::repetition_penalty`](crate::SamplingParams::repetition_penalty).
+    RepetitionPenalty,
+    /// [`SamplingParams::presence_penalty`](crate::SamplingParams::presence_penalty).
+    PresencePenalty,
+    /// [`SamplingParams::frequency_penalty`](crate::SamplingParams::frequency_penalty).
+    FrequencyPenalty,
+    /// [`SamplingParams::logit_bias`](crate::SamplingParams::logit_bias).
+    LogitBias,
+}
+
+impl RequestField {
+    /// The field's name in this crate, which is also the usual one in APIs.
+    pub fn name(self) -> &'static str {
+        match self {
+            RequestField::Prompt => "prompt",
+            RequestField::Choices => "n",
+            RequestField::Logprobs => "logprobs",
+            RequestField::PromptLogprobs => "prompt_logprobs",
+            RequestField::MaxTokens => "max_tokens",
+            RequestField::Stop => "stop",
+            RequestField::Temperature => "temperature",
+            RequestField::TopP => "top_p",
+            RequestField::MinP => "min_p",
+            RequestField::RepetitionPenalty => "repetition_penalty",
+            RequestField::PresencePenalty => "presence_penalty",
+            RequestField::FrequencyPenalty => "frequency_penalty",
+            RequestField::LogitBias => "logit_bias",
+        }
+    }
+}
+
+impl fmt::Display for RequestField {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
 
 /// Why a request was refused. Nothing of it has been computed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

@@ -20,7 +20,7 @@ mod validation;
 
 pub use centring::Calibration;
 pub use device::DeviceChoice;
-pub use error::{EngineError, StartError, SubmitError};
+pub use error::{EngineError, RequestField, StartError, SubmitError};
 pub use handle::{
     EngineHandle, EngineInbox, EngineStats, Message, ModelInfo, QueuePermit, RequestId, RequestStream, channel,
 };
@@ -31,4 +31,4 @@ pub use request::{Event, FinishReason, GenerationRequest, MatchedStop, SamplingP
 pub use runner::{Logits, ModelRunner, Row, Want};
 pub use select::select;
 pub use start::{EngineConfig, LoadProgress, Loaded, compute_pool, launch, load, start};
-pub use validation::{MAX_CHOICES, MAX_STOP_STRINGS, MAX_TOP_LOGPROBS, RequestField};
+pub use validation::{MAX_CHOICES, MAX_STOP_STRINGS, MAX_TOP_LOGPROBS};

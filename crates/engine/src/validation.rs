@@ -1,10 +1,9 @@
 //! The one place that checks what a request asks for. A refusal names the field by its type, so that every protocol can
 //! call it by the name that its clients know.
-use crate::error::SubmitError;
+use crate::error::{RequestField, SubmitError};
 use crate::handle::ModelInfo;
 use crate::request::{GenerationRequest, SamplingParams};
 use scheduler::RequestLimits;
-use std::fmt;
 
 /// Choices that one request may ask for, where `--max-num-seqs` allows as many.
 pub const MAX_CHOICES: usize = 128;
@@ -12,64 +11,6 @@ pub const MAX_CHOICES: usize = 128;
 pub const MAX_TOP_LOGPROBS: usize = 20;
 /// Stop strings of one request. Each of them is searched for at every token.
 pub const MAX_STOP_STRINGS: usize = 64;
-
-/// A field of a [`GenerationRequest`], as refusals name it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum RequestField {
-    /// [`GenerationRequest::prompt`].
-    Prompt,
-    /// [`GenerationRequest::n`].
-    Choices,
-    /// [`GenerationRequest::logprobs`].
-    Logprobs,
-    /// [`GenerationRequest::prompt_logprobs`].
-    PromptLogprobs,
-    /// [`StopParams::max_tokens`](crate::StopParams::max_tokens).
-    MaxTokens,
-    /// [`StopParams::stop`](crate::StopParams::stop).
-    Stop,
-    /// [`SamplingParams::temperature`].
-    Temperature,
-    /// [`SamplingParams::top_p`].
-    TopP,
-    /// [`SamplingParams::min_p`].
-    MinP,
-    /// [`SamplingParams::repetition_penalty`].
-    RepetitionPenalty,
-    /// [`SamplingParams::presence_penalty`].
-    PresencePenalty,
-    /// [`SamplingParams::frequency_penalty`].
-    FrequencyPenalty,
-    /// [`SamplingParams::logit_bias`].
-    LogitBias,
-}
-
-impl RequestField {
-    /// The field's name in this crate, which is also the usual one in APIs.
-    pub fn name(self) -> &'static str {
-        match self {
-            RequestField::Prompt => "prompt",
-            RequestField::Choices => "n",
-            RequestField::Logprobs => "logprobs",
-            RequestField::PromptLogprobs => "prompt_logprobs",
-            RequestField::MaxTokens => "max_tokens",
-            RequestField::Stop => "stop",
-            RequestField::Temperature => "temperature",
-            RequestField::TopP => "top_p",
-            RequestField::MinP => "min_p",
-            RequestField::RepetitionPenalty => "repetition_penalty",
-            RequestField::PresencePenalty => "presence_penalty",
-            RequestField::FrequencyPenalty => "frequency_penalty",
-            RequestField::LogitBias => "logit_bias",
-        }
-    }
-}
-
-impl fmt::Display for RequestField {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
 
 impl GenerationRequest {
     /// Checks everything that can be wrong in a request to the model that `info` describes.

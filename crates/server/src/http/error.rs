@@ -186,4 +186,12 @@ mod tests {
         let statuses = ErrorCode::ALL.iter().map(|code| code.on_the_wire().status);
         assert!(statuses.into_iter().all(|status| status.is_client_error() || status.is_server_error()));
     }
+
+    #[test]
+    fn a_request_that_the_scheduler_refuses_is_the_clients_fault_and_names_its_field() {
+        let refusal = SubmitError::Invalid { field: RequestField::Choices, problem: "is 3; at most 2".into() };
+        let error = ApiError::from(EngineError::Refused(refusal));
+        assert_eq!(error.code, ErrorCode::InvalidValue);
+        assert_eq!((error.param.as_deref(), error.message.as_str()), (Some("n"), "n is 3; at most 2"));
+    }
 }

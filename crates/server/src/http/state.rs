@@ -14,9 +14,9 @@ use tokio::sync::watch;
 
 /// The server's state. All clones share one.
 #[derive(Clone)]
-pub struct ServerState(Arc<Inner>);
+pub struct ServerState(Arc<SharedState>);
 
-struct Inner {
+struct SharedState {
     config: ServerConfig,
     prometheus: PrometheusHandle,
     served: OnceLock<ServedModel>,
@@ -58,7 +58,7 @@ impl ServedModel {
 impl ServerState {
     /// A server whose model is still being loaded. `prometheus` comes from [`install_metrics`](crate::install_metrics).
     pub fn new(config: ServerConfig, prometheus: PrometheusHandle) -> Self {
-        ServerState(Arc::new(Inner {
+        ServerState(Arc::new(SharedState {
             config,
             prometheus,
             served: OnceLock::new(),

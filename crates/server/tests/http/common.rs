@@ -30,7 +30,7 @@ fn demo() -> PathBuf {
 pub enum Script {
     /// The text, as tokens of the demo vocabulary, up to `max_tokens`.
     Answer(&'static str),
-    /// The same, but ended by this stop string.
+    /// The text as for `Answer`, but ended by a stop string.
     Stopped(&'static str),
     /// Nothing; the request waits in the queue.
     Wait,
