@@ -21,7 +21,6 @@ NOT_YET = (
     "crates/gguf/",
     "crates/hub/",
     "crates/kv/",
-    "crates/matmul/",
     "crates/metal/",
     "crates/models/",
     "crates/scheduler/",

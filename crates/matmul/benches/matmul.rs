@@ -1,9 +1,9 @@
 //! Products of the shapes of small models, beside what the machine can do at most.
 //!
-//! `cargo bench -p matmul --bench matmul [-- FILTER...]`: every FILTER must occur in a line's name, such as `bf16`, `"m=1 "` or
-//! `1024x3072` (n x k). `ISA=avx2` (scalar, avx512, neon) instead of the best instructions.
-//! Weights are taken in turn from copies that exceed the caches, as the layers of a model are. The fastest call counts, which
-//! other load on the machine disturbs least; `RAYON_NUM_THREADS=1` is steadier still.
+//! `cargo bench -p matmul --bench matmul [-- FILTER...]`: every FILTER must occur in a line's name, such as `bf16`,
+//! `"m=1 "` or `1024x3072` (n x k). `ISA=avx2` (scalar, avx512, neon) instead of the best instructions. Weights are
+//! taken in turn from copies that exceed the caches, as the layers of a model are. The fastest call counts, which other
+//! load on the machine disturbs least; `RAYON_NUM_THREADS=1` is steadier still.
 #![allow(unsafe_code)]
 
 use std::hint::black_box;

@@ -1,10 +1,10 @@
 use std::sync::OnceLock;
 
-/// The instructions a product is computed with. The result does not depend on it: every set runs the same lanes in the
-/// same order (see [`crate::LANES`]).
+/// An instruction set that products are computed with. The result does not depend on it: every set runs the same lanes
+/// in the same order (see [`crate::LANES`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Isa {
-    /// Safe Rust, any processor. The reference of the others.
+    /// Safe Rust, for any processor: the reference of the others.
     Scalar,
     /// x86-64 with AVX2, FMA and F16C.
     Avx2,
@@ -15,9 +15,10 @@ pub enum Isa {
 }
 
 impl Isa {
+    /// Every set, whether this processor has it or not.
     pub const ALL: [Isa; 4] = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Neon];
 
-    /// The fastest set this processor has; detected once.
+    /// Returns the fastest set that this processor has; it is detected once.
     pub fn best() -> Isa {
         static BEST: OnceLock<Isa> = OnceLock::new();
         *BEST.get_or_init(|| {
@@ -25,11 +26,12 @@ impl Isa {
         })
     }
 
-    /// Every set this processor has, `Scalar` first.
+    /// Returns every set that this processor has, [`Isa::Scalar`] first.
     pub fn available() -> impl Iterator<Item = Isa> {
         Self::ALL.into_iter().filter(|isa| isa.is_available())
     }
 
+    /// Whether this processor has the set.
     pub fn is_available(self) -> bool {
         match self {
             Isa::Scalar => true,

@@ -1,55 +1,60 @@
-//! What there is to do with the weights of each type.
+//! What each weight type's products, rows and quantiser are: one implementation for floats, one for quantisation
+//! blocks.
 
 use std::marker::PhantomData;
 
-use crate::quant::{self, Activations, Encode, PANEL, PANELS, Scratch};
-use crate::simd::{self, Arranged};
-use crate::weight::{Element, ElementBf16, ElementF16, ElementF32};
+use crate::block_product::{self, PanelScratch};
+use crate::float_element::{ElementBf16, ElementF16, ElementF32, FloatElement};
+use crate::quant::{self, Activations, Encode, PANEL_ROWS, PANELS};
+use crate::simd::float::{self, ArrangedRows};
 use crate::{Isa, Weight, WeightType};
 
 /// The rows of `x` as the kernels of a type take them.
 pub(crate) enum Operand<'a> {
-    Floats(Arranged<'a>),
+    /// For float weights.
+    Floats(ArrangedRows<'a>),
+    /// For block-quantised weights.
     Codes(Activations),
 }
 
-/// What there is to do with the weights of a type.
-trait Kind {
-    /// Rows of a weight in a task are a multiple of this, so that only the last one meets a partial tile.
+/// A kind of weight: everything that depends on how its elements are stored.
+trait WeightKind {
+    /// The rows of a weight in a task are a multiple of this, so that only the last task meets a partial micro-tile.
     const ROW_ALIGN: usize;
 
+    /// Prepares the rows of `x`, each of `k` elements.
     fn operand<'a>(isa: Isa, x: &'a [f32], k: usize) -> Operand<'a>;
 
-    /// Whether an operand that was made for another type is what this one takes.
+    /// Whether an operand that was made for another type serves this one.
     fn takes(isa: Isa, x: &Operand<'_>) -> bool;
 
-    /// `out[i][j] = sum_k x[i][k] * w[j][k]`; `out` has a row for each of `x`, and `x` is an operand that is taken.
-    fn multiply(isa: Isa, x: &Operand<'_>, w: Weight<'_>, out: &mut [&mut [f32]], scratch: &mut Scratch);
+    /// Computes `out[i][j] = sum_k x[i][k] * w[j][k]`. `out` has a row for each row of `x`, and this kind takes `x`.
+    fn multiply(isa: Isa, x: &Operand<'_>, w: Weight<'_>, out: &mut [&mut [f32]], scratch: &mut PanelScratch);
 
-    /// The elements of a row.
+    /// Writes the elements of a row to `out`.
     fn dequantize(row: &[u8], out: &mut [f32]);
 
-    /// The bytes of `values`.
+    /// Returns the bytes of `values`.
     fn encode(values: &[f32]) -> Vec<u8>;
 }
 
-/// `$work` with `$kind` the [`Kind`] of a weight type.
+/// Evaluates `$work` with `$kind` the [`WeightKind`] of a weight type.
 macro_rules! dispatch {
     ($ty:expr, $kind:ident => $work:expr) => {
         match $ty {
-            WeightType::F32 => dispatch!(@ $kind = Floats<ElementF32>, $work),
-            WeightType::F16 => dispatch!(@ $kind = Floats<ElementF16>, $work),
-            WeightType::Bf16 => dispatch!(@ $kind = Floats<ElementBf16>, $work),
-            WeightType::Q8_0 => dispatch!(@ $kind = Blocks<quant::Q8_0>, $work),
-            WeightType::Q4_0 => dispatch!(@ $kind = Blocks<quant::Q4_0>, $work),
-            WeightType::Q4_1 => dispatch!(@ $kind = Blocks<quant::Q4_1>, $work),
-            WeightType::Q5_0 => dispatch!(@ $kind = Blocks<quant::Q5_0>, $work),
-            WeightType::Q5_1 => dispatch!(@ $kind = Blocks<quant::Q5_1>, $work),
-            WeightType::Q2_K => dispatch!(@ $kind = Blocks<quant::Q2K>, $work),
-            WeightType::Q3_K => dispatch!(@ $kind = Blocks<quant::Q3K>, $work),
-            WeightType::Q4_K => dispatch!(@ $kind = Blocks<quant::Q4K>, $work),
-            WeightType::Q5_K => dispatch!(@ $kind = Blocks<quant::Q5K>, $work),
-            WeightType::Q6_K => dispatch!(@ $kind = Blocks<quant::Q6K>, $work),
+            WeightType::F32 => dispatch!(@ $kind = FloatKind<ElementF32>, $work),
+            WeightType::F16 => dispatch!(@ $kind = FloatKind<ElementF16>, $work),
+            WeightType::Bf16 => dispatch!(@ $kind = FloatKind<ElementBf16>, $work),
+            WeightType::Q8_0 => dispatch!(@ $kind = BlockKind<quant::Q8_0>, $work),
+            WeightType::Q4_0 => dispatch!(@ $kind = BlockKind<quant::Q4_0>, $work),
+            WeightType::Q4_1 => dispatch!(@ $kind = BlockKind<quant::Q4_1>, $work),
+            WeightType::Q5_0 => dispatch!(@ $kind = BlockKind<quant::Q5_0>, $work),
+            WeightType::Q5_1 => dispatch!(@ $kind = BlockKind<quant::Q5_1>, $work),
+            WeightType::Q2_K => dispatch!(@ $kind = BlockKind<quant::Q2K>, $work),
+            WeightType::Q3_K => dispatch!(@ $kind = BlockKind<quant::Q3K>, $work),
+            WeightType::Q4_K => dispatch!(@ $kind = BlockKind<quant::Q4K>, $work),
+            WeightType::Q5_K => dispatch!(@ $kind = BlockKind<quant::Q5K>, $work),
+            WeightType::Q6_K => dispatch!(@ $kind = BlockKind<quant::Q6K>, $work),
         }
     };
     (@ $kind:ident = $ty:ty, $work:expr) => {{
@@ -58,7 +63,8 @@ macro_rules! dispatch {
     }};
 }
 
-/// Which of `operands` the weights of a type take, made if none is, and what their rows in a task are a multiple of.
+/// Returns the index of the operand in `operands` that weights of type `ty` take, which is added if there is none, and
+/// the number that a task's rows are a multiple of.
 pub(crate) fn prepare<'a>(
     ty: WeightType,
     isa: Isa,
@@ -75,37 +81,38 @@ pub(crate) fn prepare<'a>(
     })
 }
 
-/// `out[i][j] = sum_k x[i][k] * w[j][k]`, with an operand that the weight's type takes.
-pub(crate) fn multiply(isa: Isa, x: &Operand<'_>, w: Weight<'_>, out: &mut [&mut [f32]], scratch: &mut Scratch) {
+/// Computes `out[i][j] = sum_k x[i][k] * w[j][k]`, with an operand that the weight's type takes.
+pub(crate) fn multiply(isa: Isa, x: &Operand<'_>, w: Weight<'_>, out: &mut [&mut [f32]], scratch: &mut PanelScratch) {
     dispatch!(w.weight_type(), T => T::multiply(isa, x, w, out, scratch))
 }
 
-/// Row `row` of a weight.
+/// Writes row `row` of a weight to `out`.
 pub(crate) fn dequantize(w: Weight<'_>, row: usize, out: &mut [f32]) {
     dispatch!(w.weight_type(), T => T::dequantize(w.row(row), out))
 }
 
+/// Returns the bytes of `values` in type `ty`.
 pub(crate) fn encode(ty: WeightType, values: &[f32]) -> Vec<u8> {
     dispatch!(ty, T => T::encode(values))
 }
 
-/// f32, f16 and bf16.
-struct Floats<E>(PhantomData<E>);
+/// f32, f16 and bf16 weights.
+struct FloatKind<E>(PhantomData<E>);
 
-impl<E: Element> Kind for Floats<E> {
+impl<E: FloatElement> WeightKind for FloatKind<E> {
     const ROW_ALIGN: usize = 24;
 
     fn operand<'a>(isa: Isa, x: &'a [f32], k: usize) -> Operand<'a> {
-        Operand::Floats(Arranged::new(isa, x, k))
+        Operand::Floats(ArrangedRows::new(isa, x, k))
     }
 
     fn takes(_: Isa, x: &Operand<'_>) -> bool {
         matches!(x, Operand::Floats(_))
     }
 
-    fn multiply(isa: Isa, x: &Operand<'_>, w: Weight<'_>, out: &mut [&mut [f32]], _: &mut Scratch) {
+    fn multiply(isa: Isa, x: &Operand<'_>, w: Weight<'_>, out: &mut [&mut [f32]], _: &mut PanelScratch) {
         let Operand::Floats(x) = x else { unreachable!("an operand that is taken") };
-        simd::dots::<E>(isa, x, w.bytes(), out);
+        float::dots::<E>(isa, x, w.bytes(), out);
     }
 
     fn dequantize(row: &[u8], out: &mut [f32]) {
@@ -119,23 +126,23 @@ impl<E: Element> Kind for Floats<E> {
     }
 }
 
-/// ggml's blocks.
-struct Blocks<B>(PhantomData<B>);
+/// Weights of ggml's quantisation blocks.
+struct BlockKind<B>(PhantomData<B>);
 
-impl<B: Encode> Kind for Blocks<B> {
-    const ROW_ALIGN: usize = PANEL * PANELS;
+impl<B: Encode> WeightKind for BlockKind<B> {
+    const ROW_ALIGN: usize = PANEL_ROWS * PANELS;
 
     fn operand<'a>(isa: Isa, x: &'a [f32], k: usize) -> Operand<'a> {
-        Operand::Codes(Activations::quantize(isa, x, k, B::GROUP, simd::code_offset::<B>(isa)))
+        Operand::Codes(block_product::quantize_activations::<B>(isa, x, k))
     }
 
     fn takes(isa: Isa, x: &Operand<'_>) -> bool {
-        matches!(x, Operand::Codes(x) if x.group == B::GROUP && x.offset == simd::code_offset::<B>(isa))
+        matches!(x, Operand::Codes(x) if block_product::takes::<B>(isa, x))
     }
 
-    fn multiply(isa: Isa, x: &Operand<'_>, w: Weight<'_>, out: &mut [&mut [f32]], scratch: &mut Scratch) {
+    fn multiply(isa: Isa, x: &Operand<'_>, w: Weight<'_>, out: &mut [&mut [f32]], scratch: &mut PanelScratch) {
         let Operand::Codes(x) = x else { unreachable!("an operand that is taken") };
-        quant::multiply::<B>(isa, x, w, out, scratch);
+        block_product::multiply::<B>(isa, x, w, out, scratch);
     }
 
     fn dequantize(row: &[u8], out: &mut [f32]) {

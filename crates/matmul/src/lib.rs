@@ -1,13 +1,18 @@
 //! CPU matrix products whose elements are summed in one order, for 1 row or 500.
 //!
-//! `out[m][n] = sum_k x[m][k] * w[n][k]` with `x` and `out` row-major f32 and `w` row-major `[n][k]`. An element depends on
-//! its row of `x` and its row of `w` alone: bit by bit the same with any number of other rows, threads, and instruction set.
+//! A product is `out[m][n] = sum_k x[m][k] * w[n][k]`, with `x` and `out` row-major f32 and `w` row-major `[n][k]`. An
+//! element of `out` depends on its row of `x` and its row of `w` alone. It has the same bits with any number of other
+//! rows, with any number of threads and with any instruction set.
 //!
-//! **The order.** [`LANES`] accumulators run along `k`, element `k` going to lane `k % LANES` by a fused multiply-add; a last
-//! step of fewer elements is padded with zeros; then lane l takes l + 8, l + 4, l + 2, l + 1. Tiles, threads and blocks decide
-//! only which elements share loads.
+//! **The order of summation for float weights.** An element has [`LANES`] accumulators. Element `k` of the two rows
+//! goes to accumulator `k % LANES` by a fused multiply-add; a last step of fewer than [`LANES`] elements is padded with
+//! zeros. Then accumulator `l` takes in accumulator `l + 8`, then `l + 4`, `l + 2` and `l + 1`. Micro-tiles, threads
+//! and caches decide only which elements share loads. The order for quantised weights is in [`quant`].
+#![warn(missing_docs)]
 
+mod block_product;
 mod error;
+mod float_element;
 mod isa;
 mod kinds;
 mod products;
@@ -15,35 +20,40 @@ mod quant;
 mod scalar;
 mod simd;
 mod weight;
+mod weight_type;
 
 pub use error::MatmulError;
 pub use isa::Isa;
 pub use products::Product;
-pub use weight::{Weight, WeightType};
+pub use weight::Weight;
+pub use weight_type::WeightType;
 
-/// Partial sums of an element. Do not change: it is the order of summation, so every logit moves with it.
+/// The number of partial sums of an element. Do not change it: it is the order of summation, so every logit moves with
+/// it.
 pub const LANES: usize = 16;
 
-/// `out = x w^T` with the fastest instructions and the current rayon pool; `x.len() / w.k()` rows.
+/// Computes `out = x w^T` with the fastest instructions and the current rayon pool.
+///
+/// `x` is `[m][w.k()]` and `out` is `[m][w.n()]`, both row-major; `m` is `x.len() / w.k()`.
 ///
 /// # Panics
-/// If `x` is not a whole number of rows of `w.k()`, or `out` not as many rows of `w.n()`.
+/// If `x` is not a whole number of rows of `w.k()` elements, or `out` is not as many rows of `w.n()`.
 pub fn matmul(x: &[f32], w: Weight<'_>, out: &mut [f32]) {
     matmul_with(Isa::best(), x, w, out);
 }
 
-/// [`matmul`] with the instructions named.
+/// Computes what [`matmul`] computes, with the instructions that `isa` names.
 ///
 /// # Panics
-/// As [`matmul`], or if this processor lacks the instructions.
+/// If the lengths are wrong, as for [`matmul`], or if this processor lacks the instructions.
 pub fn matmul_with(isa: Isa, x: &[f32], w: Weight<'_>, out: &mut [f32]) {
     matmul_all_with(isa, x, &mut [Product { weight: w, out }]);
 }
 
-/// [`matmul`] of the same rows with several weights of one `k`: `x` is prepared once, and the threads meet once.
+/// Multiplies the same rows with several weights of one `k`: `x` is prepared once, and the threads meet once.
 ///
 /// # Panics
-/// As [`matmul`], or if the weights' `k` differ.
+/// If a length is wrong, as for [`matmul`], or if the weights' `k` differ.
 pub fn matmul_all(x: &[f32], products: &mut [Product<'_>]) {
     matmul_all_with(Isa::best(), x, products);
 }
@@ -62,7 +72,7 @@ fn matmul_all_with(isa: Isa, x: &[f32], products: &mut [Product<'_>]) {
     }
 }
 
-/// Row `row` of the weight as f32 (an embedding).
+/// Writes row `row` of the weight to `out` as f32, as an embedding needs it.
 ///
 /// # Panics
 /// If `row >= w.n()` or `out.len() != w.k()`.
@@ -72,7 +82,11 @@ pub fn dequantize_row(w: Weight<'_>, row: usize, out: &mut [f32]) {
     kinds::dequantize(w, row, out);
 }
 
-/// `values` as bytes of type `ty`: rounded to nearest for the float types, by ggml's reference quantiser for the others.
+/// Returns `values` as bytes of type `ty`: rounded to nearest for the float types, by ggml's reference quantiser for
+/// the others.
+///
+/// # Errors
+/// [`MatmulError::PartialBlock`] if the number of values is not a multiple of the type's quantisation block.
 pub fn quantize(ty: WeightType, values: &[f32]) -> Result<Vec<u8>, MatmulError> {
     let (k, block) = (values.len(), ty.block_len());
     if !k.is_multiple_of(block) {

@@ -1,34 +1,39 @@
-//! Products of the same rows with one weight or several: what is prepared once, and how the work is shared out.
+//! Products of the same rows with one weight or several: rows are prepared once, and threads share out the work.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use crate::block_product::PanelScratch;
 use crate::kinds::{self, Operand};
-use crate::quant::Scratch;
 use crate::{Isa, Weight};
 
-/// A weight, and where its product with the rows goes: as many rows of `weight.n()`.
+/// One product of [`crate::matmul_all`]: a weight, and where its product with the rows goes.
 pub struct Product<'a> {
+    /// The weight, `[n][k]`.
     pub weight: Weight<'a>,
+    /// The product, `[m][n]`: a row for each row of `x`.
     pub out: &'a mut [f32],
 }
 
-/// Multiply-adds below which products run on the caller's thread: waking another costs more.
+/// The number of multiply-adds below which products run on the caller's thread, since waking another costs more.
 const SERIAL_BELOW: usize = 1 << 18;
 
-/// Tasks for each thread, so that one that starts late or is slowed down does not hold up the rest.
+/// The number of tasks for each thread. Several let the others take over from a thread that starts late or is slowed
+/// down.
 const TASKS_PER_THREAD: usize = 8;
 
-/// Some rows of a weight, and their columns of each row of the output.
+/// The product with some rows of a weight.
 struct Task<'a> {
+    /// The weight's rows.
     weight: Weight<'a>,
-    /// Which of the operands.
+    /// The index of the prepared rows of `x` that the weight's type takes.
     operand: usize,
+    /// For each row of `x`, the elements of its output row that belong to the weight's rows.
     out: Vec<&'a mut [f32]>,
 }
 
-/// All products of rows that have been checked: `k` is that of each weight, and no output is empty.
+/// Computes all products. The caller has checked them: `k` is that of each weight, and no output is empty.
 pub(crate) fn multiply(isa: Isa, x: &[f32], k: usize, products: &mut [Product<'_>]) {
     let rows: usize = products.iter().map(|p| p.weight.n()).sum();
     let threads = if x.len() * rows < SERIAL_BELOW { 1 } else { rayon::current_num_threads() };
@@ -50,9 +55,9 @@ pub(crate) fn multiply(isa: Isa, x: &[f32], k: usize, products: &mut [Product<'_
     });
 }
 
-/// Each of `threads` threads has a run of neighbouring tasks, whose weights follow one another in memory, and takes from the ends
-/// of the others' when it is done.
-fn share<T: Send>(threads: usize, tasks: Vec<T>, work: impl Fn(T, &mut Scratch) + Sync) {
+/// Does all tasks on `threads` threads. Each thread has a run of neighbouring tasks, whose weights follow one another
+/// in memory, and takes from the ends of the other threads' runs when its own is done.
+fn share<T: Send>(threads: usize, tasks: Vec<T>, work: impl Fn(T, &mut PanelScratch) + Sync) {
     let threads = threads.min(tasks.len()).max(1);
     let (len, mut tasks) = (tasks.len(), tasks.into_iter());
     let run = |i| Mutex::new(tasks.by_ref().take(len * (i + 1) / threads - len * i / threads).collect::<VecDeque<T>>());
@@ -64,7 +69,7 @@ fn share<T: Send>(threads: usize, tasks: Vec<T>, work: impl Fn(T, &mut Scratch) 
     let begun = AtomicUsize::new(0);
     let take_all = || {
         let own = begun.fetch_add(1, Ordering::Relaxed);
-        let mut scratch = Scratch::default();
+        let mut scratch = PanelScratch::default();
         while let Some(task) = (0..threads).find_map(|i| take(own, i)) {
             work(task, &mut scratch);
         }
@@ -78,7 +83,8 @@ fn share<T: Send>(threads: usize, tasks: Vec<T>, work: impl Fn(T, &mut Scratch) 
     });
 }
 
-/// The rows of `out` cut every `width` columns: element c holds columns `c * width..` of every row.
+/// Cuts the rows of `out`, each of `n` elements, every `width` elements. Entry `c` of the result holds elements
+/// `c * width..(c + 1) * width` of every row.
 fn split_columns(out: &mut [f32], n: usize, width: usize) -> Vec<Vec<&mut [f32]>> {
     let m = out.len() / n;
     let mut columns: Vec<_> = (0..n.div_ceil(width)).map(|_| Vec::with_capacity(m)).collect();

@@ -1,10 +1,10 @@
-//! The reference: the order of summation in safe Rust, one element at a time.
+//! The reference of products with float weights: the order of summation in safe Rust, one element at a time.
 
 use crate::LANES;
-use crate::weight::Element;
+use crate::float_element::FloatElement;
 
-/// `out[i][j] = sum_k x[i][k] * w[j][k]`; one row of `out` per row of `x`.
-pub(crate) fn dots<E: Element>(x: &[f32], k: usize, w: &[u8], out: &mut [&mut [f32]]) {
+/// Computes `out[i][j] = sum_k x[i][k] * w[j][k]`; `out` has a row for each row of `x`.
+pub(crate) fn dots<E: FloatElement>(x: &[f32], k: usize, w: &[u8], out: &mut [&mut [f32]]) {
     for (x, out) in x.chunks_exact(k).zip(out) {
         for (w, out) in w.chunks_exact(k * E::BYTES).zip(out.iter_mut()) {
             *out = dot::<E>(x, w);
@@ -12,7 +12,7 @@ pub(crate) fn dots<E: Element>(x: &[f32], k: usize, w: &[u8], out: &mut [&mut [f
     }
 }
 
-fn dot<E: Element>(x: &[f32], w: &[u8]) -> f32 {
+fn dot<E: FloatElement>(x: &[f32], w: &[u8]) -> f32 {
     let mut acc = [0f32; LANES];
     for (x, w) in x.chunks(LANES).zip(w.chunks(LANES * E::BYTES)) {
         // A last step of fewer elements is padded with zeros in every lane, as the vector kernels do.
@@ -28,7 +28,7 @@ fn dot<E: Element>(x: &[f32], w: &[u8]) -> f32 {
     reduce(acc)
 }
 
-/// Halves added onto halves: lane l takes l + 8, then l + 4, l + 2, l + 1.
+/// Adds halves onto halves: lane `l` takes in lane `l + 8`, then `l + 4`, `l + 2` and `l + 1`. Returns lane 0.
 pub(crate) fn reduce(mut acc: [f32; LANES]) -> f32 {
     let mut half = LANES / 2;
     while half > 0 {

@@ -169,10 +169,10 @@ fn dense_products_are_within_the_rounding_of_f32() {
     }
 }
 
-/// Against f64 with the weight as dequantised. Rounding `x` to multiples of its block's largest magnitude / 127 moves an
-/// element by half of that at most. Sums of codes are exact. f32 rounds at most three times in a group of at least 16 elements
-/// (product, fused sum, fused minimum), each time relative to at most the sum of all magnitudes: for weights within [-1, 1]
-/// code * scale and minimum together are below 4.
+/// Against f64 with the weight as dequantised. Rounding `x` to multiples of its block's largest magnitude / 127 moves
+/// an element by half of that at most. Sums of codes are exact. f32 rounds at most three times in a group of at least
+/// 16 elements (product, fused sum, fused minimum), each time relative to at most the sum of all magnitudes: for
+/// weights within [-1, 1] code * scale and minimum together are below 4.
 #[test]
 fn quantised_products_are_within_the_rounding_of_the_activations() {
     for ty in WeightType::ALL.into_iter().filter(|ty| ty.block_len() > 1) {
@@ -287,7 +287,14 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn any_shape_gives_the_rows_alone(m in 1usize..40, n in 1usize..70, blocks in 1usize..6, tail in 0usize..16, seed: u64, t in 0..WeightType::ALL.len()) {
+    fn any_shape_gives_the_rows_alone(
+        m in 1usize..40,
+        n in 1usize..70,
+        blocks in 1usize..6,
+        tail in 0usize..16,
+        seed: u64,
+        t in 0..WeightType::ALL.len(),
+    ) {
         let ty = WeightType::ALL[t];
         let k = if ty.block_len() == 1 { (blocks - 1) * 16 + tail.max(1) } else { blocks * ty.block_len() };
         let bytes = quantized(ty, &random(n * k, seed));

@@ -1,24 +1,26 @@
-//! Blocks of 256 elements ("K-quants"), as in ggml's `ggml-common.h`: groups of 16 or 32 elements have integer scales (and
-//! minima) of 4 to 8 bits, relative to the block's f16 `d` (and `dmin`). The products of the two are exact in f32.
+//! Layouts of 256 elements ("K-quants"), as in ggml's `ggml-common.h`: scale groups of 16 or 32 elements have integer
+//! scales (and minima) of 4 to 8 bits, relative to the block's f16 `d` (and `dmin`). The products of the two are exact
+//! in f32. A comment names the fields in their order and gives the value of an element with code `q`.
 
 use super::lanes::{Lanes, low_bits};
-use super::{Block, Unpacked};
+use super::{BlockLayout, Unpacked};
 
-/// 16 bytes of scale and minimum, 64 of codes, `d`, `dmin`: `d * scale * q - dmin * min` by 16.
+/// 16 bytes of scale and minimum, 64 of codes, `d`, `dmin`: `d * scale * q - dmin * min` in scale groups of 16.
 pub(crate) struct Q2K;
-/// 32 bytes of third bits, 64 of codes, 12 of scales, `d`: `d * (scale - 32) * (q - 4)` by 16.
+/// 32 bytes of third bits, 64 of codes, 12 of scales, `d`: `d * (scale - 32) * (q - 4)` in scale groups of 16.
 pub(crate) struct Q3K;
-/// `d`, `dmin`, 12 bytes of scales and minima, 128 of codes: `d * scale * q - dmin * min` by 32.
+/// `d`, `dmin`, 12 bytes of scales and minima, 128 of codes: `d * scale * q - dmin * min` in scale groups of 32.
 pub(crate) struct Q4K;
-/// `d`, `dmin`, 12 bytes of scales and minima, 32 of fifth bits, 128 of codes: as Q4_K.
+/// `d`, `dmin`, 12 bytes of scales and minima, 32 of fifth bits, 128 of codes: an element's value is as in Q4_K.
 pub(crate) struct Q5K;
-/// 128 bytes of low bits, 64 of high bits, 16 signed scales, `d`: `d * scale * (q - 32)` by 16.
+/// 128 bytes of low bits, 64 of high bits, 16 signed scales, `d`: `d * scale * (q - 32)` in scale groups of 16.
 pub(crate) struct Q6K;
 
-/// Two bits of each of 64 bytes by shift: bytes 0..32 hold elements 0..128, 32 for each shift; bytes 32..64 the rest.
-/// With `third`, bit i of its 32 bytes is the third bit of elements 32i...
+/// Stores 256 codes of two bits. Bytes 0..32 hold elements 0..128 and bytes 32..64 the others; each of the four shifts
+/// of a byte by two bits gives 32 of them. With `third` codes have three bits: bit `i` of its 32 bytes is the third bit
+/// of elements `32 i..32 i + 32`.
 #[inline(always)]
-fn crumbs<V: Lanes<R>, const R: usize>(words: &[V], third: Option<&[V]>, codes: &mut [[u32; R]]) {
+fn two_bit_codes<V: Lanes<R>, const R: usize>(words: &[V], third: Option<&[V]>, codes: &mut [[u32; R]]) {
     for half in 0..2 {
         for i in 0..8 {
             let word = words[half * 8 + i];
@@ -34,8 +36,9 @@ fn crumbs<V: Lanes<R>, const R: usize>(words: &[V], third: Option<&[V]>, codes: 
     }
 }
 
-/// Bytes 32i.. hold elements 64i.. in their low nibbles and 64i + 32.. in their high ones. With `fifth`, bit i of its 32
-/// bytes is the fifth bit of elements 32i...
+/// Stores 256 codes of four bits. Bytes `32 i..32 i + 32` hold elements `64 i..64 i + 32` in their low nibbles and the
+/// next 32 in their high ones. With `fifth` codes have five bits: bit `i` of its 32 bytes is the fifth bit of elements
+/// `32 i..32 i + 32`.
 #[inline(always)]
 fn nibbles<V: Lanes<R>, const R: usize>(words: &[V], fifth: Option<&[V]>, codes: &mut [[u32; R]]) {
     for quarter in 0..4 {
@@ -53,8 +56,9 @@ fn nibbles<V: Lanes<R>, const R: usize>(words: &[V], fifth: Option<&[V]>, codes:
     }
 }
 
-/// `d` and `dmin` in a word, then eight scales and minima of six bits in three: bytes 0..4 and 4..8 the first four scales
-/// and minima, with two bits each of the other four on top; bytes 8..12 these others' low nibbles, the minima's above.
+/// Stores the eight scales and minima of Q4_K and Q5_K. The first word holds `d` and `dmin`, the other three hold
+/// integers of six bits: bytes 0..4 and 4..8 the first four scales and minima, with two bits of the other four on top;
+/// bytes 8..12 the low nibbles of the other four, those of the minima above those of the scales.
 #[inline(always)]
 fn scales_mins<V: Lanes<R>, const R: usize>(words: &[V], scales: &mut [[f32; R]], mins: &mut [[f32; R]]) {
     let ds = words[0];
@@ -70,18 +74,18 @@ fn scales_mins<V: Lanes<R>, const R: usize>(words: &[V], scales: &mut [[f32; R]]
     }
 }
 
-impl Block for Q2K {
+impl BlockLayout for Q2K {
     const LEN: usize = 256;
     const BYTES: usize = 84;
     const WORDS_AT: usize = 0;
-    const GROUP: usize = 16;
+    const SCALE_GROUP: usize = 16;
     const OFFSET: i32 = 0;
     const SIGNED: bool = false;
     const MINS: bool = true;
 
     #[inline(always)]
     fn unpack<V: Lanes<R>, const R: usize>(words: &[V], _: V, to: Unpacked<'_, R>) {
-        crumbs::<V, R>(&words[4..20], None, to.codes);
+        two_bit_codes::<V, R>(&words[4..20], None, to.codes);
         let ds = words[20];
         let (d, dmin) = (ds.f16(), -(ds >> 16).f16());
         for group in 0..16 {
@@ -92,19 +96,20 @@ impl Block for Q2K {
     }
 }
 
-impl Block for Q3K {
+impl BlockLayout for Q3K {
     const LEN: usize = 256;
     const BYTES: usize = 110;
     const WORDS_AT: usize = 0;
-    const GROUP: usize = 16;
+    const SCALE_GROUP: usize = 16;
     const OFFSET: i32 = 4;
     const SIGNED: bool = false;
     const MINS: bool = false;
 
-    /// The scales' low nibbles are in eight bytes (low, then high half), their high bits in the four bytes behind.
+    /// The low nibbles of the 16 scales are in eight bytes (first the low halves, then the high ones), their high bits
+    /// in the four bytes behind.
     #[inline(always)]
     fn unpack<V: Lanes<R>, const R: usize>(words: &[V], d: V, to: Unpacked<'_, R>) {
-        crumbs::<V, R>(&words[8..24], Some(&words[..8]), to.codes);
+        two_bit_codes::<V, R>(&words[8..24], Some(&words[..8]), to.codes);
         let d = d.f16();
         for group in 0..16 {
             let byte = group as u32 % 4 * 8;
@@ -115,11 +120,11 @@ impl Block for Q3K {
     }
 }
 
-impl Block for Q4K {
+impl BlockLayout for Q4K {
     const LEN: usize = 256;
     const BYTES: usize = 144;
     const WORDS_AT: usize = 0;
-    const GROUP: usize = 32;
+    const SCALE_GROUP: usize = 32;
     const OFFSET: i32 = 0;
     const SIGNED: bool = false;
     const MINS: bool = true;
@@ -131,11 +136,11 @@ impl Block for Q4K {
     }
 }
 
-impl Block for Q5K {
+impl BlockLayout for Q5K {
     const LEN: usize = 256;
     const BYTES: usize = 176;
     const WORDS_AT: usize = 0;
-    const GROUP: usize = 32;
+    const SCALE_GROUP: usize = 32;
     const OFFSET: i32 = 0;
     const SIGNED: bool = false;
     const MINS: bool = true;
@@ -147,16 +152,17 @@ impl Block for Q5K {
     }
 }
 
-impl Block for Q6K {
+impl BlockLayout for Q6K {
     const LEN: usize = 256;
     const BYTES: usize = 210;
     const WORDS_AT: usize = 0;
-    const GROUP: usize = 16;
+    const SCALE_GROUP: usize = 16;
     const OFFSET: i32 = 32;
     const SIGNED: bool = false;
     const MINS: bool = false;
 
-    /// By halves of 128: 64 low bytes (elements 0..64 in low nibbles, 64..128 in high ones), 32 high bytes as in [`crumbs`].
+    /// Each half of 128 elements has 64 bytes of low bits (elements 0..64 in low nibbles, 64..128 in high ones) and 32
+    /// bytes of high bits, which lie as in [`two_bit_codes`].
     #[inline(always)]
     fn unpack<V: Lanes<R>, const R: usize>(words: &[V], d: V, to: Unpacked<'_, R>) {
         for half in 0..2 {
@@ -173,7 +179,7 @@ impl Block for Q6K {
         let d = d.f16();
         for group in 0..16 {
             let scale = words[48 + group / 4] >> (group as u32 % 4 * 8) & 255;
-            // With its sign bit turned over a signed byte exceeds its value by 128.
+            // A signed byte with its sign bit turned over exceeds its value by 128.
             V::store_float(d * (scale ^ 128).float(128), &mut to.scales[group]);
         }
     }

@@ -1,7 +1,8 @@
-//! Blocks of 32 elements, as in ggml's `ggml-common.h`: an f16 scale `d`, in some an f16 minimum `m`, then the codes.
+//! Layouts of 32 elements, as in ggml's `ggml-common.h`: an f16 scale `d`, in some an f16 minimum `m`, then the codes
+//! `q`. A comment names the fields in their order and gives an element's value.
 
 use super::lanes::{Lanes, low_bits};
-use super::{Block, Unpacked};
+use super::{BlockLayout, Unpacked};
 
 /// `d`, 32 signed bytes: `d * q`.
 pub(crate) struct Q8_0;
@@ -14,7 +15,7 @@ pub(crate) struct Q5_0;
 /// `d`, `m`, 32 fifth bits, 32 nibbles: `d * q + m`.
 pub(crate) struct Q5_1;
 
-/// Byte j holds element j in its low nibble and element j + 16 in its high one.
+/// Stores 32 codes of four bits: byte `j` holds element `j` in its low nibble and element `j + 16` in its high one.
 #[inline(always)]
 fn nibbles<V: Lanes<R>, const R: usize>(words: &[V], codes: &mut [[u32; R]]) {
     for i in 0..4 {
@@ -24,7 +25,7 @@ fn nibbles<V: Lanes<R>, const R: usize>(words: &[V], codes: &mut [[u32; R]]) {
     }
 }
 
-/// As [`nibbles`], with bit j of `fifth` the fifth bit of element j.
+/// Stores 32 codes of five bits: four as [`nibbles`] has them, and bit `j` of `fifth` is the fifth bit of element `j`.
 #[inline(always)]
 fn nibbles_fifth<V: Lanes<R>, const R: usize>(words: &[V], fifth: V, codes: &mut [[u32; R]]) {
     for i in 0..4 {
@@ -35,30 +36,31 @@ fn nibbles_fifth<V: Lanes<R>, const R: usize>(words: &[V], fifth: V, codes: &mut
     }
 }
 
-/// Four bits to four bytes: of copies seven bits apart, which do not overlap, each has one of them at the bottom of a byte.
+/// Spreads the four bits of each word to the lowest bits of its four bytes: copies that lie seven bits apart do not
+/// overlap, and each has another of the bits at the bottom of a byte.
 #[inline(always)]
 fn spread<V: Lanes<R>, const R: usize>(bits: V) -> V {
     (bits | bits << 7 | bits << 14 | bits << 21) & low_bits(1)
 }
 
-/// The f16 in the low half of a word.
+/// Stores the scale, which is in the low half of `d`.
 #[inline(always)]
 fn scale<V: Lanes<R>, const R: usize>(d: V, scales: &mut [[f32; R]]) {
     V::store_float(d.f16(), &mut scales[0]);
 }
 
-/// `d` in the low half of a word, `m` in the high one.
+/// Stores the scale `d`, which is in the low half of `word`, and the minimum `m`, which is in the high half.
 #[inline(always)]
 fn scale_min<V: Lanes<R>, const R: usize>(word: V, scales: &mut [[f32; R]], mins: &mut [[f32; R]]) {
     V::store_float(word.f16(), &mut scales[0]);
     V::store_float((word >> 16).f16(), &mut mins[0]);
 }
 
-impl Block for Q8_0 {
+impl BlockLayout for Q8_0 {
     const LEN: usize = 32;
     const BYTES: usize = 34;
     const WORDS_AT: usize = 2;
-    const GROUP: usize = 32;
+    const SCALE_GROUP: usize = 32;
     const OFFSET: i32 = 0;
     const SIGNED: bool = true;
     const MINS: bool = false;
@@ -72,11 +74,11 @@ impl Block for Q8_0 {
     }
 }
 
-impl Block for Q4_0 {
+impl BlockLayout for Q4_0 {
     const LEN: usize = 32;
     const BYTES: usize = 18;
     const WORDS_AT: usize = 2;
-    const GROUP: usize = 32;
+    const SCALE_GROUP: usize = 32;
     const OFFSET: i32 = 8;
     const SIGNED: bool = false;
     const MINS: bool = false;
@@ -88,11 +90,11 @@ impl Block for Q4_0 {
     }
 }
 
-impl Block for Q4_1 {
+impl BlockLayout for Q4_1 {
     const LEN: usize = 32;
     const BYTES: usize = 20;
     const WORDS_AT: usize = 0;
-    const GROUP: usize = 32;
+    const SCALE_GROUP: usize = 32;
     const OFFSET: i32 = 0;
     const SIGNED: bool = false;
     const MINS: bool = true;
@@ -104,11 +106,11 @@ impl Block for Q4_1 {
     }
 }
 
-impl Block for Q5_0 {
+impl BlockLayout for Q5_0 {
     const LEN: usize = 32;
     const BYTES: usize = 22;
     const WORDS_AT: usize = 2;
-    const GROUP: usize = 32;
+    const SCALE_GROUP: usize = 32;
     const OFFSET: i32 = 16;
     const SIGNED: bool = false;
     const MINS: bool = false;
@@ -120,11 +122,11 @@ impl Block for Q5_0 {
     }
 }
 
-impl Block for Q5_1 {
+impl BlockLayout for Q5_1 {
     const LEN: usize = 32;
     const BYTES: usize = 24;
     const WORDS_AT: usize = 0;
-    const GROUP: usize = 32;
+    const SCALE_GROUP: usize = 32;
     const OFFSET: i32 = 0;
     const SIGNED: bool = false;
     const MINS: bool = true;

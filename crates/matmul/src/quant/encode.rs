@@ -1,11 +1,14 @@
-use super::Block;
+//! What a layout needs so that values can be quantised to it.
 
-/// A block layout that values can be quantised to.
-pub(crate) trait Encode: Block {
-    /// `x` holds `LEN` elements, `block` `BYTES` zeros.
+use super::BlockLayout;
+
+/// A layout that values can be quantised to.
+pub(crate) trait Encode: BlockLayout {
+    /// Quantises the [`BlockLayout::LEN`] elements of `x` to `block`, which holds [`BlockLayout::BYTES`] zeros.
     fn encode(x: &[f32], block: &mut [u8]);
 }
 
+/// Returns the blocks of `values`, a whole number of them.
 pub(crate) fn encode<B: Encode>(values: &[f32]) -> Vec<u8> {
     let mut bytes = vec![0; values.len() / B::LEN * B::BYTES];
     for (x, block) in values.chunks_exact(B::LEN).zip(bytes.chunks_exact_mut(B::BYTES)) {

@@ -1,5 +1,6 @@
-//! Quantisers to blocks of 256: ggml's reference without an importance matrix (`quantize_row_*_ref` in `ggml-quants.c`).
-//! A group's scale is searched for, the scales are quantised, then the codes chosen for the scales as stored.
+//! Quantisers to blocks of 256 elements. They give the bytes of ggml's reference without an importance matrix
+//! (`quantize_row_*_ref` in `ggml-quants.c`): the scale of each scale group is searched for, the scales are quantised,
+//! and then codes are chosen for the scales as stored.
 
 use half::f16;
 
@@ -14,27 +15,28 @@ fn put_f16(block: &mut [u8], at: usize, value: f32) -> f32 {
     half.to_f32()
 }
 
-/// `codes` of two bits, the inverse of what a block's `unpack` does.
-fn pack_crumbs(codes: &[u8; 256], packed: &mut [u8]) {
+/// Packs the two low bits of each code. It is the inverse of what the layouts' `unpack` does, as are the other two.
+fn pack_two_bits(codes: &[u8; 256], packed: &mut [u8]) {
     for (i, code) in codes.iter().enumerate() {
         packed[i / 128 * 32 + i % 32] |= (code & 3) << (i % 128 / 32 * 2);
     }
 }
 
+/// Packs the four low bits of each code.
 fn pack_nibbles(codes: &[u8; 256], packed: &mut [u8]) {
     for (i, code) in codes.iter().enumerate() {
         packed[i / 64 * 32 + i % 32] |= (code & 15) << (i % 64 / 32 * 4);
     }
 }
 
-/// Bit `bit` of every code.
+/// Packs bit `bit` of each code.
 fn pack_bit(codes: &[u8; 256], bit: u8, packed: &mut [u8]) {
     for (i, code) in codes.iter().enumerate() {
         packed[i % 32] |= (code >> bit & 1) << (i / 32);
     }
 }
 
-/// Codes of `x` for the scales and minima (`x = code * scale - min`) of groups of `group`.
+/// Chooses codes of `x` for the scales and minima (`x = code * scale - min`) of scale groups of `group` elements.
 fn affine_codes(x: &[f32], group: usize, largest: f32, scale_min: impl Fn(usize) -> (f32, f32)) -> [u8; 256] {
     let mut codes = [0; 256];
     for (g, (x, codes)) in x.chunks_exact(group).zip(codes.chunks_exact_mut(group)).enumerate() {
@@ -48,7 +50,8 @@ fn affine_codes(x: &[f32], group: usize, largest: f32, scale_min: impl Fn(usize)
     codes
 }
 
-/// Codes of `x` for the scales (`x = (code - half) * scale`) of groups of 16; zeros where a scale is zero.
+/// Chooses codes of `x` for the scales (`x = (code - half) * scale`) of scale groups of 16 elements. Codes are zero
+/// where a scale is zero.
 fn symmetric_codes(x: &[f32], half: f32, scale: impl Fn(usize) -> f32) -> [u8; 256] {
     let mut codes = [0; 256];
     for (g, (x, codes)) in x.chunks_exact(16).zip(codes.chunks_exact_mut(16)).enumerate() {
@@ -76,7 +79,7 @@ impl Encode for Q2K {
         let (d, dmin) = (put_f16(block, 80, scale / 15.), put_f16(block, 82, min / 15.));
         let packed: [u8; 16] = std::array::from_fn(|g| block[g]);
         let codes = affine_codes(x, 16, 3., |g| (d * f32::from(packed[g] & 15), dmin * f32::from(packed[g] >> 4)));
-        pack_crumbs(&codes, &mut block[16..80]);
+        pack_two_bits(&codes, &mut block[16..80]);
     }
 }
 
@@ -100,11 +103,12 @@ impl Encode for Q3K {
         let d = put_f16(block, 108, 1. / inverse);
         let codes = symmetric_codes(x, 4., |g| d * stored[g] as f32);
         pack_bit(&codes, 2, &mut block[..32]);
-        pack_crumbs(&codes, &mut block[32..96]);
+        pack_two_bits(&codes, &mut block[32..96]);
     }
 }
 
-/// Scales, minima and codes of Q4_K and Q5_K, whose codes go up to `largest`. Writes the first 16 bytes.
+/// Chooses scales, minima and codes of Q4_K and Q5_K, whose codes go up to `largest`. Writes the block's first 16 bytes
+/// and returns the codes.
 fn encode_32(x: &[f32], block: &mut [u8], largest: f32, first_step: f32, steps: i32) -> [u8; 256] {
     let groups = side_by_side::<8, 32>(x);
     let mut squares = [0f32; 8];

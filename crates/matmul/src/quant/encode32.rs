@@ -1,4 +1,5 @@
-//! Quantisers to blocks of 32: ggml's reference (`quantize_row_*_ref` in `ggml-quants.c`), whose bytes these give.
+//! Quantisers to blocks of 32 elements. They give the bytes of ggml's reference (`quantize_row_*_ref` in
+//! `ggml-quants.c`).
 
 use half::f16;
 
@@ -26,7 +27,8 @@ fn pack_fifth_bits(codes: &[u8; 32], packed: &mut [u8]) {
     }
 }
 
-/// Codes from 0 to `levels - 1` around `levels / 2`, the extreme at the lower end, which reaches one further. Returns `d`.
+/// Chooses codes within `0..levels` around `levels / 2`, which stands for 0. The element of the largest magnitude gets
+/// code 0, since the lower end reaches one further. Returns the scale `d`.
 fn symmetric(x: &[f32], levels: u8, codes: &mut [u8; 32]) -> f32 {
     let half = f32::from(levels / 2);
     let d = extreme(x) / -half;
@@ -37,7 +39,7 @@ fn symmetric(x: &[f32], levels: u8, codes: &mut [u8; 32]) -> f32 {
     d
 }
 
-/// Codes from 0 at the minimum to `levels - 1` at the maximum. Returns `d` and the minimum.
+/// Chooses codes from 0 at the minimum to `levels - 1` at the maximum. Returns the scale `d` and the minimum.
 fn affine(x: &[f32], levels: u8, codes: &mut [u8; 32]) -> (f32, f32) {
     let (min, max) = x.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(min, max), x| (min.min(*x), max.max(*x)));
     let d = (max - min) / f32::from(levels - 1);

@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use super::{Activations, BLOCK, Block, PANEL, PANELS, Panel, Sums, Unpacked};
+use super::{ACTIVATION_BLOCK, Activations, BlockLayout, PANEL_ROWS, PANELS, Panel, PanelSums, Unpacked};
 
-/// A block of one row, unpacked.
+/// One quantisation block of one row, unpacked.
 pub(crate) struct OneBlock {
     words: Vec<u32>,
     pub codes: Vec<[u32; 1]>,
@@ -13,8 +13,8 @@ pub(crate) struct OneBlock {
 }
 
 impl OneBlock {
-    pub(crate) fn new<B: Block>() -> Self {
-        let groups = B::LEN / B::GROUP;
+    pub(crate) fn new<B: BlockLayout>() -> Self {
+        let groups = B::LEN / B::SCALE_GROUP;
         let mins = if B::MINS { groups } else { 0 };
         Self {
             words: vec![0; B::WORDS],
@@ -24,7 +24,7 @@ impl OneBlock {
         }
     }
 
-    pub(crate) fn unpack<B: Block>(&mut self, block: &[u8]) {
+    pub(crate) fn unpack<B: BlockLayout>(&mut self, block: &[u8]) {
         for (word, bytes) in self.words.iter_mut().zip(block[B::WORDS_AT..].as_chunks().0) {
             *word = u32::from_le_bytes(*bytes);
         }
@@ -34,10 +34,10 @@ impl OneBlock {
     }
 }
 
-/// Unpacks blocks `blocks` of each of the panel's rows, which lie one after the other, to the panel's beginning.
-pub(crate) fn unpack<B: Block>(rows: &[u8], blocks: Range<usize>, panel: &mut Panel) {
+/// Unpacks blocks `blocks` of each of the panel's rows to the panel's beginning. The rows lie one after the other.
+pub(crate) fn unpack<B: BlockLayout>(rows: &[u8], blocks: Range<usize>, panel: &mut Panel) {
     let mut one = OneBlock::new::<B>();
-    for (lane, row) in rows.chunks_exact(rows.len() / PANEL).enumerate() {
+    for (lane, row) in rows.chunks_exact(rows.len() / PANEL_ROWS).enumerate() {
         for (block, bytes) in row.chunks_exact(B::BYTES).take(blocks.end).skip(blocks.start).enumerate() {
             one.unpack::<B>(bytes);
             let to = panel.block::<B>(block);
@@ -48,37 +48,42 @@ pub(crate) fn unpack<B: Block>(rows: &[u8], blocks: Range<usize>, panel: &mut Pa
     }
 }
 
-/// Adds columns `columns` of the product of every row of `x` with the panels.
-pub(crate) fn multiply<B: Block>(panels: &[Panel; PANELS], x: &Activations, columns: Range<usize>, sums: &mut [Sums]) {
+/// Adds to `sums` what columns `columns` contribute to the products of every row of `x` with the panels.
+pub(crate) fn multiply<B: BlockLayout>(
+    panels: &[Panel; PANELS],
+    x: &Activations,
+    columns: Range<usize>,
+    sums: &mut [PanelSums],
+) {
     for (row, sums) in sums.iter_mut().enumerate() {
         for (panel, sums) in panels.iter().zip(sums) {
-            for group in 0..columns.len() / B::GROUP {
-                let at = row * x.k + columns.start + group * B::GROUP;
+            for group in 0..columns.len() / B::SCALE_GROUP {
+                let at = row * x.k + columns.start + group * B::SCALE_GROUP;
                 add_group::<B>(panel, group, x, at, sums);
             }
         }
     }
 }
 
-/// Adds the products of one group, which begins at element `at` of `x`.
-fn add_group<B: Block>(panel: &Panel, group: usize, x: &Activations, at: usize, sums: &mut [f32; PANEL]) {
-    let steps = group * B::GROUP / 4..(group + 1) * B::GROUP / 4;
-    let mut dots = [x.corrections[at / B::GROUP]; PANEL];
+/// Adds the products of scale group `group` of the panel, which begins at element `at` of `x`.
+fn add_group<B: BlockLayout>(panel: &Panel, group: usize, x: &Activations, at: usize, sums: &mut [f32; PANEL_ROWS]) {
+    let steps = group * B::SCALE_GROUP / 4..(group + 1) * B::SCALE_GROUP / 4;
+    let mut dots = [x.corrections[at / B::SCALE_GROUP]; PANEL_ROWS];
     for (w, x) in panel.codes[steps].iter().zip(x.codes[at..].as_chunks::<4>().0) {
         for (dot, w) in dots.iter_mut().zip(w) {
             *dot += w.to_le_bytes().iter().zip(x).map(|(w, x)| code::<B>(*w) * i32::from(*x)).sum::<i32>();
         }
     }
-    for lane in 0..PANEL {
+    for lane in 0..PANEL_ROWS {
         let product = dots[lane] as f32 * panel.scales[group][lane];
-        sums[lane] = product.mul_add(x.scales[at / BLOCK], sums[lane]);
+        sums[lane] = product.mul_add(x.scales[at / ACTIVATION_BLOCK], sums[lane]);
         if B::MINS {
-            sums[lane] = panel.mins[group][lane].mul_add(x.sums[at / B::GROUP], sums[lane]);
+            sums[lane] = panel.mins[group][lane].mul_add(x.sums[at / B::SCALE_GROUP], sums[lane]);
         }
     }
 }
 
-/// A code as a number.
-pub(crate) fn code<B: Block>(byte: u8) -> i32 {
+/// Returns a code as a number.
+pub(crate) fn code<B: BlockLayout>(byte: u8) -> i32 {
     if B::SIGNED { i32::from(byte as i8) } else { i32::from(byte) }
 }

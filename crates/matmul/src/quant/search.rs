@@ -1,32 +1,33 @@
-//! Searches for groups' scales, as ggml's `make_qx_quants`, `make_q3_quants` and `make_qkx2_quants`.
+//! Searches for the scales of scale groups, with the results of ggml's `make_qx_quants`, `make_q3_quants` and
+//! `make_qkx2_quants`.
 //!
-//! `L` groups are searched side by side, `x[i][l]` element i of group l: each one's sums run in the order of its elements, as ggml's
-//! do, and the compiler makes vectors of the lanes.
+//! `L` scale groups are searched side by side; `x[i][l]` is element `i` of group `l`. The sums of a group run in the
+//! order of its elements, as ggml's do, and the compiler makes vectors of the lanes.
 // A lane's index goes through several arrays at once.
 #![allow(clippy::needless_range_loop)]
 
 use super::activation::ROUND;
 
-/// Groups whose largest magnitude is below are all zero.
+/// A scale group whose largest magnitude is below this is all zero.
 pub(super) const EPSILON: f32 = 1e-15;
 
-/// The nearest integer, ties to even, of what is below 2^22; larger values stay as large.
+/// Returns the integer nearest to a value below 2^22 in magnitude, ties to even. Larger values stay as large.
 pub(super) fn nearest(value: f32) -> f32 {
     (value + ROUND) - ROUND
 }
 
-/// `x` as `L` groups side by side.
+/// Returns `x`, which holds `L` groups of `LEN` elements one after the other, with the groups side by side.
 pub(super) fn side_by_side<const L: usize, const LEN: usize>(x: &[f32]) -> [[f32; L]; LEN] {
     std::array::from_fn(|i| std::array::from_fn(|l| x[l * LEN + i]))
 }
 
-/// The element of the largest magnitude, the first of several.
+/// Returns the element of the largest magnitude, the first of several.
 pub(super) fn extreme(x: &[f32]) -> f32 {
     let [extreme] = extremes(x.as_chunks().0);
     extreme
 }
 
-/// The same of groups side by side.
+/// Returns the element of the largest magnitude of each group, the first of several.
 fn extremes<const L: usize>(x: &[[f32; L]]) -> [f32; L] {
     let mut best = [0f32; L];
     for x in x {
@@ -37,8 +38,8 @@ fn extremes<const L: usize>(x: &[[f32; L]]) -> [f32; L] {
     best
 }
 
-/// The scales for codes `-half..half`: the best, by squares of errors weighted with `x^2`, of 19 that place the extreme
-/// around `-half`.
+/// Returns the scales for codes `-half..half`. 19 scales that place the extreme around code `-half` are tried; the one
+/// with the smallest sum of `x^2 * error^2` is the best.
 pub(super) fn symmetric<const L: usize>(x: &[[f32; L]], half: f32) -> [f32; L] {
     let extreme = extremes(x);
     let (mut scale, mut best) = ([0f32; L], [0f32; L]);
@@ -61,7 +62,8 @@ pub(super) fn symmetric<const L: usize>(x: &[[f32; L]], half: f32) -> [f32; L] {
     std::array::from_fn(|l| if extreme[l].abs() < EPSILON { 0. } else { scale[l] })
 }
 
-/// The scale for codes `-half..half`: codes are moved one by one as long as the weighted error falls.
+/// Returns the scale for codes `-half..half`. Codes are moved one by one as long as the error, weighted with `x^2`,
+/// falls.
 pub(super) fn symmetric_by_steps(x: &[f32], half: f32) -> f32 {
     let extreme = extreme(x);
     if extreme.abs() < EPSILON {
@@ -100,19 +102,22 @@ pub(super) fn symmetric_by_steps(x: &[f32], half: f32) -> f32 {
     if ll > 0. { xl / ll } else { 0. }
 }
 
-/// What is minimised for a group: the sum of `cost` of an element's error times its weight.
+/// A search for scales and minima, which minimises the sum of `weight * cost(error)` over the elements of a scale
+/// group.
 pub(super) struct Search<F> {
     /// The largest code.
     pub largest: f32,
-    /// Roundings tried: the codes' range changed by `first_step`, and `.1` more each of `steps` times.
+    /// The change of the codes' range in the first rounding that is tried.
     pub first_step: f32,
+    /// The number of further roundings, each of which changes the range by .1 more.
     pub steps: i32,
+    /// The cost of an error.
     pub cost: F,
 }
 
 impl<F: Fn(f32) -> f32> Search<F> {
-    /// Scales and minima (`x = code * scale - min`, `min >= 0`) for codes `0..=largest`: of a range of roundings each with its
-    /// least-squares fit, the best.
+    /// Returns scales and minima (`x = code * scale - min`, `min >= 0`) for codes `0..=largest`: the best of a range of
+    /// roundings, each with its least-squares fit.
     pub(super) fn affine<const L: usize>(&self, x: &[[f32; L]], weights: &[[f32; L]]) -> ([f32; L], [f32; L]) {
         let (mut low, mut high) = (x[0], x[0]);
         let (mut sum_w, mut sum_x) = ([0f32; L], [0f32; L]);
@@ -146,11 +151,13 @@ impl<F: Fn(f32) -> f32> Search<F> {
         )
     }
 
+    /// Returns the code of `x`, as a float.
     fn code(&self, x: f32, min: f32, inverse: f32) -> f32 {
         nearest(inverse * (x - min)).clamp(0., self.largest)
     }
 
-    /// The least-squares scale and minimum for the codes that `inverse` and `from` give, and whether there is one.
+    /// Returns the least-squares scale and minimum for the codes `inverse * (x - from)`, and whether there is a
+    /// solution.
     fn fit<const L: usize>(
         &self,
         x: &[[f32; L]],
@@ -182,7 +189,7 @@ impl<F: Fn(f32) -> f32> Search<F> {
         (scale, min, fits)
     }
 
-    /// The cost of codes that `inverse` and `from` give, with a scale and a minimum.
+    /// Returns the cost of the codes `inverse * (x - from)` with a scale and a minimum.
     fn error<const L: usize>(
         &self,
         x: &[[f32; L]],

@@ -3,38 +3,30 @@
 use std::arch::aarch64::*;
 use std::ops::{BitAnd, BitOr, BitXor, Mul, Neg, Range, Shl, Shr};
 
-use super::quant::{PanelLanes, Rows, unpack_with};
+use super::{ActivationRange, PanelLanes, unpack_with};
 use crate::quant::lanes::Lanes;
-use crate::quant::{BLOCK, Block, PANEL, PANELS, Panel, Sums};
+use crate::quant::{ACTIVATION_BLOCK, BlockLayout};
+use crate::quant::{PANEL_ROWS, PANELS, Panel, PanelSums};
+use crate::simd::f16::f16_to_f32;
 
-/// Most rows of `x` that share a pass over a panel.
+/// The most rows of `x` that share a pass over a panel.
 pub(super) const MAX_ROWS: usize = 3;
 
+/// Does what `scalar::unpack` does.
+///
 /// # Safety
-/// Features of `Isa::Neon`; blocks `blocks` must be readable in each of the 16 rows.
+/// The features of `Isa::Neon` must be there, and blocks `blocks` readable in each of the 16 rows.
 #[target_feature(enable = "neon")]
-pub(super) unsafe fn unpack<B: Block>(rows: &[u8], blocks: Range<usize>, panel: &mut Panel) {
+pub(super) unsafe fn unpack<B: BlockLayout>(rows: &[u8], blocks: Range<usize>, panel: &mut Panel) {
     // SAFETY: the caller's promise.
     unsafe { unpack_with::<Words, B>(rows, blocks, panel) }
 }
 
-/// The f16 in the low half of each word. By integer steps and an exact product: Rust has no stable f16 registers.
-#[inline]
-#[target_feature(enable = "neon")]
-pub(super) fn f16_to_f32(words: uint32x4_t) -> float32x4_t {
-    let sign = vshlq_n_u32::<16>(vandq_u32(words, vdupq_n_u32(0x8000)));
-    let magnitude = vshlq_n_u32::<13>(vandq_u32(words, vdupq_n_u32(0x7fff)));
-    // The exponent is short by 127 - 15; the product also normalises subnormals.
-    let finite = vmulq_f32(vreinterpretq_f32_u32(magnitude), vdupq_n_f32(f32::from_bits((127 + 112) << 23)));
-    let special = vorrq_u32(magnitude, vdupq_n_u32(0xff << 23));
-    let is_finite = vcltq_u32(magnitude, vdupq_n_u32(0x7c00 << 13));
-    vreinterpretq_f32_u32(vorrq_u32(sign, vbslq_u32(is_finite, vreinterpretq_u32_f32(finite), special)))
-}
-
-/// A word of each of 16 rows. Every aarch64 processor that the crate is built for has NEON.
+/// A word of each of the 16 rows. Every aarch64 processor that the crate is built for has NEON.
 #[derive(Clone, Copy)]
 struct Words([uint32x4_t; 4]);
 
+/// An f32 of each of the 16 rows.
 #[derive(Clone, Copy)]
 struct Floats([float32x4_t; 4]);
 
@@ -100,7 +92,7 @@ impl Neg for Floats {
     }
 }
 
-impl Lanes<PANEL> for Words {
+impl Lanes<PANEL_ROWS> for Words {
     type Float = Floats;
 
     const SIGNED_FLIP: u32 = 0;
@@ -112,7 +104,7 @@ impl Lanes<PANEL> for Words {
     }
 
     #[inline(always)]
-    fn store(self, to: &mut [u32; PANEL]) {
+    fn store(self, to: &mut [u32; PANEL_ROWS]) {
         for q in 0..4 {
             // SAFETY: NEON is there; 16 words are four registers.
             unsafe { vst1q_u32(to.as_mut_ptr().add(4 * q), self.0[q]) }
@@ -120,9 +112,9 @@ impl Lanes<PANEL> for Words {
     }
 
     #[inline(always)]
-    fn store_float(value: Floats, to: &mut [f32; PANEL]) {
+    fn store_float(value: Floats, to: &mut [f32; PANEL_ROWS]) {
         for q in 0..4 {
-            // SAFETY: as `store`.
+            // SAFETY: as for `store`.
             unsafe { vst1q_f32(to.as_mut_ptr().add(4 * q), value.0[q]) }
         }
     }
@@ -160,10 +152,10 @@ impl PanelLanes for Words {
     }
 }
 
-/// 4 x 4 transpositions.
+/// Loads four words of each of the 16 rows, by 4 x 4 transpositions.
 ///
 /// # Safety
-/// As [`PanelLanes::four_words`].
+/// 16 bytes must be readable in each row.
 #[inline]
 #[target_feature(enable = "neon")]
 unsafe fn four_words(from: *const u8, stride: usize) -> [Words; 4] {
@@ -187,28 +179,43 @@ unsafe fn four_words(from: *const u8, stride: usize) -> [Words; 4] {
     words
 }
 
+/// Adds to `sums` the products of some rows of `x` with the panels, over `groups` scale groups.
+///
 /// # Safety
-/// Features of `Isa::Neon`; `rows` are `sums.len() <= MAX_ROWS` rows of `groups` groups, and the panels have as many.
+/// The features of `Isa::Neon` must be there, `rows` must have `sums.len() <= MAX_ROWS` rows of `groups` scale groups,
+/// and the panels as many scale groups.
 #[target_feature(enable = "neon,dotprod")]
-pub(super) unsafe fn multiply<B: Block>(panels: &[Panel; PANELS], rows: Rows, groups: usize, sums: &mut [Sums]) {
+pub(super) unsafe fn multiply<B: BlockLayout>(
+    panels: &[Panel; PANELS],
+    rows: ActivationRange,
+    groups: usize,
+    sums: &mut [PanelSums],
+) {
     for (p, panel) in panels.iter().enumerate() {
         // SAFETY: the caller's promise; M is the number of rows.
         unsafe {
             match sums {
-                [a] => tile::<B, 1>(panel, rows, groups, [&mut a[p]]),
-                [a, b] => tile::<B, 2>(panel, rows, groups, [&mut a[p], &mut b[p]]),
-                [a, b, c] => tile::<B, 3>(panel, rows, groups, [&mut a[p], &mut b[p], &mut c[p]]),
+                [a] => micro_tile::<B, 1>(panel, rows, groups, [&mut a[p]]),
+                [a, b] => micro_tile::<B, 2>(panel, rows, groups, [&mut a[p], &mut b[p]]),
+                [a, b, c] => micro_tile::<B, 3>(panel, rows, groups, [&mut a[p], &mut b[p], &mut c[p]]),
                 _ => unreachable!("at most MAX_ROWS"),
             }
         }
     }
 }
 
+/// Does [`multiply`] for `M` rows and one panel: a micro-tile of `M` x [`PANEL_ROWS`] elements.
+///
 /// # Safety
-/// As [`multiply`], with M rows.
+/// The contract is that of [`multiply`], with `M` rows.
 #[target_feature(enable = "neon,dotprod")]
-unsafe fn tile<B: Block, const M: usize>(panel: &Panel, rows: Rows, groups: usize, sums: [&mut [f32; PANEL]; M]) {
-    let steps = B::GROUP / 4;
+unsafe fn micro_tile<B: BlockLayout, const M: usize>(
+    panel: &Panel,
+    rows: ActivationRange,
+    groups: usize,
+    sums: [&mut [f32; PANEL_ROWS]; M],
+) {
+    let steps = B::SCALE_GROUP / 4;
     // SAFETY: every group is within the panel and the rows.
     unsafe {
         let mut acc = [[vdupq_n_f32(0.); 4]; M];
@@ -235,7 +242,9 @@ unsafe fn tile<B: Block, const M: usize>(panel: &Panel, rows: Rows, groups: usiz
             for q in 0..4 {
                 let scale = vld1q_f32(panel.scales.as_ptr().add(group).cast::<f32>().add(4 * q));
                 for i in 0..M {
-                    let x = vdupq_n_f32(*rows.scales.add(i * rows.scale_stride + group * B::GROUP / BLOCK));
+                    let x = vdupq_n_f32(
+                        *rows.scales.add(i * rows.scale_stride + group * B::SCALE_GROUP / ACTIVATION_BLOCK),
+                    );
                     acc[i][q] = vfmaq_f32(acc[i][q], vmulq_f32(vcvtq_f32_s32(dots[i][q]), scale), x);
                     if B::MINS {
                         let min = vld1q_f32(panel.mins.as_ptr().add(group).cast::<f32>().add(4 * q));
@@ -253,7 +262,7 @@ unsafe fn tile<B: Block, const M: usize>(panel: &Panel, rows: Rows, groups: usiz
     }
 }
 
-/// Adds the products of four codes to each lane: `sdot`, for which Rust has no stable function.
+/// Adds the products of four codes to each lane by `sdot`, for which Rust has no stable function.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
 fn dot(mut sum: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t {

@@ -3,31 +3,36 @@
 use std::arch::x86_64::*;
 use std::ops::{BitAnd, BitOr, BitXor, Mul, Neg, Range, Shl, Shr};
 
-use super::quant::{PanelLanes, Rows, unpack_with};
+use super::{ActivationRange, PanelLanes, unpack_with};
 use crate::quant::lanes::Lanes;
-use crate::quant::{self, BLOCK, Block, PANEL, PANELS, Panel, Row, Sums};
+use crate::quant::{self, ACTIVATION_BLOCK, ActivationRow, BlockLayout};
+use crate::quant::{PANEL_ROWS, PANELS, Panel, PanelSums};
 
-/// Most rows of `x` that share a pass over the panel.
+/// The most rows of `x` that share a pass over the panel.
 pub(super) const MAX_ROWS: usize = 2;
 
+/// Quantises one row of `x`.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn quantize_row(x: &[f32], group: usize, offset: i32, row: &mut Row<'_>) {
-    quant::quantize_row(x, group, offset, row);
+pub(super) fn quantize_row(x: &[f32], scale_group: usize, offset: i32, row: &mut ActivationRow<'_>) {
+    quant::quantize_row(x, scale_group, offset, row);
 }
 
+/// Does what `scalar::unpack` does.
+///
 /// # Safety
-/// Features of `Isa::Avx2`; blocks `blocks` must be readable in each of the 16 rows.
+/// The features of `Isa::Avx2` must be there, and blocks `blocks` readable in each of the 16 rows.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn unpack<B: Block>(rows: &[u8], blocks: Range<usize>, panel: &mut Panel) {
+pub(super) unsafe fn unpack<B: BlockLayout>(rows: &[u8], blocks: Range<usize>, panel: &mut Panel) {
     // SAFETY: the caller's promise.
     unsafe { unpack_with::<Words, B>(rows, blocks, panel) }
 }
 
-/// A word of each of 16 rows. Its operations are only reached from functions with the features of `Isa::Avx2`, into which
-/// they are inlined.
+/// A word of each of the 16 rows. Its operations are only reached from functions with the features of `Isa::Avx2`, into
+/// which they are inlined.
 #[derive(Clone, Copy)]
 struct Words(__m256i, __m256i);
 
+/// An f32 of each of the 16 rows.
 #[derive(Clone, Copy)]
 struct Floats(__m256, __m256);
 
@@ -60,7 +65,7 @@ impl BitOr for Words {
 
     #[inline(always)]
     fn bitor(self, by: Self) -> Self {
-        // SAFETY: as the operators.
+        // SAFETY: the features are there, as for the operators.
         unsafe { Self(_mm256_or_si256(self.0, by.0), _mm256_or_si256(self.1, by.1)) }
     }
 }
@@ -70,7 +75,7 @@ impl Mul for Floats {
 
     #[inline(always)]
     fn mul(self, by: Self) -> Self {
-        // SAFETY: as the operators.
+        // SAFETY: the features are there, as for the operators.
         unsafe { Self(_mm256_mul_ps(self.0, by.0), _mm256_mul_ps(self.1, by.1)) }
     }
 }
@@ -80,7 +85,7 @@ impl Neg for Floats {
 
     #[inline(always)]
     fn neg(self) -> Self {
-        // SAFETY: as the operators.
+        // SAFETY: the features are there, as for the operators.
         unsafe {
             let sign = _mm256_set1_ps(-0.);
             Self(_mm256_xor_ps(self.0, sign), _mm256_xor_ps(self.1, sign))
@@ -88,21 +93,21 @@ impl Neg for Floats {
     }
 }
 
-impl Lanes<PANEL> for Words {
+impl Lanes<PANEL_ROWS> for Words {
     type Float = Floats;
 
     const SIGNED_FLIP: u32 = 0;
 
     #[inline(always)]
     fn zero() -> Self {
-        // SAFETY: as the operators.
+        // SAFETY: the features are there, as for the operators.
         unsafe { Self(_mm256_setzero_si256(), _mm256_setzero_si256()) }
     }
 
     #[inline(always)]
-    fn store(self, to: &mut [u32; PANEL]) {
+    fn store(self, to: &mut [u32; PANEL_ROWS]) {
         let to = to.as_mut_ptr().cast::<__m256i>();
-        // SAFETY: 16 words are two registers; as the operators.
+        // SAFETY: 16 words are two registers, and the features are there.
         unsafe {
             _mm256_storeu_si256(to, self.0);
             _mm256_storeu_si256(to.add(1), self.1);
@@ -110,9 +115,9 @@ impl Lanes<PANEL> for Words {
     }
 
     #[inline(always)]
-    fn store_float(value: Floats, to: &mut [f32; PANEL]) {
+    fn store_float(value: Floats, to: &mut [f32; PANEL_ROWS]) {
         let to = to.as_mut_ptr();
-        // SAFETY: as `store`.
+        // SAFETY: as for `store`.
         unsafe {
             _mm256_storeu_ps(to, value.0);
             _mm256_storeu_ps(to.add(8), value.1);
@@ -122,7 +127,7 @@ impl Lanes<PANEL> for Words {
     #[inline(always)]
     fn f16(self) -> Floats {
         let low = self & 0xffff;
-        // SAFETY: as the operators.
+        // SAFETY: the features are there, as for the operators.
         unsafe {
             // Packing goes by halves of registers: words 0..4, 8..12, then 4..8, 12..16.
             let packed = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(low.0, low.1));
@@ -133,7 +138,7 @@ impl Lanes<PANEL> for Words {
 
     #[inline(always)]
     fn float(self, offset: i32) -> Floats {
-        // SAFETY: as the operators.
+        // SAFETY: the features are there, as for the operators.
         unsafe {
             let offset = _mm256_set1_epi32(offset);
             let (low, high) = (_mm256_sub_epi32(self.0, offset), _mm256_sub_epi32(self.1, offset));
@@ -145,7 +150,7 @@ impl Lanes<PANEL> for Words {
 impl PanelLanes for Words {
     #[inline(always)]
     fn prefetch(at: *const u8) {
-        // SAFETY: as the operators; a prefetch of any address is allowed.
+        // SAFETY: the features are there, as for the operators; a prefetch of any address is allowed.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
     }
 
@@ -159,10 +164,10 @@ impl PanelLanes for Words {
     }
 }
 
-/// Of eight rows: two 4 x 4 transpositions, one in each half of the registers.
+/// Loads four words of each of eight rows, by two 4 x 4 transpositions, one in each half of the registers.
 ///
 /// # Safety
-/// As [`PanelLanes::four_words`].
+/// 16 bytes must be readable in each row.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn four_words(from: *const u8, stride: usize) -> [__m256i; 4] {
@@ -182,27 +187,42 @@ unsafe fn four_words(from: *const u8, stride: usize) -> [__m256i; 4] {
     }
 }
 
+/// Adds to `sums` the products of some rows of `x` with the panels, over `groups` scale groups.
+///
 /// # Safety
-/// Features of `Isa::Avx2`; `rows` are `sums.len() <= MAX_ROWS` rows of `groups` groups, and the panels have as many.
+/// The features of `Isa::Avx2` must be there, `rows` must have `sums.len() <= MAX_ROWS` rows of `groups` scale groups,
+/// and the panels as many scale groups.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn multiply<B: Block>(panels: &[Panel; PANELS], rows: Rows, groups: usize, sums: &mut [Sums]) {
+pub(super) unsafe fn multiply<B: BlockLayout>(
+    panels: &[Panel; PANELS],
+    rows: ActivationRange,
+    groups: usize,
+    sums: &mut [PanelSums],
+) {
     for (p, panel) in panels.iter().enumerate() {
         // SAFETY: the caller's promise; M is the number of rows.
         unsafe {
             match sums {
-                [a] => tile::<B, 1>(panel, rows, groups, [&mut a[p]]),
-                [a, b] => tile::<B, 2>(panel, rows, groups, [&mut a[p], &mut b[p]]),
+                [a] => micro_tile::<B, 1>(panel, rows, groups, [&mut a[p]]),
+                [a, b] => micro_tile::<B, 2>(panel, rows, groups, [&mut a[p], &mut b[p]]),
                 _ => unreachable!("at most MAX_ROWS"),
             }
         }
     }
 }
 
+/// Does [`multiply`] for `M` rows and one panel: a micro-tile of `M` x [`PANEL_ROWS`] elements.
+///
 /// # Safety
-/// As [`multiply`], with M rows.
+/// The contract is that of [`multiply`], with `M` rows.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn tile<B: Block, const M: usize>(panel: &Panel, rows: Rows, groups: usize, sums: [&mut [f32; PANEL]; M]) {
-    let steps = B::GROUP / 4;
+unsafe fn micro_tile<B: BlockLayout, const M: usize>(
+    panel: &Panel,
+    rows: ActivationRange,
+    groups: usize,
+    sums: [&mut [f32; PANEL_ROWS]; M],
+) {
+    let steps = B::SCALE_GROUP / 4;
     // SAFETY: every group is within the panel and the rows.
     unsafe {
         let mut acc = [[_mm256_setzero_ps(); 2]; M];
@@ -229,7 +249,9 @@ unsafe fn tile<B: Block, const M: usize>(panel: &Panel, rows: Rows, groups: usiz
             for half in 0..2 {
                 let scale = _mm256_loadu_ps(panel.scales.as_ptr().add(group).cast::<f32>().add(8 * half));
                 for i in 0..M {
-                    let x = _mm256_set1_ps(*rows.scales.add(i * rows.scale_stride + group * B::GROUP / BLOCK));
+                    let x = _mm256_set1_ps(
+                        *rows.scales.add(i * rows.scale_stride + group * B::SCALE_GROUP / ACTIVATION_BLOCK),
+                    );
                     let product = _mm256_mul_ps(_mm256_cvtepi32_ps(dots[i][half]), scale);
                     acc[i][half] = _mm256_fmadd_ps(product, x, acc[i][half]);
                     if B::MINS {
@@ -248,11 +270,12 @@ unsafe fn tile<B: Block, const M: usize>(panel: &Panel, rows: Rows, groups: usiz
     }
 }
 
-/// Adds the products of four codes to each lane. `maddubs` wants its first side unsigned and saturates sums of two products
-/// at 2^15: two of 63 * 127, or with the signs moved to `x` two of 128 * 127, stay below.
+/// Adds the products of four codes to each lane. `maddubs` wants its first side unsigned and saturates the sum of two
+/// products at 2^15. Unsigned codes give at most 2 * 63 * 127 = 16,002; signed ones, whose signs are moved to `x`, at
+/// most 2 * 128 * 127 = 32,512.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn dot_add<B: Block>(sum: __m256i, w: __m256i, x: __m256i) -> __m256i {
+fn dot_add<B: BlockLayout>(sum: __m256i, w: __m256i, x: __m256i) -> __m256i {
     let pairs = if B::SIGNED {
         _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w))
     } else {

@@ -3,31 +3,36 @@
 use std::arch::x86_64::*;
 use std::ops::{BitAnd, BitOr, BitXor, Mul, Neg, Range, Shl, Shr};
 
-use super::quant::{PanelLanes, Rows, unpack_with};
+use super::{ActivationRange, PanelLanes, unpack_with};
 use crate::quant::lanes::Lanes;
-use crate::quant::{self, BLOCK, Block, PANEL, PANELS, Panel, Row, Sums};
+use crate::quant::{self, ACTIVATION_BLOCK, ActivationRow, BlockLayout};
+use crate::quant::{PANEL_ROWS, PANELS, Panel, PanelSums};
 
-/// Most rows of `x` that share a pass over the panels.
+/// The most rows of `x` that share a pass over the panels.
 pub(super) const MAX_ROWS: usize = 6;
 
+/// Quantises one row of `x`.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-pub(super) fn quantize_row(x: &[f32], group: usize, offset: i32, row: &mut Row<'_>) {
-    quant::quantize_row(x, group, offset, row);
+pub(super) fn quantize_row(x: &[f32], scale_group: usize, offset: i32, row: &mut ActivationRow<'_>) {
+    quant::quantize_row(x, scale_group, offset, row);
 }
 
+/// Does what `scalar::unpack` does.
+///
 /// # Safety
-/// Features of `Isa::Avx512`; blocks `blocks` must be readable in each of the 16 rows.
+/// The features of `Isa::Avx512` must be there, and blocks `blocks` readable in each of the 16 rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-pub(super) unsafe fn unpack<B: Block>(rows: &[u8], blocks: Range<usize>, panel: &mut Panel) {
+pub(super) unsafe fn unpack<B: BlockLayout>(rows: &[u8], blocks: Range<usize>, panel: &mut Panel) {
     // SAFETY: the caller's promise.
     unsafe { unpack_with::<Words, B>(rows, blocks, panel) }
 }
 
-/// A word of each of 16 rows. Its operations are only reached from functions with the features of `Isa::Avx512`, into which
-/// they are inlined.
+/// A word of each of the 16 rows. Its operations are only reached from functions with the features of `Isa::Avx512`,
+/// into which they are inlined.
 #[derive(Clone, Copy)]
 struct Words(__m512i);
 
+/// An f32 of each of the 16 rows.
 #[derive(Clone, Copy)]
 struct Floats(__m512);
 
@@ -58,43 +63,43 @@ impl Neg for Floats {
 
     #[inline(always)]
     fn neg(self) -> Self {
-        // SAFETY: as the operators.
+        // SAFETY: the features are there, as for the operators.
         Self(unsafe { _mm512_xor_ps(self.0, _mm512_set1_ps(-0.)) })
     }
 }
 
-impl Lanes<PANEL> for Words {
+impl Lanes<PANEL_ROWS> for Words {
     type Float = Floats;
 
     const SIGNED_FLIP: u32 = 0x8080_8080;
 
     #[inline(always)]
     fn zero() -> Self {
-        // SAFETY: as the operators.
+        // SAFETY: the features are there, as for the operators.
         Self(unsafe { _mm512_setzero_si512() })
     }
 
     #[inline(always)]
-    fn store(self, to: &mut [u32; PANEL]) {
-        // SAFETY: 16 words are a register; as the operators.
+    fn store(self, to: &mut [u32; PANEL_ROWS]) {
+        // SAFETY: 16 words are a register, and the features are there.
         unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), self.0) }
     }
 
     #[inline(always)]
-    fn store_float(value: Floats, to: &mut [f32; PANEL]) {
-        // SAFETY: as `store`.
+    fn store_float(value: Floats, to: &mut [f32; PANEL_ROWS]) {
+        // SAFETY: as for `store`.
         unsafe { _mm512_storeu_ps(to.as_mut_ptr(), value.0) }
     }
 
     #[inline(always)]
     fn f16(self) -> Floats {
-        // SAFETY: as the operators.
+        // SAFETY: the features are there, as for the operators.
         Floats(unsafe { _mm512_cvtph_ps(_mm512_cvtepi32_epi16(self.0)) })
     }
 
     #[inline(always)]
     fn float(self, offset: i32) -> Floats {
-        // SAFETY: as the operators.
+        // SAFETY: the features are there, as for the operators.
         Floats(unsafe { _mm512_cvtepi32_ps(_mm512_sub_epi32(self.0, _mm512_set1_epi32(offset))) })
     }
 }
@@ -102,7 +107,7 @@ impl Lanes<PANEL> for Words {
 impl PanelLanes for Words {
     #[inline(always)]
     fn prefetch(at: *const u8) {
-        // SAFETY: as the operators; a prefetch of any address is allowed.
+        // SAFETY: the features are there, as for the operators; a prefetch of any address is allowed.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
     }
 
@@ -113,10 +118,10 @@ impl PanelLanes for Words {
     }
 }
 
-/// Four 4 x 4 transpositions, one in each quarter of the registers.
+/// Loads four words of each of the 16 rows, by four 4 x 4 transpositions, one in each quarter of the registers.
 ///
 /// # Safety
-/// As [`PanelLanes::four_words`].
+/// 16 bytes must be readable in each row.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 unsafe fn four_words(from: *const u8, stride: usize) -> [Words; 4] {
@@ -140,29 +145,44 @@ unsafe fn four_words(from: *const u8, stride: usize) -> [Words; 4] {
     }
 }
 
+/// Adds to `sums` the products of some rows of `x` with the panels, over `groups` scale groups.
+///
 /// # Safety
-/// Features of `Isa::Avx512`; `rows` are `sums.len() <= MAX_ROWS` rows of `groups` groups, and the panels have as many.
+/// The features of `Isa::Avx512` must be there, `rows` must have `sums.len() <= MAX_ROWS` rows of `groups` scale
+/// groups, and the panels as many scale groups.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub(super) unsafe fn multiply<B: Block>(panels: &[Panel; PANELS], rows: Rows, groups: usize, sums: &mut [Sums]) {
+pub(super) unsafe fn multiply<B: BlockLayout>(
+    panels: &[Panel; PANELS],
+    rows: ActivationRange,
+    groups: usize,
+    sums: &mut [PanelSums],
+) {
     // SAFETY: the caller's promise; M is the number of rows.
     unsafe {
         match sums.len() {
-            1 => tile::<B, 1>(panels, rows, groups, sums),
-            2 => tile::<B, 2>(panels, rows, groups, sums),
-            3 => tile::<B, 3>(panels, rows, groups, sums),
-            4 => tile::<B, 4>(panels, rows, groups, sums),
-            5 => tile::<B, 5>(panels, rows, groups, sums),
-            _ => tile::<B, 6>(panels, rows, groups, sums),
+            1 => micro_tile::<B, 1>(panels, rows, groups, sums),
+            2 => micro_tile::<B, 2>(panels, rows, groups, sums),
+            3 => micro_tile::<B, 3>(panels, rows, groups, sums),
+            4 => micro_tile::<B, 4>(panels, rows, groups, sums),
+            5 => micro_tile::<B, 5>(panels, rows, groups, sums),
+            _ => micro_tile::<B, 6>(panels, rows, groups, sums),
         }
     }
 }
 
+/// Does [`multiply`] for `M` rows: a micro-tile of `M` x [`PANELS`] x [`PANEL_ROWS`] elements.
+///
 /// # Safety
-/// As [`multiply`], with `sums.len() == M`.
+/// The contract is that of [`multiply`], with `sums.len() == M`.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn tile<B: Block, const M: usize>(panels: &[Panel; PANELS], rows: Rows, groups: usize, sums: &mut [Sums]) {
-    let sums: &mut [Sums; M] = sums.try_into().expect("M rows");
-    let steps = B::GROUP / 4;
+unsafe fn micro_tile<B: BlockLayout, const M: usize>(
+    panels: &[Panel; PANELS],
+    rows: ActivationRange,
+    groups: usize,
+    sums: &mut [PanelSums],
+) {
+    let sums: &mut [PanelSums; M] = sums.try_into().expect("M rows");
+    let steps = B::SCALE_GROUP / 4;
     // SAFETY: every group is within the panels and the rows.
     unsafe {
         let mut acc = [[_mm512_setzero_ps(); PANELS]; M];
@@ -191,7 +211,9 @@ unsafe fn tile<B: Block, const M: usize>(panels: &[Panel; PANELS], rows: Rows, g
             for p in 0..PANELS {
                 let scale = _mm512_loadu_ps(panels[p].scales.as_ptr().add(group).cast());
                 for i in 0..M {
-                    let x = _mm512_set1_ps(*rows.scales.add(i * rows.scale_stride + group * B::GROUP / BLOCK));
+                    let x = _mm512_set1_ps(
+                        *rows.scales.add(i * rows.scale_stride + group * B::SCALE_GROUP / ACTIVATION_BLOCK),
+                    );
                     let product = _mm512_mul_ps(_mm512_cvtepi32_ps(dots[i][p]), scale);
                     acc[i][p] = _mm512_fmadd_ps(product, x, acc[i][p]);
                 }

@@ -2,32 +2,35 @@
 
 use std::arch::x86_64::*;
 
-use super::{AHEAD, Acc, Block, Columns, Tile, XBlocks, padded, rows};
+use super::{AHEAD, Acc, MicroTile, MicroTileInput, OutputColumns, PassRows, multiply, padded};
 use crate::LANES;
-use crate::weight::{Element, ElementF32, Format};
+use crate::float_element::{ElementF32, FloatElement, FloatFormat};
 
+/// Computes what [`super::dots`] computes, for the rows of one pass.
+///
 /// # Safety
-/// As [`super::dots`] checks; at most 4 rows of `x`.
-pub(super) unsafe fn dots<E: Element>(x: XBlocks<'_>, w: &[u8], to: Columns) {
-    // SAFETY: the caller's promise; M is the number of rows. M * N accumulators, N weights and a row fit the 16 registers.
+/// [`super::dots`] has checked instructions and lengths. There are at most 4 rows of `x`.
+pub(super) unsafe fn dots<E: FloatElement>(x: PassRows<'_>, w: &[u8], to: OutputColumns) {
+    // SAFETY: the caller's promise; M is the number of rows. M * N accumulators, N weights and a row fit the 16
+    // registers.
     unsafe {
         match to.rows.len() {
-            1 => rows::<Avx2, E, 1, 6>(x, w, to),
-            2 => rows::<Avx2, E, 2, 4>(x, w, to),
-            3 => rows::<Avx2, E, 3, 4>(x, w, to),
-            _ => rows::<Avx2, E, 4, 3>(x, w, to),
+            1 => multiply::<Avx2, E, 1, 6>(x, w, to),
+            2 => multiply::<Avx2, E, 2, 4>(x, w, to),
+            3 => multiply::<Avx2, E, 3, 4>(x, w, to),
+            _ => multiply::<Avx2, E, 4, 3>(x, w, to),
         }
     }
 }
 
 struct Avx2;
 
-impl Tile for Avx2 {
-    unsafe fn tile<E: Element, const M: usize, const N: usize>(block: Block, acc: &mut Acc<M, N>) {
+impl MicroTile for Avx2 {
+    unsafe fn accumulate<E: FloatElement, const M: usize, const N: usize>(input: MicroTileInput, acc: &mut Acc<M, N>) {
         // SAFETY: the caller's promise.
         unsafe {
-            half::<E, M, N>(block, acc, 0);
-            half::<E, M, N>(block, acc, 8);
+            half::<E, M, N>(input, acc, 0);
+            half::<E, M, N>(input, acc, 8);
         }
     }
 
@@ -37,16 +40,20 @@ impl Tile for Avx2 {
     }
 }
 
-/// Lanes `lane..lane + 8` of a tile. The lanes do not meet before the reduction, so a pass for each half lets a larger
-/// tile fit the registers.
+/// Does lanes `lane..lane + 8` of [`MicroTile::accumulate`]. The lanes do not meet before the reduction, so going
+/// through the columns once for each half of them lets a larger micro-tile fit the registers.
 ///
 /// # Safety
-/// As [`Tile::tile`].
+/// The contract is that of [`MicroTile::accumulate`].
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn half<E: Element, const M: usize, const N: usize>(block: Block, acc: &mut Acc<M, N>, lane: usize) {
+unsafe fn half<E: FloatElement, const M: usize, const N: usize>(
+    input: MicroTileInput,
+    acc: &mut Acc<M, N>,
+    lane: usize,
+) {
     let mut sums = [[_mm256_setzero_ps(); N]; M];
-    let steps = block.len / LANES;
-    // SAFETY: every step lies within the block, and so do the eight lanes.
+    let steps = input.len / LANES;
+    // SAFETY: every step lies within the columns, and so do the eight lanes.
     unsafe {
         for i in 0..M {
             for j in 0..N {
@@ -57,24 +64,24 @@ unsafe fn half<E: Element, const M: usize, const N: usize>(block: Block, acc: &m
             let at = step * LANES + lane;
             let mut w = [_mm256_setzero_ps(); N];
             for j in 0..N {
-                let from = block.w.add(j * block.w_stride + at * E::BYTES);
+                let from = input.w.add(j * input.w_stride + at * E::BYTES);
                 _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(AHEAD).cast());
                 w[j] = load::<E>(from);
             }
             for i in 0..M {
-                let x = _mm256_loadu_ps(block.x.add(i * block.x_stride + at));
+                let x = _mm256_loadu_ps(input.x.add(i * input.x_stride + at));
                 for j in 0..N {
                     sums[i][j] = _mm256_fmadd_ps(x, w[j], sums[i][j]);
                 }
             }
         }
-        let (at, tail) = (steps * LANES, block.len % LANES);
+        let (at, tail) = (steps * LANES, input.len % LANES);
         if tail > 0 {
             for i in 0..M {
-                let x = padded::<ElementF32>(block.x.add(i * block.x_stride + at).cast(), tail);
+                let x = padded::<ElementF32>(input.x.add(i * input.x_stride + at).cast(), tail);
                 let x = _mm256_loadu_ps(x.as_ptr().add(lane));
                 for j in 0..N {
-                    let w = padded::<E>(block.w.add(j * block.w_stride + at * E::BYTES), tail);
+                    let w = padded::<E>(input.w.add(j * input.w_stride + at * E::BYTES), tail);
                     sums[i][j] = _mm256_fmadd_ps(x, _mm256_loadu_ps(w.as_ptr().add(lane)), sums[i][j]);
                 }
             }
@@ -87,19 +94,19 @@ unsafe fn half<E: Element, const M: usize, const N: usize>(block: Block, acc: &m
     }
 }
 
-/// 8 elements as f32.
+/// Loads 8 elements as f32.
 ///
 /// # Safety
 /// `from` must be readable for 8 elements.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn load<E: Element>(from: *const u8) -> __m256 {
+unsafe fn load<E: FloatElement>(from: *const u8) -> __m256 {
     // SAFETY: the caller's promise; the loads need no alignment.
     unsafe {
         match E::FORMAT {
-            Format::F32 => _mm256_loadu_ps(from.cast()),
-            Format::F16 => _mm256_cvtph_ps(_mm_loadu_si128(from.cast())),
-            Format::Bf16 => {
+            FloatFormat::F32 => _mm256_loadu_ps(from.cast()),
+            FloatFormat::F16 => _mm256_cvtph_ps(_mm_loadu_si128(from.cast())),
+            FloatFormat::Bf16 => {
                 let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
                 _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
             }
@@ -107,7 +114,7 @@ unsafe fn load<E: Element>(from: *const u8) -> __m256 {
     }
 }
 
-/// As `scalar::reduce`.
+/// Adds up the lanes in the order of `scalar::reduce`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn reduce(acc: &[f32; LANES]) -> f32 {

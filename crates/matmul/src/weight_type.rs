@@ -1,0 +1,85 @@
+use std::fmt;
+
+/// How a weight's elements are stored: little-endian floats, or ggml's quantisation blocks as GGUF files have them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(non_camel_case_types, missing_docs)] // ggml's names, which are their own explanation
+pub enum WeightType {
+    F32,
+    F16,
+    Bf16,
+    Q8_0,
+    Q4_0,
+    Q4_1,
+    Q5_0,
+    Q5_1,
+    Q2_K,
+    Q3_K,
+    Q4_K,
+    Q5_K,
+    Q6_K,
+}
+
+impl WeightType {
+    /// Every type once.
+    pub const ALL: [WeightType; 13] = [
+        WeightType::F32,
+        WeightType::F16,
+        WeightType::Bf16,
+        WeightType::Q8_0,
+        WeightType::Q4_0,
+        WeightType::Q4_1,
+        WeightType::Q5_0,
+        WeightType::Q5_1,
+        WeightType::Q2_K,
+        WeightType::Q3_K,
+        WeightType::Q4_K,
+        WeightType::Q5_K,
+        WeightType::Q6_K,
+    ];
+
+    /// The type's name, the elements of a quantisation block and its bytes, as in ggml's `type_traits`.
+    const fn traits(self) -> (&'static str, usize, usize) {
+        match self {
+            WeightType::F32 => ("F32", 1, 4),
+            WeightType::F16 => ("F16", 1, 2),
+            WeightType::Bf16 => ("BF16", 1, 2),
+            WeightType::Q8_0 => ("Q8_0", 32, 34),
+            WeightType::Q4_0 => ("Q4_0", 32, 18),
+            WeightType::Q4_1 => ("Q4_1", 32, 20),
+            WeightType::Q5_0 => ("Q5_0", 32, 22),
+            WeightType::Q5_1 => ("Q5_1", 32, 24),
+            WeightType::Q2_K => ("Q2_K", 256, 84),
+            WeightType::Q3_K => ("Q3_K", 256, 110),
+            WeightType::Q4_K => ("Q4_K", 256, 144),
+            WeightType::Q5_K => ("Q5_K", 256, 176),
+            WeightType::Q6_K => ("Q6_K", 256, 210),
+        }
+    }
+
+    /// Returns ggml's name of the type.
+    pub fn name(self) -> &'static str {
+        self.traits().0
+    }
+
+    /// Returns the number of elements of a quantisation block; 1 for floats.
+    pub fn block_len(self) -> usize {
+        self.traits().1
+    }
+
+    /// Returns the number of bytes of a quantisation block, or of one float.
+    pub fn block_bytes(self) -> usize {
+        self.traits().2
+    }
+
+    /// Returns the bytes of a row of `k` elements, `k / block_len * block_bytes`; `None` if `k` is not a multiple of
+    /// the quantisation block or if the size overflows.
+    pub fn row_bytes(self, k: usize) -> Option<usize> {
+        k.is_multiple_of(self.block_len()).then(|| (k / self.block_len()).checked_mul(self.block_bytes())).flatten()
+    }
+}
+
+impl fmt::Display for WeightType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
