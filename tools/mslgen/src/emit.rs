@@ -1,15 +1,15 @@
-//! Launchers of a rewritten file.
+//! Writes a rewritten kernel file as C++, with what launches its kernels.
 use crate::{Binding, Error, Instance, Kernel, Unit};
 use std::fmt::Write;
 
-/// What a file is rewritten for.
+/// The compiler that a file is rewritten for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Target {
     /// The CPU emulator: kernels are registered by host name.
     Cpu,
-    /// nvcc: a `__global__` function per host name.
+    /// nvcc: there is a `__global__` function for each host name.
     Cuda,
-    /// Compiling only, with real address spaces.
+    /// clang as a linter: the text is compiled only, with real address spaces.
     Lint,
 }
 
@@ -30,14 +30,17 @@ const SCALARS: [&str; 5] = [
 ];
 const LARGEST_BUFFER_INDEX: u32 = 30;
 
-/// The C++ file of `unit`; `stem` names the function that registers its kernels with the CPU emulator.
+/// Returns the C++ file of `unit`; `stem` names the function that registers its kernels with the CPU emulator.
+///
+/// # Errors
+/// [`Error`] if a kernel has parameters that `target` does not support, or if an instance names no kernel.
 pub fn emit(unit: &Unit, target: Target, stem: &str) -> Result<String, Error> {
     let header = match target {
         Target::Cpu => "metal_shim.h",
         Target::Cuda => "metal_cuda_shim.cuh",
         Target::Lint => "metal_lint.h",
     };
-    // A namespace a file: they include the same headers, and each has function constants of its own.
+    // Each file has a namespace of its own: files include the same headers, but have different function constants.
     let user = if target == Target::Cpu { format!("user_{}", identifier(stem)) } else { "user".to_owned() };
     let mut out = format!("#include \"{header}\"\nnamespace metal {{ namespace {user} {{\n{}", unit.text);
     out.push_str("\n# 1 \"generated\"\n");
@@ -51,8 +54,8 @@ pub fn emit(unit: &Unit, target: Target, stem: &str) -> Result<String, Error> {
         let name = identifier(stem);
         let _ = writeln!(
             out,
-            "extern \"C\" void msl_register_{name}() {{ using namespace metal::{user}; mslrt::register_unit(msl_kernels, \
-             sizeof(msl_kernels) / sizeof(msl_kernels[0]), msl_constants, msl_ranges); }}"
+            "extern \"C\" void msl_register_{name}() {{ using namespace metal::{user}; \
+             mslrt::register_unit(msl_kernels, sizeof(msl_kernels) / sizeof(msl_kernels[0]), msl_constants, msl_ranges); }}"
         );
     }
     Ok(out)
@@ -95,13 +98,14 @@ fn cuda(unit: &Unit, out: &mut String) -> Result<(), Error> {
         let (name, call) = (&instance.host_name, &instance.expression);
         let _ = writeln!(
             out,
-            "extern \"C\" __global__ void {name}(const __grid_constant__ metal::msl_args A) {{ {memory}{call}({arguments}); }}"
+            "extern \"C\" __global__ void {name}(const __grid_constant__ metal::msl_args A) \
+             {{ {memory}{call}({arguments}); }}"
         );
     }
     Ok(())
 }
 
-/// No launcher: taking a template's address instantiates it.
+/// Writes no launcher: taking a template's address instantiates it.
 fn lint(unit: &Unit, out: &mut String) {
     for (i, instance) in unit.instances.iter().enumerate().filter(|(_, instance)| instance.expression.contains('<')) {
         let _ = writeln!(out, "auto msl_instance_{i} = &{};", instance.expression);
@@ -132,7 +136,7 @@ fn arguments(kernel: &Kernel, target: Target) -> Result<String, Error> {
     Ok(all?.join(", "))
 }
 
-/// Buffers, written buffers and threadgroup arguments as bits.
+/// Returns three masks with a bit for each index: buffers, buffers that are written, and threadgroup arguments.
 fn masks(kernel: &Kernel) -> Result<[u32; 3], Error> {
     let [mut buffers, mut written, mut threadgroup] = [0u32; 3];
     for (binding, declaration) in &kernel.parameters {

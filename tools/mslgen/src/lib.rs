@@ -1,8 +1,8 @@
 //! Rewrites a Metal kernel file to C++ and generates its launcher.
 //!
-//! Input is MSL text after `clang -E`: macros and project headers expanded, `<metal_stdlib>` an empty file. Every line of the
-//! output still belongs to the same line of the `.metal` file, since linemarkers are kept. Rewritten is only what a macro cannot
-//! express; the shims of `msl-emu` define the rest:
+//! The input is MSL text after `clang -E`: macros and project headers are expanded, and `<metal_stdlib>` is an empty
+//! file. Every line of the output still belongs to the same line of the `.metal` file, since linemarkers are kept. Only
+//! what a macro cannot express is rewritten; the shims of `msl-emu` define the rest:
 //!
 //! | MSL | C++ |
 //! |---|---|
@@ -12,7 +12,8 @@
 //! | `1.5h`, `2.0bf`, `1.5` | `half(1.5f)`, `bfloat(2.0f)`, `1.5f` |
 //! | `float4(` as a constructor | `MSL_CTOR(float4)(` |
 //! | `device`, `constant`, `threadgroup`, `thread`, `kernel` | `MSL_DEVICE` and so on |
-//! | a function definition | the same after `MSL_FN` |
+//! | a function definition | `MSL_FN` and the definition |
+#![warn(missing_docs)]
 
 mod emit;
 mod lex;
@@ -24,6 +25,7 @@ pub use rewrite::rewrite;
 
 /// Why a kernel file cannot be rewritten.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[allow(missing_docs)] // the messages say what the fields are
 pub enum Error {
     #[error("kernel {0}: the parameter list does not end")]
     Unterminated(String),
@@ -46,48 +48,60 @@ pub enum Error {
 /// What a kernel parameter is bound to.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Binding {
-    /// `[[buffer(i)]]`, a pointer.
+    /// A pointer with `[[buffer(i)]]`.
     Pointer(u32),
-    /// `[[buffer(i)]]`, a reference.
+    /// A reference with `[[buffer(i)]]`.
     Reference(u32),
-    /// `[[threadgroup(i)]]`.
+    /// A pointer with `[[threadgroup(i)]]`.
     Threadgroup(u32),
-    /// A position or size: the attribute's name.
+    /// A position or a size, by the attribute's name.
     Builtin(String),
 }
 
 /// A kernel function or template.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Kernel {
+    /// The function's name.
     pub name: String,
+    /// Whether it is a template, which only instances of it make launchable.
     pub is_template: bool,
-    /// Binding and declaration of each parameter.
+    /// The binding and the declaration of each parameter.
     pub parameters: Vec<(Binding, String)>,
 }
 
 /// A kernel that the host can launch.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Instance {
+    /// The name by which the host launches it.
     pub host_name: String,
-    /// What to call: `f` or `f<arguments>`.
+    /// The expression to call: `f` or `f<arguments>`.
     pub expression: String,
+    /// The name of the [`Kernel`].
     pub kernel: String,
 }
 
+/// A variable with `[[function_constant(i)]]`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FunctionConstant {
+    /// The index that the host sets it by.
     pub index: u32,
+    /// The variable's name.
     pub name: String,
+    /// The variable's type.
     pub ty: String,
 }
 
 /// A rewritten file.
 #[derive(Clone, Default, Debug)]
 pub struct Unit {
+    /// The C++ text, without launchers.
     pub text: String,
+    /// The kernels in their order.
     pub kernels: Vec<Kernel>,
+    /// What the host can launch.
     pub instances: Vec<Instance>,
+    /// The function constants in their order.
     pub function_constants: Vec<FunctionConstant>,
-    /// Names of the `constant` variables.
+    /// The names of the other `constant` variables.
     pub constants: Vec<String>,
 }

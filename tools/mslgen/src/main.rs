@@ -1,4 +1,4 @@
-//! `mslgen cuda|cpu|lint in.metal out.cpp [flags for clang -E]`: one file, by hand or from a script.
+//! `mslgen cuda|cpu|lint in.metal out.cpp [flags for clang -E]` rewrites one file, by hand or from a script.
 use mslgen::{Target, emit, rewrite};
 use std::path::Path;
 use std::process::{Command, ExitCode};

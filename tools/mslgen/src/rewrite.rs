@@ -1,5 +1,5 @@
-//! The rewriter: one pass over the tokens that tracks scopes and statements.
-use crate::lex::{Kind, Token, lex};
+//! Rewrites in one pass over the tokens, which tracks scopes and statements.
+use crate::lex::{Token, TokenKind, lex};
 use crate::words::{is_vector, literal};
 use crate::{Error, Instance, Unit};
 use std::collections::HashMap;
@@ -7,6 +7,9 @@ use std::collections::HashMap;
 mod declarations;
 
 /// Rewrites MSL text that went through `clang -E`.
+///
+/// # Errors
+/// [`Error`] if a kernel's parameters cannot be bound, or if a variable at program scope is not `constant`.
 pub fn rewrite(source: &str) -> Result<Unit, Error> {
     let mut rewriter = Rewriter::new(source);
     let mut i = 0;
@@ -26,16 +29,17 @@ pub fn rewrite(source: &str) -> Result<Unit, Error> {
     Ok(rewriter.finish())
 }
 
+/// What a pair of braces encloses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Scope {
     Namespace,
     Class,
     Function,
-    /// Initialisers and enumerations.
+    /// An initialiser or an enumeration.
     Other,
 }
 
-/// Statements of a namespace that declare no variable.
+/// The first words of statements at program scope that declare no variable.
 const NO_VARIABLE: [&str; 13] = [
     "using",
     "typedef",
@@ -54,21 +58,24 @@ const NO_VARIABLE: [&str; 13] = [
 
 struct Rewriter {
     tokens: Vec<Token>,
-    /// Indices of the tokens that are not white space; positions below are positions in here.
+    /// The indices of the tokens that are not white space. A "position" in this module is an index of this list.
     significant: Vec<usize>,
+    /// Text to be inserted before tokens, by their indices.
     before: HashMap<usize, String>,
+    /// Text to be inserted after tokens, by their indices.
     after: HashMap<usize, String>,
     unit: Unit,
     scopes: Vec<Scope>,
-    /// Where the current statement starts.
+    /// The position at which the current statement starts.
     statement: usize,
+    /// The number of open parentheses.
     parentheses: i32,
 }
 
 impl Rewriter {
     fn new(source: &str) -> Self {
         let tokens = lex(source);
-        let significant = (0..tokens.len()).filter(|i| tokens[*i].kind != Kind::Space).collect();
+        let significant = (0..tokens.len()).filter(|i| tokens[*i].kind != TokenKind::Space).collect();
         Rewriter {
             tokens,
             significant,
@@ -94,7 +101,7 @@ impl Rewriter {
         self.unit
     }
 
-    /// Text at a position as it is now; nothing past the end or where a token was dropped.
+    /// Returns the text at a position as it is now; it is empty past the end and where a token was dropped.
     fn text(&self, i: usize) -> &str {
         self.significant.get(i).map_or("", |token| &self.tokens[*token].text)
     }
@@ -104,7 +111,7 @@ impl Rewriter {
     }
 
     fn is_identifier(&self, i: usize) -> bool {
-        self.significant.get(i).is_some_and(|token| self.tokens[*token].kind == Kind::Identifier)
+        self.significant.get(i).is_some_and(|token| self.tokens[*token].kind == TokenKind::Identifier)
     }
 
     fn set(&mut self, i: usize, text: impl Into<String>) {
@@ -133,7 +140,7 @@ impl Rewriter {
         self.scopes.last().copied().unwrap_or(Scope::Namespace)
     }
 
-    /// After the bracket that closes the one at `i`.
+    /// Returns the position after the bracket that closes the one at `i`.
     fn closed(&self, i: usize, open: &str, close: &str) -> usize {
         let (mut depth, mut at) = (0, i);
         while !self.ended(at) {
@@ -146,10 +153,10 @@ impl Rewriter {
         at
     }
 
-    /// Literals, address spaces, vector constructors.
+    /// Rewrites the token at `i` if it is a literal, an address space or a vector constructor.
     fn word(&mut self, i: usize) {
         let text = self.text(i).to_owned();
-        if self.tokens[self.significant[i]].kind == Kind::Number {
+        if self.tokens[self.significant[i]].kind == TokenKind::Number {
             if let Some(number) = literal(&text) {
                 self.set(i, number);
             }
@@ -169,6 +176,7 @@ impl Rewriter {
         }
     }
 
+    /// Tracks scopes and statements at `i`.
     fn scope(&mut self, i: usize) -> Result<(), Error> {
         match self.text(i) {
             "(" => self.parentheses += 1,
@@ -189,6 +197,7 @@ impl Rewriter {
         Ok(())
     }
 
+    /// Opens the scope whose brace is at `i`.
     fn open(&mut self, i: usize) {
         let head: Vec<&str> = (self.statement..i).map(|j| self.text(j)).filter(|text| !text.is_empty()).collect();
         let (called, last) = (head.contains(&"("), head.last().copied().unwrap_or(""));
@@ -223,7 +232,7 @@ impl Rewriter {
         }
     }
 
-    /// Variables at program scope must be `constant`.
+    /// Refuses the statement that ends at `i` if it declares a variable at program scope that is not `constant`.
     fn check_program_scope(&self, i: usize) -> Result<(), Error> {
         let head: Vec<&str> = (self.statement..i).map(|j| self.text(j)).filter(|text| !text.is_empty()).collect();
         let exempt = NO_VARIABLE.contains(head.first().unwrap_or(&""))

@@ -3,11 +3,13 @@
 const SCALARS: [&str; 12] =
     ["float", "half", "bfloat", "int", "uint", "short", "ushort", "char", "uchar", "long", "ulong", "bool"];
 
+/// Whether `name` is a vector type, such as `float4`.
 pub(crate) fn is_vector(name: &str) -> bool {
     name.strip_suffix(['2', '3', '4']).is_some_and(|scalar| SCALARS.contains(&scalar))
 }
 
-/// A floating-point literal in C++: unsuffixed ones are float in MSL.
+/// Returns a floating-point literal of MSL in C++, or `None` for another token. A literal without a suffix is a float
+/// in MSL.
 pub(crate) fn literal(text: &str) -> Option<String> {
     let lower = text.to_lowercase();
     if lower.starts_with("0x") {

@@ -1,37 +1,50 @@
-//! Reference outputs and the bundled models, for tests. What is missing or wrong is a panic: a test cannot go on without.
+//! Reference outputs and the bundled models, for tests. A file that is missing or wrong is a panic, since a test cannot
+//! go on without it.
+#![warn(missing_docs)]
 use serde::Deserialize;
 use std::path::PathBuf;
 
-/// A folder or file of the repository.
+/// Returns the path of a folder or file of the repository; `path` is relative to its root.
 pub fn repo(path: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join(path)
 }
 
-/// What `transformers` answered in fp32 (`scripts/goldens/make_fixtures.py`).
+/// What `transformers` computed in fp32 for one model (`scripts/goldens/make_fixtures.py`).
 #[derive(Debug, Deserialize)]
 pub struct Golden {
+    /// The versions that computed it.
     pub by: String,
+    /// The prompts and what followed them.
     pub prompts: Vec<GoldenPrompt>,
 }
 
+/// One prompt and its answer.
 #[derive(Debug, Deserialize)]
 pub struct GoldenPrompt {
+    /// The prompt's tokens.
     pub ids: Vec<u32>,
-    /// Greedy continuation, run on past EOS.
+    /// The 32 tokens of a greedy continuation, which does not stop at an end-of-sequence token.
     pub greedy_32_ignore_eos: Vec<u32>,
+    /// The largest logits after some of the positions.
     pub top20: Vec<GoldenLogits>,
 }
 
 /// The 20 largest logits after the token at `position`.
 #[derive(Debug, Deserialize)]
 pub struct GoldenLogits {
+    /// The position of the last token that the model saw.
     pub position: usize,
+    /// The tokens, by falling logit.
     pub ids: Vec<u32>,
+    /// Their logits.
     pub logits: Vec<f32>,
 }
 
 impl Golden {
-    /// `fixtures/NAME.json`.
+    /// Reads `fixtures/NAME.json`.
+    ///
+    /// # Panics
+    /// If the file is missing or has another form.
     pub fn read(name: &str) -> Self {
         let path = repo(&format!("fixtures/{name}.json"));
         let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
@@ -39,7 +52,10 @@ impl Golden {
     }
 }
 
-/// All logits of the first prompt, `[tokens][vocab]`, from `fixtures/NAME.safetensors`.
+/// Returns all logits of the first prompt, `[tokens][vocab]`, from `fixtures/NAME.safetensors`.
+///
+/// # Panics
+/// If the file is missing or has another form.
 pub fn golden_logits(name: &str) -> Vec<Vec<f32>> {
     let path = repo(&format!("fixtures/{name}.safetensors"));
     let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));

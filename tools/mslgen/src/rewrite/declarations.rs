@@ -1,9 +1,9 @@
-//! Declarations that the launcher has to know of: constants, threadgroup memory, kernels and their instances.
+//! Finds the declarations that a launcher has to know: constants, threadgroup memory, kernels and their instances.
 use super::{Rewriter, Scope};
 use crate::{Binding, Error, FunctionConstant, Instance, Kernel};
 
 impl Rewriter {
-    /// A `constant` variable or function constant at namespace scope.
+    /// Rewrites the statement at `i` if it is a `constant` variable or a function constant at program scope.
     pub(super) fn constant_variable(&mut self, i: usize) {
         let at = i + usize::from(matches!(self.text(i), "static" | "inline" | "constexpr"));
         if self.top() != Scope::Namespace || self.text(at) != "constant" {
@@ -40,7 +40,8 @@ impl Rewriter {
         self.unit.function_constants.push(FunctionConstant { index, name, ty });
     }
 
-    /// A `threadgroup` variable of a function; pointers to threadgroup memory are left alone.
+    /// Rewrites the statement at `i` if it is a `threadgroup` variable of a function. Pointers to threadgroup memory
+    /// stay.
     pub(super) fn threadgroup_variable(&mut self, i: usize) {
         if self.top() != Scope::Function || self.text(i) != "threadgroup" {
             return;
@@ -69,7 +70,8 @@ impl Rewriter {
         self.insert_after(j, &touches);
     }
 
-    /// A kernel's signature, or an explicit instantiation: the position after it.
+    /// Takes in a kernel's signature or an explicit instantiation at `i`. Returns the position after an instantiation,
+    /// which is dropped.
     pub(super) fn kernel(&mut self, i: usize) -> Result<Option<usize>, Error> {
         let attribute = self.text(i) == "[[" && self.text(i + 1) == "kernel";
         let starts = (self.text(i) == "kernel" || attribute) && self.top() == Scope::Namespace && self.parentheses == 0;
@@ -89,8 +91,8 @@ impl Rewriter {
         Ok(None)
     }
 
-    /// `template [[host_name("x")]] kernel void f<..>(..);` or `.. decltype(f<..>) f<..>;`. It is dropped: the launcher
-    /// instantiates, which keeps differences of attribute grammar out.
+    /// Drops `template [[host_name("x")]] kernel void f<..>(..);` or `.. decltype(f<..>) f<..>;` and keeps its
+    /// [`Instance`]. The launcher instantiates the template, since C++ has another grammar for such attributes.
     fn instantiation(&mut self, i: usize, returns: usize) -> usize {
         let mut host_name = String::new();
         for j in self.statement..=i {
@@ -138,7 +140,8 @@ impl Rewriter {
         Ok(())
     }
 
-    /// First and last position of each parameter of a list that starts at `at`.
+    /// Returns the first position of each parameter of the list that starts at `at`, and the position after it; `None`
+    /// if the list does not end.
     fn parameters(&self, at: usize) -> Option<Vec<(usize, usize)>> {
         let (mut found, mut start, mut depth, mut j) = (Vec::new(), at, 0, at);
         loop {
