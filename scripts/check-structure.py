@@ -17,7 +17,7 @@ from pathlib import Path
 # Cycles that are left: by crate, sets of modules that may still depend on each other. Never to be added to.
 CYCLES_LEFT = {
     "metal": ("executor shape",),
-    "models": ("layers llama loader qwen2 qwen3 qwen3_5 qwen3_moe",),
+    "models": ("config::json config::rope",),
     "text": ("detokenizer tokenizer",),
     "turboquant": ("attend centre kernel rope simd", "simd::avx2 simd::avx512 simd::dispatch simd::neon"),
 }
@@ -29,9 +29,9 @@ NAMES_OF_SIBLINGS = {
 }
 # Names that are left, with their number of meanings. Never to be added to.
 NAMES_LEFT = {
-    **dict.fromkeys(("Choice", "Chunk", "Client", "Family", "Fields", "Loaded", "Model", "Place", "Progress"), 2),
-    **dict.fromkeys(("RmsNorm", "RopeBuffers", "RopeTables", "Scratch", "Shared", "Slice", "Step", "Weight"), 2),
-    **dict.fromkeys(("Head", "Inner", "Layer", "Rope", "Row", "State", "Sums", "Tile"), 3),
+    **dict.fromkeys(("Chunk", "Client", "Family", "Head", "Place", "Progress", "RmsNorm", "RopeBuffers"), 2),
+    **dict.fromkeys(("RopeTables", "Row", "Scratch", "Slice", "Step", "Weight"), 2),
+    **dict.fromkeys(("Inner", "Layer", "Rope", "State", "Sums", "Tile"), 3),
 }
 
 TEXT = re.compile(r'//[^\n]*|/\*.*?\*/|r(#*)".*?"\1|"(?:\\.|[^"\\])*"|\'(?:\\.[^\']*|[^\\\'])\'', re.S)

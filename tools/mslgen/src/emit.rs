@@ -55,7 +55,8 @@ pub fn emit(unit: &Unit, target: Target, stem: &str) -> Result<String, Error> {
         let _ = writeln!(
             out,
             "extern \"C\" void msl_register_{name}() {{ using namespace metal::{user}; \
-             mslrt::register_unit(msl_kernels, sizeof(msl_kernels) / sizeof(msl_kernels[0]), msl_constants, msl_ranges); }}"
+             mslrt::register_unit(msl_kernels, sizeof(msl_kernels) / sizeof(msl_kernels[0]), msl_constants, \
+             msl_ranges); }}"
         );
     }
     Ok(out)
