@@ -1,14 +1,13 @@
 //! `tallow bench`: how fast a model prefills and decodes with each K/V pair.
 use crate::args::BenchArgs;
-use crate::model;
-use crate::plot;
 use crate::settings::Settings;
-use anyhow::{Context, Result};
-use engine::bench::{BenchOptions, BenchRow, speed};
-use engine::eval::Scheme;
-use engine::{EngineConfig, KvFlags, PRESETS};
-use turboquant::Format;
+use crate::{model, output, plot};
+use anyhow::Result;
+use engine::{EngineConfig, KvOptions};
+use measure::{BenchOptions, BenchRow, Scheme, speed};
+use turboquant::{Format, KvPair};
 
+/// Runs the command: prints a table, writes what `--json` and `--plot` ask for.
 pub async fn bench(args: BenchArgs) -> Result<()> {
     let settings = Settings::read(args.settings.model.config.as_deref(), &args.settings)?;
     let config = model::engine_config(&settings).await?;
@@ -16,7 +15,7 @@ pub async fn bench(args: BenchArgs) -> Result<()> {
 }
 
 fn measure(args: BenchArgs, config: &EngineConfig) -> Result<()> {
-    let loaded = engine::load(config)?;
+    let bundle = engine::load(config)?;
     let options = BenchOptions {
         contexts: args.contexts,
         batches: args.batches,
@@ -30,23 +29,15 @@ fn measure(args: BenchArgs, config: &EngineConfig) -> Result<()> {
         println!("| {k} | {v} | {context} | {batch} | {prefill:.1} | {decode:.1} | {bytes:.0} |");
     };
     let schemes = schemes(&config.kv);
-    let rows = engine::compute_pool(config.threads)?.install(move || speed(&loaded, &schemes, &options, line))?;
-    if let Some(path) = &args.plot {
-        std::fs::write(path, plot::speed(&rows)?).with_context(|| format!("--plot {}", path.display()))?;
-    }
-    if let Some(path) = &args.json {
-        let json = serde_json::to_string_pretty(&rows)?;
-        std::fs::write(path, json + "\n").with_context(|| format!("--json {}", path.display()))?;
-    }
-    Ok(())
+    let rows = engine::compute_pool(config.threads)?.install(move || speed(&bundle, &schemes, &options, line))?;
+    output::plot(args.plot.as_deref(), || plot::speed(&rows))?;
+    output::json(args.json.as_deref(), &rows)
 }
 
 /// The presets, or bf16 and the pair that the flags name.
-fn schemes(kv: &KvFlags) -> Vec<Scheme> {
-    let centre = kv.centre;
-    let pair = |k, v| Scheme::Pair { k, v, centre };
-    match kv.named_pair() {
-        Some((k, v)) => vec![pair(Format::Bf16, Format::Bf16), pair(k, v)],
-        None => PRESETS.iter().map(|(_, k, v)| pair(*k, *v)).collect(),
+fn schemes(kv: &KvOptions) -> Vec<Scheme> {
+    match Scheme::named(kv) {
+        Some(named) => vec![Scheme::Pair { pair: KvPair::both(Format::Bf16), centre: kv.centre }, named],
+        None => Scheme::presets(kv.centre).map(|(_, scheme)| scheme).collect(),
     }
 }

@@ -1,12 +1,10 @@
 //! `tallow eval`: what each K/V pair costs a model.
 use crate::args::EvalArgs;
-use crate::model;
-use crate::plot;
-use crate::progress;
 use crate::settings::Settings;
+use crate::{model, output, plot, progress};
 use anyhow::{Context, Result};
-use engine::eval::{NeedleOptions, NeedleRow, QualityOptions, QualityReport, Scheme, needles, quality};
-use engine::{CentreMode, EngineConfig, KvFlags, Loaded, PRESETS};
+use engine::{CentreMode, EngineConfig, KvOptions, ModelBundle};
+use measure::{NeedleOptions, NeedleRow, QualityOptions, QualityReport, Scheme, needles, quality};
 use serde::Serialize;
 
 /// Judged where no text is named: the beginning of wikitext-2's test split.
@@ -28,42 +26,33 @@ pub async fn eval(args: EvalArgs) -> Result<()> {
 }
 
 fn judge(args: EvalArgs, config: &EngineConfig) -> Result<()> {
-    let loaded = engine::load(config)?;
+    let bundle = engine::load(config)?;
     let text = match &args.text {
         Some(path) => std::fs::read_to_string(path).with_context(|| format!("--text {}", path.display()))?,
         None => TEXT.to_owned(),
     };
     let name = config.model_name();
     let options =
-        QualityOptions { window: args.window.min(loaded.max_position_embeddings), schemes: schemes(&config.kv) };
-    let mut tokens = loaded.tokenizer.encode(&text, false)?;
+        QualityOptions { window: args.window.min(bundle.max_position_embeddings), schemes: schemes(&config.kv) };
+    let mut tokens = bundle.tokenizer.encode(&text, false)?;
     tokens.truncate(args.tokens);
     let bar = progress::count("quality", tokens.len() as u64);
-    let report = quality(&loaded, &name, &tokens, &options, |done, total| {
+    let report = quality(&bundle, &name, &tokens, &options, |done, total| {
         bar.set_length(total as u64);
         bar.set_position(done as u64);
     })?;
     bar.finish_and_clear();
     print!("{}", quality_table(&report));
-    let needles = if args.needles { retrieval(&loaded, &text, &args, &config.kv)? } else { Vec::new() };
+    let needles = if args.needles { retrieval(&bundle, &text, &args, &config.kv)? } else { Vec::new() };
     let report = Report { quality: report, needles };
-    if let Some(path) = &args.json {
-        let json = serde_json::to_string_pretty(&report)?;
-        std::fs::write(path, json + "\n").with_context(|| format!("--json {}", path.display()))?;
-    }
-    // Last: not every report has what can be shown.
-    if let Some(path) = &args.plot {
-        std::fs::write(path, plot::quality(&report.quality)?).with_context(|| format!("--plot {}", path.display()))?;
-    }
-    Ok(())
+    output::json(args.json.as_deref(), &report)?;
+    // The plot comes last: not every report has something to show.
+    output::plot(args.plot.as_deref(), || plot::quality(&report.quality))
 }
 
 /// The pair that the flags name, or every pair.
-fn schemes(kv: &KvFlags) -> Vec<Scheme> {
-    match kv.named_pair() {
-        Some((k, v)) => vec![Scheme::Pair { k, v, centre: kv.centre }],
-        None => QualityOptions::every_pair(kv.centre),
-    }
+fn schemes(kv: &KvOptions) -> Vec<Scheme> {
+    Scheme::named(kv).map_or_else(|| Scheme::every_pair(kv.centre), |named| vec![named])
 }
 
 fn quality_table(report: &QualityReport) -> String {
@@ -89,20 +78,18 @@ fn quality_table(report: &QualityReport) -> String {
 }
 
 /// Pass keys with the most exact cache and the pair that the flags name, or each preset.
-fn retrieval(loaded: &Loaded, text: &str, args: &EvalArgs, kv: &KvFlags) -> Result<Vec<NeedleRow>> {
-    let limit = loaded.max_position_embeddings;
+fn retrieval(bundle: &ModelBundle, text: &str, args: &EvalArgs, kv: &KvOptions) -> Result<Vec<NeedleRow>> {
+    let limit = bundle.max_position_embeddings;
     let lengths: Vec<usize> = args.needle_lengths.iter().map(|n| (*n).min(limit)).collect();
     let options = NeedleOptions { lengths, depths: args.needle_depths, texts: args.needle_texts };
-    let exact = Scheme::exact(&loaded.device);
+    let exact = Scheme::exact(&bundle.device);
     let mut schemes = vec![(exact.names().0, exact)];
-    match kv.named_pair() {
-        Some((k, v)) => {
-            schemes.push((format!("{}/{}", k.name(), v.name()), Scheme::Pair { k, v, centre: kv.centre }));
+    match Scheme::named(kv) {
+        Some(named) => {
+            let (k, v) = named.names();
+            schemes.push((format!("{k}/{v}"), named));
         }
-        None => schemes.extend(PRESETS.iter().map(|(name, k, v)| {
-            let centre = CentreMode::Auto;
-            ((*name).to_owned(), Scheme::Pair { k: *k, v: *v, centre })
-        })),
+        None => schemes.extend(Scheme::presets(CentreMode::Auto).map(|(name, scheme)| (name.to_owned(), scheme))),
     }
     let texts = schemes.len() * options.lengths.len() * options.texts;
     let bar = progress::count("retrieval", texts as u64);
@@ -110,7 +97,7 @@ fn retrieval(loaded: &Loaded, text: &str, args: &EvalArgs, kv: &KvFlags) -> Resu
     println!("\n| cache | {} | all |", options.lengths.iter().map(usize::to_string).collect::<Vec<_>>().join(" | "));
     println!("|---|{}", "---|".repeat(options.lengths.len() + 1));
     for (name, scheme) in schemes {
-        let rows = needles(loaded, &scheme, text, &options, || bar.inc(1))?;
+        let rows = needles(bundle, &scheme, text, &options, || bar.inc(1))?;
         let share = |rows: &mut dyn Iterator<Item = &NeedleRow>| {
             let (found, digits) = rows.fold((0, 0), |(f, d), r| (f + r.recalled, d + r.digits));
             format!("{:.1} %", 100.0 * found as f64 / digits as f64)

@@ -5,6 +5,7 @@ mod chat;
 mod demo;
 mod eval;
 mod model;
+mod output;
 mod plot;
 mod progress;
 mod serve;

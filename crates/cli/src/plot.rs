@@ -1,7 +1,6 @@
 //! Plots, where one says more than a table.
 use anyhow::{Result, anyhow};
-use engine::bench::BenchRow;
-use engine::eval::QualityReport;
+use measure::{BenchRow, QualityReport};
 use plotters::prelude::*;
 
 /// Bits an element against KL, both axes as they are met: fewer bits to the left, less loss below. SVG text.

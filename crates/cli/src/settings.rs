@@ -1,7 +1,7 @@
 //! Settings in layers: the embedded default file, a file, the environment, flags.
 use anyhow::{Context, Result, bail};
 use bytesize::ByteSize;
-use engine::{DeviceChoice, EngineConfig, KvFlags, WeightQuant};
+use engine::{DeviceChoice, EngineConfig, KvOptions, WeightQuant};
 use figment::Figment;
 use figment::providers::{Env, Format as _, Serialized, Toml};
 use figment::value::Value;
@@ -111,7 +111,7 @@ impl RawSettings {
         let (k, v) = (self.k_quant.as_deref(), self.v_quant.as_deref());
         let engine = EngineConfig {
             model: PathBuf::new(),
-            kv: KvFlags::parse(&self.kv_preset, k, v, self.block_size, &self.kv_centre)?,
+            kv: KvOptions::parse(&self.kv_preset, k, v, self.block_size, &self.kv_centre)?,
             device: DeviceChoice::parse(&self.device)?,
             weight_quant: self.weight_quant.as_deref().map(weight_quant).transpose()?,
             served_model_name: self.served_model_name,
@@ -146,7 +146,7 @@ mod tests {
     use super::*;
     use crate::args::{Cli, Command};
     use clap::Parser;
-    use turboquant::Format;
+    use turboquant::{Format, KvPair};
 
     /// The settings of `tallow serve` with these flags.
     fn read(flags: &[&str]) -> Result<Settings> {
@@ -164,7 +164,7 @@ mod tests {
         let settings = read(&[]).unwrap();
         assert_eq!((settings.port, settings.engine.kv.named_pair()), (8000, None));
         let settings = read(&["--k-quant", "f16", "--kv-cache-memory", "2GiB", "--port", "9"]).unwrap();
-        assert_eq!(settings.engine.kv.named_pair(), Some((Format::F16, Format::Bf16)));
+        assert_eq!(settings.engine.kv.named_pair(), Some(KvPair::new(Format::F16, Format::Bf16)));
         assert_eq!((settings.port, settings.engine.kv_cache_memory), (9, Some(2 << 30)));
     }
 

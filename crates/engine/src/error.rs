@@ -157,7 +157,7 @@ pub enum StartError {
 
 impl StartError {
     /// Of a flag's value: what it is, and what is allowed.
-    pub(crate) fn flag(flag: &'static str, message: impl Into<String>) -> Self {
+    pub fn flag(flag: &'static str, message: impl Into<String>) -> Self {
         StartError::Flag { flag, message: message.into() }
     }
 

@@ -1,9 +1,9 @@
 //! Model folders with something wrong: an error that names file and tensor, never a panic.
 #![allow(clippy::unwrap_used)] // helpers of tests
-use engine::{EngineConfig, KvFlags, load, start};
+use engine::{EngineConfig, KvOptions, load, start};
 use std::path::Path;
 use testkit::repo;
-use turboquant::Format;
+use turboquant::{Format, KvPair};
 
 const FILES: [&str; 5] =
     ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"];
@@ -92,7 +92,7 @@ fn a_head_size_that_the_format_does_not_hold() {
             *b = text.replace("\"num_key_value_heads\": 2", "\"num_key_value_heads\": 8").into_bytes();
         })
     });
-    let kv = KvFlags::pair(Format::Tq4, Format::Tq4, 32);
+    let kv = KvOptions::pair(KvPair::both(Format::Tq4), 32);
     let Err(error) = start(&EngineConfig { kv, ..EngineConfig::new(folder.path()) }) else { panic!("it started") };
     says(&error.to_string(), &["type mistral", "head_dim 8", "tq4", "16, 32, 64"]);
 }

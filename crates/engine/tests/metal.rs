@@ -30,8 +30,7 @@ fn check_setup(setup: &Setup, model: &str, families: &[Family], output: usize) {
             inner.run(launches)
         };
         let executor = Watched { inner: EmulatorExecutor { emulator, order: 0, family }, most_work: u64::MAX, run };
-        let mut driver = Driver::with_backend(setup, |kv, geometry, centring, _| {
-            let layout = kv.layout(geometry).unwrap();
+        let mut driver = Driver::with_backend(setup, |layout, geometry, centring, _| {
             Box::new(GpuBackend::new(executor, layout, geometry, &centring, Element::F32).unwrap())
         });
         // The CPU's tokens come from whole rows.

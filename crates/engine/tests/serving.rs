@@ -3,13 +3,13 @@
 use attention::{ForwardContext, KvMeans, ModelGeometry, StateLayout};
 use candle_core::Tensor;
 use engine::{
-    EngineConfig, EngineError, EngineHandle, Event, FinishReason, GenerationRequest, KvFlags, MatchedStop,
+    EngineConfig, EngineError, EngineHandle, Event, FinishReason, GenerationRequest, KvOptions, MatchedStop,
     RequestField, RequestStream, SamplingParams, SubmitError, launch, load, start,
 };
 use models::Model;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use turboquant::Format;
+use turboquant::{Format, KvPair};
 
 fn config() -> EngineConfig {
     EngineConfig { max_num_batched_tokens: 256, ..EngineConfig::new(testkit::repo("models/demo")) }
@@ -87,7 +87,7 @@ fn nor_does_it_with_compressed_caches() {
 
 /// `clients` requests at once, of which the pool holds about one in six, answer as each does alone.
 fn overload(clients: usize, k: Format, v: Format) {
-    let config = EngineConfig { kv: KvFlags::pair(k, v, 16), ..config() };
+    let config = EngineConfig { kv: KvOptions::pair(KvPair::new(k, v), 16), ..config() };
     let wide = start(&config).unwrap();
     let request =
         |i| GenerationRequest { n: 1 + usize::from(i % 8 == 3), ..GenerationRequest::greedy(prompt(i), 20 + i % 30) };
@@ -121,7 +121,7 @@ fn a_hybrid_model_serves_many_at_once() {
         request
     };
     let base = EngineConfig {
-        kv: KvFlags::pair(Format::F32, Format::F32, 16),
+        kv: KvOptions::pair(KvPair::both(Format::F32), 16),
         max_num_seqs: 8,
         ..EngineConfig::new(testkit::repo("models/tiny-qwen35"))
     };
@@ -147,7 +147,7 @@ fn a_hybrid_model_serves_many_at_once() {
 
 #[test]
 fn clients_that_leave_take_nothing_with_them() {
-    let kv = KvFlags::pair(Format::Tq4, Format::Tq4, 32);
+    let kv = KvOptions::pair(KvPair::both(Format::Tq4), 32);
     let engine = start(&EngineConfig { kv_cache_memory: Some(4 << 20), kv, ..config() }).unwrap();
     let clients: Vec<_> = (0..200usize)
         .map(|i| {

@@ -15,6 +15,7 @@ mod format;
 mod kernel;
 mod layout;
 mod page;
+mod preset;
 mod rope;
 mod rotation;
 #[allow(unsafe_code)] // the only place: vector intrinsics and their dispatch
@@ -26,6 +27,7 @@ pub use centre::{CentreError, DEFAULT_FAST_PAIRS, KeyCentre};
 pub use format::{Format, FormatError, Side};
 pub use kernel::{Kernel, MAX_GROUP, Query};
 pub use layout::RecordLayout;
+pub use preset::{KvPair, PRESETS, Preset};
 pub use rope::{Pairing, Rope, SLOW_PAIR};
 pub use rotation::Rotation;
 pub use simd::Isa;

@@ -2,11 +2,14 @@
 #![allow(dead_code)] // each test file uses its part
 use attention::{AttentionBackend, Centring, KeyCentring, ModelGeometry};
 use candle_core::Device;
-use engine::{CentreMode, DeviceChoice, EngineConfig, KvConfig, ModelRunner, Row, Want, WeightQuant, load, select};
+use engine::{
+    CentreMode, DeviceChoice, EngineConfig, LogitsNeed, LogitsRow, ModelRunner, WeightQuant, cache_layout, load, select,
+};
+use kv::KvLayout;
 use models::{Checkpoint, LoadOptions};
 use scheduler::{NewRequest, Scheduler, SchedulerConfig, SeqId};
 use std::collections::BTreeMap;
-use turboquant::Format;
+use turboquant::{Format, KvPair};
 
 pub struct Setup {
     pub model: String,
@@ -66,15 +69,17 @@ pub struct Driver {
 
 impl Driver {
     pub fn new(setup: &Setup) -> Self {
-        Self::with_backend(setup, |kv, geometry, centring, device| select(kv, geometry, centring, device).unwrap())
+        Self::with_backend(setup, |layout, geometry, centring, device| {
+            select(layout, geometry, centring, device).unwrap()
+        })
     }
 
     /// With an attention backend of the caller's.
     pub fn with_backend(
         setup: &Setup,
-        make: impl FnOnce(&KvConfig, &ModelGeometry, Centring, &Device) -> Box<dyn AttentionBackend>,
+        make: impl FnOnce(KvLayout, &ModelGeometry, Centring, &Device) -> Box<dyn AttentionBackend>,
     ) -> Self {
-        let kv = KvConfig::new(setup.k, setup.v, 16);
+        let pair = KvPair::new(setup.k, setup.v);
         let Setup { weight_quant, device, .. } = *setup;
         let config = EngineConfig { weight_quant, device, ..EngineConfig::new(testkit::repo(&setup.model)) };
         let mut loaded = load(&config).unwrap();
@@ -90,11 +95,12 @@ impl Driver {
                 |_| KeyCentring::Exact,
                 |_| true,
             ),
-            false => Ok(loaded.calibration().centring(setup.centre, &kv).unwrap()),
+            false => Ok(loaded.calibration().centring(setup.centre, pair).unwrap()),
         };
         let centring = centring.unwrap();
         let model = loaded.model;
-        let backend = make(&kv, model.geometry(), centring, &loaded.device);
+        let layout = cache_layout(pair, 16, model.geometry()).unwrap();
+        let backend = make(layout, model.geometry(), centring, &loaded.device);
         let max_num_seqs = setup.budget.min(64);
         let scheduler = Scheduler::new(SchedulerConfig {
             block_size: 16,
@@ -125,14 +131,14 @@ impl Driver {
     pub fn step(&mut self) {
         let step = self.scheduler.schedule();
         let whole = self.whole;
-        let want = if whole {
-            Want::All
+        let need = if whole {
+            LogitsNeed::All
         } else if self.largest {
-            Want::Largest(1)
+            LogitsNeed::Largest(1)
         } else {
-            Want::Last
+            LogitsNeed::Last
         };
-        let mut logits = self.runner.run(&step, &self.scheduler, |_| want).unwrap();
+        let mut logits = self.runner.run(&step, &self.scheduler, |_| need).unwrap();
         let mut sampled = Vec::new();
         for (at, chunk) in step.chunks.iter().enumerate() {
             let bits = |row: &[f32]| row.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
@@ -145,8 +151,8 @@ impl Driver {
                 continue;
             }
             let row = match logits.last(at).unwrap() {
-                Row::Whole(row) => row,
-                Row::Largest(largest) => {
+                LogitsRow::Whole(row) => row,
+                LogitsRow::Largest(largest) => {
                     let token = largest[0].0;
                     self.traces.entry(chunk.seq).or_default().tokens.push(token);
                     sampled.push((chunk.seq, token));

@@ -1,7 +1,7 @@
 //! How fast a model prefills and decodes, by K/V pair, context and batch: the same forward passes that serving makes.
-use crate::error::StartError;
-use crate::eval::{Scheme, TrialCache};
-use crate::start::Loaded;
+use crate::Scheme;
+use crate::trial::Trial;
+use engine::{ModelBundle, StartError};
 use scheduler::MAX_SEATS;
 use serde::Serialize;
 use std::time::Instant;
@@ -36,21 +36,21 @@ pub struct BenchRow {
 ///
 /// Errors: sizes of 0, a context beyond the model's, a format that its head size does not allow, too little memory.
 pub fn speed(
-    loaded: &Loaded,
+    bundle: &ModelBundle,
     schemes: &[Scheme],
     options: &BenchOptions,
     mut done: impl FnMut(&BenchRow),
 ) -> Result<Vec<BenchRow>, StartError> {
-    check(options, loaded.max_position_embeddings)?;
+    check(options, bundle.max_position_embeddings)?;
     let mut rows = Vec::new();
     for &context in &options.contexts {
         let most = options.batches.iter().copied().max().unwrap_or(1);
         for scheme in schemes {
-            let mut cache = TrialCache::new(loaded, scheme, context + options.steps + 1, most)?;
-            let prefill = prefill(loaded, &mut cache, context, options.chunk)?;
+            let mut cache = Trial::new(bundle, scheme, context + options.steps + 1, most)?;
+            let prefill = prefill(bundle, &mut cache, context, options.chunk)?;
             (1..most).try_for_each(|sequence| cache.copy(0, sequence))?;
             for &batch in &options.batches {
-                let decode = decode(loaded, &mut cache, context, batch, options.steps)?;
+                let decode = decode(bundle, &mut cache, context, batch, options.steps)?;
                 let (k, v) = scheme.names();
                 let kv_bytes_per_token = cache.backend.spec().bytes_per_token();
                 let row = BenchRow { k, v, context, batch, prefill, decode, kv_bytes_per_token };
@@ -84,25 +84,25 @@ fn check(options: &BenchOptions, limit: usize) -> Result<(), StartError> {
 }
 
 /// Any tokens will do: their values change no operation.
-fn tokens(loaded: &Loaded, positions: std::ops::Range<usize>) -> Vec<u32> {
-    let vocab = loaded.model.vocab_size();
+fn tokens(bundle: &ModelBundle, positions: std::ops::Range<usize>) -> Vec<u32> {
+    let vocab = bundle.model.vocab_size();
     positions.map(|p| (p.wrapping_mul(2_654_435_761) % vocab) as u32).collect()
 }
 
 /// Fills the first sequence; tokens a second.
-fn prefill(loaded: &Loaded, cache: &mut TrialCache<'_>, context: usize, chunk: usize) -> Result<f64, StartError> {
+fn prefill(bundle: &ModelBundle, cache: &mut Trial<'_>, context: usize, chunk: usize) -> Result<f64, StartError> {
     let start = Instant::now();
     for at in (0..context).step_by(chunk) {
         let end = at.saturating_add(chunk).min(context);
-        cache.forward(&[(0, at..end)], &tokens(loaded, at..end), &[(end - at - 1) as u32])?;
+        cache.forward(&[(0, at..end)], &tokens(bundle, at..end), &[(end - at - 1) as u32])?;
     }
     Ok(context as f64 / start.elapsed().as_secs_f64())
 }
 
 /// Tokens a second of `batch` sequences, by the median of `steps` steps; the first step warms up.
 fn decode(
-    loaded: &Loaded,
-    cache: &mut TrialCache<'_>,
+    bundle: &ModelBundle,
+    cache: &mut Trial<'_>,
     context: usize,
     batch: usize,
     steps: usize,
@@ -113,7 +113,7 @@ fn decode(
         let sequences: Vec<_> = (0..batch).map(|s| (s, at..at + 1)).collect();
         let rows: Vec<u32> = (0..batch as u32).collect();
         let start = Instant::now();
-        cache.forward(&sequences, &tokens(loaded, step..step + batch), &rows)?;
+        cache.forward(&sequences, &tokens(bundle, step..step + batch), &rows)?;
         times.push(start.elapsed().as_secs_f64());
     }
     let timed = &mut times[1..];

@@ -1,22 +1,25 @@
 //! Which device computes, and what memory it has.
+use super::memory::free_memory;
 use crate::error::StartError;
-use crate::memory::free_memory;
 use candle_core::{DType, Device};
 
-/// `--device`.
+/// What computes (`--device`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DeviceChoice {
     /// The GPU of an Apple Silicon Mac, where this program was built for it; else the CPU.
     #[default]
     Auto,
+    /// The CPU.
     Cpu,
+    /// The GPU of an Apple Silicon Mac.
     Metal,
 }
 
 impl DeviceChoice {
+    /// The flag's values.
     pub const NAMES: [&str; 3] = ["auto", "cpu", "metal"];
 
-    /// Errors: an unknown name, with the known ones.
+    /// Parses the flag's value. Errors: an unknown name, with the known ones.
     pub fn parse(name: &str) -> Result<Self, StartError> {
         match name {
             "auto" => Ok(DeviceChoice::Auto),
@@ -28,6 +31,8 @@ impl DeviceChoice {
         }
     }
 
+    /// Opens the device.
+    ///
     /// Errors: `metal` where there is none, with the reason.
     pub fn open(self) -> Result<Device, StartError> {
         match self {
@@ -49,7 +54,7 @@ fn metal() -> Result<Device, StartError> {
     Err(StartError::flag("--device", message))
 }
 
-/// What a GPU multiplies floats in: an M1 has no bf16 arithmetic.
+/// The type in which a GPU multiplies floats (an M1 has no bf16 arithmetic); `None` on the CPU.
 pub(crate) fn gpu_type(device: &Device) -> Option<DType> {
     match device {
         #[cfg(all(target_os = "macos", feature = "metal"))]
@@ -64,7 +69,7 @@ pub(crate) fn free_on(device: &Device) -> Option<u64> {
     match device {
         #[cfg(all(target_os = "macos", feature = "metal"))]
         Device::Metal(metal) => {
-            let set = ::metal::macos::working_set(metal, crate::memory::physical_memory());
+            let set = ::metal::macos::working_set(metal, super::memory::physical_memory());
             tracing::info!(
                 "GPU memory: Metal recommends {} MiB of {} MiB, {} MiB are taken, {} MiB may be used",
                 set.recommended >> 20,

@@ -1,6 +1,6 @@
 //! The engine as its clients see it: submit a request, read its events, drop the stream to cancel.
+use super::request::{Event, GenerationRequest, SamplingParams};
 use crate::error::SubmitError;
-use crate::request::{Event, GenerationRequest, SamplingParams};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, RwLock, mpsc};
 use std::time::{Duration, Instant};
@@ -16,45 +16,64 @@ pub struct RequestId(pub u64);
 pub struct ModelInfo {
     /// The name clients ask for (`--served-model-name`, or the model's own).
     pub name: String,
+    /// The longest context, tokens of prompt and answer together.
     pub max_model_len: usize,
+    /// Tokens of the vocabulary; every id is smaller.
     pub vocab_size: usize,
+    /// Tokens of a block.
     pub block_size: usize,
+    /// Blocks of the cache.
     pub num_blocks: usize,
     /// Bytes of one block over all layers.
     pub bytes_per_block: usize,
+    /// Sequences that run at once.
     pub max_num_seqs: usize,
+    /// The name of the format of keys.
     pub k_quant: String,
+    /// The name of the format of values.
     pub v_quant: String,
     /// Sampling where a request leaves it open (`generation_config.json`).
     pub default_sampling: SamplingParams,
 }
 
-/// A moment's state, for metrics and tests.
+/// What the engine's metrics show of one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct EngineStats {
+    /// Sequences that run.
     pub running: usize,
+    /// Requests and preempted sequences that wait.
     pub waiting: usize,
+    /// Blocks that sequences hold.
     pub blocks_used: usize,
+    /// Blocks that nobody holds.
     pub blocks_free: usize,
+    /// Preemptions so far.
     pub preemptions: u64,
+    /// Steps so far.
     pub steps: u64,
 }
 
-/// What the engine thread receives.
+/// What the engine's thread receives.
 pub enum Message {
+    /// A request that has been checked.
     Submit {
+        /// Its number.
         id: RequestId,
+        /// What it asks for.
         request: Box<GenerationRequest>,
+        /// Where its events go.
         events: events::UnboundedSender<Event>,
+        /// Its place in the queue, to be dropped when it is first scheduled or ends before.
         queued: QueuePermit,
     },
+    /// The client of a request has gone, or has all it wants.
     Abort(RequestId),
-    /// Finish what runs until the deadline, then fail the rest.
+    /// Finish what runs until this moment, then fail the rest.
     Shutdown(Instant),
 }
 
 /// A place in the bounded queue, given back on drop (when the request is first scheduled, or ends before).
-pub struct QueuePermit(Arc<Shared>);
+pub struct QueuePermit(Arc<HandleShared>);
 
 impl Drop for QueuePermit {
     fn drop(&mut self) {
@@ -62,7 +81,8 @@ impl Drop for QueuePermit {
     }
 }
 
-pub(crate) struct Shared {
+/// What all handles and the engine's thread share.
+struct HandleShared {
     info: ModelInfo,
     tokenizer: Arc<Tokenizer>,
     queue_limit: usize,
@@ -73,35 +93,36 @@ pub(crate) struct Shared {
     stats: Mutex<EngineStats>,
 }
 
-impl Shared {
-    pub(crate) fn set_stats(&self, stats: EngineStats) {
-        *self.stats.lock().unwrap_or_else(|e| e.into_inner()) = stats;
-    }
-}
-
-/// Cheap to clone; all clones speak to one engine thread.
+/// Submits requests to an engine. Cheap to clone; all clones speak to one thread.
 #[derive(Clone)]
 pub struct EngineHandle {
     messages: mpsc::Sender<Message>,
-    shared: Arc<Shared>,
+    shared: Arc<HandleShared>,
 }
 
 /// The engine's end of the channel.
 pub struct EngineInbox {
+    /// What the handles and streams send.
     pub messages: mpsc::Receiver<Message>,
-    pub(crate) shared: Arc<Shared>,
+    shared: Arc<HandleShared>,
 }
 
 impl EngineInbox {
+    /// What is served.
+    pub fn info(&self) -> &ModelInfo {
+        &self.shared.info
+    }
+
+    /// What [`EngineHandle::stats`] answers from now on.
     pub fn set_stats(&self, stats: EngineStats) {
-        self.shared.set_stats(stats);
+        *self.shared.stats.lock().unwrap_or_else(|e| e.into_inner()) = stats;
     }
 }
 
-/// A handle and the inbox it feeds. `queue_limit`: requests that may wait before [`SubmitError::QueueFull`].
+/// A handle and the inbox that it feeds. `queue_limit` is the number of requests that may wait before [`SubmitError::QueueFull`].
 pub fn channel(info: ModelInfo, tokenizer: Arc<Tokenizer>, queue_limit: usize) -> (EngineHandle, EngineInbox) {
     let (send, messages) = mpsc::channel();
-    let shared = Arc::new(Shared {
+    let shared = Arc::new(HandleShared {
         info,
         tokenizer,
         queue_limit,
@@ -135,14 +156,17 @@ impl EngineHandle {
         Ok(RequestStream { id, events, messages: self.messages.clone() })
     }
 
+    /// What is served.
     pub fn info(&self) -> &ModelInfo {
         &self.shared.info
     }
 
+    /// The tokenizer of the model.
     pub fn tokenizer(&self) -> &Arc<Tokenizer> {
         &self.shared.tokenizer
     }
 
+    /// How much runs and waits, as of the end of the last step.
     pub fn stats(&self) -> EngineStats {
         *self.shared.stats.lock().unwrap_or_else(|e| e.into_inner())
     }
@@ -168,7 +192,7 @@ impl RequestStream {
         self.events.recv().await
     }
 
-    /// The same outside of an async runtime.
+    /// Waits for the next event outside of an async runtime; `None` after the last.
     pub fn blocking_next(&mut self) -> Option<Event> {
         self.events.blocking_recv()
     }

@@ -5,60 +5,66 @@ use kv::KvLayout;
 /// Share of the free memory that the cache takes where nobody says how much; the rest is for activations and other programs.
 const SHARE_OF_FREE: f64 = 0.5;
 
-/// Blocks of the pool and the longest context, both settled.
+/// How many blocks the cache has, and the longest context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryBudget {
+    /// Blocks of the pool.
     pub num_blocks: usize,
+    /// The longest context, tokens of prompt and answer together.
     pub max_model_len: usize,
 }
 
-/// What was asked for and what there is.
+/// What bounds the cache: what was asked for, what the model can use, what memory there is.
 #[derive(Debug, Clone, Copy)]
-pub struct Demand {
-    /// `--kv-cache-memory` in bytes.
+pub struct MemoryLimits {
+    /// `--kv-cache-memory`, bytes.
     pub kv_cache_memory: Option<u64>,
-    /// `--max-model-len`.
+    /// `--max-model-len`, tokens.
     pub max_model_len: Option<usize>,
-    /// The model's own limit.
+    /// The longest context that the model was made for, tokens.
     pub model_limit: usize,
+    /// `--max-num-seqs`.
     pub max_num_seqs: usize,
-    /// Recurrent states of `max_num_seqs` sequences, bytes; they come out of the cache's memory.
+    /// Bytes of the recurrent states of `max_num_seqs` sequences; they come out of the cache's memory.
     pub state_bytes: u64,
-    /// Free memory of the machine, bytes, weights taken off; `None` if unknown.
+    /// Free memory of the machine less what mapped weights will take, bytes; `None` if unknown.
     pub free_memory: Option<u64>,
 }
 
 impl MemoryBudget {
+    /// With a context of L tokens and blocks of B tokens the cache can use at most ceil(L / B) x `max_num_seqs` blocks; memory that
+    /// nobody has named is taken up to that.
+    ///
     /// Errors: a context that the model or the memory does not hold, with what would be needed.
-    pub fn settle(layout: &KvLayout, demand: &Demand) -> Result<Self, StartError> {
-        let wanted = demand.max_model_len.unwrap_or(demand.model_limit);
-        if wanted < 2 || wanted > demand.model_limit {
-            let message = format!("is {wanted}; it must lie in [2, {}], the model's context", demand.model_limit);
+    pub fn new(layout: &KvLayout, limits: &MemoryLimits) -> Result<Self, StartError> {
+        let wanted = limits.max_model_len.unwrap_or(limits.model_limit);
+        if wanted < 2 || wanted > limits.model_limit {
+            let message = format!("is {wanted}; it must lie in [2, {}], the model's context", limits.model_limit);
             return Err(StartError::flag("--max-model-len", message));
         }
         let (block_size, block_bytes) = (layout.block_size(), layout.bytes_per_block());
-        let useful = wanted.div_ceil(block_size).saturating_mul(demand.max_num_seqs);
+        let max_useful_blocks = wanted.div_ceil(block_size).saturating_mul(limits.max_num_seqs);
         let beside_states = |bytes: u64| {
             let message = format!(
                 "{bytes} bytes are less than the {} of recurrent states for --max-num-seqs {}; raise the one or lower the other",
-                demand.state_bytes, demand.max_num_seqs
+                limits.state_bytes, limits.max_num_seqs
             );
-            bytes.checked_sub(demand.state_bytes).ok_or_else(|| StartError::flag("--kv-cache-memory", message))
+            bytes.checked_sub(limits.state_bytes).ok_or_else(|| StartError::flag("--kv-cache-memory", message))
         };
-        let num_blocks = match demand.kv_cache_memory {
+        let num_blocks = match limits.kv_cache_memory {
             Some(bytes) => layout.blocks_in(beside_states(bytes)?),
             None => {
                 let unknown = || {
                     StartError::flag("--kv-cache-memory", "the system does not say how much memory is free; name it")
                 };
-                let free = demand.free_memory.ok_or_else(unknown)?;
-                layout.blocks_in(beside_states((free as f64 * SHARE_OF_FREE) as u64)?).min(useful)
+                let free = limits.free_memory.ok_or_else(unknown)?;
+                layout.blocks_in(beside_states((free as f64 * SHARE_OF_FREE) as u64)?).min(max_useful_blocks)
             }
         };
-        // Slots are counted in 32 bits.
+        // The number of a slot has 32 bits.
         let num_blocks = num_blocks.min(u32::MAX as usize / block_size);
         let capacity = num_blocks * block_size;
-        if capacity < 2 || (demand.max_model_len.is_some() && capacity < wanted) {
+        if capacity < 2 || (limits.max_model_len.is_some() && capacity < wanted) {
             let needed = wanted.div_ceil(block_size) * block_bytes;
             let message = format!(
                 "{wanted} tokens need {needed} bytes of KV cache; there is memory for {capacity} tokens. Raise \
@@ -97,7 +103,7 @@ mod tests {
         KvLayout::new(16, [(2, 64, Format::Bf16, Format::Bf16)]).unwrap()
     }
 
-    const DEMAND: Demand = Demand {
+    const LIMITS: MemoryLimits = MemoryLimits {
         kv_cache_memory: None,
         max_model_len: None,
         model_limit: 4096,
@@ -108,34 +114,34 @@ mod tests {
 
     #[test]
     fn a_pool_is_no_larger_than_what_can_be_used() {
-        let budget = MemoryBudget::settle(&layout(), &DEMAND).unwrap();
+        let budget = MemoryBudget::new(&layout(), &LIMITS).unwrap();
         assert_eq!(budget, MemoryBudget { num_blocks: 4 * 256, max_model_len: 4096 });
-        let all = Demand { model_limit: usize::MAX, max_num_seqs: scheduler::MAX_SEATS, ..DEMAND };
-        assert_eq!(MemoryBudget::settle(&layout(), &all).unwrap().num_blocks, (1 << 29) / layout().bytes_per_block());
+        let all = MemoryLimits { model_limit: usize::MAX, max_num_seqs: scheduler::MAX_SEATS, ..LIMITS };
+        assert_eq!(MemoryBudget::new(&layout(), &all).unwrap().num_blocks, (1 << 29) / layout().bytes_per_block());
     }
 
     #[test]
     fn memory_that_is_named_is_taken_whole_and_bounds_the_context() {
         let bytes = 10 * layout().bytes_per_block() as u64 + 5;
-        let budget = MemoryBudget::settle(&layout(), &Demand { kv_cache_memory: Some(bytes), ..DEMAND }).unwrap();
+        let budget = MemoryBudget::new(&layout(), &MemoryLimits { kv_cache_memory: Some(bytes), ..LIMITS }).unwrap();
         assert_eq!(budget, MemoryBudget { num_blocks: 10, max_model_len: 160 });
     }
 
     #[test]
     fn recurrent_states_come_out_of_the_same_memory() {
         let block = layout().bytes_per_block() as u64;
-        let demand = Demand { kv_cache_memory: Some(10 * block), state_bytes: 3 * block - 1, ..DEMAND };
-        assert_eq!(MemoryBudget::settle(&layout(), &demand).unwrap().num_blocks, 7);
-        let error = MemoryBudget::settle(&layout(), &Demand { state_bytes: 10 * block + 1, ..demand }).unwrap_err();
+        let limits = MemoryLimits { kv_cache_memory: Some(10 * block), state_bytes: 3 * block - 1, ..LIMITS };
+        assert_eq!(MemoryBudget::new(&layout(), &limits).unwrap().num_blocks, 7);
+        let error = MemoryBudget::new(&layout(), &MemoryLimits { state_bytes: 10 * block + 1, ..limits }).unwrap_err();
         assert!(error.to_string().contains("--max-num-seqs 4"), "{error}");
     }
 
     #[test]
     fn a_context_that_does_not_fit_is_refused_with_the_bytes_it_needs() {
-        let demand = Demand { kv_cache_memory: Some(100_000), max_model_len: Some(4096), ..DEMAND };
-        let error = MemoryBudget::settle(&layout(), &demand).unwrap_err().to_string();
+        let limits = MemoryLimits { kv_cache_memory: Some(100_000), max_model_len: Some(4096), ..LIMITS };
+        let error = MemoryBudget::new(&layout(), &limits).unwrap_err().to_string();
         assert!(error.contains("--max-model-len") && error.contains(&(256 * 8192).to_string()), "{error}");
-        let error = MemoryBudget::settle(&layout(), &Demand { max_model_len: Some(5000), ..DEMAND }).unwrap_err();
+        let error = MemoryBudget::new(&layout(), &MemoryLimits { max_model_len: Some(5000), ..LIMITS }).unwrap_err();
         assert!(error.to_string().contains("[2, 4096]"), "{error}");
     }
 }

@@ -1,20 +1,22 @@
-//! Keeps the pool's threads awake for the length of a step.
+//! The threads that compute, and what keeps them awake for the length of a step.
 //!
 //! A step on the CPU is some hundred parallel parts of tens of microseconds with serial ones between them. Rayon's idle threads go
 //! to sleep in such a gap, and waking them takes as long as the part they are woken for.
-use candle_core::Device;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Looks for work after which an idle thread lets other programs have the core for once.
-const SPINS: u32 = 1 << 10;
-
-/// Runs a step that computes on `device`: awake on the CPU; a GPU needs no thread but one.
-pub(crate) fn on_device<R>(device: &Device, step: impl FnOnce() -> R) -> R {
-    if device.is_cpu() { awake(step) } else { step() }
+/// A pool of the threads that compute; `None`: one a core.
+///
+/// Errors: threads that the system does not give.
+pub fn compute_pool(threads: Option<usize>) -> Result<rayon::ThreadPool, rayon::ThreadPoolBuildError> {
+    let builder = rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0));
+    builder.thread_name(|i| format!("tallow-compute-{i}")).build()
 }
 
+/// How often an idle thread looks for work before it lets other programs have the core for once.
+const SPINS: u32 = 1 << 10;
+
 /// Runs `step`, during which the other threads of the calling thread's pool look for work without sleeping.
-fn awake<R>(step: impl FnOnce() -> R) -> R {
+pub(crate) fn with_spinning_pool<R>(step: impl FnOnce() -> R) -> R {
     let leader = rayon::current_thread_index();
     if leader.is_none() || rayon::current_num_threads() < 2 {
         return step();
@@ -32,7 +34,7 @@ fn awake<R>(step: impl FnOnce() -> R) -> R {
     })
 }
 
-/// Ends the waiting, also when the step panics.
+/// Ends the waiting of the other threads when it is dropped, also when the step panics.
 struct Finish<'a>(&'a AtomicBool);
 
 impl Drop for Finish<'_> {
@@ -41,6 +43,7 @@ impl Drop for Finish<'_> {
     }
 }
 
+/// Takes on parts of the step until it is done.
 fn look_for_work(done: &AtomicBool) {
     let mut idle = 0;
     while !done.load(Ordering::Acquire) {
@@ -71,18 +74,18 @@ mod tests {
         for threads in [1, 2, 5] {
             let pool = pool(threads);
             for _ in 0..50 {
-                assert_eq!(pool.install(|| awake(sum)), 332_833_500);
+                assert_eq!(pool.install(|| with_spinning_pool(sum)), 332_833_500);
                 assert_eq!(pool.install(sum), 332_833_500);
             }
         }
-        assert_eq!(awake(sum), 332_833_500);
+        assert_eq!(with_spinning_pool(sum), 332_833_500);
     }
 
     #[test]
     fn a_panicking_step_ends_the_waiting() {
         let pool = pool(3);
         for _ in 0..10 {
-            let step = || awake(|| -> () { panic!("a step") });
+            let step = || with_spinning_pool(|| -> () { panic!("a step") });
             assert!(pool.install(|| std::panic::catch_unwind(step).is_err()));
         }
         assert_eq!(pool.install(|| (0..100).into_par_iter().count()), 100);

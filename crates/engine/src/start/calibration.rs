@@ -1,26 +1,25 @@
-//! The means that centring takes out: from the model's biases, measured, or kept from last time.
+//! The means that centring subtracts: the model's biases, or measured ones, which are kept for the next start.
+use super::backend::{most_exact_format, select};
+use super::kv_plan::{CentreMode, cache_layout};
 use crate::error::StartError;
-use crate::kv_config::{CentreMode, KvConfig};
-use crate::select::{most_exact, select};
-use attention::AttentionBackend;
-use attention::{
-    BatchLayout, CalibrationBackend, Centring, ForwardContext, KeyCentring, KvMeans, ModelGeometry, SequenceStates,
-    StatePool,
-};
+use crate::forward::{ModelRef, PrivateSequences};
+use attention::{CalibrationBackend, Centring, KeyCentring, KvMeans, ModelGeometry};
 use candle_core::Device;
-use kv::{BlockPool, BlockTable};
 use models::Model;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use text::Tokenizer;
-use turboquant::Format;
+use turboquant::{Format, KvPair};
 
 /// Any text of some length would do: means measured on others move the result by less than a tenth.
-pub const CALIBRATION_TEXT: &str = include_str!("../../../LICENSE");
+pub const CALIBRATION_TEXT: &str = include_str!("../../../../LICENSE");
 
 /// More tokens were measured not to help.
 const CALIBRATION_TOKENS: usize = 512;
+/// Tokens of one step of the measurement.
+const CHUNK: usize = 128;
+/// Tokens of a block of the cache that the measurement uses.
+const BLOCK_SIZE: usize = 32;
 /// Part of the name of a kept result: change it when the measurement changes.
 const VERSION: &str = "1";
 
@@ -38,12 +37,12 @@ impl Calibration<'_> {
     /// What is taken out of the K and V of each layer under `mode`.
     ///
     /// Errors: `bias` for a model without biases.
-    pub fn centring(&self, mode: CentreMode, config: &KvConfig) -> Result<Centring, StartError> {
+    pub fn centring(&self, mode: CentreMode, pair: KvPair) -> Result<Centring, StartError> {
         let geometry = self.model.geometry();
         let bias = self.model.kv_bias();
         let floats = |format| bias.is_some() && matches!(format, Format::Bf16 | Format::F16);
         let wanted = |format: Format| is_tq(format) || floats(format);
-        let (k, v) = (wanted(config.k), wanted(config.v));
+        let (k, v) = (wanted(pair.k), wanted(pair.v));
         if mode == CentreMode::Off || !(k || v) {
             return Ok(Centring::none(geometry));
         }
@@ -58,7 +57,7 @@ impl Calibration<'_> {
             }
             _ => self.means()?,
         };
-        let keys = if k { KeyCentring::of(config.k) } else { KeyCentring::Off };
+        let keys = if k { KeyCentring::of(pair.k) } else { KeyCentring::Off };
         Ok(Centring::new(geometry, &means, |_| keys, |_| v)?)
     }
 
@@ -87,25 +86,16 @@ impl Calibration<'_> {
         let geometry = self.model.geometry();
         let mut tokens = self.tokenizer.encode(self.text, true)?;
         tokens.truncate(CALIBRATION_TOKENS);
-        const BLOCK: usize = 32;
-        // Of f16 too, what it rounds is far below the means.
-        let format = most_exact(self.device);
-        let exact = select(&KvConfig::new(format, format, BLOCK), geometry, Centring::none(geometry), self.device)?;
+        // What f16 rounds, too, is far below the means.
+        let layout = cache_layout(KvPair::both(most_exact_format(self.device)), BLOCK_SIZE, geometry)?;
+        let exact = select(layout, geometry, Centring::none(geometry), self.device)?;
         let mut backend = CalibrationBackend::new(exact, geometry.clone());
-        let pool = BlockPool::new(tokens.len().div_ceil(BLOCK));
-        backend.allocate(pool.num_blocks())?;
-        let mut table = BlockTable::new(BLOCK);
-        let pool_of_one = StatePool::new(self.model.state_layout().clone(), 1);
-        let states = SequenceStates { pool: &pool_of_one, slots: &[0] };
-        let empty = |_| StartError::flag("--kv-centre", "no memory for the calibration");
-        for (i, chunk) in tokens.chunks(CALIBRATION_TOKENS / 4).enumerate() {
-            let start = i * CALIBRATION_TOKENS / 4;
+        let sequence = PrivateSequences::new(self.model, &mut backend, 1, tokens.len())?;
+        let model = ModelRef { model: self.model, device: self.device };
+        for (i, chunk) in tokens.chunks(CHUNK).enumerate() {
+            let start = i * CHUNK;
             tracing::info!("centring: measuring K and V, {start} of {} tokens", tokens.len());
-            table.prepare_write(&pool, start, start + chunk.len()).map_err(empty)?;
-            let mut batch = BatchLayout::default();
-            batch.push(start, chunk.len(), &table);
-            let plan = backend.plan(Arc::new(batch))?;
-            self.model.forward(chunk, &[0], &ForwardContext::new(&backend, &plan, states))?;
+            sequence.forward(model, &mut backend, &[(0, start..start + chunk.len())], chunk, &[0])?;
         }
         Ok(backend.finish())
     }

@@ -1,8 +1,7 @@
 //! Retrieval: pass keys hidden in a text, asked for at its end.
-use super::{CHUNK, Scheme, TrialCache};
-use crate::error::StartError;
-use crate::sampler::argmax;
-use crate::start::Loaded;
+use crate::trial::Trial;
+use crate::{CHUNK, Scheme};
+use engine::{ModelBundle, StartError, argmax};
 use serde::Serialize;
 
 const WORDS: [&str; 24] = [
@@ -47,19 +46,19 @@ pub struct NeedleRow {
 /// Errors: texts too short for their keys; fewer depths than a text has keys, or too many; a filler without sentences; whatever the
 /// scheme's cache refuses.
 pub fn needles(
-    loaded: &Loaded,
+    bundle: &ModelBundle,
     scheme: &Scheme,
     filler: &str,
     options: &NeedleOptions,
     mut progress: impl FnMut(),
 ) -> Result<Vec<NeedleRow>, StartError> {
     check(options)?;
-    let filler = Filler::new(loaded, filler)?;
+    let filler = Filler::new(bundle, filler)?;
     let (k, v) = scheme.names();
     let mut rows = Vec::new();
     for &length in &options.lengths {
         // One sequence holds the text; each question goes on from a copy of it.
-        let mut cache = TrialCache::new(loaded, scheme, length + QUESTION, 2)?;
+        let mut cache = Trial::new(bundle, scheme, length + QUESTION, 2)?;
         let first = rows.len();
         rows.extend((0..options.depths).map(|depth| NeedleRow {
             k: k.clone(),
@@ -71,7 +70,7 @@ pub fn needles(
             recalled: 0,
         }));
         for index in 0..options.texts {
-            let hidden = filler.hide(loaded, length, options.depths, index)?;
+            let hidden = filler.hide(bundle, length, options.depths, index)?;
             for start in (0..hidden.text.len()).step_by(CHUNK) {
                 let end = (start + CHUNK).min(hidden.text.len());
                 cache.forward(&[(0, start..end)], &hidden.text[start..end], &[0])?;
@@ -79,7 +78,7 @@ pub fn needles(
             for key in &hidden.keys {
                 cache.copy(0, 1)?;
                 let row = &mut rows[first + key.depth];
-                row.recalled += ask(loaded, &mut cache, hidden.text.len(), key)?;
+                row.recalled += ask(bundle, &mut cache, hidden.text.len(), key)?;
                 row.digits += key.answer.len();
             }
             progress();
@@ -124,9 +123,9 @@ struct Filler {
 }
 
 impl Filler {
-    fn new(loaded: &Loaded, text: &str) -> Result<Self, StartError> {
-        let tokens = loaded.tokenizer.encode(text, false)?;
-        let bytes: Vec<_> = tokens.iter().map(|t| loaded.tokenizer.token_bytes(*t)).collect();
+    fn new(bundle: &ModelBundle, text: &str) -> Result<Self, StartError> {
+        let tokens = bundle.tokenizer.encode(text, false)?;
+        let bytes: Vec<_> = tokens.iter().map(|t| bundle.tokenizer.token_bytes(*t)).collect();
         let mut begins = vec![false; tokens.len()];
         for (begins, pair) in begins.iter_mut().skip(1).zip(bytes.windows(2)) {
             *begins = ends_sentence(&pair[0]) && begins_sentence(&pair[1]);
@@ -143,9 +142,9 @@ impl Filler {
     }
 
     /// The text of this `index`: its keys lie at all depths but those that its turn leaves out.
-    fn hide(&self, loaded: &Loaded, length: usize, depths: usize, index: usize) -> Result<Hidden, StartError> {
+    fn hide(&self, bundle: &ModelBundle, length: usize, depths: usize, index: usize) -> Result<Hidden, StartError> {
         let mut random = Random((length * 1000 + index) as u64);
-        let encode = |text: &str| loaded.tokenizer.encode(text, false);
+        let encode = |text: &str| bundle.tokenizer.encode(text, false);
         let (mut sentences, mut keys) = (Vec::new(), Vec::new());
         let first = random.below(self.words.len());
         for i in 0..KEYS {
@@ -155,7 +154,7 @@ impl Filler {
             let question = encode(&format!("\n\nWhat is the pass key for {word}? The pass key for {word} is "))?;
             keys.push(Key { depth: (index + i) % depths, question, answer: encode(&digits)? });
         }
-        let bos = loaded.tokenizer.bos_id().filter(|_| loaded.tokenizer.adds_bos());
+        let bos = bundle.tokenizer.bos_id().filter(|_| bundle.tokenizer.adds_bos());
         let asked = keys.iter().map(|k| k.question.len() + k.answer.len()).max().unwrap_or(0);
         let taken = usize::from(bos.is_some()) + sentences.iter().map(Vec::len).sum::<usize>() + asked;
         let room = length.checked_sub(taken).ok_or_else(|| {
@@ -204,18 +203,18 @@ impl Random {
 }
 
 /// How many digits of the answer come after the second sequence's first `len` tokens and the question.
-fn ask(loaded: &Loaded, cache: &mut TrialCache<'_>, len: usize, key: &Key) -> Result<usize, StartError> {
+fn ask(bundle: &ModelBundle, cache: &mut Trial<'_>, len: usize, key: &Key) -> Result<usize, StartError> {
     let tokens = [&key.question[..], &key.answer[..key.answer.len() - 1]].concat();
     let rows: Vec<u32> = (key.question.len() as u32 - 1..tokens.len() as u32).collect();
     let logits = cache.forward(&[(1, len..len + tokens.len())], &tokens, &rows)?;
-    let found = logits.chunks_exact(loaded.model.vocab_size()).zip(&key.answer);
+    let found = logits.chunks_exact(bundle.model.vocab_size()).zip(&key.answer);
     Ok(found.filter(|(row, digit)| argmax(row) == Some(**digit)).count())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{EngineConfig, load};
+    use engine::{EngineConfig, load};
 
     fn count(text: &[u32], part: &[u32]) -> usize {
         text.windows(part.len()).filter(|w| *w == part).count()
@@ -224,11 +223,11 @@ mod tests {
     /// Every key is in the text once, between sentences, at its depth, and the text leaves room for the question.
     #[test]
     fn keys_are_hidden_once_each_at_their_depths() {
-        let loaded = load(&EngineConfig::new(testkit::repo("models/demo"))).unwrap();
-        let filler = Filler::new(&loaded, &"A river runs through the old town. ".repeat(400)).unwrap();
+        let bundle = load(&EngineConfig::new(testkit::repo("models/demo"))).unwrap();
+        let filler = Filler::new(&bundle, &"A river runs through the old town. ".repeat(400)).unwrap();
         let (length, depths) = (700, 5);
         for index in 0..depths {
-            let hidden = filler.hide(&loaded, length, depths, index).unwrap();
+            let hidden = filler.hide(&bundle, length, depths, index).unwrap();
             let asked = hidden.keys.iter().map(|k| k.question.len() + k.answer.len()).max().unwrap();
             assert_eq!(hidden.text.len() + asked, length);
             let mut places: Vec<_> = hidden.keys.iter().map(|k| k.depth).collect();
@@ -243,7 +242,7 @@ mod tests {
                 let depth = key.depth as f64 / (depths - 1) as f64;
                 assert!((share - depth).abs() < 0.2, "{share} for {depth}");
             }
-            let text = loaded.tokenizer.decode(&hidden.text, true).unwrap();
+            let text = bundle.tokenizer.decode(&hidden.text, true).unwrap();
             let parts: Vec<&str> = text.split(" The pass key for ").collect();
             assert_eq!(parts.len(), KEYS + 1);
             assert!(parts[..KEYS].iter().all(|before| before.ends_with('.')), "{text}");
@@ -252,9 +251,9 @@ mod tests {
             assert!(after.iter().all(|(_, rest)| goes_on(rest)), "{text}");
             assert!(after.iter().all(|(key, _)| !key.starts_with("river")), "{text}");
         }
-        let message = filler.hide(&loaded, 20, depths, 0).err().unwrap().to_string();
+        let message = filler.hide(&bundle, 20, depths, 0).err().unwrap().to_string();
         assert!(message.contains("--needle-lengths: has 20"), "{message}");
-        assert!(Filler::new(&loaded, "unbroken").is_err());
+        assert!(Filler::new(&bundle, "unbroken").is_err());
     }
 
     #[test]

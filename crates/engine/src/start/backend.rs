@@ -1,23 +1,24 @@
-//! The one place where formats and device are chosen.
+//! The one place where a device is given its attention backend.
 use crate::error::StartError;
-use crate::kv_config::KvConfig;
 use attention::{AttentionBackend, Centring, CpuBackend, ModelGeometry};
 use candle_core::Device;
+use kv::KvLayout;
 use turboquant::Format;
 
-/// The format that keeps most of K and V: GPUs have no kernels for f32.
-pub(crate) fn most_exact(device: &Device) -> Format {
+/// The format that keeps most of K and V on a device: f32, or f16 on a GPU, which has no kernels for f32.
+pub fn most_exact_format(device: &Device) -> Format {
     if device.is_cpu() { Format::F32 } else { Format::F16 }
 }
 
-/// The attention backend for a cache, a model and a device. Nothing falls back: what cannot be had is an error.
+/// The attention backend for a cache of this layout, a model and a device. It has no blocks yet.
+///
+/// Errors: a device or a shape that no backend supports. Nothing falls back.
 pub fn select(
-    config: &KvConfig,
+    layout: KvLayout,
     geometry: &ModelGeometry,
     centring: Centring,
     device: &Device,
 ) -> Result<Box<dyn AttentionBackend>, StartError> {
-    let layout = config.layout(geometry)?;
     match device {
         Device::Cpu => Ok(Box::new(CpuBackend::new(layout, geometry.clone(), centring)?)),
         #[cfg(all(target_os = "macos", feature = "metal"))]

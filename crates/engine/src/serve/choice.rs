@@ -1,20 +1,22 @@
-//! One continuation as its client sees it: text, stops, log-probabilities.
-use crate::request::{Event, FinishReason, MatchedStop, StopParams, TokenLogprob};
-use crate::sampler::SamplerState;
+//! One choice as its client sees it: text, stops, log-probabilities.
+use super::request::{Event, FinishReason, MatchedStop, StopParams, TokenLogprob};
+use super::sampler::SamplerState;
 use std::sync::Arc;
 use text::{Detokenizer, StopMatcher, Tokenizer};
 use tokio::sync::mpsc::UnboundedSender;
 
-pub(crate) struct Choice {
+/// A choice that has not ended.
+pub(super) struct ActiveChoice {
     index: usize,
     pub sampler: SamplerState,
     detokenizer: Detokenizer,
     matcher: StopMatcher,
     tokenizer: Arc<Tokenizer>,
-    pub events: UnboundedSender<Event>,
+    events: UnboundedSender<Event>,
 }
 
-impl Choice {
+impl ActiveChoice {
+    /// The choice `index` of a request.
     pub fn new(
         index: usize,
         sampler: SamplerState,
@@ -22,7 +24,7 @@ impl Choice {
         tokenizer: &Arc<Tokenizer>,
         events: UnboundedSender<Event>,
     ) -> Self {
-        Choice {
+        ActiveChoice {
             index,
             sampler,
             detokenizer: Detokenizer::after_prompt(!stop.keep_special_tokens),
@@ -32,14 +34,14 @@ impl Choice {
         }
     }
 
-    /// Takes in a sampled token and tells the client. `ends`: the token itself is a stop; `full`: the length limit is reached.
-    /// True if the continuation has ended.
-    pub fn push(&mut self, token: u32, logprob: Option<TokenLogprob>, ends: Option<Ends>, full: bool) -> bool {
+    /// Appends a sampled token and tells the client. `end`: why the token ends the answer by itself, if it does; `full`: the
+    /// length limit is reached. True if the choice has ended.
+    pub fn push(&mut self, token: u32, logprob: Option<TokenLogprob>, end: Option<EndToken>, full: bool) -> bool {
         let choice = self.index;
-        if let Some(ends) = ends {
+        if let Some(end) = end {
             // The token that ends the text is no part of it.
             self.send(Event::Delta { choice, text: String::new(), token, logprob });
-            let matched_stop = matches!(ends, Ends::StopToken).then_some(MatchedStop::Token(token));
+            let matched_stop = matches!(end, EndToken::Stop).then_some(MatchedStop::Token(token));
             return self.finish(FinishReason::Stop, matched_stop);
         }
         let text = self.detokenizer.push(&self.tokenizer, token);
@@ -53,7 +55,7 @@ impl Choice {
         full && self.finish(FinishReason::Length, None)
     }
 
-    /// Lets go of what was held back.
+    /// Sends the text that was held back for a stop string or an unfinished character, and ends the choice.
     fn finish(&mut self, reason: FinishReason, matched_stop: Option<MatchedStop>) -> bool {
         let rest = self.detokenizer.flush();
         let stopped = self.matcher.push(&rest);
@@ -71,9 +73,11 @@ impl Choice {
     }
 }
 
-/// A token that ends the text.
+/// Why a token ends the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ends {
+pub(super) enum EndToken {
+    /// It is one of the model's EOS ids.
     Eos,
-    StopToken,
+    /// It is one of the request's `stop_token_ids`.
+    Stop,
 }

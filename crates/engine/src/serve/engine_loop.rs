@@ -3,13 +3,13 @@
 //! One thread owns scheduler, model and requests, so nothing in it needs a lock. Each round takes in the messages that have
 //! come, runs one step, and hands out its tokens. A step that fails or panics fails the requests that were in it; their blocks
 //! free themselves and the loop goes on.
-use crate::choice::{Choice, Ends};
+use super::active_request::ActiveRequest;
+use super::choice::EndToken;
+use super::handle::{EngineInbox, EngineStats, Message, QueuePermit, RequestId};
+use super::metrics::Metrics;
+use super::request::{Event, GenerationRequest, TokenLogprob};
+use super::runner::{Logits, LogitsNeed, ModelRunner};
 use crate::error::EngineError;
-use crate::handle::{EngineInbox, EngineStats, Message, QueuePermit, RequestId};
-use crate::metrics::Metrics;
-use crate::request::{Event, GenerationRequest, TokenLogprob};
-use crate::runner::{Logits, ModelRunner, Row, Want};
-use crate::sampler::{self, SamplerState};
 use scheduler::{Chunk, NewRequest, Scheduler, SeqId, Step};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,34 +22,48 @@ use tokio::sync::mpsc::UnboundedSender;
 /// How often an idle engine looks whether its deadline has come, beside every message.
 const IDLE_CHECK: Duration = Duration::from_secs(1);
 
+/// What the engine's thread owns.
 pub(crate) struct Engine {
-    pub scheduler: Scheduler,
-    pub runner: ModelRunner,
-    pub inbox: EngineInbox,
-    pub tokenizer: Arc<Tokenizer>,
-    pub eos: Vec<u32>,
-    pub max_model_len: usize,
-    pub metrics: Metrics,
-    pub requests: BTreeMap<RequestId, Request>,
-    /// Seeds requests that name none.
-    pub next_seed: u64,
-    pub steps: u64,
-    pub deadline: Option<Instant>,
-}
-
-/// A request between submission and its last event.
-pub(crate) struct Request {
-    request: GenerationRequest,
-    events: UnboundedSender<Event>,
-    choices: BTreeMap<u32, Choice>,
-    queued: Option<QueuePermit>,
-    prompt_logprobs: Vec<Option<TokenLogprob>>,
-    submitted: Instant,
-    scheduled: Option<Instant>,
-    first_token: Option<Instant>,
+    scheduler: Scheduler,
+    runner: ModelRunner,
+    inbox: EngineInbox,
+    tokenizer: Arc<Tokenizer>,
+    /// The token ids that end an answer.
+    eos: Vec<u32>,
+    metrics: Metrics,
+    requests: BTreeMap<RequestId, ActiveRequest>,
+    /// The seed of the next request that names none.
+    next_seed: u64,
+    /// Steps so far.
+    steps: u64,
+    /// When the loop ends whatever still runs; `None` until a shutdown is asked for.
+    deadline: Option<Instant>,
 }
 
 impl Engine {
+    /// An engine without requests. `eos`: the token ids that end an answer.
+    pub fn new(
+        scheduler: Scheduler,
+        runner: ModelRunner,
+        inbox: EngineInbox,
+        tokenizer: Arc<Tokenizer>,
+        eos: Vec<u32>,
+        metrics: Metrics,
+    ) -> Self {
+        Engine {
+            scheduler,
+            runner,
+            inbox,
+            tokenizer,
+            eos,
+            metrics,
+            requests: BTreeMap::new(),
+            next_seed: std::time::UNIX_EPOCH.elapsed().map_or(0, |t| t.as_nanos() as u64),
+            steps: 0,
+            deadline: None,
+        }
+    }
+
     /// Runs until shutdown, or until every handle and stream is gone.
     pub fn run(mut self) {
         loop {
@@ -86,7 +100,7 @@ impl Engine {
                 }),
             };
             match message {
-                Ok(message) => self.take(message),
+                Ok(message) => self.handle_message(message),
                 Err(RecvTimeoutError::Timeout) if idle => {}
                 Err(RecvTimeoutError::Timeout) => return true,
                 // Nobody is left who could read an answer.
@@ -95,10 +109,10 @@ impl Engine {
         }
     }
 
-    fn take(&mut self, message: Message) {
+    fn handle_message(&mut self, message: Message) {
         match message {
             Message::Submit { id, request, events, queued } => self.submit(id, *request, events, queued),
-            Message::Abort(id) => self.end(id),
+            Message::Abort(id) => self.cancel(id),
             Message::Shutdown(deadline) => self.deadline = Some(deadline),
         }
     }
@@ -115,7 +129,7 @@ impl Engine {
             client: request.client.clone(),
             prompt: request.prompt.clone(),
             choices: request.n as u32,
-            max_len: request.max_len(self.max_model_len),
+            max_len: request.max_len(self.inbox.info().max_model_len),
         };
         if let Err(error) = self.scheduler.add(new) {
             let _ = events.send(Event::Failed(EngineError::Refused(error.into())));
@@ -123,21 +137,7 @@ impl Engine {
         }
         let seed = self.next_seed;
         self.next_seed = self.next_seed.wrapping_add(1);
-        let choices = (0..request.n as u32).map(|choice| {
-            let sampler = SamplerState::new(request.sampling.clone(), seed, choice, &request.prompt);
-            (choice, Choice::new(choice as usize, sampler, &request.stop, &self.tokenizer, events.clone()))
-        });
-        let state = Request {
-            choices: choices.collect(),
-            request,
-            events,
-            queued: Some(queued),
-            prompt_logprobs: Vec::new(),
-            submitted: Instant::now(),
-            scheduled: None,
-            first_token: None,
-        };
-        self.requests.insert(id, state);
+        self.requests.insert(id, ActiveRequest::new(request, seed, events, queued, &self.tokenizer));
     }
 
     fn step(&mut self) {
@@ -147,9 +147,11 @@ impl Engine {
         self.metrics.step(step.num_tokens());
         let work = catch_unwind(AssertUnwindSafe(|| {
             let requests = &self.requests;
-            let logits =
-                self.runner.run(&step, &self.scheduler, |chunk| want(requests, chunk)).map_err(|e| e.to_string())?;
-            self.accept(&step, logits)
+            let logits = self
+                .runner
+                .run(&step, &self.scheduler, |chunk| logits_need(requests, chunk))
+                .map_err(|e| e.to_string())?;
+            self.sample(&step, logits)
         }));
         let error = match work {
             Ok(Ok(())) => return,
@@ -172,8 +174,8 @@ impl Engine {
         }
     }
 
-    /// Samples from a step's logits and takes the tokens in.
-    fn accept(&mut self, step: &Step, mut logits: Logits) -> Result<(), String> {
+    /// Samples from the logits of a step, tells the scheduler the tokens and delivers them.
+    fn sample(&mut self, step: &Step, mut logits: Logits) -> Result<(), String> {
         let mut sampled = Vec::new();
         for (at, chunk) in step.chunks.iter().enumerate() {
             let Some(request) = self.requests.get_mut(&RequestId(chunk.seq.request)) else { continue };
@@ -181,24 +183,14 @@ impl Engine {
             if chunk.samples.is_empty() {
                 continue;
             }
-            let Some(mut row) = logits.last(at) else { return Err("a chunk came without logits".into()) };
+            let Some(row) = logits.last(at) else { return Err("a chunk came without logits".into()) };
             request.announce_prompt();
-            for index in chunk.samples.clone() {
-                let Some(choice) = request.choices.get_mut(&index) else { continue };
-                let not_numbers = "the model's logits are not numbers";
-                let (token, logprob) = match (&mut row, request.request.logprobs) {
-                    (Row::Largest(largest), _) => (choice.sampler.sample_largest(largest).ok_or(not_numbers)?, None),
-                    // Sampling may change the logits, which nobody looks at after.
-                    (Row::Whole(row), None) if chunk.samples.len() == 1 => {
-                        (choice.sampler.sample(row).ok_or(not_numbers)?, None)
-                    }
-                    (Row::Whole(row), top) => {
-                        let token = choice.sampler.sample(&mut row.to_vec()).ok_or(not_numbers)?;
-                        (token, top.map(|top| sampler::logprob(row, token, top)))
-                    }
-                };
-                sampled.push((SeqId { request: chunk.seq.request, choice: index }, token, logprob));
-            }
+            let tokens = request.sample(row, chunk.samples.clone()).ok_or("the model's logits are not numbers")?;
+            sampled.extend(
+                tokens
+                    .into_iter()
+                    .map(|(choice, token, logprob)| (SeqId { request: chunk.seq.request, choice }, token, logprob)),
+            );
         }
         self.scheduler.update(step, &sampled.iter().map(|(id, token, _)| (*id, *token)).collect::<Vec<_>>());
         for (id, token, logprob) in sampled {
@@ -207,6 +199,7 @@ impl Engine {
         Ok(())
     }
 
+    /// Hands a token to its choice, and ends the choice where the token does.
     fn deliver(&mut self, id: SeqId, token: u32, logprob: Option<TokenLogprob>) {
         let key = RequestId(id.request);
         let Some(request) = self.requests.get_mut(&key) else { return };
@@ -216,9 +209,9 @@ impl Engine {
         }
         let stop = &request.request.stop;
         let ends = if stop.stop_token_ids.contains(&token) {
-            Some(Ends::StopToken)
+            Some(EndToken::Stop)
         } else {
-            (!stop.ignore_eos && self.eos.contains(&token)).then_some(Ends::Eos)
+            (!stop.ignore_eos && self.eos.contains(&token)).then_some(EndToken::Eos)
         };
         let full = self.scheduler.sequence(id).is_none_or(|s| s.is_full());
         let Some(choice) = request.choices.get_mut(&id.choice) else { return };
@@ -232,13 +225,14 @@ impl Engine {
         }
     }
 
-    /// Ends a request without a word: its client has gone, or has all it wants.
-    fn end(&mut self, id: RequestId) {
+    /// Drops a request whose client has gone or has all it wants; no event is sent.
+    fn cancel(&mut self, id: RequestId) {
         if self.requests.remove(&id).is_some() {
             self.scheduler.abort(id.0);
         }
     }
 
+    /// Ends a request with an error.
     fn fail(&mut self, id: RequestId, error: &EngineError) {
         if let Some(request) = self.requests.remove(&id) {
             tracing::warn!(id = request.request.id, %error, "a request is ended");
@@ -252,6 +246,7 @@ impl Engine {
         ids.into_iter().for_each(|id| self.fail(id, error));
     }
 
+    /// Tells the handles how many requests, blocks and steps there are.
     fn publish(&self) {
         let pool = self.scheduler.pool();
         self.inbox.set_stats(EngineStats {
@@ -264,7 +259,7 @@ impl Engine {
         });
     }
 
-    /// Whenever nothing runs, every block must be free.
+    /// Logs an error if a block is held although nothing runs.
     fn check_conservation(&self) {
         let used = self.scheduler.pool().num_used();
         match self.scheduler.check() {
@@ -275,45 +270,10 @@ impl Engine {
     }
 }
 
-/// Log-probabilities take all logits of a row, a sampler what it needs.
-fn want(requests: &BTreeMap<RequestId, Request>, chunk: &Chunk) -> Want {
-    let Some(r) = requests.get(&RequestId(chunk.seq.request)) else { return Want::Last };
-    let prompt_left = r.prompt_logprobs.len() < r.request.prompt.len();
-    if r.request.prompt_logprobs.is_some() && prompt_left && chunk.seq.choice == 0 {
-        return Want::All;
-    }
-    let samplers = chunk.samples.clone().filter_map(|index| r.choices.get(&index)).map(|choice| &choice.sampler);
-    let needs = samplers.map(SamplerState::needs).try_fold(1, |most, needs| Some(needs?.max(most)));
-    match (needs, r.request.logprobs) {
-        (Some(count), None) => Want::Largest(count),
-        _ => Want::Last,
-    }
-}
-
-impl Request {
-    /// Log-probabilities of the prompt's tokens after those of a chunk; what a preempted prefill had is not taken twice.
-    fn take_prompt_logprobs<'a>(&mut self, chunk: &Chunk, logits: impl Iterator<Item = &'a [f32]>) {
-        let Some(top) = self.request.prompt_logprobs else { return };
-        let prompt = &self.request.prompt;
-        if self.prompt_logprobs.is_empty() {
-            self.prompt_logprobs.push(None);
-        }
-        for (position, row) in (chunk.start..).zip(logits) {
-            let next = position + 1;
-            if next == self.prompt_logprobs.len() && next < prompt.len() {
-                self.prompt_logprobs.push(Some(sampler::logprob(row, prompt[next], top)));
-            }
-        }
-    }
-
-    /// Tells the client, once, that its prompt is computed.
-    fn announce_prompt(&mut self) {
-        if self.first_token.is_none() {
-            let logprobs = self.request.prompt_logprobs.map(|_| self.prompt_logprobs.clone());
-            let tokens = self.request.prompt.len();
-            let _ = self.events.send(Event::Prompt { tokens, cached_tokens: 0, logprobs });
-        }
-    }
+/// Which logits of a chunk are needed: log-probabilities need whole rows, a sampler perhaps a few of the largest.
+fn logits_need(requests: &BTreeMap<RequestId, ActiveRequest>, chunk: &Chunk) -> LogitsNeed {
+    let request = requests.get(&RequestId(chunk.seq.request));
+    request.map_or(LogitsNeed::Last, |request| request.logits_need(chunk))
 }
 
 fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {

@@ -63,7 +63,7 @@ pub struct StopParams {
     pub keep_special_tokens: bool,
 }
 
-/// One request: `n` continuations of one prompt, which share the prompt's blocks.
+/// One request: `n` choices of one prompt, which share the blocks of the prompt.
 #[derive(Debug, Clone)]
 pub struct GenerationRequest {
     /// Shown in logs where the request fails.
@@ -81,7 +81,7 @@ pub struct GenerationRequest {
 }
 
 impl GenerationRequest {
-    /// One greedy continuation.
+    /// One greedy choice of at most `max_tokens` tokens.
     pub fn greedy(prompt: Vec<u32>, max_tokens: usize) -> Self {
         GenerationRequest {
             id: String::new(),

@@ -1,8 +1,8 @@
 //! The one place that checks what a request asks for. A refusal names the field by its type, so that every protocol can
 //! call it by the name that its clients know.
+use super::handle::ModelInfo;
+use super::request::{GenerationRequest, SamplingParams};
 use crate::error::{RequestField, SubmitError};
-use crate::handle::ModelInfo;
-use crate::request::{GenerationRequest, SamplingParams};
 use scheduler::RequestLimits;
 
 /// Choices that one request may ask for, where `--max-num-seqs` allows as many.

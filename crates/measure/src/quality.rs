@@ -1,10 +1,9 @@
 //! Next-token distributions against the f32 cache.
-use super::{CHUNK, Scheme, TrialCache};
-use crate::error::StartError;
-use crate::start::Loaded;
+use crate::trial::Trial;
+use crate::{CHUNK, Scheme};
+use engine::{ModelBundle, StartError, argmax};
 use rayon::prelude::*;
 use serde::Serialize;
-use turboquant::{Format, Side};
 
 #[derive(Debug, Clone)]
 pub struct QualityOptions {
@@ -44,7 +43,7 @@ pub struct QualityReport {
 }
 
 #[derive(Default)]
-struct Sums {
+struct QualitySums {
     nll: f64,
     kl: Vec<f32>,
     agree: usize,
@@ -55,17 +54,17 @@ struct Sums {
 ///
 /// Errors: a text shorter than a window; whatever the schemes' caches refuse.
 pub fn quality(
-    loaded: &Loaded,
+    bundle: &ModelBundle,
     name: &str,
     text: &[u32],
     options: &QualityOptions,
     mut progress: impl FnMut(usize, usize),
 ) -> Result<QualityReport, StartError> {
-    let windows = windows(loaded, text, options)?;
-    let mut exact = TrialCache::new(loaded, &Scheme::exact(&loaded.device), options.window, 1)?;
-    let caches = options.schemes.iter().map(|s| TrialCache::new(loaded, s, options.window, 1));
+    let windows = windows(bundle, text, options)?;
+    let mut exact = Trial::new(bundle, &Scheme::exact(&bundle.device), options.window, 1)?;
+    let caches = options.schemes.iter().map(|s| Trial::new(bundle, s, options.window, 1));
     let mut caches = caches.collect::<Result<Vec<_>, _>>()?;
-    let mut sums: Vec<Sums> = caches.iter().map(|_| Sums::default()).collect();
+    let mut sums: Vec<QualitySums> = caches.iter().map(|_| QualitySums::default()).collect();
     let (mut base, mut targets) = (0.0, 0);
     let total = windows.len() * options.window;
     for (w, window) in windows.iter().enumerate() {
@@ -75,7 +74,7 @@ pub fn quality(
             let rows: Vec<u32> = (0..tokens.len() as u32).collect();
             // The last row of a window has no successor in it.
             let next: Vec<Option<u32>> = (start + 1..=start + tokens.len()).map(|i| window.get(i).copied()).collect();
-            let vocab = loaded.model.vocab_size();
+            let vocab = bundle.model.vocab_size();
             let mut want = exact.forward(&span, tokens, &rows)?;
             log_softmax(&mut want, vocab);
             base += nll(&want, vocab, &next);
@@ -86,7 +85,7 @@ pub fn quality(
                 sums.nll += nll(&got, vocab, &next);
                 let pairs = want.par_chunks_exact(vocab).zip(got.par_chunks_exact(vocab));
                 let rows: Vec<_> =
-                    pairs.map(|(want, got)| (divergence(want, got), largest(want) == largest(got))).collect();
+                    pairs.map(|(want, got)| (divergence(want, got), argmax(want) == argmax(got))).collect();
                 sums.kl.extend(rows.iter().map(|r| r.0));
                 sums.agree += rows.iter().filter(|r| r.1).count();
             }
@@ -102,25 +101,25 @@ pub fn quality(
         .map(|((scheme, cache), sums)| row(scheme, cache, sums, nll_exact, targets));
     Ok(QualityReport {
         model: name.to_owned(),
-        layers: loaded.model.geometry().layers.len(),
+        layers: bundle.model.geometry().layers.len(),
         tokens: total,
         window: options.window,
-        exact: Scheme::exact(&loaded.device).names().0,
+        exact: Scheme::exact(&bundle.device).names().0,
         nll_exact,
         perplexity_exact: nll_exact.exp(),
         rows: rows.collect(),
     })
 }
 
-fn windows(loaded: &Loaded, text: &[u32], options: &QualityOptions) -> Result<Vec<Vec<u32>>, StartError> {
-    let limit = loaded.max_position_embeddings;
+fn windows(bundle: &ModelBundle, text: &[u32], options: &QualityOptions) -> Result<Vec<Vec<u32>>, StartError> {
+    let limit = bundle.max_position_embeddings;
     if options.window < 2 || options.window > limit {
         return Err(StartError::flag(
             "--window",
             format!("is {}; it must lie in [2, {limit}], the model's context", options.window),
         ));
     }
-    let tokenizer = &loaded.tokenizer;
+    let tokenizer = &bundle.tokenizer;
     let bos: Vec<u32> = tokenizer.bos_id().filter(|_| tokenizer.adds_bos()).into_iter().collect();
     let body = options.window - bos.len();
     let windows: Vec<Vec<u32>> = text.chunks_exact(body).map(|c| [&bos[..], c].concat()).collect();
@@ -131,7 +130,7 @@ fn windows(loaded: &Loaded, text: &[u32], options: &QualityOptions) -> Result<Ve
     Ok(windows)
 }
 
-fn row(scheme: &Scheme, cache: &TrialCache<'_>, mut sums: Sums, nll_exact: f64, targets: usize) -> QualityRow {
+fn row(scheme: &Scheme, cache: &Trial<'_>, mut sums: QualitySums, nll_exact: f64, targets: usize) -> QualityRow {
     let n = sums.kl.len();
     sums.kl.sort_unstable_by(f32::total_cmp);
     let mean = sums.kl.iter().map(|k| f64::from(*k)).sum::<f64>() / n as f64;
@@ -171,46 +170,4 @@ fn nll(logprobs: &[f32], vocab: usize, next: &[Option<u32>]) -> f64 {
 
 fn divergence(want: &[f32], got: &[f32]) -> f32 {
     want.iter().zip(got).map(|(w, g)| f64::from(w.exp() * (w - g))).sum::<f64>() as f32
-}
-
-fn largest(row: &[f32]) -> Option<u32> {
-    crate::sampler::argmax(row)
-}
-
-impl QualityOptions {
-    /// Every pair that the codec design measures, plain and centred, and llama.cpp's types.
-    pub fn every_pair(mode: crate::CentreMode) -> Vec<Scheme> {
-        let parse = |side, name| Format::parse(side, name).ok();
-        let pair = |k, v, centre| Some(Scheme::Pair { k: parse(Side::K, k)?, v: parse(Side::V, v)?, centre });
-        let off = crate::CentreMode::Off;
-        let named = [
-            ("bf16", "bf16"),
-            ("f16", "f16"),
-            ("q8_0", "q8_0"),
-            ("q8_0", "q3_0"),
-            ("q5_0", "q4_0"),
-            ("q4_0", "q3_0"),
-            ("q4_0", "q2_0"),
-        ];
-        let tq = [
-            ("tq8", "tq8"),
-            ("tq8", "tq5"),
-            ("tq8", "tq4"),
-            ("tq5", "tq5"),
-            ("tq5", "tq4"),
-            ("tq4", "tq4"),
-            ("tq3", "tq4"),
-            ("tq4", "tq3"),
-            ("tq3", "tq3"),
-            ("tq3", "tq2"),
-            ("tq2", "tq2"),
-        ];
-        let mut schemes: Vec<Scheme> = named.iter().filter_map(|(k, v)| pair(k, v, mode)).collect();
-        schemes.extend(super::GGML_BITS.map(Scheme::Ggml));
-        for (k, v) in tq {
-            let modes = if mode == off { vec![off] } else { vec![off, mode] };
-            schemes.extend(modes.into_iter().filter_map(|mode| pair(k, v, mode)));
-        }
-        schemes
-    }
 }

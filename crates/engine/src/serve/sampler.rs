@@ -1,25 +1,25 @@
 //! From logits to a token.
 //!
 //! Order: logit bias, penalties, temperature, top-k, top-p, min-p, draw. Log-probabilities are the model's own, before all of it.
-use crate::request::{SamplingParams, TokenLogprob};
+use super::request::{SamplingParams, TokenLogprob};
 use attention::NO_NUMBER;
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
-/// What one continuation's sampling depends on beside its logits.
+/// What the sampling of one choice depends on beside its logits.
 #[derive(Debug, Clone)]
 pub struct SamplerState {
     params: SamplingParams,
-    /// Picks the stream of random numbers together with the choice and the place.
+    /// Picks the stream of random numbers, together with the choice and the number of the token.
     seed: u64,
     choice: u32,
-    /// Tokens of prompt (0) and output (times seen); kept only where a penalty asks for it.
+    /// How often the output holds a token; 0 for tokens that only the prompt holds. Empty unless a penalty asks for it.
     seen: HashMap<u32, u32>,
     tokens_drawn: u64,
 }
 
 impl SamplerState {
-    /// `seed`: used if the parameters name none.
+    /// The state before the first token of choice `choice`. `seed` serves where the parameters name none.
     pub fn new(params: SamplingParams, seed: u64, choice: u32, prompt: &[u32]) -> Self {
         let seed = params.seed.unwrap_or(seed);
         let mut state = SamplerState { params, seed, choice, seen: HashMap::new(), tokens_drawn: 0 };
@@ -60,7 +60,8 @@ impl SamplerState {
         Some(token)
     }
 
-    /// The same from the largest logits alone, with their ids, in descending order: at least as many as it `needs`.
+    /// The next token from the largest logits alone, with their ids, in descending order: at least as many as [`Self::needs`]
+    /// says. `None` if no logit is a number.
     pub fn sample_largest(&mut self, largest: &[(u32, f32)]) -> Option<u32> {
         let numbers: Vec<_> = largest.iter().copied().filter(|(_, logit)| *logit > NO_NUMBER).collect();
         let token = if self.params.temperature == 0.0 { numbers.first()?.0 } else { self.draw(numbers)? };

@@ -1,47 +1,16 @@
-//! What K/V pairs cost the bundled models, and that centring is exact.
+//! What K/V pairs cost the bundled models.
 #![allow(clippy::unwrap_used)] // helpers of tests
-mod common;
+use engine::{CentreMode, EngineConfig, ModelBundle, load};
+use measure::{QualityOptions, Scheme, quality};
+use turboquant::Format::{self, *};
+use turboquant::KvPair;
 
-use common::{Driver, Setup};
-use engine::eval::{QualityOptions, Scheme, quality};
-use engine::{CentreMode, EngineConfig, Loaded, load};
-use testkit::Golden;
-use turboquant::Format;
-use turboquant::Format::*;
-
-fn loaded(model: &str) -> Loaded {
+fn loaded(model: &str) -> ModelBundle {
     load(&EngineConfig::new(testkit::repo(model))).unwrap()
 }
 
 fn pair(format: Format, centre: CentreMode) -> Scheme {
-    Scheme::Pair { k: format, v: format, centre }
-}
-
-/// Logits of every position of the golden prompts under a setup.
-fn logits(setup: &Setup) -> Vec<Vec<f32>> {
-    let mut all = Vec::new();
-    for prompt in Golden::read(setup.model.strip_prefix("models/").unwrap()).prompts {
-        let mut driver = Driver::new(setup);
-        driver.whole = true;
-        driver.add(0, &prompt.ids, 1);
-        driver.run();
-        let trace = driver.trace(0);
-        all.extend((0..prompt.ids.len()).map(|p| trace.logits_at(p)));
-    }
-    all
-}
-
-/// The identity of centring through a whole model: with nothing lost in storage, what is taken out comes back.
-#[test]
-fn centring_an_exact_cache_changes_no_logit() {
-    for model in ["models/demo", "models/eval", "models/tiny-qwen2"] {
-        let plain = logits(&Setup::new(model, F32, F32));
-        let centred = logits(&Setup { centre_exact: true, ..Setup::new(model, F32, F32) });
-        let worst =
-            plain.iter().flatten().zip(centred.iter().flatten()).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
-        println!("{model}: {worst}");
-        assert!(worst <= 1e-4, "{model}: a logit moved by {worst}");
-    }
+    Scheme::Pair { pair: KvPair::both(format), centre }
 }
 
 /// A text of another kind gives means as good.
@@ -51,7 +20,7 @@ fn the_calibration_text_hardly_matters() {
     let text = std::fs::read_to_string(testkit::repo("data/wikitext2-test-sample.txt")).unwrap();
     let tokens = loaded.tokenizer.encode(&text, false).unwrap();
     let options = QualityOptions { window: 1024, schemes: vec![pair(Tq4, CentreMode::Auto)] };
-    let kl = |loaded: &Loaded| quality(loaded, "demo", &tokens[..2048], &options, |_, _| {}).unwrap().rows[0].kl;
+    let kl = |loaded: &ModelBundle| quality(loaded, "demo", &tokens[..2048], &options, |_, _| {}).unwrap().rows[0].kl;
     let licence = kl(&loaded);
     loaded.calibration_text = std::fs::read_to_string(testkit::repo("docs/ARCHITECTURE.md")).unwrap();
     let other = kl(&loaded);

@@ -1,0 +1,85 @@
+//! A forward pass over a batch, and sequences that are computed outside of serving.
+use crate::threads::with_spinning_pool;
+use attention::{AttentionBackend, BatchLayout, ForwardContext, SequenceStates, StatePool};
+use candle_core::{Device, Result, Tensor};
+use kv::{BlockCopy, BlockPool, BlockTable};
+use models::Model;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// A model and the device that has its weights.
+#[derive(Clone, Copy)]
+pub struct ModelRef<'a> {
+    /// The model.
+    pub model: &'a dyn Model,
+    /// What computes it.
+    pub device: &'a Device,
+}
+
+impl ModelRef<'_> {
+    /// Computes a batch and writes its K and V. `tokens`: the ids of all rows of `layout`; `states`: the recurrent states of its
+    /// sequences. Returns the logits of the rows `logit_rows`: `[logit_rows.len(), vocab_size]`, f32.
+    pub(crate) fn forward(
+        self,
+        backend: &mut dyn AttentionBackend,
+        layout: BatchLayout,
+        states: SequenceStates<'_>,
+        tokens: &[u32],
+        logit_rows: &[u32],
+    ) -> Result<Tensor> {
+        let plan = backend.plan(Arc::new(layout))?;
+        let context = ForwardContext::new(backend, &plan, states);
+        let pass = || self.model.forward(tokens, logit_rows, &context);
+        if self.device.is_cpu() { with_spinning_pool(pass) } else { pass() }
+    }
+}
+
+/// Sequences with blocks and states of their own, which are computed outside of serving: to calibrate and to measure.
+pub struct PrivateSequences {
+    tables: Vec<BlockTable>,
+    states: StatePool,
+}
+
+impl PrivateSequences {
+    /// Allocates the blocks of `backend`: those of `count` sequences of at most `max_len` tokens each.
+    ///
+    /// Errors: too little memory.
+    pub fn new(model: &dyn Model, backend: &mut dyn AttentionBackend, count: usize, max_len: usize) -> Result<Self> {
+        let block_size = backend.spec().block_size();
+        let pool = BlockPool::new(max_len.div_ceil(block_size) * count);
+        backend.allocate(pool.num_blocks())?;
+        let full = |e: kv::OutOfBlocks| candle_core::Error::Msg(e.to_string());
+        let mut tables = Vec::with_capacity(count);
+        for _ in 0..count {
+            let mut table = BlockTable::new(block_size);
+            table.prepare_write(&pool, 0, max_len).map_err(full)?;
+            tables.push(table);
+        }
+        Ok(PrivateSequences { tables, states: StatePool::new(model.state_layout().clone(), count) })
+    }
+
+    /// One pass over a range of positions of each of some sequences, which are named by their numbers. `tokens` are theirs, one
+    /// sequence after the other. Returns the logits of the rows `logit_rows`: `[logit_rows.len(), vocab_size]`, f32.
+    pub fn forward(
+        &self,
+        model: ModelRef<'_>,
+        backend: &mut dyn AttentionBackend,
+        ranges: &[(usize, Range<usize>)],
+        tokens: &[u32],
+        logit_rows: &[u32],
+    ) -> Result<Tensor> {
+        let mut layout = BatchLayout::default();
+        ranges.iter().for_each(|(sequence, range)| layout.push(range.start, range.len(), &self.tables[*sequence]));
+        let slots: Vec<u32> = ranges.iter().map(|(sequence, _)| *sequence as u32).collect();
+        let states = SequenceStates { pool: &self.states, slots: &slots };
+        model.forward(backend, layout, states, tokens, logit_rows)
+    }
+
+    /// Gives sequence `to` the cache and the states of sequence `from`, in blocks of its own.
+    pub fn copy(&self, backend: &dyn AttentionBackend, from: usize, to: usize) -> Result<()> {
+        let pairs = self.tables[from].ids().into_iter().zip(self.tables[to].ids());
+        let copies: Vec<BlockCopy> = pairs.map(|(from, to)| BlockCopy { from, to }).collect();
+        backend.copy_blocks(&copies)?;
+        self.states.copy(from as u32, to as u32)
+    }
+}

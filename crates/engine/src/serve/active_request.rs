@@ -1,0 +1,118 @@
+//! A request between its submission and its last event.
+use super::choice::ActiveChoice;
+use super::handle::QueuePermit;
+use super::request::{Event, GenerationRequest, TokenLogprob};
+use super::runner::{LogitsNeed, LogitsRow};
+use super::sampler::{self, SamplerState};
+use scheduler::Chunk;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Instant;
+use text::Tokenizer;
+use tokio::sync::mpsc::UnboundedSender;
+
+/// A request between its submission and its last event.
+pub(super) struct ActiveRequest {
+    pub request: GenerationRequest,
+    pub events: UnboundedSender<Event>,
+    /// The choices that have not ended, by their numbers.
+    pub choices: BTreeMap<u32, ActiveChoice>,
+    /// Its place in the queue, until it is first scheduled.
+    pub queued: Option<QueuePermit>,
+    /// One entry for each prompt token that has been computed, `None` for the first; empty unless asked for.
+    prompt_logprobs: Vec<Option<TokenLogprob>>,
+    pub submitted: Instant,
+    pub scheduled: Option<Instant>,
+    pub first_token: Option<Instant>,
+}
+
+impl ActiveRequest {
+    /// `seed` serves where the request names none.
+    pub fn new(
+        request: GenerationRequest,
+        seed: u64,
+        events: UnboundedSender<Event>,
+        queued: QueuePermit,
+        tokenizer: &Arc<Tokenizer>,
+    ) -> Self {
+        let choices = (0..request.n as u32).map(|choice| {
+            let sampler = SamplerState::new(request.sampling.clone(), seed, choice, &request.prompt);
+            (choice, ActiveChoice::new(choice as usize, sampler, &request.stop, tokenizer, events.clone()))
+        });
+        ActiveRequest {
+            choices: choices.collect(),
+            request,
+            events,
+            queued: Some(queued),
+            prompt_logprobs: Vec::new(),
+            submitted: Instant::now(),
+            scheduled: None,
+            first_token: None,
+        }
+    }
+
+    /// Which logits of a chunk are needed.
+    pub fn logits_need(&self, chunk: &Chunk) -> LogitsNeed {
+        let prompt_left = self.prompt_logprobs.len() < self.request.prompt.len();
+        if self.request.prompt_logprobs.is_some() && prompt_left && chunk.seq.choice == 0 {
+            return LogitsNeed::All;
+        }
+        let samplers = chunk.samples.clone().filter_map(|index| self.choices.get(&index)).map(|choice| &choice.sampler);
+        let needs = samplers.map(SamplerState::needs).try_fold(1, |most, needs| Some(needs?.max(most)));
+        match (needs, self.request.logprobs) {
+            (Some(count), None) => LogitsNeed::Largest(count),
+            _ => LogitsNeed::Last,
+        }
+    }
+
+    /// Samples the next token of each of some choices from the logits of the token before: choice, token and, if asked for, its
+    /// log-probability. `None` if no logit is a number.
+    pub fn sample(
+        &mut self,
+        mut row: LogitsRow<'_>,
+        choices: Range<u32>,
+    ) -> Option<Vec<(u32, u32, Option<TokenLogprob>)>> {
+        let alone = choices.len() == 1;
+        let mut sampled = Vec::with_capacity(choices.len());
+        for index in choices {
+            let Some(choice) = self.choices.get_mut(&index) else { continue };
+            let (token, logprob) = match (&mut row, self.request.logprobs) {
+                (LogitsRow::Largest(largest), _) => (choice.sampler.sample_largest(largest)?, None),
+                // Sampling may change the logits, which nobody looks at after.
+                (LogitsRow::Whole(row), None) if alone => (choice.sampler.sample(row)?, None),
+                (LogitsRow::Whole(row), top) => {
+                    let token = choice.sampler.sample(&mut row.to_vec())?;
+                    (token, top.map(|top| sampler::logprob(row, token, top)))
+                }
+            };
+            sampled.push((index, token, logprob));
+        }
+        Some(sampled)
+    }
+
+    /// Takes the log-probabilities of the prompt tokens that follow those of a chunk. What a prefill had before it was preempted
+    /// is not taken twice.
+    pub fn take_prompt_logprobs<'a>(&mut self, chunk: &Chunk, logits: impl Iterator<Item = &'a [f32]>) {
+        let Some(top) = self.request.prompt_logprobs else { return };
+        let prompt = &self.request.prompt;
+        if self.prompt_logprobs.is_empty() {
+            self.prompt_logprobs.push(None);
+        }
+        for (position, row) in (chunk.start..).zip(logits) {
+            let next = position + 1;
+            if next == self.prompt_logprobs.len() && next < prompt.len() {
+                self.prompt_logprobs.push(Some(sampler::logprob(row, prompt[next], top)));
+            }
+        }
+    }
+
+    /// Tells the client, once, that its prompt is computed.
+    pub fn announce_prompt(&mut self) {
+        if self.first_token.is_none() {
+            let logprobs = self.request.prompt_logprobs.map(|_| self.prompt_logprobs.clone());
+            let tokens = self.request.prompt.len();
+            let _ = self.events.send(Event::Prompt { tokens, cached_tokens: 0, logprobs });
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! Serving: requests come in through a handle, one thread computes steps and sends the tokens back as events.
+mod active_request;
+mod choice;
+mod engine_loop;
+mod handle;
+mod metrics;
+mod request;
+mod runner;
+mod sampler;
+mod validation;
+
+pub(crate) use engine_loop::Engine;
+pub use handle::{
+    EngineHandle, EngineInbox, EngineStats, Message, ModelInfo, QueuePermit, RequestId, RequestStream, channel,
+};
+pub(crate) use metrics::Metrics;
+pub use request::{Event, FinishReason, GenerationRequest, MatchedStop, SamplingParams, StopParams, TokenLogprob};
+pub use runner::{Logits, LogitsNeed, LogitsRow, ModelRunner};
+pub use sampler::argmax;
+pub use validation::{MAX_CHOICES, MAX_STOP_STRINGS, MAX_TOP_LOGPROBS};

@@ -1,0 +1,101 @@
+//! What the engine is started with.
+use super::device::DeviceChoice;
+use super::kv_plan::KvOptions;
+use crate::error::StartError;
+use models::WeightQuant;
+use scheduler::SchedulerConfig;
+use std::path::PathBuf;
+use turboquant::{Format, KvPair};
+
+/// Most `--threads`: more cores than any machine has that this program is built for.
+const MAX_THREADS: usize = 1024;
+
+/// What the engine is started with.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// A Hugging Face model folder, or a GGUF file.
+    pub model: PathBuf,
+    /// The name that clients ask for; `None`: the folder's or file's.
+    pub served_model_name: Option<String>,
+    /// How the cache is stored.
+    pub kv: KvOptions,
+    /// Bytes of the cache; `None`: half of the free memory, or less if that is enough for every sequence at full length.
+    pub kv_cache_memory: Option<u64>,
+    /// The longest context in tokens; `None`: the model's, or what the cache holds.
+    pub max_model_len: Option<usize>,
+    /// Sequences that run at once.
+    pub max_num_seqs: usize,
+    /// Tokens of one step.
+    pub max_num_batched_tokens: usize,
+    /// Requests that may wait before new ones are refused.
+    pub max_queued_requests: usize,
+    /// CPU threads; `None`: one a core.
+    pub threads: Option<usize>,
+    /// What the projections of float weights are quantised to at load; `None`: they stay as they are.
+    pub weight_quant: Option<WeightQuant>,
+    /// What computes.
+    pub device: DeviceChoice,
+    /// Told how loading gets on.
+    pub load_progress: Option<LoadProgress>,
+}
+
+/// A function that is called with the bytes of the checkpoint that are loaded, and with the bytes there are.
+#[derive(Clone)]
+pub struct LoadProgress(pub models::Progress);
+
+impl std::fmt::Debug for LoadProgress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LoadProgress")
+    }
+}
+
+impl EngineConfig {
+    /// Defaults for a model folder or file, with a bf16 cache of blocks of 32 tokens.
+    pub fn new(model: impl Into<PathBuf>) -> Self {
+        EngineConfig {
+            model: model.into(),
+            served_model_name: None,
+            kv: KvOptions::pair(KvPair::both(Format::Bf16), 32),
+            kv_cache_memory: None,
+            max_model_len: None,
+            max_num_seqs: 64,
+            max_num_batched_tokens: 512,
+            max_queued_requests: 1024,
+            threads: None,
+            weight_quant: None,
+            device: DeviceChoice::Auto,
+            load_progress: None,
+        }
+    }
+
+    /// Errors: values that are wrong whatever the model.
+    pub fn check(&self) -> Result<(), StartError> {
+        self.scheduler(0).check()?;
+        if self.max_queued_requests == 0 {
+            let message = "is 0; it must be at least 1, or every request would be refused";
+            return Err(StartError::flag("--max-queued-requests", message));
+        }
+        if let Some(n) = self.threads.filter(|n| *n > MAX_THREADS) {
+            return Err(StartError::flag("--threads", format!("is {n}; it must be at most {MAX_THREADS}")));
+        }
+        self.kv.check()
+    }
+
+    pub(super) fn scheduler(&self, num_blocks: usize) -> SchedulerConfig {
+        SchedulerConfig {
+            block_size: self.kv.block_size,
+            num_blocks,
+            max_num_seqs: self.max_num_seqs,
+            max_num_batched_tokens: self.max_num_batched_tokens,
+        }
+    }
+
+    /// The name that clients ask for: the folder's or file's, unless another is given.
+    pub fn model_name(&self) -> String {
+        let own = || {
+            let name = if self.model.is_file() { self.model.file_stem() } else { self.model.file_name() };
+            name.map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned())
+        };
+        self.served_model_name.clone().unwrap_or_else(own)
+    }
+}

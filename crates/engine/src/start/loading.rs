@@ -1,0 +1,82 @@
+//! From a model's files to a model in memory.
+use super::calibration::{CALIBRATION_TEXT, Calibration};
+use super::config::EngineConfig;
+use super::device::gpu_type;
+use crate::error::StartError;
+use candle_core::Device;
+use models::{Checkpoint, GenerationDefaults, LoadOptions, LoadedModel, Model};
+use std::sync::Arc;
+use text::{ChatTemplate, Tokenizer};
+
+/// A model, its tokenizer and its chat template.
+pub struct ModelBundle {
+    /// The model, its weights on `device`.
+    pub model: Box<dyn Model>,
+    /// The `model_type` of its configuration.
+    pub model_type: String,
+    /// The tokenizer that came with the model.
+    pub tokenizer: Arc<Tokenizer>,
+    /// The chat template; `None` where the model came without one.
+    pub template: Option<Arc<ChatTemplate>>,
+    /// What `generation_config.json` says.
+    pub generation: GenerationDefaults,
+    /// The longest context that the model was made for, tokens.
+    pub max_position_embeddings: usize,
+    /// Bytes of the weights that are mapped: they will be in memory once they have been read.
+    pub mapped_bytes: u64,
+    /// Names the weights.
+    pub fingerprint: String,
+    /// The text over which the means of K and V are measured.
+    pub calibration_text: String,
+    /// What computes the model.
+    pub device: Device,
+}
+
+impl ModelBundle {
+    /// What a calibration needs of the model.
+    pub fn calibration(&self) -> Calibration<'_> {
+        Calibration {
+            model: &*self.model,
+            tokenizer: &self.tokenizer,
+            fingerprint: &self.fingerprint,
+            text: &self.calibration_text,
+            device: &self.device,
+        }
+    }
+}
+
+/// Reads the model's files.
+///
+/// Errors: values of the configuration that are wrong, a device that there is not, files that are missing or wrong.
+pub fn load(config: &EngineConfig) -> Result<ModelBundle, StartError> {
+    config.check()?;
+    let device = config.device.open()?;
+    let checkpoint = Checkpoint::open(&config.model)?;
+    let (tokenizer, template) = match &checkpoint {
+        Checkpoint::Folder(folder) => (Tokenizer::from_dir(folder)?, ChatTemplate::from_dir(folder)?),
+        Checkpoint::Gguf(files) => {
+            let (metadata, path) = (files.metadata()?, files.path());
+            (Tokenizer::from_gguf(&metadata, path)?, ChatTemplate::from_gguf(&metadata, path)?)
+        }
+    };
+    let options = LoadOptions {
+        gpu_type: gpu_type(&device),
+        weight_quant: config.weight_quant,
+        progress: config.load_progress.clone().map(|p| p.0),
+    };
+    let LoadedModel { model, config: model_config, generation, mapped_bytes, owned_bytes, fingerprint } =
+        models::load(&checkpoint, &device, &options)?;
+    tracing::info!("weights: {} bytes", mapped_bytes + owned_bytes);
+    Ok(ModelBundle {
+        model,
+        max_position_embeddings: model_config.max_position_embeddings,
+        model_type: model_config.model_type,
+        tokenizer: Arc::new(tokenizer),
+        template: template.map(Arc::new),
+        generation,
+        mapped_bytes,
+        fingerprint,
+        calibration_text: CALIBRATION_TEXT.to_owned(),
+        device,
+    })
+}

@@ -1,0 +1,132 @@
+//! From a configuration to a running engine: settings are checked, files read, the cache planned, the thread started.
+mod backend;
+mod calibration;
+mod config;
+mod device;
+mod kv_plan;
+mod loading;
+mod memory;
+
+pub use backend::{most_exact_format, select};
+pub use calibration::Calibration;
+pub use config::{EngineConfig, LoadProgress};
+pub use device::DeviceChoice;
+pub use kv_plan::{CentreMode, KvOptions, KvPlan, cache_layout};
+pub use loading::{ModelBundle, load};
+pub use memory::{MemoryBudget, MemoryLimits, free_memory};
+
+use crate::error::StartError;
+use crate::serve::{Engine, EngineHandle, Metrics, ModelInfo, ModelRunner, SamplingParams, channel};
+use crate::threads::compute_pool;
+use attention::AttentionBackend;
+use kv::KvLayout;
+use models::GenerationDefaults;
+use scheduler::Scheduler;
+use std::thread::JoinHandle;
+use turboquant::{Format, KvPair};
+
+/// Loads the model, takes the cache's memory and starts the engine's thread.
+///
+/// Errors: whatever is wrong with model, flags or memory, before anything is served.
+pub fn start(config: &EngineConfig) -> Result<(EngineHandle, JoinHandle<()>), StartError> {
+    launch(config, load(config)?)
+}
+
+/// Takes the cache's memory and starts the engine's thread. The thread ends after [`EngineHandle::shutdown`], or once every
+/// handle and stream is gone.
+///
+/// Errors: a cache that the model, the flags or the memory do not allow.
+pub fn launch(config: &EngineConfig, bundle: ModelBundle) -> Result<(EngineHandle, JoinHandle<()>), StartError> {
+    let named = |error: StartError| error.of_model(&bundle.model_type);
+    let (plan, backend) = plan_cache(config, &bundle).map_err(named)?;
+    let ModelBundle { model, tokenizer, generation, device, .. } = bundle;
+    let budget = plan.budget;
+    let scheduler = Scheduler::new(config.scheduler(budget.num_blocks))?;
+    let no_memory = |e: candle_core::Error| StartError::flag("--kv-cache-memory", e.to_string());
+    let runner =
+        ModelRunner::new(model, backend, budget.num_blocks, scheduler.num_slots(), device).map_err(no_memory)?;
+    let info = ModelInfo {
+        name: config.model_name(),
+        max_model_len: budget.max_model_len,
+        vocab_size: runner.vocab_size(),
+        block_size: plan.layout.block_size(),
+        num_blocks: budget.num_blocks,
+        bytes_per_block: plan.layout.bytes_per_block(),
+        max_num_seqs: config.max_num_seqs,
+        k_quant: plan.pair.k.name().into(),
+        v_quant: plan.pair.v.name().into(),
+        default_sampling: default_sampling(&generation),
+    };
+    log_cache(&plan, &runner)?;
+    // A model made from another may name its turns' end in the tokenizer's configuration alone.
+    let mut eos = generation.eos_token_ids;
+    eos.extend(tokenizer.eos_id());
+    let metrics = Metrics::new(&info.name);
+    let (handle, inbox) = channel(info, tokenizer.clone(), config.max_queued_requests);
+    let engine = Engine::new(scheduler, runner, inbox, tokenizer, eos, metrics);
+    let pool = compute_pool(config.threads)?;
+    // On a thread of the pool the parallel parts of a step start without waking anybody first.
+    let thread =
+        std::thread::Builder::new().name("tallow-engine".into()).spawn(move || pool.install(|| engine.run()))?;
+    Ok((handle, thread))
+}
+
+/// Settles how the cache is stored and what computes attention over it.
+fn plan_cache(config: &EngineConfig, bundle: &ModelBundle) -> Result<(KvPlan, Box<dyn AttentionBackend>), StartError> {
+    let geometry = bundle.model.geometry();
+    let limits = MemoryLimits {
+        kv_cache_memory: config.kv_cache_memory,
+        max_model_len: config.max_model_len,
+        model_limit: bundle.max_position_embeddings,
+        max_num_seqs: config.max_num_seqs,
+        state_bytes: (config.max_num_seqs * bundle.model.state_layout().bytes_per_sequence()) as u64,
+        free_memory: device::free_on(&bundle.device).map(|free| free.saturating_sub(bundle.mapped_bytes)),
+    };
+    let plan = config.kv.plan(geometry, &limits)?;
+    if let Some(reason) = &plan.reason {
+        tracing::info!("--kv-preset auto takes {reason}");
+    }
+    let centring = bundle.calibration().centring(config.kv.centre, plan.pair)?;
+    let backend = select(plan.layout.clone(), geometry, centring, &bundle.device)?;
+    Ok((plan, backend))
+}
+
+/// Logs the pair of formats, the bytes a token takes, how many tokens there is room for, and how many bf16 would have room for.
+fn log_cache(plan: &KvPlan, runner: &ModelRunner) -> Result<(), StartError> {
+    let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
+    let (layout, states) = (&plan.layout, runner.states());
+    let bf16 = KvPair::both(Format::Bf16);
+    let heads = layout.layers().iter().map(|l| (l.kv_heads, l.record.head_dim(), bf16.k, bf16.v));
+    let bf16 = KvLayout::new(layout.block_size(), heads)?;
+    tracing::info!(
+        "KV cache: K {} V {}, {:.1} bytes a token, {} tokens in {} blocks, {:.1} MiB, {:.2}x the tokens of bf16",
+        plan.pair.k.name(),
+        plan.pair.v.name(),
+        layout.bytes_per_token(),
+        plan.budget.num_blocks * layout.block_size(),
+        plan.budget.num_blocks,
+        mib(runner.backend().allocated_bytes()),
+        bf16.bytes_per_token() / layout.bytes_per_token(),
+    );
+    if states.num_bytes() > 0 {
+        tracing::info!(
+            "recurrent states: {:.2} MiB a sequence, {:.1} MiB for {} sequences",
+            mib(states.layout().bytes_per_sequence()),
+            mib(states.num_bytes()),
+            states.num_slots(),
+        );
+    }
+    Ok(())
+}
+
+fn default_sampling(generation: &GenerationDefaults) -> SamplingParams {
+    let plain = SamplingParams::default();
+    SamplingParams {
+        temperature: generation.temperature.unwrap_or(plain.temperature),
+        top_k: generation.top_k.unwrap_or(plain.top_k),
+        top_p: generation.top_p.unwrap_or(plain.top_p),
+        min_p: generation.min_p.unwrap_or(plain.min_p),
+        repetition_penalty: generation.repetition_penalty.unwrap_or(plain.repetition_penalty),
+        ..plain
+    }
+}

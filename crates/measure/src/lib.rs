@@ -1,0 +1,20 @@
+//! What a pair of K/V formats costs a model, and how fast the model runs with it.
+//!
+//! Quality: the same tokens pass through the same chunked prefill that serving uses, once with an f32 cache (f16 on a GPU) and
+//! once with each scheme, and are compared token by token.
+mod ggml;
+mod needles;
+mod quality;
+mod scheme;
+mod speed;
+mod trial;
+
+pub use needles::{NeedleOptions, NeedleRow, needles};
+pub use quality::{QualityOptions, QualityReport, QualityRow, quality};
+pub use scheme::Scheme;
+pub use speed::{BenchOptions, BenchRow, speed};
+
+/// Tokens of a prefill chunk, as served.
+const CHUNK: usize = 512;
+/// Tokens of a block of the caches that are measured.
+const BLOCK_SIZE: usize = 32;

@@ -1,0 +1,97 @@
+//! A way to store K and V, and the lists of schemes that are measured.
+use crate::BLOCK_SIZE;
+use crate::ggml::{GGML_BITS, GgmlBackend};
+use attention::AttentionBackend;
+use candle_core::Device;
+use engine::{CentreMode, KvOptions, ModelBundle, StartError, cache_layout, most_exact_format, select};
+use turboquant::{Format, KvPair, PRESETS};
+
+/// A way to store K and V.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Scheme {
+    /// A pair of Tallow's formats.
+    Pair {
+        /// The formats.
+        pair: KvPair,
+        /// What is subtracted before K and V are stored.
+        centre: CentreMode,
+    },
+    /// llama.cpp's cache types with codes of so many bits, for comparison: blocks of 32 elements, without rotation.
+    Ggml(u32),
+}
+
+impl Scheme {
+    /// The most exact cache of a device, with which others are compared.
+    pub fn exact(device: &Device) -> Scheme {
+        Scheme::Pair { pair: KvPair::both(most_exact_format(device)), centre: CentreMode::Off }
+    }
+
+    /// The pair that the flags name; `None` if they name none.
+    pub fn named(kv: &KvOptions) -> Option<Scheme> {
+        kv.named_pair().map(|pair| Scheme::Pair { pair, centre: kv.centre })
+    }
+
+    /// Every preset with its name, from exact to small.
+    pub fn presets(centre: CentreMode) -> impl Iterator<Item = (&'static str, Scheme)> {
+        PRESETS.iter().map(move |preset| (preset.name, Scheme::Pair { pair: preset.pair, centre }))
+    }
+
+    /// Every pair that the codec's design measures and llama.cpp's types. Pairs of `tq` formats come plain and, unless `mode` is
+    /// off, centred.
+    pub fn every_pair(mode: CentreMode) -> Vec<Scheme> {
+        use Format::*;
+        let others = [
+            (Bf16, Bf16),
+            (F16, F16),
+            (Affine8, Int8),
+            (Affine8, Lloyd3),
+            (Affine5, Lloyd4),
+            (Affine4, Lloyd3),
+            (Affine4, Lloyd2),
+        ];
+        let tq = [
+            (Tq8, Tq8),
+            (Tq8, Tq5),
+            (Tq8, Tq4),
+            (Tq5, Tq5),
+            (Tq5, Tq4),
+            (Tq4, Tq4),
+            (Tq3, Tq4),
+            (Tq4, Tq3),
+            (Tq3, Tq3),
+            (Tq3, Tq2),
+            (Tq2, Tq2),
+        ];
+        let scheme = |(k, v), centre| Scheme::Pair { pair: KvPair::new(k, v), centre };
+        let mut schemes: Vec<Scheme> = others.into_iter().map(|pair| scheme(pair, mode)).collect();
+        schemes.extend(GGML_BITS.map(Scheme::Ggml));
+        let modes = if mode == CentreMode::Off { vec![mode] } else { vec![CentreMode::Off, mode] };
+        schemes.extend(tq.into_iter().flat_map(|pair| modes.iter().map(move |mode| scheme(pair, *mode))));
+        schemes
+    }
+
+    /// What stores K and V so, and whether it subtracts anything before.
+    pub(crate) fn backend(&self, bundle: &ModelBundle) -> Result<(Box<dyn AttentionBackend>, bool), StartError> {
+        match *self {
+            Scheme::Pair { pair, centre } => {
+                let geometry = bundle.model.geometry();
+                let layout = cache_layout(pair, BLOCK_SIZE, geometry)?;
+                let centring = bundle.calibration().centring(centre, pair)?;
+                let centred = !centring.is_none();
+                Ok((select(layout, geometry, centring, &bundle.device)?, centred))
+            }
+            Scheme::Ggml(bits) => {
+                let (exact, centred) = Scheme::exact(&bundle.device).backend(bundle)?;
+                Ok((Box::new(GgmlBackend::new(exact, bits)), centred))
+            }
+        }
+    }
+
+    /// The names of the formats of K and of V.
+    pub fn names(&self) -> (String, String) {
+        match self {
+            Scheme::Pair { pair, .. } => (pair.k.name().into(), pair.v.name().into()),
+            Scheme::Ggml(bits) => (format!("ggml{bits}"), format!("ggml{bits}")),
+        }
+    }
+}
