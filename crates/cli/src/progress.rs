@@ -36,7 +36,7 @@ impl Downloads {
     }
 }
 
-impl hub::Progress for Downloads {
+impl hub::DownloadProgress for Downloads {
     fn begin(&self, file: &str, total: u64, have: u64) {
         let bar = bar(total).map(|bar| bar.with_message(file.to_owned()));
         if let Some(bar) = &bar {

@@ -2,21 +2,23 @@
 use crate::HubError;
 use std::path::{Component, Path, PathBuf};
 
-/// One repository's part.
+/// The part of the cache that holds one repository.
 pub(crate) struct Cache {
     folder: PathBuf,
 }
 
 impl Cache {
+    /// The part for `repo` of the cache in the folder `root`.
     pub fn new(root: &Path, repo: &str) -> Self {
         Cache { folder: root.join(format!("models--{}", repo.replace('/', "--"))) }
     }
 
+    /// The folder with the files of a commit.
     pub fn snapshot(&self, commit: &str) -> PathBuf {
         self.folder.join("snapshots").join(commit)
     }
 
-    /// The commit that a branch or tag was at when it was last fetched; a commit stands for itself.
+    /// The commit that a branch or tag named when it was last fetched. A commit whose files are here names itself.
     pub fn reference(&self, revision: &str) -> Option<String> {
         if let Ok(commit) = std::fs::read_to_string(self.folder.join("refs").join(revision)) {
             return Some(commit.trim().to_owned()).filter(|commit| is_commit(commit));
@@ -24,6 +26,9 @@ impl Cache {
         (is_commit(revision) && self.snapshot(revision).is_dir()).then(|| revision.to_owned())
     }
 
+    /// Remembers the commit that `revision` names.
+    ///
+    /// Errors: the file cannot be written.
     pub fn set_reference(&self, revision: &str, commit: &str) -> Result<(), HubError> {
         if revision == commit {
             return Ok(());
@@ -33,7 +38,9 @@ impl Cache {
         std::fs::write(&path, commit).map_err(|e| HubError::file(&path, e))
     }
 
-    /// All files of a snapshot, by their paths in the repository.
+    /// The paths of all files of a snapshot, relative to it, in order.
+    ///
+    /// Errors: a folder that cannot be read.
     pub fn files(&self, commit: &str) -> Result<Vec<String>, HubError> {
         let root = self.snapshot(commit);
         let mut files = Vec::new();
@@ -52,7 +59,9 @@ impl Cache {
         Ok(files)
     }
 
-    /// The place of a file's content. Errors: an etag that is no file's name.
+    /// The path of the content with this etag.
+    ///
+    /// Errors: an etag that is no name of a file, a folder that cannot be made.
     pub fn blob(&self, etag: &str) -> Result<PathBuf, HubError> {
         let path = self.folder.join("blobs").join(etag);
         if etag.is_empty() || !etag.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)) {
@@ -63,6 +72,8 @@ impl Cache {
     }
 
     /// Puts `blob` into the snapshot under the name `file`.
+    ///
+    /// Errors: a link or folder that cannot be made.
     pub fn link(&self, commit: &str, file: &str, blob: &Path) -> Result<(), HubError> {
         let path = self.snapshot(commit).join(file);
         create_parent(&path)?;
@@ -74,18 +85,19 @@ impl Cache {
             _ => {}
         }
         match std::os::unix::fs::symlink(target, &path) {
-            // Another process has fetched the same file.
+            // Another process has fetched the same file meanwhile.
             Err(_) if path.exists() => Ok(()),
             linked => linked.map_err(|e| HubError::file(&path, e)),
         }
     }
 }
 
-/// Whether a name in a repository is a path below it, and nothing else.
+/// Whether a file's name in a repository is a path below the repository's root.
 pub(crate) fn is_below(file: &str) -> bool {
     !file.is_empty() && Path::new(file).components().all(|c| matches!(c, Component::Normal(_)))
 }
 
+/// Whether a text is the name of a commit: 40 hexadecimal digits.
 pub(crate) fn is_commit(text: &str) -> bool {
     text.len() == 40 && text.chars().all(|c| c.is_ascii_hexdigit())
 }

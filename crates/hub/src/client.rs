@@ -1,6 +1,6 @@
 //! The hub over HTTP.
 use crate::cache::{Cache, is_below, is_commit};
-use crate::{HubConfig, HubError, ModelName, Progress};
+use crate::{DownloadProgress, HubConfig, HubError, ModelName};
 use futures_util::StreamExt;
 use reqwest::header::{CONTENT_RANGE, ETAG, HeaderMap, LOCATION, RANGE};
 use reqwest::redirect::Policy;
@@ -10,54 +10,66 @@ use std::path::Path;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 
-/// Tries of a download that breaks off; each goes on where the last one ended.
-const TRIES: u32 = 5;
-const PAUSE: Duration = Duration::from_millis(200);
-/// Without a byte for so long, a connection counts as broken.
-const SILENCE: Duration = Duration::from_secs(60);
-const CONNECT: Duration = Duration::from_secs(10);
+/// How often a download that breaks off is tried; each try goes on where the last one ended.
+const MAX_TRIES: u32 = 5;
+/// The pause after the first try. Each further pause is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// A connection over which no byte comes for this long counts as broken.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// A connection must be made within this time.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a file's address may lead on to another one.
+const MAX_REDIRECTS: usize = 5;
 
-pub(crate) struct Client {
+/// The hub, as a client of one model's repository sees it.
+pub(crate) struct HubClient {
+    /// Follows redirects.
     http: reqwest::Client,
-    /// For the headers that a file's address itself answers with, before it leads to a content network.
+    /// Follows none: the headers of a file's address are those before it leads on to a content network.
     direct: reqwest::Client,
     endpoint: String,
     token: Option<String>,
     model: ModelName,
 }
 
-/// A commit and its files.
+/// A commit and the paths of its files.
 pub(crate) struct Listing {
     pub commit: String,
     pub files: Vec<String>,
 }
 
-/// What a file's address says of it.
-struct Head {
+/// A file's content, as the headers of the file's address describe it.
+struct ContentHeaders {
+    /// Names the content.
     etag: String,
+    /// Bytes of the content.
     size: u64,
 }
 
-/// The builder of an HTTP client, TLS set up. All clients of a program that this crate is part of begin here: `reqwest` panics without.
+/// A builder of HTTP clients for which TLS is set up. Every HTTP client of a program with this crate must be made by
+/// it, because `reqwest` panics where TLS is not set up.
 pub fn http() -> reqwest::ClientBuilder {
-    // An error means that it has been done.
+    // An error means that an earlier call has set it up.
     #[cfg(not(target_os = "macos"))]
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder()
 }
 
-impl Client {
+impl HubClient {
+    /// A client for the repository of `model`.
+    ///
+    /// Errors: TLS cannot be set up.
     pub fn new(config: &HubConfig, model: &ModelName) -> Result<Self, HubError> {
         let build = |redirect| {
             let agent = concat!("tallow/", env!("CARGO_PKG_VERSION"));
             let builder = http().user_agent(agent).redirect(redirect);
             builder
-                .connect_timeout(CONNECT)
-                .read_timeout(SILENCE)
+                .connect_timeout(CONNECT_TIMEOUT)
+                .read_timeout(READ_TIMEOUT)
                 .build()
                 .map_err(|e| HubError::Connection { url: config.endpoint.clone(), message: describe(&e) })
         };
-        Ok(Client {
+        Ok(HubClient {
             http: build(Policy::limited(10))?,
             direct: build(Policy::none())?,
             endpoint: config.endpoint.trim_end_matches('/').to_owned(),
@@ -73,7 +85,9 @@ impl Client {
         }
     }
 
-    /// Errors: a model or revision that is not there or not allowed, no connection.
+    /// Asks which commit a revision is, and which files it has.
+    ///
+    /// Errors: a model or revision that does not exist or may not be read, no connection.
     pub async fn list(&self, revision: &str) -> Result<Listing, HubError> {
         #[derive(Deserialize)]
         struct Info {
@@ -95,11 +109,12 @@ impl Client {
         if !is_commit(&info.sha) {
             return Err(answer(format!("{} is no commit", info.sha)));
         }
-        // A name must not lead out of the snapshot's folder.
+        // A name that leads out of the snapshot's folder is left out.
         let files = info.siblings.into_iter().map(|s| s.rfilename).filter(|file| is_below(file)).collect();
         Ok(Listing { commit: info.sha, files })
     }
 
+    /// Errors: a status that means a failure.
     fn check(&self, url: &str, status: StatusCode) -> Result<(), HubError> {
         match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(HubError::Refused {
@@ -114,37 +129,39 @@ impl Client {
         }
     }
 
-    /// Puts `file` into the snapshot, from the cache or from the hub.
+    /// Puts `file` into the snapshot of `commit`. Its content comes from the cache or from the hub.
+    ///
+    /// Errors: a file that is not in the repository, a download that fails, a cache that cannot be written.
     pub async fn fetch(
         &self,
         cache: &Cache,
         commit: &str,
         file: &str,
-        progress: &dyn Progress,
+        progress: &dyn DownloadProgress,
     ) -> Result<(), HubError> {
         if cache.snapshot(commit).join(file).exists() {
             return Ok(());
         }
         let url = format!("{}/{}/resolve/{commit}/{}", self.endpoint, self.model.repo, escape(file));
-        let head = self.head(&url, file).await?;
-        let blob = cache.blob(&head.etag)?;
+        let content = self.content_headers(&url, file).await?;
+        let blob = cache.blob(&content.etag)?;
         if !blob.exists() {
-            self.download(&url, file, &head, &blob, progress).await?;
+            self.download(&url, file, content.size, &blob, progress).await?;
         }
         cache.link(commit, file, &blob)
     }
 
-    /// The file's etag and size: its address names those of the content, whatever network the content comes from.
-    async fn head(&self, url: &str, file: &str) -> Result<Head, HubError> {
+    /// The etag and size of a file's content, which the hub's headers tell whatever network the content comes from.
+    async fn content_headers(&self, url: &str, file: &str) -> Result<ContentHeaders, HubError> {
         let mut at = url.to_owned();
-        for _ in 0..5 {
+        for _ in 0..MAX_REDIRECTS {
             let response = self.authorized(self.direct.head(&at)).send().await.map_err(|e| connection(&at, &e))?;
             if response.status() == StatusCode::NOT_FOUND {
                 return Err(HubError::MissingFile { model: self.model.repo.clone(), file: file.to_owned() });
             }
             self.check(&at, response.status())?;
             let headers = response.headers();
-            // A repository that was renamed leads on within the hub.
+            // The address of a repository that was renamed leads on to its new one.
             if let Some(to) = text(headers, LOCATION.as_str()).filter(|to| to.starts_with('/')) {
                 at = format!("{}{to}", self.endpoint);
                 continue;
@@ -154,57 +171,58 @@ impl Client {
             let etag = etag.ok_or_else(|| answer("no ETag"))?;
             let size = text(headers, "x-linked-size").or_else(|| text(headers, "content-length"));
             let size = size.and_then(|s| s.parse().ok()).ok_or_else(|| answer("no size"))?;
-            return Ok(Head { etag: etag.trim_start_matches("W/").trim_matches('"').to_owned(), size });
+            return Ok(ContentHeaders { etag: etag.trim_start_matches("W/").trim_matches('"').to_owned(), size });
         }
         Err(HubError::Answer { url: url.to_owned(), message: "it leads on without end".into() })
     }
 
-    /// Fills a part of `blob` up to the file's size, going on where an earlier try or process has stopped, and gives it its name.
+    /// Fills the file `blob` under another name, up to `size` bytes, and renames it when it is whole. It goes on where
+    /// an earlier try or process has stopped.
     async fn download(
         &self,
         url: &str,
         file: &str,
-        head: &Head,
+        size: u64,
         blob: &Path,
-        progress: &dyn Progress,
+        progress: &dyn DownloadProgress,
     ) -> Result<(), HubError> {
-        let part = &blob.with_extension("incomplete");
-        let open = std::fs::OpenOptions::new().create(true).append(true).open(part);
-        let out = open.map_err(|e| HubError::file(part, e))?;
-        // Another process may fetch the same file: it is waited for, and what it has fetched is used.
+        let incomplete = &blob.with_extension("incomplete");
+        let open = std::fs::OpenOptions::new().create(true).append(true).open(incomplete);
+        let out = open.map_err(|e| HubError::file(incomplete, e))?;
+        // Another process may be fetching the same file. The lock waits for it, and then its file is used.
         let out = tokio::task::spawn_blocking(move || out.lock().map(|()| out)).await;
-        let out = out.map_err(|e| HubError::file(part, e))?.map_err(|e| HubError::file(part, e))?;
+        let out = out.map_err(|e| HubError::file(incomplete, e))?.map_err(|e| HubError::file(incomplete, e))?;
         if blob.exists() {
-            // What was locked is either that, renamed, or a new file that nobody needs.
-            let _ = std::fs::remove_file(part);
+            // The locked file is either the renamed one or a new one that nobody needs.
+            let _ = std::fs::remove_file(incomplete);
             return Ok(());
         }
         let mut out = tokio::fs::File::from_std(out);
         let length = async |out: &tokio::fs::File| out.metadata().await.map(|m| m.len());
-        progress.begin(file, head.size, length(&out).await.map_err(|e| HubError::file(part, e))?);
+        progress.begin(file, size, length(&out).await.map_err(|e| HubError::file(incomplete, e))?);
         let mut tries = 0;
         let result = loop {
-            let have = length(&out).await.map_err(|e| HubError::file(part, e))?;
-            if have == head.size {
-                // Under the lock: whoever waits for it finds the whole file.
-                break std::fs::rename(part, blob).map_err(|e| HubError::file(blob, e));
+            let have = length(&out).await.map_err(|e| HubError::file(incomplete, e))?;
+            if have == size {
+                // The lock is still held, so that whoever waits for it finds the whole file.
+                break std::fs::rename(incomplete, blob).map_err(|e| HubError::file(blob, e));
             }
-            if have > head.size {
-                out.set_len(0).await.map_err(|e| HubError::file(part, e))?;
+            if have > size {
+                out.set_len(0).await.map_err(|e| HubError::file(incomplete, e))?;
                 continue;
             }
-            let went = match self.go_on(url, have, &mut out, part, progress).await {
-                Ok(reached) if reached < head.size => Err(HubError::Connection {
+            let result = match self.append(url, have, &mut out, incomplete, progress).await {
+                Ok(reached) if reached < size => Err(HubError::Connection {
                     url: url.to_owned(),
-                    message: format!("the answer ends at byte {reached} of {}", head.size),
+                    message: format!("the answer ends at byte {reached} of {size}"),
                 }),
                 other => other,
             };
-            match went {
-                Err(error) if error.may_pass() && tries + 1 < TRIES => {
+            match result {
+                Err(error) if error.is_transient() && tries + 1 < MAX_TRIES => {
                     tries += 1;
-                    tracing::warn!("{file} broke off ({error}); it goes on, try {} of {TRIES}", tries + 1);
-                    tokio::time::sleep(PAUSE * 2u32.pow(tries - 1)).await;
+                    tracing::warn!("{file} broke off ({error}); it goes on, try {} of {MAX_TRIES}", tries + 1);
+                    tokio::time::sleep(FIRST_PAUSE * 2u32.pow(tries - 1)).await;
                 }
                 Ok(_) => {}
                 Err(error) => break Err(error),
@@ -214,22 +232,23 @@ impl Client {
         result
     }
 
-    /// One try: appends what comes from byte `have` on; where it has come to.
-    async fn go_on(
+    /// Tries once to append the content from byte `have` on to the file at `path`, which `out` is. Returns the file's
+    /// length.
+    async fn append(
         &self,
         url: &str,
         have: u64,
         out: &mut tokio::fs::File,
-        part: &Path,
-        progress: &dyn Progress,
+        path: &Path,
+        progress: &dyn DownloadProgress,
     ) -> Result<u64, HubError> {
         let request = self.authorized(self.http.get(url)).header(RANGE, format!("bytes={have}-"));
         let response = request.send().await.map_err(|e| connection(url, &e))?;
         self.check(url, response.status())?;
         let mut have = have;
         if !continues_at(&response, have) {
-            // The whole file comes.
-            out.set_len(0).await.map_err(|e| HubError::file(part, e))?;
+            // The answer is the whole content.
+            out.set_len(0).await.map_err(|e| HubError::file(path, e))?;
             have = 0;
         }
         let mut body = response.bytes_stream();
@@ -237,31 +256,32 @@ impl Client {
             let bytes = match bytes {
                 Ok(bytes) => bytes,
                 Err(e) => {
-                    out.flush().await.map_err(|e| HubError::file(part, e))?;
+                    out.flush().await.map_err(|e| HubError::file(path, e))?;
                     return Err(connection(url, &e));
                 }
             };
-            out.write_all(&bytes).await.map_err(|e| HubError::file(part, e))?;
+            out.write_all(&bytes).await.map_err(|e| HubError::file(path, e))?;
             have += bytes.len() as u64;
             progress.at(have);
         }
-        out.flush().await.map_err(|e| HubError::file(part, e))?;
+        out.flush().await.map_err(|e| HubError::file(path, e))?;
         Ok(have)
     }
 }
 
-/// Whether an answer is the part from byte `have` on.
+/// Whether an answer holds the content from byte `have` on.
 fn continues_at(response: &Response, have: u64) -> bool {
     let range = text(response.headers(), CONTENT_RANGE.as_str());
     let from = range.and_then(|r| r.strip_prefix("bytes ")?.split('-').next()?.parse::<u64>().ok());
     response.status() == StatusCode::PARTIAL_CONTENT && from == Some(have)
 }
 
+/// A header's value, if it is text.
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// A path in an address; slashes stay.
+/// Escapes a path for use in an address. Slashes stay.
 fn escape(path: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.~/".contains(&b);
     path.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
@@ -271,7 +291,7 @@ fn connection(url: &str, error: &reqwest::Error) -> HubError {
     HubError::Connection { url: url.to_owned(), message: describe(error) }
 }
 
-/// An error with its causes, without the address, which stands beside it.
+/// The causes of an error. The error itself would repeat the address.
 fn describe(error: &reqwest::Error) -> String {
     let mut causes = Vec::new();
     let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(error);

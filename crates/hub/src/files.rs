@@ -1,25 +1,29 @@
-//! Which of a repository's files a model needs.
+//! The files of a repository that a model needs.
 use crate::cache::is_below;
 use crate::{HubError, ModelName};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+/// The index of a model whose weights are in several files.
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
+/// The weights of a model that has them in one file.
 const SINGLE: &str = "model.safetensors";
 
-/// Taken where they are there, beside `config.json` and the weights.
-const BESIDE: [&str; 4] = ["generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
+/// Files that a model may have beside `config.json` and the weights.
+const OPTIONAL: [&str; 4] =
+    ["generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
 
-/// Of `all` files, those that the model needs, small ones first. The weights' shards are known once the index is there.
+/// Chooses among `all` files those that the model needs, small ones first. If the weights are in several files, only
+/// their index is chosen, which [`shards`] reads.
 ///
-/// Errors: no model, a quantisation that is not there or is ambiguous, with those that are.
+/// Errors: no model, a quantisation that no file has or that several have, with those that there are.
 pub(crate) fn choose(model: &ModelName, all: &[String]) -> Result<Vec<String>, HubError> {
     let has = |name: &str| all.iter().any(|file| file == name);
     let weights = if has(INDEX) { INDEX } else { SINGLE };
     if model.quant.is_none() && has("config.json") && has(weights) {
-        let beside = BESIDE.into_iter().filter(|name| has(name));
-        return Ok(["config.json"].into_iter().chain(beside).chain([weights]).map(str::to_owned).collect());
+        let optional = OPTIONAL.into_iter().filter(|name| has(name));
+        return Ok(["config.json"].into_iter().chain(optional).chain([weights]).map(str::to_owned).collect());
     }
     let models = gguf_models(all);
     if models.is_empty() {
@@ -29,7 +33,7 @@ pub(crate) fn choose(model: &ModelName, all: &[String]) -> Result<Vec<String>, H
         let known = models.keys().map(|stem| label(stem).to_owned()).collect();
         HubError::Quant { model: model.repo.clone(), message: message.to_owned(), known }
     };
-    let mut found = models.iter().filter(|(stem, _)| model.quant.as_deref().is_none_or(|quant| is_of(stem, quant)));
+    let mut found = models.iter().filter(|(stem, _)| model.quant.as_deref().is_none_or(|quant| has_quant(stem, quant)));
     match (found.next(), found.next(), &model.quant) {
         (Some((_, files)), None, _) => Ok(files.clone()),
         (None, _, Some(quant)) => Err(wrong(&format!("no GGUF file is of {quant}"))),
@@ -38,35 +42,37 @@ pub(crate) fn choose(model: &ModelName, all: &[String]) -> Result<Vec<String>, H
     }
 }
 
-/// GGUF models by stem, each with its files in order.
+/// The GGUF models among `all` files by their stems, each with its files in order. The stem of a model in several files
+/// ends before their numbers.
 fn gguf_models(all: &[String]) -> BTreeMap<String, Vec<String>> {
     let mut models = BTreeMap::new();
     for file in all.iter().filter(|file| file.ends_with(".gguf") && !file.contains("mmproj")) {
         let shards: Vec<String> =
             gguf::shards(Path::new(file)).iter().map(|p| p.to_string_lossy().into_owned()).collect();
-        let first = Path::new(&shards[0]).file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let stem = match shards.len() {
-            1 => first,
-            _ => first.trim_end_matches(|c: char| c.is_ascii_digit()).trim_end_matches("-of-").to_owned(),
+        let first = Path::new(&shards[0]).file_stem().unwrap_or_default().to_string_lossy();
+        let stem = match first.rsplit_once("-00001-of-") {
+            Some((stem, _)) if shards.len() > 1 => stem.to_owned(),
+            _ => first.into_owned(),
         };
-        let stem = if shards.len() > 1 { stem.trim_end_matches("-00001").to_owned() } else { stem };
         models.insert(stem, shards);
     }
     models
 }
 
-/// Whether a file's stem ends in the name of a quantisation.
-fn is_of(stem: &str, quant: &str) -> bool {
+/// Whether a model's stem ends in the name of the quantisation.
+fn has_quant(stem: &str, quant: &str) -> bool {
     let (stem, quant) = (stem.to_lowercase(), quant.to_lowercase());
     stem.strip_suffix(&quant).is_some_and(|before| !before.ends_with(|c: char| c.is_ascii_alphanumeric()))
 }
 
-/// The last part of a stem: mostly the name of its quantisation.
+/// The last part of a stem, which mostly is the name of the quantisation.
 fn label(stem: &str) -> &str {
     stem.rsplit(['-', '.']).next().unwrap_or(stem)
 }
 
-/// The files that an index of shards names.
+/// The files that an index of weights names.
+///
+/// Errors: an index that cannot be read, or that names a file elsewhere.
 pub(crate) fn shards(index: &Path) -> Result<BTreeSet<String>, HubError> {
     #[derive(Deserialize)]
     struct Index {
@@ -81,7 +87,7 @@ pub(crate) fn shards(index: &Path) -> Result<BTreeSet<String>, HubError> {
     }
 }
 
-/// What is loaded: the folder, or the first GGUF file.
+/// The path by which a model is loaded: its folder, or its first GGUF file.
 pub(crate) fn model_path(snapshot: &Path, wanted: &[String]) -> PathBuf {
     match wanted.first() {
         Some(file) if file.ends_with(".gguf") => snapshot.join(file),

@@ -1,29 +1,34 @@
-//! Models from the Hugging Face hub, kept in the cache of its official client, so that either finds what the other has fetched.
+//! Models from the Hugging Face hub. They are kept in the cache of the hub's official client, so that either program
+//! finds what the other has fetched.
 //!
-//! The cache's layout: `models--ORG--NAME/refs/REVISION` names a commit, `snapshots/COMMIT/FILE` links to `blobs/ETAG`.
+//! In that cache the file `models--ORG--NAME/refs/REVISION` holds the name of a commit, and `snapshots/COMMIT/FILE` is
+//! a link to `blobs/ETAG`.
+#![warn(missing_docs)]
+
 mod cache;
 mod client;
 mod error;
 mod files;
 
 use cache::Cache;
-use client::Client;
+use client::HubClient;
 use std::fmt;
 use std::path::PathBuf;
 
 pub use client::http;
 pub use error::HubError;
 
-/// A model by name: `ORG/NAME`, or `ORG/NAME:QUANT` for one of a repository's GGUF files.
+/// The name of a model: `ORG/NAME`, or `ORG/NAME:QUANT` for one of a repository's GGUF files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelName {
+    /// The repository, `ORG/NAME`.
     pub repo: String,
-    /// Such as `Q4_K_M`.
+    /// The quantisation of a GGUF file, such as `Q4_K_M`.
     pub quant: Option<String>,
 }
 
 impl ModelName {
-    /// `None` for a text that names no repository.
+    /// Reads a name; `None` for a text that names no repository, such as a path.
     pub fn parse(text: &str) -> Option<Self> {
         let (repo, quant) = match text.split_once(':') {
             Some((repo, quant)) => (repo, Some(quant)),
@@ -48,33 +53,36 @@ impl fmt::Display for ModelName {
     }
 }
 
-/// Told how a download gets on.
-pub trait Progress: Send + Sync {
-    /// A file of `total` bytes begins, of which `have` are there from an earlier try.
+/// Shows how downloads get on. Files are downloaded one after the other.
+pub trait DownloadProgress: Send + Sync {
+    /// The download of a file of `total` bytes begins, of which `have` are there from an earlier try.
     fn begin(&self, file: &str, total: u64, have: u64);
 
-    /// `have` bytes are there.
+    /// So many bytes of the file are there.
     fn at(&self, have: u64);
 
+    /// The file is there, or its download has failed.
     fn end(&self);
 }
 
 /// Where models come from and where they are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HubConfig {
+    /// The hub's address, such as `https://huggingface.co`.
     pub endpoint: String,
-    /// The folder of `models--ORG--NAME` folders.
+    /// The folder that holds the `models--ORG--NAME` folders.
     pub cache: PathBuf,
+    /// The access token, which private and gated models need.
     pub token: Option<String>,
-    /// Nothing but the cache is asked.
+    /// Whether models come from the cache alone.
     pub offline: bool,
 }
 
 impl HubConfig {
-    /// As the official client reads the environment: `HF_ENDPOINT`, `HF_HUB_CACHE`, `HF_HOME`, `HF_TOKEN` (or the file `token` of
-    /// `HF_HOME`), `HF_HUB_OFFLINE`.
+    /// Reads the environment as the official client does: `HF_ENDPOINT`, `HF_HUB_CACHE`, `HF_HOME`, `HF_TOKEN` (or the
+    /// file `token` in `HF_HOME`) and `HF_HUB_OFFLINE`.
     ///
-    /// Errors: no home folder, and none named.
+    /// Errors: the user has no home folder, and no variable names another one.
     pub fn from_env() -> Result<Self, HubError> {
         Self::from_variables(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
     }
@@ -96,17 +104,17 @@ impl HubConfig {
     }
 }
 
-/// What a model needs of its repository, fetched unless the cache has it. The path of the model's folder, or of its (first) GGUF
-/// file.
+/// Fetches the files of a model that the cache does not have. Returns the path of the model's folder, or that of its
+/// first GGUF file.
 ///
-/// Errors: an unknown repository, revision or quantisation; a refusal, with what would help; a download that does not come through
-/// after several tries (what has come stays, and the next try goes on from there); without a connection, or while the hub itself
-/// fails, a model that the cache does not have whole.
+/// Errors: an unknown repository, revision or quantisation; a refusal, with what would help; a download that fails
+/// several times (what has come stays, and the next call goes on from there); a model that the cache does not have
+/// whole while there is no connection or the hub itself fails.
 pub async fn fetch(
     config: &HubConfig,
     model: &ModelName,
     revision: &str,
-    progress: &dyn Progress,
+    progress: &dyn DownloadProgress,
 ) -> Result<PathBuf, HubError> {
     if !revision_is_sound(revision) {
         return Err(HubError::Revision { revision: revision.to_owned() });
@@ -115,9 +123,9 @@ pub async fn fetch(
     if config.offline {
         return cached(&cache, model, revision, "HF_HUB_OFFLINE is set");
     }
-    let client = Client::new(config, model)?;
+    let client = HubClient::new(config, model)?;
     let listing = match client.list(revision).await {
-        Err(error) if error.may_pass() => {
+        Err(error) if error.is_transient() => {
             let path = cached(&cache, model, revision, &error.to_string())?;
             tracing::warn!("{error}; {model} is taken from the cache as it is");
             return Ok(path);
@@ -126,19 +134,21 @@ pub async fn fetch(
     };
     let snapshot = cache.snapshot(&listing.commit);
     let mut wanted = files::choose(model, &listing.files)?;
-    let mut at = 0;
-    while let Some(file) = wanted.get(at).cloned() {
+    let mut next = 0;
+    while let Some(file) = wanted.get(next).cloned() {
         client.fetch(&cache, &listing.commit, &file, progress).await?;
         if file == files::INDEX {
             wanted.extend(files::shards(&snapshot.join(&file))?);
         }
-        at += 1;
+        next += 1;
     }
     cache.set_reference(revision, &listing.commit)?;
     Ok(files::model_path(&snapshot, &wanted))
 }
 
-/// The model as the cache has it, if it has all of it. `reason`: why the hub is not asked.
+/// The path of a model that the cache has whole. `reason` tells why the hub is not asked.
+///
+/// Errors: [`HubError::NotCached`].
 fn cached(cache: &Cache, model: &ModelName, revision: &str, reason: &str) -> Result<PathBuf, HubError> {
     let missing = |what: String| HubError::NotCached { model: model.to_string(), reason: reason.to_owned(), what };
     let commit = cache.reference(revision).ok_or_else(|| missing(format!("revision {revision}")))?;
@@ -153,7 +163,7 @@ fn cached(cache: &Cache, model: &ModelName, revision: &str, reason: &str) -> Res
     }
 }
 
-/// A branch, tag or commit, which becomes a path of the cache and of an address.
+/// Whether a text can be a branch, tag or commit. It becomes a part of paths in the cache and of addresses.
 fn revision_is_sound(revision: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
     !revision.is_empty()

@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use futures_util::{StreamExt, stream};
-use hub::{HubConfig, HubError, ModelName, Progress, fetch};
+use hub::{DownloadProgress, HubConfig, HubError, ModelName, fetch};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -141,7 +141,7 @@ async fn content(State(hub): State<Arc<Hub>>, Path(file): Path<String>, headers:
 #[derive(Default)]
 struct Seen(Mutex<Vec<String>>);
 
-impl Progress for Seen {
+impl DownloadProgress for Seen {
     fn begin(&self, file: &str, total: u64, have: u64) {
         self.0.lock().unwrap().push(format!("{file} {total} {have}"));
     }

@@ -1,5 +1,5 @@
 //! `POST /tokenize` and `POST /detokenize` in vLLM's form. The types of `openai-protocol` have another server's form.
-use crate::http::body::{Fields, JsonRequest};
+use crate::http::body::{FieldReader, JsonRequest};
 use crate::http::error::ApiError;
 use crate::http::state::ServerState;
 use crate::openai::prompt::{MessageFields, PromptSource, encode, parse_ids};
@@ -38,7 +38,7 @@ struct Tokenized {
 async fn tokenize(State(state): State<ServerState>, request: JsonRequest) -> Result<Json<Tokenized>, ApiError> {
     let served = state.served()?;
     let engine = &served.engine;
-    let mut fields = Fields::new(&request.object);
+    let mut fields = FieldReader::new(&request.object);
     let has_messages = fields.get(MessageFields::FIELD).is_some();
     let own: TokenizeFields = fields.view()?;
     let messages: MessageFields = fields.view()?;
@@ -70,7 +70,7 @@ struct DetokenizeFields {
 
 async fn detokenize(State(state): State<ServerState>, request: JsonRequest) -> Result<Json<Value>, ApiError> {
     let served = state.served()?;
-    let mut fields = Fields::new(&request.object);
+    let mut fields = FieldReader::new(&request.object);
     let own: DetokenizeFields = fields.view()?;
     fields.log_unread(&state, DETOKENIZE);
     served.name(own.model.as_deref())?;
@@ -83,5 +83,5 @@ async fn detokenize(State(state): State<ServerState>, request: JsonRequest) -> R
     }
     let tokenizer = served.engine.tokenizer().clone();
     let text = tokio::task::spawn_blocking(move || tokenizer.decode(&ids, false)).await?;
-    Ok(Json(json!({"prompt": text.map_err(|e| ApiError::from_text(e, "tokens"))?})))
+    Ok(Json(json!({"prompt": text})))
 }

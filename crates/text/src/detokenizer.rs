@@ -1,25 +1,28 @@
-//! Token ids to text, one at a time.
+//! Token ids to text, one by one or all at once.
 use crate::tokenizer::Tokenizer;
 
-/// The state of one growing text. Every call of `push` costs O(bytes of the token).
+/// The state of one growing text. A call of [`push`](Detokenizer::push) takes time in proportion to the token's bytes.
 ///
-/// What all calls return, joined, is `Tokenizer::decode` of all ids. An incomplete character is held back (at most three
-/// bytes) and becomes U+FFFD only at `flush`, or as soon as a following byte shows that it cannot be completed.
+/// What all calls return, joined, is [`Tokenizer::decode`] of all ids. An incomplete character, which is at most three
+/// bytes, is held back. It becomes U+FFFD at [`flush`](Detokenizer::flush), or as soon as a following byte shows that
+/// it cannot be completed.
 #[derive(Debug, Clone)]
 pub struct Detokenizer {
     skip_special: bool,
-    /// Nothing of the text has been seen yet.
+    /// No byte of the text has come yet.
     at_start: bool,
+    /// Bytes of an incomplete character.
     pending: Vec<u8>,
 }
 
 impl Detokenizer {
-    /// For a text of its own: the space that SentencePiece puts before the first word is left out.
+    /// Begins a text of its own: the space that SentencePiece puts before the first word is left out. `skip_special`
+    /// leaves special tokens out.
     pub fn new(skip_special: bool) -> Self {
         Detokenizer { skip_special, at_start: true, pending: Vec::new() }
     }
 
-    /// For a text that continues a prompt: a leading space belongs to it.
+    /// Begins a text that continues a prompt: a leading space belongs to the text.
     pub fn after_prompt(skip_special: bool) -> Self {
         Detokenizer { at_start: false, ..Detokenizer::new(skip_special) }
     }
@@ -41,14 +44,14 @@ impl Detokenizer {
         self.take_complete()
     }
 
-    /// What was held back to the end of the text.
+    /// Ends the text and returns what was held back.
     pub fn flush(&mut self) -> String {
         let rest = String::from_utf8_lossy(&self.pending).into_owned();
         self.pending.clear();
         rest
     }
 
-    /// Moves everything out of `pending` but a last character that may still be completed.
+    /// Takes everything out of `pending` but a last character that may still be completed.
     fn take_complete(&mut self) -> String {
         let mut text = String::new();
         let mut rest = self.pending.as_slice();
@@ -67,6 +70,17 @@ impl Detokenizer {
             rest = &[];
         }
         self.pending.drain(..self.pending.len() - rest.len());
+        text
+    }
+}
+
+impl Tokenizer {
+    /// The text of a whole sequence of ids. Bytes that are not UTF-8 become U+FFFD. `skip_special` leaves special
+    /// tokens out.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> String {
+        let mut detokenizer = Detokenizer::new(skip_special);
+        let mut text: String = ids.iter().map(|id| detokenizer.push(self, *id)).collect();
+        text += &detokenizer.flush();
         text
     }
 }

@@ -1,4 +1,4 @@
-//! Tokenizer and chat template from the metadata of a GGUF file.
+//! Tokenizers and tokenizer configurations from the metadata of GGUF files.
 mod pre;
 
 use crate::config::TokenizerConfig;
@@ -15,21 +15,25 @@ use tokenizers::normalizers::{NFC, Prepend, Replace, Sequence as Normalizers};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, Tokenizer};
 
-/// `tokenizer.ggml.token_type`.
+/// The value of `tokenizer.ggml.token_type` for control tokens.
 const CONTROL: u64 = 3;
+/// The value of `tokenizer.ggml.token_type` for tokens of text that were added to the vocabulary.
 const USER_DEFINED: u64 = 4;
 
-/// SentencePiece writes a space so.
+/// SentencePiece's spelling of a space.
 const SPACE: &str = "▁";
 
-struct Source<'a> {
+/// The metadata of one file.
+struct TokenizerMetadata<'a> {
     metadata: &'a Metadata<'a>,
     path: &'a Path,
 }
 
-/// What `tokenizer_config.json` says in a model folder.
+/// The configuration that a model's folder has in `tokenizer_config.json`.
+///
+/// Errors: malformed metadata.
 pub(crate) fn config(metadata: &Metadata<'_>, path: &Path) -> Result<TokenizerConfig, TextError> {
-    let source = Source { metadata, path };
+    let source = TokenizerMetadata { metadata, path };
     let tokens = source.tokens()?;
     let mut fields = Map::new();
     for role in ["bos", "eos", "unknown", "padding"] {
@@ -45,7 +49,7 @@ pub(crate) fn config(metadata: &Metadata<'_>, path: &Path) -> Result<TokenizerCo
     }
     let adds_bos = match source.optional("tokenizer.ggml.add_bos_token", Metadata::flag)? {
         Some(adds) => adds,
-        // As llama.cpp has it where a file does not say.
+        // These are llama.cpp's defaults for files that do not say.
         None => source.model()? == "llama" || source.pre()?.is_some_and(pre::adds_bos),
     };
     fields.insert("add_bos_token".into(), json!(adds_bos && fields.contains_key("bos_token")));
@@ -55,11 +59,12 @@ pub(crate) fn config(metadata: &Metadata<'_>, path: &Path) -> Result<TokenizerCo
     Ok(TokenizerConfig::new(path.to_owned(), fields))
 }
 
-/// The tokenizer: byte-level BPE (`gpt2`) or SentencePiece's (`llama`).
+/// Makes the tokenizer: byte-level BPE (`gpt2`) or SentencePiece (`llama`).
 ///
-/// Errors: another kind, an unknown pre-tokenizer (the known ones are named), missing or malformed metadata.
+/// Errors: a tokenizer of another kind, an unknown pre-tokenizer (the known ones are named), missing or malformed
+/// metadata.
 pub(crate) fn tokenizer(metadata: &Metadata<'_>, path: &Path) -> Result<Tokenizer, TextError> {
-    let source = Source { metadata, path };
+    let source = TokenizerMetadata { metadata, path };
     let tokens = source.tokens()?;
     let mut tokenizer = match source.model()? {
         "gpt2" => source.byte_level(&tokens)?,
@@ -79,7 +84,7 @@ pub(crate) fn tokenizer(metadata: &Metadata<'_>, path: &Path) -> Result<Tokenize
     Ok(tokenizer)
 }
 
-impl<'a> Source<'a> {
+impl<'a> TokenizerMetadata<'a> {
     fn parse(&self, message: impl ToString) -> TextError {
         TextError::Parse { path: self.path.to_owned(), message: message.to_string() }
     }
@@ -131,6 +136,7 @@ impl<'a> Source<'a> {
         Ok(vocab)
     }
 
+    /// A byte-level BPE tokenizer.
     fn byte_level(&self, tokens: &[&str]) -> Result<Tokenizer, TextError> {
         const MERGES: &str = "tokenizer.ggml.merges";
         let name = self.pre()?.unwrap_or("default");
@@ -141,7 +147,7 @@ impl<'a> Source<'a> {
         let merges: Option<Vec<_>> = self.strings(MERGES)?.iter().map(pair).collect();
         let mut merges = merges.ok_or_else(|| self.wrong(MERGES, "must be pairs of tokens with a space between"))?;
         let vocab = self.vocabulary(tokens)?;
-        // Some files have a merge for form's sake, of what is no token.
+        // Some files have a placeholder among the merges, whose parts are no tokens.
         merges.retain(|(a, b)| [a, b, &format!("{a}{b}")].into_iter().all(|token| vocab.contains_key(token)));
         let bpe = BPE::builder().vocab_and_merges(vocab, merges).ignore_merges(pre.ignore_merges);
         let mut tokenizer = Tokenizer::new(bpe.build().map_err(|e| self.parse(e))?);
@@ -153,16 +159,18 @@ impl<'a> Source<'a> {
         Ok(tokenizer)
     }
 
-    /// SentencePiece merges the pair whose whole has the best score, which is BPE with the merges in the order of scores.
+    /// A SentencePiece tokenizer. SentencePiece merges the pair whose concatenation has the best score, which is BPE
+    /// with the merges in the order of scores.
     fn sentencepiece(&self, tokens: &[&str]) -> Result<Tokenizer, TextError> {
         const SCORES: &str = "tokenizer.ggml.scores";
         let vocab = self.vocabulary(tokens)?;
         let scores = self.numbers(SCORES, tokens.len())?;
         let scores = scores.ok_or_else(|| self.wrong(SCORES, "is missing; a llama tokenizer needs it"))?;
         let mut merges = Vec::new();
-        // SentencePiece's own limit is 16 characters; looking up all cuts of a far longer token would take for ever.
-        const LONGEST: usize = 512;
-        for (token, score) in tokens.iter().zip(&scores).filter(|(token, _)| token.len() <= LONGEST) {
+        // SentencePiece's own limit is 16 characters. Looking up all cuts of a token takes time quadratic in its
+        // length.
+        const MAX_BYTES: usize = 512;
+        for (token, score) in tokens.iter().zip(&scores).filter(|(token, _)| token.len() <= MAX_BYTES) {
             let cuts = token.char_indices().skip(1).map(|(at, _)| token.split_at(at));
             let mut pairs: Vec<_> =
                 cuts.filter_map(|(a, b)| Some((*vocab.get(a)?, *vocab.get(b)?, a.to_owned(), b.to_owned()))).collect();

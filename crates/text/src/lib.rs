@@ -1,4 +1,7 @@
-//! Tokenizer, chat template, incremental detokenizer and stop strings.
+//! From messages to token ids and from token ids back to text: tokenizer, chat template, incremental detokenizer and
+//! stop strings.
+#![warn(missing_docs)]
+
 mod config;
 mod detokenizer;
 mod error;

@@ -1,32 +1,35 @@
 //! Stop strings in a text that arrives in pieces.
 
-/// Finds the stop string that is complete first (of several that end at the same place, the longest), whatever the
-/// pieces the text comes in, and holds back no more than a suffix that may begin one.
+/// Finds stop strings in a text, whatever pieces the text comes in. The stop string that is complete first wins; among
+/// several that end at the same place the longest wins. The text is held back only as far as its end may be the
+/// beginning of a stop string.
 #[derive(Debug, Clone)]
 pub struct StopMatcher {
     stops: Vec<String>,
     include_in_output: bool,
+    /// The end of the text, as far as it may begin a stop string.
     held: String,
+    /// A stop string has been found.
     done: bool,
 }
 
-/// What one piece of text led to.
+/// What follows from one piece of text.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stopped {
-    /// Text that is safe to emit.
+    /// Text in which no stop string can begin any more.
     pub text: String,
-    /// The stop string that ended the text; everything behind it is gone.
+    /// The stop string that ended the text. Everything after it is dropped.
     pub matched: Option<String>,
 }
 
 impl StopMatcher {
-    /// Empty stop strings match nothing. `include_in_output`: the matched string stays in the text.
+    /// Looks for `stops`, of which empty ones match nothing. `include_in_output` leaves the matched string in the text.
     pub fn new(mut stops: Vec<String>, include_in_output: bool) -> Self {
         stops.retain(|s| !s.is_empty());
         StopMatcher { stops, include_in_output, held: String::new(), done: false }
     }
 
-    /// After a match all further text is dropped.
+    /// Takes in a piece of text. After a match all further text is dropped.
     pub fn push(&mut self, text: &str) -> Stopped {
         if self.done {
             return Stopped::default();
@@ -43,17 +46,18 @@ impl StopMatcher {
         Stopped { text: std::mem::replace(&mut self.held, rest), matched: None }
     }
 
-    /// What was held back, at the text's end: the beginning of a stop string that never came.
+    /// Ends the text and returns what was held back: the beginning of a stop string that never came.
     pub fn flush(&mut self) -> String {
         std::mem::take(&mut self.held)
     }
 
+    /// Where the stop string that is complete first begins in `held`, and which it is.
     fn first_match(&self) -> Option<(usize, &str)> {
         let found = self.stops.iter().filter_map(|stop| Some((self.held.find(stop.as_str())?, stop.as_str())));
         found.min_by_key(|(start, stop)| (start + stop.len(), *start))
     }
 
-    /// Bytes of the longest suffix of `held` that begins a stop string.
+    /// The number of bytes in the longest suffix of `held` that begins a stop string.
     fn open_suffix(&self) -> usize {
         let open = |stop: &String| {
             let longest = self.held.len().min(stop.len() - 1);

@@ -1,19 +1,18 @@
 //! Text to token ids and back.
 use crate::config::TokenizerConfig;
-use crate::detokenizer::Detokenizer;
 use crate::error::TextError;
 use crate::gguf;
 use crate::vocabulary::Vocabulary;
 use std::path::Path;
 
-/// A model's tokenizer: `tokenizer.json` and `tokenizer_config.json` of its folder.
+/// A model's tokenizer, which turns text into token ids and knows the bytes of each token.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     vocabulary: Vocabulary,
     bos_id: Option<u32>,
     eos_id: Option<u32>,
     adds_bos: bool,
-    /// Whether tokenizer.json's own post-processor puts BOS first.
+    /// Whether the post-processor of `tokenizer.json` itself puts BOS first.
     processor_adds_bos: bool,
 }
 
@@ -27,6 +26,8 @@ impl std::fmt::Debug for Tokenizer {
 }
 
 impl Tokenizer {
+    /// Loads `tokenizer.json` and `tokenizer_config.json` from a model's folder.
+    ///
     /// Errors: no or a broken `tokenizer.json`; a decoder other than byte-level BPE's and SentencePiece's; an id
     /// that no model has; `add_bos_token` without a BOS token in the vocabulary.
     pub fn from_dir(dir: &Path) -> Result<Self, TextError> {
@@ -37,16 +38,17 @@ impl Tokenizer {
         Self::assemble(inner, &path, &TokenizerConfig::from_dir(dir)?)
     }
 
-    /// The tokenizer in the metadata of the GGUF file `path`.
+    /// Makes the tokenizer that the metadata of the GGUF file at `path` describes.
     ///
-    /// Errors: one of another kind than byte-level BPE and SentencePiece, an unknown pre-tokenizer, malformed metadata.
+    /// Errors: a tokenizer of another kind than byte-level BPE and SentencePiece, an unknown pre-tokenizer, malformed
+    /// metadata.
     pub fn from_gguf(metadata: &::gguf::Metadata<'_>, path: &Path) -> Result<Self, TextError> {
         Self::assemble(gguf::tokenizer(metadata, path)?, path, &gguf::config(metadata, path)?)
     }
 
     fn assemble(mut inner: tokenizers::Tokenizer, path: &Path, config: &TokenizerConfig) -> Result<Self, TextError> {
         let parse = |e: tokenizers::Error| TextError::Parse { path: path.to_owned(), message: e.to_string() };
-        // Limits that some files carry over from training; a prompt is never cut or filled up here.
+        // Some files carry these limits over from training. A prompt is never cut or filled up here.
         inner.with_truncation(None).map_err(parse)?;
         inner.with_padding(None);
         let vocabulary = Vocabulary::new(&inner).map_err(|(field, message)| TextError::Field {
@@ -58,7 +60,7 @@ impl Tokenizer {
         let (bos_id, eos_id) = (id("bos_token"), id("eos_token"));
         let empty = inner.encode_fast("", true).map_err(parse)?;
         let processor_adds_bos = bos_id.is_some() && empty.get_ids().first().copied() == bos_id;
-        // The configuration's word goes before the post-processor's, as in transformers.
+        // The configuration wins over the post-processor, as in transformers.
         let adds_bos = config.flag("add_bos_token")?.unwrap_or(processor_adds_bos);
         if adds_bos && bos_id.is_none() {
             let message = match config.special_token("bos_token") {
@@ -70,8 +72,10 @@ impl Tokenizer {
         Ok(Tokenizer { inner, vocabulary, bos_id, eos_id, adds_bos, processor_adds_bos })
     }
 
-    /// `add_special_tokens`: with what the model expects around a plain text, mostly BOS. A rendered chat template
-    /// brings its own. Special tokens written in the text are always recognised.
+    /// The token ids of `text`. `add_special_tokens` adds what the model expects around a plain text, mostly BOS; the
+    /// text of a chat template brings its own. Special tokens that are written in the text are always recognised.
+    ///
+    /// Errors: the tokenizer fails at the text.
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, TextError> {
         let encoding =
             self.inner.encode_fast(text, add_special_tokens).map_err(|e| TextError::Encode(e.to_string()))?;
@@ -85,20 +89,12 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// The text of a whole sequence of ids; bytes that are not UTF-8 become U+FFFD.
-    pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, TextError> {
-        let mut detokenizer = Detokenizer::new(skip_special);
-        let mut text: String = ids.iter().map(|id| detokenizer.push(self, *id)).collect();
-        text += &detokenizer.flush();
-        Ok(text)
-    }
-
     /// The bytes a token adds to the text; empty for an id that names no token.
     pub fn token_bytes(&self, id: u32) -> Vec<u8> {
         self.vocabulary.bytes(id).to_vec()
     }
 
-    /// A token for display: a part of a character becomes U+FFFD.
+    /// A token's text for display. Bytes that are a part of a character become U+FFFD.
     pub fn token_text(&self, id: u32) -> String {
         String::from_utf8_lossy(self.vocabulary.bytes(id)).into_owned()
     }
@@ -108,7 +104,7 @@ impl Tokenizer {
         self.inner.id_to_token(id)
     }
 
-    /// The largest id and one. A model's logits may be wider, for alignment.
+    /// The largest id plus one. A model's logits may be more, because models pad their vocabularies.
     pub fn vocab_size(&self) -> usize {
         self.vocabulary.len()
     }
@@ -118,15 +114,17 @@ impl Tokenizer {
         self.vocabulary.is_special(id)
     }
 
+    /// The id of the token that begins a sequence, if the model has one.
     pub fn bos_id(&self) -> Option<u32> {
         self.bos_id
     }
 
+    /// The id of the token that ends a sequence, if the model has one.
     pub fn eos_id(&self) -> Option<u32> {
         self.eos_id
     }
 
-    /// Whether `encode(_, true)` puts BOS first.
+    /// Whether [`encode`](Tokenizer::encode) with `add_special_tokens` puts BOS first.
     pub fn adds_bos(&self) -> bool {
         self.adds_bos
     }

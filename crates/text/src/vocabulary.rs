@@ -1,31 +1,37 @@
-//! Each token's bytes, with the tokenizer's spelling undone once at load.
+//! The bytes that each token stands for. Tokenizers spell bytes in ways of their own; that is undone once at load.
 //!
-//! A text is the concatenation of its tokens' bytes, read as UTF-8. That holds for the two families of tokenizers that
-//! language models use (byte-level BPE, and SentencePiece with byte fallback) and makes incremental detokenization exact.
+//! A text is the concatenation of its tokens' bytes, read as UTF-8. That holds for the two kinds of tokenizers that
+//! language models use (byte-level BPE, and SentencePiece with byte fallback), and it makes incremental detokenization
+//! exact.
 use serde::Deserialize;
 use std::collections::HashMap;
 use tokenizers::Tokenizer;
 
+/// The bytes of all tokens.
 pub(crate) struct Vocabulary {
+    /// All tokens' bytes, one token after the other.
     bytes: Vec<u8>,
-    /// Where each token's bytes begin; one more entry than tokens.
+    /// Where each token's bytes begin, and at last where they end.
     offsets: Vec<u32>,
     special: Vec<bool>,
     /// SentencePiece puts a space before the text's first word, which decoding takes away again.
     pub strips_leading_space: bool,
 }
 
-/// Beyond every model's; a file's word for an id is not worth the memory of a larger table.
-const MOST_TOKENS: u32 = 1 << 24;
+/// More tokens than any model has. A broken file may name any id, and the table takes memory up to the largest.
+const MAX_TOKENS: u32 = 1 << 24;
 
 impl Vocabulary {
-    /// Errors: the field at fault and the reason: a decoder that is no concatenation of bytes, an id that no model has.
+    /// Undoes the spelling of all of the tokenizer's tokens.
+    ///
+    /// Errors: the field at fault and the reason. A decoder that does more than to concatenate bytes, or an id that no
+    /// model has.
     pub fn new(tokenizer: &Tokenizer) -> Result<Self, (&'static str, String)> {
         let spelling = Spelling::of(tokenizer).map_err(|message| ("decoder", message))?;
         let added = tokenizer.get_added_tokens_decoder();
         let last = tokenizer.get_vocab(true).into_iter().max_by_key(|(_, id)| *id);
-        if let Some((token, id)) = last.as_ref().filter(|(_, id)| *id >= MOST_TOKENS) {
-            return Err(("vocab", format!("{token:?} has the id {id}; it must lie below {MOST_TOKENS}")));
+        if let Some((token, id)) = last.as_ref().filter(|(_, id)| *id >= MAX_TOKENS) {
+            return Err(("vocab", format!("{token:?} has the id {id}; it must lie below {MAX_TOKENS}")));
         }
         let size = last.map_or(0, |(_, id)| id + 1);
         let (mut bytes, mut offsets, mut special) = (Vec::new(), vec![0], Vec::new());
@@ -38,11 +44,12 @@ impl Vocabulary {
         Ok(Vocabulary { bytes, offsets, special, strips_leading_space: spelling.strips_leading_space })
     }
 
+    /// The largest id plus one.
     pub fn len(&self) -> usize {
         self.special.len()
     }
 
-    /// Empty for an id that names no token (models pad their vocabularies).
+    /// A token's bytes; empty for an id that names no token, since models pad their vocabularies.
     pub fn bytes(&self, id: u32) -> &[u8] {
         let id = id as usize;
         if id >= self.len() {
@@ -51,6 +58,7 @@ impl Vocabulary {
         &self.bytes[self.offsets[id] as usize..self.offsets[id + 1] as usize]
     }
 
+    /// Whether the token is control rather than text.
     pub fn is_special(&self, id: u32) -> bool {
         self.special.get(id as usize).copied().unwrap_or(false)
     }
@@ -59,14 +67,14 @@ impl Vocabulary {
 /// The steps of a `decoder` in tokenizer.json that work token by token.
 #[derive(Deserialize)]
 #[serde(tag = "type")]
-enum Step {
+enum DecoderStep {
     ByteLevel {},
     ByteFallback {},
     Fuse {},
     Metaspace { replacement: char, prepend_scheme: String },
     Replace { pattern: Pattern, content: String },
     Strip { content: char, start: usize, stop: usize },
-    Sequence { decoders: Vec<Step> },
+    Sequence { decoders: Vec<DecoderStep> },
 }
 
 #[derive(Deserialize)]
@@ -75,12 +83,14 @@ enum Pattern {
     Regex(String),
 }
 
+/// How a tokenizer spells bytes.
 #[derive(Default)]
 struct Spelling {
-    /// GPT-2's alphabet: every byte is written as one printable character.
+    /// GPT-2's alphabet, if every byte is written as one printable character.
     byte_level: Option<HashMap<char, u8>>,
-    /// Bytes without a token of their own are written `<0x0A>`.
+    /// Whether bytes without a token of their own are written `<0x0A>`.
     byte_fallback: bool,
+    /// Texts to be replaced, such as `▁`, and by what.
     replace: Vec<(String, String)>,
     strips_leading_space: bool,
 }
@@ -88,32 +98,32 @@ struct Spelling {
 impl Spelling {
     fn of(tokenizer: &Tokenizer) -> Result<Self, String> {
         let decoder = tokenizer.get_decoder().ok_or("there is none; the way from tokens to text is unknown")?;
-        let step = serde_json::to_value(decoder).and_then(Step::deserialize).map_err(|e| e.to_string())?;
+        let step = serde_json::to_value(decoder).and_then(DecoderStep::deserialize).map_err(|e| e.to_string())?;
         let mut spelling = Spelling::default();
         spelling.add(step)?;
         Ok(spelling)
     }
 
-    fn add(&mut self, step: Step) -> Result<(), String> {
+    fn add(&mut self, step: DecoderStep) -> Result<(), String> {
         match step {
-            Step::ByteLevel {} => self.byte_level = Some(byte_level_alphabet()),
-            Step::ByteFallback {} => self.byte_fallback = true,
-            Step::Fuse {} => {}
-            Step::Metaspace { replacement, prepend_scheme } => {
+            DecoderStep::ByteLevel {} => self.byte_level = Some(byte_level_alphabet()),
+            DecoderStep::ByteFallback {} => self.byte_fallback = true,
+            DecoderStep::Fuse {} => {}
+            DecoderStep::Metaspace { replacement, prepend_scheme } => {
                 self.replace.push((replacement.into(), " ".into()));
                 self.strips_leading_space |= prepend_scheme != "never";
             }
-            Step::Replace { pattern: Pattern::String(from), content } => self.replace.push((from, content)),
-            Step::Replace { pattern: Pattern::Regex(from), .. } => {
+            DecoderStep::Replace { pattern: Pattern::String(from), content } => self.replace.push((from, content)),
+            DecoderStep::Replace { pattern: Pattern::Regex(from), .. } => {
                 return Err(format!("Replace with the regex {from:?} is not supported; a plain string is"));
             }
-            Step::Strip { content: ' ', start: 1, stop: 0 } => self.strips_leading_space = true,
-            Step::Strip { content, start, stop } => {
+            DecoderStep::Strip { content: ' ', start: 1, stop: 0 } => self.strips_leading_space = true,
+            DecoderStep::Strip { content, start, stop } => {
                 return Err(format!(
                     "Strip of {start} and {stop} times {content:?} is not supported; one leading space is"
                 ));
             }
-            Step::Sequence { decoders } => decoders.into_iter().try_for_each(|d| self.add(d))?,
+            DecoderStep::Sequence { decoders } => decoders.into_iter().try_for_each(|d| self.add(d))?,
         }
         Ok(())
     }
@@ -131,7 +141,7 @@ impl Spelling {
             token = token.replace(from, to);
         }
         match &self.byte_level {
-            // A token with any other character (an added one) is meant as it stands.
+            // A token with a character outside of the alphabet is an added one, whose text is its bytes.
             Some(alphabet) => match token.chars().map(|c| alphabet.get(&c).copied()).collect::<Option<Vec<u8>>>() {
                 Some(bytes) => out.extend(bytes),
                 None => out.extend(token.as_bytes()),
@@ -141,6 +151,7 @@ impl Spelling {
     }
 }
 
+/// The byte that a token such as `<0x0A>` stands for.
 fn byte_token(token: &str) -> Option<u8> {
     let digits = token.strip_prefix("<0x")?.strip_suffix('>')?;
     (digits.len() == 2 && !digits.starts_with('+')).then(|| u8::from_str_radix(digits, 16).ok())?

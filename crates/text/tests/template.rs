@@ -80,7 +80,7 @@ fn the_jinja_file_goes_before_the_configuration() {
 }
 
 #[test]
-fn of_a_list_tools_choose_the_tool_use_template() {
+fn requests_with_tools_take_the_template_for_tools() {
     let list = json!([{"name": "default", "template": "plain"}, {"name": "tool_use", "template": "{{ tools[0].a }}"}]);
     let dir = folder(&[("tokenizer_config.json", &json!({"chat_template": list}).to_string())]);
     let template = ChatTemplate::from_dir(dir.path()).unwrap().unwrap();
@@ -180,7 +180,7 @@ fn strftime_now_knows_the_year_and_refuses_unknown_formats() {
     assert!(message.contains("strftime_now: unknown format \"%Q\""), "{message}");
 }
 
-/// Of a hostile template, in time and memory for which a server can go on.
+/// A hostile template is an error, within time and memory that a server can spare.
 #[test]
 fn a_template_without_end_fails() {
     for source in [

@@ -33,8 +33,8 @@ fn the_demo_models_special_tokens() {
     let (plain, with) = (DEMO.encode("Hello", false).unwrap(), DEMO.encode("Hello", true).unwrap());
     assert_eq!(with, [&[bos], &plain[..]].concat());
     assert_eq!(DEMO.encode("<|begin_of_text|>Hello", false).unwrap(), with);
-    assert_eq!(DEMO.decode(&with, true).unwrap(), "Hello");
-    assert_eq!(DEMO.decode(&with, false).unwrap(), "<|begin_of_text|>Hello");
+    assert_eq!(DEMO.decode(&with, true), "Hello");
+    assert_eq!(DEMO.decode(&with, false), "<|begin_of_text|>Hello");
     // Marks that belong to the text are no special tokens.
     let think = DEMO.encode("<think>", false).unwrap();
     assert_eq!((think.len(), DEMO.is_special(think[0])), (1, false));
@@ -44,7 +44,7 @@ fn the_demo_models_special_tokens() {
 fn ids_beyond_the_vocabulary_are_empty() {
     assert_eq!(DEMO.token_bytes(u32::MAX), b"");
     assert_eq!(DEMO.piece(12288), None);
-    assert_eq!(DEMO.decode(&[12288, u32::MAX], false).unwrap(), "");
+    assert_eq!(DEMO.decode(&[12288, u32::MAX], false), "");
 }
 
 #[test]
@@ -75,7 +75,7 @@ proptest! {
     ) {
         let expected = REFERENCE.decode(&ids, skip_special).unwrap();
         prop_assert_eq!(&pieces(&DEMO, Detokenizer::new(skip_special), &ids).concat(), &expected);
-        prop_assert_eq!(DEMO.decode(&ids, skip_special).unwrap(), expected);
+        prop_assert_eq!(DEMO.decode(&ids, skip_special), expected);
     }
 
     /// The 256 single bytes come first in the vocabulary, so nearly every sequence is broken UTF-8.
@@ -90,7 +90,7 @@ proptest! {
         let ids = DEMO.encode(&text, false).unwrap();
         let bytes: Vec<u8> = ids.iter().flat_map(|id| DEMO.token_bytes(*id)).collect();
         prop_assert_eq!(String::from_utf8(bytes).unwrap(), text.clone());
-        prop_assert_eq!(DEMO.decode(&ids, false).unwrap(), text);
+        prop_assert_eq!(DEMO.decode(&ids, false), text);
     }
 }
 
@@ -102,7 +102,13 @@ fn sentencepiece() -> Value {
     for (token, id) in bytes.chain(words).zip(3..) {
         vocab[token] = json!(id);
     }
-    let special = |id: u32, token: &str| json!({"id": id, "content": token, "special": true, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false});
+    let special = |id: u32, token: &str| {
+        let mut added = json!({"id": id, "content": token, "special": true, "single_word": false});
+        for flag in ["lstrip", "rstrip", "normalized"] {
+            added[flag] = json!(false);
+        }
+        added
+    };
     json!({
         "version": "1.0",
         "truncation": {"max_length": 2, "strategy": "LongestFirst", "stride": 0, "direction": "Right"},
@@ -134,10 +140,10 @@ fn sentencepiece_text_comes_back_through_byte_tokens() {
     let ids = tokenizer.encode("Hi 世 Hi!\n", true).unwrap();
     // The file's truncation to two tokens is not applied.
     assert!(ids.len() > 8 && ids[0] == 1, "{ids:?}");
-    assert_eq!(tokenizer.decode(&ids, true).unwrap(), "Hi 世 Hi!\n");
+    assert_eq!(tokenizer.decode(&ids, true), "Hi 世 Hi!\n");
     assert_eq!(pieces(&tokenizer, Detokenizer::new(true), &ids).concat(), "Hi 世 Hi!\n");
     for skip in [true, false] {
-        assert_eq!(tokenizer.decode(&ids, skip).unwrap(), reference.decode(&ids, skip).unwrap());
+        assert_eq!(tokenizer.decode(&ids, skip), reference.decode(&ids, skip).unwrap());
     }
     assert_eq!(tokenizer.token_bytes(3 + 0x0A), b"\n");
     assert_eq!(tokenizer.token_text(3 + 0xE4), "\u{FFFD}");

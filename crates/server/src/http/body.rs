@@ -14,7 +14,7 @@ use std::time::Duration;
 
 /// A JSON object that came as a request's body.
 pub struct JsonRequest {
-    /// The object; [`Fields`] reads it.
+    /// The object; [`FieldReader`] reads it.
     pub object: Value,
     /// The client's address, if it is known.
     pub peer: Option<String>,
@@ -84,15 +84,15 @@ async fn discard(mut pieces: BodyDataStream, limit: usize) {
 
 /// Typed views of one JSON object. Several small views take the place of serde's `flatten`, which loses the path of a
 /// wrong field.
-pub struct Fields<'a> {
+pub struct FieldReader<'a> {
     object: &'a Value,
     /// Fields that no view so far has read; `None` before the first view.
     unread: Option<BTreeSet<String>>,
 }
 
-impl<'a> Fields<'a> {
+impl<'a> FieldReader<'a> {
     pub fn new(object: &'a Value) -> Self {
-        Fields { object, unread: None }
+        FieldReader { object, unread: None }
     }
 
     /// A field's value; `None` if the field is null or missing.

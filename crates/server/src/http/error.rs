@@ -119,7 +119,7 @@ impl ApiError {
     pub fn from_text(error: TextError, param: &str) -> Self {
         let message = error.to_string();
         match error {
-            TextError::Message { field, .. } => ApiError::invalid(field, message),
+            TextError::Messages { path, .. } => ApiError::invalid(path, message),
             // A template that refuses messages judges them as a schema would.
             TextError::Raised(_) | TextError::Encode(_) => ApiError::invalid(param, message),
             TextError::Render(_) | TextError::Template { .. } => ApiError::new(ErrorCode::InvalidTemplate, message),

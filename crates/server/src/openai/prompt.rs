@@ -79,7 +79,7 @@ pub async fn encode(
             Ok(Prompt { ids, text, num_added })
         }
         PromptSource::Ids(ids) => {
-            let text = tokenizer.decode(&ids, false).map_err(|e| ApiError::from_text(e, "prompt"))?;
+            let text = tokenizer.decode(&ids, false);
             Ok(Prompt { ids, text, num_added: 0 })
         }
     };

@@ -1,6 +1,6 @@
 //! What is done with every request for an answer, whatever its endpoint.
 use crate::generation::Generation;
-use crate::http::body::Fields;
+use crate::http::body::FieldReader;
 use crate::http::error::{ApiError, ErrorCode};
 use crate::http::state::{ServedModel, ServerState, unix_seconds};
 use crate::openai::answer::AnswerHeader;
@@ -96,7 +96,7 @@ impl Endpoint {
     /// Reads the fields that all endpoints share.
     ///
     /// Errors: a field that asks for something unsupported, a field of a wrong type.
-    pub fn read_shared(&self, fields: &mut Fields<'_>) -> Result<SharedFields, ApiError> {
+    pub fn read_shared(&self, fields: &mut FieldReader<'_>) -> Result<SharedFields, ApiError> {
         for (field, harmless) in UNSUPPORTED.iter().chain(self.unsupported) {
             let asks = fields.get(field).is_some_and(|value| !harmless.contains(&value.to_string().as_str()));
             if asks {

@@ -40,7 +40,7 @@ async fn a_chat_answer() {
     assert_eq!(answer["usage"]["prompt_tokens_details"]["cached_tokens"], 1);
     // The rendered template, without a second BOS.
     assert_eq!(
-        TOKENIZER.decode(&prompt, false).unwrap(),
+        TOKENIZER.decode(&prompt, false),
         "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nHello<|eot_id|>\
          <|start_header_id|>assistant<|end_header_id|>\n\n"
     );
@@ -335,7 +335,7 @@ async fn template_switches_reach_the_template() {
     let template = Some("{{ 'on' if deep else 'off' }}{{ add_generation_prompt }}");
     let server = start(Options { template, ..Default::default() }).await;
     server.chat(json!({"chat_template_kwargs": {"deep": true}, "add_generation_prompt": false})).await;
-    assert_eq!(TOKENIZER.decode(&server.last_request().prompt, false).unwrap().to_lowercase(), "onfalse");
+    assert_eq!(TOKENIZER.decode(&server.last_request().prompt, false).to_lowercase(), "onfalse");
 }
 
 #[tokio::test]

@@ -1,66 +1,87 @@
-//! Pre-tokenizers of byte-level BPE by the names that `tokenizer.ggml.pre` has for them (llama.cpp, `llama-vocab.cpp`), with the
-//! expressions of the models' own tokenizer.json.
+//! Pre-tokenizers of byte-level BPE by the names that `tokenizer.ggml.pre` gives them (`llama-vocab.cpp` in llama.cpp).
+//! Their expressions are those of the models' own `tokenizer.json`.
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::tokenizer::normalizer::SplitDelimiterBehavior;
 
-pub(super) struct Pre {
+/// A pre-tokenizer: how a text is split before its parts are tokenized.
+pub(super) struct PreTokenizer {
     names: &'static [&'static str],
-    /// Applied one after the other, each to the pieces of the one before.
+    /// The expressions that split the text, each applied to the pieces that the one before it left.
     expressions: &'static [&'static str],
-    /// A piece that is a token is not merged from its parts.
+    /// Whether a piece that is a token as a whole is taken as that token, without merges.
     pub ignore_merges: bool,
-    /// Text is brought to NFC first.
+    /// Whether the text is brought to Unicode's normal form NFC first.
     pub nfc: bool,
+    /// Whether BOS is put first where a file does not say.
     adds_bos: bool,
 }
 
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
-const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const LLAMA3: &str = concat!(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|",
+    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+);
 const QWEN2: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const QWEN35: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN35: &str = concat!(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|",
+    r"\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+);
+const TEKKEN: &str = concat!(
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|",
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|",
+    r"\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+);
 
-const PLAIN: Pre = Pre { names: &[], expressions: &[], ignore_merges: false, nfc: false, adds_bos: false };
+const PLAIN: PreTokenizer =
+    PreTokenizer { names: &[], expressions: &[], ignore_merges: false, nfc: false, adds_bos: false };
 
-const KNOWN: [Pre; 7] = [
-    Pre { names: &["default"], expressions: &[r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"], ..PLAIN },
-    Pre { names: &["gpt-2", "mpt", "olmo", "jais"], expressions: &[GPT2], ..PLAIN },
-    Pre {
+static KNOWN: [PreTokenizer; 7] = [
+    PreTokenizer {
+        names: &["default"],
+        expressions: &[r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"],
+        ..PLAIN
+    },
+    PreTokenizer { names: &["gpt-2", "mpt", "olmo", "jais"], expressions: &[GPT2], ..PLAIN },
+    PreTokenizer {
         names: &["llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral", "dbrx", "smaug-bpe"],
         expressions: &[LLAMA3],
         ignore_merges: true,
         adds_bos: true,
         ..PLAIN
     },
-    Pre { names: &["qwen2", "deepseek-r1-qwen", "megrez"], expressions: &[QWEN2], nfc: true, ..PLAIN },
-    Pre { names: &["qwen35"], expressions: &[QWEN35], nfc: true, ..PLAIN },
-    Pre {
+    PreTokenizer { names: &["qwen2", "deepseek-r1-qwen", "megrez"], expressions: &[QWEN2], nfc: true, ..PLAIN },
+    PreTokenizer { names: &["qwen35"], expressions: &[QWEN35], nfc: true, ..PLAIN },
+    PreTokenizer {
         names: &["smollm", "starcoder", "refact", "command-r", "codeshell", "exaone"],
         expressions: &[r"\p{N}", GPT2],
         ..PLAIN
     },
-    Pre { names: &["tekken"], expressions: &[TEKKEN], ignore_merges: true, adds_bos: true, ..PLAIN },
+    PreTokenizer { names: &["tekken"], expressions: &[TEKKEN], ignore_merges: true, adds_bos: true, ..PLAIN },
 ];
 
-pub(super) fn find(name: &str) -> Option<&'static Pre> {
-    const TABLE: &[Pre] = &KNOWN;
-    TABLE.iter().find(|pre| pre.names.contains(&name))
+/// The pre-tokenizer of this name.
+pub(super) fn find(name: &str) -> Option<&'static PreTokenizer> {
+    KNOWN.iter().find(|pre| pre.names.contains(&name))
 }
 
+/// All names.
 pub(super) fn known() -> Vec<&'static str> {
     KNOWN.iter().flat_map(|pre| pre.names).copied().collect()
 }
 
-/// Whether files that do not say so mean BOS to be put first.
+/// Whether BOS is put first where a file with this pre-tokenizer does not say.
 pub(super) fn adds_bos(name: &str) -> bool {
     find(name).is_some_and(|pre| pre.adds_bos)
 }
 
-impl Pre {
+impl PreTokenizer {
+    /// The splitting, followed by GPT-2's spelling of bytes.
+    ///
+    /// Errors: an expression that does not compile.
     pub fn pre_tokenizer(&self) -> tokenizers::Result<Sequence> {
         let split = |expression: &&str| {
             let pattern = SplitPattern::Regex((*expression).to_owned());

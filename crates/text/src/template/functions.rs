@@ -1,23 +1,23 @@
-//! What transformers adds to Jinja for chat templates.
-use super::python_json;
+//! The functions and filters that transformers adds to Jinja for chat templates.
+use super::python_json::PythonJson;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Kwargs;
 use minijinja::{Environment, Error, ErrorKind, Value};
 use std::fmt::Write;
 use thiserror::Error as ThisError;
 
-/// What a render may cost: an instruction each, and one for 64 bytes of what it makes. Far above what a conversation of the longest
-/// context takes, and half a GiB at most.
+/// The work that one rendering may take: 1 for each instruction, and 1 for each 64 bytes of text. That is far more than
+/// a conversation of the longest context takes, and it bounds the text to half a GiB.
 const FUEL: u64 = 1 << 23;
-/// Spaces a level; Python sets no limit, and no template is known to want more than 4.
-const MOST_INDENT: usize = 32;
+/// The most spaces by which `tojson` indents a level. Python has no limit, and no template is known to use more than 4.
+const MAX_INDENT: usize = 32;
 
 /// The message of `raise_exception`, kept apart from failures of the template itself.
 #[derive(Debug, ThisError)]
 #[error("{0}")]
 struct Raised(String);
 
-/// An environment as in transformers' `_compile_jinja_template`, without templates.
+/// A Jinja environment with the settings of `_compile_jinja_template` in transformers, and without templates.
 pub(super) fn environment() -> Result<Environment<'static>, Error> {
     let mut environment = Environment::new();
     environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
@@ -47,6 +47,8 @@ fn raise_exception(message: String) -> Result<Value, Error> {
 }
 
 /// The local time in a `strftime` format.
+///
+/// Errors: an unknown format.
 fn strftime_now(format: &str) -> Result<String, Error> {
     let mut text = String::new();
     write!(text, "{}", chrono::Local::now().format(format))
@@ -54,22 +56,23 @@ fn strftime_now(format: &str) -> Result<String, Error> {
     Ok(text)
 }
 
-/// Python's `json.dumps` with transformers' default of `ensure_ascii=False`, and without HTML escapes.
+/// Writes JSON as Python's `json.dumps` does, with transformers' default of `ensure_ascii=False`. In contrast to
+/// Jinja's own filter it escapes nothing for HTML.
 fn to_json(value: Value, kwargs: Kwargs) -> Result<String, Error> {
     let failed = |message: String| Error::new(ErrorKind::InvalidOperation, format!("tojson: {message}"));
     let indent: Option<usize> = kwargs.get("indent")?;
-    if let Some(indent) = indent.filter(|n| *n > MOST_INDENT) {
-        return Err(failed(format!("indent is {indent}; it must be at most {MOST_INDENT}")));
+    if let Some(indent) = indent.filter(|n| *n > MAX_INDENT) {
+        return Err(failed(format!("indent is {indent}; it must be at most {MAX_INDENT}")));
     }
     let separators: Option<Vec<String>> = kwargs.get("separators")?;
     let ensure_ascii: Option<bool> = kwargs.get("ensure_ascii")?;
     let sort_keys: Option<bool> = kwargs.get("sort_keys")?;
     kwargs.assert_all_used()?;
-    let mut style = python_json::Style::new(indent, ensure_ascii.unwrap_or(false));
+    let mut style = PythonJson::new(indent, ensure_ascii.unwrap_or(false));
     if let Some(separators) = separators {
         let [item, key] = <[String; 2]>::try_from(separators)
             .map_err(|s| failed(format!("separators has {} entries; it must have two", s.len())))?;
-        (style.item, style.key) = (item, key);
+        (style.item_separator, style.key_separator) = (item, key);
     }
     let mut value = serde_json::to_value(&value).map_err(|e| failed(e.to_string()))?;
     if sort_keys == Some(true) {

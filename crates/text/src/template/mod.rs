@@ -13,9 +13,9 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// The template for requests without tools, or for all requests.
+/// The name of the template for requests without tools, or for all requests.
 const DEFAULT: &str = "default";
-/// The template for requests with tools, of models that ship several.
+/// The name of the template for requests with tools, which some models ship beside the other.
 const TOOL_USE: &str = "tool_use";
 
 /// A model's chat template: messages in, the prompt's text out.
@@ -26,7 +26,8 @@ pub struct ChatTemplate {
 }
 
 impl ChatTemplate {
-    /// `chat_template.jinja`, or the `chat_template` of `tokenizer_config.json`; `None` if the folder has neither.
+    /// Compiles the chat template in a model's folder: `chat_template.jinja`, or the `chat_template` of
+    /// `tokenizer_config.json`. `None` if the folder has neither.
     ///
     /// Errors: a file that is not readable, a template that does not compile, a list without a "default" one.
     pub fn from_dir(dir: &Path) -> Result<Option<Self>, TextError> {
@@ -42,7 +43,7 @@ impl ChatTemplate {
         Self::with_config(path, sources, &config).map(Some)
     }
 
-    /// The template in the metadata of the GGUF file `path`; `None` if it has none.
+    /// Compiles the chat template in the metadata of the GGUF file at `path`. `None` if it has none.
     ///
     /// Errors: a template that does not compile.
     pub fn from_gguf(metadata: &::gguf::Metadata<'_>, path: &Path) -> Result<Option<Self>, TextError> {
@@ -72,11 +73,12 @@ impl ChatTemplate {
         Ok(template)
     }
 
-    /// The prompt for `messages`, in OpenAI's form. Text parts are joined with newlines where the template wants strings.
+    /// The prompt for `messages`, which are in OpenAI's form. Text parts of a message are joined with newlines where
+    /// the template reads strings. `kwargs` are the template's own variables, such as `enable_thinking`; they cannot
+    /// replace those that every template is given.
     ///
-    /// `kwargs` are the template's own switches, such as `enable_thinking`; they cannot replace what is passed anyway.
-    ///
-    /// Errors: messages of a shape that no template takes; what the template raises or fails with; a template that does not end.
+    /// Errors: messages of a shape that no template takes; what the template raises or fails with; a template that does
+    /// not end.
     pub fn render(
         &self,
         messages: &Value,
@@ -118,7 +120,7 @@ impl ChatTemplate {
         self.environment.templates().any(|(n, _)| n == name)
     }
 
-    /// Which form of content the template reads, found out by rendering one message in both.
+    /// Finds out which form of content the template reads, by rendering one message in both.
     fn probe_content_format(&self) -> ContentFormat {
         const NEEDLE: &str = "content-probe";
         let shows = |content: Value| {
@@ -134,7 +136,9 @@ impl ChatTemplate {
     }
 }
 
-/// The templates of `tokenizer_config.json` by name.
+/// The templates in `tokenizer_config.json`, with their names.
+///
+/// Errors: a `chat_template` of another form, a list without a "default" one.
 fn configured(config: &TokenizerConfig) -> Result<Option<Vec<(String, String)>>, TextError> {
     const FIELD: &str = "chat_template";
     let Some(value) = config.get(FIELD) else {
@@ -167,8 +171,9 @@ fn describe(error: &minijinja::Error) -> String {
     text
 }
 
-/// `{% generation %}` marks what transformers trains on; for a prompt it is a block like any other. minijinja has no
-/// tags of one's own, so the pair becomes `{% if true %}`, with its whitespace control.
+/// Replaces the tags `{% generation %}` and `{% endgeneration %}`, which mark what transformers trains on. For a prompt
+/// they make a block like any other. Since minijinja can be given no tags, the pair becomes `{% if true %}` and `{%
+/// endif %}`, with its whitespace control.
 fn without_generation_tags(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;

@@ -1,28 +1,40 @@
-//! JSON with the spaces of Python's `json.dumps`: models have seen tools and arguments written that way.
+//! JSON with the spaces of Python's `json.dumps`, since models have been trained on tools and arguments written that
+//! way.
 use serde::Serialize;
 use serde_json::Value;
 use serde_json::ser::{Formatter, Serializer};
 use std::io::{self, Write};
 
-pub(super) struct Style {
-    /// Between items.
-    pub item: String,
-    /// Between a key and its value.
-    pub key: String,
-    /// Spaces a level, one item a line.
+/// The arguments of `json.dumps`, and where the writing stands.
+pub(super) struct PythonJson {
+    /// The text between two items.
+    pub item_separator: String,
+    /// The text between a key and its value.
+    pub key_separator: String,
+    /// Spaces of each level; each item then has a line of its own.
     indent: Option<usize>,
+    /// Whether characters outside of ASCII are escaped.
     ensure_ascii: bool,
     depth: usize,
+    /// The innermost open list or object has no item yet.
     empty: bool,
 }
 
-impl Style {
+impl PythonJson {
     pub fn new(indent: Option<usize>, ensure_ascii: bool) -> Self {
         // With an indent, Python leaves out the space that would end each line.
-        let item = if indent.is_some() { "," } else { ", " };
-        Style { item: item.into(), key: ": ".into(), indent, ensure_ascii, depth: 0, empty: true }
+        let item_separator = if indent.is_some() { "," } else { ", " };
+        PythonJson {
+            item_separator: item_separator.into(),
+            key_separator: ": ".into(),
+            indent,
+            ensure_ascii,
+            depth: 0,
+            empty: true,
+        }
     }
 
+    /// Writes `value`.
     pub fn dump(self, value: &Value) -> serde_json::Result<String> {
         let mut out = Vec::new();
         value.serialize(&mut Serializer::with_formatter(&mut out, self))?;
@@ -46,7 +58,7 @@ impl Style {
 
     fn before_item<W: ?Sized + Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
         if !first {
-            out.write_all(self.item.as_bytes())?;
+            out.write_all(self.item_separator.as_bytes())?;
         }
         self.empty = false;
         self.new_line(out)
@@ -60,7 +72,7 @@ impl Style {
     }
 }
 
-impl Formatter for Style {
+impl Formatter for PythonJson {
     fn begin_array<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
         self.begin(out, b"[")
     }
@@ -86,7 +98,7 @@ impl Formatter for Style {
     }
 
     fn begin_object_value<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
-        out.write_all(self.key.as_bytes())
+        out.write_all(self.key_separator.as_bytes())
     }
 
     fn write_string_fragment<W: ?Sized + Write>(&mut self, out: &mut W, fragment: &str) -> io::Result<()> {
@@ -114,13 +126,26 @@ mod tests {
     #[test]
     fn spaces_are_pythons() {
         let value = json!({"a": [1, 2.5, null], "b": {}, "c": [], "d": {"é": "\"<&>'\n😀"}});
-        let dump = |indent, ascii| Style::new(indent, ascii).dump(&value).unwrap();
+        let dump = |indent, ascii| PythonJson::new(indent, ascii).dump(&value).unwrap();
         assert_eq!(dump(None, false), r#"{"a": [1, 2.5, null], "b": {}, "c": [], "d": {"é": "\"<&>'\n😀"}}"#);
         assert_eq!(
             dump(None, true),
             r#"{"a": [1, 2.5, null], "b": {}, "c": [], "d": {"\u00e9": "\"<&>'\n\ud83d\ude00"}}"#
         );
-        let indented = "{\n  \"a\": [\n    1,\n    2.5,\n    null\n  ],\n  \"b\": {},\n  \"c\": [],\n  \"d\": {\n    \"é\": \"\\\"<&>'\\n😀\"\n  }\n}";
-        assert_eq!(dump(Some(2), false), indented);
+        let indented = [
+            r#"{"#,
+            r#"  "a": ["#,
+            r#"    1,"#,
+            r#"    2.5,"#,
+            r#"    null"#,
+            r#"  ],"#,
+            r#"  "b": {},"#,
+            r#"  "c": [],"#,
+            r#"  "d": {"#,
+            r#"    "é": "\"<&>'\n😀""#,
+            r#"  }"#,
+            r#"}"#,
+        ];
+        assert_eq!(dump(Some(2), false), indented.join("\n"));
     }
 }

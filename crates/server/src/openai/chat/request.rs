@@ -1,6 +1,6 @@
 //! `POST /v1/chat/completions`: an answer to a list of messages.
 use super::answer::ChatFormat;
-use crate::http::body::{Fields, JsonRequest};
+use crate::http::body::{FieldReader, JsonRequest};
 use crate::http::error::ApiError;
 use crate::http::state::ServerState;
 use crate::openai::delivery::respond;
@@ -39,7 +39,7 @@ impl ChatFields {
 
 pub async fn chat_completions(State(state): State<ServerState>, request: JsonRequest) -> Result<Response, ApiError> {
     let served = state.served()?;
-    let mut fields = Fields::new(&request.object);
+    let mut fields = FieldReader::new(&request.object);
     let shared = ENDPOINT.read_shared(&mut fields)?;
     let own: ChatFields = fields.view()?;
     let messages: MessageFields = fields.view()?;

@@ -1,6 +1,6 @@
 //! `POST /v1/completions`: a text that continues each prompt.
 use super::answer::{CompletionFormat, CompletionOptions};
-use crate::http::body::{Fields, JsonRequest};
+use crate::http::body::{FieldReader, JsonRequest};
 use crate::http::error::ApiError;
 use crate::http::state::ServerState;
 use crate::openai::delivery::{Delivery, respond};
@@ -32,7 +32,7 @@ struct CompletionFields {
 
 pub async fn completions(State(state): State<ServerState>, request: JsonRequest) -> Result<Response, ApiError> {
     let served = state.served()?;
-    let mut fields = Fields::new(&request.object);
+    let mut fields = FieldReader::new(&request.object);
     let shared = ENDPOINT.read_shared(&mut fields)?;
     let own: CompletionFields = fields.view()?;
     fields.log_unread(&state, ENDPOINT.path);
