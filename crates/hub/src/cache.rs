@@ -14,7 +14,7 @@ impl Cache {
     }
 
     /// The folder with the files of a commit.
-    pub fn snapshot(&self, commit: &str) -> PathBuf {
+    pub fn commit_folder(&self, commit: &str) -> PathBuf {
         self.folder.join("snapshots").join(commit)
     }
 
@@ -23,7 +23,7 @@ impl Cache {
         if let Ok(commit) = std::fs::read_to_string(self.folder.join("refs").join(revision)) {
             return Some(commit.trim().to_owned()).filter(|commit| is_commit(commit));
         }
-        (is_commit(revision) && self.snapshot(revision).is_dir()).then(|| revision.to_owned())
+        (is_commit(revision) && self.commit_folder(revision).is_dir()).then(|| revision.to_owned())
     }
 
     /// Remembers the commit that `revision` names.
@@ -38,11 +38,11 @@ impl Cache {
         std::fs::write(&path, commit).map_err(|e| HubError::file(&path, e))
     }
 
-    /// The paths of all files of a snapshot, relative to it, in order.
+    /// The paths of all files of a commit, relative to its folder, in order.
     ///
     /// Errors: a folder that cannot be read.
     pub fn files(&self, commit: &str) -> Result<Vec<String>, HubError> {
-        let root = self.snapshot(commit);
+        let root = self.commit_folder(commit);
         let mut files = Vec::new();
         let mut folders = vec![root.clone()];
         while let Some(folder) = folders.pop() {
@@ -71,11 +71,11 @@ impl Cache {
         Ok(path)
     }
 
-    /// Puts `blob` into the snapshot under the name `file`.
+    /// Links to `blob` from the folder of `commit`, under the name `file`.
     ///
     /// Errors: a link or folder that cannot be made.
     pub fn link(&self, commit: &str, file: &str, blob: &Path) -> Result<(), HubError> {
-        let path = self.snapshot(commit).join(file);
+        let path = self.commit_folder(commit).join(file);
         create_parent(&path)?;
         let depth = Path::new(file).components().count() + 1;
         let up: PathBuf = std::iter::repeat_n("..", depth).collect();

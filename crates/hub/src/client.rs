@@ -109,7 +109,7 @@ impl HubClient {
         if !is_commit(&info.sha) {
             return Err(answer(format!("{} is no commit", info.sha)));
         }
-        // A name that leads out of the snapshot's folder is left out.
+        // A name that leads out of the folder of the commit is left out.
         let files = info.siblings.into_iter().map(|s| s.rfilename).filter(|file| is_below(file)).collect();
         Ok(Listing { commit: info.sha, files })
     }
@@ -129,7 +129,7 @@ impl HubClient {
         }
     }
 
-    /// Puts `file` into the snapshot of `commit`. Its content comes from the cache or from the hub.
+    /// Puts `file` into the folder of `commit`. Its content comes from the cache or from the hub.
     ///
     /// Errors: a file that is not in the repository, a download that fails, a cache that cannot be written.
     pub async fn fetch(
@@ -139,7 +139,7 @@ impl HubClient {
         file: &str,
         progress: &dyn DownloadProgress,
     ) -> Result<(), HubError> {
-        if cache.snapshot(commit).join(file).exists() {
+        if cache.commit_folder(commit).join(file).exists() {
             return Ok(());
         }
         let url = format!("{}/{}/resolve/{commit}/{}", self.endpoint, self.model.repo, escape(file));

@@ -88,10 +88,10 @@ pub(crate) fn shards(index: &Path) -> Result<BTreeSet<String>, HubError> {
 }
 
 /// The path by which a model is loaded: its folder, or its first GGUF file.
-pub(crate) fn model_path(snapshot: &Path, wanted: &[String]) -> PathBuf {
+pub(crate) fn model_path(folder: &Path, wanted: &[String]) -> PathBuf {
     match wanted.first() {
-        Some(file) if file.ends_with(".gguf") => snapshot.join(file),
-        _ => snapshot.to_owned(),
+        Some(file) if file.ends_with(".gguf") => folder.join(file),
+        _ => folder.to_owned(),
     }
 }
 

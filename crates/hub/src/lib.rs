@@ -132,18 +132,18 @@ pub async fn fetch(
         }
         other => other?,
     };
-    let snapshot = cache.snapshot(&listing.commit);
+    let folder = cache.commit_folder(&listing.commit);
     let mut wanted = files::choose(model, &listing.files)?;
     let mut next = 0;
     while let Some(file) = wanted.get(next).cloned() {
         client.fetch(&cache, &listing.commit, &file, progress).await?;
         if file == files::INDEX {
-            wanted.extend(files::shards(&snapshot.join(&file))?);
+            wanted.extend(files::shards(&folder.join(&file))?);
         }
         next += 1;
     }
     cache.set_reference(revision, &listing.commit)?;
-    Ok(files::model_path(&snapshot, &wanted))
+    Ok(files::model_path(&folder, &wanted))
 }
 
 /// The path of a model that the cache has whole. `reason` tells why the hub is not asked.
@@ -152,14 +152,14 @@ pub async fn fetch(
 fn cached(cache: &Cache, model: &ModelName, revision: &str, reason: &str) -> Result<PathBuf, HubError> {
     let missing = |what: String| HubError::NotCached { model: model.to_string(), reason: reason.to_owned(), what };
     let commit = cache.reference(revision).ok_or_else(|| missing(format!("revision {revision}")))?;
-    let snapshot = cache.snapshot(&commit);
+    let folder = cache.commit_folder(&commit);
     let mut wanted = files::choose(model, &cache.files(&commit)?).map_err(|e| missing(e.to_string()))?;
     if wanted.iter().any(|file| file == files::INDEX) {
-        wanted.extend(files::shards(&snapshot.join(files::INDEX))?);
+        wanted.extend(files::shards(&folder.join(files::INDEX))?);
     }
-    match wanted.iter().find(|file| !snapshot.join(file).exists()) {
+    match wanted.iter().find(|file| !folder.join(file).exists()) {
         Some(file) => Err(missing(file.clone())),
-        None => Ok(files::model_path(&snapshot, &wanted)),
+        None => Ok(files::model_path(&folder, &wanted)),
     }
 }
 

@@ -56,7 +56,7 @@ async fn tokenize(State(state): State<ServerState>, request: JsonRequest) -> Res
         None if has_messages => messages.encode(served).await?,
         None => return Err(ApiError::invalid("prompt", "prompt is missing; it must be a string (or give messages)")),
     };
-    let spell = |id: &u32| engine.tokenizer().piece(*id).unwrap_or_default();
+    let spell = |id: &u32| engine.tokenizer().spelling(*id).unwrap_or_default();
     let token_strs = own.return_token_strs.unwrap_or(false).then(|| tokens.iter().map(spell).collect());
     Ok(Json(Tokenized { count: tokens.len(), max_model_len: engine.info().max_model_len, tokens, token_strs }))
 }

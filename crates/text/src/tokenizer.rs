@@ -100,7 +100,7 @@ impl Tokenizer {
     }
 
     /// A token as the vocabulary spells it, such as `Ġthe`.
-    pub fn piece(&self, id: u32) -> Option<String> {
+    pub fn spelling(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
     }
 

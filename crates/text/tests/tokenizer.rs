@@ -43,7 +43,7 @@ fn the_demo_models_special_tokens() {
 #[test]
 fn ids_beyond_the_vocabulary_are_empty() {
     assert_eq!(DEMO.token_bytes(u32::MAX), b"");
-    assert_eq!(DEMO.piece(12288), None);
+    assert_eq!(DEMO.spelling(12288), None);
     assert_eq!(DEMO.decode(&[12288, u32::MAX], false), "");
 }
 

@@ -10,8 +10,8 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-/// The exporter keeps every sample of a histogram until it is told to add them to the buckets, which happens so often.
-const HISTOGRAM_FLUSH_INTERVAL: Duration = Duration::from_secs(5);
+/// How often the exporter is told to add samples to the buckets of histograms. Until then it keeps each sample.
+const HISTOGRAM_FLUSH_EVERY: Duration = Duration::from_secs(5);
 /// How long the last events may take to reach their clients once the engine has ended.
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
 
@@ -58,7 +58,7 @@ pub async fn serve(
         tokio::time::sleep(limit + DRAIN_GRACE).await;
     };
     let flush_histograms = async {
-        let mut ticks = tokio::time::interval(HISTOGRAM_FLUSH_INTERVAL);
+        let mut ticks = tokio::time::interval(HISTOGRAM_FLUSH_EVERY);
         loop {
             ticks.tick().await;
             state.prometheus().run_upkeep();

@@ -5,7 +5,7 @@ use futures_util::{Stream, StreamExt};
 use std::convert::Infallible;
 use std::time::Duration;
 
-/// The interval of comments during silence. A long prefill sends nothing, and proxies close silent connections.
+/// How often a silent stream sends a comment. A long prefill sends nothing, and proxies close silent connections.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// Sends `events` as they come. When the client goes away the response is dropped, and `events` with it.

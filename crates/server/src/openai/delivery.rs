@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 pub enum Delivery {
     /// As one JSON object.
     Whole,
-    /// As server-sent events. `include_usage`: a answer chunk with the usage follows the last choice's end.
+    /// As server-sent events. `include_usage`: an answer chunk with the usage follows the last choice's end.
     Streamed { include_usage: bool },
 }
 
