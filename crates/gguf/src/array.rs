@@ -23,14 +23,14 @@ pub enum Value<'a> {
 /// Values of one type, read from the file's bytes whenever they are asked for.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Array<'a> {
-    kind: Kind,
+    kind: ValueType,
     len: u64,
     bytes: &'a [u8],
 }
 
 /// The types of values, in the order of their numbers in the format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum ValueType {
     U8,
     I8,
     U16,
@@ -46,23 +46,23 @@ enum Kind {
     F64,
 }
 
-const KINDS: [Kind; 13] = [
-    Kind::U8,
-    Kind::I8,
-    Kind::U16,
-    Kind::I16,
-    Kind::U32,
-    Kind::I32,
-    Kind::F32,
-    Kind::Bool,
-    Kind::String,
-    Kind::Array,
-    Kind::U64,
-    Kind::I64,
-    Kind::F64,
+const KINDS: [ValueType; 13] = [
+    ValueType::U8,
+    ValueType::I8,
+    ValueType::U16,
+    ValueType::I16,
+    ValueType::U32,
+    ValueType::I32,
+    ValueType::F32,
+    ValueType::Bool,
+    ValueType::String,
+    ValueType::Array,
+    ValueType::U64,
+    ValueType::I64,
+    ValueType::F64,
 ];
 
-impl Kind {
+impl ValueType {
     fn read(reader: &mut Reader<'_>, what: &str) -> Result<Self, GgufError> {
         let id = reader.u32(what)?;
         KINDS.get(id as usize).copied().ok_or_else(|| malformed(what, format!("is of type {id}, which is not known")))
@@ -71,11 +71,11 @@ impl Kind {
     /// The bytes of a value; `None` for types whose values differ in length.
     fn width(self) -> Option<u64> {
         match self {
-            Kind::U8 | Kind::I8 | Kind::Bool => Some(1),
-            Kind::U16 | Kind::I16 => Some(2),
-            Kind::U32 | Kind::I32 | Kind::F32 => Some(4),
-            Kind::U64 | Kind::I64 | Kind::F64 => Some(8),
-            Kind::String | Kind::Array => None,
+            ValueType::U8 | ValueType::I8 | ValueType::Bool => Some(1),
+            ValueType::U16 | ValueType::I16 => Some(2),
+            ValueType::U32 | ValueType::I32 | ValueType::F32 => Some(4),
+            ValueType::U64 | ValueType::I64 | ValueType::F64 => Some(8),
+            ValueType::String | ValueType::Array => None,
         }
     }
 }
@@ -83,12 +83,12 @@ impl Kind {
 impl<'a> Value<'a> {
     pub(crate) fn read(reader: &mut Reader<'a>, key: &str) -> Result<Self, GgufError> {
         let what = format!("metadata {key}");
-        let kind = Kind::read(reader, &what)?;
+        let kind = ValueType::read(reader, &what)?;
         Self::read_kind(kind, reader, &what)
     }
 
-    fn read_kind(kind: Kind, reader: &mut Reader<'a>, what: &str) -> Result<Self, GgufError> {
-        if kind == Kind::String {
+    fn read_kind(kind: ValueType, reader: &mut Reader<'a>, what: &str) -> Result<Self, GgufError> {
+        if kind == ValueType::String {
             return reader.string(what).map(Value::String);
         }
         let Some(width) = kind.width() else {
@@ -99,13 +99,13 @@ impl<'a> Value<'a> {
         bytes[..read.len()].copy_from_slice(read);
         let unsigned = u64::from_le_bytes(bytes);
         Ok(match kind {
-            Kind::I8 => Value::Signed(i64::from(unsigned as i8)),
-            Kind::I16 => Value::Signed(i64::from(unsigned as i16)),
-            Kind::I32 => Value::Signed(i64::from(unsigned as i32)),
-            Kind::I64 => Value::Signed(unsigned as i64),
-            Kind::F32 => Value::Float(f64::from(f32::from_bits(unsigned as u32))),
-            Kind::F64 => Value::Float(f64::from_bits(unsigned)),
-            Kind::Bool => Value::Bool(unsigned != 0),
+            ValueType::I8 => Value::Signed(i64::from(unsigned as i8)),
+            ValueType::I16 => Value::Signed(i64::from(unsigned as i16)),
+            ValueType::I32 => Value::Signed(i64::from(unsigned as i32)),
+            ValueType::I64 => Value::Signed(unsigned as i64),
+            ValueType::F32 => Value::Float(f64::from(f32::from_bits(unsigned as u32))),
+            ValueType::F64 => Value::Float(f64::from_bits(unsigned)),
+            ValueType::Bool => Value::Bool(unsigned != 0),
             _ => Value::Unsigned(unsigned),
         })
     }
@@ -162,13 +162,13 @@ impl fmt::Display for Value<'_> {
 impl<'a> Array<'a> {
     /// Reads an array and checks every value, so that reading the values later cannot fail.
     fn read(reader: &mut Reader<'a>, what: &str) -> Result<Self, GgufError> {
-        let kind = Kind::read(reader, what)?;
+        let kind = ValueType::read(reader, what)?;
         let len = reader.u64(what)?;
         if let Some(width) = kind.width() {
             let bytes = len.checked_mul(width).ok_or_else(|| malformed(what, format!("has {len} values")))?;
             return Ok(Array { kind, len, bytes: reader.take(bytes, what)? });
         }
-        if kind == Kind::Array {
+        if kind == ValueType::Array {
             return Err(malformed(what, "is an array of arrays, which no model's metadata has"));
         }
         let mut ahead = Reader::new(reader.rest());
@@ -197,6 +197,6 @@ impl<'a> Array<'a> {
 
     /// The values of an array of strings; `None` for an array of another type.
     pub fn strings(&self) -> Option<Vec<&'a str>> {
-        (self.kind == Kind::String).then(|| self.values().filter_map(|v| v.as_str()).collect())
+        (self.kind == ValueType::String).then(|| self.values().filter_map(|v| v.as_str()).collect())
     }
 }

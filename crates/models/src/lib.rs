@@ -19,4 +19,4 @@ pub use config::{GenerationDefaults, ModelConfig};
 pub use error::ModelError;
 pub use load::{LoadOptions, LoadedModel, load};
 pub use model::Model;
-pub use weights::{Progress, WeightQuant};
+pub use weights::{OnProgress, WeightQuant};

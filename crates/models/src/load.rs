@@ -5,7 +5,7 @@ use crate::error::ModelError;
 use crate::family::Family;
 use crate::model::Model;
 use crate::registry::{family_of_gguf, family_of_json};
-use crate::weights::{Progress, Quantizer, WeightQuant, Weights, fingerprint, num_bytes};
+use crate::weights::{OnProgress, Quantizer, WeightQuant, Weights, fingerprint, num_bytes};
 use candle_core::{DType, Device};
 use std::path::Path;
 
@@ -33,7 +33,7 @@ pub struct LoadOptions {
     /// What the projections of a float checkpoint are quantised to; `None`: they stay as they are stored.
     pub weight_quant: Option<WeightQuant>,
     /// Told how far loading has come.
-    pub progress: Option<Progress>,
+    pub progress: Option<OnProgress>,
 }
 
 /// Loads a model to `device`; its weights are memory-mapped.

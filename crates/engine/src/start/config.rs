@@ -41,7 +41,7 @@ pub struct EngineConfig {
 
 /// A function that is called with the bytes of the checkpoint that are loaded, and with the bytes there are.
 #[derive(Clone)]
-pub struct LoadProgress(pub models::Progress);
+pub struct LoadProgress(pub models::OnProgress);
 
 impl std::fmt::Debug for LoadProgress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -1,6 +1,7 @@
 //! What a model's configuration says, from `config.json` or from GGUF metadata, validated.
 mod generation;
 mod gguf;
+mod hf;
 mod json;
 mod rope;
 
@@ -11,7 +12,8 @@ use std::path::PathBuf;
 
 pub use generation::GenerationDefaults;
 pub(crate) use gguf::{GgufKeys, config_of_gguf};
-pub(crate) use json::{ConfigJson, config_of_json};
+pub(crate) use hf::config_of_json;
+pub(crate) use json::ConfigJson;
 
 /// What the layers of a decoder have to know, whatever the format of its checkpoint.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,5 +1,5 @@
 //! Frequencies of the RoPE pairs with context scaling, as `transformers` computes them (`modeling_rope_utils`).
-use super::ConfigJson;
+use super::json::ConfigJson;
 use crate::error::ModelError;
 use attention::{Rope, RopeConvention};
 use serde_json::Value;

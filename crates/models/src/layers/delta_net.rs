@@ -31,7 +31,7 @@ pub(crate) struct GatedDeltaNet {
 }
 
 /// What the projections gave for the rows of one sequence.
-struct Rows<'a> {
+struct Projected<'a> {
     qkv: &'a [f32],
     z: &'a [f32],
     b: &'a [f32],
@@ -91,7 +91,8 @@ impl GatedDeltaNet {
         for seq in 0..ctx.layout().num_seqs() {
             let at = ctx.layout().rows(seq);
             let part = |width: usize| at.start * width..at.end * width;
-            let rows = Rows { qkv: &qkv[part(channels)], z: &z[part(width)], b: &b[part(heads)], a: &a[part(heads)] };
+            let rows =
+                Projected { qkv: &qkv[part(channels)], z: &z[part(width)], b: &b[part(heads)], a: &a[part(heads)] };
             let out = &mut out[part(width)];
             ctx.with_state(seq, self.id, |state| self.sequence(&rows, state, out))?;
         }
@@ -99,7 +100,7 @@ impl GatedDeltaNet {
     }
 
     /// Computes the tokens of one sequence. out: `[tokens][value_heads][value_dim]`.
-    fn sequence(&self, rows: &Rows<'_>, state: &mut [f32], out: &mut [f32]) {
+    fn sequence(&self, rows: &Projected<'_>, state: &mut [f32], out: &mut [f32]) {
         let (conv_state, recurrent) = state.split_at_mut(self.conv_len());
         let mixed = self.convolve(rows.qkv, conv_state);
         let (heads, width) = (self.sizes.value_heads, self.sizes.value_dim);
@@ -128,7 +129,7 @@ impl GatedDeltaNet {
     }
 
     /// The recurrence of one value head, token by token, and the gated norm of what it gives: `[tokens][value_dim]`.
-    fn head(&self, head: usize, rows: &Rows<'_>, mixed: &[f32], state: &mut [f32]) -> Vec<f32> {
+    fn head(&self, head: usize, rows: &Projected<'_>, mixed: &[f32], state: &mut [f32]) -> Vec<f32> {
         let DeltaNetSizes { key_heads, value_heads, key_dim, value_dim, .. } = self.sizes;
         let (keys, key_head) = (key_heads * key_dim, head / (value_heads / key_heads));
         let (exp_a, dt_bias) = self.decay[head];

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub(crate) use quantize::Quantizer;
-pub use quantize::{Progress, WeightQuant};
+pub use quantize::{OnProgress, WeightQuant};
 pub(crate) use stored::StoredWeight;
 
 /// The tensors whose names begin with a prefix. Layers load themselves from these.

@@ -48,12 +48,12 @@ impl WeightQuant {
 }
 
 /// A function that is told how many bytes of the checkpoint are loaded, and how many there are.
-pub type Progress = Arc<dyn Fn(u64, u64) + Send + Sync>;
+pub type OnProgress = Arc<dyn Fn(u64, u64) + Send + Sync>;
 
 /// Quantises weights as they are loaded, one after the other, and counts their bytes.
 pub(crate) struct Quantizer {
     quant: Option<WeightQuant>,
-    progress: Option<Progress>,
+    progress: Option<OnProgress>,
     total: u64,
     loaded: AtomicU64,
     /// The bytes of what has been loaded and stays in its file.
@@ -66,7 +66,7 @@ pub(crate) struct Quantizer {
 
 impl Quantizer {
     /// A quantiser for a checkpoint of `total` bytes.
-    pub fn new(quant: Option<WeightQuant>, progress: Option<Progress>, total: u64) -> Self {
+    pub fn new(quant: Option<WeightQuant>, progress: Option<OnProgress>, total: u64) -> Self {
         Quantizer {
             quant,
             progress,
