@@ -1,46 +1,15 @@
 use crate::WeightType;
 
-/// Why bytes cannot be taken as a weight, or values not be made one. `n` counts rows, `k` the elements of a row.
+/// Why bytes cannot be taken as a weight of type `ty` with `n` rows of `k` elements, or values not be made one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)] // the messages say what the fields are
 pub enum MatmulError {
-    /// Rows have no elements.
     #[error("weight of {ty}: k = 0, a row must have at least one element")]
-    EmptyRow {
-        /// The weight's type.
-        ty: WeightType,
-    },
-    /// A row does not end with a whole quantisation block.
+    EmptyRow { ty: WeightType },
     #[error("weight of {ty}: k = {k} is not a multiple of the type's block of {block} elements")]
-    PartialBlock {
-        /// The weight's type.
-        ty: WeightType,
-        /// Elements of a row.
-        k: usize,
-        /// Elements of the type's quantisation block.
-        block: usize,
-    },
-    /// The number of bytes is not that of `n` rows of `k` elements.
+    PartialBlock { ty: WeightType, k: usize, block: usize },
     #[error("weight of {ty} with n = {n} and k = {k}: {found} bytes given, {expected} needed")]
-    Length {
-        /// The weight's type.
-        ty: WeightType,
-        /// Rows.
-        n: usize,
-        /// Elements of a row.
-        k: usize,
-        /// Bytes that `n` rows of `k` elements take.
-        expected: usize,
-        /// Bytes that were given.
-        found: usize,
-    },
-    /// The size in bytes does not fit a `usize`.
+    Length { ty: WeightType, n: usize, k: usize, expected: usize, found: usize },
     #[error("weight of {ty} with n = {n} and k = {k}: its size exceeds the address space")]
-    TooLarge {
-        /// The weight's type.
-        ty: WeightType,
-        /// Rows.
-        n: usize,
-        /// Elements of a row.
-        k: usize,
-    },
+    TooLarge { ty: WeightType, n: usize, k: usize },
 }

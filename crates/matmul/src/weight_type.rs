@@ -62,12 +62,12 @@ impl WeightType {
     }
 
     /// Returns the number of elements of a quantisation block; 1 for floats.
-    pub fn block_len(self) -> usize {
+    pub const fn block_len(self) -> usize {
         self.traits().1
     }
 
     /// Returns the number of bytes of a quantisation block, or of one float.
-    pub fn block_bytes(self) -> usize {
+    pub const fn block_bytes(self) -> usize {
         self.traits().2
     }
 

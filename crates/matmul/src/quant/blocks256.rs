@@ -4,6 +4,7 @@
 
 use super::lanes::{Lanes, low_bits};
 use super::{BlockLayout, Unpacked};
+use crate::WeightType;
 
 /// 16 bytes of scale and minimum, 64 of codes, `d`, `dmin`: `d * scale * q - dmin * min` in scale groups of 16.
 pub(crate) struct Q2K;
@@ -75,12 +76,8 @@ fn scales_mins<V: Lanes<R>, const R: usize>(words: &[V], scales: &mut [[f32; R]]
 }
 
 impl BlockLayout for Q2K {
-    const LEN: usize = 256;
-    const BYTES: usize = 84;
-    const WORDS_AT: usize = 0;
+    const TYPE: WeightType = WeightType::Q2_K;
     const SCALE_GROUP: usize = 16;
-    const OFFSET: i32 = 0;
-    const SIGNED: bool = false;
     const MINS: bool = true;
 
     #[inline(always)]
@@ -97,13 +94,9 @@ impl BlockLayout for Q2K {
 }
 
 impl BlockLayout for Q3K {
-    const LEN: usize = 256;
-    const BYTES: usize = 110;
-    const WORDS_AT: usize = 0;
+    const TYPE: WeightType = WeightType::Q3_K;
     const SCALE_GROUP: usize = 16;
     const OFFSET: i32 = 4;
-    const SIGNED: bool = false;
-    const MINS: bool = false;
 
     /// The low nibbles of the 16 scales are in eight bytes (first the low halves, then the high ones), their high bits
     /// in the four bytes behind.
@@ -121,12 +114,7 @@ impl BlockLayout for Q3K {
 }
 
 impl BlockLayout for Q4K {
-    const LEN: usize = 256;
-    const BYTES: usize = 144;
-    const WORDS_AT: usize = 0;
-    const SCALE_GROUP: usize = 32;
-    const OFFSET: i32 = 0;
-    const SIGNED: bool = false;
+    const TYPE: WeightType = WeightType::Q4_K;
     const MINS: bool = true;
 
     #[inline(always)]
@@ -137,12 +125,7 @@ impl BlockLayout for Q4K {
 }
 
 impl BlockLayout for Q5K {
-    const LEN: usize = 256;
-    const BYTES: usize = 176;
-    const WORDS_AT: usize = 0;
-    const SCALE_GROUP: usize = 32;
-    const OFFSET: i32 = 0;
-    const SIGNED: bool = false;
+    const TYPE: WeightType = WeightType::Q5_K;
     const MINS: bool = true;
 
     #[inline(always)]
@@ -153,13 +136,9 @@ impl BlockLayout for Q5K {
 }
 
 impl BlockLayout for Q6K {
-    const LEN: usize = 256;
-    const BYTES: usize = 210;
-    const WORDS_AT: usize = 0;
+    const TYPE: WeightType = WeightType::Q6_K;
     const SCALE_GROUP: usize = 16;
     const OFFSET: i32 = 32;
-    const SIGNED: bool = false;
-    const MINS: bool = false;
 
     /// Each half of 128 elements has 64 bytes of low bits (elements 0..64 in low nibbles, 64..128 in high ones) and 32
     /// bytes of high bits, which lie as in [`two_bit_codes`].

@@ -3,6 +3,7 @@
 
 use super::lanes::{Lanes, low_bits};
 use super::{BlockLayout, Unpacked};
+use crate::WeightType;
 
 /// `d`, 32 signed bytes: `d * q`.
 pub(crate) struct Q8_0;
@@ -57,13 +58,9 @@ fn scale_min<V: Lanes<R>, const R: usize>(word: V, scales: &mut [[f32; R]], mins
 }
 
 impl BlockLayout for Q8_0 {
-    const LEN: usize = 32;
-    const BYTES: usize = 34;
+    const TYPE: WeightType = WeightType::Q8_0;
     const WORDS_AT: usize = 2;
-    const SCALE_GROUP: usize = 32;
-    const OFFSET: i32 = 0;
     const SIGNED: bool = true;
-    const MINS: bool = false;
 
     #[inline(always)]
     fn unpack<V: Lanes<R>, const R: usize>(words: &[V], d: V, to: Unpacked<'_, R>) {
@@ -75,13 +72,9 @@ impl BlockLayout for Q8_0 {
 }
 
 impl BlockLayout for Q4_0 {
-    const LEN: usize = 32;
-    const BYTES: usize = 18;
+    const TYPE: WeightType = WeightType::Q4_0;
     const WORDS_AT: usize = 2;
-    const SCALE_GROUP: usize = 32;
     const OFFSET: i32 = 8;
-    const SIGNED: bool = false;
-    const MINS: bool = false;
 
     #[inline(always)]
     fn unpack<V: Lanes<R>, const R: usize>(words: &[V], d: V, to: Unpacked<'_, R>) {
@@ -91,12 +84,7 @@ impl BlockLayout for Q4_0 {
 }
 
 impl BlockLayout for Q4_1 {
-    const LEN: usize = 32;
-    const BYTES: usize = 20;
-    const WORDS_AT: usize = 0;
-    const SCALE_GROUP: usize = 32;
-    const OFFSET: i32 = 0;
-    const SIGNED: bool = false;
+    const TYPE: WeightType = WeightType::Q4_1;
     const MINS: bool = true;
 
     #[inline(always)]
@@ -107,13 +95,9 @@ impl BlockLayout for Q4_1 {
 }
 
 impl BlockLayout for Q5_0 {
-    const LEN: usize = 32;
-    const BYTES: usize = 22;
+    const TYPE: WeightType = WeightType::Q5_0;
     const WORDS_AT: usize = 2;
-    const SCALE_GROUP: usize = 32;
     const OFFSET: i32 = 16;
-    const SIGNED: bool = false;
-    const MINS: bool = false;
 
     #[inline(always)]
     fn unpack<V: Lanes<R>, const R: usize>(words: &[V], d: V, to: Unpacked<'_, R>) {
@@ -123,12 +107,7 @@ impl BlockLayout for Q5_0 {
 }
 
 impl BlockLayout for Q5_1 {
-    const LEN: usize = 32;
-    const BYTES: usize = 24;
-    const WORDS_AT: usize = 0;
-    const SCALE_GROUP: usize = 32;
-    const OFFSET: i32 = 0;
-    const SIGNED: bool = false;
+    const TYPE: WeightType = WeightType::Q5_1;
     const MINS: bool = true;
 
     #[inline(always)]

@@ -1,5 +1,7 @@
 //! What a layout needs so that values can be quantised to it.
 
+use half::f16;
+
 use super::BlockLayout;
 
 /// A layout that values can be quantised to.
@@ -15,4 +17,11 @@ pub(crate) fn encode<B: Encode>(values: &[f32]) -> Vec<u8> {
         B::encode(x, block);
     }
     bytes
+}
+
+/// Stores `value` as f16 and returns what was stored.
+pub(super) fn put_f16(block: &mut [u8], at: usize, value: f32) -> f32 {
+    let half = f16::from_f32(value);
+    block[at..at + 2].copy_from_slice(&half.to_le_bytes());
+    half.to_f32()
 }

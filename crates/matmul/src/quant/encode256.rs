@@ -2,18 +2,9 @@
 //! (`quantize_row_*_ref` in `ggml-quants.c`): the scale of each scale group is searched for, the scales are quantised,
 //! and then codes are chosen for the scales as stored.
 
-use half::f16;
-
 use super::blocks256::{Q2K, Q3K, Q4K, Q5K, Q6K};
-use super::encode::Encode;
+use super::encode::{Encode, put_f16};
 use super::search::{EPSILON, Search, extreme, nearest, side_by_side, symmetric, symmetric_by_steps};
-
-/// Stores `value` as f16 and returns what was stored.
-fn put_f16(block: &mut [u8], at: usize, value: f32) -> f32 {
-    let half = f16::from_f32(value);
-    block[at..at + 2].copy_from_slice(&half.to_le_bytes());
-    half.to_f32()
-}
 
 /// Packs the two low bits of each code. It is the inverse of what the layouts' `unpack` does, as are the other two.
 fn pack_two_bits(codes: &[u8; 256], packed: &mut [u8]) {

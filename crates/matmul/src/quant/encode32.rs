@@ -1,15 +1,9 @@
 //! Quantisers to blocks of 32 elements. They give the bytes of ggml's reference (`quantize_row_*_ref` in
 //! `ggml-quants.c`).
 
-use half::f16;
-
 use super::blocks32::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
-use super::encode::Encode;
+use super::encode::{Encode, put_f16};
 use super::search::extreme;
-
-fn put_f16(block: &mut [u8], at: usize, value: f32) {
-    block[at..at + 2].copy_from_slice(&f16::from_f32(value).to_le_bytes());
-}
 
 fn inverse(d: f32) -> f32 {
     if d == 0. { 0. } else { 1. / d }

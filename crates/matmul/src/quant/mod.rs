@@ -27,6 +27,7 @@ pub(crate) use blocks256::{Q2K, Q3K, Q4K, Q5K, Q6K};
 pub(crate) use encode::{Encode, encode};
 
 use self::lanes::Lanes;
+use crate::WeightType;
 
 /// The weight rows of a panel. Their products run side by side, one to a lane.
 pub(crate) const PANEL_ROWS: usize = 16;
@@ -47,24 +48,26 @@ pub(crate) type PanelSums = [[f32; PANEL_ROWS]; PANELS];
 /// The layout of a quantisation block. Blocks are unpacked as rows of 32-bit words: `R` blocks of as many weight rows
 /// side by side.
 pub(crate) trait BlockLayout: Sync + 'static {
+    /// The weight type with this layout.
+    const TYPE: WeightType;
     /// Elements of a block.
-    const LEN: usize;
+    const LEN: usize = Self::TYPE.block_len();
     /// Bytes of a block.
-    const BYTES: usize;
+    const BYTES: usize = Self::TYPE.block_bytes();
     /// The byte at which the block's words begin: behind a leading scale `d`, or at 0.
-    const WORDS_AT: usize;
+    const WORDS_AT: usize = 0;
     /// Whole words of a block.
     const WORDS: usize = (Self::BYTES - Self::WORDS_AT) / 4;
     /// The byte of the f16 that is not part of a whole word, where there is one: at the block's start or its end.
     const D_AT: usize = if Self::WORDS_AT > 0 { 0 } else { Self::BYTES - 2 };
     /// Elements that share a scale.
-    const SCALE_GROUP: usize;
+    const SCALE_GROUP: usize = 32;
     /// The number by which an unsigned code exceeds the integer it stands for.
-    const OFFSET: i32;
+    const OFFSET: i32 = 0;
     /// Whether codes are signed bytes; otherwise they are below 64.
-    const SIGNED: bool;
+    const SIGNED: bool = false;
     /// Whether scale groups have a minimum.
-    const MINS: bool;
+    const MINS: bool = false;
 
     /// Unpacks the [`Self::WORDS`] words of `R` blocks. The low half of `d` is the f16 at [`Self::D_AT`].
     ///
