@@ -1,5 +1,6 @@
-//! Each `.metal` file through `clang -E` and `mslgen` to C++, then two shared objects: fast and checked. Without clang 19, or on
-//! another processor than x86-64, nothing is compiled, and tests say that they are skipped.
+//! Compiles each `.metal` file, through `clang -E` and `mslgen` to C++, to two shared objects, a fast one and a checked
+//! one. Without clang 19, or on another processor than x86-64, nothing is compiled, and tests say that they are
+//! skipped.
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -25,10 +26,10 @@ const FLAGS: &[&str] = &[
     "-Wno-duplicate-decl-specifier",
     "-fvisibility=hidden",
 ];
-/// Of a library, for tests that run at once.
+/// The most copies of a library. Each serves one test at a time.
 const MOST_COPIES: usize = 4;
 const RUNTIME: &[&str] = &["msl_launch.cpp", "msl_fibers.cpp", "msl_memory.cpp"];
-/// Vectorised accesses wider than 16 bytes would escape the instrumentation.
+/// The flags of the checked library. Vectorised accesses wider than 16 bytes would escape the instrumentation.
 const CHECKED_FLAGS: &[&str] = &["-fsanitize=thread", "-fno-vectorize", "-fno-slp-vectorize"];
 
 fn run(command: &mut Command) -> Vec<u8> {
@@ -102,7 +103,7 @@ fn name(checked: bool) -> &'static str {
 }
 
 fn object(source: &Path, out: &Path, checked: bool) -> PathBuf {
-    // Of the flags, so that a build under others, as for fast math, leaves these as they are.
+    // The flags are part of the name, so that a build with others, as for fast math, leaves these objects as they are.
     let flags = env::var("MSL_CXXFLAGS").unwrap_or_default().replace(|c: char| !c.is_alphanumeric(), "");
     out.join(source.with_extension(format!("{}{flags}.o", name(checked))).file_name().expect("a file"))
 }
@@ -124,7 +125,7 @@ fn compile(compiler: &str, source: &Path, is_kernel: bool, shim: &Path, out: &Pa
     fs::write(made_of, key).expect("OUT_DIR is writable");
 }
 
-/// Of all that an object is made of.
+/// Returns a hash of all that an object is made of: the compiler, its command line, the source and the shim.
 fn fingerprint(compiler: &str, command: &Command, source: &Path, shim: &Path) -> String {
     let mut hasher = DefaultHasher::new();
     run(Command::new(compiler).arg("--version")).hash(&mut hasher);

@@ -1,4 +1,4 @@
-//! The C interface of the runtime (`shim/msl_runtime.h`).
+//! The C interface of the emulator's runtime (`shim/msl_runtime.h`).
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 
 unsafe extern "C" {
@@ -8,7 +8,7 @@ unsafe extern "C" {
 }
 const RTLD_NOW: c_int = 2;
 
-/// Plain numbers: any bits are a value, and there is no padding.
+/// A number type of which any bits are a value, and which has no padding.
 pub trait Pod: Copy + sealed::Sealed {}
 mod sealed {
     pub trait Sealed {}
@@ -51,12 +51,13 @@ struct Description {
 
 type LaunchFn = unsafe extern "C" fn(*const Description) -> c_int;
 
+/// The runtime with all kernels. It runs one launch at a time.
 #[derive(Debug)]
 pub(crate) struct Library {
     launch: LaunchFn,
 }
 
-/// The address of `name` in a library, which stays loaded.
+/// Loads a library, which stays loaded, and returns the address of `name` in it.
 pub(crate) fn symbol(library: &CStr, name: &CStr) -> Result<*mut c_void, String> {
     // SAFETY: both are C strings; the results are checked before use.
     unsafe {
@@ -70,6 +71,7 @@ pub(crate) fn symbol(library: &CStr, name: &CStr) -> Result<*mut c_void, String>
 }
 
 impl Library {
+    /// Loads the runtime with all kernels and registers them.
     pub fn open(path: &str) -> Result<Library, String> {
         let path = CString::new(path).map_err(|e| e.to_string())?;
         let (register, launch) = (symbol(&path, c"msl_register_all")?, symbol(&path, c"msl_launch")?);
@@ -80,7 +82,7 @@ impl Library {
         }
     }
 
-    /// Switches, rendezvous, checked accesses and threadgroup bytes.
+    /// Runs a launch. Returns the fields of [`crate::Stats`] in their order, or the message of a fault.
     pub fn launch(&self, launch: &crate::Launch<'_>) -> Result<[u64; 4], String> {
         let kernel = CString::new(launch.kernel.as_str()).map_err(|e| e.to_string())?;
         let (mut error, mut stats) = (vec![0u8; 4096], [0u64; 4]);
@@ -101,7 +103,8 @@ impl Library {
             stats: stats.as_mut_ptr(),
         };
         // SAFETY: all pointers are valid for the call, with their lengths; `Launch` borrows the buffers, writable ones
-        // exclusively; buffers hold `Pod`, so any bytes written to them are values. The runtime serialises launches of a library.
+        // exclusively; buffers hold `Pod`, so any bytes written to them are values. The runtime serialises launches of
+        // a library.
         if unsafe { (self.launch)(&description) } == 0 {
             return Ok(stats);
         }

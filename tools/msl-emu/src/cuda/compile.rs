@@ -1,4 +1,4 @@
-//! One kernel with its function constants, compiled by nvcc.
+//! Compiles one kernel with its function constants by nvcc.
 use super::Build;
 use metal::{Constant, source};
 use std::io::Write;
@@ -6,10 +6,10 @@ use std::path::Path;
 use std::process::Command;
 use std::{env, fs, iter};
 
-/// Repeats of warnings about what Metal allows.
+/// The numbers of nvcc's warnings about what Metal allows.
 const QUIET: &str = "1097,20012,177,20044,2361,550";
 
-/// File of a kernel's cubin.
+/// Returns the name of a kernel's cubin: the kernel and the values of its function constants.
 pub(crate) fn name(kernel: &str, constants: &[Constant]) -> String {
     let values = constants.iter().map(|constant| match constant {
         Constant::Bool(_, value) => u32::from(*value),
@@ -18,10 +18,11 @@ pub(crate) fn name(kernel: &str, constants: &[Constant]) -> String {
     values.fold(kernel.to_owned(), |name, value| format!("{name}-{value}"))
 }
 
-/// `NVCC` names the compiler, `CUDA_ARCH` the target (sm_90, Hopper, if unset), `CUDA_REGISTERS` the most registers of a thread.
+/// Compiles a kernel to a cubin in `folder`, or lists how to. `NVCC` names the compiler, `CUDA_ARCH` the target (sm_90,
+/// Hopper, if unset) and `CUDA_REGISTERS` the most registers of a thread.
 pub(crate) fn compile(folder: &Path, kernel: &str, constants: &[Constant], build: Build) -> Result<(), String> {
     let name = name(kernel, constants);
-    // Beside the cubin, so that no two runs of `List` name it twice.
+    // A mark beside the cubin keeps two runs of `List` from listing it twice.
     let done = folder.join(format!("{name}.{}", if build == Build::Run { "cubin" } else { "listed" }));
     if done.exists() {
         return Ok(());
@@ -58,7 +59,8 @@ fn arguments(kernel: &str, constants: &[Constant]) -> Vec<String> {
     arguments
 }
 
-/// Most registers of a thread where ptxas takes more than is best: 3 or 4 threadgroups of 128 threads a multiprocessor, 2 or 4 of 256.
+/// Returns the most registers of a thread, for kernels to which ptxas gives more than is best. A multiprocessor then
+/// runs 3 or 4 threadgroups of 128 threads, or 2 or 4 of 256.
 fn registers(kernel: &str) -> Option<&'static str> {
     match kernel {
         _ if kernel.starts_with("prefill") => Some("128"),
@@ -97,7 +99,7 @@ fn run(command: &mut Command) -> Result<String, String> {
     if !output.status.success() {
         return Err(format!("{command:?}\n{errors}"));
     }
-    // What ptxas says of registers and spills.
+    // ptxas's lines about registers and spills.
     errors
         .lines()
         .filter(|line| line.contains("registers") || line.contains("spill"))

@@ -1,4 +1,4 @@
-//! The CUDA driver, loaded when asked for, so that nothing needs it to build.
+//! The CUDA driver. It is loaded when it is asked for, so that nothing needs it to build.
 use crate::ffi::symbol;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::ptr::null_mut;
@@ -56,9 +56,10 @@ pub(crate) struct Cuda {
     pub name: String,
 }
 
-// SAFETY: the driver's functions may be called from any thread once the context is current there, which every method sees to.
+// SAFETY: the driver's functions may be called from any thread once the context is current there, which every method
+// sees to.
 unsafe impl Send for Cuda {}
-// SAFETY: as above.
+// SAFETY: the driver's functions may be called from several threads at once.
 unsafe impl Sync for Cuda {}
 
 /// A loaded kernel.
@@ -68,7 +69,8 @@ pub(crate) struct Function(Handle);
 // SAFETY: a handle of the driver, valid in any thread.
 unsafe impl Send for Function {}
 
-/// The kernels' argument: buffers by index, offsets of dynamic threadgroup memory, and the params struct (`msl_args` of the shim).
+/// The argument of every kernel, `msl_args` of the shim: buffers by index, offsets of dynamic threadgroup memory, and
+/// the params struct.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Arguments {
@@ -82,7 +84,7 @@ fn check(what: &str, status: Status) -> Result<(), String> {
 }
 
 impl Cuda {
-    /// The first device.
+    /// Opens the first device.
     pub fn open() -> Result<Cuda, String> {
         let driver = Driver::load()?;
         let (mut device, mut context, mut name, mut events) = (0, null_mut(), [0u8; 128], [null_mut(); 2]);
@@ -102,18 +104,20 @@ impl Cuda {
         Ok(Cuda { driver, context, events, name })
     }
 
+    /// Makes the context current in this thread.
     fn current(&self) -> Result<(), String> {
         // SAFETY: the context is retained for good.
         unsafe { check("context", (self.driver.set_current)(self.context)) }
     }
 
+    /// Waits until all work is done.
     pub fn synchronize(&self) -> Result<(), String> {
         self.current()?;
         // SAFETY: no arguments.
         unsafe { check("synchronize", (self.driver.synchronize)()) }
     }
 
-    /// The kernel `name` of a cubin, its registers and its local bytes.
+    /// Loads the kernel `name` of a cubin. Returns it, its registers and its bytes of local memory.
     pub fn load(&self, cubin: &[u8], name: &CStr) -> Result<(Function, i32, i32), String> {
         self.current()?;
         let (mut module, mut function, mut regs, mut local) = (null_mut(), null_mut(), 0, 0);
@@ -127,6 +131,7 @@ impl Cuda {
         Ok((Function(function), regs, local))
     }
 
+    /// Allocates `bytes` of device memory, which hold 0xff.
     pub fn allocate(&self, bytes: usize) -> Result<u64, String> {
         self.current()?;
         let mut address = 0;
@@ -138,26 +143,28 @@ impl Cuda {
         Ok(address)
     }
 
-    /// Frees what `allocate` gave; never twice.
+    /// Frees what [`Self::allocate`] returned. An address is freed once.
     pub fn free(&self, address: u64) {
         // A failure to free, as after a failed kernel, has nobody to be told to.
         // SAFETY: callers pass each address once.
         let _ = self.current().and_then(|()| unsafe { check("free", (self.driver.free)(address)) });
     }
 
-    /// `address + bytes.len()` must lie inside of an allocation.
+    /// Copies `bytes` to `address`. The bytes must lie within an allocation.
     pub fn upload(&self, address: u64, bytes: &[u8]) -> Result<(), String> {
         self.current()?;
         // SAFETY: the source is a slice; callers check the target's range.
         unsafe { check("upload", (self.driver.upload)(address, bytes.as_ptr().cast(), bytes.len())) }
     }
 
+    /// Copies the bytes at `address` to `out`. They must lie within an allocation.
     pub fn download(&self, address: u64, out: &mut [u8]) -> Result<(), String> {
         self.current()?;
         // SAFETY: the target is a slice; callers check the source's range.
         unsafe { check("download", (self.driver.download)(out.as_mut_ptr().cast(), address, out.len())) }
     }
 
+    /// Launches a kernel; `grid` is in threadgroups, `threads` are those of a threadgroup.
     pub fn launch(&self, f: Function, grid: [u32; 3], threads: u32, arguments: &Arguments) -> Result<(), String> {
         self.current()?;
         let mut copy = *arguments;
@@ -170,7 +177,7 @@ impl Cuda {
         }
     }
 
-    /// Milliseconds between the start and the end of what `f` launches.
+    /// Returns the milliseconds between the start and the end of what `f` launches.
     pub fn time(&self, f: impl FnOnce() -> Result<(), String>) -> Result<f32, String> {
         self.current()?;
         let (d, [start, end]) = (&self.driver, self.events);
