@@ -15,18 +15,16 @@ pub enum Isa {
 }
 
 impl Isa {
-    /// Every set, whether this processor has it or not.
-    pub const ALL: [Isa; 4] = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Neon];
+    /// Every set, from the fastest to the slowest.
+    const ALL: [Isa; 4] = [Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Scalar];
 
     /// Returns the fastest set that this processor has; it is detected once.
     pub fn best() -> Isa {
         static BEST: OnceLock<Isa> = OnceLock::new();
-        *BEST.get_or_init(|| {
-            [Isa::Avx512, Isa::Avx2, Isa::Neon].into_iter().find(|isa| isa.is_available()).unwrap_or(Isa::Scalar)
-        })
+        *BEST.get_or_init(|| Self::available().next().unwrap_or(Isa::Scalar))
     }
 
-    /// Returns every set that this processor has, [`Isa::Scalar`] first.
+    /// Returns every set that this processor has, from the fastest to [`Isa::Scalar`].
     pub fn available() -> impl Iterator<Item = Isa> {
         Self::ALL.into_iter().filter(|isa| isa.is_available())
     }

@@ -1,5 +1,5 @@
 //! Vector kernels: the only place of this crate with `unsafe` code. Pointers go into slices whose lengths are checked
-//! here, and instructions are used whose presence is checked here.
+//! here. Whether the processor has the instructions is checked here or, for a whole product, in `matmul_all_with`.
 #![allow(unsafe_code)]
 // The row and the column of a micro-tile index several arrays at once.
 #![allow(clippy::needless_range_loop)]

@@ -23,10 +23,10 @@ pub(crate) fn code_offset<B: BlockLayout>(isa: Isa) -> i32 {
 /// Quantises one row of `x`, as [`quant::quantize_row`] says.
 pub(crate) fn quantize_row(isa: Isa, x: &[f32], scale_group: usize, offset: i32, row: &mut ActivationRow<'_>) {
     match isa {
-        // SAFETY: `matmul_with` has checked that the instructions are available.
+        // SAFETY: `matmul_all_with` has checked that the instructions are available.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => unsafe { avx512::quantize_row(x, scale_group, offset, row) },
-        // SAFETY: `matmul_with` has checked that the instructions are available.
+        // SAFETY: `matmul_all_with` has checked that the instructions are available.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => unsafe { avx2::quantize_row(x, scale_group, offset, row) },
         _ => quant::quantize_row(x, scale_group, offset, row),
