@@ -22,6 +22,7 @@ NOT_YET = (
     "crates/engine/",
     "crates/gguf/",
     "crates/kv/",
+    "crates/measure/",
     "crates/metal/",
     "crates/models/",
     "crates/scheduler/",

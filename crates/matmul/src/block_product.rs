@@ -1,5 +1,5 @@
 //! Products with block-quantised weights: rows of `x` are quantised, panels of the weight are unpacked, and all rows go
-//! against a panel while it is in a cache. The order of summation is described in [`crate::quant`].
+//! against a panel while it is in a cache.
 
 use rayon::prelude::*;
 

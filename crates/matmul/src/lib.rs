@@ -7,7 +7,19 @@
 //! **The order of summation for float weights.** An element has [`LANES`] accumulators. Element `k` of the two rows
 //! goes to accumulator `k % LANES` by a fused multiply-add; a last step of fewer than [`LANES`] elements is padded with
 //! zeros. Then accumulator `l` takes in accumulator `l + 8`, then `l + 4`, `l + 2` and `l + 1`. Micro-tiles, threads
-//! and caches decide only which elements share loads. The order for quantised weights is in [`quant`].
+//! and caches decide only which elements share loads.
+//!
+//! **The order of summation for block-quantised weights.** The rows of `x` are quantised to int8, in blocks of 32
+//! elements with an f32 scale. Within a scale group of the weight, 16 or 32 elements, the products of codes sum to an
+//! exact integer. An element starts at `acc = 0` and takes the scale groups in order from `k = 0`:
+//!
+//! ```text
+//! acc = fma(integer * weight_scale, x_scale, acc)
+//! acc = fma(weight_min, x_sum, acc)                 for types with minima
+//! ```
+//!
+//! Here `weight_scale` and `weight_min` are the scale group's, and `x_sum` is `x_scale` times the sum of the codes of
+//! `x`.
 #![warn(missing_docs)]
 
 mod block_product;

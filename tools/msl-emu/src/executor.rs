@@ -6,6 +6,7 @@ use std::sync::Mutex;
 /// Runs launches one after the other; every buffer is a copy that the kernel gets for the launch.
 #[derive(Debug, Clone, Copy)]
 pub struct EmulatorExecutor {
+    /// The emulator that runs the launches.
     pub emulator: &'static Emulator,
     /// Order of lanes: see [`crate::Launch::order`].
     pub order: u32,
@@ -55,6 +56,7 @@ impl Executor for EmulatorExecutor {
 
 /// The emulator, with its launches seen, changed or refused on their way.
 pub struct Watched<F> {
+    /// The executor that [`Self::run`] is given.
     pub inner: EmulatorExecutor,
     /// As [`Executor::most_work`].
     pub most_work: u64,

@@ -1,15 +1,8 @@
 //! Quantisation blocks: their layouts, the panels that they are unpacked to, and the quantisers.
 //!
-//! **The order of summation for block-quantised weights.** The rows of `x` are quantised to int8 ([`Activations`]). The
-//! weight is taken in panels of [`PANEL_ROWS`] rows and [`PANEL_COLUMNS`] columns, which are unpacked to one form for
-//! every layout ([`Panel`]); all rows of `x` go against a panel while it is in a cache. Within a scale group, 16 or 32
-//! elements, the products of codes sum to an exact integer. An element of the output starts at `acc = 0` and takes the
-//! scale groups in order from `k = 0`:
-//!
-//! ```text
-//! acc = fma(integer * weight_scale, x_scale, acc)
-//! acc = fma(weight_min, x_sum, acc)                 for layouts with minima
-//! ```
+//! The rows of `x` are quantised to int8 ([`Activations`]). The weight is taken in panels of [`PANEL_ROWS`] rows and
+//! [`PANEL_COLUMNS`] columns, which are unpacked to one form for every layout ([`Panel`]); all rows of `x` go against a
+//! panel while it is in a cache. The crate's documentation gives the order of summation.
 
 mod activation;
 mod blocks256;
