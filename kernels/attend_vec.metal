@@ -170,7 +170,7 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
         x += lacking(turned + u * kTurnedTile + l.c * kTurnedHead, (threadgroup const float4*)(at + l.r * kTurnedHead), parabola,
                      v_of(offset % 4 * 8 + 8 * u + l.r));
       }
-      e[u] = t < end && (!kWindowed || t >= from || t < tile.sinks) ? x : kNone;
+      e[u] = t < end && (!kWindowed || t >= from) ? x : kNone;
       top = max(top, e[u]);
     }
     if (simd_any(top > m + kGrowth)) {

@@ -8,7 +8,7 @@ struct Tile {
   uint table;     // where the sequence's blocks start in `tables`
   uint position;  // of the first row in its sequence
   uint first;     // first position that some row sees
-  uint sinks;     // positions below this are seen whatever the window
+  uint unused;    // a tile is read as three pairs
 };
 // In pairs, so that all of it is there at once.
 inline Tile load_tile(device const Tile* tiles, uint i) {
@@ -21,13 +21,13 @@ inline Tile load_tile(device const Tile* tiles, uint i) {
   t.table = y.x;
   t.position = y.y;
   t.first = z.x;
-  t.sinks = z.y;
+  t.unused = z.y;
   return t;
 }
-// Whether partitions from `from` to `to` have tokens that a window from `first` on leaves visible.
-inline bool in_window(uint from, uint to, uint first, uint sinks) { return !kWindowed || to * kPartition > first || from * kPartition < sinks; }
+// Whether partitions before `to` have tokens that a window which begins at position `first` leaves visible.
+inline bool in_window(uint to, uint first) { return !kWindowed || to * kPartition > first; }
 // Whether some row of the tile sees tokens of partitions from `from` to `to`.
-inline bool sees(Tile t, uint from, uint to) { return from * kPartition < t.position + t.rows && in_window(from, to, t.first, t.sinks); }
+inline bool sees(Tile t, uint from, uint to) { return from * kPartition < t.position + t.rows && in_window(to, t.first); }
 inline bool sees(Tile t, uint part) { return sees(t, part, part + 1); }
 
 constant bool kKeysExact [[function_constant(8)]];  // centred keys are followed exactly (`follow.h`), not by fast pairs and parabolas
@@ -67,5 +67,5 @@ inline uint state_of(Tile tile, uint column, uint head, uint part, constant Atte
 
 // Whether all rows of the tile see all of `count` positions.
 inline bool all_see(Tile t, uint position, uint count, constant AttendParams& p) {
-  return position + count <= t.position + 1 && (!kWindowed || position + p.window >= t.position + t.rows || position + count <= t.sinks);
+  return position + count <= t.position + 1 && (!kWindowed || position + p.window >= t.position + t.rows);
 }

@@ -27,9 +27,7 @@ constant uint kValueFormat [[function_constant(1)]];
 constant bool kKeysCentred [[function_constant(2)]];
 constant bool kValuesCentred [[function_constant(3)]];
 constant uint kBlockShift [[function_constant(4)]];  // log2 of the tokens in a block
-constant bool kInterleavedRope [[function_constant(5)]];
 constant bool kWindowed [[function_constant(6)]];    // a sliding window or first tokens that stay visible
-constant bool kSinkLogits [[function_constant(7)]];  // a learnt logit a head that takes weight and gives nothing
 
 // Function constants 0 and 1. Affine: K q8_0, q5_0, q4_0. Int8 and Lloyd: V q8_0, q5_0 .. q2_0.
 enum Format : uint { kF16, kBf16, kTq8, kTq5, kTq4, kTq3, kTq2, kAffine8, kAffine5, kAffine4, kInt8, kLloyd5, kLloyd4, kLloyd3, kLloyd2 };

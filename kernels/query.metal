@@ -1,5 +1,5 @@
-// Queries as attention reads them, once a step and layer: rotated and laid out for 8x8 tiles, and, where keys are centred, what
-// logits lack.
+// Queries as attention reads them, once a step and layer: after RoPE, rotated and laid out for 8x8 matrices, and, where keys are centred,
+// the mean correction of their logits.
 #include "follow.h"
 #include "vectors.h"
 
@@ -15,7 +15,7 @@ struct QueryParams {
   uint span;          // partitions of a simdgroup: 1 or kTogether
   uint plain;         // for attend_vec, which takes no operands: what half loses of all words of queries follows them, and terms are floats
   float norm;         // 1 / sqrt(D)
-  float scale;        // of logits, base 2
+  float mean_scale;   // of logits, base 2, times RoPE's attention factor: what means are multiplied with
 };
 
 // The query head of a column; rows past the tile's end are empty.
@@ -26,15 +26,21 @@ inline bool column(uint n, uint group, Tile tile, thread uint& row, thread uint&
 }
 
 // 8 rotated queries as right operands: word (place, j) holds element key_dim(r / 2, j, r % 2) of columns 2c and 2c + 1.
-template <int D, class T>
-inline void lay_out(threadgroup float* s_q, device const T* q, device const uint* rotation, device uint* out, constant QueryParams& p, Tile tile, uint kv_head,
+template <int D>
+inline void lay_out(threadgroup float* s_q, device const float* q, device const float2* angles, device const uint* rotation, device uint* out, constant QueryParams& p, Tile tile, uint kv_head,
                     uint block, uint sg, uint lane) {
   for (uint n = sg; n < 8; n += kSimdgroups) {
     uint row, head;
     const bool live = column(block * 8 + n, p.group, tile, row, head);
     threadgroup float* z = s_q + n * D;
-    device const T* x = q + ((ulong(tile.row + row) * p.kv_heads + kv_head) * p.group + head) * D;
-    for (uint i = lane; i < D; i += 32) z[i] = live ? sanitize(load_float(x + i)) : 0.0f;
+    device const float* x = q + ((ulong(tile.row + row) * p.kv_heads + kv_head) * p.group + head) * D;
+    device const float2* turn = angles + (tile.row + (live ? row : 0)) * p.pairs;
+    for (uint i = lane; i < p.pairs; i += 32) {
+      const float2 turned = live ? apply_rope(float2(x[i], x[i + p.pairs]), turn[i]) : float2(0.0f);
+      z[i] = sanitize(turned.x);
+      z[i + p.pairs] = sanitize(turned.y);
+    }
+    for (uint i = 2 * p.pairs + lane; i < D; i += 32) z[i] = live ? sanitize(x[i]) : 0.0f;
     simdgroup_barrier(mem_flags::mem_threadgroup);
     if (is_rotated(kKeyFormat)) rotate<D>(z, rotation, p.norm, lane);
   }
@@ -57,22 +63,23 @@ struct Products {
   static constant constexpr uint kGroups = D / 16 + 1;  // of D / 2 pairs of two kinds
   float4 amplitudes[kGroups * 32];                      // by place, as `turned` takes them
   uint pairs[kGroups * 8];
-  template <class T>
-  static inline void make(threadgroup Products& to, device const T* q, device const float* mean, device const uint* lists, constant QueryParams& p, Tile tile, uint kv_head,
+  static inline void make(threadgroup Products& to, device const float* q, device const float2* angles, device const float* mean, device const uint* lists, constant QueryParams& p, Tile tile, uint kv_head,
                           uint block, uint tid) {
     device const uint* fast = lists + 8 * p.followed + kv_head * 8 * p.groups;
     const uint n = tid % 8;
     uint row, head;
     const bool live = column(block * 8 + n, p.group, tile, row, head);
-    device const T* x = q + ((ulong(tile.row + (live ? row : 0)) * p.kv_heads + kv_head) * p.group + head) * D;
+    device const float* x = q + ((ulong(tile.row + (live ? row : 0)) * p.kv_heads + kv_head) * p.group + head) * D;
+    device const float2* turn = angles + (tile.row + (live ? row : 0)) * p.pairs;
     UNROLL_4 for (uint i = tid / 8; i < 8 * (p.followed + p.groups); i += 4 * kSimdgroups) {
       const uint pair = i < 8 * p.followed ? lists[i] : fast[i - 8 * p.followed];
       float a = 0.0f, b = 0.0f;
       if (live && pair < p.pairs) {
-        const uint2 e = pair_elements(pair, p.pairs);
-        const float2 y = float2(sanitize(load_float(x + e.x)), sanitize(load_float(x + e.y))), mu = float2(mean[e.x], mean[e.y]);
-        a = fma(y.x, mu.x, y.y * mu.y) * p.scale;
-        b = fma(y.y, mu.x, -(y.x * mu.y)) * p.scale;
+        const uint other = pair + p.pairs;
+        const float2 turned = apply_rope(float2(x[pair], x[other]), turn[pair]);
+        const float2 y = float2(sanitize(turned.x), sanitize(turned.y)), mu = float2(mean[pair], mean[other]);
+        a = fma(y.x, mu.x, y.y * mu.y) * p.mean_scale;
+        b = fma(y.y, mu.x, -(y.x * mu.y)) * p.mean_scale;
       }
       threadgroup float* amplitudes = (threadgroup float*)to.amplitudes + (i * 4 + n / 2) * 4 + n % 2;
       amplitudes[0] = a;
@@ -140,20 +147,21 @@ inline void follow_partitions(threadgroup const Products<D>& products, device co
   }
 }
 
-// q: [rows][kv heads][group][D], after RoPE. lists: groups of 8 followed pairs, then of 8 fast ones of each kv head (past `pairs`: none). fits:
+// q: [rows][kv heads][group][D], before RoPE. angles: [rows][pairs] (cos, sin), times RoPE's attention factor. lists: groups of 8 followed pairs, then of 8 fast ones of each kv head (past `pairs`: none). fits:
 // [followed group][pair of tiles][high, low parts][place] left operands, of cos in both tiles, of sin in both: see `follow_terms`. Threadgroup
 // (kv head and block of columns, tile, 0) lays out, (.., 1 + i) follows in `span` partitions a simdgroup.
-template <int D, class T>
-kernel void query(device const T* q [[buffer(0)]],
+template <int D>
+kernel void query(device const float* q [[buffer(0)]],
                   device const Tile* tiles [[buffer(1)]],
                   device const uint* rotation [[buffer(2)]],
                   device const float* means [[buffer(3)]],
                   device const float2* starts [[buffer(4)]],
                   device const uint* lists [[buffer(5)]],
                   device const uint4* fits [[buffer(6)]],
-                  device uint* queries [[buffer(7)]],
-                  device float* follow [[buffer(8)]],
-                  constant QueryParams& p [[buffer(9)]],
+                  device const float2* angles [[buffer(7)]],
+                  device uint* queries [[buffer(8)]],
+                  device float* follow [[buffer(9)]],
+                  constant QueryParams& p [[buffer(10)]],
                   uint3 tg [[threadgroup_position_in_grid]],
                   uint sg [[simdgroup_index_in_threadgroup]],
                   uint lane [[thread_index_in_simdgroup]],
@@ -164,13 +172,13 @@ kernel void query(device const T* q [[buffer(0)]],
   const Tile tile = load_tile(tiles, tg.y);
   const uint kv_head = tg.x / p.blocks, block = tg.x % p.blocks, index = (tg.y * p.kv_heads + kv_head) * p.blocks + block;
   if (tg.z == 0) {
-    lay_out<D, T>((threadgroup float*)s_mem, q, rotation, queries + ulong(index) * (p.plain ? 8 * D : 4 * D), p, tile, kv_head, block, sg, lane);
+    lay_out<D>((threadgroup float*)s_mem, q, angles, rotation, queries + ulong(index) * (p.plain ? 8 * D : 4 * D), p, tile, kv_head, block, sg, lane);
     return;
   }
   const uint of_all = kSimdgroups * p.span, from = (tg.z - 1) * of_all;
   if (!sees(tile, from, from + of_all)) return;
   threadgroup Products<D>& products = *(threadgroup Products<D>*)s_mem;
-  Products<D>::make(products, q, means + kv_head * D, lists, p, tile, kv_head, block, tid);
+  Products<D>::make(products, q, angles, means + kv_head * D, lists, p, tile, kv_head, block, tid);
   const Place l = find_place(s_index + sg * 64, lane);
   threadgroup_barrier(mem_flags::mem_threadgroup);
   const uint first = from + sg * p.span;
@@ -181,6 +189,5 @@ kernel void query(device const T* q [[buffer(0)]],
     follow_partitions<D, 1>(products, starts, fits, out, p, tile, first, l);
   }
 }
-#define QUERY(D, T, NAME) template [[host_name("query_d" #D "_" NAME)]] [[kernel]] decltype(query<D, T>) query<D, T>;
-#define QUERY_ALL(D) QUERY(D, float, "f32") QUERY(D, half, "f16") QUERY(D, Bf16, "bf16")
-FOR_HEAD_DIMS(QUERY_ALL)
+#define QUERY(D) template [[host_name("query_d" #D)]] [[kernel]] decltype(query<D>) query<D>;
+FOR_HEAD_DIMS(QUERY)

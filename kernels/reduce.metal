@@ -8,37 +8,34 @@ struct ReduceParams {
   uint group;
   uint parts;   // partitions in the state
   uint window;  // a row sees at most so many positions, itself included
-  uint sinks;
   uint alone;   // whether a simdgroup merges an item alone, or all of a threadgroup one
   float norm;   // 1 / sqrt(D)
-  float scale;  // of sink logits, to base 2
 };
 
 // Sums of every eighth partition, added in order, whoever makes them.
 constant constexpr uint kReducers = 8;
 
-template <int D, class T>
+template <int D>
 struct Reduction {
   // A lane has E elements, in pieces of kPiece side by side.
   static constant constexpr uint E = (D + 31) / 32, kPiece = D % 128 == 0 ? 4 : D % 64 == 0 ? 2 : 1;
   static inline uint dim(uint e, uint lane) { return (e / kPiece * 32 + lane) * kPiece + e % kPiece; }
-  uint head, parts, first, sinks;
+  uint head, parts, first;
   device const float2* ml;
   device const float* o;
   float top;
 
-  inline bool sees(uint from, uint to) const { return in_window(from, to, first, sinks); }
-  inline void open(device const float* part_o, device const float2* part_ml, device const uint* positions, device const float* sink_logits, constant ReduceParams& p,
-                   uint item, uint lane) {
+  inline bool sees(uint to) const { return in_window(to, first); }
+  inline void open(device const float* part_o, device const float2* part_ml, device const uint* positions, constant ReduceParams& p, uint item,
+                   uint lane) {
     const uint end = positions[item / p.heads] + 1;
     head = item % p.heads;
     parts = (end + kPartition - 1) / kPartition;
     first = kWindowed && end > p.window ? end - p.window : 0u;
-    sinks = p.sinks;
     ml = part_ml + ulong(item) * p.parts;
     o = part_o + ulong(item) * p.parts * D;
-    top = kSinkLogits ? sink_logits[head] * p.scale : kStart;
-    UNROLL_4 for (uint i = lane; i < parts; i += 32) top = max(top, sees(i, i + 1) ? ml[i].x : top);
+    top = kStart;
+    UNROLL_4 for (uint i = lane; i < parts; i += 32) top = max(top, sees(i + 1) ? ml[i].x : top);
     top = simd_max(top);
   }
   // A partition's maximum and sum of weights, and a lane's elements: of one that is not there, or not seen, those of the last, without weight.
@@ -47,7 +44,7 @@ struct Reduction {
     float o[E];
   };
   inline void load(thread Part& part, uint i, uint lane) const {
-    const bool live = i < parts && sees(i, i + 1);
+    const bool live = i < parts && sees(i + 1);
     const uint at = live ? i : parts - 1;
     const float2 x = ml[at];
     part.ml = float2(live ? x.x : kNone, x.y);
@@ -76,16 +73,15 @@ struct Reduction {
     }
   }
   // x: the sum of all sums, in threadgroup memory.
-  inline void close(threadgroup float* x, float l, device const uint* rotation, device const float* value_means, device const float* sink_logits, device T* out,
+  inline void close(threadgroup float* x, float l, device const uint* rotation, device const float* value_means, device float* out,
                     constant ReduceParams& p, uint item, uint lane) const {
-    if (kSinkLogits) l += fast::exp2(sink_logits[head] * p.scale - top);
     const float inverse = l > 0.0f ? 1.0f / l : 0.0f;
     for (uint i = lane; i < D; i += 32) x[i] *= inverse;
     simdgroup_barrier(mem_flags::mem_threadgroup);
     if (is_rotated(kValueFormat)) unrotate<D>(x, rotation, p.norm, lane);
     for (uint i = lane; i < D; i += 32) {
       const float y = kValuesCentred && l > 0.0f ? x[i] + value_means[head / p.group * D + i] : x[i];
-      store_float(out + ulong(item) * D + i, y);
+      out[ulong(item) * D + i] = y;
     }
   }
 };
@@ -93,26 +89,25 @@ struct Reduction {
 // a + b. By fma with a 1 that the compiler does not know (n is below 2^31), since fast math may order additions otherwise in one place than in another.
 inline float in_order(float a, float b, uint n) { return fma(as_type<float>(0x3f800000u | n >> 31), b, a); }
 
-template <int D, class T>
+template <int D>
 kernel void reduce(device const float* part_o [[buffer(0)]],
                    device const float2* part_ml [[buffer(1)]],
                    device const uint* positions [[buffer(2)]],
                    device const uint* rotation [[buffer(3)]],
                    device const float* value_means [[buffer(4)]],
-                   device const float* sink_logits [[buffer(5)]],
-                   device T* out [[buffer(6)]],
-                   constant ReduceParams& p [[buffer(7)]],
+                   device float* out [[buffer(5)]],
+                   constant ReduceParams& p [[buffer(6)]],
                    uint tg [[threadgroup_position_in_grid]],
                    uint sg [[simdgroup_index_in_threadgroup]],
                    uint lane [[thread_index_in_simdgroup]]) {
-  constexpr uint E = Reduction<D, T>::E;
+  constexpr uint E = Reduction<D>::E;
   threadgroup float s_x[kReducers * D], s_l[kReducers];
   const bool alone = D <= 128 && p.alone;  // of larger heads registers do not hold all sums
   const uint item = alone ? tg * kReducers + sg : tg;
   if (item >= p.items) return;
-  Reduction<D, T> reduction;
-  reduction.open(part_o, part_ml, positions, sink_logits, p, item, lane);
-  typedef typename Reduction<D, T>::Part Part;
+  Reduction<D> reduction;
+  reduction.open(part_o, part_ml, positions, p, item, lane);
+  typedef typename Reduction<D>::Part Part;
   if (alone) {
     float x[kReducers][E], l[kReducers];
     UNROLL for (uint w = 0; w < kReducers; w++) {
@@ -120,7 +115,7 @@ kernel void reduce(device const float* part_o [[buffer(0)]],
       UNROLL for (uint e = 0; e < E; e++) x[w][e] = 0.0f;
     }
     for (uint i = 0; i < reduction.parts; i += kReducers) {
-      if (!reduction.sees(i, i + kReducers)) continue;
+      if (!reduction.sees(i + kReducers)) continue;
       Part part[kReducers];
       UNROLL for (uint w = 0; w < kReducers; w++) reduction.load(part[w], i + w, lane);
       UNROLL for (uint w = 0; w < kReducers; w++) reduction.add(x[w], l[w], part[w]);
@@ -131,14 +126,14 @@ kernel void reduce(device const float* part_o [[buffer(0)]],
     }
     reduction.put(s_x + sg * D, x[0], lane);
     simdgroup_barrier(mem_flags::mem_threadgroup);
-    reduction.close(s_x + sg * D, l[0], rotation, value_means, sink_logits, out, p, item, lane);
+    reduction.close(s_x + sg * D, l[0], rotation, value_means, out, p, item, lane);
     return;
   }
   float x[E], l = 0.0f;
   UNROLL for (uint e = 0; e < E; e++) x[e] = 0.0f;
   constexpr uint kAhead = D > 256 ? 2 : 8;  // asked for at once
   for (uint i = sg; i < reduction.parts; i += kAhead * kReducers) {
-    if (!reduction.sees(i, i + kAhead * kReducers)) continue;
+    if (!reduction.sees(i + kAhead * kReducers)) continue;
     Part part[kAhead];
     UNROLL for (uint k = 0; k < kAhead; k++) reduction.load(part[k], i + k * kReducers, lane);
     UNROLL for (uint k = 0; k < kAhead; k++) reduction.add(x, l, part[k]);
@@ -151,8 +146,7 @@ kernel void reduce(device const float* part_o [[buffer(0)]],
   for (uint i = lane; i < D; i += 32) {
     for (uint w = 1; w < kReducers; w++) s_x[i] = in_order(s_x[i], s_x[w * D + i], p.heads);
   }
-  reduction.close(s_x, l, rotation, value_means, sink_logits, out, p, item, lane);
+  reduction.close(s_x, l, rotation, value_means, out, p, item, lane);
 }
-#define REDUCE(D, T, NAME) template [[host_name("reduce_d" #D "_" NAME)]] [[kernel]] decltype(reduce<D, T>) reduce<D, T>;
-#define REDUCE_ALL(D) REDUCE(D, float, "f32") REDUCE(D, half, "f16") REDUCE(D, Bf16, "bf16")
-FOR_HEAD_DIMS(REDUCE_ALL)
+#define REDUCE(D) template [[host_name("reduce_d" #D)]] [[kernel]] decltype(reduce<D>) reduce<D>;
+FOR_HEAD_DIMS(REDUCE)

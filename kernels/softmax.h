@@ -6,15 +6,13 @@
 #include "decode.h"
 #include "matrix.h"
 
-// What a lane's two columns see: positions below `end`, and not below `first` but for the tile's sinks.
+// What a lane's two columns see: positions from `first` to below `end`.
 struct Sight {
   uint2 first, end;
-  uint sinks;
-  inline bool at(uint k, uint t) const { return t < end[k] && (!kWindowed || t >= first[k] || t < sinks); }
+  inline bool at(uint k, uint t) const { return t < end[k] && (!kWindowed || t >= first[k]); }
 };
 inline Sight sight_of(Tile tile, uint column, constant AttendParams& p) {
   Sight s;
-  s.sinks = tile.sinks;
   UNROLL for (uint k = 0; k < 2; k++) {
     const uint row = (column + k) / p.group, end = tile.position + row + 1;
     s.end[k] = row < tile.rows ? end : 0u;

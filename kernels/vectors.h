@@ -1,21 +1,12 @@
-// Activations in and out, rotation and centring of one vector by one simdgroup.
+// Rotation and centring of one vector by one simdgroup.
 #pragma once
 #include "formats.h"
 
-// Activations are half, float or bf16; the last without the bfloat type, which Metal 3.0 lacks.
-struct Bf16 {
-  ushort bits;
-};
+// The bits of a bf16, by hand: Metal 3.0 lacks the bfloat type.
 inline ushort bf16_bits(float x) {  // to nearest, ties to even; finite x
   const uint b = as_type<uint>(x);
   return ushort((b + 0x7fffu + (b >> 16 & 1u)) >> 16);
 }
-inline float load_float(device const float* p) { return *p; }
-inline float load_float(device const half* p) { return float(*p); }
-inline float load_float(device const Bf16* p) { return as_type<float>(uint(p->bits) << 16); }
-inline void store_float(device float* p, float x) { *p = x; }
-inline void store_float(device half* p, float x) { *p = half(x); }
-inline void store_float(device Bf16* p, float x) { p->bits = bf16_bits(x); }
 
 // NaN becomes 0, anything beyond half's range is clamped. By bits: fast math may assume that neither occurs.
 inline float sanitize(float x) {
@@ -104,7 +95,5 @@ inline void unrotate(threadgroup float* z, device const uint* rotation, float no
   apply_signs<D>(z, rotation, norm, lane);
 }
 
-// Elements of RoPE pair i of `pairs`.
-inline uint2 pair_elements(uint i, uint pairs) { return kInterleavedRope ? uint2(2 * i, 2 * i + 1) : uint2(i, i + pairs); }
-// (cos, sin) of a sum of angles.
-inline float2 turn(float2 a, float2 b) { return float2(a.x * b.x - a.y * b.y, a.y * b.x + a.x * b.y); }
+// RoPE: the two elements of a pair, after turning by an angle whose (cos, sin), times RoPE's attention factor, is given.
+inline float2 apply_rope(float2 x, float2 angle) { return float2(x.x * angle.x - x.y * angle.y, x.x * angle.y + x.y * angle.x); }

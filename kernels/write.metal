@@ -1,4 +1,4 @@
-// Cache writes: centre, rotate, quantise, pack, store by slot. One simdgroup a (token, kv head, K or V).
+// Cache writes: subtract the mean, apply RoPE, rotate, quantise, pack, store by slot. One simdgroup a (token, kv head, K or V).
 #include "codebooks.h"
 #include "vectors.h"
 
@@ -129,20 +129,18 @@ inline void quantize(uint f, threadgroup const float* z, threadgroup ushort* cod
   simdgroup_barrier(mem_flags::mem_threadgroup);
 }
 
-// k, v: [tokens][kv heads][D], K after RoPE. means: [kv heads][D], 0 where nothing is taken out of K. (cos, sin) of each RoPE pair:
-// starts at multiples of 512 tokens, offsets of 0 to 511.
-template <int D, class T>
-kernel void write(device const T* k [[buffer(0)]],
-                  device const T* v [[buffer(1)]],
+// k, v: [tokens][kv heads][D], K before RoPE. angles: [tokens][pairs] (cos, sin), times RoPE's attention factor. key_means, value_means:
+// [kv heads][D], subtracted before RoPE; 0 where a key's mean is not subtracted.
+template <int D>
+kernel void write(device const float* k [[buffer(0)]],
+                  device const float* v [[buffer(1)]],
                   device const uint* slots [[buffer(2)]],
-                  device const uint* positions [[buffer(3)]],
+                  device const float2* angles [[buffer(3)]],
                   device const uint* rotation [[buffer(4)]],
                   device const float* key_means [[buffer(5)]],
                   device const float* value_means [[buffer(6)]],
-                  device const float2* starts [[buffer(7)]],
-                  device const float2* offsets [[buffer(8)]],
-                  device uchar* cache [[buffer(9)]],
-                  constant WriteParams& p [[buffer(10)]],
+                  device uchar* cache [[buffer(7)]],
+                  constant WriteParams& p [[buffer(8)]],
                   uint tg [[threadgroup_position_in_grid]],
                   uint sg [[simdgroup_index_in_threadgroup]],
                   uint lane [[thread_index_in_simdgroup]]) {
@@ -153,23 +151,18 @@ kernel void write(device const T* k [[buffer(0)]],
   if (token >= p.tokens) return;  // a whole simdgroup
   threadgroup float* z = s_z + sg * D;
   threadgroup ushort* codes = s_codes + sg * D;
-  device const T* x = (value ? v : k) + ulong(row) * D;
+  device const float* x = (value ? v : k) + ulong(row) * D;
   device const float* mean = (value ? value_means : key_means) + head * D;
-  const uint position = positions[token];
-  for (uint i = lane; i < D; i += 32) {
-    float y = load_float(x + i);
-    if (value ? kValuesCentred : kKeysCentred) {
-      float taken = mean[i];
-      if (!value && i < 2 * p.pairs) {
-        const uint pair = kInterleavedRope ? i / 2 : i % p.pairs;
-        const uint2 e = pair_elements(pair, p.pairs);
-        const float2 t = turn(starts[position / kPartition * p.pairs + pair], offsets[position % kPartition * p.pairs + pair]);
-        taken = i == e.x ? mean[e.x] * t.x - mean[e.y] * t.y : mean[e.x] * t.y + mean[e.y] * t.x;
-      }
-      y -= taken;
-    }
-    z[i] = sanitize(y);
+  const bool centred = value ? kValuesCentred : kKeysCentred;
+  const uint pairs = value ? 0 : p.pairs;
+  // A lane takes both elements of a pair, then elements that RoPE leaves alone.
+  for (uint i = lane; i < pairs; i += 32) {
+    const float2 taken = centred ? float2(mean[i], mean[i + pairs]) : float2(0.0f);
+    const float2 turned = apply_rope(float2(x[i], x[i + pairs]) - taken, angles[token * pairs + i]);
+    z[i] = sanitize(turned.x);
+    z[i + pairs] = sanitize(turned.y);
   }
+  for (uint i = 2 * pairs + lane; i < D; i += 32) z[i] = sanitize(centred ? x[i] - mean[i] : x[i]);
   simdgroup_barrier(mem_flags::mem_threadgroup);
   const uint f = value ? kValueFormat : kKeyFormat;
   if (is_rotated(f)) rotate<D>(z, rotation, p.norm, lane);
@@ -195,6 +188,5 @@ kernel void write(device const T* k [[buffer(0)]],
     store_plane<D, 1>(value, main, plane + main_plane<D>(f), slot, lane);
   }
 }
-#define WRITE(D, T, NAME) template [[host_name("write_d" #D "_" NAME)]] [[kernel]] decltype(write<D, T>) write<D, T>;
-#define WRITE_ALL(D) WRITE(D, float, "f32") WRITE(D, half, "f16") WRITE(D, Bf16, "bf16")
-FOR_HEAD_DIMS(WRITE_ALL)
+#define WRITE(D) template [[host_name("write_d" #D)]] [[kernel]] decltype(write<D>) write<D>;
+FOR_HEAD_DIMS(WRITE)

@@ -9,9 +9,11 @@ use std::sync::Arc;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LayerId(pub usize);
 
-/// One step's layout, and what the backend made of it (tensors on its device, say).
+/// One step's batch, prepared by a backend for all layers.
 pub struct AttentionPlan {
+    /// The step's batch.
     pub layout: Arc<BatchLayout>,
+    /// The backend's own: RoPE's angles, tensors on its device.
     pub prepared: Option<Box<dyn Any + Send + Sync>>,
 }
 
@@ -26,19 +28,19 @@ pub trait AttentionBackend: Send {
     /// Block size and bytes per block: the only byte formula.
     fn spec(&self) -> &KvLayout;
 
-    /// Takes the memory of `num_blocks` blocks; what was stored before is gone.
+    /// Takes the memory of `num_blocks` blocks; whatever was stored before is gone.
     fn allocate(&mut self, num_blocks: usize) -> Result<()>;
 
     /// Bytes that `allocate` has taken.
     fn allocated_bytes(&self) -> usize;
 
-    /// Once a step.
+    /// Prepares a step, once for all layers: RoPE's angles at the rows' positions, and what the device needs of the layout.
     fn plan(&mut self, layout: Arc<BatchLayout>) -> Result<AttentionPlan>;
 
-    /// Stores the step's rows. `k`, `v`: `[num_tokens, kv_heads, head_dim]`, K after RoPE.
+    /// Stores the step's rows. `k`, `v`: `[num_tokens, kv_heads, head_dim]`, K before RoPE.
     fn write(&self, layer: LayerId, k: &Tensor, v: &Tensor, plan: &AttentionPlan) -> Result<()>;
 
-    /// Causal attention of the step's rows over the cache. `q`: `[num_tokens, num_heads, head_dim]` after RoPE; returns the same shape.
+    /// Causal attention of the step's rows over the cache. `q`: `[num_tokens, num_heads, head_dim]` before RoPE; returns the same shape.
     fn attend(&self, layer: LayerId, q: &Tensor, plan: &AttentionPlan) -> Result<Tensor>;
 
     /// What the device has for a model's row-wise operations; `None` for the CPU, where the model computes them itself.
@@ -47,8 +49,9 @@ pub trait AttentionBackend: Send {
     /// Copies whole blocks in all layers, in order.
     fn copy_blocks(&self, copies: &[BlockCopy]) -> Result<()>;
 
-    /// The bytes of one block, layer after layer: `[bytes_per_block]`.
+    /// Copies the bytes of one block into `out`, layer after layer: `[bytes_per_block]`, in the backend's own page order.
     fn read_block(&self, block: BlockId, out: &mut [u8]) -> Result<()>;
 
+    /// Overwrites one block with what `read_block` of the same kind of backend gave.
     fn write_block(&self, block: BlockId, bytes: &[u8]) -> Result<()>;
 }

@@ -39,15 +39,17 @@ impl BatchLayout {
         self.block_tables.push(table.ids());
     }
 
+    /// Rows of the batch.
     pub fn num_tokens(&self) -> usize {
         self.positions.len()
     }
 
+    /// Sequences of the batch.
     pub fn num_seqs(&self) -> usize {
         self.seq_lens.len()
     }
 
-    /// Rows of sequence `seq`.
+    /// The rows of sequence `seq`, counted from 0 within the batch.
     pub fn rows(&self, seq: usize) -> Range<usize> {
         self.cu_seqlens_q[seq] as usize..self.cu_seqlens_q[seq + 1] as usize
     }

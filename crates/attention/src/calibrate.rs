@@ -1,37 +1,39 @@
-//! Measures the means that [`crate::centre`] takes out, while a model runs.
-use crate::{AttentionBackend, AttentionPlan, BatchLayout, KvMeans, LayerId, ModelGeometry, RopeConvention, RowOps};
+//! Measures the means that centring subtracts, while a model runs.
+use crate::{AttentionBackend, AttentionPlan, BatchLayout, KvMeans, LayerId, ModelGeometry, RowOps};
 use candle_core::{DType, Device, Result, Tensor};
 use kv::{BlockCopy, BlockId, KvLayout};
 use std::sync::{Arc, Mutex};
 
-/// The first tokens of a text have keys of their own ("attention sinks"): they are left out.
+/// The first tokens of a text are left out: their keys are unlike all others ("attention sinks", Xiao et al., arXiv:2309.17453).
 const FIRST_TOKENS: u32 = 4;
 
-/// Wraps an exact backend and sums up what is written through it; no model knows of it.
+/// A backend that passes everything on to another one, which stores K and V exactly, and sums up what is written.
 pub struct CalibrationBackend {
     inner: Box<dyn AttentionBackend>,
-    geometry: ModelGeometry,
     sums: Mutex<Vec<Sums>>,
 }
 
+/// Sums over the rows written to one layer.
 #[derive(Clone)]
 struct Sums {
     rows: usize,
-    /// `[kv_heads][head_dim]`
+    /// `[kv_heads][head_dim]`, before RoPE.
     keys: Vec<f64>,
+    /// `[kv_heads][head_dim]`
     values: Vec<f64>,
-    /// Energy of the keys seen.
+    /// The sum of all squared elements of the keys.
     energy: f64,
 }
 
 impl CalibrationBackend {
-    pub fn new(inner: Box<dyn AttentionBackend>, geometry: ModelGeometry) -> Self {
+    /// `inner` must store the layers of `geometry`.
+    pub fn new(inner: Box<dyn AttentionBackend>, geometry: &ModelGeometry) -> Self {
         let empty = |len| Sums { rows: 0, keys: vec![0.0; len], values: vec![0.0; len], energy: 0.0 };
         let sums = geometry.layers.iter().map(|l| empty(l.kv_heads * l.head_dim)).collect();
-        CalibrationBackend { inner, geometry, sums: Mutex::new(sums) }
+        CalibrationBackend { inner, sums: Mutex::new(sums) }
     }
 
-    /// The means, and the share of the keys' energy that lies in them (mean over layers).
+    /// The means of K (before RoPE) and V, and the share of the keys' energy that lies in their means, averaged over layers.
     pub fn finish(self) -> (KvMeans, f64) {
         let sums = self.sums.into_inner().unwrap_or_else(|e| e.into_inner());
         let mean = |sums: &[f64], rows: usize| sums.iter().map(|s| (s / rows.max(1) as f64) as f32).collect();
@@ -51,31 +53,15 @@ impl CalibrationBackend {
     fn add(&self, layer: LayerId, k: &Tensor, v: &Tensor, positions: &[u32]) -> Result<()> {
         let rows = |t: &Tensor| t.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_from(1)?.to_vec2::<f32>();
         let (k, v) = (rows(k)?, rows(v)?);
-        let d = self.geometry.layers[layer.0].head_dim;
         let mut sums = self.sums.lock().unwrap_or_else(|e| e.into_inner());
         let sums = &mut sums[layer.0];
-        for ((mut k, v), position) in k.into_iter().zip(v).zip(positions).filter(|(_, p)| **p >= FIRST_TOKENS) {
-            k.chunks_exact_mut(d).for_each(|k| self.unrotate(k, *position));
+        for ((k, v), _) in k.into_iter().zip(v).zip(positions).filter(|(_, p)| **p >= FIRST_TOKENS) {
             sums.rows += 1;
             sums.energy += k.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
             sums.keys.iter_mut().zip(&k).for_each(|(s, x)| *s += f64::from(*x));
             sums.values.iter_mut().zip(&v).for_each(|(s, x)| *s += f64::from(*x));
         }
         Ok(())
-    }
-
-    /// Undoes RoPE on one key.
-    fn unrotate(&self, k: &mut [f32], position: u32) {
-        let pairs = self.geometry.rope.inv_freq.len();
-        for (i, f) in self.geometry.rope.inv_freq.iter().enumerate() {
-            let (a, b) = match self.geometry.rope.convention {
-                RopeConvention::Half => (i, i + pairs),
-                RopeConvention::Interleaved => (2 * i, 2 * i + 1),
-            };
-            // The angle is rounded to f32 as the model does it.
-            let (sin, cos) = (position as f32 * f).sin_cos();
-            (k[a], k[b]) = (k[a] * cos + k[b] * sin, k[b] * cos - k[a] * sin);
-        }
     }
 }
 

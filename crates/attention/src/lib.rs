@@ -1,3 +1,4 @@
+#![warn(missing_docs)]
 //! The attention boundary: what a model sees ([`ForwardContext`]), what a backend promises ([`AttentionBackend`]), and how a
 //! step's tokens are laid out ([`BatchLayout`]).
 mod backend;
@@ -16,6 +17,7 @@ pub use calibrate::CalibrationBackend;
 pub use centre::{Centring, KeyCentring, KvMeans, LayerCentre};
 pub use context::ForwardContext;
 pub use cpu::CpuBackend;
-pub use geometry::{LayerGeometry, ModelGeometry, Rope, RopeConvention};
+pub use geometry::{LayerGeometry, ModelGeometry};
 pub use rows::{NO_NUMBER, RowOps};
 pub use states::{SequenceStates, StateId, StateLayout, StatePool};
+pub use turboquant::{Rope, RopeError};

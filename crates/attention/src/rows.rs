@@ -15,10 +15,6 @@ pub trait RowOps: Send + Sync {
     /// sigmoid(gate) * x of the same shape.
     fn sigmoid_mul(&self, gate: &Tensor, x: &Tensor) -> Result<Tensor>;
 
-    /// RoPE of the half-split convention on q `[rows, heads, head_dim]` and k `[rows, kv_heads, head_dim]`. `cos`, `sin`:
-    /// `[rows, pairs]`; of each head the first 2 x pairs elements turn.
-    fn rope(&self, q: &Tensor, k: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<(Tensor, Tensor)>;
-
     /// How many of `rows` rows are to be multiplied now with a weight of `elements` elements: as many as the device may be kept from others
     /// for. Waits first where it has enough to do already.
     fn start_product(&self, rows: usize, _elements: usize) -> Result<usize> {

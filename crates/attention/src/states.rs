@@ -15,6 +15,7 @@ pub struct StateLayout {
 }
 
 impl StateLayout {
+    /// `layers`: f32 elements that each recurrent layer keeps, in order.
     pub fn new(layers: impl IntoIterator<Item = usize>) -> Self {
         let mut offsets = vec![0];
         for len in layers {
@@ -27,7 +28,7 @@ impl StateLayout {
         self.offsets.last().copied().unwrap_or(0)
     }
 
-    /// Bytes of one sequence's states: the only formula.
+    /// Bytes of one sequence's states. Nothing else computes this number.
     pub fn bytes_per_sequence(&self) -> usize {
         self.slot_len() * size_of::<f32>()
     }
@@ -40,33 +41,39 @@ impl StateLayout {
     }
 }
 
-/// The states of all running sequences. A slot is one sequence's, all layers one after the other: it can be copied, or kept as a
-/// snapshot of the sequence at the end of a chunk, as a whole.
+/// The states of all running sequences. A state slot holds one sequence's, all layers one after the other, so that it can be copied as a
+/// whole, or kept as a snapshot of the sequence at the end of a chunk.
 pub struct StatePool {
     layout: StateLayout,
     slots: Vec<Mutex<Vec<f32>>>,
 }
 
 impl StatePool {
-    /// Memory is taken as zeros, which the system backs once a slot is used.
+    /// The memory is zeros, which the system backs with pages once a state slot is used.
     pub fn new(layout: StateLayout, num_slots: usize) -> Self {
         let slots = (0..num_slots).map(|_| Mutex::new(vec![0.0; layout.slot_len()])).collect();
         StatePool { layout, slots }
     }
 
+    /// Bytes of all state slots.
     pub fn num_bytes(&self) -> usize {
         self.slots.len() * self.layout.bytes_per_sequence()
     }
 
+    /// How many sequences can have states at once.
     pub fn num_slots(&self) -> usize {
         self.slots.len()
     }
 
+    /// The layers' sizes.
     pub fn layout(&self) -> &StateLayout {
         &self.layout
     }
 
-    /// Errors: a slot that the pool does not have.
+    /// Copies all states of one sequence over those of another.
+    ///
+    /// # Errors
+    /// A state slot that the pool does not have.
     pub fn copy(&self, from: u32, to: u32) -> Result<()> {
         if from == to {
             return Ok(());
@@ -84,17 +91,22 @@ impl StatePool {
         }
     }
 
-    /// One layer's state in one slot.
+    /// Calls `f` with one layer's state in one state slot.
+    ///
+    /// # Errors
+    /// A state slot or a layer that the pool does not have.
     pub(crate) fn with<R>(&self, slot: u32, layer: StateId, f: impl FnOnce(&mut [f32]) -> R) -> Result<R> {
         let range = self.layout.range(layer)?;
         Ok(f(&mut self.lock(slot)?[range]))
     }
 }
 
-/// The states of a step's sequences: the slot of each, in the order of the layout.
+/// Where the states of a step's sequences lie.
 #[derive(Clone, Copy)]
 pub struct SequenceStates<'a> {
+    /// The states of all sequences.
     pub pool: &'a StatePool,
+    /// The state slot of each sequence of the step, in the order of the batch.
     pub slots: &'a [u32],
 }
 
@@ -117,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_an_error() {
+    fn unknown_slots_and_layers_are_errors() {
         let pool = StatePool::new(StateLayout::new([2]), 1);
         assert!(pool.copy(0, 1).is_err());
         assert!(pool.with(0, StateId(1), |_| ()).is_err());

@@ -1,8 +1,6 @@
 //! The CPU backend under the conformance suite.
 #![allow(clippy::unwrap_used)] // helpers of tests
-use attention::{
-    AttentionBackend, Centring, CpuBackend, KeyCentring, LayerGeometry, ModelGeometry, Rope, RopeConvention,
-};
+use attention::{AttentionBackend, Centring, CpuBackend, KeyCentring, LayerGeometry, ModelGeometry};
 use candle_core::Device;
 use conformance::Case;
 use kv::KvLayout;
@@ -89,14 +87,6 @@ fn blocks_are_copied_and_moved() {
     }
 }
 
-#[test]
-fn layers_may_share_a_cache() {
-    for (k, v) in [(Format::F32, Format::F32), (Format::Bf16, Format::Bf16), (Format::Tq4, Format::Tq3)] {
-        conformance::sharing_layers_read_their_owner(&make, &Device::Cpu, Case { k, v, ..BASE });
-        conformance::sharing_layers_read_their_owner(&make_centred, &Device::Cpu, Case { k, v, ..BASE });
-    }
-}
-
 /// The byte formula, the memory taken and the blocks read back are one number, for every pair, head size and block size.
 #[test]
 fn bytes_are_the_formula_everywhere() {
@@ -129,9 +119,9 @@ fn bytes_are_the_formula_everywhere() {
 #[test]
 fn a_group_without_kernels_is_refused() {
     let backend = |num_heads| {
-        let layer = LayerGeometry { num_heads, kv_heads: 2, head_dim: 64, scale: 0.125, sliding_window: None };
-        let rope = Rope { inv_freq: vec![1.0; 32], convention: RopeConvention::Half, attention_factor: 1.0 };
-        let geometry = ModelGeometry { layers: vec![layer], rope };
+        let layer =
+            LayerGeometry { num_heads, kv_heads: 2, head_dim: 64, scale: 0.125, sliding_window: None, rope: None };
+        let geometry = ModelGeometry { layers: vec![layer] };
         let layout = KvLayout::new(16, [(2, 64, Format::Bf16, Format::Bf16)]).unwrap();
         let centring = Centring::none(&geometry);
         CpuBackend::new(layout, geometry, centring)

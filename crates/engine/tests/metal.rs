@@ -3,44 +3,44 @@
 mod common;
 
 use common::{Driver, Setup, alone};
-use metal::{Element, Executor, Family, GpuBackend, Launch};
+use metal::{Executor, Form, GpuBackend, Launch};
 use msl_emu::{Emulator, EmulatorExecutor, Memory, Watched};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use testkit::Golden;
 use turboquant::Format::{self, *};
 
-/// Greedy tokens of the CPU backend and of the kernels, on the family that decodes without matrix products and on the other.
-fn check(model: &str, k: Format, v: Format, families: &[Family], output: usize) {
+/// Greedy tokens of the CPU backend and of the kernels are equal, with each of the kernels that decode.
+fn check(model: &str, k: Format, v: Format, forms: &[Form], output: usize) {
     let setup = Setup::new(&format!("models/{model}"), k, v);
-    check_setup(&setup, model, families, output);
+    check_setup(&setup, model, forms, output);
 }
 
-fn check_setup(setup: &Setup, model: &str, families: &[Family], output: usize) {
+fn check_setup(setup: &Setup, model: &str, forms: &[Form], output: usize) {
     let Some(emulator) = Emulator::fast() else { return };
     let (k, v) = (setup.k, setup.v);
     let golden = Golden::read(model);
     let prompt = &golden.prompts[0].ids;
     let want = alone(setup, prompt, output);
-    for &family in families {
+    for &form in forms {
         let ran = Arc::new(Mutex::new(BTreeSet::new()));
         let noted = Arc::clone(&ran);
         let run = move |inner: &EmulatorExecutor, launches: &[Launch<'_, Memory>]| {
             noted.lock().unwrap().extend(launches.iter().map(|launch| launch.kernel.clone()));
             inner.run(launches)
         };
-        let executor = Watched { inner: EmulatorExecutor { emulator, order: 0, family }, most_work: u64::MAX, run };
+        let executor = Watched { inner: EmulatorExecutor { emulator, order: 0 }, most_work: u64::MAX, run };
         let mut driver = Driver::with_backend(setup, |layout, geometry, centring, _| {
-            Box::new(GpuBackend::new(executor, layout, geometry, &centring, Element::F32).unwrap())
+            Box::new(GpuBackend::new(executor, layout, geometry, &centring, form).unwrap())
         });
         // The CPU's tokens come from whole rows.
         driver.largest = true;
         driver.add(0, prompt, output);
         driver.run();
-        assert_eq!(driver.trace(0).tokens, want.tokens, "{model} {k:?}/{v:?} on {family:?}");
+        assert_eq!(driver.trace(0).tokens, want.tokens, "{model} {k:?}/{v:?} by {form:?}");
         let ran = ran.lock().unwrap();
-        let attend = if family == Family::MatrixUnit { "attend_mma" } else { "attend_vec" };
-        for kernel in ["write", "query", attend, "reduce", "add_rms_norm_f32", "gate_mul_f32", "rope_f32", "top_rows"] {
+        let attend = if form == Form::Mma { "attend_mma" } else { "attend_vec" };
+        for kernel in ["write", "query", attend, "reduce", "add_rms_norm", "gate_mul", "top_rows"] {
             assert!(ran.iter().any(|name| name.starts_with(kernel)), "{kernel} did not run: {ran:?}");
         }
     }
@@ -48,14 +48,14 @@ fn check_setup(setup: &Setup, model: &str, families: &[Family], output: usize) {
 
 #[test]
 fn kernels_write_what_the_cpu_writes() {
-    check("demo", Tq8, Tq8, &[Family::MatrixUnit, Family::NoMatrixUnit], 16);
-    check("demo", Tq4, Tq4, &[Family::MatrixUnit, Family::NoMatrixUnit], 16);
+    check("demo", Tq8, Tq8, &[Form::Mma, Form::Vec], 16);
+    check("demo", Tq4, Tq4, &[Form::Mma, Form::Vec], 16);
 }
 
 /// Qwen3: with a norm over each head of q and k.
 #[test]
 fn heads_are_normed_by_the_kernels() {
-    check("eval", Tq8, Tq4, &[Family::NoMatrixUnit], 4);
+    check("eval", Tq8, Tq4, &[Form::Mma], 4);
 }
 
 /// Mixtures and recurrent layers, their weights placed as on a GPU.
@@ -63,6 +63,6 @@ fn heads_are_normed_by_the_kernels() {
 fn mixtures_and_recurrent_layers_run() {
     for model in ["tiny-qwen3moe", "tiny-qwen35"] {
         let setup = Setup { gpu: true, ..Setup::new(&format!("models/{model}"), Tq8, Tq8) };
-        check_setup(&setup, model, &[Family::NoMatrixUnit], 8);
+        check_setup(&setup, model, &[Form::Mma], 8);
     }
 }

@@ -1,25 +1,26 @@
 //! The attention backend over any executor.
 use crate::executor::{Executor, Launch};
 use crate::launch::{self, AttendBuffers, QueryBuffers, ReduceBuffers, WriteBuffers};
-use crate::layer::{Layer, RopeBuffers, layer, rope_buffers, shape_of};
+use crate::layer::{CorrectionBuffers, Layer, correction_buffers, layer, shape_of};
 use crate::params::Params;
 use crate::plan::{Tile, tiles};
 use crate::scratch::Scratch;
-use crate::shape::{Element, Form};
+use crate::shape::Form;
 use crate::slices::{Slice, slices};
-use attention::{
-    AttentionBackend, AttentionPlan, BatchLayout, Centring, LayerGeometry, LayerId, ModelGeometry, RowOps,
-};
+use attention::{AttentionBackend, AttentionPlan, BatchLayout, Centring, LayerId, ModelGeometry, RowOps};
 use candle_core::{Error, Result, Tensor, bail};
 use kv::{BlockCopy, BlockId, KvLayout};
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
+use turboquant::Rope;
 
 /// A step's rows on the device.
 struct Prepared<B> {
     slots: B,
     positions: B,
     tables: B,
+    /// For each RoPE of the model the (cos, sin) of every row and pair.
+    angles: Vec<B>,
 }
 
 /// Stores and attends by the kernels of `kernels/`.
@@ -28,9 +29,9 @@ struct Prepared<B> {
 /// its tile.
 pub struct GpuBackend<E: Executor> {
     pub(crate) executor: E,
-    /// Of the tensors at the boundary.
-    pub(crate) element: Element,
     spec: KvLayout,
+    /// The different RoPEs of the layers.
+    ropes: Vec<Rope>,
     layers: Vec<Layer<E::Buffer>>,
     scratch: Mutex<Scratch<E::Buffer>>,
     /// Bound where a kernel reads nothing.
@@ -39,7 +40,7 @@ pub struct GpuBackend<E: Executor> {
 }
 
 impl<E: Executor> GpuBackend<E> {
-    /// `element`: of the tensors at the boundary.
+    /// `decode`: the kernel for single rows, `Mma` or `Vec`.
     ///
     /// Errors: a layout or a centring whose layers are not the model's; a format, head size or group without kernels.
     pub fn new(
@@ -47,21 +48,7 @@ impl<E: Executor> GpuBackend<E> {
         spec: KvLayout,
         geometry: &ModelGeometry,
         centring: &Centring,
-        element: Element,
-    ) -> Result<Self> {
-        let group = geometry.layers.iter().map(LayerGeometry::group).max().unwrap_or(1);
-        let form = Form::choose(executor.family(), group);
-        Self::with_form(executor, spec, geometry, centring, element, form)
-    }
-
-    /// With one form of decode attention, for tests and benchmarks. Errors: as `new`.
-    pub fn with_form(
-        executor: E,
-        spec: KvLayout,
-        geometry: &ModelGeometry,
-        centring: &Centring,
-        element: Element,
-        form: Form,
+        decode: Form,
     ) -> Result<Self> {
         let (layers, n) = (spec.layers(), geometry.layers.len());
         if layers.len() != n || centring.layers.len() != n {
@@ -71,18 +58,19 @@ impl<E: Executor> GpuBackend<E> {
                 centring.layers.len()
             );
         }
-        let layers = layers.iter().zip(&geometry.layers).zip(&centring.layers).enumerate();
-        let layers = layers.map(|(i, ((kv, model), centre))| {
+        let (ropes, of_layers) = geometry.ropes()?;
+        let layers = layers.iter().zip(&geometry.layers).zip(&centring.layers).zip(of_layers).enumerate();
+        let layers = layers.map(|(i, (((kv, model), centre), rope))| {
             if kv.kv_heads != model.kv_heads || kv.record.head_dim() != model.head_dim {
                 bail!("layer {i}: the KV layout is not that of the model");
             }
-            let shape = shape_of(kv, model, geometry, centre, element, form);
+            let shape = shape_of(kv, model, centre, decode);
             shape.check().map_err(|e| Error::Msg(format!("layer {i}: {e}")))?;
-            layer(&executor, shape, centre).map_err(|e| Error::Msg(format!("layer {i}: {e}")))
+            layer(&executor, shape, centre, rope).map_err(|e| Error::Msg(format!("layer {i}: {e}")))
         });
         let layers = layers.collect::<Result<_>>()?;
         let nothing = executor.buffer(&[]).map_err(Error::wrap)?;
-        Ok(GpuBackend { executor, element, spec, layers, scratch: Mutex::default(), nothing, num_blocks: 0 })
+        Ok(GpuBackend { executor, spec, ropes, layers, scratch: Mutex::default(), nothing, num_blocks: 0 })
     }
 
     fn cache<'a>(&self, layer: &'a Layer<E::Buffer>) -> Result<&'a E::Buffer> {
@@ -98,6 +86,11 @@ impl<E: Executor> GpuBackend<E> {
         prepared.ok_or_else(|| Error::Msg("the plan was made by another backend".to_owned()))
     }
 
+    /// The step's angles for a layer; nothing for one without RoPE.
+    fn angles<'a>(&'a self, layer: &Layer<E::Buffer>, prepared: &'a Prepared<E::Buffer>) -> &'a E::Buffer {
+        layer.rope.map_or(&self.nothing, |rope| &prepared.angles[rope])
+    }
+
     /// Attends the rows of a slice of a batch.
     fn attend_slice(
         &self,
@@ -107,25 +100,26 @@ impl<E: Executor> GpuBackend<E> {
         out: &E::Buffer,
         prepared: &Prepared<E::Buffer>,
     ) -> Result<()> {
-        let (shape, buffers, rope) = (&layer.shape, &layer.buffers, layer.rope.as_ref());
+        let (shape, buffers, correction) = (&layer.shape, &layer.buffers, layer.correction.as_ref());
         let (tiles, parts, form) = (&slice.tiles, slice.parts(), slice.tiles[0].form);
         let (first, rows) = (slice.rows.start, slice.rows.len());
         let params = tiles.iter().flat_map(|tile| {
             let rows = tile.rows.start - first..tile.rows.end - first;
-            Tile { rows, ..tile.clone() }.params(shape.window, shape.sinks).bytes()
+            Tile { rows, ..tile.clone() }.params(shape.window).bytes()
         });
         let table = self.executor.buffer(&params.collect::<Vec<u8>>()).map_err(Error::wrap)?;
         let mut scratch = self.scratch.lock().unwrap_or_else(|e| e.into_inner());
         scratch.reserve(&self.executor, shape, form, rows, tiles.len(), parts).map_err(Error::wrap)?;
-        let of_rope = |f: fn(&RopeBuffers<E::Buffer>) -> &E::Buffer| rope.map_or(&self.nothing, f);
+        let corrected = |f: fn(&CorrectionBuffers<E::Buffer>) -> &E::Buffer| correction.map_or(&self.nothing, f);
         let query = QueryBuffers {
             q,
             tiles: &table,
             rotation: &buffers.rotation,
             key_means: &buffers.means,
-            starts: of_rope(|r| &r.starts),
+            starts: corrected(|c| &c.starts),
             lists: &buffers.lists,
-            fits: of_rope(|r| &r.fits),
+            fits: corrected(|c| &c.fits),
+            angles: self.angles(layer, prepared),
             queries: scratch.queries.get(),
             follow: scratch.follow.get(),
         };
@@ -146,10 +140,10 @@ impl<E: Executor> GpuBackend<E> {
             positions: &prepared.positions,
             rotation: &buffers.rotation,
             value_means: &buffers.value_means,
-            sink_logits: &self.nothing,
             out,
         };
-        let mut launches = vec![launch::query(shape, form, rope.map(|r| &r.rope), first, tiles.len(), parts, &query)];
+        let mut launches =
+            vec![launch::query(shape, form, correction.map(|c| &c.tables), first, tiles.len(), parts, &query)];
         let attends = slice
             .dispatches
             .iter()
@@ -189,8 +183,8 @@ impl<E: Executor> AttentionBackend for GpuBackend<E> {
             let bytes = num_blocks * layer.shape.page_bytes();
             layer.buffers.cache = Some(self.executor.create(bytes).map_err(Error::wrap)?);
             // A sequence fits the pool.
-            if let Some(old) = layer.rope.take() {
-                layer.rope = Some(rope_buffers(&self.executor, &layer.shape, &old.rope, tokens)?);
+            if let Some(old) = layer.correction.take() {
+                layer.correction = Some(correction_buffers(&self.executor, &layer.shape, &old.tables, tokens)?);
             }
         }
         self.num_blocks = num_blocks;
@@ -211,7 +205,11 @@ impl<E: Executor> AttentionBackend for GpuBackend<E> {
             bail!("block {block} of a pool of {}", self.num_blocks);
         }
         let buffer = |bytes: Vec<u8>| self.executor.buffer(&bytes).map_err(Error::wrap);
+        let angles = |rope: &Rope| {
+            buffer(rope.angles(&layout.positions).into_iter().flatten().flat_map(f32::to_le_bytes).collect())
+        };
         let prepared: Prepared<E::Buffer> = Prepared {
+            angles: self.ropes.iter().map(angles).collect::<Result<_>>()?,
             slots: buffer(words(layout.slot_mapping.iter().copied()))?,
             positions: buffer(words(layout.positions.iter().copied()))?,
             tables: buffer(words(layout.block_tables.iter().flatten().map(|b| b.0)))?,
@@ -226,18 +224,15 @@ impl<E: Executor> AttentionBackend for GpuBackend<E> {
         if k.dims3()? != want || v.dims3()? != want {
             bail!("K {:?} and V {:?} must be {want:?}: tokens, kv heads, head_dim", k.dims(), v.dims());
         }
-        let (k, v) = (self.executor.import(k, shape.element)?, self.executor.import(v, shape.element)?);
-        let of_rope = |f: fn(&RopeBuffers<E::Buffer>) -> &E::Buffer| layer.rope.as_ref().map_or(&self.nothing, f);
+        let (k, v) = (self.executor.import(k)?, self.executor.import(v)?);
         let write = WriteBuffers {
             k: &k,
             v: &v,
             slots: &prepared.slots,
-            positions: &prepared.positions,
+            angles: self.angles(layer, prepared),
             rotation: &buffers.rotation,
             key_means: &buffers.means,
             value_means: &buffers.value_means,
-            starts: of_rope(|r| &r.starts),
-            offsets: of_rope(|r| &r.offsets),
             cache: self.cache(layer)?,
         };
         self.run(&[launch::write(shape, want.0, &write)])
@@ -251,12 +246,12 @@ impl<E: Executor> AttentionBackend for GpuBackend<E> {
             bail!("Q {:?} must be {want:?}: tokens, heads, head_dim", q.dims());
         }
         let tiles = tiles(shape, &plan.layout);
-        let buffer = self.executor.import(q, shape.element)?;
+        let buffer = self.executor.import(q)?;
         let out = self.executor.create_tensor(want.0 * shape.row_bytes()).map_err(Error::wrap)?;
         for slice in slices(shape, &tiles, self.executor.most_work()) {
             self.attend_slice(layer, &slice, &buffer, &out, prepared)?;
         }
-        self.executor.export(&out, q.dims(), shape.element, q.device())?.to_dtype(q.dtype())
+        self.executor.export(&out, q.dims(), q.device())
     }
 
     fn row_ops(&self) -> Option<&dyn RowOps> {

@@ -1,6 +1,6 @@
 //! What kernels read to take the mean of K out and to put it back into logits: tables, never an angle a key.
 use half::f16;
-use turboquant::{KeyCentre, PARTITION, Rope};
+use turboquant::{CorrectionTables, KeyMean, PARTITION, Rope};
 
 /// Fast pairs of a group: as many as kernels follow of keys that are not followed exactly.
 pub(crate) const FAST_PAIRS: usize = 8;
@@ -20,7 +20,7 @@ pub(crate) struct ExactPairs {
 
 impl ExactPairs {
     pub fn of(rope: &Rope) -> Self {
-        let (slow, fast) = (0..rope.pairs()).partition(|pair| rope.frequency(*pair) <= POLYNOMIAL_PAIR);
+        let (slow, fast) = (0..rope.pairs()).partition(|pair| f64::from(rope.frequencies()[*pair]) <= POLYNOMIAL_PAIR);
         ExactPairs { slow, fast }
     }
 
@@ -30,9 +30,9 @@ impl ExactPairs {
 }
 
 /// Groups of fast pairs where these centres are followed exactly; `None` where they are followed by parabolas.
-pub fn exact_groups(centres: &[KeyCentre]) -> Option<usize> {
-    let exact = centres.iter().any(|c| c.fast_pairs().len() > FAST_PAIRS);
-    centres.first().filter(|_| exact).map(|first| ExactPairs::of(first.rope()).groups())
+pub fn exact_groups(means: &[KeyMean]) -> Option<usize> {
+    let exact = means.iter().any(|mean| mean.high_pairs().len() > FAST_PAIRS);
+    means.first().filter(|_| exact).map(|first| ExactPairs::of(first.tables().rope()).groups())
 }
 
 fn floats(values: impl IntoIterator<Item = f32>) -> Vec<u8> {
@@ -43,51 +43,41 @@ fn words(values: impl IntoIterator<Item = u32>) -> Vec<u8> {
     values.into_iter().flat_map(u32::to_le_bytes).collect()
 }
 
-fn turn(rope: &Rope, pair: usize, position: usize) -> [f32; 2] {
-    rope.turn(pair, position).map(|x| x as f32)
-}
-
-/// Of a rope, as bytes.
+/// What kernels read of one RoPE to correct logits of centred keys, as bytes.
 #[derive(Clone, Debug)]
-pub struct RopeTables {
+pub struct PartitionTables {
     /// `[partition][pair]` (cos, sin) at partitions' starts.
     pub starts: Vec<u8>,
-    /// `[512][pair]` (cos, sin) of 0 to 511 tokens.
-    pub offsets: Vec<u8>,
     /// What 1 of cos or of sin at a partition's start gives to the terms of its blocks, as left operands: `[8 followed pairs][pair of
     /// tiles][high parts, low parts][row][2 pairs a column]`, of cos in both tiles, then of sin. Rows are blocks of 32 tokens: the first
     /// 8 in a tile for each term, then the others.
     pub fits: Vec<u8>,
 }
 
-impl RopeTables {
+impl PartitionTables {
     /// For positions below `tokens`.
-    pub fn new(rope: &Rope, tokens: usize) -> Self {
-        let fits: Vec<_> = (0..rope.followed().len()).map(|i| parabolas(rope, i)).collect();
-        Self::with_fits(rope, tokens, &fits)
+    pub fn new(tables: &CorrectionTables, tokens: usize) -> Self {
+        let fits: Vec<_> = (0..tables.approximated().len()).map(|i| parabolas(tables, i)).collect();
+        Self::with_fits(tables.rope(), tokens, &fits)
     }
 
     /// The same where keys are followed exactly.
-    pub fn exact(rope: &Rope, tokens: usize) -> Self {
-        let fits: Vec<_> = ExactPairs::of(rope).slow.iter().map(|pair| polynomials(rope.frequency(*pair))).collect();
+    pub fn exact(tables: &CorrectionTables, tokens: usize) -> Self {
+        let rope = tables.rope();
+        let polynomial = |pair: &usize| polynomials(f64::from(rope.frequencies()[*pair]));
+        let fits: Vec<_> = ExactPairs::of(rope).slow.iter().map(polynomial).collect();
         Self::with_fits(rope, tokens, &fits)
     }
 
     fn with_fits<const TERMS: usize>(rope: &Rope, tokens: usize, fits: &[[Terms<TERMS>; BLOCKS]]) -> Self {
-        let turns = |positions: &mut dyn Iterator<Item = usize>| {
-            floats(positions.flat_map(|t| (0..rope.pairs()).flat_map(move |pair| turn(rope, pair, t))))
-        };
+        let start = |position| (0..rope.pairs()).flat_map(move |pair| rope.cos_sin(pair, position).map(|x| x as f32));
         let tiles = fits.chunks(8).flat_map(|group| {
             left_operands(BLOCKS * TERMS / 8, |pair, row| {
                 let (block, term) = (row / (8 * TERMS) * 8 + row % 8, row / 8 % TERMS);
                 group.get(pair).map_or([0.0; 2], |fit| fit[block][term])
             })
         });
-        RopeTables {
-            starts: turns(&mut (0..tokens.div_ceil(PARTITION)).map(|p| p * PARTITION)),
-            offsets: turns(&mut (0..PARTITION)),
-            fits: words(tiles),
-        }
+        PartitionTables { starts: floats((0..tokens).step_by(PARTITION).flat_map(start)), fits: words(tiles) }
     }
 }
 
@@ -95,14 +85,14 @@ impl RopeTables {
 type Terms<const N: usize> = [[f64; 2]; N];
 
 /// Of the `index`-th followed pair: of a still one its one parabola, moved to the blocks' middles.
-fn parabolas(rope: &Rope, index: usize) -> [Terms<3>; BLOCKS] {
+fn parabolas(tables: &CorrectionTables, index: usize) -> [Terms<3>; BLOCKS] {
     std::array::from_fn(|block| {
-        let [one, v, square] = if index < rope.still() {
-            let [c, b, a] = rope.still_parabola(index).map(|of| of.map(f64::from));
+        let [one, v, square] = if index < tables.very_low() {
+            let [c, b, a] = tables.very_low_quadratic(index).map(|of| of.map(f64::from));
             let m = (32 * block) as f64 + 16.0 - PARTITION as f64 / 2.0;
             [[0, 1].map(|i| (a[i] * m + b[i]) * m + c[i]), [0, 1].map(|i| 2.0 * a[i] * m + b[i]), a]
         } else {
-            rope.slow_parabola(index, block).map(|of| of.map(f64::from))
+            tables.low_quadratic(index, block).map(|of| of.map(f64::from))
         };
         [one, v.map(|x| 16.0 * x), square.map(|x| 256.0 * x)]
     })
@@ -140,27 +130,28 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// `centres`: of all kv heads, at least one.
-    pub fn new(centres: &[KeyCentre]) -> Self {
-        let rope = centres[0].rope();
-        let (followed, groups, lists): (_, Vec<Vec<usize>>, usize) = match exact_groups(centres) {
+    /// `means`: of all kv heads, at least one.
+    pub fn new(means: &[KeyMean]) -> Self {
+        let tables = means[0].tables();
+        let rope = tables.rope();
+        let (followed, groups, lists): (_, Vec<Vec<usize>>, usize) = match exact_groups(means) {
             Some(_) => {
                 let ExactPairs { slow, fast } = ExactPairs::of(rope);
-                (slow, fast.chunks(FAST_PAIRS).map(<[usize]>::to_vec).collect(), centres.len())
+                (slow, fast.chunks(FAST_PAIRS).map(<[usize]>::to_vec).collect(), means.len())
             }
-            None => (rope.followed().to_vec(), centres.iter().map(|c| c.fast_pairs().to_vec()).collect(), 1),
+            None => (tables.approximated().to_vec(), means.iter().map(|mean| mean.high_pairs().to_vec()).collect(), 1),
         };
         let eight = |group: &[usize]| std::array::from_fn::<_, 8, _>(|i| group.get(i).map_or(u32::MAX, |p| *p as u32));
         let listed: Vec<u32> = groups.iter().flat_map(|g| eight(g)).collect();
         let at =
-            |group: &Vec<usize>, i: usize, tokens| group.get(i).map_or([1.0, 0.0], |pair| rope.turn(*pair, tokens));
+            |group: &Vec<usize>, i: usize, tokens| group.get(i).map_or([1.0, 0.0], |pair| rope.cos_sin(*pair, tokens));
         let tiles = groups.iter().flat_map(|g| left_operands(4, |pair, token| at(g, pair, token)));
         let tokens = || (0..PARTITION / 8).map(|k| 8 * k).chain(0..8);
         let turns = groups
             .iter()
             .flat_map(|g| tokens().flat_map(move |t| (0..FAST_PAIRS).flat_map(move |i| at(g, i, t).map(|x| x as f32))));
         Tables {
-            means: floats(centres.iter().flat_map(KeyCentre::taken)),
+            means: floats(means.iter().flat_map(|mean| mean.subtracted().iter().copied())),
             lists: words(followed.chunks(8).flat_map(eight).chain(listed.repeat(lists))),
             fast_tiles: words(tiles),
             fast_turns: floats(turns),

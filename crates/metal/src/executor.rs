@@ -1,6 +1,5 @@
 //! What runs launches.
-use crate::shape::Element;
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 /// What a kernel does with a buffer. `Write` includes reading.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,20 +51,9 @@ pub enum ExecError {
     Range { offset: usize, end: usize, len: usize },
 }
 
-/// Generation of the GPU, as far as launches depend on it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Family {
-    /// Apple7 to Apple9 (M1 to M4): matrix products run on the ALUs.
-    NoMatrixUnit,
-    /// A matrix unit of its own: Apple10 (M5) and newer.
-    MatrixUnit,
-}
-
 /// Memory of a device and what runs there. Launches of a call run in order: each sees what those before it wrote.
 pub trait Executor: Send + Sync {
     type Buffer: Send + Sync + 'static;
-
-    fn family(&self) -> Family;
 
     /// Lane operations that one dispatch may take.
     fn most_work(&self) -> u64 {
@@ -102,15 +90,11 @@ pub trait Executor: Send + Sync {
         Ok(buffer)
     }
 
-    /// The elements of a tensor, in order. This one copies from a tensor on the CPU; an executor whose tensors live on the device
+    /// The elements of an f32 tensor, in order. This one copies from a tensor on the CPU; an executor whose tensors live on the device
     /// lends their memory.
-    fn import(&self, tensor: &Tensor, element: Element) -> candle_core::Result<Self::Buffer> {
-        let tensor = tensor.to_dtype(element.dtype())?.flatten_all()?;
-        let bytes: Vec<u8> = match element {
-            Element::F32 => tensor.to_vec1::<f32>()?.into_iter().flat_map(f32::to_le_bytes).collect(),
-            Element::F16 => tensor.to_vec1::<half::f16>()?.into_iter().flat_map(half::f16::to_le_bytes).collect(),
-            Element::Bf16 => tensor.to_vec1::<half::bf16>()?.into_iter().flat_map(half::bf16::to_le_bytes).collect(),
-        };
+    fn import(&self, tensor: &Tensor) -> candle_core::Result<Self::Buffer> {
+        let elements = tensor.flatten_all()?.to_vec1::<f32>()?;
+        let bytes: Vec<u8> = elements.into_iter().flat_map(f32::to_le_bytes).collect();
         self.buffer(&bytes).map_err(candle_core::Error::wrap)
     }
 
@@ -121,16 +105,10 @@ pub trait Executor: Send + Sync {
         self.create(bytes)
     }
 
-    /// A tensor of the elements at the start of a buffer; like `import`.
-    fn export(
-        &self,
-        buffer: &Self::Buffer,
-        shape: &[usize],
-        element: Element,
-        device: &Device,
-    ) -> candle_core::Result<Tensor> {
-        let mut bytes = vec![0; shape.iter().product::<usize>() * element.bytes()];
+    /// An f32 tensor of the elements at the start of a buffer, copied or lent as by `import`.
+    fn export(&self, buffer: &Self::Buffer, shape: &[usize], device: &Device) -> candle_core::Result<Tensor> {
+        let mut bytes = vec![0; shape.iter().product::<usize>() * 4];
         self.download(buffer, 0, &mut bytes).map_err(candle_core::Error::wrap)?;
-        Tensor::from_raw_buffer(&bytes, element.dtype(), shape, device)
+        Tensor::from_raw_buffer(&bytes, DType::F32, shape, device)
     }
 }

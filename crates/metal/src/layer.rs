@@ -1,11 +1,11 @@
 //! One layer's shape and what its kernels read beside the batch.
-use crate::centring::{RopeTables, Tables, exact_groups};
+use crate::centring::{PartitionTables, Tables, exact_groups};
 use crate::executor::Executor;
-use crate::shape::{Element, Form, Shape};
-use attention::{LayerCentre, LayerGeometry, ModelGeometry, RopeConvention};
+use crate::shape::{Form, Shape};
+use attention::{LayerCentre, LayerGeometry};
 use candle_core::{Error, Result};
 use kv::LayerKv;
-use turboquant::{Rope, Rotation};
+use turboquant::{CorrectionTables, Rotation};
 
 /// What a layer's kernels read beside the batch.
 pub(crate) struct LayerBuffers<B> {
@@ -18,38 +18,30 @@ pub(crate) struct LayerBuffers<B> {
     pub fast_turns: B,
 }
 
-/// Of the rope that centred layers of one head size share.
-pub(crate) struct RopeBuffers<B> {
-    pub rope: Rope,
+/// What `query` reads to correct the logits of centred keys.
+pub(crate) struct CorrectionBuffers<B> {
+    pub tables: CorrectionTables,
     pub starts: B,
-    pub offsets: B,
     pub fits: B,
 }
 
 pub(crate) struct Layer<B> {
     pub shape: Shape,
     pub buffers: LayerBuffers<B>,
-    pub rope: Option<RopeBuffers<B>>,
+    pub correction: Option<CorrectionBuffers<B>>,
+    /// The index of the layer's RoPE among those of the model; `None` for a layer without.
+    pub rope: Option<usize>,
 }
 
-pub(crate) fn shape_of(
-    kv: &LayerKv,
-    model: &LayerGeometry,
-    geometry: &ModelGeometry,
-    centre: &LayerCentre,
-    element: Element,
-    form: Form,
-) -> Shape {
+pub(crate) fn shape_of(kv: &LayerKv, model: &LayerGeometry, centre: &LayerCentre, form: Form) -> Shape {
     Shape {
         scale: model.scale,
-        element,
         // `Vec` holds 4 heads.
         form: if model.group() <= 4 { form } else { Form::Mma },
         keys_centred: !centre.keys.is_empty(),
         values_centred: !centre.values.is_empty(),
         exact_groups: exact_groups(&centre.keys),
-        interleaved_rope: geometry.rope.convention == RopeConvention::Interleaved,
-        pairs: geometry.rope.inv_freq.len(),
+        pairs: model.rope.as_ref().map_or(0, |rope| rope.pairs()),
         window: model.sliding_window,
         ..Shape::new(kv.record, kv.kv_heads, model.group())
     }
@@ -66,10 +58,15 @@ pub fn rotation_words(shape: &Shape) -> Vec<u8> {
     words.flat_map(u32::to_le_bytes).collect()
 }
 
-pub(crate) fn layer<E: Executor>(executor: &E, shape: Shape, centre: &LayerCentre) -> Result<Layer<E::Buffer>> {
+pub(crate) fn layer<E: Executor>(
+    executor: &E,
+    shape: Shape,
+    centre: &LayerCentre,
+    rope: Option<usize>,
+) -> Result<Layer<E::Buffer>> {
     let tables = centre.keys.first().map(|_| Tables::new(&centre.keys));
-    let rope = match centre.keys.first() {
-        Some(first) => Some(rope_buffers(executor, &shape, first.rope(), turboquant::PARTITION)?),
+    let correction = match centre.keys.first() {
+        Some(first) => Some(correction_buffers(executor, &shape, first.tables(), turboquant::PARTITION)?),
         None => None,
     };
     let buffer = |bytes: &[u8]| executor.buffer(bytes).map_err(Error::wrap);
@@ -84,24 +81,19 @@ pub(crate) fn layer<E: Executor>(executor: &E, shape: Shape, centre: &LayerCentr
         fast_tiles: of(|t| &t.fast_tiles)?,
         fast_turns: of(|t| &t.fast_turns)?,
     };
-    Ok(Layer { shape, buffers, rope })
+    Ok(Layer { shape, buffers, correction, rope })
 }
 
-pub(crate) fn rope_buffers<E: Executor>(
+pub(crate) fn correction_buffers<E: Executor>(
     executor: &E,
     shape: &Shape,
-    rope: &Rope,
+    tables: &CorrectionTables,
     tokens: usize,
-) -> Result<RopeBuffers<E::Buffer>> {
-    let tables = match shape.exact_groups {
-        Some(_) => RopeTables::exact(rope, tokens),
-        None => RopeTables::new(rope, tokens),
+) -> Result<CorrectionBuffers<E::Buffer>> {
+    let bytes = match shape.exact_groups {
+        Some(_) => PartitionTables::exact(tables, tokens),
+        None => PartitionTables::new(tables, tokens),
     };
     let buffer = |bytes: &[u8]| executor.buffer(bytes).map_err(Error::wrap);
-    Ok(RopeBuffers {
-        rope: rope.clone(),
-        starts: buffer(&tables.starts)?,
-        offsets: buffer(&tables.offsets)?,
-        fits: buffer(&tables.fits)?,
-    })
+    Ok(CorrectionBuffers { tables: tables.clone(), starts: buffer(&bytes.starts)?, fits: buffer(&bytes.fits)? })
 }

@@ -25,14 +25,14 @@ mod slices;
 pub mod source;
 
 pub use backend::GpuBackend;
-pub use centring::{RopeTables, Tables, exact_groups};
-pub use executor::{Access, Binding, Constant, ExecError, Executor, Family, Launch};
+pub use centring::{PartitionTables, Tables, exact_groups};
+pub use executor::{Access, Binding, Constant, ExecError, Executor, Launch};
 pub use formats::format_id;
 pub use layer::rotation_words;
 pub use pace::{Pace, WORK_OF_TURN};
 pub use params::{
-    AttendParams, CopyParams, GateParams, NormParams, Params, QueryParams, ReduceParams, RopeParams, TileParams,
-    TopParams, WriteParams,
+    AttendParams, CopyParams, GateParams, NormParams, Params, QueryParams, ReduceParams, TileParams, TopParams,
+    WriteParams,
 };
 pub use plan::{Tile, tiles};
-pub use shape::{Element, Form, KernelError, Shape};
+pub use shape::{Form, KernelError, Shape};

@@ -73,8 +73,8 @@ params! {
         /// Whether what half loses of the queries follows them, and terms are floats.
         plain: u32,
         norm: f32,
-        /// Of logits, base 2.
-        scale: f32,
+        /// The scale of logits, base 2, times RoPE's attention factor: products of queries and means are multiplied by it.
+        mean_scale: f32,
     }
 }
 
@@ -106,12 +106,9 @@ params! {
         group: u32,
         parts: u32,
         window: u32,
-        sinks: u32,
         /// Whether a simdgroup merges an item alone.
         alone: u32,
         norm: f32,
-        /// Of sink logits, to base 2.
-        scale: f32,
     }
 }
 
@@ -131,7 +128,7 @@ params! {
         table: u32,
         position: u32,
         first: u32,
-        sinks: u32,
+        unused: u32,
     }
 }
 
@@ -151,17 +148,6 @@ params! {
         count: u32,
         /// Silu of the gate, else its sigmoid.
         silu: u32,
-    }
-}
-
-params! {
-    /// Of `rope`.
-    RopeParams = "RopeParams" {
-        tokens: u32,
-        heads: u32,
-        kv_heads: u32,
-        head_dim: u32,
-        pairs: u32,
     }
 }
 

@@ -22,26 +22,25 @@ impl Tile {
         (self.position + self.rows.len()).div_ceil(PARTITION)
     }
 
-    /// First position that some row sees, sinks aside.
+    /// The first position that some row sees.
     fn first(&self, window: Option<usize>) -> usize {
         window.map_or(0, |window| (self.position + 1).saturating_sub(window))
     }
 
     /// Partitions of which some row sees tokens.
-    pub(crate) fn seen(&self, window: Option<usize>, sinks: usize) -> [Range<usize>; 2] {
-        let first = self.first(window) / PARTITION;
-        [0..sinks.div_ceil(PARTITION).min(first), first..self.parts()]
+    pub(crate) fn seen(&self, window: Option<usize>) -> Range<usize> {
+        self.first(window) / PARTITION..self.parts()
     }
 
     /// As kernels read it.
-    pub fn params(&self, window: Option<usize>, sinks: usize) -> TileParams {
+    pub fn params(&self, window: Option<usize>) -> TileParams {
         TileParams {
             row: self.rows.start as u32,
             rows: self.rows.len() as u32,
             table: self.table as u32,
             position: self.position as u32,
             first: self.first(window) as u32,
-            sinks: sinks as u32,
+            unused: 0,
         }
     }
 }

@@ -1,25 +1,23 @@
 //! A model's row-wise operations, one launch each.
 use crate::backend::GpuBackend;
 use crate::executor::{Executor, Launch};
-use crate::launch::{self, NormBuffers, RopeBuffers, TOP_SLICE, TopBuffers, top_slices};
+use crate::launch::{self, NormBuffers, TOP_SLICE, TopBuffers, top_slices};
 use crate::pace::rows_at_once;
-use crate::params::RopeParams;
-use crate::shape::Element;
 use attention::RowOps;
 use candle_core::{Error, Result, Tensor, bail};
 
 impl<E: Executor> GpuBackend<E> {
     fn import(&self, tensor: &Tensor) -> Result<E::Buffer> {
-        self.executor.import(tensor, self.element)
+        self.executor.import(tensor)
     }
 
     /// Memory for a tensor of `like`'s shape.
     fn room(&self, like: &Tensor) -> Result<E::Buffer> {
-        self.executor.create_tensor(like.elem_count() * self.element.bytes()).map_err(Error::wrap)
+        self.executor.create_tensor(like.elem_count() * 4).map_err(Error::wrap)
     }
 
     fn export(&self, buffer: &E::Buffer, like: &Tensor) -> Result<Tensor> {
-        self.executor.export(buffer, like.dims(), self.element, like.device())?.to_dtype(like.dtype())
+        self.executor.export(buffer, like.dims(), like.device())
     }
 
     fn launch(&self, launch: Launch<'_, E::Buffer>) -> Result<()> {
@@ -37,7 +35,7 @@ impl<E: Executor> GpuBackend<E> {
         let (delta, sum) = added.as_ref().map_or((&self.nothing, &self.nothing), |(delta, sum)| (delta, sum));
         let buffers = NormBuffers { x: &from, delta, sum, weight: &weight, out: &out };
         let sizes = (width, added.is_some(), eps);
-        self.launch(launch::add_rms_norm(self.element, x.elem_count() / width, sizes, &buffers))?;
+        self.launch(launch::add_rms_norm(x.elem_count() / width, sizes, &buffers))?;
         let sum = added.as_ref().map(|(_, sum)| self.export(sum, x)).transpose()?;
         Ok((self.export(&out, x)?, sum))
     }
@@ -47,7 +45,7 @@ impl<E: Executor> GpuBackend<E> {
             bail!("a gate of {:?} for {:?}", gate.dims(), x.dims());
         }
         let (gate, from, out) = (self.import(gate)?, self.import(x)?, self.room(x)?);
-        self.launch(launch::gate_mul(self.element, x.elem_count(), silu, [&gate, &from, &out]))?;
+        self.launch(launch::gate_mul(x.elem_count(), silu, [&gate, &from, &out]))?;
         self.export(&out, x)
     }
 }
@@ -80,28 +78,6 @@ impl<E: Executor> RowOps for GpuBackend<E> {
         self.gated(gate, x, false)
     }
 
-    fn rope(&self, q: &Tensor, k: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<(Tensor, Tensor)> {
-        let ((tokens, heads, head_dim), (k_tokens, kv_heads, k_dim)) = (q.dims3()?, k.dims3()?);
-        let (rows, pairs) = cos.dims2()?;
-        let same = k_tokens == tokens && rows == tokens && k_dim == head_dim && sin.dims() == cos.dims();
-        if !same || 2 * pairs > head_dim || head_dim % 2 != 0 {
-            bail!("rope: {pairs} pairs at {rows} positions for q {:?} and k {:?}", q.dims(), k.dims());
-        }
-        let params = RopeParams {
-            tokens: tokens as u32,
-            heads: heads as u32,
-            kv_heads: kv_heads as u32,
-            head_dim: head_dim as u32,
-            pairs: pairs as u32,
-        };
-        let angles = |x: &Tensor| self.executor.import(x, Element::F32);
-        let (cos, sin) = (angles(cos)?, angles(sin)?);
-        let (from_q, from_k, q_out, k_out) = (self.import(q)?, self.import(k)?, self.room(q)?, self.room(k)?);
-        let buffers = RopeBuffers { cos: &cos, sin: &sin, q: &from_q, k: &from_k, q_out: &q_out, k_out: &k_out };
-        self.launch(launch::rope(self.element, params, &buffers))?;
-        Ok((self.export(&q_out, q)?, self.export(&k_out, k)?))
-    }
-
     fn largest(&self, rows: &Tensor, count: usize) -> Result<Option<Vec<(u32, f32)>>> {
         let (n, width) = rows.dims2()?;
         let slices = top_slices(width);
@@ -119,7 +95,7 @@ impl<E: Executor> RowOps for GpuBackend<E> {
             values: &values,
             indices: &indices,
         };
-        self.run(&launch::top(self.element, n, width, count, &buffers))?;
+        self.run(&launch::top(n, width, count, &buffers))?;
         let read = |buffer: &E::Buffer| {
             let mut bytes = vec![0; 4 * all];
             self.executor.download(buffer, 0, &mut bytes).map_err(Error::wrap)?;

@@ -1,43 +1,10 @@
 //! What the kernels of a layer depend on.
-use crate::executor::{Constant, Family};
+use crate::executor::Constant;
 use crate::formats::format_id;
-use candle_core::DType;
 use turboquant::RecordLayout;
 
 /// `kTogether` of `query.metal`.
 const TOGETHER: usize = 4;
-
-/// Element type of activations.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Element {
-    F32,
-    F16,
-    Bf16,
-}
-
-impl Element {
-    /// As kernels' names spell it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Element::F32 => "f32",
-            Element::F16 => "f16",
-            Element::Bf16 => "bf16",
-        }
-    }
-
-    pub fn bytes(self) -> usize {
-        if self == Element::F32 { 4 } else { 2 }
-    }
-
-    /// As Candle calls it.
-    pub fn dtype(self) -> DType {
-        match self {
-            Element::F32 => DType::F32,
-            Element::F16 => DType::F16,
-            Element::Bf16 => DType::BF16,
-        }
-    }
-}
 
 /// The kernels that attend. A row's bits are the same in `Mma` and `Chunk`, not in `Vec`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,14 +15,6 @@ pub enum Form {
     Vec,
     /// Chunks of a prompt: 64 columns at once, 128 at a head size of 64 (`prefill`).
     Chunk,
-}
-
-impl Form {
-    /// The faster one of `Mma` and `Vec` for single rows: matrix products cost about 15 cycles an element where they run on the ALUs,
-    /// `vec` 9, for 4 query heads; at 8 they are equal.
-    pub fn choose(family: Family, group: usize) -> Form {
-        if family == Family::NoMatrixUnit && group <= 4 { Form::Vec } else { Form::Mma }
-    }
 }
 
 /// Why there are no kernels for a layer.
@@ -78,26 +37,20 @@ pub struct Shape {
     pub group: usize,
     /// Of logits.
     pub scale: f32,
-    pub element: Element,
     /// Of single rows.
     pub form: Form,
     pub keys_centred: bool,
     pub values_centred: bool,
     /// Groups of 8 fast pairs where centred keys are followed exactly, as those stored as floats are; `None`: by parabolas.
     pub exact_groups: Option<usize>,
-    pub interleaved_rope: bool,
     /// RoPE pairs that turn.
     pub pairs: usize,
     /// A token sees at most this many, itself included.
     pub window: Option<usize>,
-    /// First tokens of a sequence that stay visible beside a window.
-    pub sinks: usize,
-    /// Whether each query head has a learnt logit that takes weight and gives nothing.
-    pub sink_logits: bool,
 }
 
 impl Shape {
-    /// Of plain attention to what lies in the cache as it was given: nothing is taken out, no window, all pairs turn. Activations are f32.
+    /// Of plain attention to what lies in the cache as it was given: nothing is taken out, no window, all pairs turn.
     pub fn new(record: RecordLayout, kv_heads: usize, group: usize) -> Self {
         let d = record.head_dim();
         Shape {
@@ -105,16 +58,12 @@ impl Shape {
             kv_heads,
             group,
             scale: 1.0 / (d as f32).sqrt(),
-            element: Element::F32,
             form: Form::Mma,
             keys_centred: false,
             values_centred: false,
             exact_groups: None,
-            interleaved_rope: false,
             pairs: d / 2,
             window: None,
-            sinks: 0,
-            sink_logits: false,
         }
     }
 
@@ -149,7 +98,7 @@ impl Shape {
 
     /// Bytes of one row's queries or outputs.
     pub(crate) fn row_bytes(&self) -> usize {
-        self.heads() * self.head_dim() * self.element.bytes()
+        self.heads() * self.head_dim() * 4
     }
 
     pub(crate) fn norm(&self) -> f32 {
@@ -223,9 +172,7 @@ impl Shape {
             Constant::Bool(2, self.keys_centred),
             Constant::Bool(3, self.values_centred),
             Constant::Uint(4, self.record.block_size().trailing_zeros()),
-            Constant::Bool(5, self.interleaved_rope),
             Constant::Bool(6, self.window.is_some()),
-            Constant::Bool(7, self.sink_logits),
             Constant::Bool(8, self.exact_groups.is_some()),
         ]
     }

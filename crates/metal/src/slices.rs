@@ -62,7 +62,7 @@ fn dispatches(shape: &Shape, tiles: &[Tile], most: usize) -> Vec<Dispatch> {
     // Of each partition: how many tiles to take for all that see it.
     let mut until = vec![0; all];
     for (tile, count) in tiles.iter().zip(1..) {
-        tile.seen(shape.window, shape.sinks).into_iter().for_each(|parts| until[parts].fill(count));
+        until[tile.seen(shape.window)].fill(count);
     }
     let (mut dispatches, mut from) = (Vec::new(), 0);
     while let Some(unseen) = until[from..].iter().position(|tiles| *tiles > 0) {
@@ -130,12 +130,11 @@ mod tests {
             (32, 256, 8192, 0, 2, None),
             (2, 64, 3, 100, 5, None),
             (32, 512, 1, 1 << 20, 3, None),
-            (8, 64, 1, 131_000, 2, Some((4096, 0))),
-            (8, 64, 100, 131_000, 2, Some((4096, 700))),
-            (8, 64, 1, 32_000, 16, Some((1024, 4))),
+            (8, 64, 1, 131_000, 2, Some(4096)),
+            (8, 64, 100, 131_000, 2, Some(4000)),
+            (8, 64, 1, 32_000, 16, Some(1024)),
         ] {
-            let (sinks, window) = (window.map_or(0, |(_, sinks)| sinks), window.map(|(window, _)| window));
-            let shape = Shape { window, sinks, ..shape(kv_heads, d) };
+            let shape = Shape { window, ..shape(kv_heads, d) };
             let form = shape.form_of(rows);
             let per_tile = shape.tile_rows(form);
             let position = |seq: usize| position * (seq + 1) / seqs;
@@ -174,9 +173,9 @@ mod tests {
                     }
                     for ((tile, times), count) in here.iter().zip(times).zip(1..) {
                         for (part, times) in times.into_iter().enumerate() {
-                            let (from, to) = (part * PARTITION, (part + 1) * PARTITION);
+                            let to = (part + 1) * PARTITION;
                             let first = window.map_or(0, |window| (tile.position + 1).saturating_sub(window));
-                            let seen = part < tile.parts() && (to > first || from < sinks);
+                            let seen = part < tile.parts() && to > first;
                             assert!(times == 1 || !seen && times == 0, "{times} times {part} of {tile:?}");
                             until[part] = if seen { count } else { until[part] };
                         }

@@ -6,13 +6,13 @@ use candle_core::Device;
 use conformance::{Case, rows};
 use kv::KvLayout;
 use metal::macos::MetalExecutor;
-use metal::{Element, GpuBackend};
+use metal::{Form, GpuBackend};
 use turboquant::Format;
 
 fn backend(layout: KvLayout, geometry: &ModelGeometry, centring: &Centring) -> Box<dyn AttentionBackend> {
     let Device::Metal(device) = device() else { panic!("a Mac without a GPU") };
     let executor = MetalExecutor::new(&device, Some(geometry.layers[0].head_dim)).unwrap();
-    Box::new(GpuBackend::new(executor, layout, geometry, centring, Element::F32).unwrap())
+    Box::new(GpuBackend::new(executor, layout, geometry, centring, Form::Mma).unwrap())
 }
 
 fn device() -> Device {
@@ -76,17 +76,11 @@ fn blocks_are_copied_and_moved() {
 }
 
 #[test]
-fn sharing_layers_read_their_owner() {
-    conformance::sharing_layers_read_their_owner(&make, &device(), Case { k: Format::Tq4, v: Format::Tq4, ..BASE });
-}
-
-#[test]
 fn rows_are_computed() {
     let geometry = rows::geometry();
     let Device::Metal(metal) = device() else { panic!("a Mac without a GPU") };
     let executor = MetalExecutor::new(&metal, Some(64)).unwrap();
-    let backend =
-        GpuBackend::new(executor, rows::layout(), &geometry, &Centring::none(&geometry), Element::F32).unwrap();
+    let backend = GpuBackend::new(executor, rows::layout(), &geometry, &Centring::none(&geometry), Form::Mma).unwrap();
     let error = rows::error(backend.row_ops().unwrap(), &Device::Metal(metal)).unwrap();
     assert!(error < rows::BOUND, "{error:.1e}");
 }

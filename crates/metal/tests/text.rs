@@ -1,8 +1,8 @@
 //! Host and kernels' text agree: structs, codebooks, formats.
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 use metal::{
-    AttendParams, CopyParams, GateParams, NormParams, Params, QueryParams, ReduceParams, RopeParams, TileParams,
-    TopParams, WriteParams, format_id, source,
+    AttendParams, CopyParams, GateParams, NormParams, Params, QueryParams, ReduceParams, TileParams, TopParams,
+    WriteParams, format_id, source,
 };
 use turboquant::Format;
 
@@ -37,7 +37,6 @@ fn structs_have_the_same_fields_in_the_same_order() {
     check_struct::<TileParams>();
     check_struct::<NormParams>();
     check_struct::<GateParams>();
-    check_struct::<RopeParams>();
     check_struct::<TopParams>();
 }
 

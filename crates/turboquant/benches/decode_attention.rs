@@ -63,7 +63,7 @@ struct Variant {
     name: String,
     kernel: Kernel,
     pool: usize,
-    centres: Option<Vec<KeyCentre>>,
+    means: Option<Vec<KeyMean>>,
 }
 
 /// What a server would keep between steps.
@@ -79,7 +79,7 @@ fn decode(variant: &Variant, pool: &Pool, table: &[u32], q: &[f32], buffers: &mu
     let d = pool.layout.head_dim();
     let len = kernel.part_len(GROUP);
     let query = |(head, q): (usize, &[f32])| {
-        kernel.query(q, GROUP, logit_scale(d), variant.centres.as_ref().map(|centres| &centres[head]))
+        kernel.query(q, GROUP, logit_scale(d), variant.means.as_ref().map(|means| &means[head]))
     };
     let queries: Vec<Query> = q.chunks_exact(GROUP * d).enumerate().map(query).collect();
     let partitions: Vec<&[u32]> = table.chunks(PARTITION / BLOCK).collect();
@@ -125,11 +125,12 @@ fn parts_of(parts: &[f32], head: usize, len: usize) -> impl Iterator<Item = &[f3
 }
 
 /// A mean as large as the key's noise, in every pair, and frequencies of base 1e6.
-fn centres(rng: &mut Rng, d: usize) -> Vec<KeyCentre> {
+fn means(rng: &mut Rng, d: usize) -> Vec<KeyMean> {
     let frequencies: Vec<f32> = (0..d / 2).map(|i| 1e6f32.powf(-(2.0 * i as f32) / d as f32)).collect();
-    let rope = Rope::new(d, &frequencies, Pairing::HalfSplit).expect("frequencies");
-    let centre = |_| KeyCentre::new(&rope, &rng.vector(d), DEFAULT_FAST_PAIRS).expect("a mean");
-    (0..HEADS).map(centre).collect()
+    let rope = Rope::new(frequencies, 1.0).expect("frequencies");
+    let tables = CorrectionTables::new(&rope, d).expect("half as many pairs as elements");
+    let mean = |_| KeyMean::new(&tables, &rng.vector(d), DEFAULT_HIGH_PAIRS).expect("a mean");
+    (0..HEADS).map(mean).collect()
 }
 
 fn pools(rng: &mut Rng, d: usize, tokens: usize) -> (Vec<Pool>, Vec<u32>) {
@@ -155,24 +156,19 @@ fn pools(rng: &mut Rng, d: usize, tokens: usize) -> (Vec<Pool>, Vec<u32>) {
 
 fn variants(rng: &mut Rng, d: usize, pools: &[Pool], isas: &[Isa], only: Option<&String>) -> Vec<Variant> {
     let mut variants = Vec::new();
-    let centres = centres(rng, d);
+    let means = means(rng, d);
     for isa in isas {
         for (i, preset) in PRESETS.iter().enumerate() {
             if only.is_some_and(|only| preset.1 != Format::Bf16 && !only.split(',').any(|name| name == preset.0)) {
                 continue;
             }
             let kernel = Kernel::new(pools[i].layout, *isa);
-            let centres = (preset.1 != Format::Bf16).then(|| centres.clone());
+            let means = (preset.1 != Format::Bf16).then(|| means.clone());
             if preset.0 == "balanced" {
                 let kernel = kernel.clone();
-                variants.push(Variant {
-                    name: format!("{isa:?} balanced, not centred"),
-                    kernel,
-                    pool: i,
-                    centres: None,
-                });
+                variants.push(Variant { name: format!("{isa:?} balanced, not centred"), kernel, pool: i, means: None });
             }
-            variants.push(Variant { name: format!("{isa:?} {}", preset.0), kernel, pool: i, centres });
+            variants.push(Variant { name: format!("{isa:?} {}", preset.0), kernel, pool: i, means });
         }
     }
     variants
@@ -272,7 +268,7 @@ fn prefill(rng: &mut Rng, d: usize, isas: &[Isa]) {
     println!(
         "\n| d {d}: 512 query tokens x {GROUP} heads over {CTX}, one kv head, one thread | ms | GMAC/s |\n|---|---|---|"
     );
-    let centre = centres(rng, d).remove(0);
+    let mean = means(rng, d).remove(0);
     let vectors = rng.vector(PARTITION * GROUP * d);
     let more = [("f32", Format::F32, Format::F32), ("q8_0/q8_0", Format::Affine8, Format::Int8)];
     for preset in PRESETS.iter().chain(&more) {
@@ -281,10 +277,10 @@ fn prefill(rng: &mut Rng, d: usize, isas: &[Isa]) {
         let records: Vec<&[u8]> = cache.records.iter().map(Vec::as_slice).collect();
         for isa in isas {
             let kernel = Kernel::new(layout, *isa);
-            let centre = preset.1.is_rotated().then_some(&centre);
+            let mean = preset.1.is_rotated().then_some(&mean);
             let mut parts = vec![0f32; PARTITION * kernel.part_len(GROUP)];
             let seconds = least(|| {
-                let queries = vectors.chunks_exact(GROUP * d).map(|q| kernel.query(q, GROUP, logit_scale(d), centre));
+                let queries = vectors.chunks_exact(GROUP * d).map(|q| kernel.query(q, GROUP, logit_scale(d), mean));
                 let queries: Vec<Query> = queries.collect();
                 for (i, records) in records.chunks(PARTITION / BLOCK).enumerate() {
                     let visible = |row: usize| (CTX - PARTITION + row + 1 - i * PARTITION).min(PARTITION);
@@ -316,20 +312,22 @@ fn encode(rng: &mut Rng, d: usize) {
         });
         println!("| {name} | {:.2} |", seconds / 64.0 * 1e6);
     }
-    let centres = centres(rng, d);
+    let means = means(rng, d);
+    let angles = means[0].tables().rope().angles(&[70_000]);
     let seconds = least(|| {
-        for position in 70_000..70_064 {
-            for (head, centre) in centres.iter().enumerate() {
-                centre.subtract(black_box(&mut k[head * d..][..d]), position);
+        for _ in 0..64 {
+            for (k, mean) in k.chunks_exact_mut(d).zip(&means) {
+                k.iter_mut().zip(mean.subtracted()).for_each(|(k, mean)| *k -= mean);
+                apply_rope(black_box(k), &angles);
             }
         }
     });
-    println!("| taking the mean out of K | {:.2} |", seconds / 64.0 * 1e6);
+    println!("| subtracting the mean of K and applying RoPE | {:.2} |", seconds / 64.0 * 1e6);
     let layout = RecordLayout::new(Format::Tq4, Format::Tq4, d, BLOCK).expect("a layout");
     let (kernel, q) = (Kernel::new(layout, Isa::best()), rng.vector(HEADS * GROUP * d));
     let seconds = least(|| {
-        for (q, centre) in q.chunks_exact(GROUP * d).zip(&centres) {
-            black_box(kernel.query(black_box(q), GROUP, logit_scale(d), Some(centre)));
+        for (q, mean) in q.chunks_exact(GROUP * d).zip(&means) {
+            black_box(kernel.query(black_box(q), GROUP, logit_scale(d), Some(mean)));
         }
     });
     println!("| preparing the queries of {HEADS} kv heads (balanced, centred) | {:.2} |", seconds * 1e6);

@@ -1,10 +1,10 @@
 //! Attention of rows over one partition: tiles outside, rows inside.
-use crate::centre::CentreQuery;
+use crate::correction_tables::INTERVALS;
 use crate::format::{Format, Side};
 use crate::kernel::{Kernel, Query};
+use crate::key_mean::CorrectionQuery;
 use crate::layout::STRIP;
-use crate::rope::BLOCKS;
-use crate::simd::{CHUNK, CentreHead, CentreTile, HeadQuery, Place, STRIPS, Scratch, Tile, kind_of};
+use crate::simd::{CHUNK, CorrectionHead, CorrectionTile, HeadQuery, Place, STRIPS, Scratch, Tile, kind_of};
 use std::cell::RefCell;
 
 /// Tokens of a partition, counted from the sequence's start: partitions are summed apart and merged in order, whatever the
@@ -44,7 +44,7 @@ struct Buffers {
     /// f32 strips of a tile whose format has no kernel of its own, K and V.
     decoded: [Vec<u8>; 2],
     /// Centring states of a batch's heads, in order.
-    states: Vec<[f32; BLOCKS]>,
+    states: Vec<[f32; INTERVALS]>,
 }
 
 thread_local! {
@@ -97,7 +97,7 @@ struct Head<'a> {
     m: usize,
     l: usize,
     /// Its centring state, in `Buffers::states`.
-    centre: Option<(&'a CentreQuery, usize)>,
+    correction: Option<(&'a CorrectionQuery, usize)>,
 }
 
 impl Head<'_> {
@@ -120,25 +120,25 @@ impl<'a> Batch<'a> {
     }
 
     /// The heads of rows that see anything, their centring states prepared.
-    fn heads(&self, states: &mut Vec<[f32; BLOCKS]>) -> Vec<Head<'a>> {
+    fn heads(&self, states: &mut Vec<[f32; INTERVALS]>) -> Vec<Head<'a>> {
         let d = self.kernel.layout().head_dim();
         let mut heads = Vec::with_capacity(self.rows.iter().map(|row| row.query.group).sum());
         let (mut at, mut state) = (0, 0);
         for row in self.rows {
             let (query, group) = (row.query, row.query.group);
             if row.from < row.to {
-                let len = query.centre.as_ref().map_or(0, CentreQuery::state_len);
+                let len = query.correction.as_ref().map_or(0, CorrectionQuery::state_len);
                 for g in 0..group {
                     let (o, m, l) = (at + g * d, at + group * d + g, at + group * (d + 1) + g);
-                    let centre = query.centre.as_ref().map(|centre| (centre, state + g * len));
-                    heads.push(Head { query: query.head(g), from: row.from, to: row.to, o, m, l, centre });
+                    let correction = query.correction.as_ref().map(|query| (query, state + g * len));
+                    heads.push(Head { query: query.head(g), from: row.from, to: row.to, o, m, l, correction });
                 }
-                if let Some(centre) = &query.centre {
+                if let Some(correction) = &query.correction {
                     let end = state + group * len;
                     if states.len() < end {
-                        states.resize(end, [0.0; BLOCKS]);
+                        states.resize(end, [0.0; INTERVALS]);
                     }
-                    self.kernel.steps.prepare(centre, self.job.first_position, &mut states[state..end]);
+                    self.kernel.steps.prepare(correction, self.job.first_position, &mut states[state..end]);
                     state = end;
                 }
             }
@@ -161,9 +161,9 @@ impl<'a> Batch<'a> {
             if from >= to {
                 continue;
             }
-            let centre =
-                head.centre.map(|(query, at)| CentreHead { query, state: &states[at..at + query.state_len()] });
-            chunk.push(head.query, Place { from, to, o: head.o, m: head.m, l: head.l }, centre);
+            let correction =
+                head.correction.map(|(query, at)| CorrectionHead { query, state: &states[at..at + query.state_len()] });
+            chunk.push(head.query, Place { from, to, o: head.o, m: head.m, l: head.l }, correction);
             if chunk.len == CHUNK {
                 chunk.run(self.kernel, &mut k, &mut v, scratch, parts);
             }
@@ -219,17 +219,17 @@ struct Chunk<'a> {
     len: usize,
     heads: [HeadQuery<'a>; CHUNK],
     places: [Place; CHUNK],
-    centres: [Option<CentreHead<'a>>; CHUNK],
+    corrections: [Option<CorrectionHead<'a>>; CHUNK],
 }
 
 impl<'a> Chunk<'a> {
     fn new(tile: usize) -> Self {
         let none = HeadQuery { floats: &[], words: &[], wide: &[], sum: 0, unit: 0.0 };
-        Chunk { tile, len: 0, heads: [none; CHUNK], places: [Place::default(); CHUNK], centres: [None; CHUNK] }
+        Chunk { tile, len: 0, heads: [none; CHUNK], places: [Place::default(); CHUNK], corrections: [None; CHUNK] }
     }
 
-    fn push(&mut self, head: HeadQuery<'a>, place: Place, centre: Option<CentreHead<'a>>) {
-        (self.heads[self.len], self.places[self.len], self.centres[self.len]) = (head, place, centre);
+    fn push(&mut self, head: HeadQuery<'a>, place: Place, correction: Option<CorrectionHead<'a>>) {
+        (self.heads[self.len], self.places[self.len], self.corrections[self.len]) = (head, place, correction);
         self.len += 1;
     }
 
@@ -245,7 +245,10 @@ impl<'a> Chunk<'a> {
         (v.first, v.last) = (first, last);
         let steps = kernel.steps;
         steps.scores(k, heads, &mut scratch.s);
-        steps.centre(&CentreTile { tile: self.tile, first, last, heads: &self.centres[..self.len] }, &mut scratch.s);
+        steps.correct(
+            &CorrectionTile { tile: self.tile, first, last, heads: &self.corrections[..self.len] },
+            &mut scratch.s,
+        );
         steps.softmax(v, places, scratch, parts);
         steps.accumulate(v, places, scratch, parts);
         // What lies ahead has been asked for; a chunk's own lines are in the cache already.

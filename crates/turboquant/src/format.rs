@@ -65,7 +65,7 @@ pub enum FormatError {
 /// Elements that share a scale in the formats with more than one.
 pub(crate) const SCALE_GROUP: usize = 32;
 /// Largest head dimension of any format.
-pub(crate) const MAX_HEAD_DIM: usize = 512;
+pub const MAX_HEAD_DIM: usize = 512;
 
 const ROTATED_DIMS: &[usize] = &[16, 32, 64, 80, 96, 128, 256, 512];
 const K_NAMES: &[&str] = &["f32", "f16", "bf16", "tq8", "tq5", "tq4", "tq3", "tq2", "q8_0", "q5_0", "q4_0"];

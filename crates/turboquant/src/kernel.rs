@@ -1,8 +1,8 @@
 //! The public kernel: stores and attends the records of one layer.
 use crate::attend::{self, Job};
-use crate::centre::{CentreQuery, KeyCentre};
 use crate::encode;
 use crate::format::Side;
+use crate::key_mean::{CorrectionQuery, KeyMean};
 use crate::layout::RecordLayout;
 use crate::rotation::Rotation;
 use crate::simd::{self, HeadQuery, Isa, Steps};
@@ -36,7 +36,7 @@ pub struct Query {
     wide: Vec<u64>,
     sums: Vec<i32>,
     units: Vec<f32>,
-    pub(crate) centre: Option<CentreQuery>,
+    pub(crate) correction: Option<CorrectionQuery>,
 }
 
 impl Query {
@@ -131,9 +131,9 @@ impl Kernel {
 
     /// Prepares the query heads of one token and kv head.
     ///
-    /// `q`: `[group][head_dim]`, after RoPE, unrotated. `scale` multiplies logits (1/sqrt(head_dim) usually). `centre`: what
-    /// the stored keys lack.
-    pub fn query(&self, q: &[f32], group: usize, scale: f32, centre: Option<&KeyCentre>) -> Query {
+    /// `q`: `[group][head_dim]`, after RoPE, unrotated. `scale` multiplies logits (1/sqrt(head_dim) usually). `mean`: what was
+    /// subtracted from the stored keys.
+    pub fn query(&self, q: &[f32], group: usize, scale: f32, mean: Option<&KeyMean>) -> Query {
         let d = self.layout.head_dim();
         assert!((1..=MAX_GROUP).contains(&group), "group {group}; allowed: 1..={MAX_GROUP}");
         assert_eq!(q.len(), group * d, "q must have group * head_dim elements");
@@ -143,7 +143,7 @@ impl Kernel {
             floats.chunks_exact_mut(d).for_each(|q| self.steps.rotate(rotation, q));
         }
         floats.iter_mut().for_each(|v| *v *= base2);
-        let centre = centre.map(|centre| centre.query(q, group, base2));
+        let correction = mean.map(|mean| mean.query(q, group, base2));
         let mut query = Query {
             group,
             head_dim: d,
@@ -152,7 +152,7 @@ impl Kernel {
             wide: Vec::new(),
             sums: Vec::new(),
             units: Vec::new(),
-            centre,
+            correction,
         };
         if simd::is_integer(self.layout.k()) {
             for q in query.floats.chunks_exact(d) {

@@ -8,11 +8,12 @@
 //! rows of the call, the threads, or what dead slots hold.
 
 mod attend;
-mod centre;
 mod codebook;
+mod correction_tables;
 mod encode;
 mod format;
 mod kernel;
+mod key_mean;
 mod layout;
 mod page;
 mod preset;
@@ -23,11 +24,12 @@ mod rotation;
 mod simd;
 
 pub use attend::{Job, PARTITION, Row, TILE};
-pub use centre::{CentreError, DEFAULT_FAST_PAIRS, KeyCentre};
-pub use format::{Format, FormatError, Side};
+pub use correction_tables::{CorrectionTables, LOW_FREQUENCY};
+pub use format::{Format, FormatError, MAX_HEAD_DIM, Side};
 pub use kernel::{Kernel, MAX_GROUP, Query};
+pub use key_mean::{DEFAULT_HIGH_PAIRS, KeyMean, KeyMeanError};
 pub use layout::RecordLayout;
 pub use preset::{KvPair, PRESETS, Preset};
-pub use rope::{Pairing, Rope, SLOW_PAIR};
+pub use rope::{Rope, RopeError, apply_rope};
 pub use rotation::Rotation;
 pub use simd::Isa;

@@ -4,10 +4,7 @@
 //! attention and not the codec; codecs are judged where they live. A failure is a panic that names the case.
 pub mod rows;
 
-use attention::{
-    AttentionBackend, BatchLayout, ForwardContext, KvMeans, LayerGeometry, LayerId, ModelGeometry, Rope,
-    RopeConvention, SequenceStates, StateLayout, StatePool,
-};
+use attention::{AttentionBackend, BatchLayout, KvMeans, LayerGeometry, LayerId, ModelGeometry, Rope};
 use candle_core::{Device, Tensor};
 use kv::{BlockPool, BlockTable, KvLayout};
 use std::sync::Arc;
@@ -29,20 +26,26 @@ pub struct Case {
 }
 
 impl Case {
-    /// A model of `layers` such layers.
-    fn model(&self, layers: usize) -> (KvLayout, ModelGeometry) {
+    /// RoPE over three quarters of a head, with an attention factor, so that neither can be forgotten.
+    fn rope(&self) -> Rope {
+        let pairs = self.head_dim * 3 / 8;
+        let frequencies = (0..pairs).map(|i| 1e4f32.powf(-(i as f32) / pairs as f32)).collect();
+        Rope::new(frequencies, 1.1).expect("frequencies of at most 1")
+    }
+
+    /// A model of one such layer.
+    fn model(&self) -> (KvLayout, ModelGeometry) {
         let kv = (self.kv_heads, self.head_dim, self.k, self.v);
-        let layout = KvLayout::new(self.block_size, vec![kv; layers]).expect("a valid case");
+        let layout = KvLayout::new(self.block_size, [kv]).expect("a valid case");
         let layer = LayerGeometry {
             num_heads: self.kv_heads * self.group,
             kv_heads: self.kv_heads,
             head_dim: self.head_dim,
             scale: 1.0 / (self.head_dim as f32).sqrt(),
             sliding_window: self.sliding_window,
+            rope: Some(self.rope()),
         };
-        let inv_freq = (0..self.head_dim / 2).map(|i| 1e4f32.powf(-2.0 * i as f32 / self.head_dim as f32)).collect();
-        let rope = Rope { inv_freq, convention: RopeConvention::Half, attention_factor: 1.0 };
-        (layout, ModelGeometry { layers: vec![layer; layers], rope })
+        (layout, ModelGeometry { layers: vec![layer] })
     }
 }
 
@@ -97,7 +100,7 @@ pub struct Slice<'a> {
 
 impl Fixture {
     pub fn new(make: Make<'_>, device: &Device, case: Case, num_blocks: usize) -> Self {
-        let (layout, geometry) = case.model(1);
+        let (layout, geometry) = case.model();
         let mut backend = make(layout, geometry);
         backend.allocate(num_blocks).expect("memory for the pool");
         Fixture { case, backend, pool: BlockPool::new(num_blocks), device: device.clone() }
@@ -140,11 +143,28 @@ impl Fixture {
             .collect()
     }
 
+    /// Rows of heads after RoPE, in f64 from its definition.
+    fn roped(&self, rows: Vec<f32>, positions: std::ops::Range<usize>) -> Vec<f64> {
+        let (d, rope) = (self.case.head_dim, self.case.rope());
+        let heads = rows.len() / d / positions.len();
+        let mut out: Vec<f64> = rows.into_iter().map(f64::from).collect();
+        for (i, head) in out.chunks_exact_mut(d).enumerate() {
+            let position = (positions.start + i / heads) as f64;
+            for (pair, frequency) in rope.frequencies().iter().enumerate() {
+                let (sin, cos) = (position * f64::from(*frequency)).sin_cos();
+                let (x, y, factor) = (head[pair], head[pair + rope.pairs()], f64::from(rope.attention_factor()));
+                head[pair] = factor * (x * cos - y * sin);
+                head[pair + rope.pairs()] = factor * (x * sin + y * cos);
+            }
+        }
+        out
+    }
+
     /// Attention in f64 over exact K and V, for formats that store them (nearly) exactly.
     pub fn expect(&self, tokens: Tokens, positions: std::ops::Range<usize>) -> Vec<f32> {
         let Case { head_dim: d, kv_heads, group, sliding_window, .. } = self.case;
-        let q = tokens.rows(0, kv_heads * group * d, positions.clone());
-        let k = tokens.rows(1, kv_heads * d, 0..positions.end);
+        let q = self.roped(tokens.rows(0, kv_heads * group * d, positions.clone()), positions.clone());
+        let k = self.roped(tokens.rows(1, kv_heads * d, 0..positions.end), 0..positions.end);
         let v = tokens.rows(2, kv_heads * d, 0..positions.end);
         let mut out = Vec::with_capacity(q.len());
         for (row, position) in positions.enumerate() {
@@ -152,8 +172,7 @@ impl Fixture {
             for head in 0..kv_heads * group {
                 let q = &q[(row * kv_heads * group + head) * d..][..d];
                 let at = |t: usize| (t * kv_heads + head / group) * d;
-                let dot =
-                    |t: usize| q.iter().zip(&k[at(t)..][..d]).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+                let dot = |t: usize| q.iter().zip(&k[at(t)..][..d]).map(|(a, b)| a * b).sum::<f64>();
                 let logits: Vec<f64> = (first..=position).map(|t| dot(t) / (d as f64).sqrt()).collect();
                 let max = logits.iter().copied().fold(f64::MIN, f64::max);
                 let weights: Vec<f64> = logits.iter().map(|l| (l - max).exp()).collect();
@@ -262,70 +281,4 @@ pub fn blocks_move(make: Make<'_>, device: &Device, case: Case) {
     let mut again = |table: &mut BlockTable| f.step(&mut [Slice { tokens, table, start: len + 1, len: 1 }]).remove(0);
     let (here, there) = (again(&mut table), again(&mut moved));
     assert_same_bits(&here, &there, case, "moved blocks");
-}
-
-/// A model of four layers of which the last two read the caches of the first two (as in YOCO, arXiv:2405.05254) answers, bit by bit,
-/// as one of four that own theirs and write the same into them. It takes the memory of two layers, and a layer that shares
-/// changes none of it.
-pub fn sharing_layers_read_their_owner(make: Make<'_>, device: &Device, case: Case) {
-    let run = |sharing: bool| {
-        let (layout, geometry) = case.model(if sharing { 2 } else { 4 });
-        let mut backend = make(layout, geometry);
-        let pool = BlockPool::new(8);
-        backend.allocate(pool.num_blocks()).expect("memory for the pool");
-        let mut table = BlockTable::new(case.block_size);
-        let mut out = Vec::new();
-        for (start, len) in [(0, 40), (40, 1), (41, 7), (48, 1)] {
-            table.prepare_write(&pool, start, start + len).expect("enough blocks");
-            let mut batch = BatchLayout::default();
-            batch.push(start, len, &table);
-            let plan = backend.plan(Arc::new(batch)).expect("a plan");
-            let states = StatePool::new(StateLayout::default(), 1);
-            let states = SequenceStates { pool: &states, slots: &[0] };
-            let ctx = ForwardContext::new(&*backend, &plan, states);
-            for layer in 0..4 {
-                let before = all_bytes(&*backend, &table);
-                out.extend(four_layer_step(&ctx, device, case, layer, sharing, start..start + len));
-                let unchanged = before == all_bytes(&*backend, &table);
-                assert_eq!(unchanged, sharing && layer >= 2, "{case:?}: layer {layer} of a step from {start}");
-            }
-        }
-        (out, backend.spec().bytes_per_block())
-    };
-    let ((own, own_bytes), (shared, shared_bytes)) = (run(false), run(true));
-    assert_same_bits(&own, &shared, case, "layers that share");
-    assert_eq!(own_bytes, 2 * shared_bytes);
-}
-
-/// Attention of layer `layer`; the last two have the keys and values of the first two and queries of their own.
-fn four_layer_step(
-    ctx: &ForwardContext<'_>,
-    device: &Device,
-    case: Case,
-    layer: usize,
-    sharing: bool,
-    positions: std::ops::Range<usize>,
-) -> Vec<f32> {
-    let tensor = |seed: usize, what: u64, heads: usize| {
-        let rows = Tokens { seed: seed as u64 }.rows(what, heads * case.head_dim, positions.clone());
-        Tensor::from_vec(rows, (positions.len(), heads, case.head_dim), device).expect("a tensor")
-    };
-    let q = tensor(layer, 0, case.kv_heads * case.group);
-    let out = match sharing && layer >= 2 {
-        true => ctx.attend_shared(LayerId(layer % 2), &q),
-        false => {
-            ctx.attend(LayerId(layer), &q, &tensor(layer % 2, 1, case.kv_heads), &tensor(layer % 2, 2, case.kv_heads))
-        }
-    };
-    out.and_then(|t| t.flatten_all()?.to_vec1()).expect("f32 output")
-}
-
-fn all_bytes(backend: &dyn AttentionBackend, table: &BlockTable) -> Vec<u8> {
-    let mut bytes = vec![0; backend.spec().bytes_per_block()];
-    let mut all = Vec::new();
-    for block in table.ids() {
-        backend.read_block(block, &mut bytes).expect("read");
-        all.extend(&bytes);
-    }
-    all
 }

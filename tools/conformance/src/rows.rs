@@ -1,18 +1,16 @@
 //! What is row by row, as a model calls it, against f64.
-use attention::{LayerGeometry, ModelGeometry, Rope, RopeConvention, RowOps};
+use attention::{LayerGeometry, ModelGeometry, RowOps};
 use candle_core::{Device, Result, Tensor};
 use kv::KvLayout;
 use turboquant::Format;
 
 const D: usize = 64;
-const PAIRS: usize = 24;
 /// f32 rounds the operations of an element and the sum over a row; exponentials by a few units.
 pub const BOUND: f64 = 4e-6;
 
 pub fn geometry() -> ModelGeometry {
-    let layer = LayerGeometry { num_heads: 1, kv_heads: 1, head_dim: D, scale: 1.0, sliding_window: None };
-    let rope = Rope { inv_freq: vec![1.0; D / 2], convention: RopeConvention::Half, attention_factor: 1.0 };
-    ModelGeometry { layers: vec![layer], rope }
+    let layer = LayerGeometry { num_heads: 1, kv_heads: 1, head_dim: D, scale: 1.0, sliding_window: None, rope: None };
+    ModelGeometry { layers: vec![layer] }
 }
 
 pub fn layout() -> KvLayout {
@@ -53,20 +51,6 @@ pub fn error(ops: &dyn RowOps, device: &Device) -> Result<f64> {
         off(&ops.silu_mul(&a, &b)?, x.iter().zip(&y).map(|(x, y)| x * gate(*x) * y).collect())?,
         off(&ops.sigmoid_mul(&a, &b)?, x.iter().zip(&y).map(|(x, y)| gate(*x) * y).collect())?,
     ];
-    // q of three heads a row, k of one.
-    let angles: Vec<f32> = noise(4, PAIRS).iter().map(|x| 5.0 * x).collect();
-    let [cos, sin] = [f32::cos, f32::sin].map(|f| angles.iter().map(|a| f(*a)).collect::<Vec<f32>>());
-    let (q, k) = (a.reshape((1, 3, D))?, b.narrow(0, 0, 1)?.reshape((1, 1, D))?);
-    let turned = ops.rope(&q, &k, &tensor(&cos, &[1, PAIRS])?, &tensor(&sin, &[1, PAIRS])?)?;
-    for (got, mut want) in [(turned.0, x), (turned.1, y[..D].to_vec())] {
-        for row in want.chunks_mut(D) {
-            for (pair, (c, s)) in cos.iter().zip(&sin).enumerate() {
-                let (a, b, c, s) = (row[pair], row[pair + PAIRS], f64::from(*c), f64::from(*s));
-                (row[pair], row[pair + PAIRS]) = (a * c - b * s, a * s + b * c);
-            }
-        }
-        errors.push(off(&got, want)?);
-    }
     errors.push(if largest_in_order(ops, device)? { 0.0 } else { f64::INFINITY });
     Ok(errors.into_iter().fold(0.0, f64::max))
 }

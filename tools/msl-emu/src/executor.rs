@@ -1,6 +1,6 @@
 //! The emulator as an executor of launches.
 use crate::Emulator;
-use metal::{Access, Constant, ExecError, Executor, Family, Launch};
+use metal::{Access, Constant, ExecError, Executor, Launch};
 use std::sync::Mutex;
 
 /// Runs launches one after the other; every buffer is a copy that the kernel gets for the launch.
@@ -10,7 +10,6 @@ pub struct EmulatorExecutor {
     pub emulator: &'static Emulator,
     /// Order of lanes: see [`crate::Launch::order`].
     pub order: u32,
-    pub family: Family,
 }
 
 /// Memory of the emulated device; new memory holds 0xff bytes, which are NaN as floats.
@@ -32,10 +31,6 @@ impl Memory {
 
 impl Executor for EmulatorExecutor {
     type Buffer = Memory;
-
-    fn family(&self) -> Family {
-        self.family
-    }
 
     fn create(&self, bytes: usize) -> Result<Memory, ExecError> {
         Ok(Memory(Mutex::new(vec![0xff; bytes])))
@@ -69,10 +64,6 @@ where
     F: Fn(&EmulatorExecutor, &[Launch<'_, Memory>]) -> Result<(), ExecError> + Send + Sync,
 {
     type Buffer = Memory;
-
-    fn family(&self) -> Family {
-        self.inner.family()
-    }
 
     fn most_work(&self) -> u64 {
         self.most_work

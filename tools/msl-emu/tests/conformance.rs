@@ -4,12 +4,12 @@ use attention::{AttentionBackend, Centring, KeyCentring, ModelGeometry};
 use candle_core::Device;
 use conformance::Case;
 use kv::KvLayout;
-use metal::{Element, Family, GpuBackend};
+use metal::{Form, GpuBackend};
 use msl_emu::{Emulator, EmulatorExecutor};
 use turboquant::Format;
 
 fn executor(emulator: &'static Emulator, order: u32) -> EmulatorExecutor {
-    EmulatorExecutor { emulator, order, family: Family::MatrixUnit }
+    EmulatorExecutor { emulator, order }
 }
 
 const BASE: Case =
@@ -18,7 +18,7 @@ const BASE: Case =
 fn make(emulator: &'static Emulator) -> impl Fn(KvLayout, ModelGeometry) -> Box<dyn AttentionBackend> {
     move |layout, geometry| {
         let centring = Centring::none(&geometry);
-        Box::new(GpuBackend::new(executor(emulator, 0), layout, &geometry, &centring, Element::F32).unwrap())
+        Box::new(GpuBackend::new(executor(emulator, 0), layout, &geometry, &centring, Form::Mma).unwrap())
     }
 }
 
@@ -26,8 +26,8 @@ fn make(emulator: &'static Emulator) -> impl Fn(KvLayout, ModelGeometry) -> Box<
 fn make_centred(emulator: &'static Emulator) -> impl Fn(KvLayout, ModelGeometry) -> Box<dyn AttentionBackend> {
     move |layout, geometry| {
         let means = conformance::large_means(&geometry);
-        let centring = Centring::new(&geometry, &means, |_| KeyCentring::Followed, |_| true).unwrap();
-        Box::new(GpuBackend::new(executor(emulator, 0), layout, &geometry, &centring, Element::F32).unwrap())
+        let centring = Centring::new(&geometry, &means, |_| KeyCentring::Approximated, |_| true).unwrap();
+        Box::new(GpuBackend::new(executor(emulator, 0), layout, &geometry, &centring, Form::Mma).unwrap())
     }
 }
 

@@ -30,8 +30,8 @@ fn contexts_end_anywhere() {
 }
 
 #[test]
-fn groups_windows_and_activations() {
-    run(Emulator::fast(), attempts::groups_windows_and_activations());
+fn groups_and_windows() {
+    run(Emulator::fast(), attempts::groups_and_windows());
 }
 
 #[test]

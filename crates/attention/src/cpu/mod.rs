@@ -3,16 +3,18 @@ mod pages;
 mod schedule;
 
 use crate::{AttentionBackend, AttentionPlan, BatchLayout, Centring, LayerCentre, LayerId, ModelGeometry, RowOps};
-use candle_core::{CpuStorage, Result, Storage, Tensor, bail};
+use candle_core::{CpuStorage, Error, Result, Storage, Tensor, bail};
 use kv::{BlockCopy, BlockId, KvLayout};
 use pages::Pages;
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use turboquant::{Isa, Kernel, MAX_GROUP};
+use turboquant::{Isa, Kernel, MAX_GROUP, MAX_HEAD_DIM, Rope, apply_rope};
 
 /// The cache of one layer and the kernels for its formats.
 struct Layer {
     kernel: Kernel,
     centre: LayerCentre,
+    /// The index of the layer's RoPE among those of the model; `None` for a layer without.
+    rope: Option<usize>,
     pages: RwLock<Pages>,
 }
 
@@ -26,32 +28,71 @@ impl Layer {
         self.pages.write().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// Centres and encodes one K and V vector.
-    fn store(&self, record: &mut [u8], slot: usize, head: usize, position: usize, k: &[f32], v: &[f32]) {
-        let (mut own_k, mut own_v);
-        let mut centred = (k, v);
-        if let Some(centre) = self.centre.keys.get(head) {
-            own_k = k.to_vec();
-            centre.subtract(&mut own_k, position);
-            centred.0 = &own_k;
+    /// Stores one K and V vector: without their means, K after RoPE with `angles`.
+    fn store(&self, record: &mut [u8], slot: usize, head: usize, angles: &[[f32; 2]], k: &[f32], v: &[f32]) {
+        let (mut own_k, mut own_v) = ([0.0; MAX_HEAD_DIM], [0.0; MAX_HEAD_DIM]);
+        let (own_k, own_v) = (&mut own_k[..k.len()], &mut own_v[..v.len()]);
+        match self.centre.keys.get(head) {
+            Some(mean) => own_k.iter_mut().zip(k).zip(mean.subtracted()).for_each(|((own, k), mean)| *own = k - mean),
+            None => own_k.copy_from_slice(k),
         }
-        if let Some(mean) = self.centre.values.get(head) {
-            own_v = v.to_vec();
-            own_v.iter_mut().zip(mean).for_each(|(v, mean)| *v -= mean);
-            centred.1 = &own_v;
+        apply_rope(own_k, angles);
+        match self.centre.values.get(head) {
+            Some(mean) => own_v.iter_mut().zip(v).zip(mean).for_each(|((own, v), mean)| *own = v - mean),
+            None => own_v.copy_from_slice(v),
         }
-        self.kernel.store(record, slot, centred.0, centred.1);
+        self.kernel.store(record, slot, own_k, own_v);
     }
 }
 
+/// What a step needs beside its layout.
+struct Prepared {
+    /// For each RoPE of the model the (cos, sin) of every row and pair: `[ropes][num_tokens][pairs]`.
+    angles: Vec<Vec<[f32; 2]>>,
+}
+
+impl Prepared {
+    fn of(plan: &AttentionPlan) -> Result<&Prepared> {
+        let prepared = plan.prepared.as_ref().and_then(|p| p.downcast_ref());
+        prepared.ok_or_else(|| Error::Msg("the plan was made by another backend".to_owned()))
+    }
+
+    /// A layer's angles, and RoPE pairs of a head.
+    fn angles(&self, rope: Option<usize>, ropes: &[Rope]) -> Angles<'_> {
+        match rope {
+            Some(rope) => Angles { angles: &self.angles[rope], pairs: ropes[rope].pairs() },
+            None => Angles { angles: &[], pairs: 0 },
+        }
+    }
+}
+
+/// The angles of a step's rows in one layer.
+#[derive(Clone, Copy)]
+struct Angles<'a> {
+    angles: &'a [[f32; 2]],
+    pairs: usize,
+}
+
+impl<'a> Angles<'a> {
+    /// (cos, sin) of each pair of a row; none for a layer without RoPE.
+    fn row(&self, row: usize) -> &'a [[f32; 2]] {
+        &self.angles[row * self.pairs..][..self.pairs]
+    }
+}
+
+/// Attention over pages in this computer's memory.
 pub struct CpuBackend {
     spec: KvLayout,
     geometry: ModelGeometry,
+    /// The different RoPEs of the layers.
+    ropes: Vec<Rope>,
     layers: Vec<Layer>,
 }
 
 impl CpuBackend {
-    /// Errors: a layout or a centring whose layers are not the model's; more query heads of a kv head than there are kernels for.
+    /// # Errors
+    /// A layout or a centring whose layers are not the model's; a GQA group larger than there are kernels for; more RoPE pairs than half
+    /// a head.
     pub fn new(spec: KvLayout, geometry: ModelGeometry, centring: Centring) -> Result<Self> {
         Self::with_isa(spec, geometry, centring, Isa::best())
     }
@@ -71,18 +112,21 @@ impl CpuBackend {
             let (heads, kv_heads) = (layer.num_heads, layer.kv_heads);
             bail!("{heads} heads for {kv_heads} kv heads; there are kernels for up to {MAX_GROUP} heads of a kv head");
         }
+        let (ropes, of_layers) = geometry.ropes()?;
         let layers = spec
             .layers()
             .iter()
             .zip(centring.layers)
+            .zip(of_layers)
             .enumerate()
-            .map(|(i, (layer, centre))| Layer {
+            .map(|(i, ((layer, centre), rope))| Layer {
                 kernel: Kernel::new(layer.record, isa),
                 centre,
+                rope,
                 pages: RwLock::new(Pages::empty(layer.kv_heads, spec.page_bytes(i))),
             })
             .collect();
-        Ok(CpuBackend { spec, geometry, layers })
+        Ok(CpuBackend { spec, geometry, ropes, layers })
     }
 }
 
@@ -104,7 +148,8 @@ impl AttentionBackend for CpuBackend {
     }
 
     fn plan(&mut self, layout: Arc<BatchLayout>) -> Result<AttentionPlan> {
-        Ok(AttentionPlan { layout, prepared: None })
+        let angles = self.ropes.iter().map(|rope| rope.angles(&layout.positions)).collect();
+        Ok(AttentionPlan { layout, prepared: Some(Box::new(Prepared { angles })) })
     }
 
     fn write(&self, layer: LayerId, k: &Tensor, v: &Tensor, plan: &AttentionPlan) -> Result<()> {
@@ -116,11 +161,11 @@ impl AttentionBackend for CpuBackend {
         }
         with_slices([k, v], |[k, v]| {
             let state = &self.layers[layer.0];
-            let positions = &plan.layout.positions;
+            let angles = Prepared::of(plan)?.angles(state.rope, &self.ropes);
             state.write().store(&plan.layout.slot_mapping, self.spec.block_size(), |row, head, record, slot| {
                 let at = (row * geometry.kv_heads + head) * d;
                 let (k, v) = (&k[at..][..d], &v[at..][..d]);
-                state.store(record, slot, head, positions[row] as usize, k, v);
+                state.store(record, slot, head, angles.row(row), k, v);
             })
         })
     }
@@ -141,6 +186,7 @@ impl AttentionBackend for CpuBackend {
                 pages: &pages,
                 geometry,
                 layout: &plan.layout,
+                angles: Prepared::of(plan)?.angles(state.rope, &self.ropes),
             };
             work.run(q, &mut out);
             Ok(())
@@ -198,7 +244,7 @@ fn with_slices<const N: usize, R>(tensors: [&Tensor; N], f: impl FnOnce([&[f32];
     let tensors = tensors.map(|t| t.contiguous());
     let mut guards = Vec::with_capacity(N);
     for tensor in &tensors {
-        let tensor = tensor.as_ref().map_err(|e| candle_core::Error::Msg(e.to_string()))?;
+        let tensor = tensor.as_ref().map_err(|e| Error::Msg(e.to_string()))?;
         guards.push(tensor.storage_and_layout());
     }
     let mut slices = [&[][..]; N];

@@ -2,11 +2,12 @@
 //!
 //! None of it shows in the result: a partition starts at a multiple of [`PARTITION`] tokens of its sequence and is summed by one
 //! kernel call, and partitions are merged in order, by whichever threads.
+use super::Angles;
 use super::pages::Pages;
 use crate::{BatchLayout, LayerCentre, LayerGeometry};
 use rayon::prelude::*;
 use std::ops::Range;
-use turboquant::{Job, Kernel, PARTITION, Query, Row};
+use turboquant::{Job, Kernel, PARTITION, Query, Row, apply_rope};
 
 /// Rows that share the reading of a page. More would make the partial states outgrow the cache.
 const TILE_ROWS: usize = 32;
@@ -17,6 +18,7 @@ pub struct Work<'a> {
     pub pages: &'a Pages,
     pub geometry: &'a LayerGeometry,
     pub layout: &'a BatchLayout,
+    pub angles: Angles<'a>,
 }
 
 /// Rows of one sequence and the kv head they attend to.
@@ -27,7 +29,7 @@ struct Tile {
 }
 
 impl Work<'_> {
-    /// q, out: `[num_tokens][num_heads][head_dim]`.
+    /// q (before RoPE), out: `[num_tokens][num_heads][head_dim]`.
     pub fn run(&self, q: &[f32], out: &mut [f32]) {
         let tiles = self.tiles();
         // With few tiles the threads share each one's context; results are the same.
@@ -59,12 +61,15 @@ impl Work<'_> {
     fn tile(&self, tile: &Tile, q: &[f32], split: bool) -> Vec<f32> {
         let (kernel, d, group) = (self.kernel, self.geometry.head_dim, self.geometry.group());
         let width = group * d;
+        let mut heads = vec![0f32; width];
         let queries: Vec<Query> = tile
             .rows
             .clone()
             .map(|row| {
                 let at = row * self.geometry.num_heads * d + tile.kv_head * width;
-                kernel.query(&q[at..][..width], group, self.geometry.scale, self.centre.keys.get(tile.kv_head))
+                heads.copy_from_slice(&q[at..][..width]);
+                heads.chunks_exact_mut(d).for_each(|head| apply_rope(head, self.angles.row(row)));
+                kernel.query(&heads, group, self.geometry.scale, self.centre.keys.get(tile.kv_head))
             })
             .collect();
         let part_len = kernel.part_len(group);

@@ -26,8 +26,7 @@ pub fn select(
             let head_dim = geometry.layers.first().map(|l| l.head_dim);
             let head_dim = head_dim.filter(|d| geometry.layers.iter().all(|l| l.head_dim == *d));
             let executor = ::metal::macos::MetalExecutor::new(device, head_dim).map_err(candle_core::Error::wrap)?;
-            // Activations are f32 between the layers.
-            Ok(Box::new(::metal::GpuBackend::new(executor, layout, geometry, &centring, ::metal::Element::F32)?))
+            Ok(Box::new(::metal::GpuBackend::new(executor, layout, geometry, &centring, ::metal::Form::Mma)?))
         }
         other => Err(StartError::Device(format!("{:?}", other.location()))),
     }

@@ -21,7 +21,7 @@ const CHUNK: usize = 128;
 /// Tokens of a block of the cache that the measurement uses.
 const BLOCK_SIZE: usize = 32;
 /// Part of the name of a kept result: change it when the measurement changes.
-const VERSION: &str = "1";
+const VERSION: &str = "2";
 
 /// What a calibration needs of a loaded model.
 pub struct Calibration<'a> {
@@ -89,7 +89,7 @@ impl Calibration<'_> {
         // What f16 rounds, too, is far below the means.
         let layout = cache_layout(KvPair::both(most_exact_format(self.device)), BLOCK_SIZE, geometry)?;
         let exact = select(layout, geometry, Centring::none(geometry), self.device)?;
-        let mut backend = CalibrationBackend::new(exact, geometry.clone());
+        let mut backend = CalibrationBackend::new(exact, geometry);
         let sequence = PrivateSequences::new(self.model, &mut backend, 1, tokens.len())?;
         let model = ModelRef { model: self.model, device: self.device };
         for (i, chunk) in tokens.chunks(CHUNK).enumerate() {

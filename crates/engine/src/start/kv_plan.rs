@@ -153,12 +153,12 @@ fn unknown(flag: &'static str, name: &str, known: &[&str]) -> StartError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use attention::{LayerGeometry, Rope, RopeConvention};
+    use attention::LayerGeometry;
 
     fn geometry(layers: usize) -> ModelGeometry {
-        let layer = LayerGeometry { num_heads: 8, kv_heads: 2, head_dim: 128, scale: 1.0, sliding_window: None };
-        let rope = Rope { inv_freq: vec![1.0; 64], convention: RopeConvention::Half, attention_factor: 1.0 };
-        ModelGeometry { layers: vec![layer; layers], rope }
+        let layer =
+            LayerGeometry { num_heads: 8, kv_heads: 2, head_dim: 128, scale: 1.0, sliding_window: None, rope: None };
+        ModelGeometry { layers: vec![layer; layers] }
     }
 
     fn options(preset: &str, k: Option<&str>) -> KvOptions {

@@ -5,7 +5,7 @@ use crate::executor::Launch;
 use crate::params::{AttendParams, Params, QueryParams, ReduceParams};
 use crate::shape::{Form, Shape};
 use std::ops::Range;
-use turboquant::Rope;
+use turboquant::CorrectionTables;
 
 /// Of a threadgroup of `query`: each follows partitions of its own.
 const SIMDGROUPS: usize = 4;
@@ -13,7 +13,7 @@ const SIMDGROUPS: usize = 4;
 /// Buffers of [`query`].
 #[derive(Debug)]
 pub struct QueryBuffers<'a, B> {
-    /// `[rows][heads][head_dim]`, after RoPE.
+    /// `[rows][heads][head_dim]`, before RoPE.
     pub q: &'a B,
     /// [`crate::TileParams`].
     pub tiles: &'a B,
@@ -23,6 +23,8 @@ pub struct QueryBuffers<'a, B> {
     pub starts: &'a B,
     pub lists: &'a B,
     pub fits: &'a B,
+    /// `[rows][pairs]` (cos, sin), times RoPE's attention factor; not read for a layer without RoPE.
+    pub angles: &'a B,
     /// `[tiles][kv_heads][blocks][4 x head_dim]` words, twice as many for [`Form::Vec`].
     pub queries: &'a B,
     /// `[tiles][kv_heads][blocks][parts]` records of [`Shape::follow_floats`].
@@ -34,17 +36,17 @@ pub struct QueryBuffers<'a, B> {
 pub fn query<'a, B>(
     shape: &Shape,
     form: Form,
-    rope: Option<&Rope>,
+    tables: Option<&CorrectionTables>,
     first_row: usize,
     tiles: usize,
     parts: usize,
     buffers: &QueryBuffers<'a, B>,
 ) -> Launch<'a, B> {
-    let &QueryBuffers { q, tiles: table, rotation, key_means, starts, lists, fits, queries, follow } = buffers;
-    let followed = match (rope, shape.exact_groups) {
+    let &QueryBuffers { q, tiles: table, rotation, key_means, starts, lists, fits, angles, queries, follow } = buffers;
+    let followed = match (tables, shape.exact_groups) {
         (None, _) => 0,
-        (Some(rope), None) => rope.followed().len(),
-        (Some(rope), Some(_)) => ExactPairs::of(rope).slow.len(),
+        (Some(tables), None) => tables.approximated().len(),
+        (Some(tables), Some(_)) => ExactPairs::of(tables.rope()).slow.len(),
     };
     let span = shape.follow_span(form, tiles, parts);
     let params = QueryParams {
@@ -59,18 +61,19 @@ pub fn query<'a, B>(
         span: span as u32,
         plain: u32::from(form == Form::Vec),
         norm: shape.norm(),
-        scale: shape.scale2(),
+        mean_scale: shape.scale2() * tables.map_or(1.0, |tables| tables.rope().attention_factor()),
     };
     let layers = if shape.keys_centred { 1 + parts.div_ceil(SIMDGROUPS * span) } else { 1 };
-    let mut bindings = bind(&[q, table, rotation, key_means, starts, lists, fits], &[queries, follow]);
+    let mut bindings = bind(&[q, table, rotation, key_means, starts, lists, fits, angles], &[queries, follow]);
     bindings[0].offset = first_row * shape.row_bytes();
+    bindings[7].offset = first_row * shape.pairs * 8;
     Launch {
-        kernel: format!("query_d{}_{}", shape.head_dim(), shape.element.name()),
+        kernel: format!("query_d{}", shape.head_dim()),
         constants: shape.constants(),
         grid: [(shape.kv_heads * shape.blocks(form)) as u32, tiles as u32, layers as u32],
         threads: 32 * SIMDGROUPS as u32,
         bindings,
-        params: (9, params.bytes()),
+        params: (10, params.bytes()),
         work: shape.query_work(form, tiles, parts),
     }
 }
@@ -154,8 +157,6 @@ pub struct ReduceBuffers<'a, B> {
     pub rotation: &'a B,
     /// `[kv_heads][head_dim]`; not read unless values are centred.
     pub value_means: &'a B,
-    /// `[heads]`; not read unless the layer has them.
-    pub sink_logits: &'a B,
     /// `[rows][heads][head_dim]`.
     pub out: &'a B,
 }
@@ -169,7 +170,7 @@ pub fn reduce<'a, B>(
     parts: usize,
     buffers: &ReduceBuffers<'a, B>,
 ) -> Launch<'a, B> {
-    let &ReduceBuffers { part_o, part_ml, positions, rotation, value_means, sink_logits, out } = buffers;
+    let &ReduceBuffers { part_o, part_ml, positions, rotation, value_means, out } = buffers;
     let items = rows * shape.heads();
     let alone = items >= 2048 && shape.head_dim() <= 128;
     let params = ReduceParams {
@@ -178,21 +179,19 @@ pub fn reduce<'a, B>(
         group: shape.group as u32,
         parts: parts as u32,
         window: shape.window_or_all(),
-        sinks: shape.sinks as u32,
         alone: u32::from(alone),
         norm: shape.norm(),
-        scale: std::f32::consts::LOG2_E,
     };
-    let mut bindings = bind(&[part_o, part_ml, positions, rotation, value_means, sink_logits], &[out]);
+    let mut bindings = bind(&[part_o, part_ml, positions, rotation, value_means], &[out]);
     bindings[2].offset = 4 * first_row;
-    bindings[6].offset = first_row * shape.row_bytes();
+    bindings[5].offset = first_row * shape.row_bytes();
     Launch {
-        kernel: format!("reduce_d{}_{}", shape.head_dim(), shape.element.name()),
+        kernel: format!("reduce_d{}", shape.head_dim()),
         constants: shape.constants(),
         grid: [if alone { items.div_ceil(8) } else { items } as u32, 1, 1],
         threads: 256,
         bindings,
-        params: (7, params.bytes()),
+        params: (6, params.bytes()),
         // A multiplication an element of each partition, a rotation.
         work: (items * shape.head_dim() * (2 * parts + 40)) as u64,
     }

@@ -7,26 +7,24 @@ use crate::shape::Shape;
 /// Buffers of [`write`].
 #[derive(Debug)]
 pub struct WriteBuffers<'a, B> {
-    /// `[tokens][kv_heads][head_dim]`, K after RoPE.
+    /// `[tokens][kv_heads][head_dim]`, K before RoPE.
     pub k: &'a B,
     pub v: &'a B,
     /// Block x block size + offset, of each token.
     pub slots: &'a B,
-    pub positions: &'a B,
+    /// `[tokens][pairs]` (cos, sin), times RoPE's attention factor; not read for a layer without RoPE.
+    pub angles: &'a B,
     /// Sign words, then Paley rows.
     pub rotation: &'a B,
-    /// `[kv_heads][head_dim]`; not read unless centred.
+    /// `[kv_heads][head_dim]`, subtracted before RoPE; not read unless centred.
     pub key_means: &'a B,
     pub value_means: &'a B,
-    /// Of [`crate::RopeTables`]; not read unless keys are centred.
-    pub starts: &'a B,
-    pub offsets: &'a B,
     pub cache: &'a B,
 }
 
 /// Stores the K and V of `tokens` tokens. A simdgroup a (token, kv head, K or V), 4 a threadgroup.
 pub fn write<'a, B>(shape: &Shape, tokens: usize, buffers: &WriteBuffers<'a, B>) -> Launch<'a, B> {
-    let &WriteBuffers { k, v, slots, positions, rotation, key_means, value_means, starts, offsets, cache } = buffers;
+    let &WriteBuffers { k, v, slots, angles, rotation, key_means, value_means, cache } = buffers;
     let params = WriteParams {
         tokens: tokens as u32,
         kv_heads: shape.kv_heads as u32,
@@ -34,12 +32,12 @@ pub fn write<'a, B>(shape: &Shape, tokens: usize, buffers: &WriteBuffers<'a, B>)
         norm: shape.norm(),
     };
     Launch {
-        kernel: format!("write_d{}_{}", shape.head_dim(), shape.element.name()),
+        kernel: format!("write_d{}", shape.head_dim()),
         constants: shape.constants(),
         grid: [(2 * tokens * shape.kv_heads).div_ceil(4) as u32, 1, 1],
         threads: 128,
-        bindings: bind(&[k, v, slots, positions, rotation, key_means, value_means, starts, offsets], &[cache]),
-        params: (10, params.bytes()),
+        bindings: bind(&[k, v, slots, angles, rotation, key_means, value_means], &[cache]),
+        params: (8, params.bytes()),
         // Centring, rotation, a search in a codebook.
         work: (2 * tokens * shape.kv_heads * shape.head_dim() * 60) as u64,
     }

@@ -1,8 +1,7 @@
 //! Launches of what surrounds attention in a decode step.
 use super::bind;
 use crate::executor::Launch;
-use crate::params::{GateParams, NormParams, Params, RopeParams, TopParams};
-use crate::shape::Element;
+use crate::params::{GateParams, NormParams, Params, TopParams};
 
 /// Candidates that one threadgroup of [`top`] looks through.
 pub const TOP_SLICE: usize = 4096;
@@ -22,14 +21,13 @@ pub struct NormBuffers<'a, B> {
 
 /// sum = x + delta if `add`, else x; out = sum / rms(sum) x weight, of `rows` rows of `width` elements.
 pub fn add_rms_norm<'a, B>(
-    element: Element,
     rows: usize,
     (width, add, eps): (usize, bool, f32),
     buffers: &NormBuffers<'a, B>,
 ) -> Launch<'a, B> {
     let &NormBuffers { x, delta, sum, weight, out } = buffers;
     Launch {
-        kernel: format!("add_rms_norm_{}", element.name()),
+        kernel: "add_rms_norm".to_owned(),
         constants: Vec::new(),
         grid: [rows as u32, 1, 1],
         threads: width.div_ceil(4).next_multiple_of(32).min(1024) as u32,
@@ -40,44 +38,15 @@ pub fn add_rms_norm<'a, B>(
 }
 
 /// out = silu(gate) x, or sigmoid(gate) x, of `count` elements.
-pub fn gate_mul<'a, B>(element: Element, count: usize, silu: bool, [gate, x, out]: [&'a B; 3]) -> Launch<'a, B> {
+pub fn gate_mul<'a, B>(count: usize, silu: bool, [gate, x, out]: [&'a B; 3]) -> Launch<'a, B> {
     Launch {
-        kernel: format!("gate_mul_{}", element.name()),
+        kernel: "gate_mul".to_owned(),
         constants: Vec::new(),
         grid: [count.div_ceil(256) as u32, 1, 1],
         threads: 256,
         bindings: bind(&[gate, x], &[out]),
         params: (3, GateParams { count: count as u32, silu: u32::from(silu) }.bytes()),
         work: (20 * count) as u64,
-    }
-}
-
-/// Buffers of [`rope`].
-#[derive(Debug)]
-pub struct RopeBuffers<'a, B> {
-    /// `[tokens][pairs]` f32.
-    pub cos: &'a B,
-    pub sin: &'a B,
-    /// `[tokens][heads][head_dim]`.
-    pub q: &'a B,
-    /// `[tokens][kv_heads][head_dim]`.
-    pub k: &'a B,
-    pub q_out: &'a B,
-    pub k_out: &'a B,
-}
-
-/// Turns q and k: of each head elements i and i + pairs.
-pub fn rope<'a, B>(element: Element, params: RopeParams, buffers: &RopeBuffers<'a, B>) -> Launch<'a, B> {
-    let &RopeBuffers { cos, sin, q, k, q_out, k_out } = buffers;
-    let threads = params.tokens * (params.heads + params.kv_heads) * (params.head_dim / 2);
-    Launch {
-        kernel: format!("rope_{}", element.name()),
-        constants: Vec::new(),
-        grid: [threads.div_ceil(256), 1, 1],
-        threads: 256,
-        bindings: bind(&[cos, sin, q, k], &[q_out, k_out]),
-        params: (6, params.bytes()),
-        work: 20 * u64::from(threads),
     }
 }
 
@@ -103,19 +72,13 @@ pub fn top_slices(width: usize) -> usize {
 ///
 /// # Panics
 /// If the slices' winners do not fit one threadgroup: `count` beyond `TOP_SLICE / top_slices(width)`, or 0.
-pub fn top<'a, B>(
-    element: Element,
-    rows: usize,
-    width: usize,
-    count: usize,
-    buffers: &TopBuffers<'a, B>,
-) -> [Launch<'a, B>; 2] {
+pub fn top<'a, B>(rows: usize, width: usize, count: usize, buffers: &TopBuffers<'a, B>) -> [Launch<'a, B>; 2] {
     let &TopBuffers { logits, slice_values, slice_indices, values, indices } = buffers;
     let slices = top_slices(width);
     assert!(count > 0 && count * slices <= TOP_SLICE, "the {count} largest of {width} logits");
     let params = |width: usize| TopParams { width: width as u32, count: count as u32, slice: TOP_SLICE as u32 }.bytes();
     let first = Launch {
-        kernel: format!("top_slices_{}", element.name()),
+        kernel: "top_slices".to_owned(),
         constants: Vec::new(),
         grid: [slices as u32, rows as u32, 1],
         threads: 256,

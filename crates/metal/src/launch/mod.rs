@@ -8,7 +8,7 @@ pub(crate) use attend::attend_some;
 
 pub use attend::{AttendBuffers, QueryBuffers, ReduceBuffers, attend, query, reduce};
 pub use cache::{WriteBuffers, copy_blocks, write};
-pub use helpers::{NormBuffers, RopeBuffers, TOP_SLICE, TopBuffers, add_rms_norm, gate_mul, rope, top, top_slices};
+pub use helpers::{NormBuffers, TOP_SLICE, TopBuffers, add_rms_norm, gate_mul, top, top_slices};
 
 use crate::executor::{Access, Binding};
 

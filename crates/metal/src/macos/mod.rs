@@ -7,9 +7,8 @@ mod pipelines;
 
 pub use memory::{WorkingSet, working_set};
 
-use crate::executor::{Access, ExecError, Executor, Family, Launch};
+use crate::executor::{Access, ExecError, Executor, Launch};
 use crate::pace::{Pace, WORK_OF_TURN};
-use crate::shape::Element;
 use candle_core::op::BackpropOp;
 use candle_core::{DType, Device, MetalDevice, MetalStorage, Storage, Tensor, bail};
 use candle_metal_kernels::metal::Buffer;
@@ -26,7 +25,6 @@ const SHARED: MTLResourceOptions =
 pub struct MetalExecutor {
     device: MetalDevice,
     pipelines: Arc<Pipelines>,
-    family: Family,
     pace: Pace,
 }
 
@@ -60,7 +58,7 @@ impl MetalExecutor {
     /// Errors: whatever Apple's compiler says.
     pub fn new(device: &MetalDevice, head_dim: Option<usize>) -> Result<Self, ExecError> {
         let pipelines = compiled(device, head_dim)?;
-        Ok(MetalExecutor { device: device.clone(), pipelines, family: family(device), pace: Pace::default() })
+        Ok(MetalExecutor { device: device.clone(), pipelines, pace: Pace::default() })
     }
 
     /// `full`: as a turn is.
@@ -93,10 +91,6 @@ impl MetalExecutor {
 
 impl Executor for MetalExecutor {
     type Buffer = Slice;
-
-    fn family(&self) -> Family {
-        self.family
-    }
 
     fn most_work(&self) -> u64 {
         WORK_OF_TURN
@@ -163,27 +157,30 @@ impl Executor for MetalExecutor {
         Ok(Slice { buffer: (*buffer).clone(), offset: 0, owner: Owner::Pool(buffer) })
     }
 
-    /// Lends the tensor's memory; converts and makes contiguous where needed.
-    fn import(&self, tensor: &Tensor, element: Element) -> candle_core::Result<Slice> {
-        let tensor = tensor.to_dtype(element.dtype())?.contiguous()?;
+    /// Lends the tensor's memory, which is made contiguous where it is not.
+    fn import(&self, tensor: &Tensor) -> candle_core::Result<Slice> {
+        if tensor.dtype() != DType::F32 {
+            bail!("the Metal attention backend takes f32 tensors, not {:?}", tensor.dtype());
+        }
+        let tensor = tensor.contiguous()?;
         let (buffer, offset) = {
             let (storage, layout) = tensor.storage_and_layout();
             let Storage::Metal(storage) = &*storage else {
                 bail!("the Metal attention backend takes tensors on the GPU")
             };
-            (storage.buffer().clone(), layout.start_offset() * element.bytes())
+            (storage.buffer().clone(), layout.start_offset() * 4)
         };
         Ok(Slice { buffer, offset, owner: Owner::Tensor { _lender: tensor } })
     }
 
     /// Makes the buffer the tensor's.
-    fn export(&self, buffer: &Slice, shape: &[usize], element: Element, _: &Device) -> candle_core::Result<Tensor> {
+    fn export(&self, buffer: &Slice, shape: &[usize], _: &Device) -> candle_core::Result<Tensor> {
         let count = shape.iter().product();
         let shared = match &buffer.owner {
             Owner::Pool(shared) => shared.clone(),
             Owner::Own(_) | Owner::Tensor { .. } => Arc::new(buffer.buffer.clone()),
         };
-        let storage = MetalStorage::new(shared, self.device.clone(), count, element.dtype());
+        let storage = MetalStorage::new(shared, self.device.clone(), count, DType::F32);
         Ok(Tensor::from_storage(Storage::Metal(storage), shape, BackpropOp::none(), false))
     }
 }
@@ -209,14 +206,6 @@ fn compiled(device: &MetalDevice, head_dim: Option<usize>) -> Result<Arc<Pipelin
     let pipelines = Arc::new(autoreleasepool(|_| Pipelines::compile(device, head_dim))?);
     kept.push((device.clone(), head_dim, Arc::clone(&pipelines)));
     Ok(pipelines)
-}
-
-/// Whether a matrix unit is there: M5 (Apple10) and newer.
-fn family(device: &MetalDevice) -> Family {
-    use objc2_metal::MTLDevice;
-    let raw: &objc2::runtime::ProtocolObject<dyn MTLDevice> = device.metal_device().as_ref();
-    // Apple10 is 1010; the constants of the bindings end before it.
-    if raw.supportsFamily(MTLGPUFamily(1010)) { Family::MatrixUnit } else { Family::NoMatrixUnit }
 }
 
 /// The 16-bit type that the GPU computes in: bf16 from Apple8 (M2) on, f16 before, where bf16 is emulated.

@@ -156,13 +156,14 @@ fn rope(keys: &GgufKeys<'_>, tensors: &Tensors, head_dim: usize, positions: usiz
         }
         other => return Err(keys.error("rope.scaling.type", format!("is {other}; known are none, linear, yarn"))),
     };
-    let mut rope = frequencies(theta, rotary / 2, &scaling);
+    let (mut inv_freq, attention_factor) = frequencies(theta, rotary / 2, &scaling);
     if let Some(entry) = tensors.get("rope_freqs.weight") {
         // llama3 scaling, computed when the file was made.
         let factors = entry.floats(rotary / 2)?;
-        rope.inv_freq.iter_mut().zip(factors).for_each(|(f, factor)| *f /= factor);
+        inv_freq.iter_mut().zip(factors).for_each(|(f, factor)| *f /= factor);
     }
-    Ok(rope)
+    let error = |e| keys.error("rope.freq_base", format!("and what scales it give no RoPE: {e}"));
+    Rope::new(inv_freq, attention_factor).map_err(error)
 }
 
 /// The ids of the tokens that end a text, a turn and a message.

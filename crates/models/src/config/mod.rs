@@ -94,10 +94,11 @@ impl ModelConfig {
                 head_dim: self.head_dim,
                 scale: 1.0 / (self.head_dim as f32).sqrt(),
                 sliding_window: *window,
+                rope: Some(self.rope.clone()),
             }),
             LayerKind::Linear => None,
         });
-        ModelGeometry { layers: layers.collect(), rope: self.rope.clone() }
+        ModelGeometry { layers: layers.collect() }
     }
 
     /// The number of layers before `layer` that are of its kind.

@@ -1,7 +1,7 @@
 //! Frequencies of the RoPE pairs with context scaling, as `transformers` computes them (`modeling_rope_utils`).
 use super::json::ConfigJson;
 use crate::error::ModelError;
-use attention::{Rope, RopeConvention};
+use attention::Rope;
 use serde_json::Value;
 use std::f64::consts::PI;
 
@@ -56,8 +56,9 @@ impl Yarn {
     }
 }
 
-/// `pairs` frequencies. f32 throughout, as the models were trained: the angle of a far position differs otherwise.
-pub(crate) fn frequencies(theta: f64, pairs: usize, scaling: &Scaling) -> Rope {
+/// Frequencies of `pairs` pairs, and the attention factor. f32 throughout, as the models were trained: the angle of a far position
+/// differs otherwise.
+pub(crate) fn frequencies(theta: f64, pairs: usize, scaling: &Scaling) -> (Vec<f32>, f32) {
     let powers = (0..pairs).map(|i| (theta as f32).powf((2 * i) as f32 / (2 * pairs) as f32));
     let mut inv_freq: Vec<f32> = powers.map(|power| 1.0 / power).collect();
     let mut attention_factor = 1.0;
@@ -83,7 +84,7 @@ pub(crate) fn frequencies(theta: f64, pairs: usize, scaling: &Scaling) -> Rope {
             }
         }
     }
-    Rope { inv_freq, convention: RopeConvention::Half, attention_factor }
+    (inv_freq, attention_factor)
 }
 
 /// RoPE as `config.json` describes it, and the factor by which scaling lengthens a context beyond
@@ -127,7 +128,10 @@ pub(super) fn rope_of_json(json: &ConfigJson, head_dim: usize) -> Result<(Rope, 
             return Err(json.error("rope_scaling", message));
         }
     };
-    Ok((frequencies(theta, rotary / 2, &scaling), context_factor))
+    let (inv_freq, attention_factor) = frequencies(theta, rotary / 2, &scaling);
+    let error = |e| json.error("rope_scaling", format!("gives no RoPE: {e}"));
+    let rope = Rope::new(inv_freq, attention_factor).map_err(error)?;
+    Ok((rope, context_factor))
 }
 
 /// The object that describes RoPE: `rope_parameters`, or `rope_scaling` in older files.

@@ -4,7 +4,7 @@ use crate::checkpoint::GgufNames;
 use crate::config::ModelConfig;
 use crate::error::ModelError;
 use crate::family::Family;
-use crate::layers::{Attention, AttentionOptions, Decoder, DecoderLayer, Mlp, Residual, RmsNorm, RopeTables};
+use crate::layers::{Attention, AttentionOptions, Decoder, DecoderLayer, Mlp, Residual, RmsNorm};
 use crate::model::Model;
 use crate::weights::Weights;
 use attention::ForwardContext;
@@ -45,9 +45,9 @@ pub(super) fn load_with(
 }
 
 impl DecoderLayer for Layer {
-    fn forward(&self, x: &mut Residual, rope: &RopeTables, ctx: &ForwardContext<'_>) -> Result<()> {
+    fn forward(&self, x: &mut Residual, ctx: &ForwardContext<'_>) -> Result<()> {
         let h = x.norm(&self.input_norm, ctx)?;
-        let qkv = self.attention.qkv(&h, rope, ctx)?;
+        let qkv = self.attention.qkv(&h, ctx)?;
         let y = ctx.attend(self.attention.layer, &qkv.q, &qkv.k, &qkv.v)?;
         x.add(self.attention.output(&y, &qkv, ctx)?)?;
 

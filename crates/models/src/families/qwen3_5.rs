@@ -5,9 +5,7 @@ use super::qwen3;
 use crate::config::{ConfigJson, DeltaNetSizes, LayerKind, ModelConfig};
 use crate::error::ModelError;
 use crate::family::Family;
-use crate::layers::{
-    Attention, AttentionOptions, Decoder, DecoderLayer, GatedDeltaNet, Mlp, Residual, RmsNorm, RopeTables,
-};
+use crate::layers::{Attention, AttentionOptions, Decoder, DecoderLayer, GatedDeltaNet, Mlp, Residual, RmsNorm};
 use crate::model::Model;
 use crate::weights::Weights;
 use attention::{ForwardContext, StateId};
@@ -82,11 +80,11 @@ fn load(config: &ModelConfig, weights: &Weights) -> std::result::Result<Box<dyn 
 }
 
 impl DecoderLayer for Layer {
-    fn forward(&self, x: &mut Residual, rope: &RopeTables, ctx: &ForwardContext<'_>) -> Result<()> {
+    fn forward(&self, x: &mut Residual, ctx: &ForwardContext<'_>) -> Result<()> {
         let h = x.norm(&self.input_norm, ctx)?;
         x.add(match &self.mixer {
             Mixer::Attention(attention) => {
-                let qkv = attention.qkv(&h, rope, ctx)?;
+                let qkv = attention.qkv(&h, ctx)?;
                 let y = ctx.attend(attention.layer, &qkv.q, &qkv.k, &qkv.v)?;
                 attention.output(&y, &qkv, ctx)?
             }

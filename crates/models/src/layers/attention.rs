@@ -1,6 +1,6 @@
 //! The projections around softmax attention.
 use super::rowwise::row_ops;
-use super::{Linear, RmsNorm, RopeTables};
+use super::{Linear, RmsNorm};
 use crate::config::ModelConfig;
 use crate::error::ModelError;
 use crate::weights::Weights;
@@ -73,7 +73,7 @@ impl Attention {
     }
 
     /// Queries, keys and values of the rows `h`: `[rows, hidden_size]`.
-    pub fn qkv(&self, h: &Tensor, rope: &RopeTables, ctx: &ForwardContext<'_>) -> Result<Qkv> {
+    pub fn qkv(&self, h: &Tensor, ctx: &ForwardContext<'_>) -> Result<Qkv> {
         let heads = |x: Tensor, width: usize| x.reshape((h.dim(0)?, (), width));
         let d = self.head_dim;
         let [q, k, v] = Linear::forward_all([&self.q, &self.k, &self.v], h, ctx)?;
@@ -86,7 +86,6 @@ impl Attention {
         if let Some((q_norm, k_norm)) = &self.head_norms {
             (q, k) = (q_norm.forward(&q, ctx)?, k_norm.forward(&k, ctx)?);
         }
-        let (q, k) = rope.apply(&q, &k, ctx)?;
         Ok(Qkv { q, k, v, gate })
     }
 

@@ -1,5 +1,5 @@
 //! Embedding, layers, norm and head: what all decoder-only families share.
-use super::{Attention, Embedding, Linear, Residual, RmsNorm, RopeTables};
+use super::{Attention, Embedding, Linear, Residual, RmsNorm};
 use crate::config::ModelConfig;
 use crate::error::ModelError;
 use crate::model::Model;
@@ -10,7 +10,7 @@ use candle_core::{Result, Tensor};
 /// One layer of a family.
 pub(crate) trait DecoderLayer: Send {
     /// Reads the residual stream of the step's rows and adds to it.
-    fn forward(&self, x: &mut Residual, rope: &RopeTables, ctx: &ForwardContext<'_>) -> Result<()>;
+    fn forward(&self, x: &mut Residual, ctx: &ForwardContext<'_>) -> Result<()>;
 
     /// The layer's attention; `None` for a layer that mixes tokens in another way.
     fn attention(&self) -> Option<&Attention>;
@@ -93,11 +93,10 @@ impl<L: DecoderLayer> Model for Decoder<L> {
 
     fn forward(&self, tokens: &[u32], logit_rows: &[u32], ctx: &ForwardContext<'_>) -> Result<Tensor> {
         let x = self.embedding.forward(tokens)?;
-        let rope = RopeTables::new(&self.geometry.rope, &ctx.layout().positions, x.device())?;
         let rows = Tensor::from_slice(logit_rows, logit_rows.len(), x.device())?;
         let mut x = Residual::new(x);
         for layer in &self.layers {
-            layer.forward(&mut x, &rope, ctx)?;
+            layer.forward(&mut x, ctx)?;
         }
         self.head.forward(&x.select(&rows)?.norm(&self.norm, ctx)?, ctx)
     }

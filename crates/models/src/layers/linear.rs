@@ -179,9 +179,6 @@ mod tests {
         fn sigmoid_mul(&self, gate: &Tensor, x: &Tensor) -> Result<Tensor> {
             CpuRows.sigmoid_mul(gate, x)
         }
-        fn rope(&self, q: &Tensor, k: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<(Tensor, Tensor)> {
-            CpuRows.rope(q, k, cos, sin)
-        }
         fn largest(&self, rows: &Tensor, count: usize) -> Result<Option<Vec<(u32, f32)>>> {
             CpuRows.largest(rows, count)
         }

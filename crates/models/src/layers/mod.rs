@@ -9,7 +9,6 @@ mod linear;
 mod mlp;
 mod norm;
 mod residual;
-mod rope;
 mod rowwise;
 
 pub(crate) use attention::{Attention, AttentionOptions};
@@ -21,4 +20,3 @@ pub(crate) use linear::Linear;
 pub(crate) use mlp::Mlp;
 pub(crate) use norm::RmsNorm;
 pub(crate) use residual::Residual;
-pub(crate) use rope::RopeTables;

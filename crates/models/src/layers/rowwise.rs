@@ -3,7 +3,7 @@
 //! Candle has all of these, but spreads each over a second thread pool, whose spinning workers take the cores from
 //! attention and projections.
 use attention::{ForwardContext, RowOps};
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 /// With fewer elements than this, waking other threads costs more than it brings.
@@ -38,11 +38,6 @@ impl RowOps for CpuRows {
 
     fn sigmoid_mul(&self, gate: &Tensor, x: &Tensor) -> Result<Tensor> {
         gate.apply_op2_no_bwd(x, &Elementwise("sigmoid-mul", |gate: f32, x: f32| x / (1.0 + exp(-gate))))
-    }
-
-    fn rope(&self, q: &Tensor, k: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<(Tensor, Tensor)> {
-        let turn = |x: &Tensor| x.contiguous()?.apply_op3_no_bwd(cos, sin, &Rope);
-        Ok((turn(q)?, turn(k)?))
     }
 
     /// The rows are in the CPU's memory: the caller reads them itself.
@@ -117,43 +112,6 @@ impl CustomOp2 for RmsNorm {
     }
 }
 
-struct Rope;
-
-impl CustomOp3 for Rope {
-    fn name(&self) -> &'static str {
-        "rope"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        lx: &Layout,
-        cos: &CpuStorage,
-        lc: &Layout,
-        sin: &CpuStorage,
-        ls: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (tokens, heads, d) = lx.shape().dims3()?;
-        let ((x, _), (cos, pairs), (sin, _)) = (elements(x, lx)?, elements(cos, lc)?, elements(sin, ls)?);
-        if 2 * pairs > d || cos.len() != tokens * pairs || sin.len() != cos.len() {
-            bail!("rope: {pairs} pairs and {} angles for {:?}", cos.len(), lx.shape());
-        }
-        let out = rows(x.len(), d, |i, out| {
-            let (cos, sin) = (&cos[i / heads * pairs..][..pairs], &sin[i / heads * pairs..][..pairs]);
-            let (x, rest) = x[i * d..][..d].split_at(2 * pairs);
-            let (out, out_rest) = out.split_at_mut(2 * pairs);
-            out_rest.copy_from_slice(rest);
-            let (a, b) = x.split_at(pairs);
-            let (out_a, out_b) = out.split_at_mut(pairs);
-            for i in 0..pairs {
-                out_a[i] = a[i] * cos[i] - b[i] * sin[i];
-                out_b[i] = b[i] * cos[i] + a[i] * sin[i];
-            }
-        });
-        Ok((out, lx.shape().clone()))
-    }
-}
-
 /// e^x to two units in the last place, in operations that vectorise: 2^n times a polynomial of the rest (Cephes'
 /// `expf`).
 fn exp(x: f32) -> f32 {
@@ -212,17 +170,6 @@ mod tests {
             let (sum, normed) = CpuRows.add_rms_norm(&a, &b, &weight, 1e-6).unwrap();
             assert_eq!(distance(&sum, &(&a + &b).unwrap()), 0.0);
             assert_eq!(distance(&normed, &CpuRows.rms_norm(&sum, &weight, 1e-6).unwrap()), 0.0);
-            let turn = |x: &Tensor, cos: &Tensor, sin: &Tensor| CpuRows.rope(x, x, cos, sin).unwrap().1;
-            let (x, cos, sin) = (tensor(&[tokens, 12, 64], 4), tensor(&[tokens, 32], 5), tensor(&[tokens, 32], 6));
-            let batch = |t: &Tensor| t.unsqueeze(0).unwrap();
-            let want = candle_nn::rotary_emb::rope_thd(&batch(&x), &batch(&cos), &batch(&sin)).unwrap();
-            assert_eq!(distance(&batch(&turn(&x, &cos, &sin)), &want), 0.0);
-            // Fewer pairs turn as if the rest of the head were not there.
-            let part = |t: &Tensor, from, len| t.narrow(t.rank() - 1, from, len).unwrap().contiguous().unwrap();
-            let (cos, sin) = (part(&cos, 0, 8), part(&sin, 0, 8));
-            let got = turn(&x, &cos, &sin);
-            assert_eq!(distance(&part(&got, 0, 16), &turn(&part(&x, 0, 16), &cos, &sin)), 0.0);
-            assert_eq!(distance(&part(&got, 16, 48), &part(&x, 16, 48)), 0.0);
         }
     }
 
@@ -231,7 +178,5 @@ mod tests {
         let (a, b) = (tensor(&[2, 6], 1), tensor(&[2, 5], 2));
         assert!(CpuRows.add_rms_norm(&a, &b, &tensor(&[6], 1), 1e-6).is_err());
         assert!(CpuRows.rms_norm(&a, &tensor(&[5], 1), 1e-6).is_err());
-        let (x, angles) = (tensor(&[2, 1, 6], 1), tensor(&[2, 4], 1));
-        assert!(CpuRows.rope(&x, &x, &angles, &angles).is_err());
     }
 }

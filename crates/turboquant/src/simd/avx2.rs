@@ -1,11 +1,11 @@
 //! AVX2 with FMA and F16C: two registers are 16 lanes. Without VNNI, `maddubs` adds pairs of u8 x i8 products in 16 bits, so
 //! queries and weights are kept small enough that a pair cannot saturate; 15-bit forms go through 16-bit `madd`.
 use super::dispatch::{Steps, steps};
-use super::{CHUNK, CentreTile, HeadQuery, Place, Scratch, Simd, State, Tile};
-use super::{accumulate, centre, kind, query, scores, softmax, state, store};
+use super::{CHUNK, CorrectionTile, HeadQuery, Place, Scratch, Simd, State, Tile};
+use super::{accumulate, correction, kind, query, scores, softmax, state, store};
 use crate::attend::TILE;
-use crate::centre::CentreQuery;
 use crate::format::Side;
+use crate::key_mean::CorrectionQuery;
 use crate::layout::RecordLayout;
 use crate::rotation::Rotation;
 use core::arch::x86_64::*;

@@ -1,11 +1,11 @@
 //! AVX-512 with VNNI and VBMI: one register is 16 lanes; `vpdpbusd` multiplies unsigned by signed bytes, `vpermb` looks up
 //! 64 bytes and ignores the two top bits of an index, so junk there needs no mask.
 use super::dispatch::{Steps, steps};
-use super::{CHUNK, CentreTile, HeadQuery, Place, Scratch, Simd, State, Tile};
-use super::{accumulate, centre, kind, query, scores, softmax, state, store};
+use super::{CHUNK, CorrectionTile, HeadQuery, Place, Scratch, Simd, State, Tile};
+use super::{accumulate, correction, kind, query, scores, softmax, state, store};
 use crate::attend::TILE;
-use crate::centre::CentreQuery;
 use crate::format::Side;
+use crate::key_mean::CorrectionQuery;
 use crate::layout::RecordLayout;
 use crate::rotation::Rotation;
 use core::arch::x86_64::*;

@@ -1,11 +1,11 @@
 //! Instruction sets and the table of a kernel's steps.
 use super::portable::{BYTES, Portable};
 use super::{
-    CentreTile, HeadQuery, Place, Scratch, Tile, accumulate, centre, kind, query, scores, softmax, state, store,
+    CorrectionTile, HeadQuery, Place, Scratch, Tile, accumulate, correction, kind, query, scores, softmax, state, store,
 };
 use crate::attend::TILE;
-use crate::centre::CentreQuery;
 use crate::format::{Format, Side};
+use crate::key_mean::CorrectionQuery;
 use crate::layout::RecordLayout;
 use crate::rotation::Rotation;
 
@@ -50,8 +50,8 @@ impl Isa {
 pub(super) type ScoresFn = unsafe fn(&Tile<'_>, &[HeadQuery<'_>], &mut [[f32; TILE]; super::CHUNK]);
 pub(super) type SoftmaxFn = unsafe fn(&Tile<'_>, &[Place], &mut Scratch, &mut [f32]);
 pub(super) type AccumulateFn = unsafe fn(&Tile<'_>, &[Place], &Scratch, &mut [f32]);
-pub(super) type PrepareFn = unsafe fn(&CentreQuery, usize, &mut super::State);
-pub(super) type CentreFn = unsafe fn(&CentreTile<'_>, &mut [[f32; TILE]; super::CHUNK]);
+pub(super) type PrepareFn = unsafe fn(&CorrectionQuery, usize, &mut super::State);
+pub(super) type CorrectFn = unsafe fn(&CorrectionTile<'_>, &mut [[f32; TILE]; super::CHUNK]);
 pub(super) type QuantizeFn = unsafe fn(&[f32], &mut Vec<u32>, &mut Vec<u64>) -> (i32, f32);
 pub(super) type MergeFn = unsafe fn(&mut [f32], &[f32], usize);
 pub(super) type RotateFn = unsafe fn(&Rotation, &mut [f32]);
@@ -65,7 +65,7 @@ pub(crate) struct Steps {
     pub(super) softmax: SoftmaxFn,
     pub(super) accumulate: AccumulateFn,
     pub(super) prepare: PrepareFn,
-    pub(super) centre: CentreFn,
+    pub(super) correct: CorrectFn,
     pub(super) merge: MergeFn,
     pub(super) rotate: RotateFn,
     pub(super) unrotate: RotateFn,
@@ -110,12 +110,12 @@ macro_rules! steps {
             accumulate::accumulate::<$simd, KIND, $c, $w>($token, tile, places, scratch, parts)
         }
         $(#[$attr])*
-        fn prepare(query: &CentreQuery, position: usize, states: &mut State) {
-            centre::prepare($token, query, position, states)
+        fn prepare(query: &CorrectionQuery, position: usize, states: &mut State) {
+            correction::prepare($token, query, position, states)
         }
         $(#[$attr])*
-        fn add_centre(tile: &CentreTile<'_>, out: &mut [[f32; TILE]; CHUNK]) {
-            centre::add($token, tile, out)
+        fn add_correction(tile: &CorrectionTile<'_>, out: &mut [[f32; TILE]; CHUNK]) {
+            correction::add($token, tile, out)
         }
         $(#[$attr])*
         fn quantize<const KIND: u8>(q: &[f32], words: &mut Vec<u32>, wide: &mut Vec<u64>) -> (i32, f32) {
@@ -162,7 +162,7 @@ macro_rules! steps {
                 softmax: by_kind!(softmax, v),
                 accumulate: by_kind!(accumulate, v),
                 prepare,
-                centre: add_centre,
+                correct: add_correction,
                 merge,
                 rotate,
                 unrotate,
@@ -219,14 +219,14 @@ impl Steps {
     }
 
     /// States of a query's heads for the partition that starts at `position`.
-    pub(crate) fn prepare(&self, query: &CentreQuery, position: usize, states: &mut super::State) {
+    pub(crate) fn prepare(&self, query: &CorrectionQuery, position: usize, states: &mut super::State) {
         // SAFETY: as in `scores`.
         unsafe { (self.prepare)(query, position, states) }
     }
 
-    pub(crate) fn centre(&self, tile: &CentreTile<'_>, out: &mut [[f32; TILE]; super::CHUNK]) {
+    pub(crate) fn correct(&self, tile: &CorrectionTile<'_>, out: &mut [[f32; TILE]; super::CHUNK]) {
         // SAFETY: as in `scores`.
-        unsafe { (self.centre)(tile, out) }
+        unsafe { (self.correct)(tile, out) }
     }
 
     pub(crate) fn merge(&self, into: &mut [f32], other: &[f32], group: usize) {

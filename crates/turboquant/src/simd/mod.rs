@@ -8,7 +8,7 @@ mod accumulate;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
-mod centre;
+mod correction;
 mod dispatch;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -21,7 +21,7 @@ mod store;
 #[cfg(test)]
 mod twins;
 
-pub(crate) use centre::{CentreHead, CentreTile, PARABOLA, State};
+pub(crate) use correction::{CorrectionHead, CorrectionTile, QUADRATIC, State};
 pub use dispatch::Isa;
 pub(crate) use dispatch::{Steps, is_integer, kind_of, load};
 

@@ -1,10 +1,10 @@
 //! NEON with the dot product extension: four registers are 16 lanes; `sdot` multiplies signed bytes by signed bytes.
 use super::dispatch::{Steps, steps};
-use super::{CHUNK, CentreTile, HeadQuery, Place, Scratch, Simd, State, Tile};
-use super::{accumulate, centre, kind, query, scores, softmax, state, store};
+use super::{CHUNK, CorrectionTile, HeadQuery, Place, Scratch, Simd, State, Tile};
+use super::{accumulate, correction, kind, query, scores, softmax, state, store};
 use crate::attend::TILE;
-use crate::centre::CentreQuery;
 use crate::format::Side;
+use crate::key_mean::CorrectionQuery;
 use crate::layout::RecordLayout;
 use crate::rotation::Rotation;
 use core::arch::aarch64::*;

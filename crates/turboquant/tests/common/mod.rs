@@ -1,6 +1,6 @@
 //! Data, caches and the f64 reference that the integration tests and the benchmark share.
 #![allow(dead_code)] // each test uses a part
-use turboquant::{Format, Isa, Job, Kernel, KeyCentre, PARTITION, Query, RecordLayout, Row, Side};
+use turboquant::{Format, Isa, Job, Kernel, KeyMean, PARTITION, Query, RecordLayout, Row, Side};
 
 /// Xorshift64.
 pub struct Rng(pub u64);
@@ -179,6 +179,6 @@ pub fn logit_scale(head_dim: usize) -> f32 {
     1.0 / (head_dim as f32).sqrt()
 }
 
-pub fn query(kernel: &Kernel, q: &[f32], group: usize, centre: Option<&KeyCentre>) -> Query {
-    kernel.query(q, group, logit_scale(kernel.layout().head_dim()), centre)
+pub fn query(kernel: &Kernel, q: &[f32], group: usize, mean: Option<&KeyMean>) -> Query {
+    kernel.query(q, group, logit_scale(kernel.layout().head_dim()), mean)
 }

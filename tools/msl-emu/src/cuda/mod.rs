@@ -3,7 +3,7 @@ mod compile;
 mod ffi;
 
 use ffi::{Arguments, Cuda, Function};
-use metal::{ExecError, Executor, Family, Launch};
+use metal::{ExecError, Executor, Launch};
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::path::PathBuf;
@@ -130,10 +130,6 @@ impl CudaExecutor {
 
 impl Executor for CudaExecutor {
     type Buffer = Memory;
-
-    fn family(&self) -> Family {
-        Family::MatrixUnit
-    }
 
     fn create(&self, bytes: usize) -> Result<Memory, ExecError> {
         let memory = |message| ExecError::Memory { wanted: bytes, message };

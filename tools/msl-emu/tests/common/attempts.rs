@@ -1,6 +1,6 @@
 //! What attention is held to: one table of cases, run in the emulator by `tests/kernels.rs` and on an NVIDIA GPU by `metal-cuda check`.
 use super::{Cache, Case, KV_HEADS, relative};
-use metal::{Element, Executor, Form};
+use metal::{Executor, Form};
 use std::ops::Range;
 use turboquant::Format::{self, *};
 use turboquant::Side;
@@ -68,15 +68,12 @@ pub fn contexts() -> Vec<Attempt> {
     all
 }
 
-pub fn groups_windows_and_activations() -> Vec<Attempt> {
+pub fn groups_and_windows() -> Vec<Attempt> {
     let base = Case { centred: true, ..Case::new(Tq4, Tq4, 64) };
     let mut all: Vec<Attempt> = [1, 2, 7, 8, 16].map(|group| last(Case { group, ..base }, 70)).into();
     all.extend([1, 2, 3].map(|group| last(Case { group, form: Form::Vec, ..base }, 70)));
     for (window, form) in [(1, Form::Mma), (40, Form::Vec), (40, Form::Mma), (530, Form::Vec), (530, Form::Mma)] {
         all.push(last(Case { window: Some(window), form, ..base }, 600));
-    }
-    for element in [Element::F16, Element::Bf16] {
-        all.extend([Form::Mma, Form::Vec].map(|form| last(Case { element, form, ..base }, 90)));
     }
     all
 }
@@ -143,7 +140,7 @@ pub fn at_length() -> Vec<Attempt> {
     let mut all = Vec::new();
     for d in [64, 128] {
         for (k, v) in PAIRS {
-            let case = Case { centred: k.is_rotated(), element: Element::F16, ..Case::new(k, v, d) };
+            let case = Case { centred: k.is_rotated(), ..Case::new(k, v, d) };
             all.extend([Form::Mma, Form::Vec].map(|form| last(Case { form, ..case }, 1300)));
             all.push(Attempt { case, rows: 1230..1300 });
         }
@@ -169,8 +166,8 @@ impl Attempt {
         cache.attend(&q, self.rows.start, self.rows.end);
     }
 
-    /// Writes and attends; bytes of some tokens against turboquant's, attention of single rows by three queries and of three rows of a
-    /// chunk against f64. Gives the relative error.
+    /// Writes and attends; bytes of some tokens against turboquant's, attention of single rows by six queries and of eight rows
+    /// of a chunk against f64. Gives the relative error.
     pub fn run<E: Executor>(&self, executor: E) -> Result<f64, String> {
         let Attempt { case, rows } = self;
         let mut cache = Cache::new(executor, *case, rows.end);
@@ -178,7 +175,7 @@ impl Attempt {
         check_bytes(&cache, &[0, 1, 7, rows.end / 2, rows.end - 1].map(|t| t.min(rows.end - 1)))?;
         let (mut got, mut want) = (Vec::new(), Vec::new());
         if rows.len() == 1 {
-            for seed in [5, 6, 7] {
+            for seed in 5..11 {
                 let q = cache.query(seed, 1);
                 got.extend(cache.attend(&q, rows.start, rows.end));
                 want.extend(cache.expect(&q, rows.start));
@@ -187,7 +184,8 @@ impl Attempt {
             let q = cache.query(9, rows.len());
             let all = cache.attend(&q, rows.start, rows.end);
             let width = all.len() / rows.len();
-            for row in [0, rows.len() / 2, rows.len() - 1] {
+            let last = rows.len().saturating_sub(6)..rows.len();
+            for row in [0, rows.len() / 2].into_iter().chain(last) {
                 let range = row * width..(row + 1) * width;
                 got.extend_from_slice(&all[range.clone()]);
                 want.extend(cache.expect(&q[range], rows.start + row));
@@ -202,15 +200,9 @@ impl Attempt {
 ///
 /// Half rounds by 1.7e-4 rms. In `Mma` queries and P are half: 2.4e-4. Decoding adds, to a logit of rms 1 and to the output: `tq4`
 /// 1.7e-4, the other codebooks up to .9e-4; group scales another 1.7e-4, where an operand has to be half again. Together up to 3.4e-4;
-/// `Vec` 2.4e-4. What is left is for chance: a result rests on some ten tokens. Activations round the output.
+/// `Vec` 2.4e-4. What is left is for chance: a result rests on some ten tokens.
 fn bound(case: &Case) -> f64 {
-    let kernel = if case.form == Form::Vec { 3e-4 } else { 4e-4 };
-    let output = match case.element {
-        Element::F32 => 0.0,
-        Element::F16 => 1.7e-4,
-        Element::Bf16 => 1.7e-3,
-    };
-    kernel + output
+    if case.form == Form::Vec { 3e-4 } else { 4e-4 }
 }
 
 /// Codes equal turboquant's, or one apart where the element lies at a boundary; scales equal or neighbours.
@@ -225,8 +217,12 @@ fn check_bytes<E: Executor>(cache: &Cache<E>, tokens: &[usize]) -> Result<(), St
             let x = cache.centred(side, token, head);
             let (want, want_scales) = kernel.encode(side, &x);
             if want.is_empty() {
-                // A turned mean, of up to 1.73 sqrt(2) times the bias, is off by three roundings of f32, its difference by a fourth.
-                let turned = if case.centred && side == Side::K { 6e-7 * f64::from(case.bias) } else { 1e-7 };
+                // A key of up to 1.73 without its mean, which is exact here but for a rounding at the size of the bias; RoPE adds two
+                // products of up to 1.73 sqrt(2) each, three roundings of f32.
+                let turned = match side {
+                    Side::K => 6e-7 * if case.centred { 1.0 + f64::from(case.bias) } else { 1.0 },
+                    Side::V => 1e-7,
+                };
                 for (got, x) in page.vector(side, token % case.block_size).iter().zip(&x) {
                     let step = if page.record.format(side) == F16 { 11 } else { 8 };
                     let allowed = f64::from(x.abs()) / f64::from(1 << step) * 1.001 + turned;

@@ -4,21 +4,18 @@
 pub mod attempts;
 pub mod helpers;
 pub mod page;
-pub mod sinks;
 
 use attention::{
     AttentionBackend, BatchLayout, Centring, KeyCentring, KvMeans, LayerGeometry, LayerId, ModelGeometry, Rope,
-    RopeConvention,
 };
 use candle_core::{Device, Tensor};
-use half::{bf16, f16};
 use kv::{BlockCopy, BlockId, BlockPool, BlockTable, KvLayout};
-use metal::{Element, Executor, Family, Form, GpuBackend};
+use metal::{Executor, Form, GpuBackend};
 use msl_emu::{Emulator, EmulatorExecutor};
 use page::Page;
 use std::ops::Range;
 use std::sync::Arc;
-use turboquant::{Format, Isa, Kernel, PARTITION, RecordLayout, Side};
+use turboquant::{Format, Isa, Kernel, PARTITION, RecordLayout, Side, apply_rope};
 
 #[derive(Clone, Copy, Debug)]
 pub struct Case {
@@ -31,26 +28,13 @@ pub struct Case {
     /// How much larger the keys' means are than the noise.
     pub bias: f32,
     pub window: Option<usize>,
-    pub element: Element,
     pub form: Form,
     pub order: u32,
 }
 
 impl Case {
     pub fn new(k: Format, v: Format, d: usize) -> Case {
-        Case {
-            k,
-            v,
-            d,
-            group: 4,
-            block_size: 16,
-            centred: false,
-            bias: 1.0,
-            window: None,
-            element: Element::F32,
-            form: Form::Mma,
-            order: 0,
-        }
+        Case { k, v, d, group: 4, block_size: 16, centred: false, bias: 1.0, window: None, form: Form::Mma, order: 0 }
     }
 }
 
@@ -68,13 +52,12 @@ pub struct Cache<E: Executor> {
     pub v: Vec<f32>,
 }
 
-/// Rounded as activations are.
-fn rounded(element: Element, x: f32) -> f32 {
-    match element {
-        Element::F32 => x,
-        Element::F16 => f16::from_f32(x).to_f32(),
-        Element::Bf16 => bf16::from_f32(x).to_f32(),
-    }
+/// RoPE leaves some elements of the larger heads alone; at a head size of 80 it has an attention factor, below 1, since larger logits
+/// would have larger errors than `bound` allows.
+fn rope(case: &Case) -> Rope {
+    let pairs = case.d / 2 - if case.d == 96 { 8 } else { 0 };
+    let frequencies = (0..pairs).map(|i| 1e5f32.powf(-(i as f32) / pairs as f32)).collect();
+    Rope::new(frequencies, if case.d == 80 { 0.9 } else { 1.0 }).unwrap()
 }
 
 fn geometry(case: &Case) -> ModelGeometry {
@@ -84,16 +67,13 @@ fn geometry(case: &Case) -> ModelGeometry {
         head_dim: case.d,
         scale: 1.0 / (case.d as f32).sqrt(),
         sliding_window: case.window,
+        rope: Some(rope(case)),
     };
-    // Some dims of the larger heads do not turn.
-    let pairs = case.d / 2 - if case.d == 96 { 8 } else { 0 };
-    let inv_freq = (0..pairs).map(|i| 1e5f32.powf(-(i as f32) / pairs as f32)).collect();
-    let convention = if case.d == 80 { RopeConvention::Interleaved } else { RopeConvention::Half };
-    ModelGeometry { layers: vec![layer], rope: Rope { inv_freq, convention, attention_factor: 1.0 } }
+    ModelGeometry { layers: vec![layer] }
 }
 
 pub fn executor(emulator: &'static Emulator, order: u32) -> EmulatorExecutor {
-    EmulatorExecutor { emulator, order, family: Family::MatrixUnit }
+    EmulatorExecutor { emulator, order }
 }
 
 impl<E: Executor> Cache<E> {
@@ -107,7 +87,7 @@ impl<E: Executor> Cache<E> {
             true => Centring::new(&geometry, &means, |_| KeyCentring::of(case.k), |_| true).unwrap(),
             false => Centring::none(&geometry),
         };
-        let backend = GpuBackend::with_form(executor, layout, &geometry, &centring, case.element, case.form);
+        let backend = GpuBackend::new(executor, layout, &geometry, &centring, case.form);
         let mut backend = backend.unwrap();
         let blocks = tokens.div_ceil(case.block_size);
         let num_blocks = 2 * blocks + 1;
@@ -123,21 +103,18 @@ impl<E: Executor> Cache<E> {
         }
         let data = |seed, size: fn(usize) -> f32| {
             let width = KV_HEADS * case.d;
-            let element = |i: usize| size(i / width) * conformance::noise(seed, i as u64);
-            (0..tokens * width).map(|i| rounded(case.element, element(i))).collect::<Vec<f32>>()
+            (0..tokens * width).map(|i| size(i / width) * conformance::noise(seed, i as u64)).collect::<Vec<f32>>()
         };
         // Values grow by 30 after 60 tokens, so that the scale that weights are relative to has to move.
         let (mut k, mut v) = (data(1, |_| 1.0), data(2, |t| if t > 60 { 9.0 } else { 0.3 }));
         // What is taken out of them is there.
         let layer = &centring.layers[0];
         for (i, (k, v)) in k.chunks_mut(case.d).zip(v.chunks_mut(case.d)).enumerate() {
-            let mut taken = vec![0.0; case.d];
-            if let Some(centre) = layer.keys.get(i % KV_HEADS) {
-                centre.subtract(&mut taken, i / KV_HEADS);
+            if let Some(mean) = layer.keys.get(i % KV_HEADS) {
+                k.iter_mut().zip(mean.subtracted()).for_each(|(k, mean)| *k += mean);
             }
-            k.iter_mut().zip(&taken).for_each(|(k, taken)| *k = rounded(case.element, *k - taken));
             if let Some(mean) = layer.values.get(i % KV_HEADS) {
-                v.iter_mut().zip(mean).for_each(|(v, mean)| *v = rounded(case.element, *v + mean));
+                v.iter_mut().zip(mean).for_each(|(v, mean)| *v += mean);
             }
         }
         Cache { case, backend, centring, geometry, table, tokens, k, v }
@@ -159,7 +136,7 @@ impl<E: Executor> Cache<E> {
 
     pub fn query(&self, seed: u64, rows: usize) -> Vec<f32> {
         let n = rows * KV_HEADS * self.case.group * self.case.d;
-        (0..n).map(|i| rounded(self.case.element, conformance::noise(seed, i as u64))).collect()
+        (0..n).map(|i| conformance::noise(seed, i as u64)).collect()
     }
 
     /// Attends rows `from..to`, whose queries are `q`.
@@ -208,16 +185,22 @@ impl<E: Executor> Cache<E> {
         self.table.ids().into_iter().map(page).collect()
     }
 
-    /// What is stored of a token of kv head `head`: already centred.
+    /// RoPE's angles at one position.
+    fn angles(&self, position: usize) -> Vec<[f32; 2]> {
+        rope(&self.case).angles(&[position as u32])
+    }
+
+    /// What is stored of a token of kv head `head`: without its mean, a key after RoPE.
     pub fn centred(&self, side: Side, token: usize, head: usize) -> Vec<f32> {
         let at = (token * KV_HEADS + head) * self.case.d;
         let mut x = if side == Side::K { &self.k } else { &self.v }[at..][..self.case.d].to_vec();
         let layer = &self.centring.layers[0];
         match side {
             Side::K => {
-                if let Some(centre) = layer.keys.get(head) {
-                    centre.subtract(&mut x, token);
+                if let Some(mean) = layer.keys.get(head) {
+                    x.iter_mut().zip(mean.subtracted()).for_each(|(x, mean)| *x -= mean);
                 }
+                apply_rope(&mut x, &self.angles(token));
             }
             Side::V => {
                 if let Some(mean) = layer.values.get(head) {
@@ -245,6 +228,9 @@ impl<E: Executor> Cache<E> {
             };
             let (k, v) = (rows(Side::K), rows(Side::V));
             for q in q[head * group * d..][..group * d].chunks_exact(d) {
+                let mut q = q.to_vec();
+                apply_rope(&mut q, &self.angles(row));
+                let q = &q[..];
                 let lacks = self.lacks(q, head, from..row + 1);
                 let dot = |k: &[f64]| k.iter().zip(q).map(|(a, b)| a * f64::from(*b)).sum::<f64>();
                 let logits: Vec<f64> = k.iter().zip(lacks).map(|(k, lacks)| (dot(k) + lacks) * scale).collect();
@@ -263,35 +249,32 @@ impl<E: Executor> Cache<E> {
 
     /// What the logits of `positions` lack, before the scale.
     fn lacks(&self, q: &[f32], head: usize, positions: Range<usize>) -> Vec<f64> {
-        let Some(centre) = self.centring.layers[0].keys.get(head) else { return vec![0.0; positions.len()] };
-        let (rope, mean) = (centre.rope(), centre.taken());
-        let elements = |pair: usize| match self.geometry.rope.convention {
-            RopeConvention::Half => (pair, pair + rope.pairs()),
-            RopeConvention::Interleaved => (2 * pair, 2 * pair + 1),
-        };
+        let Some(key_mean) = self.centring.layers[0].keys.get(head) else { return vec![0.0; positions.len()] };
+        let (tables, mean) = (key_mean.tables(), key_mean.subtracted());
+        let rope = tables.rope();
         let amplitudes = |pair: usize| {
-            let (x, y) = elements(pair);
+            let ((x, y), factor) = (rope.elements(pair), f64::from(rope.attention_factor()));
             let [qx, qy, mx, my] = [q[x], q[y], mean[x], mean[y]].map(f64::from);
-            [qx * mx + qy * my, qy * mx - qx * my]
+            [factor * (qx * mx + qy * my), factor * (qy * mx - qx * my)]
         };
         let turned = |pair: usize, t: usize| {
-            let ([a, b], [cos, sin]) = (amplitudes(pair), rope.turn(pair, t));
+            let ([a, b], [cos, sin]) = (amplitudes(pair), rope.cos_sin(pair, t));
             [a * cos + b * sin, b * cos - a * sin]
         };
         let at = |t: usize| -> f64 {
             let (start, inside) = (t / PARTITION * PARTITION, t % PARTITION);
-            let fast = centre.fast_pairs().iter().map(|pair| turned(*pair, t)[0]);
-            let followed = rope.followed().iter().enumerate().map(|(i, pair)| {
+            let high = key_mean.high_pairs().iter().map(|pair| turned(*pair, t)[0]);
+            let approximated = tables.approximated().iter().enumerate().map(|(i, pair)| {
                 let [c, d] = turned(*pair, start);
-                let (fit, middle) = match i < rope.still() {
-                    true => (rope.still_parabola(i), 255.5),
-                    false => (rope.slow_parabola(i, inside / 32), (inside / 32 * 32) as f64 + 15.5),
+                let (fit, middle) = match i < tables.very_low() {
+                    true => (tables.very_low_quadratic(i), 255.5),
+                    false => (tables.low_quadratic(i, inside / 32), (inside / 32 * 32) as f64 + 15.5),
                 };
                 let u = inside as f64 - middle;
                 let [k0, k1, k2] = fit.map(|[of_c, of_d]| f64::from(of_c) * c + f64::from(of_d) * d);
                 k0 + k1 * u + k2 * u * u
             });
-            fast.chain(followed).sum()
+            high.chain(approximated).sum()
         };
         positions.map(at).collect()
     }

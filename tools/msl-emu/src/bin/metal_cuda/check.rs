@@ -1,7 +1,6 @@
 //! Every kernel against f64, by the cases that test it in the emulator.
 use crate::common::attempts::{self, Attempt};
-use crate::common::{Case, helpers, sinks};
-use metal::Form;
+use crate::common::{Case, helpers};
 use msl_emu::cuda::CudaExecutor;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -34,9 +33,6 @@ fn others() -> Vec<Job> {
             format!("copy_blocks {case:?}"),
             Box::new(move |open| attempts::copies(open(), case).map(|()| 0.0)),
         ));
-    }
-    for form in [Form::Mma, Form::Vec] {
-        jobs.push((format!("sinks {form:?}"), Box::new(move |open| sinks::check(&open(), form).map(|()| 0.0))));
     }
     let helpers = |open: Open<'_>| {
         let failed = |(name, result): (String, Result<(), String>)| result.err().map(|e| format!("{name}: {e}"));
@@ -83,7 +79,7 @@ pub fn all(open: Open<'_>, filter: &str) -> Result<(), String> {
     let lists = [
         attempts::formats(&attempts::DIMS),
         attempts::contexts(),
-        attempts::groups_windows_and_activations(),
+        attempts::groups_and_windows(),
         attempts::chunks(),
         attempts::large_biases(),
         attempts::much(),

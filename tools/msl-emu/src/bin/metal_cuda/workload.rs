@@ -1,10 +1,9 @@
 //! A cache of random tokens on the device, and the launches of one attention over it.
-use attention::{Centring, KeyCentring, KvMeans, LayerGeometry, ModelGeometry, Rope, RopeConvention};
-use half::f16;
+use attention::{Centring, KeyCentring, KvMeans, LayerGeometry, ModelGeometry, Rope};
 use metal::launch::{self, AttendBuffers, QueryBuffers, ReduceBuffers, WriteBuffers};
-use metal::{Element, Executor, Form, Launch, Params, RopeTables, Shape, Tables, Tile};
+use metal::{Executor, Form, Launch, Params, PartitionTables, Shape, Tables, Tile};
 use msl_emu::cuda::{CudaExecutor, Memory};
-use turboquant::{Format, PARTITION, RecordLayout};
+use turboquant::{CorrectionTables, Format, PARTITION, RecordLayout};
 
 pub const KV_HEADS: usize = 8;
 pub const GROUP: usize = 4;
@@ -18,7 +17,7 @@ const WRITTEN: usize = 8192;
 pub struct Workload<'a> {
     pub executor: &'a CudaExecutor,
     pub shape: Shape,
-    rope: turboquant::Rope,
+    tables: CorrectionTables,
     buffers: Vec<Memory>,
 }
 
@@ -28,7 +27,6 @@ enum At {
     Rotation,
     Means,
     Starts,
-    Offsets,
     Fits,
     Lists,
     FastTiles,
@@ -39,12 +37,16 @@ enum At {
     Nothing,
 }
 
-pub fn halves(seed: u64, n: usize) -> Vec<u8> {
-    (0..n).flat_map(|i| f16::from_f32(conformance::noise(seed, i as u64)).to_le_bytes()).collect()
+pub fn noise(seed: u64, n: usize) -> Vec<u8> {
+    (0..n).flat_map(|i| conformance::noise(seed, i as u64).to_le_bytes()).collect()
 }
 
 pub fn words(values: impl IntoIterator<Item = u32>) -> Vec<u8> {
     values.into_iter().flat_map(u32::to_le_bytes).collect()
+}
+
+fn angle_bytes(rope: &Rope, positions: &[u32]) -> Vec<u8> {
+    rope.angles(positions).into_iter().flatten().flat_map(f32::to_le_bytes).collect()
 }
 
 /// From which keys the mean is taken, and from which values.
@@ -56,7 +58,12 @@ pub enum Centred {
     Floats,
 }
 
-/// As Qwen3's: base 1e6.
+/// Qwen3's embedding, of base 1e6.
+fn rope(d: usize) -> Result<Rope, String> {
+    let frequencies = (0..d / 2).map(|i| 1e6f32.powf(-2.0 * i as f32 / d as f32)).collect();
+    Rope::new(frequencies, 1.0).map_err(|e| e.to_string())
+}
+
 fn centring(d: usize, keys: KeyCentring) -> Result<Centring, String> {
     let layer = LayerGeometry {
         num_heads: KV_HEADS * GROUP,
@@ -64,10 +71,9 @@ fn centring(d: usize, keys: KeyCentring) -> Result<Centring, String> {
         head_dim: d,
         scale: 1.0 / (d as f32).sqrt(),
         sliding_window: None,
+        rope: Some(rope(d)?),
     };
-    let inv_freq = (0..d / 2).map(|i| 1e6f32.powf(-2.0 * i as f32 / d as f32)).collect();
-    let rope = Rope { inv_freq, convention: RopeConvention::Half, attention_factor: 1.0 };
-    let geometry = ModelGeometry { layers: vec![layer], rope };
+    let geometry = ModelGeometry { layers: vec![layer] };
     let means = |seed| vec![(0..KV_HEADS * d).map(|i| conformance::noise(seed, i as u64)).collect()];
     let means = KvMeans { keys: means(8), values: means(9) };
     Centring::new(&geometry, &means, |_| keys, |_| true).map_err(|e| e.to_string())
@@ -80,26 +86,25 @@ impl<'a> Workload<'a> {
         let layer = &centring.layers[0];
         let record = RecordLayout::new(k, v, d, BLOCK).map_err(|e| e.to_string())?;
         let shape = Shape {
-            element: Element::F16,
             keys_centred: coded || centred == Centred::Floats,
             values_centred: coded,
             exact_groups: if centred == Centred::Floats { metal::exact_groups(&layer.keys) } else { None },
             ..Shape::new(record, KV_HEADS, GROUP)
         };
-        let rope = layer.keys[0].rope().clone();
-        let of_rope = if k.is_rotated() { RopeTables::new } else { RopeTables::exact }(&rope, 1 << 17);
+        let correction = layer.keys[0].tables().clone();
+        let partitions =
+            if k.is_rotated() { PartitionTables::new } else { PartitionTables::exact }(&correction, 1 << 17);
         let tables = Tables::new(&layer.keys);
         let value_means: Vec<u8> = layer.values.iter().flatten().flat_map(|x| x.to_le_bytes()).collect();
         let all = TOTAL / BLOCK;
         // A fixed walk through all blocks: the stride is odd.
         let blocks = words((0..all).map(|i| (i * 12_289 % all) as u32));
         let rotation = metal::rotation_words(&shape);
-        let parts: [&[u8]; 10] = [
+        let parts: [&[u8]; 9] = [
             &rotation,
             &tables.means,
-            &of_rope.starts,
-            &of_rope.offsets,
-            &of_rope.fits,
+            &partitions.starts,
+            &partitions.fits,
             &tables.lists,
             &tables.fast_tiles,
             &tables.fast_turns,
@@ -110,7 +115,7 @@ impl<'a> Workload<'a> {
         let mut buffers = parts.iter().map(buffer).collect::<Result<Vec<_>, _>>()?;
         buffers.push(executor.create(all * shape.page_bytes()).map_err(|e| e.to_string())?);
         buffers.push(executor.buffer(&[]).map_err(|e| e.to_string())?);
-        let workload = Workload { executor, shape, rope, buffers };
+        let workload = Workload { executor, shape, tables: correction, buffers };
         workload.fill()?;
         Ok(workload)
     }
@@ -123,20 +128,19 @@ impl<'a> Workload<'a> {
     fn fill(&self) -> Result<(), String> {
         let buffer = |bytes: &[u8]| self.executor.buffer(bytes).map_err(|e| e.to_string());
         let n = WRITTEN * KV_HEADS * self.shape.head_dim();
-        let (k, v) = (buffer(&halves(1, n))?, buffer(&halves(2, n))?);
-        let positions = buffer(&words(0..WRITTEN as u32))?;
+        let (k, v) = (buffer(&noise(1, n))?, buffer(&noise(2, n))?);
+        let positions: Vec<u32> = (0..WRITTEN as u32).collect();
+        let angles = buffer(&angle_bytes(self.tables.rope(), &positions))?;
         for start in (0..TOTAL).step_by(WRITTEN) {
             let slots = buffer(&words((start..start + WRITTEN).map(|t| t as u32)))?;
             let write = WriteBuffers {
                 k: &k,
                 v: &v,
                 slots: &slots,
-                positions: &positions,
+                angles: &angles,
                 rotation: self.get(At::Rotation),
                 key_means: self.get(At::Means),
                 value_means: self.get(At::ValueMeans),
-                starts: self.get(At::Starts),
-                offsets: self.get(At::Offsets),
                 cache: self.get(At::Cache),
             };
             self.executor.run(&[launch::write(&self.shape, WRITTEN, &write)]).map_err(|e| e.to_string())?;
@@ -161,6 +165,7 @@ pub struct Attention<'a> {
     turns: Vec<Memory>,
     q: Memory,
     positions: Memory,
+    angles: Memory,
     queries: Memory,
     follow: Memory,
     part_o: Memory,
@@ -193,7 +198,7 @@ impl<'a> Attention<'a> {
                     position: context - chunk + at,
                     form,
                 };
-                bytes.extend(tile.params(None, 0).bytes());
+                bytes.extend(tile.params(None).bytes());
                 tiles += 1;
             }
             turns.push(executor.buffer(&bytes).map_err(error)?);
@@ -201,7 +206,7 @@ impl<'a> Attention<'a> {
         let heads = KV_HEADS * GROUP;
         let d = shape.head_dim();
         let create = |bytes| executor.create(bytes).map_err(error);
-        let positions = (0..rows).map(|r| (context - chunk + r % chunk) as u32);
+        let positions: Vec<u32> = (0..rows).map(|r| (context - chunk + r % chunk) as u32).collect();
         Ok(Attention {
             workload,
             form,
@@ -209,13 +214,14 @@ impl<'a> Attention<'a> {
             parts,
             tiles,
             turns,
-            q: executor.buffer(&halves(3, rows * heads * d)).map_err(error)?,
+            q: executor.buffer(&noise(3, rows * heads * d)).map_err(error)?,
+            angles: executor.buffer(&angle_bytes(workload.tables.rope(), &positions)).map_err(error)?,
             positions: executor.buffer(&words(positions)).map_err(error)?,
             queries: create(tiles * KV_HEADS * shape.blocks(form) * d * 32)?,
             follow: create(tiles * KV_HEADS * shape.blocks(form) * parts * shape.follow_floats() * 4)?,
             part_o: create(rows * heads * parts * d * 4)?,
             part_ml: create(rows * heads * parts * 8)?,
-            out: create(rows * heads * d * 2)?,
+            out: create(rows * heads * d * 4)?,
         })
     }
 
@@ -231,6 +237,7 @@ impl<'a> Attention<'a> {
                 starts: w.get(At::Starts),
                 lists: w.get(At::Lists),
                 fits: w.get(At::Fits),
+                angles: &self.angles,
                 queries: &self.queries,
                 follow: &self.follow,
             };
@@ -251,11 +258,10 @@ impl<'a> Attention<'a> {
                 positions: &self.positions,
                 rotation: w.get(At::Rotation),
                 value_means: w.get(At::ValueMeans),
-                sink_logits: w.get(At::Nothing),
                 out: &self.out,
             };
             [
-                launch::query(shape, self.form, Some(&w.rope), 0, self.tiles, self.parts, &query),
+                launch::query(shape, self.form, Some(&w.tables), 0, self.tiles, self.parts, &query),
                 launch::attend(shape, self.form, self.tiles, self.parts, &attend),
                 launch::reduce(shape, 0, self.rows, self.parts, &reduce),
             ]
