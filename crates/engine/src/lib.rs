@@ -10,8 +10,8 @@ pub use forward::{ModelRef, PrivateSequences};
 pub use models::WeightQuant;
 pub use serve::{
     EngineHandle, EngineInbox, EngineStats, Event, FinishReason, GenerationRequest, Logits, LogitsNeed, LogitsRow,
-    MAX_CHOICES, MAX_STOP_STRINGS, MAX_TOP_LOGPROBS, MatchedStop, Message, ModelInfo, ModelRunner, QueuePermit,
-    RequestId, RequestStream, SamplingParams, StopParams, TokenLogprob, argmax, channel,
+    MatchedStop, Message, ModelInfo, ModelRunner, QueuePermit, RequestId, RequestStream, SamplingParams, StopParams,
+    TokenLogprob, argmax, channel,
 };
 pub use start::{
     Calibration, CentreMode, DeviceChoice, EngineConfig, KvOptions, KvPlan, LoadProgress, MemoryBudget, MemoryLimits,

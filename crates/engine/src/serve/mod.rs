@@ -17,4 +17,3 @@ pub(crate) use metrics::Metrics;
 pub use request::{Event, FinishReason, GenerationRequest, MatchedStop, SamplingParams, StopParams, TokenLogprob};
 pub use runner::{Logits, LogitsNeed, LogitsRow, ModelRunner};
 pub use sampler::argmax;
-pub use validation::{MAX_CHOICES, MAX_STOP_STRINGS, MAX_TOP_LOGPROBS};

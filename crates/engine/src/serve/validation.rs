@@ -6,11 +6,11 @@ use crate::error::{RequestField, SubmitError};
 use scheduler::RequestLimits;
 
 /// Choices that one request may ask for, where `--max-num-seqs` allows as many.
-pub const MAX_CHOICES: usize = 128;
+const MAX_CHOICES: usize = 128;
 /// Alternatives that a token's log-probability may come with (OpenAI's limit).
-pub const MAX_TOP_LOGPROBS: usize = 20;
+const MAX_TOP_LOGPROBS: usize = 20;
 /// Stop strings of one request. Each of them is searched for at every token.
-pub const MAX_STOP_STRINGS: usize = 64;
+const MAX_STOP_STRINGS: usize = 64;
 
 impl GenerationRequest {
     /// Checks everything that can be wrong in a request to the model that `info` describes.

@@ -17,6 +17,7 @@ pub trait AnswerFormat: Send + 'static {
     /// A choice in an answer chunk.
     type ChunkChoice: Serialize;
 
+    /// The fields that the answer and all its answer chunks begin with.
     fn header(&self) -> &AnswerHeader;
 
     /// The prompt's token ids, where an answer and the first answer chunk of a streamed one carry them.

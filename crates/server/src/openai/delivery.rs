@@ -19,7 +19,9 @@ pub enum Delivery {
     Streamed { include_usage: bool },
 }
 
-/// Answers an HTTP request by what `generation` brings.
+/// Answers an HTTP request with what `generation` brings, in the form of `format`.
+///
+/// Errors: a whole answer fails. The failure of a streamed one is an event of the stream.
 pub async fn respond<F: AnswerFormat>(
     mut format: F,
     generation: Generation,

@@ -235,7 +235,7 @@ async fn a_full_queue_says_when_to_try_again() {
 }
 
 #[tokio::test]
-async fn of_several_prompts_none_runs_if_one_is_refused() {
+async fn one_refused_prompt_keeps_the_others_from_running() {
     let server = start(Options { script: Script::Wait, queue_limit: 2, ..Default::default() }).await;
     let ask = async |prompts: &[&str]| {
         error(server.post(COMPLETIONS, &completion_body(json!({"prompt": prompts}))).await).await

@@ -8,8 +8,8 @@ use openai_protocol::chat::{ChatChoice, ChatCompletionMessage, ChatMessageDelta,
 use openai_protocol::common::{ChatLogProbs, ChatLogProbsContent, TopLogProb};
 use std::mem::replace;
 
-/// Writes chat answers. A streamed one begins with an answer chunk for each choice that has the role, then come answer
-/// chunks of text, and at each choice's end one with the reason.
+/// Writes chat answers. A streamed one begins with an answer chunk for each choice, which tells the role. Answer chunks
+/// of text follow, and at each choice's end one that tells the reason.
 pub struct ChatFormat {
     header: AnswerHeader,
     token_names: TokenNames,
