@@ -2,6 +2,7 @@
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 use std::path::PathBuf;
+use turboquant::{Format, PRESETS, Side};
 
 /// An OpenAI-compatible inference server with a compressed KV cache.
 #[derive(Debug, Parser)]
@@ -176,18 +177,25 @@ pub struct ModelSettings {
 /// How the KV cache is stored.
 #[derive(Debug, Args, Serialize)]
 pub struct KvSettings {
-    /// How the KV cache is stored: auto, bf16, transparent, near-lossless, balanced, compact, extreme [default: auto]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help = preset_help())]
     pub kv_preset: Option<String>,
-    /// How keys are stored, over the preset: bf16, f16, f32, tq8, tq5, tq4, tq3, tq2, q8_0, q5_0, q4_0
-    #[arg(long, value_name = "FORMAT")]
+    #[arg(long, value_name = "FORMAT", help = format_help(Side::K))]
     pub k_quant: Option<String>,
-    /// How values are stored, over the preset: bf16, f16, f32, tq8, tq5, tq4, tq3, tq2, q8_0, q5_0, q4_0, q3_0, q2_0
-    #[arg(long, value_name = "FORMAT")]
+    #[arg(long, value_name = "FORMAT", help = format_help(Side::V))]
     pub v_quant: Option<String>,
     /// What is taken out of K and V before they are stored: auto, bias, off [default: auto]
     #[arg(long, value_name = "MODE")]
     pub kv_centre: Option<String>,
+}
+
+fn preset_help() -> String {
+    let names: Vec<&str> = PRESETS.iter().map(|preset| preset.name).collect();
+    format!("How the KV cache is stored: auto, {} [default: auto]", names.join(", "))
+}
+
+fn format_help(side: Side) -> String {
+    let vectors = if side == Side::K { "keys" } else { "values" };
+    format!("How {vectors} are stored, over the preset: {}", Format::names(side).collect::<Vec<_>>().join(", "))
 }
 
 /// How large a step is.

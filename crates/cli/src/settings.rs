@@ -146,7 +146,7 @@ mod tests {
     use super::*;
     use crate::args::{Cli, Command};
     use clap::Parser;
-    use turboquant::{Format, KvPair};
+    use turboquant::{Format, KvPair, PRESETS, Side};
 
     /// The settings of `tallow serve` with these flags.
     fn read(flags: &[&str]) -> Result<Settings> {
@@ -225,6 +225,17 @@ mod tests {
         assert_eq!(settings.engine.weight_quant, Some(WeightQuant::Q4K));
         let error = read(&["--weight-quant", "q4"]).unwrap_err().to_string();
         assert!(error.contains("--weight-quant") && error.contains("q4_k"), "{error}");
+    }
+
+    /// The lists of presets and formats in the file are those of the tables.
+    #[test]
+    fn the_default_file_lists_every_preset_and_format() {
+        let presets: Vec<_> = PRESETS.iter().map(|p| format!("#   {:<14} {}", p.name, p.pair)).collect();
+        let formats = Format::all(Side::K).chain(Format::all(Side::V).filter(|f| *f.sides() == [Side::V]));
+        let sides = |f: Format| f.sides().iter().map(Side::to_string).collect::<Vec<_>>().join(" ");
+        let formats: Vec<_> = formats.map(|f| format!("#   {:<5} {:<4} {}", f.name(), sides(f), f.help())).collect();
+        let listed: Vec<_> = DEFAULTS.lines().filter(|line| line.starts_with("#   ")).collect();
+        assert_eq!(listed, [presets, formats].concat());
     }
 
     /// Every key of the file is a setting, and the commented ones are too.

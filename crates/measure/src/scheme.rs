@@ -4,7 +4,7 @@ use crate::ggml::{GGML_BITS, GgmlBackend};
 use attention::AttentionBackend;
 use candle_core::Device;
 use engine::{CentreMode, KvOptions, ModelBundle, StartError, cache_layout, most_exact_format, select};
-use turboquant::{Format, KvPair, PRESETS};
+use turboquant::{Format, KvPair, PRESETS, Side};
 
 /// A way to store K and V.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -36,8 +36,8 @@ impl Scheme {
         PRESETS.iter().map(move |preset| (preset.name, Scheme::Pair { pair: preset.pair, centre }))
     }
 
-    /// Every pair that the codec's design measures and llama.cpp's types. Pairs of `tq` formats come plain and, unless `mode` is
-    /// off, centred.
+    /// The pairs that docs/quality.md shows and llama.cpp's types; a format that is in none of the pairs comes with the format of
+    /// its name on the other side. Pairs of `tq` formats come plain and, unless `mode` is off, centred.
     pub fn every_pair(mode: CentreMode) -> Vec<Scheme> {
         use Format::*;
         let others = [
@@ -62,11 +62,17 @@ impl Scheme {
             (Tq3, Tq2),
             (Tq2, Tq2),
         ];
+        // f32 is what the others are compared with.
+        let listed = |format| format == F32 || others.iter().chain(&tq).any(|(k, v)| *k == format || *v == format);
+        let unlisted = Format::all(Side::K).filter(|k| !listed(*k));
+        let rest = unlisted.filter_map(|k| Some((k, Format::parse(Side::V, k.name()).ok()?)));
+        let (rest_tq, rest_others): (Vec<_>, Vec<_>) = rest.partition(|(k, _)| k.has_one_scale());
         let scheme = |(k, v), centre| Scheme::Pair { pair: KvPair::new(k, v), centre };
-        let mut schemes: Vec<Scheme> = others.into_iter().map(|pair| scheme(pair, mode)).collect();
+        let mut schemes: Vec<Scheme> = others.into_iter().chain(rest_others).map(|pair| scheme(pair, mode)).collect();
         schemes.extend(GGML_BITS.map(Scheme::Ggml));
         let modes = if mode == CentreMode::Off { vec![mode] } else { vec![CentreMode::Off, mode] };
-        schemes.extend(tq.into_iter().flat_map(|pair| modes.iter().map(move |mode| scheme(pair, *mode))));
+        let tq = tq.into_iter().chain(rest_tq);
+        schemes.extend(tq.flat_map(|pair| modes.iter().map(move |mode| scheme(pair, *mode))));
         schemes
     }
 

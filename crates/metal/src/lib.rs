@@ -7,7 +7,6 @@
 mod backend;
 mod centring;
 mod executor;
-mod formats;
 pub mod launch;
 mod layer;
 #[cfg(all(target_os = "macos", feature = "metal"))]
@@ -27,7 +26,6 @@ pub mod source;
 pub use backend::GpuBackend;
 pub use centring::{PartitionTables, Tables, exact_groups};
 pub use executor::{Access, Binding, Constant, ExecError, Executor, Launch};
-pub use formats::format_id;
 pub use layer::rotation_words;
 pub use pace::{Pace, WORK_OF_TURN};
 pub use params::{

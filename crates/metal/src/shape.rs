@@ -1,7 +1,6 @@
 //! What the kernels of a layer depend on.
 use crate::executor::Constant;
-use crate::formats::format_id;
-use turboquant::RecordLayout;
+use turboquant::{Format, RecordLayout};
 
 /// `kTogether` of `query.metal`.
 const TOGETHER: usize = 4;
@@ -70,7 +69,7 @@ impl Shape {
     /// Errors: a format, head size or group without kernels.
     pub fn check(&self) -> Result<(), KernelError> {
         for (side, format) in [("K", self.record.k()), ("V", self.record.v())] {
-            if format_id(format).is_none() {
+            if format.gpu_id().is_none() {
                 return Err(KernelError::Format { side, format: format.name() });
             }
         }
@@ -165,7 +164,7 @@ impl Shape {
 
     /// The function constants, of every kernel of the layer.
     pub(crate) fn constants(&self) -> Vec<Constant> {
-        let id = |format| format_id(format).unwrap_or(u32::MAX);
+        let id = |format: Format| format.gpu_id().unwrap_or(u32::MAX);
         vec![
             Constant::Uint(0, id(self.record.k())),
             Constant::Uint(1, id(self.record.v())),

@@ -4,7 +4,7 @@ use crate::format::{Format, Side};
 use crate::kernel::{Kernel, Query};
 use crate::key_mean::CorrectionQuery;
 use crate::layout::STRIP;
-use crate::simd::{CHUNK, CorrectionHead, CorrectionTile, HeadQuery, Place, STRIPS, Scratch, Tile, kind_of};
+use crate::simd::{CHUNK, CorrectionHead, CorrectionTile, HeadQuery, Place, STRIPS, Scratch, Tile};
 use std::cell::RefCell;
 
 /// Tokens of a partition, counted from the sequence's start: partitions are summed apart and merged in order, whatever the
@@ -259,5 +259,5 @@ impl<'a> Chunk<'a> {
 
 /// Whether a format has no kernel of its own.
 fn needs_decoding(format: Format) -> bool {
-    kind_of(format) == kind_of(Format::F32) && format != Format::F32
+    format.is_rotated() && !format.has_one_scale()
 }

@@ -27,6 +27,64 @@ const fn cubic4() -> [f32; 8] {
     c
 }
 
+/// The codebooks by name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Codebook {
+    Lloyd2,
+    Lloyd3,
+    Lloyd4,
+    Lloyd5,
+    Cubic4,
+}
+
+impl Codebook {
+    /// Bits of a code: a sign and the index of a magnitude.
+    pub(crate) const fn bits(self) -> usize {
+        self.magnitudes().len().ilog2() as usize + 1
+    }
+
+    /// What help texts call it.
+    pub(crate) fn name(self) -> &'static str {
+        if self == Codebook::Cubic4 { "of a cubic" } else { "Lloyd-Max" }
+    }
+
+    /// The magnitudes, ascending.
+    pub(crate) const fn magnitudes(self) -> &'static [f32] {
+        match self {
+            Codebook::Lloyd2 => &LLOYD2,
+            Codebook::Lloyd3 => &LLOYD3,
+            Codebook::Lloyd4 => &LLOYD4,
+            Codebook::Lloyd5 => &LLOYD5,
+            Codebook::Cubic4 => &CUBIC4,
+        }
+    }
+
+    /// The codebook in integers; `None` where no kernel multiplies its codes.
+    pub(crate) const fn integers(self) -> Option<IntBook> {
+        match self {
+            Codebook::Lloyd2 => Some(INT2),
+            Codebook::Lloyd3 => Some(INT3),
+            Codebook::Lloyd4 => None,
+            Codebook::Lloyd5 => Some(INT5),
+            Codebook::Cubic4 => Some(INT4),
+        }
+    }
+}
+
+/// Calls `$function` with the magnitudes of a codebook, an array of its size, and the arguments.
+macro_rules! with_magnitudes {
+    ($book:expr, $function:ident($($argument:expr),*)) => {
+        match $book {
+            Codebook::Lloyd2 => $function(&LLOYD2, $($argument),*),
+            Codebook::Lloyd3 => $function(&LLOYD3, $($argument),*),
+            Codebook::Lloyd4 => $function(&LLOYD4, $($argument),*),
+            Codebook::Lloyd5 => $function(&LLOYD5, $($argument),*),
+            Codebook::Cubic4 => $function(&CUBIC4, $($argument),*),
+        }
+    };
+}
+pub(crate) use with_magnitudes;
+
 /// A codebook in integers, for kernels that multiply codes as int8: magnitude `i` stands for `mags[i] / scale`.
 ///
 /// Found by searching all scales whose largest integer is within a limit for the least mean squared difference from the
@@ -44,11 +102,11 @@ impl IntBook {
 }
 
 /// Largest integer 127; rms difference from the codebook in the comment, relative to the vector.
-pub(crate) const INT5: IntBook =
+const INT5: IntBook =
     IntBook { mags: &[2, 7, 12, 17, 22, 27, 32, 38, 44, 50, 57, 65, 73, 84, 97, 118], scale: 36.158294 }; // .58 %
-pub(crate) const INT4: IntBook = IntBook { mags: &[5, 15, 26, 38, 52, 68, 87, 110], scale: 40.780357 }; // .28 %
-pub(crate) const INT3: IntBook = IntBook { mags: &[10, 31, 55, 88], scale: 40.92527 }; // .11 %
-pub(crate) const INT2: IntBook = IntBook { mags: &[21, 70], scale: 46.350323 }; // .03 %
+const INT4: IntBook = IntBook { mags: &[5, 15, 26, 38, 52, 68, 87, 110], scale: 40.780357 }; // .28 %
+const INT3: IntBook = IntBook { mags: &[10, 31, 55, 88], scale: 40.92527 }; // .11 %
+const INT2: IntBook = IntBook { mags: &[21, 70], scale: 46.350323 }; // .03 %
 
 #[cfg(test)]
 mod tests {

@@ -3,8 +3,8 @@
 //! Codes: two's complement for the int8 formats, unsigned for the affine ones, else the magnitude's index with the sign in
 //! the bit above it. Written as plain loops over 16 lanes, compiled once per instruction set: the compiler vectorises them
 //! and, since no operation is reordered, every instruction set gives the same bytes.
-use crate::codebook::{CUBIC4, LLOYD2, LLOYD3, LLOYD4, LLOYD5};
-use crate::format::{Format, MAX_HEAD_DIM, SCALE_GROUP};
+use crate::codebook::{CUBIC4, Codebook, LLOYD2, LLOYD3, LLOYD4, LLOYD5, with_magnitudes};
+use crate::format::{Coding, Format, MAX_HEAD_DIM, SCALE_GROUP};
 use half::f16;
 
 /// A vector's codes before packing.
@@ -119,66 +119,58 @@ fn affine(z: &[f32], levels: f32, codes: &mut [u8]) -> [f16; 2] {
 /// Codes and scales of the rotated vector `z`; `scales` has `Format::scale_bytes` bytes.
 #[inline(always)]
 pub(crate) fn quantize(format: Format, z: &[f32], codes: &mut [u8], scales: &mut [u8]) {
-    use Format::*;
-    let groups = || z.chunks(SCALE_GROUP);
-    let whole = match format {
-        Tq8 => Some(int8(z, codes)),
-        Tq5 => Some(lloyd(&LLOYD5, z, codes)),
-        Tq4 => Some(lloyd(&CUBIC4, z, codes)),
-        Tq3 => Some(lloyd(&LLOYD3, z, codes)),
-        Tq2 => Some(lloyd(&LLOYD2, z, codes)),
-        _ => None,
-    };
-    if let Some(scale) = whole {
-        scales.copy_from_slice(&scale.to_le_bytes());
+    let coding = format.coding();
+    if format.has_one_scale() {
+        scales.copy_from_slice(&with_scale(coding, z, codes).to_le_bytes());
         return;
     }
-    for (i, (z, codes)) in groups().zip(codes.chunks_mut(SCALE_GROUP)).enumerate() {
-        let scale = match format {
-            Affine8 | Affine5 | Affine4 => {
-                let pair = affine(z, ((1u32 << format.code_bits()) - 1) as f32, codes);
-                scales[4 * i + 2..][..2].copy_from_slice(&pair[1].to_le_bytes());
-                scales[4 * i..][..2].copy_from_slice(&pair[0].to_le_bytes());
-                continue;
-            }
-            Int8 => int8(z, codes),
-            Lloyd5 => lloyd(&LLOYD5, z, codes),
-            Lloyd4 => lloyd(&LLOYD4, z, codes),
-            Lloyd3 => lloyd(&LLOYD3, z, codes),
-            _ => lloyd(&LLOYD2, z, codes),
-        };
-        scales[2 * i..][..2].copy_from_slice(&scale.to_le_bytes());
+    for (i, (z, codes)) in z.chunks(SCALE_GROUP).zip(codes.chunks_mut(SCALE_GROUP)).enumerate() {
+        if let Coding::Affine(bits) = coding {
+            let [scale, minimum] = affine(z, ((1u32 << bits) - 1) as f32, codes);
+            scales[4 * i + 2..][..2].copy_from_slice(&minimum.to_le_bytes());
+            scales[4 * i..][..2].copy_from_slice(&scale.to_le_bytes());
+        } else {
+            scales[2 * i..][..2].copy_from_slice(&with_scale(coding, z, codes).to_le_bytes());
+        }
+    }
+}
+
+/// Codes of elements that share a scale and have no minimum; returns the scale.
+#[inline(always)]
+fn with_scale(coding: Coding, z: &[f32], codes: &mut [u8]) -> f16 {
+    match coding {
+        Coding::Book(book) => with_magnitudes!(book, lloyd(z, codes)),
+        _ => int8(z, codes),
     }
 }
 
 /// The rotated vector that codes and scales stand for.
 #[inline(always)]
 pub(crate) fn dequantize(format: Format, codes: &[u8], scales: &[u8], z: &mut [f32]) {
-    use Format::*;
     let scale = |i: usize| f16::from_le_bytes([scales[2 * i], scales[2 * i + 1]]).to_f32();
-    let group = if format.scale_bytes(z.len()) == 2 { z.len() } else { SCALE_GROUP };
+    let group = if format.has_one_scale() { z.len() } else { SCALE_GROUP };
     for (i, (z, codes)) in z.chunks_mut(group).zip(codes.chunks(group)).enumerate() {
-        match format {
-            Affine8 | Affine5 | Affine4 => {
+        match format.coding() {
+            Coding::Affine(_) => {
                 let (scale, minimum) = (scale(2 * i), scale(2 * i + 1));
                 z.iter_mut().zip(codes).for_each(|(z, c)| *z = minimum + scale * f32::from(*c));
             }
-            Tq8 | Int8 => {
-                let scale = scale(i);
-                z.iter_mut().zip(codes).for_each(|(z, c)| *z = scale * f32::from(*c as i8));
+            Coding::Book(book) => {
+                let values = signed_values(book).map(|c| c * scale(i));
+                z.iter_mut().zip(codes).for_each(|(z, c)| *z = values[usize::from(*c & 31)]);
             }
             _ => {
-                let values = signed_values(format).map(|c| c * scale(i));
-                z.iter_mut().zip(codes).for_each(|(z, c)| *z = values[usize::from(*c & 31)]);
+                let scale = scale(i);
+                z.iter_mut().zip(codes).for_each(|(z, c)| *z = scale * f32::from(*c as i8));
             }
         }
     }
 }
 
-/// Value of each code of a codebook format before the scale.
+/// Value of each code of a codebook before the scale.
 #[inline(always)]
-fn signed_values(format: Format) -> [f32; 32] {
-    let mags = format.magnitudes();
+fn signed_values(book: Codebook) -> [f32; 32] {
+    let mags = book.magnitudes();
     let mut values = [0f32; 32];
     for (i, c) in mags.iter().enumerate() {
         (values[i], values[mags.len() + i]) = (*c, -c);

@@ -1,11 +1,13 @@
-//! The KV formats: names, sizes and which head dimensions they support.
-use crate::codebook::{CUBIC4, LLOYD2, LLOYD3, LLOYD4, LLOYD5};
+//! The KV formats: one table with a row for each, from which names, sizes, help texts and kernels derive.
+use crate::codebook::Codebook;
 use std::fmt;
 
 /// Which of the two vectors of a token a format or buffer is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Side {
+    /// Keys.
     K,
+    /// Values.
     V,
 }
 
@@ -15,42 +17,140 @@ impl fmt::Display for Side {
     }
 }
 
-/// How one (token, kv head) vector is stored. All but the first three are rotated before they are quantised.
+/// How one vector (the K or the V of a token in one kv head) is stored. [`Format::help`] describes each; all but the floats are
+/// rotated before they are quantised.
+#[allow(missing_docs)] // the table describes them
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Format {
     F32,
     F16,
     Bf16,
-    /// int8, one fp16 scale a vector.
     Tq8,
-    /// 4-bit Lloyd-Max magnitude and sign, one fp16 scale a vector.
     Tq5,
-    /// 3-bit magnitude (cubic codebook) and sign, one fp16 scale a vector.
     Tq4,
-    /// 2-bit Lloyd-Max magnitude and sign, one fp16 scale a vector.
     Tq3,
-    /// 1-bit Lloyd-Max magnitude and sign, one fp16 scale a vector.
     Tq2,
-    /// K `q8_0`: 8-bit code, fp16 scale and fp16 minimum per 32 elements.
     Affine8,
-    /// K `q5_0`.
     Affine5,
-    /// K `q4_0`.
     Affine4,
-    /// V `q8_0`: int8, fp16 scale per 32 elements.
     Int8,
-    /// V `q5_0`: 5-bit Lloyd-Max, fp16 scale per 32 elements.
     Lloyd5,
-    /// V `q4_0`.
     Lloyd4,
-    /// V `q3_0`.
     Lloyd3,
-    /// V `q2_0`.
     Lloyd2,
 }
 
+/// How an element becomes a code.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Coding {
+    /// As a float, not rotated.
+    Float { bits: usize, exponent_bits: usize },
+    /// As an integer of 8 bits from -127 to 127: element / scale.
+    Int8,
+    /// As an unsigned integer of so many bits: (element - minimum) / scale.
+    Affine(usize),
+    /// As a sign and the index of a magnitude; the element is about scale x magnitude.
+    Book(Codebook),
+}
+
+/// The scales that are stored with the codes of a vector, fp16 each.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Scales {
+    /// None: floats.
+    Unscaled,
+    /// One.
+    PerVector,
+    /// One for each scale group of [`SCALE_GROUP`] elements; with [`Coding::Affine`] a minimum as well.
+    PerGroup,
+}
+
+/// A row of the table of formats.
+struct FormatRow {
+    format: Format,
+    /// The value of `--k-quant` and `--v-quant`. A K format and a V format may share it.
+    name: &'static str,
+    /// Other names of it among K formats, from the servers whose flags these are.
+    k_aliases: &'static [&'static str],
+    /// The sides that may be stored so.
+    sides: &'static [Side],
+    coding: Coding,
+    scales: Scales,
+    /// The number of the format in the GPU's kernels (`enum Format` of `kernels/formats.h`); `None`: they do not have it.
+    gpu_id: Option<u32>,
+}
+
+const BOTH: &[Side] = &[Side::K, Side::V];
+const K: &[Side] = &[Side::K];
+const V: &[Side] = &[Side::V];
+
+/// The formats in the order of the enum, of each kind the least lossy first. A change of coding or scales makes stored caches
+/// decode to noise.
+const TABLE: [FormatRow; 16] = {
+    use Coding::{Affine, Book, Float, Int8};
+    use Scales::{PerGroup, PerVector, Unscaled};
+    [
+        row(Format::F32, "f32", &[], BOTH, Float { bits: 32, exponent_bits: 8 }, Unscaled, None),
+        row(Format::F16, "f16", &[], BOTH, Float { bits: 16, exponent_bits: 5 }, Unscaled, Some(0)),
+        row(Format::Bf16, "bf16", &[], BOTH, Float { bits: 16, exponent_bits: 8 }, Unscaled, Some(1)),
+        row(Format::Tq8, "tq8", &[], BOTH, Int8, PerVector, Some(2)),
+        row(Format::Tq5, "tq5", &[], BOTH, Book(Codebook::Lloyd5), PerVector, Some(3)),
+        row(Format::Tq4, "tq4", &[], BOTH, Book(Codebook::Cubic4), PerVector, Some(4)),
+        row(Format::Tq3, "tq3", &[], BOTH, Book(Codebook::Lloyd3), PerVector, Some(5)),
+        row(Format::Tq2, "tq2", &["int2", "uint2"], BOTH, Book(Codebook::Lloyd2), PerVector, Some(6)),
+        row(Format::Affine8, "q8_0", &["int8", "uint8"], K, Affine(8), PerGroup, Some(7)),
+        row(Format::Affine5, "q5_0", &[], K, Affine(5), PerGroup, Some(8)),
+        row(Format::Affine4, "q4_0", &["int4", "uint4"], K, Affine(4), PerGroup, Some(9)),
+        row(Format::Int8, "q8_0", &[], V, Int8, PerGroup, Some(10)),
+        row(Format::Lloyd5, "q5_0", &[], V, Book(Codebook::Lloyd5), PerGroup, Some(11)),
+        row(Format::Lloyd4, "q4_0", &[], V, Book(Codebook::Lloyd4), PerGroup, Some(12)),
+        row(Format::Lloyd3, "q3_0", &[], V, Book(Codebook::Lloyd3), PerGroup, Some(13)),
+        row(Format::Lloyd2, "q2_0", &[], V, Book(Codebook::Lloyd2), PerGroup, Some(14)),
+    ]
+};
+
+const fn row(
+    format: Format,
+    name: &'static str,
+    k_aliases: &'static [&'static str],
+    sides: &'static [Side],
+    coding: Coding,
+    scales: Scales,
+    gpu_id: Option<u32>,
+) -> FormatRow {
+    FormatRow { format, name, k_aliases, sides, coding, scales, gpu_id }
+}
+
+// A format is the number of its row.
+const _: () = {
+    let mut i = 0;
+    while i < TABLE.len() {
+        assert!(TABLE[i].format as usize == i);
+        i += 1;
+    }
+};
+
+/// Instantiates `$name` for the format whose number is the const parameter of `$name`: the formats that a CPU's kernels read as
+/// they are stored. Those of the other formats are decoded to f32 first, so they are `$name` of f32.
+macro_rules! for_direct_format {
+    ($format:expr, $name:ident) => {{
+        use $crate::format::Format;
+        match $format {
+            Format::F16 => $name::<{ Format::F16 as u8 }>,
+            Format::Bf16 => $name::<{ Format::Bf16 as u8 }>,
+            Format::Tq8 => $name::<{ Format::Tq8 as u8 }>,
+            Format::Tq5 => $name::<{ Format::Tq5 as u8 }>,
+            Format::Tq4 => $name::<{ Format::Tq4 as u8 }>,
+            Format::Tq3 => $name::<{ Format::Tq3 as u8 }>,
+            Format::Tq2 => $name::<{ Format::Tq2 as u8 }>,
+            _ => $name::<{ Format::F32 as u8 }>,
+        }
+    }};
+}
+pub(crate) use for_direct_format;
+
 /// Why a format cannot be used.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[allow(missing_docs)] // the messages name the fields
 pub enum FormatError {
     #[error("{side} format {name:?} is not known; allowed: {allowed} (nearest: {nearest:?})")]
     Unknown { side: Side, name: String, allowed: String, nearest: &'static str },
@@ -68,82 +168,72 @@ pub(crate) const SCALE_GROUP: usize = 32;
 pub const MAX_HEAD_DIM: usize = 512;
 
 const ROTATED_DIMS: &[usize] = &[16, 32, 64, 80, 96, 128, 256, 512];
-const K_NAMES: &[&str] = &["f32", "f16", "bf16", "tq8", "tq5", "tq4", "tq3", "tq2", "q8_0", "q5_0", "q4_0"];
-const V_NAMES: &[&str] =
-    &["f32", "f16", "bf16", "tq8", "tq5", "tq4", "tq3", "tq2", "q8_0", "q5_0", "q4_0", "q3_0", "q2_0"];
-/// Other names of K formats, from the servers whose flags these are.
-const K_ALIASES: &[(&str, Format)] = &[
-    ("int8", Format::Affine8),
-    ("uint8", Format::Affine8),
-    ("int4", Format::Affine4),
-    ("uint4", Format::Affine4),
-    ("int2", Format::Tq2),
-    ("uint2", Format::Tq2),
-];
 
 impl Format {
+    const fn row(self) -> &'static FormatRow {
+        &TABLE[self as usize]
+    }
+
+    /// The format of a number that a kernel has as its const parameter.
+    pub(crate) const fn from_number(number: u8) -> Format {
+        TABLE[number as usize].format
+    }
+
     /// The format that a `--k-quant` or `--v-quant` value names.
+    ///
+    /// Errors: an unknown name, with the known ones.
     pub fn parse(side: Side, name: &str) -> Result<Format, FormatError> {
-        use Format::*;
-        let found = match (side, name) {
-            (_, "f32") => F32,
-            (_, "f16") => F16,
-            (_, "bf16") => Bf16,
-            (_, "tq8") => Tq8,
-            (_, "tq5") => Tq5,
-            (_, "tq4") => Tq4,
-            (_, "tq3") => Tq3,
-            (_, "tq2") => Tq2,
-            (Side::K, "q8_0") => Affine8,
-            (Side::K, "q5_0") => Affine5,
-            (Side::K, "q4_0") => Affine4,
-            (Side::V, "q8_0") => Int8,
-            (Side::V, "q5_0") => Lloyd5,
-            (Side::V, "q4_0") => Lloyd4,
-            (Side::V, "q3_0") => Lloyd3,
-            (Side::V, "q2_0") => Lloyd2,
-            _ => {
-                let alias = K_ALIASES.iter().find(|(alias, _)| side == Side::K && *alias == name);
-                return alias.map(|(_, format)| *format).ok_or_else(|| unknown(side, name));
-            }
+        let named = |row: &&FormatRow| {
+            row.sides.contains(&side) && (row.name == name || side == Side::K && row.k_aliases.contains(&name))
         };
-        Ok(found)
+        TABLE.iter().find(named).map(|row| row.format).ok_or_else(|| unknown(side, name))
     }
 
     /// The canonical flag value. K and V share names where the formats differ (`q8_0` is affine for K, symmetric for V).
     pub fn name(self) -> &'static str {
-        use Format::*;
-        match self {
-            F32 => "f32",
-            F16 => "f16",
-            Bf16 => "bf16",
-            Tq8 => "tq8",
-            Tq5 => "tq5",
-            Tq4 => "tq4",
-            Tq3 => "tq3",
-            Tq2 => "tq2",
-            Affine8 | Int8 => "q8_0",
-            Affine5 | Lloyd5 => "q5_0",
-            Affine4 | Lloyd4 => "q4_0",
-            Lloyd3 => "q3_0",
-            Lloyd2 => "q2_0",
+        self.row().name
+    }
+
+    /// Every format of a side, of each kind the least lossy first.
+    pub fn all(side: Side) -> impl Iterator<Item = Format> {
+        TABLE.iter().filter(move |row| row.sides.contains(&side)).map(|row| row.format)
+    }
+
+    /// The sides that may be stored so.
+    pub fn sides(self) -> &'static [Side] {
+        self.row().sides
+    }
+
+    /// Every canonical name of a side in that order; aliases are left out.
+    pub fn names(side: Side) -> impl Iterator<Item = &'static str> {
+        Format::all(side).map(Format::name)
+    }
+
+    /// What is stored, in a line.
+    pub fn help(self) -> String {
+        let codes = match self.coding() {
+            Coding::Float { bits, exponent_bits } => format!("floats of {bits} bits, {exponent_bits} of them exponent"),
+            Coding::Int8 => "integers of 8 bits".to_owned(),
+            Coding::Affine(bits) => format!("integers of {bits} bits above a minimum"),
+            Coding::Book(book) => format!("codes of {} bits ({})", book.bits(), book.name()),
+        };
+        match self.scales() {
+            Scales::Unscaled => codes,
+            Scales::PerVector => format!("{codes}, one scale a vector"),
+            Scales::PerGroup => format!("{codes}, one scale for {SCALE_GROUP} elements"),
         }
     }
 
-    /// Every canonical name of a side, least lossy first; aliases are left out.
-    pub fn names(side: Side) -> &'static [&'static str] {
-        if side == Side::K { K_NAMES } else { V_NAMES }
+    /// The number of the format in the GPU's kernels (`enum Format` of `kernels/formats.h`); `None`: they do not have it.
+    pub fn gpu_id(self) -> Option<u32> {
+        self.row().gpu_id
     }
 
     /// Whether vectors of `head_dim` elements can be stored on `side` in this format.
     pub fn check(self, side: Side, head_dim: usize) -> Result<(), FormatError> {
-        use Format::*;
-        let wanted = match self {
-            Affine8 | Affine5 | Affine4 => Side::K,
-            Int8 | Lloyd5 | Lloyd4 | Lloyd3 | Lloyd2 => Side::V,
-            _ => side,
-        };
-        if wanted != side {
+        if let [wanted] = *self.row().sides
+            && wanted != side
+        {
             return Err(FormatError::Side { format: self.name(), wanted, side });
         }
         let (good, allowed) = if self.is_rotated() {
@@ -154,7 +244,7 @@ impl Format {
         if good { Ok(()) } else { Err(FormatError::HeadDim { side, format: self.name(), head_dim, allowed }) }
     }
 
-    /// Bytes of one (token, kv head) vector, scales included: the only formula.
+    /// Bytes of one vector, scales included: the only formula.
     pub fn row_bytes(self, head_dim: usize) -> usize {
         self.code_bytes(head_dim) + self.scale_bytes(head_dim)
     }
@@ -166,33 +256,41 @@ impl Format {
 
     /// Whether the vector is rotated before it is stored.
     pub fn is_rotated(self) -> bool {
-        !matches!(self, Format::F32 | Format::F16 | Format::Bf16)
+        !self.is_float()
+    }
+
+    /// Whether elements are stored as floats.
+    pub fn is_float(self) -> bool {
+        matches!(self.coding(), Coding::Float { .. })
+    }
+
+    /// Whether a vector has one scale (`tq8` to `tq2`). The codes of these formats are multiplied as integers.
+    pub const fn has_one_scale(self) -> bool {
+        matches!(self.scales(), Scales::PerVector)
     }
 
     /// Magnitudes of the codebook for N(0,1), ascending; empty for formats without one.
     pub fn magnitudes(self) -> &'static [f32] {
-        use Format::*;
-        match self {
-            Tq5 | Lloyd5 => &LLOYD5,
-            Tq4 => &CUBIC4,
-            Lloyd4 => &LLOYD4,
-            Tq3 | Lloyd3 => &LLOYD3,
-            Tq2 | Lloyd2 => &LLOYD2,
+        match self.coding() {
+            Coding::Book(book) => book.magnitudes(),
             _ => &[],
         }
     }
 
+    pub(crate) const fn coding(self) -> Coding {
+        self.row().coding
+    }
+
+    pub(crate) const fn scales(self) -> Scales {
+        self.row().scales
+    }
+
     /// Bits of one code (or of the float).
-    pub(crate) fn code_bits(self) -> usize {
-        use Format::*;
-        match self {
-            F32 => 32,
-            F16 | Bf16 => 16,
-            Tq8 | Affine8 | Int8 => 8,
-            Tq5 | Affine5 | Lloyd5 => 5,
-            Tq4 | Affine4 | Lloyd4 => 4,
-            Tq3 | Lloyd3 => 3,
-            Tq2 | Lloyd2 => 2,
+    pub(crate) const fn code_bits(self) -> usize {
+        match self.coding() {
+            Coding::Float { bits, .. } | Coding::Affine(bits) => bits,
+            Coding::Int8 => 8,
+            Coding::Book(book) => book.bits(),
         }
     }
 
@@ -201,21 +299,22 @@ impl Format {
     }
 
     pub(crate) fn scale_bytes(self, head_dim: usize) -> usize {
-        use Format::*;
-        match self {
-            F32 | F16 | Bf16 => 0,
-            Tq8 | Tq5 | Tq4 | Tq3 | Tq2 => 2,
-            Affine8 | Affine5 | Affine4 => 4 * head_dim.div_ceil(SCALE_GROUP),
-            Int8 | Lloyd5 | Lloyd4 | Lloyd3 | Lloyd2 => 2 * head_dim.div_ceil(SCALE_GROUP),
+        let groups = head_dim.div_ceil(SCALE_GROUP);
+        match (self.scales(), self.coding()) {
+            (Scales::Unscaled, _) => 0,
+            (Scales::PerVector, _) => 2,
+            (Scales::PerGroup, Coding::Affine(_)) => 4 * groups,
+            (Scales::PerGroup, _) => 2 * groups,
         }
     }
 }
 
 fn unknown(side: Side, name: &str) -> FormatError {
-    let aliases = if side == Side::K { K_ALIASES } else { &[] };
-    let all = || Format::names(side).iter().copied().chain(aliases.iter().map(|(alias, _)| *alias));
-    let nearest = all().min_by_key(|known| distance(known, name)).unwrap_or("bf16");
-    FormatError::Unknown { side, name: name.to_owned(), allowed: all().collect::<Vec<_>>().join(", "), nearest }
+    let rows = || TABLE.iter().filter(|row| row.sides.contains(&side));
+    let aliases = rows().filter(|_| side == Side::K).flat_map(|row| row.k_aliases.iter().copied());
+    let all: Vec<&'static str> = rows().map(|row| row.name).chain(aliases).collect();
+    let nearest = all.iter().copied().min_by_key(|known| distance(known, name)).unwrap_or("bf16");
+    FormatError::Unknown { side, name: name.to_owned(), allowed: all.join(", "), nearest }
 }
 
 /// Levenshtein distance; only the first 16 bytes of either name count.
@@ -243,7 +342,7 @@ mod tests {
         for side in [Side::K, Side::V] {
             for name in Format::names(side) {
                 let format = Format::parse(side, name).unwrap();
-                assert_eq!(format.name(), *name);
+                assert_eq!(format.name(), name);
                 assert_eq!(format.check(side, 128), Ok(()));
             }
         }

@@ -154,7 +154,7 @@ impl Kernel {
             units: Vec::new(),
             correction,
         };
-        if simd::is_integer(self.layout.k()) {
+        if self.layout.k().has_one_scale() {
             for q in query.floats.chunks_exact(d) {
                 let (sum, unit) = self.steps.quantize(q, &mut query.words, &mut query.wide);
                 query.sums.push(sum);

@@ -23,16 +23,15 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
-    pub(crate) fn of(format: Format) -> Option<Lines> {
-        let (groups, sign_plane) = match format {
-            Format::Tq8 => (1, false),
-            Format::Tq5 => (2, true),
-            Format::Tq4 => (2, false),
-            Format::Tq3 => (4, true),
-            Format::Tq2 => (4, false),
-            _ => return None,
-        };
-        Some(Lines { groups, sign_plane })
+    /// The lines of formats that kernels multiply as integers. Codes of 8, 4 or 2 bits lie whole in their lines; of other codes
+    /// the highest bit, the sign, lies in a plane of its own.
+    pub(crate) const fn of(format: Format) -> Option<Lines> {
+        let bits = format.code_bits();
+        match format.has_one_scale() {
+            false => None,
+            true if 8 % bits == 0 => Some(Lines { groups: 8 / bits, sign_plane: false }),
+            true => Some(Lines { groups: 8 / (bits - 1), sign_plane: true }),
+        }
     }
 
     /// Bits of a code in its line.
@@ -64,21 +63,21 @@ impl Lines {
 /// Packs the codes of token `token` (0..16) into its strip.
 #[inline(always)]
 pub(crate) fn put_codes(format: Format, side: Side, strip: &mut [u8], token: usize, head_dim: usize, codes: &Codes) {
-    match (format, side) {
-        (Format::Tq8, Side::K) => put_k::<1, false>(strip, token, head_dim, codes),
-        (Format::Tq5, Side::K) => put_k::<2, true>(strip, token, head_dim, codes),
-        (Format::Tq4, Side::K) => put_k::<2, false>(strip, token, head_dim, codes),
-        (Format::Tq3, Side::K) => put_k::<4, true>(strip, token, head_dim, codes),
-        (Format::Tq2, Side::K) => put_k::<4, false>(strip, token, head_dim, codes),
-        (Format::Tq8, Side::V) => put_v::<1, false>(strip, token, head_dim, codes),
-        (Format::Tq5, Side::V) => put_v::<2, true>(strip, token, head_dim, codes),
-        (Format::Tq4, Side::V) => put_v::<2, false>(strip, token, head_dim, codes),
-        (Format::Tq3, Side::V) => put_v::<4, true>(strip, token, head_dim, codes),
-        (Format::Tq2, Side::V) => put_v::<4, false>(strip, token, head_dim, codes),
-        _ => {
-            let bytes = format.code_bytes(head_dim);
-            put_row(format.code_bits(), &mut strip[token * bytes..][..bytes], codes);
-        }
+    let Some(Lines { groups, sign_plane }) = Lines::of(format) else {
+        let bytes = format.code_bytes(head_dim);
+        return put_row(format.code_bits(), &mut strip[token * bytes..][..bytes], codes);
+    };
+    match (side, groups, sign_plane) {
+        (Side::K, 1, _) => put_k::<1, false>(strip, token, head_dim, codes),
+        (Side::K, 2, false) => put_k::<2, false>(strip, token, head_dim, codes),
+        (Side::K, 2, true) => put_k::<2, true>(strip, token, head_dim, codes),
+        (Side::K, _, false) => put_k::<4, false>(strip, token, head_dim, codes),
+        (Side::K, _, true) => put_k::<4, true>(strip, token, head_dim, codes),
+        (Side::V, 1, _) => put_v::<1, false>(strip, token, head_dim, codes),
+        (Side::V, 2, false) => put_v::<2, false>(strip, token, head_dim, codes),
+        (Side::V, 2, true) => put_v::<2, true>(strip, token, head_dim, codes),
+        (Side::V, _, false) => put_v::<4, false>(strip, token, head_dim, codes),
+        (Side::V, _, true) => put_v::<4, true>(strip, token, head_dim, codes),
     }
 }
 
@@ -241,27 +240,14 @@ pub(crate) fn get_float(format: Format, side: Side, strip: &[u8], token: usize, 
 mod tests {
     use super::*;
 
-    const CODED: [(Format, &[Side]); 13] = [
-        (Format::Tq8, &[Side::K, Side::V]),
-        (Format::Tq5, &[Side::K, Side::V]),
-        (Format::Tq4, &[Side::K, Side::V]),
-        (Format::Tq3, &[Side::K, Side::V]),
-        (Format::Tq2, &[Side::K, Side::V]),
-        (Format::Affine8, &[Side::K]),
-        (Format::Affine5, &[Side::K]),
-        (Format::Affine4, &[Side::K]),
-        (Format::Int8, &[Side::V]),
-        (Format::Lloyd5, &[Side::V]),
-        (Format::Lloyd4, &[Side::V]),
-        (Format::Lloyd3, &[Side::V]),
-        (Format::Lloyd2, &[Side::V]),
-    ];
-
     /// All tokens written into a strip of junk read back, so no two elements share a bit and none lies outside the strip.
     #[test]
     fn strips_give_codes_back() {
-        for (format, sides) in CODED {
-            for (side, d) in sides.iter().flat_map(|side| [16, 80, 96, 128].map(|d| (*side, d))) {
+        for side in [Side::K, Side::V] {
+            for (format, d) in Format::all(side).flat_map(|format| [16, 80, 96, 128].map(|d| (format, d))) {
+                if format.is_float() {
+                    continue;
+                }
                 let mut strip = vec![0xa5u8; STRIP * format.code_bytes(d)];
                 let code = |token: usize, i: usize| {
                     let x = (token * 7919 + i * 104_729) ^ (token * i);

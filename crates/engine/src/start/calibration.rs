@@ -41,7 +41,7 @@ impl Calibration<'_> {
         let geometry = self.model.geometry();
         let bias = self.model.kv_bias();
         let floats = |format| bias.is_some() && matches!(format, Format::Bf16 | Format::F16);
-        let wanted = |format: Format| is_tq(format) || floats(format);
+        let wanted = |format: Format| format.has_one_scale() || floats(format);
         let (k, v) = (wanted(pair.k), wanted(pair.v));
         if mode == CentreMode::Off || !(k || v) {
             return Ok(Centring::none(geometry));
@@ -99,10 +99,6 @@ impl Calibration<'_> {
         }
         Ok(backend.finish())
     }
-}
-
-fn is_tq(format: Format) -> bool {
-    matches!(format, Format::Tq8 | Format::Tq5 | Format::Tq4 | Format::Tq3 | Format::Tq2)
 }
 
 /// `TALLOW_CACHE_DIR`, or the user's cache folder. `None` where there is none.

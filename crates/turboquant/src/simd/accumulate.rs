@@ -1,58 +1,55 @@
 //! Weighted sums of a tile's V strips, added to the heads' running outputs.
-use super::scores::{book, read, sign_line, unpack};
-use super::{CHUNK, Place, Scratch, Simd, Tile, WIDE_MAX, kind, pair_most, table_bytes};
+use super::scores::{read, sign_line, unpack};
+use super::{
+    CHUNK, Place, Scratch, Simd, Tile, WIDE_MAX, book, is_integer, is_wide, pair_most, strip, strip_of, table_bytes,
+};
 use crate::attend::TILE;
 use crate::format::MAX_HEAD_DIM;
 use crate::layout::STRIP;
 use std::borrow::Borrow;
 
-/// Whether V of `KIND` is multiplied with 15-bit weights: 8-bit ones would add several times the error of tq8 itself.
-pub(super) const fn is_wide(kind: u8) -> bool {
-    kind == kind::TQ8
+/// Largest integer weight for V of `FORMAT`.
+pub(super) const fn weight_most<S: Simd>(format: u8) -> f32 {
+    if is_wide(format) { WIDE_MAX } else { S::WEIGHT_MOST }
 }
 
-/// Largest integer weight for V of `KIND`.
-pub(super) const fn weight_most<S: Simd>(kind: u8) -> f32 {
-    if is_wide(kind) { WIDE_MAX } else { S::WEIGHT_MOST }
-}
-
-/// Largest sum of two neighbouring integer weights for V of `KIND`, if there is a limit.
-pub(super) const fn weight_pair_most<S: Simd>(kind: u8) -> Option<f32> {
-    if is_wide(kind) { None } else { pair_most::<S>(book(kind).largest() as i16, S::WEIGHT_MOST) }
+/// Largest sum of two neighbouring integer weights for V of `FORMAT`, if there is a limit.
+pub(super) const fn weight_pair_most<S: Simd>(format: u8) -> Option<f32> {
+    if is_wide(format) { None } else { pair_most::<S>(book(format).largest() as i16, S::WEIGHT_MOST) }
 }
 
 /// Adds the visible strips' values; `C` columns of 16 dims are treated at a time, `W` with 15-bit weights.
 #[inline(always)]
-pub(super) fn accumulate<S: Simd, const KIND: u8, const C: usize, const W: usize>(
+pub(super) fn accumulate<S: Simd, const FORMAT: u8, const C: usize, const W: usize>(
     s: S,
     tile: &Tile<'_>,
     places: &[Place],
     scratch: &Scratch,
     parts: &mut [f32],
 ) {
-    let most = if is_wide(KIND) { S::WIDE_HEADS } else { CHUNK };
+    let most = if const { is_wide(FORMAT) } { S::WIDE_HEADS } else { CHUNK };
     for (i, places) in places.chunks(most).enumerate() {
         let h = i * most;
-        if is_wide(KIND) {
+        if const { is_wide(FORMAT) } {
             match places.len() {
-                1 => columns::<S, KIND, 1, W>(s, tile, places, scratch, h, parts),
-                2 => columns::<S, KIND, 2, W>(s, tile, places, scratch, h, parts),
-                3 => columns::<S, KIND, 3, W>(s, tile, places, scratch, h, parts),
-                _ => columns::<S, KIND, 4, W>(s, tile, places, scratch, h, parts),
+                1 => columns::<S, FORMAT, 1, W>(s, tile, places, scratch, h, parts),
+                2 => columns::<S, FORMAT, 2, W>(s, tile, places, scratch, h, parts),
+                3 => columns::<S, FORMAT, 3, W>(s, tile, places, scratch, h, parts),
+                _ => columns::<S, FORMAT, 4, W>(s, tile, places, scratch, h, parts),
             }
             continue;
         }
         match places.len() {
-            1 => columns::<S, KIND, 1, C>(s, tile, places, scratch, h, parts),
-            2 => columns::<S, KIND, 2, C>(s, tile, places, scratch, h, parts),
-            3 => columns::<S, KIND, 3, C>(s, tile, places, scratch, h, parts),
-            _ => columns::<S, KIND, 4, C>(s, tile, places, scratch, h, parts),
+            1 => columns::<S, FORMAT, 1, C>(s, tile, places, scratch, h, parts),
+            2 => columns::<S, FORMAT, 2, C>(s, tile, places, scratch, h, parts),
+            3 => columns::<S, FORMAT, 3, C>(s, tile, places, scratch, h, parts),
+            _ => columns::<S, FORMAT, 4, C>(s, tile, places, scratch, h, parts),
         }
     }
 }
 
 #[inline(always)]
-fn columns<S: Simd, const KIND: u8, const H: usize, const C: usize>(
+fn columns<S: Simd, const FORMAT: u8, const H: usize, const C: usize>(
     s: S,
     tile: &Tile<'_>,
     places: &[Place],
@@ -64,15 +61,15 @@ fn columns<S: Simd, const KIND: u8, const H: usize, const C: usize>(
     let count = tile.head_dim / 16;
     let mut col = 0;
     while col + C <= count {
-        some_columns::<S, KIND, H, C>(s, tile, &heads, col, parts);
+        some_columns::<S, FORMAT, H, C>(s, tile, &heads, col, parts);
         col += C;
     }
     while col < count {
-        some_columns::<S, KIND, H, 1>(s, tile, &heads, col, parts);
+        some_columns::<S, FORMAT, H, 1>(s, tile, &heads, col, parts);
         col += 1;
     }
-    if KIND < kind::TQ8 && !tile.head_dim.is_multiple_of(16) {
-        half_column::<S, KIND, H>(s, tile, &heads, parts);
+    if const { !is_integer(FORMAT) } && !tile.head_dim.is_multiple_of(16) {
+        half_column::<S, FORMAT, H>(s, tile, &heads, parts);
     }
 }
 
@@ -92,7 +89,7 @@ impl Heads<'_> {
 }
 
 #[inline(always)]
-fn some_columns<S: Simd, const KIND: u8, const H: usize, const C: usize>(
+fn some_columns<S: Simd, const FORMAT: u8, const H: usize, const C: usize>(
     s: S,
     tile: &Tile<'_>,
     heads: &Heads<'_>,
@@ -106,15 +103,15 @@ fn some_columns<S: Simd, const KIND: u8, const H: usize, const C: usize>(
             o[h][c] = s.mul(s.load(&old[c]), s.splat(heads.scratch.alpha[heads.first + h]));
         }
     }
-    o = match KIND {
-        kind::F32 => floats::<S, KIND, 64, 1, H, C>(s, tile, heads, col, o),
-        kind::F16 => floats::<S, KIND, 32, 1, H, C>(s, tile, heads, col, o),
-        kind::BF16 => floats::<S, KIND, 64, 2, H, C>(s, tile, heads, col, o),
-        kind::TQ8 => lines::<S, KIND, 1, 4, false, H, C>(s, tile, heads, col, o),
-        kind::TQ5 => lines::<S, KIND, 2, 2, true, H, C>(s, tile, heads, col, o),
-        kind::TQ4 => lines::<S, KIND, 2, 2, false, H, C>(s, tile, heads, col, o),
-        kind::TQ3 => lines::<S, KIND, 4, 1, true, H, C>(s, tile, heads, col, o),
-        _ => lines::<S, KIND, 4, 1, false, H, C>(s, tile, heads, col, o),
+    o = match const { strip_of(FORMAT) } {
+        strip::F32 => floats::<S, FORMAT, 64, 1, H, C>(s, tile, heads, col, o),
+        strip::F16 => floats::<S, FORMAT, 32, 1, H, C>(s, tile, heads, col, o),
+        strip::BF16 => floats::<S, FORMAT, 64, 2, H, C>(s, tile, heads, col, o),
+        strip::BITS_8 => lines::<S, FORMAT, 1, 4, false, H, C>(s, tile, heads, col, o),
+        strip::BITS_4_SIGNS => lines::<S, FORMAT, 2, 2, true, H, C>(s, tile, heads, col, o),
+        strip::BITS_4 => lines::<S, FORMAT, 2, 2, false, H, C>(s, tile, heads, col, o),
+        strip::BITS_2_SIGNS => lines::<S, FORMAT, 4, 1, true, H, C>(s, tile, heads, col, o),
+        _ => lines::<S, FORMAT, 4, 1, false, H, C>(s, tile, heads, col, o),
     };
     for h in 0..H {
         let new = parts[heads.places[h].o + col * 16..].as_chunks_mut::<16>().0;
@@ -127,7 +124,7 @@ fn some_columns<S: Simd, const KIND: u8, const H: usize, const C: usize>(
 
 /// Float strips: a row of a column holds 16 dims of `TOKENS` tokens, `BYTES` bytes.
 #[inline(always)]
-fn floats<S: Simd, const KIND: u8, const BYTES: usize, const TOKENS: usize, const H: usize, const C: usize>(
+fn floats<S: Simd, const FORMAT: u8, const BYTES: usize, const TOKENS: usize, const H: usize, const C: usize>(
     s: S,
     tile: &Tile<'_>,
     heads: &Heads<'_>,
@@ -151,7 +148,7 @@ fn floats<S: Simd, const KIND: u8, const BYTES: usize, const TOKENS: usize, cons
         if !from.is_multiple_of(TOKENS) {
             let row = from / TOKENS;
             let line = edge::<BYTES, C>(&columns, row, 0);
-            o = float_row::<S, KIND, BYTES, TOKENS, H, C, _>(s, &line, &w, row, o);
+            o = float_row::<S, FORMAT, BYTES, TOKENS, H, C, _>(s, &line, &w, row, o);
         }
         for row in whole.clone() {
             let mut line = [&[0; BYTES]; C];
@@ -159,12 +156,12 @@ fn floats<S: Simd, const KIND: u8, const BYTES: usize, const TOKENS: usize, cons
                 s.prefetch(tile.ahead(strip, start + (c * rows + row) * BYTES));
                 line[c] = &columns[c][row];
             }
-            o = float_row::<S, KIND, BYTES, TOKENS, H, C, _>(s, &line, &w, row, o);
+            o = float_row::<S, FORMAT, BYTES, TOKENS, H, C, _>(s, &line, &w, row, o);
         }
         if !to.is_multiple_of(TOKENS) && whole.start <= whole.end {
             let row = to / TOKENS;
             let line = edge::<BYTES, C>(&columns, row, 2);
-            o = float_row::<S, KIND, BYTES, TOKENS, H, C, _>(s, &line, &w, row, o);
+            o = float_row::<S, FORMAT, BYTES, TOKENS, H, C, _>(s, &line, &w, row, o);
         }
     }
     o
@@ -190,7 +187,7 @@ fn edge<const BYTES: usize, const C: usize>(
 #[inline(always)]
 fn float_row<
     S: Simd,
-    const KIND: u8,
+    const FORMAT: u8,
     const BYTES: usize,
     const TOKENS: usize,
     const H: usize,
@@ -204,7 +201,7 @@ fn float_row<
     mut o: [[S::F; C]; H],
 ) -> [[S::F; C]; H] {
     for c in 0..C {
-        let v = read::<S, KIND, BYTES, TOKENS>(s, line[c].borrow());
+        let v = read::<S, FORMAT, BYTES, TOKENS>(s, line[c].borrow());
         for h in 0..H {
             for i in 0..TOKENS {
                 o[h][c] = s.fma(v[i], s.splat(w[h][(row * TOKENS + i) % STRIP]), o[h][c]);
@@ -216,7 +213,7 @@ fn float_row<
 
 /// The last 8 dims of a float format whose head_dim is no multiple of 16: one token at a time, as the columns do.
 #[inline(always)]
-fn half_column<S: Simd, const KIND: u8, const H: usize>(s: S, tile: &Tile<'_>, heads: &Heads<'_>, parts: &mut [f32]) {
+fn half_column<S: Simd, const FORMAT: u8, const H: usize>(s: S, tile: &Tile<'_>, heads: &Heads<'_>, parts: &mut [f32]) {
     let (from, to) = heads.visible();
     let first = tile.head_dim - 8;
     let mut o = [s.splat(0.0); H];
@@ -228,7 +225,7 @@ fn half_column<S: Simd, const KIND: u8, const H: usize>(s: S, tile: &Tile<'_>, h
     for t in from..to {
         let mut v = [0f32; 16];
         for (i, v) in v.iter_mut().take(8).enumerate() {
-            *v = element::<KIND>(tile.strips[t / STRIP], t % STRIP, first + i, tile.head_dim);
+            *v = element::<FORMAT>(tile.strips[t / STRIP], t % STRIP, first + i, tile.head_dim);
         }
         for h in 0..H {
             o[h] = s.fma(s.load(&v), s.splat(heads.scratch.s[heads.first + h][t]), o[h]);
@@ -242,10 +239,9 @@ fn half_column<S: Simd, const KIND: u8, const H: usize>(s: S, tile: &Tile<'_>, h
 
 /// One element of a float V strip.
 #[inline(always)]
-fn element<const KIND: u8>(strip: &[u8], token: usize, i: usize, head_dim: usize) -> f32 {
+fn element<const FORMAT: u8>(strip: &[u8], token: usize, i: usize, head_dim: usize) -> f32 {
     use crate::format::{Format, Side};
-    let format = [Format::F32, Format::F16, Format::Bf16][usize::from(KIND)];
-    crate::page::get_float(format, Side::V, strip, token, i, head_dim.min(MAX_HEAD_DIM))
+    crate::page::get_float(Format::from_number(FORMAT), Side::V, strip, token, i, head_dim.min(MAX_HEAD_DIM))
 }
 
 /// Integer strips: 16 dims are `LINES` lines of `GROUPS` groups of 4 tokens.
@@ -253,7 +249,7 @@ fn element<const KIND: u8>(strip: &[u8], token: usize, i: usize, head_dim: usize
 #[inline(always)]
 fn lines<
     S: Simd,
-    const KIND: u8,
+    const FORMAT: u8,
     const GROUPS: usize,
     const LINES: usize,
     const PLANE: bool,
@@ -266,8 +262,8 @@ fn lines<
     col: usize,
     mut o: [[S::F; C]; H],
 ) -> [[S::F; C]; H] {
-    let wide = const { is_wide(KIND) };
-    let table = s.table(&const { table_bytes(&book(KIND), GROUPS, PLANE, 0) });
+    let wide = const { is_wide(FORMAT) };
+    let table = s.table(&const { table_bytes(&book(FORMAT), GROUPS, PLANE, 0) });
     let plane = tile.head_dim / 16 * LINES * 64;
     let (mut w, mut ww) = ([&[0u32; TILE / 4]; H], [&[0u64; TILE / 4]; H]);
     for h in 0..H {
@@ -316,7 +312,7 @@ fn lines<
             }
         }
     }
-    let scale = if KIND == kind::TQ8 { 1.0 } else { 1.0 / const { book(KIND).scale } };
+    let scale = if const { is_wide(FORMAT) } { 1.0 } else { 1.0 / const { book(FORMAT).scale } };
     for h in 0..H {
         let unit = s.splat(heads.scratch.unit[heads.first + h] * scale);
         for c in 0..C {

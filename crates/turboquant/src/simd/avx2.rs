@@ -2,7 +2,7 @@
 //! queries and weights are kept small enough that a pair cannot saturate; 15-bit forms go through 16-bit `madd`.
 use super::dispatch::{Steps, steps};
 use super::{CHUNK, CorrectionTile, HeadQuery, Place, Scratch, Simd, State, Tile};
-use super::{accumulate, correction, kind, query, scores, softmax, state, store};
+use super::{accumulate, correction, query, scores, softmax, state, store};
 use crate::attend::TILE;
 use crate::format::Side;
 use crate::key_mean::CorrectionQuery;

@@ -2,7 +2,7 @@
 //! 64 bytes and ignores the two top bits of an index, so junk there needs no mask.
 use super::dispatch::{Steps, steps};
 use super::{CHUNK, CorrectionTile, HeadQuery, Place, Scratch, Simd, State, Tile};
-use super::{accumulate, correction, kind, query, scores, softmax, state, store};
+use super::{accumulate, correction, query, scores, softmax, state, store};
 use crate::attend::TILE;
 use crate::format::Side;
 use crate::key_mean::CorrectionQuery;

@@ -1,7 +1,7 @@
 //! Instruction sets and the table of a kernel's steps.
 use super::portable::{BYTES, Portable};
 use super::{
-    CorrectionTile, HeadQuery, Place, Scratch, Tile, accumulate, correction, kind, query, scores, softmax, state, store,
+    CorrectionTile, HeadQuery, Place, Scratch, Tile, accumulate, correction, query, scores, softmax, state, store,
 };
 use crate::attend::TILE;
 use crate::format::{Format, Side};
@@ -74,40 +74,21 @@ pub(crate) struct Steps {
     pub(super) quantize: QuantizeFn,
 }
 
-/// The kernels' name for a format; those without a kernel of their own are decoded to f32 first.
-pub(crate) fn kind_of(format: Format) -> u8 {
-    match format {
-        Format::F16 => kind::F16,
-        Format::Bf16 => kind::BF16,
-        Format::Tq8 => kind::TQ8,
-        Format::Tq5 => kind::TQ5,
-        Format::Tq4 => kind::TQ4,
-        Format::Tq3 => kind::TQ3,
-        Format::Tq2 => kind::TQ2,
-        _ => kind::F32,
-    }
-}
-
-/// Whether kernels multiply the codes of a format as integers.
-pub(crate) fn is_integer(format: Format) -> bool {
-    kind_of(format) >= kind::TQ8
-}
-
 /// The steps of an instruction set: `$attr` compiles them for it, `$token` proves that it is there, `$n`, `$m` strips and `$c`
 /// columns (`$w` with 15-bit weights) are treated at a time.
 macro_rules! steps {
     ($(#[$attr:meta])* $simd:ty, $token:expr, $n:literal, $m:literal, $c:literal, $w:literal) => {
         $(#[$attr])*
-        fn scores<const KIND: u8>(tile: &Tile<'_>, heads: &[HeadQuery<'_>], out: &mut [[f32; TILE]; CHUNK]) {
-            scores::scores::<$simd, KIND, $n, $m>($token, tile, heads, out)
+        fn scores<const FORMAT: u8>(tile: &Tile<'_>, heads: &[HeadQuery<'_>], out: &mut [[f32; TILE]; CHUNK]) {
+            scores::scores::<$simd, FORMAT, $n, $m>($token, tile, heads, out)
         }
         $(#[$attr])*
-        fn softmax<const KIND: u8>(tile: &Tile<'_>, places: &[Place], scratch: &mut Scratch, parts: &mut [f32]) {
-            softmax::softmax::<$simd, KIND>($token, tile, places, scratch, parts)
+        fn softmax<const FORMAT: u8>(tile: &Tile<'_>, places: &[Place], scratch: &mut Scratch, parts: &mut [f32]) {
+            softmax::softmax::<$simd, FORMAT>($token, tile, places, scratch, parts)
         }
         $(#[$attr])*
-        fn accumulate<const KIND: u8>(tile: &Tile<'_>, places: &[Place], scratch: &Scratch, parts: &mut [f32]) {
-            accumulate::accumulate::<$simd, KIND, $c, $w>($token, tile, places, scratch, parts)
+        fn accumulate<const FORMAT: u8>(tile: &Tile<'_>, places: &[Place], scratch: &Scratch, parts: &mut [f32]) {
+            accumulate::accumulate::<$simd, FORMAT, $c, $w>($token, tile, places, scratch, parts)
         }
         $(#[$attr])*
         fn prepare(query: &CorrectionQuery, position: usize, states: &mut State) {
@@ -118,8 +99,8 @@ macro_rules! steps {
             correction::add($token, tile, out)
         }
         $(#[$attr])*
-        fn quantize<const KIND: u8>(q: &[f32], words: &mut Vec<u32>, wide: &mut Vec<u64>) -> (i32, f32) {
-            query::quantize::<$simd, KIND>($token, q, words, wide)
+        fn quantize<const FORMAT: u8>(q: &[f32], words: &mut Vec<u32>, wide: &mut Vec<u64>) -> (i32, f32) {
+            query::quantize::<$simd, FORMAT>($token, q, words, wide)
         }
         $(#[$attr])*
         fn merge(into: &mut [f32], other: &[f32], group: usize) {
@@ -141,26 +122,12 @@ macro_rules! steps {
         fn decode(layout: &RecordLayout, record: &[u8], strip: usize, tokens: (usize, usize), side: Side, out: &mut [u8]) {
             store::decode_strip(layout, record, strip, tokens, side, out)
         }
-        /// The steps for two kinds of strip. To be called only where the instruction set is available.
-        pub(super) fn steps(k: u8, v: u8) -> Steps {
-            macro_rules! by_kind {
-                ($name:ident, $kind:expr) => {
-                    match $kind {
-                        kind::F32 => $name::<{ kind::F32 }>,
-                        kind::F16 => $name::<{ kind::F16 }>,
-                        kind::BF16 => $name::<{ kind::BF16 }>,
-                        kind::TQ8 => $name::<{ kind::TQ8 }>,
-                        kind::TQ5 => $name::<{ kind::TQ5 }>,
-                        kind::TQ4 => $name::<{ kind::TQ4 }>,
-                        kind::TQ3 => $name::<{ kind::TQ3 }>,
-                        _ => $name::<{ kind::TQ2 }>,
-                    }
-                };
-            }
+        /// The steps for two formats. To be called only where the instruction set is available.
+        pub(super) fn steps(k: crate::format::Format, v: crate::format::Format) -> Steps {
             Steps {
-                scores: by_kind!(scores, k),
-                softmax: by_kind!(softmax, v),
-                accumulate: by_kind!(accumulate, v),
+                scores: crate::format::for_direct_format!(k, scores),
+                softmax: crate::format::for_direct_format!(v, softmax),
+                accumulate: crate::format::for_direct_format!(v, accumulate),
                 prepare,
                 correct: add_correction,
                 merge,
@@ -168,7 +135,7 @@ macro_rules! steps {
                 unrotate,
                 store,
                 decode,
-                quantize: by_kind!(quantize, k),
+                quantize: crate::format::for_direct_format!(k, quantize),
             }
         }
     };
@@ -184,7 +151,6 @@ mod scalar {
 impl Steps {
     /// `None` if the machine lacks `isa`.
     pub(crate) fn new(isa: Isa, k: Format, v: Format) -> Option<Steps> {
-        let (k, v) = (kind_of(k), kind_of(v));
         match isa {
             _ if !isa.is_available() => None,
             #[cfg(target_arch = "x86_64")]

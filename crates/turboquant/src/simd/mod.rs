@@ -23,11 +23,13 @@ mod twins;
 
 pub(crate) use correction::{CorrectionHead, CorrectionTile, QUADRATIC, State};
 pub use dispatch::Isa;
-pub(crate) use dispatch::{Steps, is_integer, kind_of, load};
+pub(crate) use dispatch::{Steps, load};
 
 use crate::attend::TILE;
 use crate::codebook::IntBook;
+use crate::format::{Coding, Format};
 use crate::layout::STRIP;
+use crate::page::Lines;
 
 /// Heads that a kernel treats together: what is read or looked up once serves all of them.
 pub(crate) const CHUNK: usize = 4;
@@ -283,14 +285,63 @@ const fn table_bytes(book: &IntBook, groups: usize, sign_plane: bool, offset: u8
     table
 }
 
-/// Kinds of strip that kernels are compiled for, as const parameters.
-pub(crate) mod kind {
+/// How kernels read the strips of a format.
+pub(crate) mod strip {
     pub const F32: u8 = 0;
     pub const F16: u8 = 1;
     pub const BF16: u8 = 2;
-    pub const TQ8: u8 = 3;
-    pub const TQ5: u8 = 4;
-    pub const TQ4: u8 = 5;
-    pub const TQ3: u8 = 6;
-    pub const TQ2: u8 = 7;
+    /// Lines of codes of 8 bits.
+    pub const BITS_8: u8 = 3;
+    /// Lines of codes of 4 bits.
+    pub const BITS_4: u8 = 4;
+    /// Lines of magnitudes of 4 bits, and a plane of signs.
+    pub const BITS_4_SIGNS: u8 = 5;
+    /// Lines of codes of 2 bits.
+    pub const BITS_2: u8 = 6;
+    /// Lines of magnitudes of 2 bits, and a plane of signs.
+    pub const BITS_2_SIGNS: u8 = 7;
+}
+
+/// How kernels read the strips of the format of number `format`, one of [`strip`]. A single integer, so that a kernel's `match` is
+/// decided before it is compiled.
+pub(crate) const fn strip_of(format: u8) -> u8 {
+    let format = Format::from_number(format);
+    match Lines::of(format) {
+        Some(Lines { groups: 1, .. }) => strip::BITS_8,
+        Some(Lines { groups: 2, sign_plane: false }) => strip::BITS_4,
+        Some(Lines { groups: 2, sign_plane: true }) => strip::BITS_4_SIGNS,
+        Some(Lines { sign_plane: false, .. }) => strip::BITS_2,
+        Some(Lines { sign_plane: true, .. }) => strip::BITS_2_SIGNS,
+        None => match format {
+            Format::F16 => strip::F16,
+            Format::Bf16 => strip::BF16,
+            _ => strip::F32,
+        },
+    }
+}
+
+/// Whether the signs of the format of number `format` lie in a plane of their own.
+pub(crate) const fn has_sign_plane(format: u8) -> bool {
+    matches!(strip_of(format), strip::BITS_4_SIGNS | strip::BITS_2_SIGNS)
+}
+
+/// Whether kernels multiply the codes of the format of number `format` as integers.
+pub(crate) const fn is_integer(format: u8) -> bool {
+    Format::from_number(format).has_one_scale()
+}
+
+/// Whether the codes of the format of number `format` are int8, which are multiplied with 15-bit integers: an int8 query would
+/// double the error of `tq8` itself, 8-bit weights would add several times as much.
+pub(crate) const fn is_wide(format: u8) -> bool {
+    is_integer(format) && matches!(Format::from_number(format).coding(), Coding::Int8)
+}
+
+/// The integer codebook of the format of number `format`; for a format without one a book that no kernel uses.
+pub(crate) const fn book(format: u8) -> IntBook {
+    if let Coding::Book(book) = Format::from_number(format).coding()
+        && let Some(integers) = book.integers()
+    {
+        return integers;
+    }
+    IntBook { mags: &[1], scale: 1.0 }
 }

@@ -1,7 +1,7 @@
 //! NEON with the dot product extension: four registers are 16 lanes; `sdot` multiplies signed bytes by signed bytes.
 use super::dispatch::{Steps, steps};
 use super::{CHUNK, CorrectionTile, HeadQuery, Place, Scratch, Simd, State, Tile};
-use super::{accumulate, correction, kind, query, scores, softmax, state, store};
+use super::{accumulate, correction, query, scores, softmax, state, store};
 use crate::attend::TILE;
 use crate::format::Side;
 use crate::key_mean::CorrectionQuery;

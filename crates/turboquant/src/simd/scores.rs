@@ -1,50 +1,31 @@
 //! Logits of a tile: query heads times K strips, 16 tokens a register, summed over dims in order.
-use super::{CHUNK, HeadQuery, Simd, Tile, kind, pair_most, table_bytes};
+use super::{
+    CHUNK, HeadQuery, Simd, Tile, book, has_sign_plane, is_integer, is_wide, pair_most, strip, strip_of, table_bytes,
+};
 use crate::attend::TILE;
-use crate::codebook::{INT2, INT3, INT4, INT5, IntBook};
 use crate::layout::STRIP;
 
 type Out = [[f32; TILE]; CHUNK];
 
-/// Whether K of `KIND` is multiplied with 15-bit queries. An int8 query would double the error of tq8 itself.
-pub(super) const fn is_wide(kind: u8) -> bool {
-    kind == kind::TQ8
-}
-
 /// Largest integer of an int8 query.
 pub(super) const QUERY_MOST: f32 = 127.0;
 
-/// The integer codebook of `KIND`, of K as of V.
-pub(super) const fn book(kind: u8) -> IntBook {
-    match kind {
-        kind::TQ5 => INT5,
-        kind::TQ4 => INT4,
-        kind::TQ3 => INT3,
-        _ => INT2,
-    }
-}
-
-/// Whether K of `KIND` has a sign plane.
-const fn has_plane(kind: u8) -> bool {
-    matches!(kind, kind::TQ5 | kind::TQ3)
-}
-
-/// Largest sum of two neighbouring integers of a query for K of `KIND`, if there is a limit.
-pub(super) const fn query_pair_most<S: Simd>(kind: u8) -> Option<f32> {
-    let largest = book(kind).largest() as i16;
-    match kind {
-        _ if is_wide(kind) => None,
-        _ if has_plane(kind) => pair_most::<S>(largest, QUERY_MOST),
+/// Largest sum of two neighbouring integers of a query for K of `FORMAT`, if there is a limit.
+pub(super) const fn query_pair_most<S: Simd>(format: u8) -> Option<f32> {
+    let largest = book(format).largest() as i16;
+    match format {
+        _ if is_wide(format) => None,
+        _ if has_sign_plane(format) => pair_most::<S>(largest, QUERY_MOST),
         _ => pair_most::<S>(2 * largest, QUERY_MOST),
     }
 }
 
 /// What the table's integers are raised by.
-const fn offset<S: Simd>(kind: u8) -> u8 {
-    match kind {
-        _ if is_wide(kind) => 0,
-        _ if has_plane(kind) => S::SIGNED_OFFSET,
-        _ if S::K_UNSIGNED => book(kind).largest(),
+const fn offset<S: Simd>(format: u8) -> u8 {
+    match format {
+        _ if is_wide(format) => 0,
+        _ if has_sign_plane(format) => S::SIGNED_OFFSET,
+        _ if S::K_UNSIGNED => book(format).largest(),
         _ => 0,
     }
 }
@@ -52,25 +33,25 @@ const fn offset<S: Simd>(kind: u8) -> u8 {
 /// Writes the logits (base 2) of the visible strips' tokens; those of dead tokens are arbitrary. `N` strips are treated at a
 /// time for 3 or 4 heads, `M` for fewer.
 #[inline(always)]
-pub(super) fn scores<S: Simd, const KIND: u8, const N: usize, const M: usize>(
+pub(super) fn scores<S: Simd, const FORMAT: u8, const N: usize, const M: usize>(
     s: S,
     tile: &Tile<'_>,
     heads: &[HeadQuery<'_>],
     out: &mut Out,
 ) {
-    let most = if is_wide(KIND) { S::WIDE_HEADS } else { CHUNK };
+    let most = if const { is_wide(FORMAT) } { S::WIDE_HEADS } else { CHUNK };
     for (heads, out) in heads.chunks(most).zip(out.chunks_mut(most)) {
         match heads.len() {
-            1 => passes::<S, KIND, 1, M>(s, tile, heads, out),
-            2 => passes::<S, KIND, 2, M>(s, tile, heads, out),
-            3 => passes::<S, KIND, 3, N>(s, tile, heads, out),
-            _ => passes::<S, KIND, 4, N>(s, tile, heads, out),
+            1 => passes::<S, FORMAT, 1, M>(s, tile, heads, out),
+            2 => passes::<S, FORMAT, 2, M>(s, tile, heads, out),
+            3 => passes::<S, FORMAT, 3, N>(s, tile, heads, out),
+            _ => passes::<S, FORMAT, 4, N>(s, tile, heads, out),
         }
     }
 }
 
 #[inline(always)]
-fn passes<S: Simd, const KIND: u8, const H: usize, const N: usize>(
+fn passes<S: Simd, const FORMAT: u8, const H: usize, const N: usize>(
     s: S,
     tile: &Tile<'_>,
     heads: &[HeadQuery<'_>],
@@ -80,23 +61,23 @@ fn passes<S: Simd, const KIND: u8, const H: usize, const N: usize>(
     while first < tile.last {
         // The last pass may treat its last strip more than once, with the same result.
         let strips: [usize; N] = std::array::from_fn(|x| (first + x).min(tile.last - 1));
-        let sums = match KIND {
-            kind::F32 => floats::<S, KIND, 64, 1, H, N>(s, tile, heads, strips),
-            kind::F16 => floats::<S, KIND, 32, 1, H, N>(s, tile, heads, strips),
-            kind::BF16 => floats::<S, KIND, 64, 2, H, N>(s, tile, heads, strips),
-            kind::TQ8 => lines::<S, KIND, 1, false, H, N>(s, tile, heads, strips),
-            kind::TQ5 => lines::<S, KIND, 2, true, H, N>(s, tile, heads, strips),
-            kind::TQ4 => lines::<S, KIND, 2, false, H, N>(s, tile, heads, strips),
-            kind::TQ3 => lines::<S, KIND, 4, true, H, N>(s, tile, heads, strips),
-            _ => lines::<S, KIND, 4, false, H, N>(s, tile, heads, strips),
+        let sums = match const { strip_of(FORMAT) } {
+            strip::F32 => floats::<S, FORMAT, 64, 1, H, N>(s, tile, heads, strips),
+            strip::F16 => floats::<S, FORMAT, 32, 1, H, N>(s, tile, heads, strips),
+            strip::BF16 => floats::<S, FORMAT, 64, 2, H, N>(s, tile, heads, strips),
+            strip::BITS_8 => lines::<S, FORMAT, 1, false, H, N>(s, tile, heads, strips),
+            strip::BITS_4_SIGNS => lines::<S, FORMAT, 2, true, H, N>(s, tile, heads, strips),
+            strip::BITS_4 => lines::<S, FORMAT, 2, false, H, N>(s, tile, heads, strips),
+            strip::BITS_2_SIGNS => lines::<S, FORMAT, 4, true, H, N>(s, tile, heads, strips),
+            _ => lines::<S, FORMAT, 4, false, H, N>(s, tile, heads, strips),
         };
         for x in 0..N {
-            if KIND >= kind::TQ8 {
+            if const { is_integer(FORMAT) } {
                 s.prefetch(tile.ahead_scales(strips[x]));
             }
             for h in 0..H {
                 let mut f = sums[h][x];
-                if KIND >= kind::TQ8
+                if const { is_integer(FORMAT) }
                     && let Some(scales) = tile.scales[strips[x]].first_chunk()
                 {
                     f = s.mul(f, s.f16_bytes(scales));
@@ -113,7 +94,7 @@ pub(super) const SUM_BLOCK: usize = 8;
 
 /// Float strips: lines of `BYTES` bytes hold `DIMS` dims of 16 tokens.
 #[inline(always)]
-fn floats<S: Simd, const KIND: u8, const BYTES: usize, const DIMS: usize, const H: usize, const N: usize>(
+fn floats<S: Simd, const FORMAT: u8, const BYTES: usize, const DIMS: usize, const H: usize, const N: usize>(
     s: S,
     tile: &Tile<'_>,
     heads: &[HeadQuery<'_>],
@@ -125,7 +106,7 @@ fn floats<S: Simd, const KIND: u8, const BYTES: usize, const DIMS: usize, const 
     let (mut sums, mut blocks) = ([[s.splat(0.0); N]; H], [[s.splat(0.0); N]; H]);
     for j in 0..count {
         // f32 is what parity is tested with: sums of sums round less than one long sum.
-        if KIND == kind::F32 && j % SUM_BLOCK == 0 {
+        if const { strip_of(FORMAT) == strip::F32 } && j % SUM_BLOCK == 0 {
             for h in 0..H {
                 for x in 0..N {
                     (blocks[h][x], sums[h][x]) = (s.add(blocks[h][x], sums[h][x]), s.splat(0.0));
@@ -134,7 +115,7 @@ fn floats<S: Simd, const KIND: u8, const BYTES: usize, const DIMS: usize, const 
         }
         for x in 0..N {
             s.prefetch(tile.ahead(strips[x], j * BYTES));
-            let dims = read::<S, KIND, BYTES, DIMS>(s, &codes[x][j]);
+            let dims = read::<S, FORMAT, BYTES, DIMS>(s, &codes[x][j]);
             for h in 0..H {
                 for i in 0..DIMS {
                     sums[h][x] = s.fma(dims[i], s.splat(q[h][j][i]), sums[h][x]);
@@ -142,7 +123,7 @@ fn floats<S: Simd, const KIND: u8, const BYTES: usize, const DIMS: usize, const 
             }
         }
     }
-    if KIND == kind::F32 {
+    if const { strip_of(FORMAT) == strip::F32 } {
         for h in 0..H {
             for x in 0..N {
                 sums[h][x] = s.add(blocks[h][x], sums[h][x]);
@@ -154,18 +135,18 @@ fn floats<S: Simd, const KIND: u8, const BYTES: usize, const DIMS: usize, const 
 
 /// A line of floats as `DIMS` registers.
 #[inline(always)]
-pub(super) fn read<S: Simd, const KIND: u8, const BYTES: usize, const DIMS: usize>(
+pub(super) fn read<S: Simd, const FORMAT: u8, const BYTES: usize, const DIMS: usize>(
     s: S,
     line: &[u8; BYTES],
 ) -> [S::F; DIMS] {
     let mut out = [s.splat(0.0); DIMS];
-    // The chunks are always there: BYTES is 64, 32 or 64 by KIND.
-    if KIND == kind::F16 {
+    // The chunks are always there: BYTES is 64, 32 or 64 by FORMAT.
+    if const { strip_of(FORMAT) == strip::F16 } {
         if let Some(line) = line.first_chunk() {
             out[0] = s.f16_bytes(line);
         }
     } else if let Some(line) = line.first_chunk() {
-        if KIND == kind::F32 {
+        if const { strip_of(FORMAT) == strip::F32 } {
             out[0] = s.f32_bytes(line);
         } else {
             out.copy_from_slice(&s.bf16_bytes(line)[..DIMS]);
@@ -183,19 +164,19 @@ struct Sums<S: Simd, const H: usize, const N: usize> {
 /// Integer strips: a line holds `GROUPS` groups of 4 dims of 16 tokens.
 #[expect(clippy::too_many_lines, reason = "to be split")]
 #[inline(always)]
-fn lines<S: Simd, const KIND: u8, const GROUPS: usize, const PLANE: bool, const H: usize, const N: usize>(
+fn lines<S: Simd, const FORMAT: u8, const GROUPS: usize, const PLANE: bool, const H: usize, const N: usize>(
     s: S,
     tile: &Tile<'_>,
     heads: &[HeadQuery<'_>],
     strips: [usize; N],
 ) -> [[S::F; N]; H] {
-    let table = s.table(&const { table_bytes(&book(KIND), GROUPS, PLANE, offset::<S>(KIND)) });
+    let table = s.table(&const { table_bytes(&book(FORMAT), GROUPS, PLANE, offset::<S>(FORMAT)) });
     let count = tile.head_dim / 4 / GROUPS;
     let codes: [&[[u8; 64]]; N] = strips.map(|x| &tile.strips[x].as_chunks().0[..count]);
     let q: [&[[u32; GROUPS]]; H] =
-        std::array::from_fn(|h| if is_wide(KIND) { &[] } else { &heads[h].words.as_chunks().0[..count] });
+        std::array::from_fn(|h| if const { is_wide(FORMAT) } { &[] } else { &heads[h].words.as_chunks().0[..count] });
     let qw: [&[[u64; GROUPS]]; H] =
-        std::array::from_fn(|h| if is_wide(KIND) { &heads[h].wide.as_chunks().0[..count] } else { &[] });
+        std::array::from_fn(|h| if const { is_wide(FORMAT) } { &heads[h].wide.as_chunks().0[..count] } else { &[] });
     let none = s.bytes(&[0; 64]);
     let mut sums = Sums::<S, H, N> { acc: [[s.acc(); N]; H], wide: [[s.wide_acc(); N]; H] };
     // Line `$j`, whose groups' signs are bits `$bit`.. of `$signs`. A macro: each use is unrolled, its bits constants.
@@ -215,7 +196,7 @@ fn lines<S: Simd, const KIND: u8, const GROUPS: usize, const PLANE: bool, const 
                         for h in 0..H {
                             sums.acc[h][x] = s.dot_signed(sums.acc[h][x], c, q[h][j][g]);
                         }
-                    } else if is_wide(KIND) {
+                    } else if const { is_wide(FORMAT) } {
                         for h in 0..H {
                             sums.wide[h][x] = s.dot_wide(sums.wide[h][x], c, qw[h][j][g]);
                         }
@@ -232,7 +213,7 @@ fn lines<S: Simd, const KIND: u8, const GROUPS: usize, const PLANE: bool, const 
         for j in 0..count {
             line!(j, [none; N], 0);
         }
-        return logits::<S, KIND, H, N>(s, heads, &sums);
+        return logits::<S, FORMAT, H, N>(s, heads, &sums);
     }
     let together = 8 / GROUPS;
     for first in (0..count).step_by(together) {
@@ -253,7 +234,7 @@ fn lines<S: Simd, const KIND: u8, const GROUPS: usize, const PLANE: bool, const 
             }
         }
     }
-    logits::<S, KIND, H, N>(s, heads, &sums)
+    logits::<S, FORMAT, H, N>(s, heads, &sums)
 }
 
 /// A line of signs: folded if it is the last and short.
@@ -268,19 +249,19 @@ pub(super) fn sign_line<S: Simd>(s: S, rest: &[u8]) -> S::Bytes {
 
 /// Integer sums as logits, but for the K scales.
 #[inline(always)]
-fn logits<S: Simd, const KIND: u8, const H: usize, const N: usize>(
+fn logits<S: Simd, const FORMAT: u8, const H: usize, const N: usize>(
     s: S,
     heads: &[HeadQuery<'_>],
     sums: &Sums<S, H, N>,
 ) -> [[S::F; N]; H] {
-    let scale = if KIND == kind::TQ8 { 1.0 } else { 1.0 / const { book(KIND).scale } };
+    let scale = if const { is_wide(FORMAT) } { 1.0 } else { 1.0 / const { book(FORMAT).scale } };
     let mut out = [[s.splat(0.0); N]; H];
     for h in 0..H {
         for x in 0..N {
-            let sum = if is_wide(KIND) {
+            let sum = if const { is_wide(FORMAT) } {
                 s.wide_f32(sums.wide[h][x], -S::WIDE_OFFSET * heads[h].sum)
             } else {
-                s.acc_f32(sums.acc[h][x], -i32::from(offset::<S>(KIND)) * heads[h].sum)
+                s.acc_f32(sums.acc[h][x], -i32::from(offset::<S>(FORMAT)) * heads[h].sum)
             };
             out[h][x] = s.mul(sum, s.splat(heads[h].unit * scale));
         }

@@ -1,13 +1,13 @@
 //! Online softmax of a tile: masks, running maximum, and the weights in the form that the V step multiplies with.
-use super::accumulate::{is_wide, weight_most, weight_pair_most};
-use super::{CHUNK, NONE, Place, STRIPS, Scratch, Simd, Tile, kind, scale_of};
+use super::accumulate::{weight_most, weight_pair_most};
+use super::{CHUNK, NONE, Place, STRIPS, Scratch, Simd, Tile, is_integer, is_wide, scale_of};
 use crate::attend::TILE;
 use crate::layout::STRIP;
 
 /// Turns the logits of `places` into weights; `tile` is the V side. Quantities relative to the tile are taken over each
 /// head's visible tokens. Each step runs over all heads, so that one's latency hides another's.
 #[inline(always)]
-pub(super) fn softmax<S: Simd, const KIND: u8>(
+pub(super) fn softmax<S: Simd, const FORMAT: u8>(
     s: S,
     tile: &Tile<'_>,
     places: &[Place],
@@ -22,22 +22,22 @@ pub(super) fn softmax<S: Simd, const KIND: u8>(
         parts[place.m] = m;
         scratch.alpha[h] = s.max_lane(s.exp2(s.splat(before - m)));
     }
-    let (most, limit) = const { (weight_most::<S>(KIND), weight_pair_most::<S>(KIND)) };
+    let (most, limit) = const { (weight_most::<S>(FORMAT), weight_pair_most::<S>(FORMAT)) };
     let mut tops = [(0f32, 0f32); CHUNK];
     for (h, place) in places.iter().enumerate() {
-        let [sum, top, pair] = exponentials::<S, KIND>(s, tile, place, parts[place.m], &mut scratch.s[h]);
+        let [sum, top, pair] = exponentials::<S, FORMAT>(s, tile, place, parts[place.m], &mut scratch.s[h]);
         parts[place.l] = parts[place.l] * scratch.alpha[h] + sum;
         tops[h] = scale_of(most, if top > 1e-30 { top } else { 1e-30 }, limit, pair);
     }
     for (h, place) in places.iter().enumerate() {
         let (first, last) = strips(place);
-        if KIND < kind::TQ8 {
+        if const { !is_integer(FORMAT) } {
             let row = scratch.s[h].as_chunks_mut::<STRIP>().0;
             for strip in (tile.first..first).chain(last..tile.last) {
                 row[strip] = [0.0; STRIP];
             }
         } else {
-            weights::<S, KIND>(s, h, [tile.first, first, last, tile.last], tops[h], scratch);
+            weights::<S, FORMAT>(s, h, [tile.first, first, last, tile.last], tops[h], scratch);
         }
     }
 }
@@ -78,7 +78,7 @@ fn mask<S: Simd>(s: S, place: &Place, row: &mut [f32; TILE]) -> f32 {
 /// Replaces logits by 2^(logit - m), times the V scale for integer kinds; returns the sum of the first, and the largest of the
 /// second and of the sums of two neighbours.
 #[inline(always)]
-fn exponentials<S: Simd, const KIND: u8>(
+fn exponentials<S: Simd, const FORMAT: u8>(
     s: S,
     tile: &Tile<'_>,
     place: &Place,
@@ -92,7 +92,7 @@ fn exponentials<S: Simd, const KIND: u8>(
     for (strip, x) in row.iter_mut().enumerate().take(last).skip(first) {
         let mut w = s.exp2(s.sub(s.load(x), m));
         sum = s.add(sum, w);
-        if KIND >= kind::TQ8
+        if const { is_integer(FORMAT) }
             && let Some(scales) = tile.scales[strip].first_chunk()
         {
             let (from, to, whole) = range(place, strip);
@@ -102,7 +102,7 @@ fn exponentials<S: Simd, const KIND: u8>(
             }
             w = s.mul(w, scales);
             top = s.max(top, w);
-            if const { weight_pair_most::<S>(KIND).is_some() } {
+            if const { weight_pair_most::<S>(FORMAT).is_some() } {
                 pair = s.max(pair, s.add(w, s.swap::<1>(w)));
             }
         }
@@ -113,14 +113,14 @@ fn exponentials<S: Simd, const KIND: u8>(
 
 /// Weights of head `h` as integers, of which `most` is for `top`; strips that only other heads of the chunk see get zeros.
 #[inline(always)]
-fn weights<S: Simd, const KIND: u8>(
+fn weights<S: Simd, const FORMAT: u8>(
     s: S,
     h: usize,
     [from, first, last, to]: [usize; 4],
     (most, top): (f32, f32),
     scratch: &mut Scratch,
 ) {
-    let wide = const { is_wide(KIND) };
+    let wide = const { is_wide(FORMAT) };
     scratch.unit[h] = top / most;
     let scale = s.splat(most / top);
     let row = scratch.s[h].as_chunks::<STRIP>().0;

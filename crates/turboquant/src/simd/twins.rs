@@ -1,14 +1,17 @@
 //! AVX2's and NEON's integer kernels against scalar code with the same limits of queries and weights, bit by bit.
-use super::dispatch::{Isa, kind_of};
+use super::dispatch::Isa;
 use super::portable::Portable;
-use super::{CHUNK, HeadQuery, Place, Scratch, Tile, accumulate, kind, query, scores, softmax};
+use super::{CHUNK, HeadQuery, Place, Scratch, Tile, accumulate, query, scores, softmax};
 use crate::attend::{Job, PARTITION, Row, TILE};
-use crate::format::{Format, Side};
+use crate::format::{Format, Side, for_direct_format};
 use crate::kernel::Kernel;
 use crate::layout::RecordLayout;
 use proptest::prelude::*;
 
-const CODED: [Format; 5] = [Format::Tq8, Format::Tq5, Format::Tq4, Format::Tq3, Format::Tq2];
+/// The formats whose codes are multiplied as integers.
+fn coded() -> Vec<Format> {
+    Format::all(Side::K).filter(|format| format.has_one_scale()).collect()
+}
 
 /// The instruction set of this architecture that multiplies smaller integers, and its limits.
 #[cfg(target_arch = "aarch64")]
@@ -18,39 +21,34 @@ const NARROW: (Isa, u8) = (Isa::Avx2, super::portable::PAIRS);
 
 type Narrow = Portable<{ NARROW.1 }>;
 
-fn scores<const KIND: u8>(tile: &Tile<'_>, heads: &[HeadQuery<'_>], out: &mut [[f32; TILE]; CHUNK]) {
-    scores::scores::<Narrow, KIND, 1, 1>(Portable, tile, heads, out)
+fn scores<const FORMAT: u8>(tile: &Tile<'_>, heads: &[HeadQuery<'_>], out: &mut [[f32; TILE]; CHUNK]) {
+    scores::scores::<Narrow, FORMAT, 1, 1>(Portable, tile, heads, out)
 }
 
-fn quantize<const KIND: u8>(q: &[f32], words: &mut Vec<u32>, wide: &mut Vec<u64>) -> (i32, f32) {
-    query::quantize::<Narrow, KIND>(Portable, q, words, wide)
+fn quantize<const FORMAT: u8>(q: &[f32], words: &mut Vec<u32>, wide: &mut Vec<u64>) -> (i32, f32) {
+    query::quantize::<Narrow, FORMAT>(Portable, q, words, wide)
 }
 
-fn softmax<const KIND: u8>(tile: &Tile<'_>, places: &[Place], scratch: &mut Scratch, parts: &mut [f32]) {
-    softmax::softmax::<Narrow, KIND>(Portable, tile, places, scratch, parts)
+fn softmax<const FORMAT: u8>(tile: &Tile<'_>, places: &[Place], scratch: &mut Scratch, parts: &mut [f32]) {
+    softmax::softmax::<Narrow, FORMAT>(Portable, tile, places, scratch, parts)
 }
 
-fn accumulate<const KIND: u8>(tile: &Tile<'_>, places: &[Place], scratch: &Scratch, parts: &mut [f32]) {
-    accumulate::accumulate::<Narrow, KIND, 1, 1>(Portable, tile, places, scratch, parts)
+fn accumulate<const FORMAT: u8>(tile: &Tile<'_>, places: &[Place], scratch: &Scratch, parts: &mut [f32]) {
+    accumulate::accumulate::<Narrow, FORMAT, 1, 1>(Portable, tile, places, scratch, parts)
 }
 
-/// A scalar kernel of the same limits; what does not depend on them (tq8) is the scalar code itself.
+/// A scalar kernel of the same limits.
 fn scalar(layout: RecordLayout) -> Kernel {
     let mut kernel = Kernel::new(layout, Isa::Scalar);
     let steps = &mut kernel.steps;
-    match kind_of(layout.k()) {
-        kind::TQ5 => (steps.quantize, steps.scores) = (quantize::<{ kind::TQ5 }>, scores::<{ kind::TQ5 }>),
-        kind::TQ4 => (steps.quantize, steps.scores) = (quantize::<{ kind::TQ4 }>, scores::<{ kind::TQ4 }>),
-        kind::TQ3 => (steps.quantize, steps.scores) = (quantize::<{ kind::TQ3 }>, scores::<{ kind::TQ3 }>),
-        kind::TQ2 => (steps.quantize, steps.scores) = (quantize::<{ kind::TQ2 }>, scores::<{ kind::TQ2 }>),
-        _ => {}
+    // What does not depend on the limits is the scalar code itself.
+    if layout.k() != Format::Tq8 {
+        (steps.quantize, steps.scores) =
+            (for_direct_format!(layout.k(), quantize), for_direct_format!(layout.k(), scores));
     }
-    match kind_of(layout.v()) {
-        kind::TQ5 => (steps.softmax, steps.accumulate) = (softmax::<{ kind::TQ5 }>, accumulate::<{ kind::TQ5 }>),
-        kind::TQ4 => (steps.softmax, steps.accumulate) = (softmax::<{ kind::TQ4 }>, accumulate::<{ kind::TQ4 }>),
-        kind::TQ3 => (steps.softmax, steps.accumulate) = (softmax::<{ kind::TQ3 }>, accumulate::<{ kind::TQ3 }>),
-        kind::TQ2 => (steps.softmax, steps.accumulate) = (softmax::<{ kind::TQ2 }>, accumulate::<{ kind::TQ2 }>),
-        _ => {}
+    if layout.v() != Format::Tq8 {
+        (steps.softmax, steps.accumulate) =
+            (for_direct_format!(layout.v(), softmax), for_direct_format!(layout.v(), accumulate));
     }
     kernel
 }
@@ -75,8 +73,8 @@ proptest! {
 
     #[test]
     fn narrow_integers_are_equal(
-        k in prop::sample::select(CODED.to_vec()),
-        v in prop::sample::select(CODED.to_vec()),
+        k in prop::sample::select(coded()),
+        v in prop::sample::select(coded()),
         d in prop::sample::select(vec![16usize, 32, 64, 80, 96, 128, 256]),
         block_size in prop::sample::select(vec![16usize, 32]),
         group in 1usize..6,
@@ -105,7 +103,7 @@ proptest! {
 /// Every code the same, queries and weights all at their largest: what a pair of products in 16 bits must hold.
 #[test]
 fn extremes_do_not_overflow() {
-    for (format, code) in CODED.into_iter().flat_map(|format| (0..=255u8).map(move |code| (format, code))) {
+    for (format, code) in coded().into_iter().flat_map(|format| (0..=255u8).map(move |code| (format, code))) {
         for d in [16, 512] {
             let layout = RecordLayout::new(format, format, d, 32).unwrap();
             let (scalar, Some(narrow)) = (scalar(layout), narrow(layout)) else { return };
