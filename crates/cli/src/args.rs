@@ -12,6 +12,7 @@ pub struct Cli {
     pub command: Command,
 }
 
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve a model over HTTP
@@ -28,12 +29,14 @@ pub enum Command {
     Config,
 }
 
+/// `tallow serve`.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
     #[command(flatten)]
     pub settings: ServeSettings,
 }
 
+/// `tallow pull`.
 #[derive(Debug, Args)]
 pub struct PullArgs {
     /// ORG/NAME, or ORG/NAME:QUANT for one GGUF file, such as Qwen/Qwen3-0.6B-GGUF:Q8_0
@@ -43,6 +46,7 @@ pub struct PullArgs {
     pub revision: String,
 }
 
+/// `tallow chat`.
 #[derive(Debug, Args)]
 pub struct ChatArgs {
     /// Chat with a server that runs already, such as http://127.0.0.1:8000
@@ -55,6 +59,7 @@ pub struct ChatArgs {
     pub settings: ServeSettings,
 }
 
+/// `tallow eval`.
 #[derive(Debug, Args)]
 pub struct EvalArgs {
     /// Text to judge [default: a part of wikitext-2's test split]
@@ -88,6 +93,7 @@ pub struct EvalArgs {
     pub settings: EvalSettings,
 }
 
+/// `tallow bench`.
 #[derive(Debug, Args)]
 pub struct BenchArgs {
     /// Tokens in the cache when decoding begins
@@ -151,10 +157,11 @@ pub struct BenchSettings {
     pub step: StepSettings,
 }
 
-/// Which model is loaded, and what computes it.
+/// The model that is loaded, and what computes it.
 #[derive(Debug, Args, Serialize)]
 pub struct ModelSettings {
-    /// Hugging Face model folder, GGUF file, or a model of the hub: ORG/NAME, ORG/NAME:QUANT [default: the bundled demo model]
+    /// Hugging Face folder, GGUF file, or a model of the hub: ORG/NAME, ORG/NAME:QUANT [default: the bundled demo
+    /// model]
     pub model: Option<String>,
     /// Branch, tag or commit of a model of the hub [default: main]
     #[arg(long, value_name = "REVISION")]

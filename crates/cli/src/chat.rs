@@ -17,6 +17,7 @@ const HELP: &str = "\
 /exit           leave (Ctrl-D does too)
 Ctrl-C          stop an answer";
 
+/// Runs the command until the conversation is left.
 pub async fn chat(args: ChatArgs) -> Result<()> {
     let mut settings = Settings::read(args.settings.model.config.as_deref(), &args.settings)?;
     // A server of our own lives as long as the conversation, and no proxy stands before it.
@@ -72,7 +73,7 @@ impl Session {
         }
     }
 
-    /// A refusal's own message, where it has one.
+    /// The answer, or an error with the message that the server gives for its refusal.
     async fn checked(&self, answer: reqwest::Response) -> Result<reqwest::Response> {
         let status = answer.status();
         if status.is_success() {
@@ -176,7 +177,7 @@ impl Session {
     }
 }
 
-/// Whole lines out of chunks that are cut anywhere.
+/// Makes whole lines of bytes that arrive cut anywhere.
 #[derive(Default)]
 struct LineBuffer(Vec<u8>);
 

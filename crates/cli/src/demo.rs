@@ -2,7 +2,9 @@
 use anyhow::{Result, bail};
 use std::path::PathBuf;
 
-/// Beside the program (`../share/tallow/models/demo`), or in the checkout that it was built from.
+/// Finds the bundled model: beside the program (`../share/tallow/models/demo`), or in the checkout that it was built from.
+///
+/// Errors: it is in neither place.
 pub fn folder() -> Result<PathBuf> {
     let beside =
         std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.parent()?.join("share/tallow/models/demo")));
@@ -14,10 +16,10 @@ pub fn folder() -> Result<PathBuf> {
     }
 }
 
-/// Said at start when nobody has named a model.
-pub const NOTICE: &str = "no model was named: serving the bundled demo model, 17 million parameters, trained for small talk and \
-                          for tests. It knows little; name a model folder for more";
+/// What `serve` logs when nobody has named a model.
+pub const NOTICE: &str = "no model was named: serving the bundled demo model, 17 million parameters, trained for small \
+                          talk and for tests. It knows little; name a model folder for more";
 
-/// For those who have the machine for it.
+/// What `serve` logs beside it on a Mac.
 #[cfg(target_os = "macos")]
 pub const BIGGER: &str = "on this Mac a real model runs with: tallow serve /path/to/Llama-3.2-1B-Instruct";

@@ -7,7 +7,7 @@ use engine::{CentreMode, EngineConfig, KvOptions, ModelBundle};
 use measure::{NeedleOptions, NeedleRow, QualityOptions, QualityReport, Scheme, needles, quality};
 use serde::Serialize;
 
-/// Judged where no text is named: the beginning of wikitext-2's test split.
+/// The text that is judged where none is named: the beginning of wikitext-2's test split.
 const TEXT: &str = include_str!("../../../data/wikitext2-test-sample.txt");
 
 #[derive(Serialize)]
@@ -18,6 +18,7 @@ struct Report {
     needles: Vec<NeedleRow>,
 }
 
+/// Runs the command: prints tables, writes what `--json` and `--plot` ask for.
 pub async fn eval(args: EvalArgs) -> Result<()> {
     let settings = Settings::read(args.settings.model.config.as_deref(), &args.settings)?;
     let config = model::engine_config(&settings).await?;

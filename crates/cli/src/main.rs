@@ -26,7 +26,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
-    // A chat shows the conversation alone, an evaluation or a benchmark its progress and results; TALLOW_LOG shows more.
+    // A chat shows the conversation alone, an evaluation or a benchmark its progress and results; TALLOW_LOG shows
+    // more.
     let level =
         if matches!(cli.command, Command::Chat(_) | Command::Eval(_) | Command::Bench(_)) { "warn" } else { "info" };
     let filter = match log_filter(std::env::var("TALLOW_LOG").ok(), level) {
@@ -66,7 +67,10 @@ fn failure(error: &anyhow::Error) -> ExitCode {
 fn log_filter(asked: Option<String>, level: &str) -> Result<EnvFilter> {
     let asked = asked.filter(|text| !text.is_empty()).unwrap_or_else(|| level.to_owned());
     EnvFilter::try_new(&asked).with_context(|| {
-        format!("TALLOW_LOG is {asked:?}; it must be a level (error, warn, info, debug, trace) or CRATE=LEVEL, separated by commas")
+        format!(
+            "TALLOW_LOG is {asked:?}; it must be a level (error, warn, info, debug, trace) or CRATE=LEVEL, \
+             separated by commas"
+        )
     })
 }
 

@@ -3,16 +3,16 @@ use anyhow::{Result, anyhow};
 use measure::{BenchRow, QualityReport};
 use plotters::prelude::*;
 
-/// Bits an element against KL, both axes as they are met: fewer bits to the left, less loss below. SVG text.
+/// Draws bits an element (to the right) against KL (upwards, logarithmic) as SVG text.
+///
+/// Errors: a report without a pair that can be shown.
 pub fn quality(report: &QualityReport) -> Result<String> {
     let mut svg = String::new();
     draw(report, &mut svg).map_err(|e| anyhow!("the plot: {e}"))?;
     Ok(svg)
 }
 
-type Error = Box<dyn std::error::Error>;
-
-fn draw(report: &QualityReport, svg: &mut String) -> Result<(), Error> {
+fn draw(report: &QualityReport, svg: &mut String) -> Result<(), Box<dyn std::error::Error>> {
     let series = [
         ("llama.cpp's types", RGBColor(150, 150, 150), select(report, |k, _| k.starts_with("ggml"))),
         ("plain", RGBColor(210, 120, 40), select(report, |k, centred| k.starts_with("tq") && !centred)),
@@ -49,14 +49,14 @@ fn draw(report: &QualityReport, svg: &mut String) -> Result<(), Error> {
     Ok(())
 }
 
-/// Context against decode speed, a line for each pair and batch. SVG text.
+/// Draws context against decode speed, a line for each pair and number of sequences, as SVG text.
 pub fn speed(rows: &[BenchRow]) -> Result<String> {
     let mut svg = String::new();
     draw_speed(rows, &mut svg).map_err(|e| anyhow!("the plot: {e}"))?;
     Ok(svg)
 }
 
-fn draw_speed(rows: &[BenchRow], svg: &mut String) -> Result<(), Error> {
+fn draw_speed(rows: &[BenchRow], svg: &mut String) -> Result<(), Box<dyn std::error::Error>> {
     let root = SVGBackend::with_string(svg, (860, 560)).into_drawing_area();
     root.fill(&WHITE)?;
     let span = |of: &dyn Fn(&BenchRow) -> f64| {

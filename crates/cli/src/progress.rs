@@ -1,4 +1,5 @@
-//! How downloads, quantising and measuring get on: bars on a terminal; downloads and quantising are log lines elsewhere.
+//! How downloads, quantising and measuring get on: bars on a terminal; downloads and quantising are log lines
+//! elsewhere.
 use engine::LoadProgress;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;

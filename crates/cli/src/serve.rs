@@ -13,6 +13,7 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle as Task;
 
+/// Runs the command until it is interrupted.
 pub async fn serve(args: ServeArgs) -> Result<()> {
     let settings = Settings::read(args.settings.model.config.as_deref(), &args.settings)?;
     if settings.model.is_none() {
@@ -36,7 +37,9 @@ pub async fn serve(args: ServeArgs) -> Result<()> {
 
 /// A server with its model loaded.
 pub struct Running {
+    /// Where it listens.
     pub address: SocketAddr,
+    /// The engine that answers.
     pub engine: EngineHandle,
     thread: JoinHandle<()>,
     http: Task<std::io::Result<()>>,
@@ -44,7 +47,9 @@ pub struct Running {
 }
 
 impl Running {
-    /// Binds, answers that the model is being loaded, loads it.
+    /// Binds the port, answers that the model is being loaded, and loads it.
+    ///
+    /// Errors: a model that there is not, an address that cannot be bound, whatever the engine refuses.
     pub async fn start(settings: &Settings) -> Result<Self> {
         let config = ServerConfig {
             host: settings.host.clone(),
@@ -54,7 +59,7 @@ impl Running {
             shutdown_limit: settings.shutdown_timeout,
             ..Default::default()
         };
-        // Before a port is taken: a name that names nothing.
+        // A name that names no model is refused before a port is taken.
         let source = ModelSource::of(settings)?;
         let listener = server::bind(&config)
             .await
@@ -64,7 +69,7 @@ impl Running {
         let state = ServerState::new(config, server::install_metrics()?);
         let (shutdown, signal) = oneshot::channel();
         let ended = async {
-            // A sender that is gone has nobody left to wait for.
+            // If the sender is gone, nobody is left who could ask for the shutdown.
             let _ = signal.await;
         };
         let http = tokio::spawn(server::serve(listener, state.clone(), ended));
@@ -80,7 +85,7 @@ impl Running {
         Ok(Running { address, engine, thread, http, shutdown })
     }
 
-    /// Lets running answers finish within the limit.
+    /// Ends the server: running answers may finish within the limit, and the engine's thread is waited for.
     pub async fn stop(self) -> Result<()> {
         let _ = self.shutdown.send(());
         self.http.await??;

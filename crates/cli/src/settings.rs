@@ -36,12 +36,17 @@ const MAX_SHUTDOWN: u64 = 24 * 60 * 60;
 /// The settings of a command, checked.
 #[derive(Debug)]
 pub struct Settings {
+    /// The address to listen on.
     pub host: String,
+    /// The port to listen on; 0 for any free one.
     pub port: u16,
+    /// The key that clients must send; `None`: no key is asked for.
     pub api_key: Option<String>,
     /// A folder, a file or a name of the hub; `None`: the bundled demo model.
     pub model: Option<String>,
+    /// Branch, tag or commit of a model of the hub.
     pub revision: String,
+    /// How long running answers get at shutdown.
     pub shutdown_timeout: Duration,
     /// What the engine is started with, but for the path of the model, which is known once the model has been fetched.
     pub engine: EngineConfig,
@@ -74,10 +79,11 @@ struct RawSettings {
 }
 
 impl Settings {
-    /// Reads the layers. `config_file` is the file that `--config` names; `flags` are the flags of the command, `None` where a
-    /// flag is not given.
+    /// Reads the layers. `config_file` is the file that `--config` names; `flags` are the flags of the command, `None`
+    /// where a flag is not given.
     ///
-    /// Errors: a file that is missing or wrong, unknown keys, values of a wrong type or wrong whatever the model; each is named.
+    /// Errors: a file that is missing or wrong, unknown keys, values of a wrong type or wrong whatever the model; each
+    /// is named.
     pub fn read(config_file: Option<&Path>, flags: &impl Serialize) -> Result<Self> {
         let mut layers = Figment::from(Toml::string(DEFAULTS));
         if let Some(path) = config_file {
@@ -105,7 +111,8 @@ impl RawSettings {
         // A header's value comes without the white space around it.
         if self.api_key.as_ref().is_some_and(|key| key.is_empty() || key.trim() != key) {
             bail!(
-                "--api-key: is empty or has white space around it, which no client could send; leave it out for a server without a key"
+                "--api-key: is empty or has white space around it, which no client could send; leave it out for a \
+                 server without a key"
             );
         }
         let (k, v) = (self.k_quant.as_deref(), self.v_quant.as_deref());

@@ -1,5 +1,5 @@
-//! Batching pays: tokens a second of 1, 2, 4, 8 and 16 concurrent decodes, as ratios in one run, and how long a short request
-//! waits beside a long prefill. `cargo bench -p engine --bench batching [-- MODEL_FOLDER]`.
+//! Batching pays: tokens a second of 1, 2, 4, 8 and 16 concurrent decodes, as ratios in one run, and how long a short
+//! request waits beside a long prefill. `cargo bench -p engine --bench batching [-- MODEL_FOLDER]`.
 use engine::{EngineConfig, EngineHandle, Event, GenerationRequest, RequestStream, start};
 use std::time::{Duration, Instant};
 
@@ -52,7 +52,8 @@ fn decodes(handle: &EngineHandle) {
     }
 }
 
-/// Time to the first token of a short request that comes in the middle of a 3,000-token prefill, in steps of the whole budget.
+/// Time to the first token of a short request that comes in the middle of a 3,000-token prefill, in steps of the whole
+/// budget.
 fn short_beside_long(handle: &EngineHandle, budget: usize) {
     let full_step = {
         let begin = Instant::now();
@@ -69,7 +70,8 @@ fn short_beside_long(handle: &EngineHandle, budget: usize) {
     let mut short = handle.submit(request(20, 1)).expect("accepted");
     first_token(&mut short);
     println!(
-        "a 20-token request beside a 3,000-token prefill: first token after {:.0} ms, {} steps; a step of {budget} tokens takes {:.0} ms",
+        "a 20-token request beside a 3,000-token prefill: first token after {:.0} ms, {} steps; a step of {budget} \
+         tokens takes {:.0} ms",
         begin.elapsed().as_secs_f64() * 1e3,
         handle.stats().steps - steps,
         full_step.as_secs_f64() * 1e3,

@@ -83,7 +83,7 @@ pub enum SubmitError {
         /// The value and what is allowed, as the rest of a sentence that begins with the field's name.
         problem: String,
     },
-    /// As many requests wait as may.
+    /// The queue is full.
     #[error("{limit} requests are waiting already (--max-queued-requests); try again later")]
     QueueFull {
         /// Requests that may wait.
@@ -132,31 +132,50 @@ pub enum EngineError {
 /// Why the engine did not start.
 #[derive(Debug, Error)]
 pub enum StartError {
+    /// The value of a flag is wrong.
     #[error("{flag}: {message}")]
-    Flag { flag: &'static str, message: String },
+    Flag {
+        /// The flag, with its dashes.
+        flag: &'static str,
+        /// What the value is and what is allowed.
+        message: String,
+    },
+    /// No attention backend supports a device.
     #[error("no attention backend for the device {0}")]
     Device(String),
-    /// No cache for this model: its head size, say.
+    /// What a model asks of the cache is at fault, such as its head size.
     #[error("a model of type {model_type}: {reason}")]
-    Cache { model_type: String, reason: Box<StartError> },
+    Cache {
+        /// The `model_type` of the model's configuration.
+        model_type: String,
+        /// What is wrong.
+        reason: Box<StartError>,
+    },
+    /// The cache cannot be laid out.
     #[error(transparent)]
     Layout(#[from] kv::LayoutError),
+    /// The limits on sequences and steps contradict each other.
     #[error(transparent)]
     Scheduler(#[from] scheduler::SchedulerError),
+    /// The model's files are missing or wrong.
     #[error(transparent)]
     Model(#[from] models::ModelError),
+    /// The tokenizer or the chat template is missing or wrong.
     #[error(transparent)]
     Text(#[from] text::TextError),
+    /// Memory or computation failed.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
+    /// The system gives no threads to compute with.
     #[error("the thread pool: {0}")]
     Threads(#[from] rayon::ThreadPoolBuildError),
+    /// The system gives no thread for the engine.
     #[error("the engine's thread: {0}")]
     Spawn(#[from] std::io::Error),
 }
 
 impl StartError {
-    /// Of a flag's value: what it is, and what is allowed.
+    /// A refusal of the value of a flag. `message` says what the value is and what is allowed.
     pub fn flag(flag: &'static str, message: impl Into<String>) -> Self {
         StartError::Flag { flag, message: message.into() }
     }

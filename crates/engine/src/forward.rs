@@ -17,8 +17,8 @@ pub struct ModelRef<'a> {
 }
 
 impl ModelRef<'_> {
-    /// Computes a batch and writes its K and V. `tokens`: the ids of all rows of `layout`; `states`: the recurrent states of its
-    /// sequences. Returns the logits of the rows `logit_rows`: `[logit_rows.len(), vocab_size]`, f32.
+    /// Computes a batch and writes its K and V. `tokens`: the ids of all rows of `layout`; `states`: the recurrent
+    /// states of its sequences. Returns the logits of the rows `logit_rows`: `[logit_rows.len(), vocab_size]`, f32.
     pub(crate) fn forward(
         self,
         backend: &mut dyn AttentionBackend,
@@ -58,8 +58,9 @@ impl PrivateSequences {
         Ok(PrivateSequences { tables, states: StatePool::new(model.state_layout().clone(), count) })
     }
 
-    /// One pass over a range of positions of each of some sequences, which are named by their numbers. `tokens` are theirs, one
-    /// sequence after the other. Returns the logits of the rows `logit_rows`: `[logit_rows.len(), vocab_size]`, f32.
+    /// One pass over a range of positions of each of some sequences, which are named by their numbers. `tokens` are
+    /// theirs, one sequence after the other. Returns the logits of the rows `logit_rows`: `[logit_rows.len(),
+    /// vocab_size]`, f32.
     pub fn forward(
         &self,
         model: ModelRef<'_>,

@@ -1,4 +1,5 @@
-//! The engine: from a configuration to a thread that drives scheduler, model and sampler, and hands out tokens as events.
+//! From a configuration to a thread that drives scheduler, model and sampler, and hands out tokens as events.
+#![warn(missing_docs)]
 mod error;
 mod forward;
 mod serve;

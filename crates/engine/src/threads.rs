@@ -1,7 +1,7 @@
 //! The threads that compute, and what keeps them awake for the length of a step.
 //!
-//! A step on the CPU is some hundred parallel parts of tens of microseconds with serial ones between them. Rayon's idle threads go
-//! to sleep in such a gap, and waking them takes as long as the part they are woken for.
+//! A step on the CPU is some hundred parallel parts of tens of microseconds with serial ones between them. Rayon's idle
+//! threads go to sleep in such a gap, and waking them takes as long as the part they are woken for.
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A pool of the threads that compute; `None`: one a core.

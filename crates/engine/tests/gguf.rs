@@ -1,4 +1,5 @@
-//! GGUF files, written by the `gguf` package (`scripts/goldens/to_gguf.py`), against the safetensors they were made from.
+//! GGUF files, written by the `gguf` package (`scripts/goldens/to_gguf.py`), against the safetensors they were made
+//! from.
 #![allow(clippy::unwrap_used)] // helpers of tests
 mod common;
 
@@ -29,8 +30,9 @@ fn setup(path: &Path, weight_quant: Option<WeightQuant>) -> Setup {
     Setup { weight_quant, ..Setup::new(path.to_str().unwrap(), F32, F32) }
 }
 
-/// The same weights in the same form give the same bits, however they were stored: bf16 as it is, and Q8_0 because the quantiser
-/// here makes ggml's blocks. Files of Llama's architecture have the rows of q and k in another order; shards are one model.
+/// Equal weights in equal form give equal bits, however they were stored: bf16 as it is, and Q8_0 because the quantiser
+/// here makes ggml's blocks. Files of Llama's architecture have the rows of q and k in another order; shards are one
+/// model.
 #[test]
 fn logits_are_those_of_the_safetensors_model() {
     for (model, layers, file, quant) in [
@@ -47,8 +49,8 @@ fn logits_are_those_of_the_safetensors_model() {
     }
 }
 
-/// What every block type stands for, by `gguf`'s own reading of the file; then the logits of the file against those of a float
-/// model of the same values.
+/// What every block type stands for, by `gguf`'s own reading of the file; then the logits of the file against those of
+/// a float model of the same values.
 #[test]
 fn every_block_type_is_kept_and_multiplied() {
     let path = repo("fixtures/gguf/tiny-qwen2-mixed.gguf");
@@ -81,9 +83,10 @@ fn every_block_type_is_kept_and_multiplied() {
     for token in [3, 77, 200, 511] {
         let want = alone(&setup(folder.path(), None), &[token], 1).logits_at(0);
         let got = alone(&setup(&path, None), &[token], 1).logits_at(0);
-        // Weights are the same; what differs is that their inputs are rounded to int8 by blocks of 32: by a uniform error of up to
-        // 1/254 of a block's largest element, which is at most sqrt(32) times the block's root mean square. So a product is off by
-        // at most sqrt(32) / 254 / sqrt(3) = 1.29 % of its spread. Five lie in a row (v, o, gate and up, down, the head).
+        // Weights are the same; what differs is that their inputs are rounded to int8 by blocks of 32: by a uniform
+        // error of up to 1/254 of a block's largest element, which is at most sqrt(32) times the block's root mean
+        // square. So a product is off by at most sqrt(32) / 254 / sqrt(3) = 1.29 % of its spread. Five lie in a row (v,
+        // o, gate and up, down, the head).
         let rms = |x: &mut dyn Iterator<Item = f32>| (x.map(|x| x * x).sum::<f32>() / want.len() as f32).sqrt();
         let bound = 5f32.sqrt() * 0.0129 * rms(&mut want.iter().copied());
         let error = rms(&mut want.iter().zip(&got).map(|(a, b)| a - b));

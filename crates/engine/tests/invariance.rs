@@ -83,7 +83,8 @@ fn with_every_family() {
     }
 }
 
-/// Choices that have parted go on as the prompt and their own first token would alone: blocks and recurrent states are theirs.
+/// Choices that have parted go on as the prompt and their own first token would alone: blocks and recurrent states are
+/// theirs.
 #[test]
 fn with_choices_of_one_prompt() {
     for model in ["demo", "tiny-qwen35"] {

@@ -19,8 +19,8 @@ fn logits(setup: &Setup, prompt: &[u32]) -> BTreeMap<usize, Vec<f32>> {
     trace.logits.keys().map(|position| (*position, trace.logits_at(*position))).collect()
 }
 
-/// The distance relative to the CPU's. A GPU rounds activations to 16 bits before each product, 2^-9 in bf16: 5 roundings a layer that
-/// add up as a random walk are 1.2 % in 8 layers, and a layer may pass on more than it gets.
+/// The distance relative to the CPU's. A GPU rounds activations to 16 bits before each product, 2^-9 in bf16: 5
+/// roundings a layer that add up as a random walk are 1.2 % in 8 layers, and a layer may pass on more than it gets.
 fn check(model: &str, k: Format, v: Format) {
     let prompt = &Golden::read(model).prompts[0].ids;
     let setup = Setup::new(&format!("models/{model}"), k, v);

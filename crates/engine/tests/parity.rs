@@ -37,8 +37,8 @@ fn distance_of(setup: &Setup, name: &str, tokens_too: bool) -> f32 {
     worst
 }
 
-/// f32 differs by the order of sums alone. Storing K and V in 16 bits costs .008 (f16) and .081 (bf16) by rounding, measured with
-/// `transformers` and a rounded cache; the bounds leave twice that.
+/// f32 differs by the order of sums alone. Storing K and V in 16 bits costs .008 (f16) and .081 (bf16) by rounding,
+/// measured with `transformers` and a rounded cache; the bounds leave twice that.
 #[test]
 fn demo_logits_are_those_of_the_reference() {
     for (format, bound, tokens) in [(Format::F32, 2e-3, true), (Format::F16, 0.02, false), (Format::Bf16, 0.15, false)]
@@ -70,8 +70,8 @@ fn logits_of_every_family_are_those_of_the_reference() {
     }
 }
 
-/// Weights as a GPU has them, with what of a family has a form of its own there: experts mixed by tensor operations, projections read
-/// back for the recurrence. Candle's CPU device stands in for the GPU.
+/// Weights as a GPU has them, with what of a family has a form of its own there: experts mixed by tensor operations,
+/// projections read back for the recurrence. Candle's CPU device stands in for the GPU.
 #[test]
 fn logits_of_gpu_forms_are_those_of_the_reference() {
     for name in ["tiny-qwen2", "tiny-qwen3moe", "tiny-qwen35"] {

@@ -110,7 +110,8 @@ fn overload(clients: usize, k: Format, v: Format) {
     stop(tight);
 }
 
-/// Recurrent states and blocks share the memory that is named, and a hybrid model in too little of it answers all the same.
+/// Recurrent states and blocks share the memory that is named, and a hybrid model in too little of it answers all the
+/// same.
 #[test]
 fn a_hybrid_model_serves_many_at_once() {
     let golden = testkit::Golden::read("tiny-qwen35");
@@ -267,7 +268,7 @@ fn text_ends_at_stops_and_limits() {
     stop(engine);
 }
 
-/// Of a model whose configuration names another end than its tokenizer does, as that of a base model it was made from.
+/// A model's configuration may name another end than its tokenizer does, such as that of the base model it was made from.
 #[test]
 fn text_ends_at_the_tokenizers_end_too() {
     let (demo, folder) = (testkit::repo("models/demo"), tempfile::tempdir().unwrap());

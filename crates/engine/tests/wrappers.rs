@@ -1,4 +1,5 @@
-//! Multimodal wrappers load their text part: under every name that `transformers` has given it, it is the plain model bit by bit.
+//! Multimodal wrappers load their text part: under every name that `transformers` has given it, it is the plain model
+//! bit by bit.
 #![allow(clippy::unwrap_used)] // helpers of tests
 mod common;
 

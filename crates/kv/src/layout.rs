@@ -1,25 +1,32 @@
-//! Bytes of the cache: the only formula, layer by layer.
+//! How many bytes a block takes, layer by layer: the only formula.
 use thiserror::Error;
 use turboquant::{Format, FormatError, RecordLayout};
 
 /// One layer that owns a KV cache.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LayerKv {
+    /// Heads of K and V.
     pub kv_heads: usize,
+    /// The record of one block and one kv head.
     pub record: RecordLayout,
 }
 
+/// Why there is no layout.
 #[derive(Debug, Error)]
 pub enum LayoutError {
+    /// A format does not support a head size.
     #[error(transparent)]
     Format(#[from] FormatError),
+    /// A block has another number of tokens than 16 or 32.
     #[error("--block-size is {0}; it must be 16 or 32")]
     BlockSize(usize),
+    /// No layer owns a cache.
     #[error("the model has no layer with a KV cache")]
     NoLayers,
 }
 
-/// The layers of a model that own a KV cache, in order. A layer's page of a block is `kv_heads` records, one after the other.
+/// The layers of a model that own a KV cache, in order. A layer's page of a block is `kv_heads` records, one after the
+/// other.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KvLayout {
     block_size: usize,
@@ -27,7 +34,8 @@ pub struct KvLayout {
 }
 
 impl KvLayout {
-    /// `layers`: kv heads, head_dim, K format and V format of each layer that owns a cache.
+    /// The layout of blocks of `block_size` tokens. `layers` has the kv heads, the head_dim, the K format and the V
+    /// format of each layer that owns a cache.
     ///
     /// Errors: a block size other than 16 or 32; a head size that a format cannot hold, with both named.
     pub fn new(
@@ -52,15 +60,17 @@ impl KvLayout {
         if [16, 32].contains(&block_size) { Ok(()) } else { Err(LayoutError::BlockSize(block_size)) }
     }
 
+    /// Tokens of a block.
     pub fn block_size(&self) -> usize {
         self.block_size
     }
 
+    /// The layers that own a cache, in order.
     pub fn layers(&self) -> &[LayerKv] {
         &self.layers
     }
 
-    /// Bytes of one block in layer `layer`.
+    /// Bytes of a page: one block in layer `layer`.
     pub fn page_bytes(&self, layer: usize) -> usize {
         self.layers[layer].kv_heads * self.layers[layer].record.bytes()
     }
@@ -70,11 +80,12 @@ impl KvLayout {
         (0..self.layers.len()).map(|layer| self.page_bytes(layer)).sum()
     }
 
+    /// Bytes of one token over all layers.
     pub fn bytes_per_token(&self) -> f64 {
         self.bytes_per_block() as f64 / self.block_size as f64
     }
 
-    /// Whole blocks that fit `memory` bytes.
+    /// How many whole blocks fit into `memory` bytes.
     pub fn blocks_in(&self, memory: u64) -> usize {
         (memory / self.bytes_per_block() as u64) as usize
     }

@@ -1,6 +1,7 @@
 //! Block pool, block tables and the byte layout of the paged KV cache.
 //!
 //! Nothing here touches a tensor: a block is a number, and what lies in it is the attention backend's business.
+#![warn(missing_docs)]
 mod layout;
 mod pool;
 mod table;

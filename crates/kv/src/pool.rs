@@ -11,41 +11,50 @@ pub struct BlockId(pub u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("{needed} blocks needed, {free} free")]
 pub struct OutOfBlocks {
+    /// Blocks that were asked for.
     pub needed: usize,
+    /// Blocks that are free.
     pub free: usize,
 }
 
-/// Clones share the same blocks.
+/// A fixed number of blocks. Clones share them.
 #[derive(Clone)]
-pub struct BlockPool(Arc<Mutex<State>>);
+pub struct BlockPool(Arc<Mutex<PoolState>>);
 
-struct State {
-    /// Holders of each block; 0: free.
+struct PoolState {
+    /// How many holders each block has; 0: it is free.
     holders: Vec<u32>,
-    /// Taken from the end, so the lowest ids go first and a freed block, still warm, goes next.
+    /// The free blocks. They are taken from the end, so that the lowest numbers go first and a freed block, still warm,
+    /// goes next.
     free: Vec<BlockId>,
 }
 
 impl BlockPool {
+    /// A pool of free blocks.
     pub fn new(num_blocks: usize) -> Self {
         let free = (0..num_blocks as u32).rev().map(BlockId).collect();
-        BlockPool(Arc::new(Mutex::new(State { holders: vec![0; num_blocks], free })))
+        BlockPool(Arc::new(Mutex::new(PoolState { holders: vec![0; num_blocks], free })))
     }
 
+    /// Blocks, free and held.
     pub fn num_blocks(&self) -> usize {
         self.state().holders.len()
     }
 
+    /// Blocks that nobody holds.
     pub fn num_free(&self) -> usize {
         self.state().free.len()
     }
 
+    /// Blocks that somebody holds.
     pub fn num_used(&self) -> usize {
         let state = self.state();
         state.holders.len() - state.free.len()
     }
 
     /// Takes `n` blocks, or none at all.
+    ///
+    /// Errors: fewer than `n` are free.
     pub fn allocate(&self, n: usize) -> Result<Vec<Block>, OutOfBlocks> {
         let mut state = self.state();
         let free = state.free.len();
@@ -58,7 +67,9 @@ impl BlockPool {
         Ok(taken.into_iter().rev().map(|id| Block { id, pool: self.clone() }).collect())
     }
 
-    /// Conservation: every block is either free, once, or held. An error tells which is not.
+    /// Checks that every block is either free, once, or held.
+    ///
+    /// Errors: the block that is not, in a sentence.
     pub fn check(&self) -> Result<(), String> {
         let state = self.state();
         let mut free = vec![false; state.holders.len()];
@@ -74,7 +85,7 @@ impl BlockPool {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, PoolState> {
         // Every change is complete before the guard drops, so a panic elsewhere leaves a sound state.
         self.0.lock().unwrap_or_else(|e| e.into_inner())
     }
@@ -86,18 +97,19 @@ impl fmt::Debug for BlockPool {
     }
 }
 
-/// A hold on one block. Cloning shares the block, dropping the last hold frees it.
+/// A hold on one block. A clone is a further hold; the block is free once the last is dropped.
 pub struct Block {
     id: BlockId,
     pool: BlockPool,
 }
 
 impl Block {
+    /// The number of the block.
     pub fn id(&self) -> BlockId {
         self.id
     }
 
-    /// Somebody else holds the block too, so it must not be written.
+    /// Whether somebody else holds the block too, so that it must not be written.
     pub fn is_shared(&self) -> bool {
         self.pool.state().holders[self.id.0 as usize] > 1
     }

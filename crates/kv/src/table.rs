@@ -1,15 +1,18 @@
-//! Which blocks hold a sequence's tokens.
+//! Block tables: the blocks that hold the tokens of a sequence.
 use crate::pool::{Block, BlockId, BlockPool, OutOfBlocks};
 
-/// Contents to copy before a step writes. Copies are carried out in the order in which they were made: a block may be
-/// freed and become the target of a later copy of the same step.
+/// A block whose contents a step copies before it writes. Copies are carried out in the order in which they were made:
+/// a block may be freed and become the target of a later copy of the same step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlockCopy {
+    /// The block that is read.
     pub from: BlockId,
+    /// The block that is written.
     pub to: BlockId,
 }
 
-/// Token at position p lies in block `p / block_size` of the table, at offset `p % block_size`.
+/// The blocks of one sequence. The token at position p lies in block `p / block_size` of the table, at offset `p %
+/// block_size`.
 #[derive(Debug, Clone)]
 pub struct BlockTable {
     block_size: usize,
@@ -17,32 +20,36 @@ pub struct BlockTable {
 }
 
 impl BlockTable {
+    /// A table without blocks. Panics if `block_size` is 0.
     pub fn new(block_size: usize) -> Self {
         assert!(block_size > 0, "a block holds at least one token");
         BlockTable { block_size, blocks: Vec::new() }
     }
 
+    /// The blocks, in order.
     pub fn blocks(&self) -> &[Block] {
         &self.blocks
     }
 
+    /// The numbers of the blocks, in order.
     pub fn ids(&self) -> Vec<BlockId> {
         self.blocks.iter().map(Block::id).collect()
     }
 
-    /// Tokens that fit the blocks held.
+    /// How many tokens fit into the blocks.
     pub fn capacity(&self) -> usize {
         self.blocks.len() * self.block_size
     }
 
-    /// Where the token at `position` is stored: block id x block size + offset.
+    /// The slot of the token at `position`: block × block size + offset.
     ///
-    /// Panics if the position lies beyond the blocks held.
+    /// Panics if the position lies beyond the blocks.
     pub fn slot(&self, position: usize) -> u32 {
         self.blocks[position / self.block_size].id().0 * self.block_size as u32 + (position % self.block_size) as u32
     }
 
-    /// Blocks that [`BlockTable::prepare_write`] would take for positions `from..to`: new ones, and own copies of shared ones.
+    /// How many blocks [`BlockTable::prepare_write`] would take for positions `from..to`: new ones, and copies of
+    /// shared ones.
     pub fn blocks_to_write(&self, from: usize, to: usize) -> usize {
         if from >= to {
             return 0;
@@ -53,8 +60,10 @@ impl BlockTable {
         shared + (last - held)
     }
 
-    /// Makes positions `from..to` writable: takes the blocks that are missing, and replaces those that others hold too by
-    /// copies of its own. Takes nothing if not all can be had.
+    /// Makes positions `from..to` writable: takes the blocks that are missing, and replaces those that others hold too
+    /// by new ones, for which it returns the copies to make.
+    ///
+    /// Errors: fewer blocks are free than are needed; then none is taken.
     pub fn prepare_write(&mut self, pool: &BlockPool, from: usize, to: usize) -> Result<Vec<BlockCopy>, OutOfBlocks> {
         let mut fresh = pool.allocate(self.blocks_to_write(from, to))?.into_iter();
         let mut copies = Vec::new();
@@ -72,7 +81,7 @@ impl BlockTable {
         Ok(copies)
     }
 
-    /// Gives all blocks back.
+    /// Drops all blocks.
     pub fn clear(&mut self) {
         self.blocks.clear();
     }

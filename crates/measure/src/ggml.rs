@@ -1,33 +1,37 @@
-//! llama.cpp's cache types q8_0, q5_0 and q4_0 as a measure to compare with: K and V rounded as they would be, then kept exactly.
+//! llama.cpp's cache types q8_0, q5_0 and q4_0, to compare with: K and V are rounded as those types would round them,
+//! then stored exactly.
 use attention::{AttentionBackend, AttentionPlan, BatchLayout, LayerId, RowOps};
 use candle_core::{Result, Tensor};
 use half::f16;
 use kv::{BlockCopy, BlockId, KvLayout};
 use std::sync::Arc;
 
-/// Bits of the types' codes; with the fp16 scale of 32 elements they take half a bit more.
-pub const GGML_BITS: [u32; 3] = [8, 5, 4];
-const BLOCK: usize = 32;
+/// The bits of a code of each type. The fp16 scale of 32 elements adds half a bit an element.
+pub(crate) const GGML_BITS: [u32; 3] = [8, 5, 4];
+/// Elements that share a scale (ggml's "block").
+const QUANTISATION_BLOCK: usize = 32;
 
-pub struct GgmlBackend {
+/// An attention backend that rounds K and V before another one stores them.
+pub(crate) struct GgmlBackend {
     inner: Box<dyn AttentionBackend>,
     bits: u32,
 }
 
 impl GgmlBackend {
-    /// `inner` stores floats.
+    /// Rounds to codes of `bits` bits; `inner` stores floats.
     pub fn new(inner: Box<dyn AttentionBackend>, bits: u32) -> Self {
         GgmlBackend { inner, bits }
     }
 
-    fn through(&self, x: &Tensor) -> Result<Tensor> {
+    fn rounded(&self, x: &Tensor) -> Result<Tensor> {
         let mut values: Vec<f32> = x.flatten_all()?.to_vec1()?;
-        values.chunks_mut(BLOCK).for_each(|block| round_trip(block, self.bits));
+        values.chunks_mut(QUANTISATION_BLOCK).for_each(|block| round_trip(block, self.bits));
         Tensor::from_vec(values, x.dims(), x.device())
     }
 }
 
-/// `quantize_row_q8_0_ref`, `_q5_0_ref`, `_q4_0_ref` of ggml and back.
+/// Quantises elements that share a scale as ggml's `quantize_row_q8_0_ref`, `_q5_0_ref` and `_q4_0_ref` do, and
+/// dequantises them.
 fn round_trip(block: &mut [f32], bits: u32) {
     let levels = (1 << (bits - 1)) as f32;
     let largest = block.iter().copied().fold(0f32, |m, x| if x.abs() > m.abs() { x } else { m });
@@ -62,7 +66,7 @@ impl AttentionBackend for GgmlBackend {
     }
 
     fn write(&self, layer: LayerId, k: &Tensor, v: &Tensor, plan: &AttentionPlan) -> Result<()> {
-        self.inner.write(layer, &self.through(k)?, &self.through(v)?, plan)
+        self.inner.write(layer, &self.rounded(k)?, &self.rounded(v)?, plan)
     }
 
     fn attend(&self, layer: LayerId, q: &Tensor, plan: &AttentionPlan) -> Result<Tensor> {
@@ -90,7 +94,8 @@ impl AttentionBackend for GgmlBackend {
 mod tests {
     use super::*;
 
-    /// Relative MSE of the largest-magnitude scale on noise: a uniform quantiser of step s errs by s²/12.
+    /// An element is off by at most half a step, or a whole one where it is clamped, and the worst is off by more than
+    /// an eighth.
     #[test]
     fn rounding_is_of_the_size_of_the_step() {
         for bits in GGML_BITS {

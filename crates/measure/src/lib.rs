@@ -1,7 +1,8 @@
 //! What a pair of K/V formats costs a model, and how fast the model runs with it.
 //!
-//! Quality: the same tokens pass through the same chunked prefill that serving uses, once with an f32 cache (f16 on a GPU) and
-//! once with each scheme, and are compared token by token.
+//! Quality: the same tokens pass through the same chunked prefill that serving uses, once with an f32 cache (f16 on a
+//! GPU) and once with each scheme, and are compared token by token.
+#![warn(missing_docs)]
 mod ggml;
 mod needles;
 mod quality;

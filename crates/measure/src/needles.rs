@@ -4,47 +4,58 @@ use crate::{CHUNK, Scheme};
 use engine::{ModelBundle, StartError, argmax};
 use serde::Serialize;
 
+/// Words that a key may be for.
 const WORDS: [&str; 24] = [
     "apple", "river", "castle", "garden", "silver", "winter", "bridge", "candle", "forest", "market", "orange",
     "pencil", "rocket", "shadow", "temple", "violin", "window", "yellow", "anchor", "basket", "copper", "dragon",
     "engine", "falcon",
 ];
-/// Of them, so many serve: those that the filler has least. A key whose word is all over the text is not the only answer to its
-/// question.
+/// How many of the words are used: those that the filler has least. A key whose word is all over the text is not the
+/// only answer to its question.
 const RAREST: usize = 12;
-/// Keys in one text; all are asked for.
+/// Keys that a text hides; all are asked for.
 const KEYS: usize = 4;
-const MOST_DEPTHS: usize = 1000;
-/// Digits' tokens and the question's, at most.
-const QUESTION: usize = 64;
+/// Most `--needle-depths`.
+const MAX_DEPTHS: usize = 1000;
+/// Most tokens of a question and its digits.
+const MAX_QUESTION: usize = 64;
 
+/// Which texts are made.
 #[derive(Debug, Clone)]
 pub struct NeedleOptions {
     /// Tokens of a text with its longest question.
     pub lengths: Vec<usize>,
-    /// So many depths, evenly from the text's begin to its end, at which keys lie; at least 4.
+    /// How many depths there are, evenly from the beginning of a text to its end, at which keys lie; at least 4.
     pub depths: usize,
     /// Texts of each length.
     pub texts: usize,
 }
 
-/// How many digits of the keys were recalled.
+/// How many digits of the keys a scheme recalled, at one length and depth.
 #[derive(Debug, Clone, Serialize)]
 pub struct NeedleRow {
+    /// The format of keys.
     pub k: String,
+    /// The format of values.
     pub v: String,
+    /// Whether means were subtracted before K and V were stored.
     pub centred: bool,
+    /// Tokens of the text with its longest question.
     pub length: usize,
+    /// Where the keys lie: 0 is the beginning of the text, 1 its end.
     pub depth: f64,
+    /// Digits that were asked for.
     pub digits: usize,
+    /// Digits that were the most likely token.
     pub recalled: usize,
 }
 
-/// One scheme over all lengths. A digit counts as recalled if it is the most likely token after the question and the digits before
-/// it. `filler` is what the keys are hidden in.
+/// Asks a model with the cache of one scheme for the keys of texts of all lengths. A digit counts as recalled if it is
+/// the most likely token after the question and the digits before it. `filler` is the text that the keys are hidden in;
+/// `progress` is called after each text.
 ///
-/// Errors: texts too short for their keys; fewer depths than a text has keys, or too many; a filler without sentences; whatever the
-/// scheme's cache refuses.
+/// Errors: texts too short for their keys; fewer depths than a text has keys, or too many; a filler without sentences;
+/// whatever the scheme's cache refuses.
 pub fn needles(
     bundle: &ModelBundle,
     scheme: &Scheme,
@@ -58,7 +69,7 @@ pub fn needles(
     let mut rows = Vec::new();
     for &length in &options.lengths {
         // One sequence holds the text; each question goes on from a copy of it.
-        let mut cache = Trial::new(bundle, scheme, length + QUESTION, 2)?;
+        let mut cache = Trial::new(bundle, scheme, length + MAX_QUESTION, 2)?;
         let first = rows.len();
         rows.extend((0..options.depths).map(|depth| NeedleRow {
             k: k.clone(),
@@ -91,9 +102,9 @@ fn check(options: &NeedleOptions) -> Result<(), StartError> {
     if options.texts == 0 {
         return Err(StartError::flag("--needle-texts", "is 0; it must be at least 1"));
     }
-    if !(KEYS..=MOST_DEPTHS).contains(&options.depths) {
+    if !(KEYS..=MAX_DEPTHS).contains(&options.depths) {
         let message = format!(
-            "is {}; it must lie in [{KEYS}, {MOST_DEPTHS}]: a text hides {KEYS} keys, each at a depth of its own",
+            "is {}; it must lie in [{KEYS}, {MAX_DEPTHS}]: a text hides {KEYS} keys, each at a depth of its own",
             options.depths
         );
         return Err(StartError::flag("--needle-depths", message));
@@ -101,14 +112,14 @@ fn check(options: &NeedleOptions) -> Result<(), StartError> {
     Ok(())
 }
 
-/// A text with its keys, in tokens.
-struct Hidden {
+/// A text with keys in it, in tokens.
+struct HiddenKeys {
     text: Vec<u32>,
     keys: Vec<Key>,
 }
 
 struct Key {
-    /// Counts the depths.
+    /// The number of its depth.
     depth: usize,
     question: Vec<u32>,
     answer: Vec<u32>,
@@ -142,7 +153,7 @@ impl Filler {
     }
 
     /// The text of this `index`: its keys lie at all depths but those that its turn leaves out.
-    fn hide(&self, bundle: &ModelBundle, length: usize, depths: usize, index: usize) -> Result<Hidden, StartError> {
+    fn hide(&self, bundle: &ModelBundle, length: usize, depths: usize, index: usize) -> Result<HiddenKeys, StartError> {
         let mut random = Random((length * 1000 + index) as u64);
         let encode = |text: &str| bundle.tokenizer.encode(text, false);
         let (mut sentences, mut keys) = (Vec::new(), Vec::new());
@@ -178,7 +189,7 @@ impl Filler {
                 text.push(self.tokens[(offset + at) % self.tokens.len()]);
             }
         }
-        Ok(Hidden { text, keys })
+        Ok(HiddenKeys { text, keys })
     }
 }
 
@@ -186,7 +197,8 @@ fn ends_sentence(token: &[u8]) -> bool {
     token.last().is_some_and(|last| b".!?".contains(last))
 }
 
-/// Whether a token after a sentence's end begins another one: white space and a capital, or a new line. (Not so "No. 5".)
+/// Whether a token after the end of a sentence begins another one: white space and a capital, or a new line. (The 5 of
+/// "No. 5" does not.)
 fn begins_sentence(token: &[u8]) -> bool {
     let word = token.trim_ascii_start();
     word.len() < token.len() && word.first().map_or(token.contains(&b'\n'), u8::is_ascii_uppercase)
@@ -237,7 +249,8 @@ mod tests {
             for key in &hidden.keys {
                 assert_eq!(count(&hidden.text, &key.answer), 1);
                 let at = hidden.text.windows(key.answer.len()).position(|w| w == key.answer).unwrap();
-                // Other keys' sentences before it, and the way to the end of its own, move it by less than a fifth of the text.
+                // The sentences of other keys before it, and the way to the end of its own, move it by less than a
+                // fifth of the text.
                 let share = at as f64 / hidden.text.len() as f64;
                 let depth = key.depth as f64 / (depths - 1) as f64;
                 assert!((share - depth).abs() < 0.2, "{share} for {depth}");
@@ -259,7 +272,7 @@ mod tests {
     #[test]
     fn texts_and_depths_that_there_cannot_be_are_named() {
         let options = |depths, texts| NeedleOptions { lengths: vec![1024], depths, texts };
-        assert!(check(&options(KEYS, 1)).is_ok() && check(&options(MOST_DEPTHS, 1)).is_ok());
+        assert!(check(&options(KEYS, 1)).is_ok() && check(&options(MAX_DEPTHS, 1)).is_ok());
         for (options, told) in [
             (options(5, 0), "--needle-texts: is 0"),
             (options(KEYS - 1, 1), "--needle-depths: is 3"),

@@ -5,43 +5,58 @@ use engine::{ModelBundle, StartError, argmax};
 use rayon::prelude::*;
 use serde::Serialize;
 
+/// What is judged, and how.
 #[derive(Debug, Clone)]
 pub struct QualityOptions {
     /// Tokens of a window, the BOS token that begins each included.
     pub window: usize,
+    /// The schemes that are compared with the most exact cache.
     pub schemes: Vec<Scheme>,
 }
 
-/// One scheme's cost.
+/// What a scheme costs.
 #[derive(Debug, Clone, Serialize)]
 pub struct QualityRow {
+    /// The format of keys.
     pub k: String,
+    /// The format of values.
     pub v: String,
+    /// Whether means are subtracted before K and V are stored.
     pub centred: bool,
-    /// Bits an element of K and V takes, metadata included, mean over layers.
+    /// Bits that an element of K and V takes, scales included, mean over layers.
     pub bits: f64,
-    /// Loss above the f32 cache's, nats a token.
+    /// The loss above that of the most exact cache, nats a token.
     pub nats: f64,
-    /// Mean Kullback-Leibler divergence from the f32 cache's distribution, nats.
+    /// Mean Kullback-Leibler divergence from the distribution with the most exact cache, nats.
     pub kl: f64,
+    /// The 99th percentile of that divergence, nats.
     pub kl_p99: f64,
-    /// Share of tokens with the same most likely successor.
+    /// The share of tokens with the same most likely successor.
     pub top1: f64,
 }
 
+/// What every scheme costs a model.
 #[derive(Debug, Clone, Serialize)]
 pub struct QualityReport {
+    /// The model's name.
     pub model: String,
+    /// Layers that own a cache.
     pub layers: usize,
+    /// Tokens that were judged.
     pub tokens: usize,
+    /// Tokens of a window.
     pub window: usize,
-    /// How the cache that the others are compared with stores K and V; both numbers are its own.
+    /// The format of the most exact cache, with which the schemes are compared.
     pub exact: String,
+    /// The loss with that cache, nats a token.
     pub nll_exact: f64,
+    /// The perplexity with that cache.
     pub perplexity_exact: f64,
+    /// One entry a scheme.
     pub rows: Vec<QualityRow>,
 }
 
+/// What is summed up over the tokens, for one scheme.
 #[derive(Default)]
 struct QualitySums {
     nll: f64,
@@ -49,10 +64,10 @@ struct QualitySums {
     agree: usize,
 }
 
-/// Judges all schemes in one pass over `text`, token ids without BOS, cut to whole windows. `progress` is told the tokens done and
-/// the tokens in all.
+/// Judges all schemes in one pass over `text`, token ids without BOS, cut to whole windows. `progress` is called with
+/// the tokens that are done and with those there are.
 ///
-/// Errors: a text shorter than a window; whatever the schemes' caches refuse.
+/// Errors: a window that the model does not allow, a text shorter than a window; whatever the schemes' caches refuse.
 pub fn quality(
     bundle: &ModelBundle,
     name: &str,

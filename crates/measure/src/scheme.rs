@@ -36,8 +36,8 @@ impl Scheme {
         PRESETS.iter().map(move |preset| (preset.name, Scheme::Pair { pair: preset.pair, centre }))
     }
 
-    /// The pairs that docs/quality.md shows and llama.cpp's types; a format that is in none of the pairs comes with the format of
-    /// its name on the other side. Pairs of `tq` formats come plain and, unless `mode` is off, centred.
+    /// The pairs that docs/quality.md shows and llama.cpp's types. A format that is in none of the pairs comes with the
+    /// format of its name on the other side. Pairs of `tq` formats come plain and, unless `mode` is off, centred.
     pub fn every_pair(mode: CentreMode) -> Vec<Scheme> {
         use Format::*;
         let others = [

@@ -1,11 +1,12 @@
-//! How fast a model prefills and decodes, by K/V pair, context and batch: the same forward passes that serving makes.
+//! How fast a model prefills and decodes, by scheme, context and number of sequences.
 use crate::Scheme;
 use crate::trial::Trial;
 use engine::{ModelBundle, StartError};
-use scheduler::MAX_SEATS;
+use scheduler::MAX_NUM_SEQS;
 use serde::Serialize;
 use std::time::Instant;
 
+/// What is timed.
 #[derive(Debug, Clone)]
 pub struct BenchOptions {
     /// Tokens in the cache when decoding begins.
@@ -18,21 +19,27 @@ pub struct BenchOptions {
     pub chunk: usize,
 }
 
-/// One pair, context and batch.
+/// The speed of one scheme at one context, with one number of sequences.
 #[derive(Debug, Clone, Serialize)]
 pub struct BenchRow {
+    /// The format of keys.
     pub k: String,
+    /// The format of values.
     pub v: String,
+    /// Tokens in the cache of a sequence when decoding begins.
     pub context: usize,
+    /// Sequences that decode together.
     pub batch: usize,
     /// Tokens a second over the whole prompt of one sequence.
     pub prefill: f64,
     /// Tokens a second of all sequences, by the median step.
     pub decode: f64,
+    /// Bytes of the cache that a token takes, over all layers.
     pub kv_bytes_per_token: f64,
 }
 
-/// Times every scheme at every context and batch, schemes innermost, so that a slow minute of the machine hits all alike.
+/// Times every scheme at every context and number of sequences. Schemes take turns, so that a slow minute of the
+/// machine hits all alike. `done` is called with each row as it is measured.
 ///
 /// Errors: sizes of 0, a context beyond the model's, a format that its head size does not allow, too little memory.
 pub fn speed(
@@ -62,10 +69,10 @@ pub fn speed(
     Ok(rows)
 }
 
-/// What is asked for, within the model's context and what a cache can count.
+/// Errors: sizes of 0, more sequences than a cache can count, a context beyond `limit` tokens, the model's.
 fn check(options: &BenchOptions, limit: usize) -> Result<(), StartError> {
-    if let Some(batch) = options.batches.iter().find(|n| !(1..=MAX_SEATS).contains(*n)) {
-        return Err(StartError::flag("--batches", format!("has {batch}; it must lie in [1, {MAX_SEATS}]")));
+    if let Some(batch) = options.batches.iter().find(|n| !(1..=MAX_NUM_SEQS).contains(*n)) {
+        return Err(StartError::flag("--batches", format!("has {batch}; it must lie in [1, {MAX_NUM_SEQS}]")));
     }
     for (name, value) in [("--steps", options.steps), ("--max-num-batched-tokens", options.chunk)] {
         if value == 0 {
@@ -83,13 +90,13 @@ fn check(options: &BenchOptions, limit: usize) -> Result<(), StartError> {
     }
 }
 
-/// Any tokens will do: their values change no operation.
+/// Some tokens for these positions. Which they are changes no operation.
 fn tokens(bundle: &ModelBundle, positions: std::ops::Range<usize>) -> Vec<u32> {
     let vocab = bundle.model.vocab_size();
     positions.map(|p| (p.wrapping_mul(2_654_435_761) % vocab) as u32).collect()
 }
 
-/// Fills the first sequence; tokens a second.
+/// Fills the first sequence, and returns the tokens a second.
 fn prefill(bundle: &ModelBundle, cache: &mut Trial<'_>, context: usize, chunk: usize) -> Result<f64, StartError> {
     let start = Instant::now();
     for at in (0..context).step_by(chunk) {

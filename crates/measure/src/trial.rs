@@ -22,8 +22,8 @@ impl<'a> Trial<'a> {
         Ok(Trial { model, backend, centred, sequences })
     }
 
-    /// One pass over a range of positions of each of some sequences; `tokens` are theirs, one sequence after the other. Returns
-    /// the logits of the rows `logit_rows`, row after row.
+    /// One pass over a range of positions of each of some sequences; `tokens` are theirs, one sequence after the other.
+    /// Returns the logits of the rows `logit_rows`, row after row.
     pub fn forward(
         &mut self,
         ranges: &[(usize, Range<usize>)],

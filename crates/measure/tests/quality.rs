@@ -28,9 +28,9 @@ fn the_calibration_text_hardly_matters() {
     assert!((other / licence - 1.0).abs() < 0.1, "{licence} against {other}");
 }
 
-/// A model whose K has a bias of Qwen2.5's size (`scripts/goldens/make_random_models.py`). A `torch` prototype of the codec, 512 random
-/// tokens a window, gives KL plain and centred: bf16 .0055 and .00005, tq8 .033 and .0006, tq4 1.12 and .106. Means and random
-/// signs differ from its, hence a fifth on top.
+/// A model whose K has a bias of Qwen2.5's size (`scripts/goldens/make_random_models.py`). A `torch` prototype of the
+/// codec, 512 random tokens a window, gives KL plain and centred: bf16 .0055 and .00005, tq8 .033 and .0006, tq4 1.12
+/// and .106. Means and random signs differ from its, hence a fifth on top.
 #[test]
 fn a_large_bias_of_k_costs_nothing_once_it_is_taken_out() {
     let loaded = loaded("models/tiny-qwen2");

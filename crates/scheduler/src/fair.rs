@@ -1,21 +1,23 @@
-//! Whose request is next: the client that has had the least service (the virtual token counter of Sheng et al., "Fairness in
-//! Serving Large Language Models", OSDI 2024). A client that comes back after a pause starts level with the least served of
-//! the active ones, so that idleness earns no credit.
+//! Whose request is next: the client that has had the least service (the virtual token counter of Sheng et al.,
+//! "Fairness in Serving Large Language Models", OSDI 2024). A client that comes back after a pause starts level with
+//! the least served of the active ones, so that idleness earns no credit.
 use std::collections::{BTreeMap, VecDeque};
 
-/// Service of one generated token in prompt tokens.
+/// The service that a generated token counts for, in prompt tokens.
 pub const OUTPUT_WEIGHT: u64 = 2;
 
+/// What is known of a client that waits or is served.
 #[derive(Debug)]
-struct Client<T> {
+struct ClientShare<T> {
+    /// The service it has had, in prompt tokens.
     served: u64,
-    /// In order of arrival.
+    /// Its waiting requests, in order of arrival.
     waiting: VecDeque<T>,
     /// Requests admitted and not ended.
     active: usize,
 }
 
-impl<T> Client<T> {
+impl<T> ClientShare<T> {
     fn idle(&self) -> bool {
         self.active == 0 && self.waiting.is_empty()
     }
@@ -24,7 +26,7 @@ impl<T> Client<T> {
 /// Waiting requests by client, first come first served within one.
 #[derive(Debug)]
 pub struct FairQueue<T> {
-    clients: BTreeMap<String, Client<T>>,
+    clients: BTreeMap<String, ClientShare<T>>,
 }
 
 impl<T> Default for FairQueue<T> {
@@ -34,18 +36,20 @@ impl<T> Default for FairQueue<T> {
 }
 
 impl<T> FairQueue<T> {
+    /// Appends a request of a client.
     pub fn push(&mut self, client: &str, item: T) {
         let floor = self.clients.values().map(|c| c.served).min().unwrap_or(0);
-        let new = || Client { served: floor, waiting: VecDeque::new(), active: 0 };
+        let new = || ClientShare { served: floor, waiting: VecDeque::new(), active: 0 };
         self.clients.entry(client.to_owned()).or_insert_with(new).waiting.push_back(item);
     }
 
-    /// The request that [`FairQueue::pop`] would take. Among clients served equally, the name decides.
+    /// The request that [`FairQueue::pop`] would return. Among clients that have had the same service, the name
+    /// decides.
     pub fn peek(&self) -> Option<&T> {
         self.next_client().and_then(|name| self.clients[name].waiting.front())
     }
 
-    /// Takes the next request; its client counts as active until [`FairQueue::end`].
+    /// Removes the next request and returns it; its client counts as active until [`FairQueue::end`].
     pub fn pop(&mut self) -> Option<T> {
         let name = self.next_client()?.to_owned();
         let client = self.clients.get_mut(&name)?;
@@ -58,14 +62,14 @@ impl<T> FairQueue<T> {
         waiting.min_by_key(|(_, c)| c.served).map(|(name, _)| name.as_str())
     }
 
-    /// Counts service to a client.
+    /// Adds to the service that a client has had, in prompt tokens.
     pub fn charge(&mut self, client: &str, service: u64) {
         if let Some(client) = self.clients.get_mut(client) {
             client.served += service;
         }
     }
 
-    /// A popped request has ended.
+    /// Notes that a request of a client, which had been popped, has ended.
     pub fn end(&mut self, client: &str) {
         if let Some(state) = self.clients.get_mut(client) {
             state.active = state.active.saturating_sub(1);
@@ -73,7 +77,7 @@ impl<T> FairQueue<T> {
         self.forget(client);
     }
 
-    /// Takes a waiting request out.
+    /// Removes the first waiting request for which `is_it` is true.
     pub fn remove(&mut self, mut is_it: impl FnMut(&T) -> bool) -> Option<T> {
         let (name, at) = self
             .clients
@@ -86,20 +90,22 @@ impl<T> FairQueue<T> {
 
     /// An idle client's counter is dropped: it would start level with the others again.
     fn forget(&mut self, client: &str) {
-        if self.clients.get(client).is_some_and(Client::idle) {
+        if self.clients.get(client).is_some_and(ClientShare::idle) {
             self.clients.remove(client);
         }
     }
 
+    /// Waiting requests.
     pub fn len(&self) -> usize {
         self.clients.values().map(|c| c.waiting.len()).sum()
     }
 
+    /// Whether no request waits.
     pub fn is_empty(&self) -> bool {
         self.clients.values().all(|c| c.waiting.is_empty())
     }
 
-    /// Client, service and waiting requests of every client known.
+    /// Every client that waits or is served: its name, the service it has had, its waiting requests.
     pub fn iter(&self) -> impl Iterator<Item = (&str, u64, &VecDeque<T>)> {
         self.clients.iter().map(|(name, c)| (name.as_str(), c.served, &c.waiting))
     }

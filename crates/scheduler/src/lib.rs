@@ -1,14 +1,15 @@
 //! Continuous batching: admission, token budget, preemption. Synchronous and deterministic, without clock or tensor.
 //!
-//! A step is [`Scheduler::schedule`], the model's work on the [`Step`] it returns, and [`Scheduler::update`] with the sampled
-//! tokens. The rules:
+//! A step is [`Scheduler::schedule`], the model's work on the [`Step`] it returns, and [`Scheduler::update`] with the
+//! sampled tokens. The rules:
 //! - Running decodes come first, one token each, so a prefill never starves them.
-//! - What is left of the token budget goes to prefills: half of it oldest first, so that every prompt gets on, the rest
-//!   shortest first, so that a short prompt does not wait behind a long one.
-//! - A request is admitted when the blocks for its whole prompt are free, those that admitted prefills still need set aside.
+//! - What is left of the token budget goes to prefills: half of it to the oldest, so that every prompt gets on, the rest
+//!   to the shortest, so that a short prompt does not wait behind a long one.
+//! - A request is admitted when the blocks for its whole prompt are free, beside those that admitted prefills still need.
 //! - When a running sequence finds no block, the newest one is preempted: its blocks are freed and its tokens computed
 //!   again later, before anything new is admitted.
-//! - Whose request is admitted next is decided by the service each client has had ([`fair`]).
+//! - The client that has had the least service, of those whose requests wait, is served next ([`fair`]).
+#![warn(missing_docs)]
 mod display;
 pub mod fair;
 mod limits;
@@ -16,5 +17,5 @@ mod scheduler;
 mod sequence;
 
 pub use limits::{RequestError, RequestLimits};
-pub use scheduler::{Chunk, MAX_SEATS, Scheduler, SchedulerConfig, SchedulerError, Step};
+pub use scheduler::{Chunk, MAX_NUM_SEQS, Scheduler, SchedulerConfig, SchedulerError, Step};
 pub use sequence::{NewRequest, RequestKey, SeqId, Sequence};

@@ -1,4 +1,4 @@
-//! See the crate's documentation for the rules.
+//! The scheduler: a step's decodes, admission, prefills and preemptions. The crate's documentation states the rules.
 use crate::fair::{FairQueue, OUTPUT_WEIGHT};
 use crate::limits::{RequestError, RequestLimits};
 use crate::sequence::{NewRequest, RequestKey, SeqId, Sequence};
@@ -7,9 +7,12 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use thiserror::Error;
 
+/// The limits within which sequences run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SchedulerConfig {
+    /// Tokens of a block.
     pub block_size: usize,
+    /// Blocks of the cache.
     pub num_blocks: usize,
     /// Sequences that may run at once; every choice of a request counts.
     pub max_num_seqs: usize,
@@ -17,15 +20,15 @@ pub struct SchedulerConfig {
     pub max_num_batched_tokens: usize,
 }
 
-/// Most sequences at once: each has a slot, taken at start.
-pub const MAX_SEATS: usize = 1 << 16;
+/// Most `--max-num-seqs`: each sequence has a state slot, whose memory is taken at start.
+pub const MAX_NUM_SEQS: usize = 1 << 16;
 
 impl SchedulerConfig {
-    /// Errors: sequences and tokens that cannot be, whatever the pool.
+    /// Errors: numbers of sequences and of tokens that are wrong whatever the number of blocks.
     pub fn check(&self) -> Result<(), SchedulerError> {
         let (tokens, seqs) = (self.max_num_batched_tokens, self.max_num_seqs);
-        if !(1..=MAX_SEATS).contains(&seqs) {
-            return Err(SchedulerError::Seats { seqs });
+        if !(1..=MAX_NUM_SEQS).contains(&seqs) {
+            return Err(SchedulerError::NumSeqs { seqs });
         }
         if tokens < seqs {
             return Err(SchedulerError::Budget { tokens, seqs });
@@ -34,65 +37,87 @@ impl SchedulerConfig {
     }
 }
 
+/// Why there is no scheduler for a configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum SchedulerError {
+    /// A step has fewer tokens than there may be sequences.
     #[error(
-        "--max-num-batched-tokens is {tokens}; it must be at least --max-num-seqs, {seqs}, or running sequences would starve"
+        "--max-num-batched-tokens is {tokens}; it must be at least --max-num-seqs, {seqs}, or running \
+         sequences would starve"
     )]
-    Budget { tokens: usize, seqs: usize },
-    #[error("--max-num-seqs is {seqs}; it must lie in [1, {MAX_SEATS}]")]
-    Seats { seqs: usize },
+    Budget {
+        /// `--max-num-batched-tokens`.
+        tokens: usize,
+        /// `--max-num-seqs`.
+        seqs: usize,
+    },
+    /// There are no sequences, or too many.
+    #[error("--max-num-seqs is {seqs}; it must lie in [1, {MAX_NUM_SEQS}]")]
+    NumSeqs {
+        /// `--max-num-seqs`.
+        seqs: usize,
+    },
 }
 
-/// Tokens `start..start + len` of one sequence.
+/// The tokens of one sequence that a step computes: `start..start + len`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chunk {
+    /// The sequence.
     pub seq: SeqId,
+    /// The position of the first token.
     pub start: usize,
+    /// How many tokens there are.
     pub len: usize,
-    /// Choices whose next token is drawn from the chunk's last logits; empty while the prompt goes on.
+    /// The choices whose next token is sampled from the logits of the last token; none while the prompt goes on.
     pub samples: Range<u32>,
 }
 
-/// One step's work.
+/// What a step computes, and what it copies before.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// Carried out first, in order.
+    /// Copies of blocks, which are carried out first, in order.
     pub copies: Vec<BlockCopy>,
-    /// Slots of recurrent states that choices which have parted begin with; carried out first, too.
+    /// Copies of state slots, which forked choices begin with; they too are carried out first.
     pub state_copies: Vec<BlockCopy>,
+    /// What is computed.
     pub chunks: Vec<Chunk>,
     /// Sequences that lost their blocks in this step.
     pub preempted: Vec<SeqId>,
 }
 
 impl Step {
+    /// Tokens of all chunks.
     pub fn num_tokens(&self) -> usize {
         self.chunks.iter().map(|c| c.len).sum()
     }
 }
 
+/// All sequences, and the blocks that they share.
 pub struct Scheduler {
     pub(crate) config: SchedulerConfig,
     pub(crate) pool: BlockPool,
-    /// Slots for recurrent states, one a running sequence; as many as there are seats.
-    slots: BlockPool,
-    /// For the next step.
+    /// The state slots; a running sequence holds one, and there are `max_num_seqs`.
+    state_slots: BlockPool,
+    /// The state copies of the next step.
     state_copies: Vec<BlockCopy>,
+    /// Requests that have not been admitted.
     pub(crate) waiting: FairQueue<NewRequest>,
-    /// Without blocks, oldest first; they go before whatever waits.
+    /// Sequences that have lost their blocks, oldest first; they are admitted before whatever waits.
     pub(crate) preempted: Vec<Sequence>,
-    /// Oldest first.
+    /// Sequences with blocks, oldest first.
     pub(crate) running: Vec<Sequence>,
     num_preemptions: u64,
 }
 
 impl Scheduler {
+    /// A scheduler without requests.
+    ///
+    /// Errors: those of [`SchedulerConfig::check`].
     pub fn new(config: SchedulerConfig) -> Result<Self, SchedulerError> {
         config.check()?;
         Ok(Scheduler {
             pool: BlockPool::new(config.num_blocks),
-            slots: BlockPool::new(config.max_num_seqs),
+            state_slots: BlockPool::new(config.max_num_seqs),
             state_copies: Vec::new(),
             config,
             waiting: FairQueue::default(),
@@ -137,14 +162,14 @@ impl Scheduler {
 
     fn schedule_prefills(&mut self, step: &mut Step, budget: usize) {
         for (id, share) in self.prefill_shares(step, budget) {
-            // Preempted meanwhile by an older one.
+            // An older one may have preempted it meanwhile.
             let Some(at) = self.running.iter().position(|s| s.id == id) else { continue };
             self.take_blocks(at, share, step);
         }
     }
 
-    /// Tokens for each sequence that is not in the step yet, oldest first: half of the budget by age, the rest by what
-    /// remains to be done.
+    /// How many tokens each sequence gets that is not in the step yet, oldest first: half of the budget goes to the
+    /// oldest, the rest to those with the fewest tokens left.
     fn prefill_shares(&self, step: &Step, budget: usize) -> Vec<(SeqId, usize)> {
         let decodes: BTreeSet<_> = step.chunks.iter().map(|c| c.seq).collect();
         let prefills = self.running.iter().filter(|s| !decodes.contains(&s.id));
@@ -168,8 +193,9 @@ impl Scheduler {
         list.into_iter().filter(|e| e.2 > 0).map(|(id, _, share)| (id, share)).collect()
     }
 
-    /// Makes room for the next `len` tokens of `running[at]`, preempting from the newest down to (for a decode, itself included;
-    /// a prefill waits with what it has), and adds the chunk to the step. False if the tokens must wait.
+    /// Makes room for the next `len` tokens of `running[at]` and adds the chunk to the step. While no blocks are free,
+    /// the newest sequence is preempted: a decode may have to preempt itself, a prefill that is the newest waits with
+    /// what it has. False if the tokens must wait.
     fn take_blocks(&mut self, at: usize, len: usize, step: &mut Step) -> bool {
         loop {
             let seq = &mut self.running[at];
@@ -193,33 +219,36 @@ impl Scheduler {
         }
     }
 
+    /// Takes all blocks from `running[at]`.
     fn preempt(&mut self, at: usize, step: &mut Step) {
         let mut seq = self.running.remove(at);
         seq.table.clear();
         seq.computed = 0;
-        seq.slot = None;
+        seq.state_slot = None;
         self.num_preemptions += 1;
         step.preempted.push(seq.id);
-        // A chunk of it may stand in this step already: it is not computed.
+        // A chunk of it that is in this step already is not computed.
         step.chunks.retain(|c| c.seq != seq.id);
         let place = self.preempted.partition_point(|s| s.id < seq.id);
         self.preempted.insert(place, seq);
     }
 
-    /// Lets sequences in while seats and blocks last; the first that does not fit holds up those behind it.
+    /// Admits sequences while there are blocks and fewer than `max_num_seqs` run; the first that does not fit holds up
+    /// those behind it.
     fn admit(&mut self) {
         while let Some(mut seq) = self.next_to_admit() {
-            seq.slot = self.take_slot();
+            seq.state_slot = self.take_state_slot();
             let place = self.running.partition_point(|s| s.id < seq.id);
             self.running.insert(place, seq);
         }
     }
 
-    /// There is one for every seat, and who is admitted has a seat.
-    fn take_slot(&self) -> Option<Block> {
-        self.slots.allocate(1).ok()?.pop()
+    /// A state slot. One is free: there are `max_num_seqs`, and no more sequences run.
+    fn take_state_slot(&self) -> Option<Block> {
+        self.state_slots.allocate(1).ok()?.pop()
     }
 
+    /// Takes the next sequence out of those that wait, if it fits.
     fn next_to_admit(&mut self) -> Option<Sequence> {
         if let Some(seq) = self.preempted.first() {
             return self.fits(seq.tokens.len(), seq.choices).then(|| self.preempted.remove(0));
@@ -233,11 +262,12 @@ impl Scheduler {
         Some(Sequence::new(request, self.config.block_size))
     }
 
-    /// Seats for `choices` and blocks for `len` tokens, and one block a choice to go on with, beside what admitted prefills
-    /// still need. An empty machine takes whatever the pool can hold.
+    /// Whether a sequence of `len` tokens that stands for `choices` choices can run: `max_num_seqs` allows it, and
+    /// there are free blocks for its tokens and one more for each choice, beside those that admitted prefills still
+    /// need. Where nothing runs, whatever the pool can hold fits.
     fn fits(&self, len: usize, choices: u32) -> bool {
-        let seats: u32 = self.running.iter().map(|s| s.choices).sum();
-        if (seats + choices) as usize > self.config.max_num_seqs {
+        let running: u32 = self.running.iter().map(|s| s.choices).sum();
+        if (running + choices) as usize > self.config.max_num_seqs {
             return false;
         }
         if self.running.is_empty() {
@@ -251,7 +281,8 @@ impl Scheduler {
         promised + len.div_ceil(self.config.block_size) + choices as usize <= self.pool.num_free()
     }
 
-    /// Takes in what a step has computed and the tokens sampled from it. Choices of a finished prompt part here.
+    /// Notes what a step has computed, and appends the tokens that were sampled from it. A finished prompt with n > 1
+    /// is forked into n sequences here.
     pub fn update(&mut self, step: &Step, sampled: &[(SeqId, u32)]) {
         for chunk in &step.chunks {
             let Some(at) = self.running.iter().position(|s| s.id == chunk.seq) else { continue };
@@ -261,9 +292,10 @@ impl Scheduler {
                 seq.choices = 1;
                 let seq = &self.running[at];
                 let forks: Vec<_> =
-                    chunk.samples.clone().skip(1).map(|choice| seq.fork(choice, self.take_slot())).collect();
-                let from = seq.slot.as_ref().map(Block::id);
-                let copies = forks.iter().filter_map(|f| Some(BlockCopy { from: from?, to: f.slot.as_ref()?.id() }));
+                    chunk.samples.clone().skip(1).map(|choice| seq.fork(choice, self.take_state_slot())).collect();
+                let from = seq.state_slot.as_ref().map(Block::id);
+                let copies =
+                    forks.iter().filter_map(|f| Some(BlockCopy { from: from?, to: f.state_slot.as_ref()?.id() }));
                 self.state_copies.extend(copies);
                 self.running.splice(at + 1..at + 1, forks);
             }
@@ -276,7 +308,7 @@ impl Scheduler {
         }
     }
 
-    /// Ends one sequence; its blocks are free at once. Unknown ids are ignored.
+    /// Ends a sequence; its blocks are free at once. Unknown ids are ignored.
     pub fn finish(&mut self, id: SeqId) {
         let ended: Vec<_> = [&mut self.running, &mut self.preempted]
             .into_iter()
@@ -290,7 +322,7 @@ impl Scheduler {
         }
     }
 
-    /// Ends all of a request, wherever it stands.
+    /// Ends a request that waits and all its sequences. Unknown keys are ignored.
     pub fn abort(&mut self, request: RequestKey) {
         self.waiting.remove(|r| r.key == request);
         let ids: Vec<_> = self.sequences().filter(|s| s.id.request == request).map(|s| s.id).collect();
@@ -306,6 +338,7 @@ impl Scheduler {
         self.sequences().find(|s| s.id == id)
     }
 
+    /// Whether no request is left.
     pub fn is_idle(&self) -> bool {
         self.running.is_empty() && self.preempted.is_empty() && self.waiting.is_empty()
     }
@@ -320,20 +353,24 @@ impl Scheduler {
         self.waiting.len() + self.preempted.len()
     }
 
+    /// Preemptions so far.
     pub fn num_preemptions(&self) -> u64 {
         self.num_preemptions
     }
 
+    /// The blocks of the cache.
     pub fn pool(&self) -> &BlockPool {
         &self.pool
     }
 
-    /// Slots for recurrent states.
-    pub fn num_slots(&self) -> usize {
-        self.slots.num_blocks()
+    /// How many state slots there are.
+    pub fn num_state_slots(&self) -> usize {
+        self.state_slots.num_blocks()
     }
 
-    /// Block conservation: free and held blocks are all there are, and those held are the ones in the tables.
+    /// Checks that no block is lost: free and held blocks are all there are, and those held are the ones in the tables.
+    ///
+    /// Errors: what is violated, in a sentence.
     pub fn check(&self) -> Result<(), String> {
         self.pool.check()?;
         let held: BTreeSet<_> = self.sequences().flat_map(|s| s.table.ids()).collect();
@@ -341,9 +378,9 @@ impl Scheduler {
         if used != held {
             return Err(format!("{used} blocks are in use, the tables hold {held}"));
         }
-        self.slots.check()?;
-        let (slots, running) = (self.slots.num_used(), self.running.len());
-        if slots != running || self.running.iter().any(|s| s.slot.is_none()) {
+        self.state_slots.check()?;
+        let (slots, running) = (self.state_slots.num_used(), self.running.len());
+        if slots != running || self.running.iter().any(|s| s.state_slot.is_none()) {
             return Err(format!("{slots} state slots are in use by {running} running sequences"));
         }
         match self.sequences().find(|s| s.computed > s.tokens.len() || s.computed > s.table.capacity()) {

@@ -1,14 +1,16 @@
-//! One continuation of a prompt and its place in the cache.
+//! The tokens of one choice and its place in the cache.
 use kv::{Block, BlockTable};
 use std::fmt;
 
 /// Names a request; larger keys arrived later.
 pub type RequestKey = u64;
 
-/// Names one of a request's continuations.
+/// Names one choice of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SeqId {
+    /// The request.
     pub request: RequestKey,
+    /// The number of the choice, from 0.
     pub choice: u32,
 }
 
@@ -21,23 +23,25 @@ impl fmt::Display for SeqId {
 /// What the scheduler has to know of a request.
 #[derive(Debug, Clone)]
 pub struct NewRequest {
+    /// Its name.
     pub key: RequestKey,
-    /// Fairness key.
+    /// The client that is charged for it.
     pub client: String,
+    /// The tokens of the prompt.
     pub prompt: Vec<u32>,
-    /// Continuations of the prompt (`n`).
+    /// How many choices are asked for (`n`).
     pub choices: u32,
-    /// Prompt and output together end here.
+    /// Tokens of prompt and output together, at most.
     pub max_len: usize,
 }
 
-/// Tokens known, tokens computed, and the blocks that hold them. Before its prompt is computed, one sequence stands for
-/// all choices of its request.
+/// The tokens of a choice, how many of them are computed, and the blocks that hold those. Until the prompt is computed,
+/// one sequence stands for all choices of its request.
 #[derive(Debug)]
 pub struct Sequence {
     pub(crate) id: SeqId,
     pub(crate) client: String,
-    /// Choices that this sequence still stands for; 1 once they have parted.
+    /// How many choices this sequence stands for; 1 once the prompt is computed.
     pub(crate) choices: u32,
     pub(crate) tokens: Vec<u32>,
     pub(crate) prompt_len: usize,
@@ -45,8 +49,8 @@ pub struct Sequence {
     /// Tokens whose K and V are in the cache.
     pub(crate) computed: usize,
     pub(crate) table: BlockTable,
-    /// While it runs: its place in the pool of recurrent states.
-    pub(crate) slot: Option<Block>,
+    /// Its state slot; `None` while it does not run.
+    pub(crate) state_slot: Option<Block>,
 }
 
 impl Sequence {
@@ -60,12 +64,12 @@ impl Sequence {
             max_len: request.max_len,
             computed: 0,
             table: BlockTable::new(block_size),
-            slot: None,
+            state_slot: None,
         }
     }
 
-    /// The choice `choice` of a request whose prompt has been computed; shares all blocks, and has `slot` to itself.
-    pub(crate) fn fork(&self, choice: u32, slot: Option<Block>) -> Self {
+    /// The sequence of another choice of the same request; it shares all blocks, and has `state_slot` to itself.
+    pub(crate) fn fork(&self, choice: u32, state_slot: Option<Block>) -> Self {
         Sequence {
             id: SeqId { choice, ..self.id },
             client: self.client.clone(),
@@ -75,7 +79,7 @@ impl Sequence {
             max_len: self.max_len,
             computed: self.computed,
             table: self.table.clone(),
-            slot,
+            state_slot,
         }
     }
 
@@ -84,6 +88,7 @@ impl Sequence {
         self.tokens.len() - self.computed
     }
 
+    /// Its name.
     pub fn id(&self) -> SeqId {
         self.id
     }
@@ -93,24 +98,27 @@ impl Sequence {
         &self.tokens
     }
 
+    /// The tokens of the prompt.
     pub fn prompt(&self) -> &[u32] {
         &self.tokens[..self.prompt_len]
     }
 
+    /// The tokens that were sampled.
     pub fn output(&self) -> &[u32] {
         &self.tokens[self.prompt_len..]
     }
 
+    /// The blocks that hold its tokens.
     pub fn table(&self) -> &BlockTable {
         &self.table
     }
 
-    /// Its place in the pool of recurrent states; `None` while it does not run.
+    /// The number of its state slot; `None` while it does not run.
     pub fn state_slot(&self) -> Option<u32> {
-        self.slot.as_ref().map(|slot| slot.id().0)
+        self.state_slot.as_ref().map(|slot| slot.id().0)
     }
 
-    /// The length limit is reached.
+    /// Whether the length limit is reached.
     pub fn is_full(&self) -> bool {
         self.tokens.len() >= self.max_len
     }

@@ -132,16 +132,19 @@ mod random {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(256))]
-        /// Whatever arrives, leaves or is thrown out: blocks are conserved, the budget holds, a running decode is in every step
-        /// or preempted, the oldest gets on, and all that is not aborted ends with its full length.
+        /// Whatever arrives, leaves or is thrown out: blocks are conserved, the budget holds, a running decode is in
+        /// every step or preempted, the oldest gets on, and all that is not aborted ends with its full length.
         #[test]
         fn everything_ends_and_nothing_is_lost(
             num_blocks in 6usize..24,
-            seats in 2usize..6,
+            max_num_seqs in 2usize..6,
             budget in 6usize..80,
-            requests in prop::collection::vec((1usize..70, 1usize..20, 1u32..3, 0usize..12, prop::option::of(0usize..40), 0u8..3), 1..16),
+            requests in prop::collection::vec(
+                (1usize..70, 1usize..20, 1u32..3, 0usize..12, prop::option::of(0usize..40), 0u8..3),
+                1..16,
+            ),
         ) {
-            let mut s = scheduler(num_blocks, seats, budget);
+            let mut s = scheduler(num_blocks, max_num_seqs, budget);
             let mut done: BTreeMap<SeqId, usize> = BTreeMap::new();
             let mut live = BTreeMap::new();
             for step_no in 0..3000usize {

@@ -14,7 +14,9 @@ use tokio::sync::mpsc::UnboundedSender;
 
 /// A request between its submission and its last event.
 pub(super) struct ActiveRequest {
+    /// What it asks for.
     pub request: GenerationRequest,
+    /// Where its events go.
     pub events: UnboundedSender<Event>,
     /// The choices that have not ended, by their numbers.
     pub choices: BTreeMap<u32, ActiveChoice>,
@@ -22,13 +24,16 @@ pub(super) struct ActiveRequest {
     pub queued: Option<QueuePermit>,
     /// One entry for each prompt token that has been computed, `None` for the first; empty unless asked for.
     prompt_logprobs: Vec<Option<TokenLogprob>>,
+    /// When it arrived.
     pub submitted: Instant,
+    /// When its first step began.
     pub scheduled: Option<Instant>,
+    /// When its first token was sampled.
     pub first_token: Option<Instant>,
 }
 
 impl ActiveRequest {
-    /// `seed` serves where the request names none.
+    /// A request that has just arrived. `seed` serves where it names none.
     pub fn new(
         request: GenerationRequest,
         seed: u64,
@@ -52,7 +57,7 @@ impl ActiveRequest {
         }
     }
 
-    /// Which logits of a chunk are needed.
+    /// The logits that are needed of a chunk.
     pub fn logits_need(&self, chunk: &Chunk) -> LogitsNeed {
         let prompt_left = self.prompt_logprobs.len() < self.request.prompt.len();
         if self.request.prompt_logprobs.is_some() && prompt_left && chunk.seq.choice == 0 {
@@ -66,8 +71,8 @@ impl ActiveRequest {
         }
     }
 
-    /// Samples the next token of each of some choices from the logits of the token before: choice, token and, if asked for, its
-    /// log-probability. `None` if no logit is a number.
+    /// Samples the next token of each of some choices from the logits of the token before: choice, token and, if asked
+    /// for, its log-probability. `None` if no logit is a number.
     pub fn sample(
         &mut self,
         mut row: LogitsRow<'_>,
@@ -91,8 +96,8 @@ impl ActiveRequest {
         Some(sampled)
     }
 
-    /// Takes the log-probabilities of the prompt tokens that follow those of a chunk. What a prefill had before it was preempted
-    /// is not taken twice.
+    /// Takes the log-probabilities of the prompt tokens that follow those of a chunk. What a prefill had before it was
+    /// preempted is not taken twice.
     pub fn take_prompt_logprobs<'a>(&mut self, chunk: &Chunk, logits: impl Iterator<Item = &'a [f32]>) {
         let Some(top) = self.request.prompt_logprobs else { return };
         let prompt = &self.request.prompt;

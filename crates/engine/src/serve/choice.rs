@@ -8,6 +8,7 @@ use tokio::sync::mpsc::UnboundedSender;
 /// A choice that has not ended.
 pub(super) struct ActiveChoice {
     index: usize,
+    /// Draws its tokens.
     pub sampler: SamplerState,
     detokenizer: Detokenizer,
     matcher: StopMatcher,
@@ -34,8 +35,8 @@ impl ActiveChoice {
         }
     }
 
-    /// Appends a sampled token and tells the client. `end`: why the token ends the answer by itself, if it does; `full`: the
-    /// length limit is reached. True if the choice has ended.
+    /// Appends a sampled token and tells the client. `end`: why the token ends the answer by itself, if it does;
+    /// `full`: the length limit is reached. True if the choice has ended.
     pub fn push(&mut self, token: u32, logprob: Option<TokenLogprob>, end: Option<EndToken>, full: bool) -> bool {
         let choice = self.index;
         if let Some(end) = end {

@@ -1,8 +1,8 @@
 //! The engine loop.
 //!
-//! One thread owns scheduler, model and requests, so nothing in it needs a lock. Each round takes in the messages that have
-//! come, runs one step, and hands out its tokens. A step that fails or panics fails the requests that were in it; their blocks
-//! free themselves and the loop goes on.
+//! One thread owns scheduler, model and requests, so nothing in it needs a lock. Each round takes in the messages that
+//! have come, runs one step, and hands out its tokens. A step that fails or panics fails the requests that were in it;
+//! their blocks free themselves and the loop goes on.
 use super::active_request::ActiveRequest;
 use super::choice::EndToken;
 use super::handle::{EngineInbox, EngineStats, Message, QueuePermit, RequestId};
@@ -270,7 +270,7 @@ impl Engine {
     }
 }
 
-/// Which logits of a chunk are needed: log-probabilities need whole rows, a sampler perhaps a few of the largest.
+/// The logits that are needed of a chunk: log-probabilities need whole rows, a sampler perhaps a few of the largest.
 fn logits_need(requests: &BTreeMap<RequestId, ActiveRequest>, chunk: &Chunk) -> LogitsNeed {
     let request = requests.get(&RequestId(chunk.seq.request));
     request.map_or(LogitsNeed::Last, |request| request.logits_need(chunk))

@@ -119,7 +119,8 @@ impl EngineInbox {
     }
 }
 
-/// A handle and the inbox that it feeds. `queue_limit` is the number of requests that may wait before [`SubmitError::QueueFull`].
+/// A handle and the inbox that it feeds. `queue_limit` is the number of requests that may wait before
+/// [`SubmitError::QueueFull`].
 pub fn channel(info: ModelInfo, tokenizer: Arc<Tokenizer>, queue_limit: usize) -> (EngineHandle, EngineInbox) {
     let (send, messages) = mpsc::channel();
     let shared = Arc::new(HandleShared {

@@ -1,4 +1,5 @@
-//! What only the engine can time, under the names that vLLM gives it. The server exports it with its own metrics.
+//! The times that only the engine knows, under the names that vLLM gives them. The server exports them with its own
+//! metrics.
 use metrics::{Histogram, histogram};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
+    /// The metrics of the model of this name.
     pub fn new(model: &str) -> Self {
         let named = |name: &'static str| histogram!(name, "model_name" => model.to_owned());
         Metrics {
@@ -20,21 +22,22 @@ impl Metrics {
         }
     }
 
-    /// From submission to the first step.
+    /// Records the time from submission to the first step.
     pub fn queue_time(&self, time: Duration) {
         self.queue_time.record(time);
     }
 
-    /// From the first step to the first token.
+    /// Records the time from the first step to the first token.
     pub fn prefill_time(&self, time: Duration) {
         self.prefill_time.record(time);
     }
 
-    /// From the first token to the last.
+    /// Records the time from the first token to the last.
     pub fn decode_time(&self, time: Duration) {
         self.decode_time.record(time);
     }
 
+    /// Records the tokens of a step.
     pub fn step(&self, tokens: usize) {
         self.iteration_tokens.record(tokens as f64);
     }

@@ -20,7 +20,8 @@ pub struct SamplingParams {
     pub frequency_penalty: f32,
     /// Added to the logits of these tokens.
     pub logit_bias: Vec<(u32, f32)>,
-    /// The same seed gives the same text, whatever else is in the batch. `None`: a fresh one per request.
+    /// Picks the random numbers: equal requests with equal seeds get equal text, whatever else is in the batch. `None`:
+    /// each request gets another one.
     pub seed: Option<u64>,
 }
 
@@ -41,6 +42,7 @@ impl Default for SamplingParams {
 }
 
 impl SamplingParams {
+    /// Always the most likely token.
     pub fn greedy() -> Self {
         SamplingParams { temperature: 0.0, ..Default::default() }
     }
@@ -70,13 +72,17 @@ pub struct GenerationRequest {
     pub id: String,
     /// Whose turn it is: waiting requests are served fairly between clients. Empty: the anonymous client.
     pub client: String,
+    /// The token ids of the prompt.
     pub prompt: Vec<u32>,
+    /// How many choices are asked for.
     pub n: usize,
+    /// How tokens are drawn.
     pub sampling: SamplingParams,
+    /// When a choice ends.
     pub stop: StopParams,
-    /// Report each token's log-probability, with this many alternatives (0 to 20).
+    /// Report the log-probability of each token, with this many alternatives (0 to 20).
     pub logprobs: Option<usize>,
-    /// The same for the prompt's tokens.
+    /// Report the log-probability of each token of the prompt, with this many alternatives (0 to 20).
     pub prompt_logprobs: Option<usize>,
 }
 
@@ -105,12 +111,15 @@ impl GenerationRequest {
 /// Natural-log probability of one token under the model's own distribution (before temperature and penalties).
 #[derive(Debug, Clone, PartialEq)]
 pub struct TokenLogprob {
+    /// The token id.
     pub token: u32,
+    /// The natural logarithm of its probability.
     pub logprob: f32,
-    /// The most likely tokens at this place, most likely first.
+    /// The most likely tokens at its position with theirs, most likely first.
     pub top: Vec<(u32, f32)>,
 }
 
+/// Why a choice ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FinishReason {
     /// An EOS id, a stop token or a stop string.
@@ -122,31 +131,46 @@ pub enum FinishReason {
 /// What a request's stream carries. Every choice ends with `Finished`, or the whole request with `Failed`.
 #[derive(Debug, Clone)]
 pub enum Event {
-    /// The prompt is in the cache. `logprobs`: one entry a prompt token if asked for, `None` for the first.
+    /// The prompt is in the cache.
     Prompt {
+        /// Tokens of the prompt.
         tokens: usize,
+        /// Tokens of the prompt that were in the cache before.
         cached_tokens: usize,
+        /// One entry a prompt token if asked for, `None` for the first.
         logprobs: Option<Vec<Option<TokenLogprob>>>,
     },
-    /// One step of one choice. `text` is whole UTF-8 and may be empty while bytes or a possible stop string are held back.
+    /// One token of one choice.
     Delta {
+        /// The number of the choice, from 0.
         choice: usize,
+        /// The text that the token completes: whole UTF-8, empty while bytes or a possible stop string are held back.
         text: String,
+        /// The token id.
         token: u32,
+        /// Its log-probability, if asked for.
         logprob: Option<TokenLogprob>,
     },
-    /// `text`: what was held back to the end. `matched_stop`: the stop string or token id that ended it, if not an EOS id.
+    /// A choice has ended.
     Finished {
+        /// The number of the choice, from 0.
         choice: usize,
+        /// What was held back until now.
         text: String,
+        /// Why the choice ended.
         reason: FinishReason,
+        /// The stop string or token id that ended it, if it was not an EOS id.
         matched_stop: Option<MatchedStop>,
     },
+    /// The request has ended with an error.
     Failed(EngineError),
 }
 
+/// What ended a choice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MatchedStop {
+    /// A stop string.
     Text(String),
+    /// A stop token.
     Token(u32),
 }

@@ -13,14 +13,15 @@ pub struct ModelRunner {
     device: Device,
 }
 
-/// Which logits of a chunk are needed.
+/// The logits that are needed of a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogitsNeed {
     /// Those of all its tokens.
     All,
     /// All logits of its last token, if the chunk is sampled from.
     Last,
-    /// Only the n largest logits of its last token, if the chunk is sampled from (greedy and top-k sampling need no more).
+    /// Only the n largest logits of its last token, if the chunk is sampled from (greedy and top-k sampling need no
+    /// more).
     Largest(usize),
 }
 
@@ -47,8 +48,8 @@ pub enum LogitsRow<'a> {
 }
 
 impl Logits {
-    /// The logits of a chunk's last token, if the chunk is sampled from. They are whole unless the largest are enough for all
-    /// chunks of the step.
+    /// The logits of a chunk's last token, if the chunk is sampled from. They are whole unless the largest are enough
+    /// for all chunks of the step.
     pub fn last(&mut self, chunk: usize) -> Option<LogitsRow<'_>> {
         let (first, rows) = self.chunks[chunk];
         let last = first + rows.checked_sub(1)?;
@@ -82,7 +83,8 @@ fn largest(needs: &[LogitsNeed]) -> Option<usize> {
 }
 
 impl ModelRunner {
-    /// Takes the memory of `num_blocks` blocks, and of the recurrent states of `num_seqs` sequences. `device` is the model's.
+    /// Takes the memory of `num_blocks` blocks, and of the recurrent states of `num_seqs` sequences. `device` is the
+    /// model's.
     ///
     /// Errors: too little memory.
     pub fn new(

@@ -1,6 +1,7 @@
 //! From logits to a token.
 //!
-//! Order: logit bias, penalties, temperature, top-k, top-p, min-p, draw. Log-probabilities are the model's own, before all of it.
+//! Order: logit bias, penalties, temperature, top-k, top-p, min-p, draw. Log-probabilities are the model's own, before
+//! all of it.
 use super::request::{SamplingParams, TokenLogprob};
 use attention::NO_NUMBER;
 use std::cmp::Ordering;
@@ -34,7 +35,8 @@ impl SamplerState {
         p.repetition_penalty != 1.0 || p.presence_penalty != 0.0 || p.frequency_penalty != 0.0
     }
 
-    /// How many of the largest logits [`Self::sample_largest`] needs for what `sample` draws from all of them; `None`: all.
+    /// How many of the largest logits [`Self::sample_largest`] needs for what `sample` draws from all of them; `None`:
+    /// all.
     pub fn needs(&self) -> Option<usize> {
         let p = &self.params;
         if self.counts() || !p.logit_bias.is_empty() {
@@ -60,8 +62,8 @@ impl SamplerState {
         Some(token)
     }
 
-    /// The next token from the largest logits alone, with their ids, in descending order: at least as many as [`Self::needs`]
-    /// says. `None` if no logit is a number.
+    /// The next token from the largest logits alone, with their ids, in descending order: at least as many as
+    /// [`Self::needs`] says. `None` if no logit is a number.
     pub fn sample_largest(&mut self, largest: &[(u32, f32)]) -> Option<u32> {
         let numbers: Vec<_> = largest.iter().copied().filter(|(_, logit)| *logit > NO_NUMBER).collect();
         let token = if self.params.temperature == 0.0 { numbers.first()?.0 } else { self.draw(numbers)? };
@@ -147,8 +149,8 @@ pub fn argmax(logits: &[f32]) -> Option<u32> {
     logits.iter().position(|l| *l == best).map(|i| i as u32)
 }
 
-/// A number in [0, 1) for one token: a hash (SplitMix64's finaliser) of seed, choice and place, so that a draw depends on neither
-/// the batch nor on how often a sequence was preempted.
+/// A number in [0, 1) for one token: a hash (SplitMix64's finaliser) of seed, choice and place, so that a draw depends
+/// on neither the batch nor on how often a sequence was preempted.
 fn uniform(seed: u64, choice: u32, place: u64) -> f64 {
     let mix = |mut z: u64| {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -11,10 +11,11 @@ use std::path::{Path, PathBuf};
 use text::Tokenizer;
 use turboquant::{Format, KvPair};
 
-/// Any text of some length would do: means measured on others move the result by less than a tenth.
+/// The text over which means are measured. Another one would do: its means change the KL divergence by less than a
+/// tenth.
 pub const CALIBRATION_TEXT: &str = include_str!("../../../../LICENSE");
 
-/// More tokens were measured not to help.
+/// Tokens of the text that are used. More were measured not to help.
 const CALIBRATION_TOKENS: usize = 512;
 /// Tokens of one step of the measurement.
 const CHUNK: usize = 128;
@@ -25,16 +26,20 @@ const VERSION: &str = "2";
 
 /// What a calibration needs of a loaded model.
 pub struct Calibration<'a> {
+    /// The model.
     pub model: &'a dyn Model,
+    /// Its tokenizer.
     pub tokenizer: &'a Tokenizer,
-    /// Names the weights, so that a result is kept for them and the text alone.
+    /// Names the weights: means are kept for these weights and this text.
     pub fingerprint: &'a str,
+    /// The text over which means are measured.
     pub text: &'a str,
+    /// What computes the model.
     pub device: &'a Device,
 }
 
 impl Calibration<'_> {
-    /// What is taken out of the K and V of each layer under `mode`.
+    /// What is subtracted from the K and V of each layer under `mode`, where they are stored as `pair`.
     ///
     /// Errors: `bias` for a model without biases.
     pub fn centring(&self, mode: CentreMode, pair: KvPair) -> Result<Centring, StartError> {
@@ -48,7 +53,7 @@ impl Calibration<'_> {
         }
         let means = match (mode, &bias) {
             (CentreMode::Bias, Some(bias)) => {
-                tracing::info!("centring: the biases of K and V are taken out before they are stored");
+                tracing::info!("centring: the biases of K and V are subtracted before they are stored");
                 bias.clone()
             }
             (CentreMode::Bias, None) => {
@@ -61,7 +66,9 @@ impl Calibration<'_> {
         Ok(Centring::new(geometry, &means, |_| keys, |_| v)?)
     }
 
-    /// Kept means, or measured ones, which are kept.
+    /// The means that an earlier start has kept, or measured ones, which are kept.
+    ///
+    /// Errors: whatever tokenizer and model refuse.
     pub fn means(&self) -> Result<KvMeans, StartError> {
         let kept = cache_file(self.fingerprint, self.text);
         if let Some(means) = kept.as_deref().and_then(|path| read(path, self.model.geometry())) {
@@ -70,7 +77,7 @@ impl Calibration<'_> {
         }
         let (means, share) = self.measure()?;
         tracing::info!(
-            "centring: {:.0} % of the keys' energy is constant and taken out (measured over {CALIBRATION_TOKENS} tokens)",
+            "centring: {:.0} % of the keys' energy is constant and subtracted (over {CALIBRATION_TOKENS} tokens)",
             100.0 * share
         );
         if let Some(path) = kept
@@ -81,7 +88,7 @@ impl Calibration<'_> {
         Ok(means)
     }
 
-    /// Means over the beginning of the text, and the share of the keys' energy in them.
+    /// The means over the beginning of the text, and the share of the keys' energy that lies in them.
     fn measure(&self) -> Result<(KvMeans, f64), StartError> {
         let geometry = self.model.geometry();
         let mut tokens = self.tokenizer.encode(self.text, true)?;
@@ -101,7 +108,7 @@ impl Calibration<'_> {
     }
 }
 
-/// `TALLOW_CACHE_DIR`, or the user's cache folder. `None` where there is none.
+/// The file of the means: in `TALLOW_CACHE_DIR`, or else in the user's cache folder. `None` where there is neither.
 fn cache_file(fingerprint: &str, text: &str) -> Option<PathBuf> {
     let text = &blake3::hash(text.as_bytes()).to_hex()[..8];
     let named = std::env::var_os("TALLOW_CACHE_DIR").map(PathBuf::from);
@@ -109,7 +116,7 @@ fn cache_file(fingerprint: &str, text: &str) -> Option<PathBuf> {
     Some(folder.join("centring").join(format!("{fingerprint}-{text}-{VERSION}.safetensors")))
 }
 
-/// `None` for a file that is missing, or is not means of this model.
+/// Reads means. `None` for a file that is missing, or has no means of this model.
 fn read(path: &Path, geometry: &ModelGeometry) -> Option<KvMeans> {
     let bytes = std::fs::read(path).ok()?;
     let file = SafeTensors::deserialize(&bytes).ok()?;

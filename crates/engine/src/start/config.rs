@@ -19,7 +19,8 @@ pub struct EngineConfig {
     pub served_model_name: Option<String>,
     /// How the cache is stored.
     pub kv: KvOptions,
-    /// Bytes of the cache; `None`: half of the free memory, or less if that is enough for every sequence at full length.
+    /// Bytes of the cache; `None`: half of the free memory, or less if that is enough for every sequence at full
+    /// length.
     pub kv_cache_memory: Option<u64>,
     /// The longest context in tokens; `None`: the model's, or what the cache holds.
     pub max_model_len: Option<usize>,

@@ -1,4 +1,4 @@
-//! Which device computes, and what memory it has.
+//! The device that computes, and the memory it has.
 use super::memory::free_memory;
 use crate::error::StartError;
 use candle_core::{DType, Device};

@@ -79,8 +79,8 @@ impl KvOptions {
         Ok(KvLayout::check_block_size(self.block_size)?)
     }
 
-    /// The pair that the flags name: a preset's, with what `--k-quant` and `--v-quant` put over it (over bf16, with `auto`).
-    /// `None` if none of the three says anything.
+    /// The pair that the flags name: a preset's, with what `--k-quant` and `--v-quant` put over it (over bf16, with
+    /// `auto`). `None` if none of the three says anything.
     pub fn named_pair(&self) -> Option<KvPair> {
         let named = self.preset.is_some() || self.k.is_some() || self.v.is_some();
         named.then(|| self.over(self.preset.unwrap_or(&PRESETS[0])))
@@ -90,8 +90,8 @@ impl KvOptions {
         KvPair { k: self.k.unwrap_or(preset.pair.k), v: self.v.unwrap_or(preset.pair.v) }
     }
 
-    /// Settles formats, layout, number of blocks and context for a model and the memory there is. `auto` takes the least lossy
-    /// preset whose blocks hold the asked-for context, and says why.
+    /// Settles formats, layout, number of blocks and context for a model and the memory there is. `auto` takes the
+    /// least lossy preset whose blocks hold the asked-for context, and says why.
     ///
     /// Errors: those of [`MemoryBudget::new`], and formats that the model's head size does not allow.
     pub fn plan(&self, geometry: &ModelGeometry, limits: &MemoryLimits) -> Result<KvPlan, StartError> {

@@ -2,7 +2,8 @@
 use crate::error::StartError;
 use kv::KvLayout;
 
-/// Share of the free memory that the cache takes where nobody says how much; the rest is for activations and other programs.
+/// Share of the free memory that the cache takes where nobody says how much; the rest is for activations and other
+/// programs.
 const SHARE_OF_FREE: f64 = 0.5;
 
 /// How many blocks the cache has, and the longest context.
@@ -32,8 +33,8 @@ pub struct MemoryLimits {
 }
 
 impl MemoryBudget {
-    /// With a context of L tokens and blocks of B tokens the cache can use at most ceil(L / B) x `max_num_seqs` blocks; memory that
-    /// nobody has named is taken up to that.
+    /// Divides the memory. With a context of L tokens and blocks of B tokens the cache can use at most ceil(L / B) ×
+    /// `max_num_seqs` blocks; memory that no flag names is taken up to that.
     ///
     /// Errors: a context that the model or the memory does not hold, with what would be needed.
     pub fn new(layout: &KvLayout, limits: &MemoryLimits) -> Result<Self, StartError> {
@@ -46,7 +47,8 @@ impl MemoryBudget {
         let max_useful_blocks = wanted.div_ceil(block_size).saturating_mul(limits.max_num_seqs);
         let beside_states = |bytes: u64| {
             let message = format!(
-                "{bytes} bytes are less than the {} of recurrent states for --max-num-seqs {}; raise the one or lower the other",
+                "{bytes} bytes are less than the {} of recurrent states for --max-num-seqs {}; raise the one or lower \
+                 the other",
                 limits.state_bytes, limits.max_num_seqs
             );
             bytes.checked_sub(limits.state_bytes).ok_or_else(|| StartError::flag("--kv-cache-memory", message))
@@ -116,7 +118,7 @@ mod tests {
     fn a_pool_is_no_larger_than_what_can_be_used() {
         let budget = MemoryBudget::new(&layout(), &LIMITS).unwrap();
         assert_eq!(budget, MemoryBudget { num_blocks: 4 * 256, max_model_len: 4096 });
-        let all = MemoryLimits { model_limit: usize::MAX, max_num_seqs: scheduler::MAX_SEATS, ..LIMITS };
+        let all = MemoryLimits { model_limit: usize::MAX, max_num_seqs: scheduler::MAX_NUM_SEQS, ..LIMITS };
         assert_eq!(MemoryBudget::new(&layout(), &all).unwrap().num_blocks, (1 << 29) / layout().bytes_per_block());
     }
 

@@ -32,8 +32,8 @@ pub fn start(config: &EngineConfig) -> Result<(EngineHandle, JoinHandle<()>), St
     launch(config, load(config)?)
 }
 
-/// Takes the cache's memory and starts the engine's thread. The thread ends after [`EngineHandle::shutdown`], or once every
-/// handle and stream is gone.
+/// Takes the cache's memory and starts the engine's thread. The thread ends after [`EngineHandle::shutdown`], or once
+/// every handle and stream is gone.
 ///
 /// Errors: a cache that the model, the flags or the memory do not allow.
 pub fn launch(config: &EngineConfig, bundle: ModelBundle) -> Result<(EngineHandle, JoinHandle<()>), StartError> {
@@ -44,7 +44,7 @@ pub fn launch(config: &EngineConfig, bundle: ModelBundle) -> Result<(EngineHandl
     let scheduler = Scheduler::new(config.scheduler(budget.num_blocks))?;
     let no_memory = |e: candle_core::Error| StartError::flag("--kv-cache-memory", e.to_string());
     let runner =
-        ModelRunner::new(model, backend, budget.num_blocks, scheduler.num_slots(), device).map_err(no_memory)?;
+        ModelRunner::new(model, backend, budget.num_blocks, scheduler.num_state_slots(), device).map_err(no_memory)?;
     let info = ModelInfo {
         name: config.model_name(),
         max_model_len: budget.max_model_len,
@@ -91,7 +91,8 @@ fn plan_cache(config: &EngineConfig, bundle: &ModelBundle) -> Result<(KvPlan, Bo
     Ok((plan, backend))
 }
 
-/// Logs the pair of formats, the bytes a token takes, how many tokens there is room for, and how many bf16 would have room for.
+/// Logs the pair of formats, the bytes a token takes, how many tokens there is room for, and how many bf16 would have
+/// room for.
 fn log_cache(plan: &KvPlan, runner: &ModelRunner) -> Result<(), StartError> {
     let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
     let (layout, states) = (&plan.layout, runner.states());

@@ -121,7 +121,7 @@ impl Driver {
         self.add_choices(key, prompt, output, 1);
     }
 
-    /// Of the choices that part after the prompt, choice i goes on with the i-th best token.
+    /// Adds a request of several choices; choice i goes on from the prompt with the i-th best token.
     pub fn add_choices(&mut self, key: u64, prompt: &[u32], output: usize, choices: u32) {
         let max_len = prompt.len() + output;
         let request = NewRequest { key, client: String::new(), prompt: prompt.to_vec(), choices, max_len };
