@@ -2,7 +2,8 @@
 use anyhow::{Result, bail};
 use std::path::PathBuf;
 
-/// Finds the bundled model: beside the program (`../share/tallow/models/demo`), or in the checkout that it was built from.
+/// Finds the bundled model beside the program (`../share/tallow/models/demo`), or in the checkout that it was built
+/// from.
 ///
 /// Errors: it is in neither place.
 pub fn folder() -> Result<PathBuf> {

@@ -20,7 +20,7 @@ const MAX_DEPTHS: usize = 1000;
 /// Most tokens of a question and its digits.
 const MAX_QUESTION: usize = 64;
 
-/// Which texts are made.
+/// The texts that are made.
 #[derive(Debug, Clone)]
 pub struct NeedleOptions {
     /// Tokens of a text with its longest question.

@@ -3,9 +3,10 @@
 //! A step is [`Scheduler::schedule`], the model's work on the [`Step`] it returns, and [`Scheduler::update`] with the
 //! sampled tokens. The rules:
 //! - Running decodes come first, one token each, so a prefill never starves them.
-//! - What is left of the token budget goes to prefills: half of it to the oldest, so that every prompt gets on, the rest
-//!   to the shortest, so that a short prompt does not wait behind a long one.
-//! - A request is admitted when the blocks for its whole prompt are free, beside those that admitted prefills still need.
+//! - What is left of the token budget goes to prefills: half of it to the oldest, so that every prompt gets on, the
+//!   rest to the shortest, so that a short prompt does not wait behind a long one.
+//! - A request is admitted when the blocks for its whole prompt are free, beside those that admitted prefills still
+//!   need.
 //! - When a running sequence finds no block, the newest one is preempted: its blocks are freed and its tokens computed
 //!   again later, before anything new is admitted.
 //! - The client that has had the least service, of those whose requests wait, is served next ([`fair`]).

@@ -55,7 +55,7 @@ pub(crate) enum Coding {
 
 /// The scales that are stored with the codes of a vector, fp16 each.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Scales {
+pub(crate) enum ScaleLayout {
     /// None: floats.
     Unscaled,
     /// One.
@@ -74,7 +74,7 @@ struct FormatRow {
     /// The sides that may be stored so.
     sides: &'static [Side],
     coding: Coding,
-    scales: Scales,
+    scale_layout: ScaleLayout,
     /// The number of the format in the GPU's kernels (`enum Format` of `kernels/formats.h`); `None`: they do not have it.
     gpu_id: Option<u32>,
 }
@@ -87,7 +87,7 @@ const V: &[Side] = &[Side::V];
 /// decode to noise.
 const TABLE: [FormatRow; 16] = {
     use Coding::{Affine, Book, Float, Int8};
-    use Scales::{PerGroup, PerVector, Unscaled};
+    use ScaleLayout::{PerGroup, PerVector, Unscaled};
     [
         row(Format::F32, "f32", &[], BOTH, Float { bits: 32, exponent_bits: 8 }, Unscaled, None),
         row(Format::F16, "f16", &[], BOTH, Float { bits: 16, exponent_bits: 5 }, Unscaled, Some(0)),
@@ -114,10 +114,10 @@ const fn row(
     k_aliases: &'static [&'static str],
     sides: &'static [Side],
     coding: Coding,
-    scales: Scales,
+    scale_layout: ScaleLayout,
     gpu_id: Option<u32>,
 ) -> FormatRow {
-    FormatRow { format, name, k_aliases, sides, coding, scales, gpu_id }
+    FormatRow { format, name, k_aliases, sides, coding, scale_layout, gpu_id }
 }
 
 // A format is the number of its row.
@@ -217,10 +217,10 @@ impl Format {
             Coding::Affine(bits) => format!("integers of {bits} bits above a minimum"),
             Coding::Book(book) => format!("codes of {} bits ({})", book.bits(), book.name()),
         };
-        match self.scales() {
-            Scales::Unscaled => codes,
-            Scales::PerVector => format!("{codes}, one scale a vector"),
-            Scales::PerGroup => format!("{codes}, one scale for {SCALE_GROUP} elements"),
+        match self.scale_layout() {
+            ScaleLayout::Unscaled => codes,
+            ScaleLayout::PerVector => format!("{codes}, one scale a vector"),
+            ScaleLayout::PerGroup => format!("{codes}, one scale for {SCALE_GROUP} elements"),
         }
     }
 
@@ -266,7 +266,7 @@ impl Format {
 
     /// Whether a vector has one scale (`tq8` to `tq2`). The codes of these formats are multiplied as integers.
     pub const fn has_one_scale(self) -> bool {
-        matches!(self.scales(), Scales::PerVector)
+        matches!(self.scale_layout(), ScaleLayout::PerVector)
     }
 
     /// Magnitudes of the codebook for N(0,1), ascending; empty for formats without one.
@@ -281,8 +281,8 @@ impl Format {
         self.row().coding
     }
 
-    pub(crate) const fn scales(self) -> Scales {
-        self.row().scales
+    pub(crate) const fn scale_layout(self) -> ScaleLayout {
+        self.row().scale_layout
     }
 
     /// Bits of one code (or of the float).
@@ -300,11 +300,11 @@ impl Format {
 
     pub(crate) fn scale_bytes(self, head_dim: usize) -> usize {
         let groups = head_dim.div_ceil(SCALE_GROUP);
-        match (self.scales(), self.coding()) {
-            (Scales::Unscaled, _) => 0,
-            (Scales::PerVector, _) => 2,
-            (Scales::PerGroup, Coding::Affine(_)) => 4 * groups,
-            (Scales::PerGroup, _) => 2 * groups,
+        match (self.scale_layout(), self.coding()) {
+            (ScaleLayout::Unscaled, _) => 0,
+            (ScaleLayout::PerVector, _) => 2,
+            (ScaleLayout::PerGroup, Coding::Affine(_)) => 4 * groups,
+            (ScaleLayout::PerGroup, _) => 2 * groups,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The engine under load: too small a pool, clients that leave, steps that panic, shutdown.
 #![allow(clippy::unwrap_used)] // helpers of tests
+mod shutdown;
+
 use attention::{ForwardContext, KvMeans, ModelGeometry, StateLayout};
 use candle_core::Tensor;
 use engine::{
@@ -77,7 +79,7 @@ fn a_pool_too_small_for_all_changes_no_answer() {
 }
 
 #[test]
-fn nor_does_it_with_compressed_caches() {
+fn a_small_pool_changes_no_compressed_answer() {
     for (k, v) in
         [(Format::Tq8, Format::Tq8), (Format::Tq5, Format::Tq5), (Format::Tq4, Format::Tq4), (Format::Tq4, Format::Tq3)]
     {
@@ -268,7 +270,7 @@ fn text_ends_at_stops_and_limits() {
     stop(engine);
 }
 
-/// A model's configuration may name another end than its tokenizer does, such as that of the base model it was made from.
+/// A model's configuration may name another end than its tokenizer does: that of the base model it was made from.
 #[test]
 fn text_ends_at_the_tokenizers_end_too() {
     let (demo, folder) = (testkit::repo("models/demo"), tempfile::tempdir().unwrap());
@@ -345,55 +347,6 @@ fn refusals_name_the_limit() {
     idle_within(&engine.0, Duration::from_secs(1));
     stop(engine);
 }
-
-#[test]
-fn shutdown_lets_what_runs_finish_and_aborts_at_the_limit() {
-    let engine = start(&config()).unwrap();
-    let mut quick = engine.0.submit(GenerationRequest::greedy(prompt(1), 4)).unwrap();
-    engine.0.shutdown(Duration::from_secs(20));
-    assert_eq!(engine.0.submit(GenerationRequest::greedy(prompt(1), 4)).err(), Some(SubmitError::ShuttingDown));
-    assert_eq!(answers(&mut quick, 1).unwrap()[0].tokens.len(), 4);
-    engine.1.join().unwrap();
-
-    let engine = start(&config()).unwrap();
-    let mut slow = GenerationRequest::greedy(prompt(1), 3000);
-    slow.stop.ignore_eos = true;
-    let mut stream = engine.0.submit(slow).unwrap();
-    engine.0.shutdown(Duration::from_millis(100));
-    engine.1.join().unwrap();
-    assert_eq!(answers(&mut stream, 1).unwrap_err(), EngineError::ShutDown);
-}
-
-/// Requests that come in while the engine ends: each is refused, answered or failed.
-#[test]
-fn a_shutdown_leaves_no_request_without_a_last_event() {
-    for _ in 0..4 {
-        let engine = start(&config()).unwrap();
-        let clients: Vec<_> = (0..4)
-            .map(|_| {
-                let handle = engine.0.clone();
-                std::thread::spawn(move || {
-                    let mut streams = Vec::new();
-                    loop {
-                        match handle.submit(GenerationRequest::greedy(prompt(2), 1)) {
-                            Ok(stream) => streams.push(stream),
-                            Err(SubmitError::QueueFull { .. }) => {}
-                            Err(_) => return streams,
-                        }
-                    }
-                })
-            })
-            .collect();
-        std::thread::sleep(Duration::from_millis(5));
-        engine.0.shutdown(Duration::ZERO);
-        engine.1.join().unwrap();
-        for mut stream in clients.into_iter().flat_map(|c| c.join().unwrap()) {
-            let last = std::iter::from_fn(|| stream.blocking_next()).last();
-            assert!(matches!(last, Some(Event::Finished { .. } | Event::Failed(_))), "{last:?}");
-        }
-    }
-}
-
 /// The long prefill's steps go on, and the short request is in the first that is scheduled after it came.
 #[test]
 fn a_short_request_gets_its_token_within_three_steps_of_a_long_prefill() {
