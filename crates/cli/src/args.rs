@@ -33,7 +33,13 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct ServeArgs {
     #[command(flatten)]
-    pub settings: ServeSettings,
+    pub model: ModelSettings,
+    #[command(flatten)]
+    pub kv: KvSettings,
+    #[command(flatten)]
+    pub step: StepSettings,
+    #[command(flatten)]
+    pub serving: ServingSettings,
 }
 
 /// `tallow pull`.
@@ -56,7 +62,13 @@ pub struct ChatArgs {
     #[arg(long, value_name = "TEXT")]
     pub system: Option<String>,
     #[command(flatten)]
-    pub settings: ServeSettings,
+    pub model: ModelSettings,
+    #[command(flatten)]
+    pub kv: KvSettings,
+    #[command(flatten)]
+    pub step: StepSettings,
+    #[command(flatten)]
+    pub serving: ServingSettings,
 }
 
 /// `tallow eval`.
@@ -90,7 +102,9 @@ pub struct EvalArgs {
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub needle_texts: usize,
     #[command(flatten)]
-    pub settings: EvalSettings,
+    pub model: ModelSettings,
+    #[command(flatten)]
+    pub kv: KvSettings,
 }
 
 /// `tallow bench`.
@@ -112,52 +126,15 @@ pub struct BenchArgs {
     #[arg(long, value_name = "FILE")]
     pub plot: Option<PathBuf>,
     #[command(flatten)]
-    pub settings: BenchSettings,
-}
-
-/// Settings of `serve` and `chat`: all there are. Names and meanings are those of `config/default.toml`.
-#[derive(Debug, Args, Serialize)]
-pub struct ServeSettings {
-    #[command(flatten)]
-    #[serde(flatten)]
     pub model: ModelSettings,
     #[command(flatten)]
-    #[serde(flatten)]
     pub kv: KvSettings,
     #[command(flatten)]
-    #[serde(flatten)]
-    pub step: StepSettings,
-    #[command(flatten)]
-    #[serde(flatten)]
-    pub serving: ServingSettings,
-}
-
-/// Settings of `eval`.
-#[derive(Debug, Args, Serialize)]
-pub struct EvalSettings {
-    #[command(flatten)]
-    #[serde(flatten)]
-    pub model: ModelSettings,
-    #[command(flatten)]
-    #[serde(flatten)]
-    pub kv: KvSettings,
-}
-
-/// Settings of `bench`.
-#[derive(Debug, Args, Serialize)]
-pub struct BenchSettings {
-    #[command(flatten)]
-    #[serde(flatten)]
-    pub model: ModelSettings,
-    #[command(flatten)]
-    #[serde(flatten)]
-    pub kv: KvSettings,
-    #[command(flatten)]
-    #[serde(flatten)]
     pub step: StepSettings,
 }
 
-/// The model that is loaded, and what computes it.
+/// The model that is loaded, and what computes it. Settings are named and documented in `config/default.toml`; a
+/// command has the groups that it uses.
 #[derive(Debug, Args, Serialize)]
 pub struct ModelSettings {
     /// Hugging Face folder, GGUF file, or a model of the hub: ORG/NAME, ORG/NAME:QUANT [default: the bundled demo
@@ -257,6 +234,18 @@ mod tests {
         let cli = Cli::command();
         let command = cli.find_subcommand(command).unwrap();
         command.get_arguments().filter_map(|arg| arg.get_long().map(str::to_owned)).collect()
+    }
+
+    /// What `--help` says of a command is what its list of commands says, not the comment of a group of flags.
+    #[test]
+    fn every_command_says_what_it_does() {
+        let abouts = |command: &str| {
+            let cli = Cli::command();
+            let command = cli.find_subcommand(command).unwrap();
+            (command.get_about().unwrap().to_string(), command.get_long_about().map(ToString::to_string))
+        };
+        assert_eq!(abouts("serve"), ("Serve a model over HTTP".into(), None));
+        assert_eq!(abouts("eval"), ("Measure what each K/V pair costs a model".into(), None));
     }
 
     /// Each flag that `serve` has and `eval` or `bench` does not is refused there, by its name.

@@ -9,7 +9,7 @@ use turboquant::{Format, KvPair};
 
 /// Runs the command: prints a table, writes what `--json` and `--plot` ask for.
 pub async fn bench(args: BenchArgs) -> Result<()> {
-    let settings = Settings::read(args.settings.model.config.as_deref(), &args.settings)?;
+    let settings = Settings::read(args.model.config.as_deref(), &(&args.model, &args.kv, &args.step))?;
     let config = model::engine_config(&settings).await?;
     tokio::task::block_in_place(|| measure(args, &config))
 }

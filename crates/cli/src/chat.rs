@@ -19,7 +19,8 @@ Ctrl-C          stop an answer";
 
 /// Runs the command until the conversation is left.
 pub async fn chat(args: ChatArgs) -> Result<()> {
-    let mut settings = Settings::read(args.settings.model.config.as_deref(), &args.settings)?;
+    let mut settings =
+        Settings::read(args.model.config.as_deref(), &(&args.model, &args.kv, &args.step, &args.serving))?;
     // A server of our own lives as long as the conversation, and no proxy stands before it.
     let (running, url, http) = match &args.url {
         Some(url) => (None, url.trim_end_matches('/').to_owned(), hub::http()),

@@ -20,7 +20,7 @@ struct Report {
 
 /// Runs the command: prints tables, writes what `--json` and `--plot` ask for.
 pub async fn eval(args: EvalArgs) -> Result<()> {
-    let settings = Settings::read(args.settings.model.config.as_deref(), &args.settings)?;
+    let settings = Settings::read(args.model.config.as_deref(), &(&args.model, &args.kv))?;
     let config = model::engine_config(&settings).await?;
     let pool = engine::compute_pool(config.threads)?;
     tokio::task::block_in_place(|| pool.install(|| judge(args, &config)))

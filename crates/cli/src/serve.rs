@@ -15,7 +15,7 @@ use tokio::task::JoinHandle as Task;
 
 /// Runs the command until it is interrupted.
 pub async fn serve(args: ServeArgs) -> Result<()> {
-    let settings = Settings::read(args.settings.model.config.as_deref(), &args.settings)?;
+    let settings = Settings::read(args.model.config.as_deref(), &(&args.model, &args.kv, &args.step, &args.serving))?;
     if settings.model.is_none() {
         tracing::info!("{}", demo::NOTICE);
         #[cfg(target_os = "macos")]

@@ -79,8 +79,8 @@ struct RawSettings {
 }
 
 impl Settings {
-    /// Reads the layers. `config_file` is the file that `--config` names; `flags` are the flags of the command, `None`
-    /// where a flag is not given.
+    /// Reads the layers. `config_file` is the file that `--config` names; `flags` is a tuple of the groups of flags
+    /// that the command has, `None` where a flag is not given.
     ///
     /// Errors: a file that is missing or wrong, unknown keys, values of a wrong type or wrong whatever the model; each
     /// is named.
@@ -95,9 +95,11 @@ impl Settings {
         for (key, text) in environment.only(&TEXTS).iter() {
             layers = layers.merge(Serialized::default(key.as_str(), text));
         }
-        let mut given = Value::serialize(flags)?.into_dict().unwrap_or_default();
-        given.retain(|_, value| !matches!(value, Value::Empty(..)));
-        let layers = layers.merge(Serialized::defaults(given));
+        for group in Value::serialize(flags)?.into_array().unwrap_or_default() {
+            let mut given = group.into_dict().unwrap_or_default();
+            given.retain(|_, value| !matches!(value, Value::Empty(..)));
+            layers = layers.merge(Serialized::defaults(given));
+        }
         layers.extract::<RawSettings>().context("the configuration is wrong")?.check()
     }
 }
@@ -159,7 +161,7 @@ mod tests {
     fn read(flags: &[&str]) -> Result<Settings> {
         let cli = Cli::parse_from(["tallow", "serve"].iter().chain(flags));
         let Command::Serve(args) = cli.command else { panic!("serve was asked for") };
-        Settings::read(args.settings.model.config.as_deref(), &args.settings)
+        Settings::read(args.model.config.as_deref(), &(&args.model, &args.kv, &args.step, &args.serving))
     }
 
     fn refusal(flags: &[&str]) -> String {

@@ -351,6 +351,20 @@ mod tests {
         }
     }
 
+    /// Kernels read floats and formats of one scale as they are stored, in codes whose bits fit a line; others are decoded.
+    #[test]
+    fn a_format_is_read_directly_if_it_is_not_decoded() {
+        fn number<const FORMAT: u8>() -> u8 {
+            FORMAT
+        }
+        for format in Format::all(Side::K).chain(Format::all(Side::V)) {
+            let read_as = Format::from_number(for_direct_format!(format, number)());
+            let direct = format.is_float() || format.has_one_scale();
+            assert_eq!(read_as, if direct { format } else { Format::F32 });
+            assert!(!format.has_one_scale() || [8, 5, 4, 3, 2].contains(&format.code_bits()), "{format:?}");
+        }
+    }
+
     #[test]
     fn errors_name_the_value_and_what_is_allowed() {
         let message = Format::parse(Side::V, "q4-0").unwrap_err().to_string();
