@@ -1,7 +1,9 @@
 //! What every backend must do, as checks that any of them can be put through.
 //!
-//! The reference is attention in f64 over the rows the backend itself gives back ([`Fixture::expect`]), so a check judges the
-//! attention and not the codec; codecs are judged where they live. A failure is a panic that names the case.
+//! The reference is attention in f64 over the rows the backend itself gives back ([`Fixture::expect`]), so a check
+//! judges the attention and not the codec; codecs are judged where they live. A failure is a panic that names the case.
+#![warn(missing_docs)]
+
 pub mod rows;
 
 use attention::{AttentionBackend, BatchLayout, KvMeans, LayerGeometry, LayerId, ModelGeometry, Rope};
@@ -16,12 +18,19 @@ pub type Make<'a> = &'a dyn Fn(KvLayout, ModelGeometry) -> Box<dyn AttentionBack
 /// Shape of one case.
 #[derive(Debug, Clone, Copy)]
 pub struct Case {
+    /// The format of keys.
     pub k: Format,
+    /// The format of values.
     pub v: Format,
+    /// Elements of a head's vector.
     pub head_dim: usize,
+    /// Heads of K and V.
     pub kv_heads: usize,
+    /// Query heads for each kv head.
     pub group: usize,
+    /// Tokens of a block.
     pub block_size: usize,
+    /// The number of tokens that a row sees, itself included; `None` if it sees all.
     pub sliding_window: Option<usize>,
 }
 
@@ -78,6 +87,7 @@ pub fn large_means(geometry: &ModelGeometry) -> KvMeans {
 /// One sequence's q, k and v, each a function of seed and position alone.
 #[derive(Clone, Copy)]
 pub struct Tokens {
+    /// The seed, which tells sequences apart.
     pub seed: u64,
 }
 
@@ -90,15 +100,20 @@ impl Tokens {
     }
 }
 
-/// Part of a sequence in a step.
-pub struct Slice<'a> {
+/// The part of a sequence that one step computes.
+pub struct SequencePart<'a> {
+    /// The sequence's q, k and v.
     pub tokens: Tokens,
+    /// The sequence's blocks.
     pub table: &'a mut BlockTable,
+    /// The position of the part's first token.
     pub start: usize,
+    /// The number of the part's tokens.
     pub len: usize,
 }
 
 impl Fixture {
+    /// Makes the backend with one layer and memory for `num_blocks` blocks.
     pub fn new(make: Make<'_>, device: &Device, case: Case, num_blocks: usize) -> Self {
         let (layout, geometry) = case.model();
         let mut backend = make(layout, geometry);
@@ -106,16 +121,17 @@ impl Fixture {
         Fixture { case, backend, pool: BlockPool::new(num_blocks), device: device.clone() }
     }
 
+    /// Returns the backend under test.
     pub fn backend(&self) -> &dyn AttentionBackend {
         &*self.backend
     }
 
     /// Runs one step; returns each slice's output rows, `[len][num_heads][head_dim]`.
-    pub fn step(&mut self, slices: &mut [Slice<'_>]) -> Vec<Vec<f32>> {
+    pub fn step(&mut self, parts: &mut [SequencePart<'_>]) -> Vec<Vec<f32>> {
         let Case { head_dim, kv_heads, group, .. } = self.case;
         let mut layout = BatchLayout::default();
         let (mut q, mut k, mut v) = (Vec::new(), Vec::new(), Vec::new());
-        for s in slices.iter_mut() {
+        for s in parts.iter_mut() {
             let copies = s.table.prepare_write(&self.pool, s.start, s.start + s.len).expect("enough blocks");
             self.backend.copy_blocks(&copies).expect("copies");
             layout.push(s.start, s.len, s.table);
@@ -134,7 +150,7 @@ impl Fixture {
         let out: Vec<f32> = out.flatten_all().and_then(|t| t.to_vec1()).expect("f32 output");
         let width = kv_heads * group * head_dim;
         let mut at = 0;
-        slices
+        parts
             .iter()
             .map(|s| {
                 at += s.len * width;
@@ -190,13 +206,14 @@ impl Fixture {
 /// Contexts that end at every kind of edge: inside a block, at its end, inside a partition, at its end.
 pub const EDGES: [usize; 8] = [1, 15, 16, 17, 33, 511, 512, 1100];
 
-/// Outputs of single decode steps and of one prefill against f64, within `tolerance` of the largest output.
+/// Checks the outputs of one prefill at every length of [`EDGES`] against f64, within `tolerance` of the largest
+/// output.
 pub fn matches_reference(make: Make<'_>, device: &Device, case: Case, tolerance: f32) {
     for len in EDGES {
         let mut f = Fixture::new(make, device, case, 2 * len.div_ceil(case.block_size) + 2);
         let tokens = Tokens { seed: len as u64 };
         let mut table = BlockTable::new(case.block_size);
-        let got = f.step(&mut [Slice { tokens, table: &mut table, start: 0, len }]).remove(0);
+        let got = f.step(&mut [SequencePart { tokens, table: &mut table, start: 0, len }]).remove(0);
         let from = len.saturating_sub(20);
         let want = f.expect(tokens, from..len);
         let width = got.len() / len;
@@ -207,7 +224,8 @@ pub fn matches_reference(make: Make<'_>, device: &Device, case: Case, tolerance:
     }
 }
 
-/// The same bits alone in one piece, in chunks of 7, token by token, and in a batch with others.
+/// Checks that a sequence has the same bits alone in one piece, in chunks of 7, token by token, and in a batch with
+/// others.
 pub fn is_batch_invariant(make: Make<'_>, device: &Device, case: Case) {
     let (len, tokens) = (560, Tokens { seed: 1 });
     let whole = run_in_chunks(make, device, case, tokens, len, len);
@@ -225,16 +243,16 @@ pub fn is_batch_invariant(make: Make<'_>, device: &Device, case: Case) {
     let mut start = 0;
     // Companions of other lengths, prefilling and decoding, in changing company.
     for (i, len_of_step) in [100usize, 1, 300, 1, 158].into_iter().enumerate() {
-        let mut slices: Vec<Slice<'_>> = Vec::new();
+        let mut parts: Vec<SequencePart<'_>> = Vec::new();
         for (s, table) in tables.iter_mut().enumerate().rev() {
             if s == 0 {
-                slices.push(Slice { tokens, table, start, len: len_of_step });
+                parts.push(SequencePart { tokens, table, start, len: len_of_step });
             } else if (i + s) % 2 == 0 || i == 0 {
                 let at = table.capacity();
-                slices.push(Slice { tokens: Tokens { seed: 90 + s as u64 }, table, start: at, len: 1 + 37 * s });
+                parts.push(SequencePart { tokens: Tokens { seed: 90 + s as u64 }, table, start: at, len: 1 + 37 * s });
             }
         }
-        got.extend(f.step(&mut slices).pop().expect("the sequence's own rows"));
+        got.extend(f.step(&mut parts).pop().expect("the sequence's own rows"));
         start += len_of_step;
     }
     assert_same_bits(&whole, &got, case, "a batch");
@@ -245,7 +263,7 @@ fn run_in_chunks(make: Make<'_>, device: &Device, case: Case, tokens: Tokens, le
     let mut table = BlockTable::new(case.block_size);
     let chunks = (0..len).step_by(chunk).map(|start| {
         let len = chunk.min(len - start);
-        f.step(&mut [Slice { tokens, table: &mut table, start, len }]).remove(0)
+        f.step(&mut [SequencePart { tokens, table: &mut table, start, len }]).remove(0)
     });
     chunks.collect::<Vec<_>>().concat()
 }
@@ -262,11 +280,11 @@ pub fn blocks_move(make: Make<'_>, device: &Device, case: Case) {
     let mut f = Fixture::new(make, device, case, 16);
     let mut table = BlockTable::new(case.block_size);
     let len = case.block_size + 5;
-    f.step(&mut [Slice { tokens, table: &mut table, start: 0, len }]);
+    f.step(&mut [SequencePart { tokens, table: &mut table, start: 0, len }]);
     let mut fork = table.clone();
     let other = Tokens { seed: 6 };
-    f.step(&mut [Slice { tokens: other, table: &mut fork, start: len, len: 1 }]);
-    let forked = f.step(&mut [Slice { tokens, table: &mut table, start: len, len: 1 }]).remove(0);
+    f.step(&mut [SequencePart { tokens: other, table: &mut fork, start: len, len: 1 }]);
+    let forked = f.step(&mut [SequencePart { tokens, table: &mut table, start: len, len: 1 }]).remove(0);
     let alone = run_in_chunks(make, device, case, tokens, len + 1, len);
     let width = forked.len();
     assert_same_bits(&alone[len * width..], &forked, case, "a fork");
@@ -278,7 +296,8 @@ pub fn blocks_move(make: Make<'_>, device: &Device, case: Case) {
         f.backend.read_block(from, &mut bytes).expect("read");
         f.backend.write_block(to, &bytes).expect("write");
     }
-    let mut again = |table: &mut BlockTable| f.step(&mut [Slice { tokens, table, start: len + 1, len: 1 }]).remove(0);
+    let mut again =
+        |table: &mut BlockTable| f.step(&mut [SequencePart { tokens, table, start: len + 1, len: 1 }]).remove(0);
     let (here, there) = (again(&mut table), again(&mut moved));
     assert_same_bits(&here, &there, case, "moved blocks");
 }

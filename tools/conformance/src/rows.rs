@@ -1,18 +1,21 @@
-//! What is row by row, as a model calls it, against f64.
+//! A backend's row operations, as a model calls them, against f64.
 use attention::{LayerGeometry, ModelGeometry, RowOps};
 use candle_core::{Device, Result, Tensor};
 use kv::KvLayout;
 use turboquant::Format;
 
 const D: usize = 64;
-/// f32 rounds the operations of an element and the sum over a row; exponentials by a few units.
+/// The bound of [`error`]: f32 rounds the operations of an element and the sum over a row, and exponentials err by a
+/// few units in the last place.
 pub const BOUND: f64 = 4e-6;
 
+/// Returns a model of one layer, for a backend whose row operations are tested.
 pub fn geometry() -> ModelGeometry {
     let layer = LayerGeometry { num_heads: 1, kv_heads: 1, head_dim: D, scale: 1.0, sliding_window: None, rope: None };
     ModelGeometry { layers: vec![layer] }
 }
 
+/// Returns the cache's layout of [`geometry`].
 pub fn layout() -> KvLayout {
     KvLayout::new(16, [(1, D, Format::F16, Format::F16)]).expect("a valid layout")
 }
@@ -25,7 +28,11 @@ fn wide(x: &[f32]) -> Vec<f64> {
     x.iter().map(|x| f64::from(*x)).collect()
 }
 
-/// The largest error of all operations, relative or below 1 absolute; infinite where the largest logits are not in order.
+/// Returns the largest error of all operations, relative to a result or, below 1, absolute. It is infinite where the
+/// largest logits are not in order.
+///
+/// # Errors
+/// An operation that fails.
 pub fn error(ops: &dyn RowOps, device: &Device) -> Result<f64> {
     let tensor = |x: &[f32], shape: &[usize]| Tensor::from_slice(x, shape, device);
     let off = |got: &Tensor, want: Vec<f64>| {

@@ -41,8 +41,8 @@ fn misbound(emulator: &'static Emulator, kernel: &'static str, swapped: [u32; 2]
     Watched { inner: executor(emulator, 0), most_work: u64::MAX, run }
 }
 
-/// Relative error of a row and a chunk, and a tenth of that of the stored keys, whose int8 codes cost half a percent; infinite where the
-/// emulator refuses.
+/// Relative error of a row and a chunk, and a tenth of that of the stored keys, whose int8 codes cost half a percent;
+/// infinite where the emulator refuses.
 fn error(emulator: &'static Emulator, form: Form, kernel: &'static str, swapped: [u32; 2]) -> f64 {
     let case = Case { centred: true, form, ..Case::new(Format::Tq8, Format::Tq4, 64) };
     let run = || {

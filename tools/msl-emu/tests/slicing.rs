@@ -52,7 +52,8 @@ fn slices_do_not_change_a_bit() {
     }
 }
 
-/// Sequences of unlike lengths: partitions that short ones lack are dispatched for long ones alone, and bits are those of each alone.
+/// Sequences of unlike lengths: partitions that short ones lack are dispatched for long ones alone, and bits are those
+/// of each alone.
 #[test]
 fn what_no_row_sees_is_not_dispatched() {
     let Some(emulator) = Emulator::fast() else { return };
@@ -140,7 +141,8 @@ fn changed(emulator: &'static Emulator, case: Case, to: usize, much: Option<Much
     (bits, count.load(Ordering::Relaxed))
 }
 
-/// Followed together and merged alone, a column's bits are those of few, with nothing raced for, out of bounds or unwritten.
+/// Followed together and merged alone, a column's bits are those of few, with nothing raced for, out of bounds or
+/// unwritten.
 #[test]
 fn partitions_followed_together_and_items_merged_alone_have_the_same_bits() {
     let (Some(fast), Some(checked)) = (Emulator::fast(), Emulator::checked()) else { return };

@@ -1,4 +1,5 @@
-//! An NVIDIA GPU as an executor of launches, for measuring: the kernels' text through nvcc, one cubin a kernel and set of constants.
+//! An NVIDIA GPU as an executor of launches, for measuring: the kernels' text through nvcc, one cubin a kernel and set
+//! of constants.
 mod compile;
 mod ffi;
 
@@ -23,7 +24,7 @@ pub struct CudaExecutor {
     /// Nothing: compile only.
     cuda: Option<Arc<Cuda>>,
     build: Build,
-    /// Of cubins.
+    /// The folder of cubins.
     folder: PathBuf,
     loaded: Mutex<HashMap<String, Function>>,
 }

@@ -1,4 +1,5 @@
-//! What attention is held to: one table of cases, run in the emulator by `tests/kernels.rs` and on an NVIDIA GPU by `metal-cuda check`.
+//! What attention is held to: one table of cases, run in the emulator by `tests/kernels.rs` and on an NVIDIA GPU by
+//! `metal-cuda check`.
 use super::{Cache, Case, KV_HEADS, relative};
 use metal::{Executor, Form};
 use std::ops::Range;
@@ -107,7 +108,8 @@ pub fn large_biases() -> Vec<Attempt> {
     all
 }
 
-/// What a checker of memory and of races goes through: every kernel of attention and both kinds of record. `order`: of lanes.
+/// What a checker of memory and of races goes through: every kernel of attention and both kinds of record. `order`: of
+/// lanes.
 pub fn covering(order: u32) -> Vec<Attempt> {
     let mut all = Vec::new();
     for (i, (k, v)) in PAIRS.into_iter().enumerate() {
@@ -129,13 +131,15 @@ pub fn covering_large() -> Vec<Attempt> {
     [256, 512].into_iter().flat_map(|d| [Form::Mma, Form::Vec].map(|form| of(d, form))).collect()
 }
 
-/// Rows and partitions enough that `query` follows four partitions at once, and that `reduce` merges an item a simdgroup.
+/// Rows and partitions enough that `query` follows four partitions at once, and that `reduce` merges an item a
+/// simdgroup.
 pub fn much() -> Vec<Attempt> {
     let case = Case { centred: true, group: 16, ..Case::new(Tq4, Tq4, 64) };
     vec![Attempt { case, rows: 8100..8192 }]
 }
 
-/// Where time does not matter: every pair at 64 and 128 in all forms behind two partitions, every head size with groups and windows.
+/// Where time does not matter: every pair at 64 and 128 in all forms behind two partitions, every head size with groups
+/// and windows.
 pub fn at_length() -> Vec<Attempt> {
     let mut all = Vec::new();
     for d in [64, 128] {
@@ -166,8 +170,8 @@ impl Attempt {
         cache.attend(&q, self.rows.start, self.rows.end);
     }
 
-    /// Writes and attends; bytes of some tokens against turboquant's, attention of single rows by six queries and of eight rows
-    /// of a chunk against f64. Gives the relative error.
+    /// Writes and attends; bytes of some tokens against turboquant's, attention of single rows by six queries and of
+    /// eight rows of a chunk against f64. Gives the relative error.
     pub fn run<E: Executor>(&self, executor: E) -> Result<f64, String> {
         let Attempt { case, rows } = self;
         let mut cache = Cache::new(executor, *case, rows.end);
@@ -198,9 +202,9 @@ impl Attempt {
 
 /// Allowed relative error of attention.
 ///
-/// Half rounds by 1.7e-4 rms. In `Mma` queries and P are half: 2.4e-4. Decoding adds, to a logit of rms 1 and to the output: `tq4`
-/// 1.7e-4, the other codebooks up to .9e-4; group scales another 1.7e-4, where an operand has to be half again. Together up to 3.4e-4;
-/// `Vec` 2.4e-4. What is left is for chance: a result rests on some ten tokens.
+/// Half rounds by 1.7e-4 rms. In `Mma` queries and P are half: 2.4e-4. Decoding adds, to a logit of rms 1 and to the
+/// output: `tq4` 1.7e-4, the other codebooks up to .9e-4; group scales another 1.7e-4, where an operand has to be half
+/// again. Together up to 3.4e-4; `Vec` 2.4e-4. What is left is for chance: a result rests on some ten tokens.
 fn bound(case: &Case) -> f64 {
     if case.form == Form::Vec { 3e-4 } else { 4e-4 }
 }
@@ -217,8 +221,8 @@ fn check_bytes<E: Executor>(cache: &Cache<E>, tokens: &[usize]) -> Result<(), St
             let x = cache.centred(side, token, head);
             let (want, want_scales) = kernel.encode(side, &x);
             if want.is_empty() {
-                // A key of up to 1.73 without its mean, which is exact here but for a rounding at the size of the bias; RoPE adds two
-                // products of up to 1.73 sqrt(2) each, three roundings of f32.
+                // A key of up to 1.73 without its mean, which is exact here but for a rounding at the size of the bias;
+                // RoPE adds two products of up to 1.73 sqrt(2) each, three roundings of f32.
                 let turned = match side {
                     Side::K => 6e-7 * if case.centred { 1.0 + f64::from(case.bias) } else { 1.0 },
                     Side::V => 1e-7,
@@ -248,7 +252,8 @@ fn check_bytes<E: Executor>(cache: &Cache<E>, tokens: &[usize]) -> Result<(), St
             }
         }
     }
-    // A boundary is hit by chance alone: elements within some 1e-6 of one. Scales that are neighbours move int8 codes as well.
+    // A boundary is hit by chance alone: elements within some 1e-6 of one. Scales that are neighbours move int8 codes
+    // as well.
     if differing * 500 <= all { Ok(()) } else { Err(format!("{differing} codes of {all} differ")) }
 }
 

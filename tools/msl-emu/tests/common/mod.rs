@@ -52,8 +52,8 @@ pub struct Cache<E: Executor> {
     pub v: Vec<f32>,
 }
 
-/// RoPE leaves some elements of the larger heads alone; at a head size of 80 it has an attention factor, below 1, since larger logits
-/// would have larger errors than `bound` allows.
+/// RoPE leaves some elements of the larger heads alone; at a head size of 80 it has an attention factor, below 1, since
+/// larger logits would have larger errors than `bound` allows.
 fn rope(case: &Case) -> Rope {
     let pairs = case.d / 2 - if case.d == 96 { 8 } else { 0 };
     let frequencies = (0..pairs).map(|i| 1e5f32.powf(-(i as f32) / pairs as f32)).collect();
@@ -215,7 +215,8 @@ impl<E: Executor> Cache<E> {
         Kernel::new(self.record(), Isa::Scalar)
     }
 
-    /// f64 attention of row `row` over what the cache holds: `[heads][head_dim]`. Missing logits follow the tables that kernels read.
+    /// f64 attention of row `row` over what the cache holds: `[heads][head_dim]`. Missing logits follow the tables that
+    /// kernels read.
     pub fn expect(&self, q: &[f32], row: usize) -> Vec<f64> {
         let Case { d, group, block_size, window, .. } = self.case;
         let scale = f64::from(self.geometry.layers[0].scale);

@@ -64,8 +64,8 @@ impl Page {
         out
     }
 
-    /// The bits of a lane's string `e` of `d` / 8 codes: first words of either string, if codes are of 5 bits, then words of 16 bits of both, then
-    /// what is left.
+    /// The bits of a lane's string `e` of `d` / 8 codes: first words of either string, if codes are of 5 bits, then
+    /// words of 16 bits of both, then what is left.
     fn string(&self, side: Side, plane: usize, b: usize, slot: usize, lane: usize, e: usize) -> Vec<u32> {
         let (d, bs) = (self.record.head_dim(), self.record.block_size());
         let bits = d / 8 * b;

@@ -43,8 +43,8 @@ fn others() -> Vec<Job> {
     jobs
 }
 
-/// Runs the jobs whose name contains `filter`, as many at once as there are cores, since f64 takes longer than the GPU. Without a device
-/// results mean nothing: what a case launches is compiled.
+/// Runs the jobs whose name contains `filter`, as many at once as there are cores, since f64 takes longer than the GPU.
+/// Without a device results mean nothing: what a case launches is compiled.
 fn run(open: Open<'_>, mut jobs: Vec<Job>, filter: &str) -> Result<(), String> {
     jobs.retain(|(name, _)| name.contains(filter));
     let runs = open().device().is_some();

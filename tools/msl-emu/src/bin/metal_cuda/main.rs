@@ -1,9 +1,9 @@
 //! The kernels on an NVIDIA GPU: `metal-cuda MODE FOLDER [filter]`.
 //!
-//! `compile` builds the cubins that the others launch, on a machine without a GPU; `sources` writes what nvcc makes them from and its
-//! command lines, for a machine with more cores. `check` compares every kernel with f64, `cover` is its part for compute-sanitizer;
-//! `bench` prints the table of docs/kernels-log.md, `plain` the same without centring, `floats` with keys stored as floats centred too,
-//! `prefill` that of chunks.
+//! `compile` builds the cubins that the others launch, on a machine without a GPU; `sources` writes what nvcc makes
+//! them from and its command lines, for a machine with more cores. `check` compares every kernel with f64, `cover` is
+//! its part for compute-sanitizer; `bench` prints the table of docs/kernels-log.md, `plain` the same without centring,
+//! `floats` with keys stored as floats centred too, `prefill` that of chunks.
 mod bench;
 mod check;
 #[path = "../../../tests/common/mod.rs"]
