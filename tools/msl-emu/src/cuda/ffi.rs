@@ -17,7 +17,11 @@ macro_rules! driver {
             fn load() -> Result<Driver, String> {
                 $(let $field = symbol(c"libcuda.so.1", $name)?;)*
                 // SAFETY: the driver's functions have these types (cuda.h of CUDA 12 and 13).
-                unsafe { Ok(Driver { $($field: std::mem::transmute::<Handle, unsafe extern "C" fn($($argument),*) -> Status>($field),)* }) }
+                unsafe {
+                    Ok(Driver {
+                        $($field: std::mem::transmute::<_, unsafe extern "C" fn($($argument),*) -> Status>($field),)*
+                    })
+                }
             }
         }
     };
@@ -38,7 +42,9 @@ driver! {
     fill = c"cuMemsetD8_v2" (u64, u8, usize);
     upload = c"cuMemcpyHtoD_v2" (u64, *const c_void, usize);
     download = c"cuMemcpyDtoH_v2" (*mut c_void, u64, usize);
-    launch = c"cuLaunchKernel" (Handle, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, Handle, *mut *mut c_void, *mut *mut c_void);
+    launch = c"cuLaunchKernel" (
+        Handle, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, Handle, *mut *mut c_void, *mut *mut c_void
+    );
     event_create = c"cuEventCreate" (*mut Handle, c_uint);
     event_record = c"cuEventRecord" (Handle, Handle);
     event_synchronize = c"cuEventSynchronize" (Handle);
