@@ -18,6 +18,10 @@ found=$(cargo tree --locked -p server -e normal --depth 1 --prefix none | grep -
 found=$(grep -rnE 'turboquant|Format::|[kv]_quant|\btq[2-8]\b' crates/models/src crates/models/Cargo.toml || true)
 [ -z "$found" ] || fail "models names a KV format: $found"
 
+# No model asks where it runs.
+found=$(grep -rnE 'is_cpu|is_metal|Device::(Cpu|Metal)|DType|matmul_all' crates/models/src || true)
+[ -z "$found" ] || fail "models asks for the device: $found"
+
 # Unsafe code in the named places only, each block with its reason (clippy checks the latter).
 found=$(grep -rnlE '\bunsafe\b' crates/*/src tools/*/src --include='*.rs' |
     grep -vE '^(crates/(metal/src/macos/|turboquant/src/simd|matmul/src/simd|models/src/checkpoint/mapped\.rs)|tools/msl-emu/src/(cuda/)?ffi\.rs)' || true)

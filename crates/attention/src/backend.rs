@@ -1,5 +1,5 @@
 //! The only thing a model's attention layers see of the KV cache.
-use crate::{BatchLayout, RowOps};
+use crate::BatchLayout;
 use candle_core::{Result, Tensor};
 use kv::{BlockCopy, BlockId, KvLayout};
 use std::any::Any;
@@ -42,9 +42,6 @@ pub trait AttentionBackend: Send {
 
     /// Causal attention of the step's rows over the cache. `q`: `[num_tokens, num_heads, head_dim]` before RoPE; returns the same shape.
     fn attend(&self, layer: LayerId, q: &Tensor, plan: &AttentionPlan) -> Result<Tensor>;
-
-    /// What the device has for a model's row-wise operations; `None` for the CPU, where the model computes them itself.
-    fn row_ops(&self) -> Option<&dyn RowOps>;
 
     /// Copies whole blocks in all layers, in order.
     fn copy_blocks(&self, copies: &[BlockCopy]) -> Result<()>;

@@ -1,5 +1,5 @@
 //! Measures the means that centring subtracts, while a model runs.
-use crate::{AttentionBackend, AttentionPlan, BatchLayout, KvMeans, LayerId, ModelGeometry, RowOps};
+use crate::{AttentionBackend, AttentionPlan, BatchLayout, KvMeans, LayerId, ModelGeometry};
 use candle_core::{DType, Device, Result, Tensor};
 use kv::{BlockCopy, BlockId, KvLayout};
 use std::sync::{Arc, Mutex};
@@ -89,10 +89,6 @@ impl AttentionBackend for CalibrationBackend {
 
     fn attend(&self, layer: LayerId, q: &Tensor, plan: &AttentionPlan) -> Result<Tensor> {
         self.inner.attend(layer, q, plan)
-    }
-
-    fn row_ops(&self) -> Option<&dyn RowOps> {
-        self.inner.row_ops()
     }
 
     fn copy_blocks(&self, copies: &[BlockCopy]) -> Result<()> {

@@ -1,8 +1,8 @@
 //! What a model's forward pass is given beside its tokens.
-use crate::{AttentionBackend, AttentionPlan, BatchLayout, LayerId, RowOps, SequenceStates, StateId};
+use crate::{AttentionBackend, AttentionPlan, BatchLayout, LayerId, SequenceStates, StateId};
 use candle_core::{Result, Tensor, bail};
 
-/// What a model's layers see of a step: attention, recurrent states, and the device's row operations.
+/// What a model's layers see of a step: attention and recurrent states.
 pub struct ForwardContext<'a> {
     backend: &'a dyn AttentionBackend,
     plan: &'a AttentionPlan,
@@ -27,11 +27,6 @@ impl<'a> ForwardContext<'a> {
     pub fn attend(&self, layer: LayerId, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
         self.backend.write(layer, k, v, self.plan)?;
         self.backend.attend(layer, q, self.plan)
-    }
-
-    /// The device's row-wise operations; `None` where the model computes them itself.
-    pub fn row_ops(&self) -> Option<&dyn RowOps> {
-        self.backend.row_ops()
     }
 
     /// Calls `f` with the state that `layer` keeps of the step's sequence `seq`, as the tokens before this step left it: zeros at the

@@ -8,7 +8,6 @@ mod centre;
 mod context;
 pub mod cpu;
 mod geometry;
-mod rows;
 mod states;
 
 pub use backend::{AttentionBackend, AttentionPlan, LayerId};
@@ -18,6 +17,5 @@ pub use centre::{Centring, KeyCentring, KvMeans, LayerCentre};
 pub use context::ForwardContext;
 pub use cpu::CpuBackend;
 pub use geometry::{LayerGeometry, ModelGeometry};
-pub use rows::{NO_NUMBER, RowOps};
 pub use states::{SequenceStates, StateId, StateLayout, StatePool};
 pub use turboquant::{Rope, RopeError};

@@ -83,7 +83,7 @@ fn retrieval(bundle: &ModelBundle, text: &str, args: &EvalArgs, kv: &KvOptions) 
     let limit = bundle.max_position_embeddings;
     let lengths: Vec<usize> = args.needle_lengths.iter().map(|n| (*n).min(limit)).collect();
     let options = NeedleOptions { lengths, depths: args.needle_depths, texts: args.needle_texts };
-    let exact = Scheme::exact(&bundle.device);
+    let exact = Scheme::exact(bundle.device.tensors());
     let mut schemes = vec![(exact.names().0, exact)];
     match Scheme::named(kv) {
         Some(named) => {

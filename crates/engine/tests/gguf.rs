@@ -4,9 +4,11 @@
 mod common;
 
 use common::{Setup, alone};
+use compute::{ComputeDevice, CpuDevice};
 use engine::{EngineConfig, WeightQuant, load};
 use models::{Checkpoint, LoadOptions};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use testkit::{Golden, repo};
 use turboquant::Format::F32;
 
@@ -149,7 +151,8 @@ fn error(path: &Path) -> String {
         Ok(checkpoint) => checkpoint,
         Err(error) => return error.to_string(),
     };
-    match models::load(&checkpoint, &candle_core::Device::Cpu, &LoadOptions::default()) {
+    let device: Arc<dyn ComputeDevice> = Arc::new(CpuDevice);
+    match models::open(&checkpoint).and_then(|model| model.load(&device, &LoadOptions::default())) {
         Ok(_) => panic!("{} was loaded", path.display()),
         Err(error) => error.to_string(),
     }

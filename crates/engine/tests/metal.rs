@@ -1,8 +1,8 @@
-//! Models with attention and all that is row by row computed by the Metal kernels' own text, in the emulator.
+//! Models computed as on a GPU, by the Metal kernels' own text in the emulator and Candle's products on the CPU.
 #![allow(clippy::unwrap_used)] // helpers of tests
 mod common;
 
-use common::{Driver, Setup, alone};
+use common::{Driver, Setup, alone, emulated};
 use metal::{Executor, Form, GpuBackend, Launch};
 use msl_emu::{Emulator, EmulatorExecutor, Memory, Watched};
 use std::collections::BTreeSet;
@@ -12,26 +12,24 @@ use turboquant::Format::{self, *};
 
 /// Greedy tokens of the CPU backend and of the kernels are equal, with each of the kernels that decode.
 fn check(model: &str, k: Format, v: Format, forms: &[Form], output: usize) {
-    let setup = Setup::new(&format!("models/{model}"), k, v);
-    check_setup(&setup, model, forms, output);
-}
-
-fn check_setup(setup: &Setup, model: &str, forms: &[Form], output: usize) {
     let Some(emulator) = Emulator::fast() else { return };
-    let (k, v) = (setup.k, setup.v);
+    let setup = || Setup::new(&format!("models/{model}"), k, v);
     let golden = Golden::read(model);
     let prompt = &golden.prompts[0].ids;
-    let want = alone(setup, prompt, output);
+    let want = alone(&setup(), prompt, output);
     for &form in forms {
         let ran = Arc::new(Mutex::new(BTreeSet::new()));
-        let noted = Arc::clone(&ran);
-        let run = move |inner: &EmulatorExecutor, launches: &[Launch<'_, Memory>]| {
-            noted.lock().unwrap().extend(launches.iter().map(|launch| launch.kernel.clone()));
-            inner.run(launches)
+        let executor = || {
+            let noted = Arc::clone(&ran);
+            let run = move |inner: &EmulatorExecutor, launches: &[Launch<'_, Memory>]| {
+                noted.lock().unwrap().extend(launches.iter().map(|launch| launch.kernel.clone()));
+                inner.run(launches)
+            };
+            Watched { inner: EmulatorExecutor { emulator, order: 0 }, most_work: u64::MAX, run }
         };
-        let executor = Watched { inner: EmulatorExecutor { emulator, order: 0 }, most_work: u64::MAX, run };
-        let mut driver = Driver::with_backend(setup, |layout, geometry, centring, _| {
-            Box::new(GpuBackend::new(executor, layout, geometry, &centring, form).unwrap())
+        let setup = Setup { compute: Some(emulated(executor())), ..setup() };
+        let mut driver = Driver::with_backend(&setup, |layout, geometry, centring, _| {
+            Box::new(GpuBackend::new(executor(), layout, geometry, &centring, form).unwrap())
         });
         // The CPU's tokens come from whole rows.
         driver.largest = true;
@@ -58,11 +56,10 @@ fn heads_are_normed_by_the_kernels() {
     check("eval", Tq8, Tq4, &[Form::Mma], 4);
 }
 
-/// Mixtures and recurrent layers, their weights placed as on a GPU.
+/// Mixtures and recurrent layers.
 #[test]
 fn mixtures_and_recurrent_layers_run() {
     for model in ["tiny-qwen3moe", "tiny-qwen35"] {
-        let setup = Setup { gpu: true, ..Setup::new(&format!("models/{model}"), Tq8, Tq8) };
-        check_setup(&setup, model, &[Form::Mma], 8);
+        check(model, Tq8, Tq8, &[Form::Mma], 8);
     }
 }

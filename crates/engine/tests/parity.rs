@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used)] // helpers of tests
 mod common;
 
-use common::{Driver, Setup};
+use common::{Driver, Setup, emulated};
+use msl_emu::{Emulator, EmulatorExecutor};
 use testkit::{Golden, golden_logits};
 use turboquant::Format;
 
@@ -70,12 +71,16 @@ fn logits_of_every_family_are_those_of_the_reference() {
     }
 }
 
-/// Weights as a GPU has them, with what of a family has a form of its own there: experts mixed by tensor operations,
-/// projections read back for the recurrence. Candle's CPU device stands in for the GPU.
+/// Everything beside attention as a GPU computes it: products by Candle, experts mixed by tensor operations,
+/// projections read back for the recurrence, operations on rows by the kernels. The emulator and Candle's CPU device
+/// stand in for the GPU.
 #[test]
 fn logits_of_gpu_forms_are_those_of_the_reference() {
+    let Some(emulator) = Emulator::fast() else { return };
     for name in ["tiny-qwen2", "tiny-qwen3moe", "tiny-qwen35"] {
-        let setup = Setup { gpu: true, ..Setup::new(&format!("models/{name}"), Format::F32, Format::F32) };
+        let executor = EmulatorExecutor { emulator, order: 0 };
+        let compute = Some(emulated(executor));
+        let setup = Setup { compute, ..Setup::new(&format!("models/{name}"), Format::F32, Format::F32) };
         let worst = distance_of(&setup, name, true);
         println!("{name}: {worst}");
         assert!(worst <= 2e-3, "{name}: logits differ by {worst}");

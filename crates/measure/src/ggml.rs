@@ -1,6 +1,6 @@
 //! llama.cpp's cache types q8_0, q5_0 and q4_0, to compare with: K and V are rounded as those types would round them,
 //! then stored exactly.
-use attention::{AttentionBackend, AttentionPlan, BatchLayout, LayerId, RowOps};
+use attention::{AttentionBackend, AttentionPlan, BatchLayout, LayerId};
 use candle_core::{Result, Tensor};
 use half::f16;
 use kv::{BlockCopy, BlockId, KvLayout};
@@ -71,10 +71,6 @@ impl AttentionBackend for GgmlBackend {
 
     fn attend(&self, layer: LayerId, q: &Tensor, plan: &AttentionPlan) -> Result<Tensor> {
         self.inner.attend(layer, q, plan)
-    }
-
-    fn row_ops(&self) -> Option<&dyn RowOps> {
-        self.inner.row_ops()
     }
 
     fn copy_blocks(&self, copies: &[BlockCopy]) -> Result<()> {

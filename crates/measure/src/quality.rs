@@ -76,7 +76,7 @@ pub fn quality(
     mut progress: impl FnMut(usize, usize),
 ) -> Result<QualityReport, StartError> {
     let windows = windows(bundle, text, options)?;
-    let mut exact = Trial::new(bundle, &Scheme::exact(&bundle.device), options.window, 1)?;
+    let mut exact = Trial::new(bundle, &Scheme::exact(bundle.device.tensors()), options.window, 1)?;
     let caches = options.schemes.iter().map(|s| Trial::new(bundle, s, options.window, 1));
     let mut caches = caches.collect::<Result<Vec<_>, _>>()?;
     let mut sums: Vec<QualitySums> = caches.iter().map(|_| QualitySums::default()).collect();
@@ -119,7 +119,7 @@ pub fn quality(
         layers: bundle.model.geometry().layers.len(),
         tokens: total,
         window: options.window,
-        exact: Scheme::exact(&bundle.device).names().0,
+        exact: Scheme::exact(bundle.device.tensors()).names().0,
         nll_exact,
         perplexity_exact: nll_exact.exp(),
         rows: rows.collect(),

@@ -84,10 +84,10 @@ impl Scheme {
                 let layout = cache_layout(pair, BLOCK_SIZE, geometry)?;
                 let centring = bundle.calibration().centring(centre, pair)?;
                 let centred = !centring.is_none();
-                Ok((select(layout, geometry, centring, &bundle.device)?, centred))
+                Ok((select(layout, geometry, centring, bundle.device.tensors())?, centred))
             }
             Scheme::Ggml(bits) => {
-                let (exact, centred) = Scheme::exact(&bundle.device).backend(bundle)?;
+                let (exact, centred) = Scheme::exact(bundle.device.tensors()).backend(bundle)?;
                 Ok((Box::new(GgmlBackend::new(exact, bits)), centred))
             }
         }

@@ -17,7 +17,7 @@ impl<'a> Trial<'a> {
     /// Room for `count` sequences of at most `max_len` tokens each.
     pub fn new(bundle: &'a ModelBundle, scheme: &Scheme, max_len: usize, count: usize) -> Result<Self, StartError> {
         let (mut backend, centred) = scheme.backend(bundle)?;
-        let model = ModelRef { model: &*bundle.model, device: &bundle.device };
+        let model = ModelRef { model: &*bundle.model, device: bundle.device.tensors() };
         let sequences = PrivateSequences::new(model.model, &mut *backend, count, max_len)?;
         Ok(Trial { model, backend, centred, sequences })
     }

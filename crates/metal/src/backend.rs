@@ -7,7 +7,7 @@ use crate::plan::{Tile, tiles};
 use crate::scratch::Scratch;
 use crate::shape::Form;
 use crate::slices::{Slice, slices};
-use attention::{AttentionBackend, AttentionPlan, BatchLayout, Centring, LayerId, ModelGeometry, RowOps};
+use attention::{AttentionBackend, AttentionPlan, BatchLayout, Centring, LayerId, ModelGeometry};
 use candle_core::{Error, Result, Tensor, bail};
 use kv::{BlockCopy, BlockId, KvLayout};
 use std::ops::Range;
@@ -252,10 +252,6 @@ impl<E: Executor> AttentionBackend for GpuBackend<E> {
             self.attend_slice(layer, &slice, &buffer, &out, prepared)?;
         }
         self.executor.export(&out, q.dims(), q.device())
-    }
-
-    fn row_ops(&self) -> Option<&dyn RowOps> {
-        Some(self)
     }
 
     fn copy_blocks(&self, copies: &[BlockCopy]) -> Result<()> {

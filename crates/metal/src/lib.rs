@@ -6,6 +6,7 @@
 
 mod backend;
 mod centring;
+mod device;
 mod executor;
 pub mod launch;
 mod layer;
@@ -17,7 +18,7 @@ mod memory;
 mod pace;
 mod params;
 mod plan;
-mod rows;
+mod products;
 mod scratch;
 mod shape;
 mod slices;
@@ -25,6 +26,7 @@ pub mod source;
 
 pub use backend::GpuBackend;
 pub use centring::{PartitionTables, Tables, exact_groups};
+pub use device::GpuDevice;
 pub use executor::{Access, Binding, Constant, ExecError, Executor, Launch};
 pub use layer::rotation_words;
 pub use pace::{Pace, WORK_OF_TURN};

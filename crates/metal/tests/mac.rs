@@ -2,11 +2,11 @@
 #![cfg(all(target_os = "macos", feature = "metal"))]
 #![allow(clippy::unwrap_used)] // helpers of tests
 use attention::{AttentionBackend, Centring, KeyCentring, ModelGeometry};
-use candle_core::Device;
+use candle_core::{DType, Device};
 use conformance::{Case, rows};
 use kv::KvLayout;
 use metal::macos::MetalExecutor;
-use metal::{Form, GpuBackend};
+use metal::{Form, GpuBackend, GpuDevice};
 use turboquant::Format;
 
 fn backend(layout: KvLayout, geometry: &ModelGeometry, centring: &Centring) -> Box<dyn AttentionBackend> {
@@ -77,10 +77,8 @@ fn blocks_are_copied_and_moved() {
 
 #[test]
 fn rows_are_computed() {
-    let geometry = rows::geometry();
     let Device::Metal(metal) = device() else { panic!("a Mac without a GPU") };
     let executor = MetalExecutor::new(&metal, Some(64)).unwrap();
-    let backend = GpuBackend::new(executor, rows::layout(), &geometry, &Centring::none(&geometry), Form::Mma).unwrap();
-    let error = rows::error(backend.row_ops().unwrap(), &Device::Metal(metal)).unwrap();
+    let error = rows::error(&GpuDevice::new(executor, Device::Metal(metal), DType::F16).unwrap()).unwrap();
     assert!(error < rows::BOUND, "{error:.1e}");
 }

@@ -66,6 +66,9 @@ pub enum ModelError {
     Candle(#[from] candle_core::Error),
 }
 
+/// What loading a part of a model gives.
+pub(crate) type LoadResult<T> = Result<T, ModelError>;
+
 impl ModelError {
     pub(crate) fn file(path: &Path, message: impl ToString) -> Self {
         ModelError::File { path: path.to_owned(), message: message.to_string() }

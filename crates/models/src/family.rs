@@ -1,7 +1,7 @@
 //! What a file in `families` tells the rest of the crate about its family.
 use crate::checkpoint::{GgufNames, Tensors};
 use crate::config::{ConfigJson, GgufKeys, LayerKind, ModelConfig, config_of_gguf, config_of_json};
-use crate::error::ModelError;
+use crate::error::LoadResult;
 use crate::model::Model;
 use crate::weights::Weights;
 
@@ -12,23 +12,23 @@ pub(crate) struct Family {
     pub names: &'static [(&'static str, &'static str)],
     /// Names in GGUF files; `None` where llama.cpp's files are not read.
     pub gguf: Option<GgufNames>,
-    /// Why a GPU waits for the CPU in each layer, for a line in the log; `None` where it does not.
-    pub waits_for_cpu: Option<&'static str>,
+    /// What the CPU computes in each layer wherever the rest is computed, for a line in the log; `None` for nothing.
+    pub host_work: Option<&'static str>,
     /// Adds to the configuration what only this family reads from `config.json`.
-    pub extend_json: fn(&ConfigJson, &mut ModelConfig) -> Result<(), ModelError>,
+    pub extend_json: fn(&ConfigJson, &mut ModelConfig) -> LoadResult<()>,
     /// Adds to the configuration what only this family reads from GGUF metadata.
-    pub extend_gguf: fn(&GgufKeys<'_>, &mut ModelConfig) -> Result<(), ModelError>,
+    pub extend_gguf: fn(&GgufKeys<'_>, &mut ModelConfig) -> LoadResult<()>,
     /// Loads a model of this family.
     pub load: LoadModel,
 }
 
 /// Loads a model of a family.
-pub(crate) type LoadModel = fn(&ModelConfig, &Weights) -> Result<Box<dyn Model>, ModelError>;
+pub(crate) type LoadModel = fn(&ModelConfig, &Weights) -> LoadResult<Box<dyn Model>>;
 
 impl Family {
     /// A dense model whose configuration has no fields of its own.
     pub const fn dense(names: &'static [(&'static str, &'static str)], load: LoadModel) -> Self {
-        Family { names, gguf: None, waits_for_cpu: None, extend_json: |_, _| Ok(()), extend_gguf: |_, _| Ok(()), load }
+        Family { names, gguf: None, host_work: None, extend_json: |_, _| Ok(()), extend_gguf: |_, _| Ok(()), load }
     }
 
     /// The `model_type` of a checkpoint that gives none.
@@ -39,7 +39,7 @@ impl Family {
     /// The configuration of a model folder.
     ///
     /// Errors: missing fields, and values that no model of this family can have.
-    pub fn config_of_json(&self, json: &ConfigJson) -> Result<ModelConfig, ModelError> {
+    pub fn config_of_json(&self, json: &ConfigJson) -> LoadResult<ModelConfig> {
         let mut config = config_of_json(json, self.model_type())?;
         (self.extend_json)(json, &mut config)?;
         if config.layers.contains(&LayerKind::Linear) && config.delta_net.is_none() {
@@ -52,7 +52,7 @@ impl Family {
     /// The configuration of a GGUF file.
     ///
     /// Errors: missing keys, and values that no model of this family can have.
-    pub fn config_of_gguf(&self, keys: &GgufKeys<'_>, tensors: &Tensors) -> Result<ModelConfig, ModelError> {
+    pub fn config_of_gguf(&self, keys: &GgufKeys<'_>, tensors: &Tensors) -> LoadResult<ModelConfig> {
         let mut config = config_of_gguf(keys, tensors, self.model_type())?;
         (self.extend_gguf)(keys, &mut config)?;
         Ok(config)

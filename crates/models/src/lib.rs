@@ -17,6 +17,6 @@ mod weights;
 pub use checkpoint::{Checkpoint, GgufFiles};
 pub use config::{GenerationDefaults, ModelConfig};
 pub use error::ModelError;
-pub use load::{LoadOptions, LoadedModel, load};
+pub use load::{LoadOptions, LoadedModel, OpenModel, open};
 pub use model::Model;
 pub use weights::{OnProgress, WeightQuant};

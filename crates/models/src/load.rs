@@ -6,8 +6,10 @@ use crate::family::Family;
 use crate::model::Model;
 use crate::registry::{family_of_gguf, family_of_json};
 use crate::weights::{OnProgress, Quantizer, WeightQuant, Weights, fingerprint, num_bytes};
-use candle_core::{DType, Device};
+use attention::ModelGeometry;
+use compute::ComputeDevice;
 use std::path::Path;
+use std::sync::Arc;
 
 /// A model, ready to run, and what its checkpoint says beside the weights.
 pub struct LoadedModel {
@@ -25,37 +27,17 @@ pub struct LoadedModel {
     pub fingerprint: String,
 }
 
-/// How a checkpoint is loaded.
+/// How the weights of a checkpoint are loaded.
 #[derive(Clone, Default)]
 pub struct LoadOptions {
-    /// The type in which a GPU multiplies floats. `None`: products are the CPU's on a CPU, and in bf16 on a GPU.
-    pub gpu_type: Option<DType>,
     /// What the projections of a float checkpoint are quantised to; `None`: they stay as they are stored.
     pub weight_quant: Option<WeightQuant>,
     /// Told how far loading has come.
     pub progress: Option<OnProgress>,
 }
 
-/// Loads a model to `device`; its weights are memory-mapped.
-///
-/// Errors: an architecture that is not known (the known ones are named) or cannot be served; missing or malformed files
-/// and tensors, each named.
-pub fn load(checkpoint: &Checkpoint, device: &Device, options: &LoadOptions) -> Result<LoadedModel, ModelError> {
-    let Opened { path, family, config, generation, tensors } = open(checkpoint)?;
-    let gpu_type = options.gpu_type.or((!device.is_cpu()).then_some(DType::BF16));
-    if let (Some(_), Some(reason)) = (gpu_type, family.waits_for_cpu) {
-        tracing::info!("a model of type {} on a GPU: {reason}", config.model_type);
-    }
-    let (total, fingerprint) = (num_bytes(&tensors), fingerprint(&tensors, options.weight_quant));
-    let quantizer = Quantizer::new(options.weight_quant, options.progress.clone(), total);
-    let weights = Weights::new(tensors, path, device, gpu_type, quantizer);
-    let model = (family.load)(&config, &weights)?;
-    let (mapped_bytes, owned_bytes) = weights.report();
-    Ok(LoadedModel { model, config, generation, mapped_bytes, owned_bytes, fingerprint })
-}
-
-/// A checkpoint whose headers have been read.
-struct Opened<'a> {
+/// A checkpoint whose headers have been read and whose weights have not.
+pub struct OpenModel<'a> {
     path: &'a Path,
     family: &'static Family,
     config: ModelConfig,
@@ -63,7 +45,11 @@ struct Opened<'a> {
     tensors: Tensors,
 }
 
-fn open(checkpoint: &Checkpoint) -> Result<Opened<'_>, ModelError> {
+/// Reads the headers of a checkpoint.
+///
+/// Errors: an architecture that is not known (the known ones are named) or cannot be served; missing or malformed
+/// files.
+pub fn open(checkpoint: &Checkpoint) -> Result<OpenModel<'_>, ModelError> {
     match checkpoint {
         Checkpoint::Folder(path) => {
             let json = ConfigJson::read(path)?;
@@ -73,7 +59,7 @@ fn open(checkpoint: &Checkpoint) -> Result<Opened<'_>, ModelError> {
             }
             let config = family.config_of_json(&json)?;
             let generation = GenerationDefaults::of_folder(path, &config)?;
-            Ok(Opened { path, family, config, generation, tensors: safetensors(path)? })
+            Ok(OpenModel { path, family, config, generation, tensors: safetensors(path)? })
         }
         Checkpoint::Gguf(files) => {
             let (path, metadata) = (files.path(), files.metadata()?);
@@ -82,21 +68,48 @@ fn open(checkpoint: &Checkpoint) -> Result<Opened<'_>, ModelError> {
             let tensors = files.tensors(names)?;
             let config = family.config_of_gguf(&keys, &tensors)?;
             let generation = GenerationDefaults::of_gguf(&metadata, &config)?;
-            Ok(Opened { path, family, config, generation, tensors })
+            Ok(OpenModel { path, family, config, generation, tensors })
         }
+    }
+}
+
+impl OpenModel<'_> {
+    /// What attention has to know of the model.
+    pub fn geometry(&self) -> ModelGeometry {
+        self.config.geometry()
+    }
+
+    /// What the CPU computes in each layer wherever the rest is computed, as a sentence; `None` for nothing.
+    pub fn host_work(&self) -> Option<&'static str> {
+        self.family.host_work
+    }
+
+    /// Loads the weights to `device`. They stay in their memory-mapped files where the device can leave them there.
+    ///
+    /// Errors: missing or malformed tensors, each named.
+    pub fn load(self, device: &Arc<dyn ComputeDevice>, options: &LoadOptions) -> Result<LoadedModel, ModelError> {
+        let OpenModel { path, family, config, generation, tensors } = self;
+        let (total, fingerprint) = (num_bytes(&tensors), fingerprint(&tensors, options.weight_quant));
+        let quantizer = Quantizer::new(options.weight_quant, options.progress.clone(), total);
+        let weights = Weights::new(tensors, path, device, quantizer);
+        let model = (family.load)(&config, &weights)?;
+        let (mapped_bytes, owned_bytes) = weights.report();
+        Ok(LoadedModel { model, config, generation, mapped_bytes, owned_bytes, fingerprint })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use compute::CpuDevice;
 
     #[test]
     fn quantised_weights_have_another_name() {
         let name = |weight_quant| {
             let checkpoint = Checkpoint::open(&testkit::repo("models/tiny-mistral")).unwrap();
             let options = LoadOptions { weight_quant, ..Default::default() };
-            load(&checkpoint, &Device::Cpu, &options).unwrap().fingerprint
+            let device: Arc<dyn ComputeDevice> = Arc::new(CpuDevice);
+            open(&checkpoint).unwrap().load(&device, &options).unwrap().fingerprint
         };
         let names = [None, Some(WeightQuant::Q8_0), Some(WeightQuant::Q4K)].map(name);
         assert!(names[0] != names[1] && names[1] != names[2] && names[0] != names[2], "{names:?}");

@@ -1,13 +1,15 @@
 //! Checkpoints with broken bytes end in an error or in a model, never in a panic.
 #![allow(clippy::unwrap_used)] // helpers of tests
-use candle_core::Device;
-use models::{Checkpoint, LoadOptions, ModelError, load};
+use compute::{ComputeDevice, CpuDevice};
+use models::{Checkpoint, LoadOptions, ModelError};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use std::path::Path;
+use std::sync::Arc;
 
 fn open(path: &Path) -> Result<(), ModelError> {
-    load(&Checkpoint::open(path)?, &Device::Cpu, &LoadOptions::default()).map(|_| ())
+    let device: Arc<dyn ComputeDevice> = Arc::new(CpuDevice);
+    models::open(&Checkpoint::open(path)?)?.load(&device, &LoadOptions::default()).map(|_| ())
 }
 
 /// Overwrites bytes of the first `head`, where all that is not numbers lies.

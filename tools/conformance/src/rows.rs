@@ -1,24 +1,11 @@
-//! A backend's row operations, as a model calls them, against f64.
-use attention::{LayerGeometry, ModelGeometry, RowOps};
-use candle_core::{Device, Result, Tensor};
-use kv::KvLayout;
-use turboquant::Format;
+//! A compute device's operations on rows, as a model calls them, against f64.
+use candle_core::{Result, Tensor};
+use compute::{ComputeDevice, ExpertOutput};
 
 const D: usize = 64;
 /// The bound of [`error`]: f32 rounds the operations of an element and the sum over a row, and exponentials err by a
 /// few units in the last place.
 pub const BOUND: f64 = 4e-6;
-
-/// Returns a model of one layer, for a backend whose row operations are tested.
-pub fn geometry() -> ModelGeometry {
-    let layer = LayerGeometry { num_heads: 1, kv_heads: 1, head_dim: D, scale: 1.0, sliding_window: None, rope: None };
-    ModelGeometry { layers: vec![layer] }
-}
-
-/// Returns the cache's layout of [`geometry`].
-pub fn layout() -> KvLayout {
-    KvLayout::new(16, [(1, D, Format::F16, Format::F16)]).expect("a valid layout")
-}
 
 fn noise(seed: u64, n: usize) -> Vec<f32> {
     (0..n).map(|i| crate::noise(seed, i as u64)).collect()
@@ -33,8 +20,8 @@ fn wide(x: &[f32]) -> Vec<f64> {
 ///
 /// # Errors
 /// An operation that fails.
-pub fn error(ops: &dyn RowOps, device: &Device) -> Result<f64> {
-    let tensor = |x: &[f32], shape: &[usize]| Tensor::from_slice(x, shape, device);
+pub fn error(device: &dyn ComputeDevice) -> Result<f64> {
+    let tensor = |x: &[f32], shape: &[usize]| Tensor::from_slice(x, shape, device.tensors());
     let off = |got: &Tensor, want: Vec<f64>| {
         let got = got.flatten_all()?.to_vec1::<f32>()?;
         let each = got.iter().zip(want).map(|(got, want)| (f64::from(*got) - want).abs() / want.abs().max(1.0));
@@ -49,20 +36,30 @@ pub fn error(ops: &dyn RowOps, device: &Device) -> Result<f64> {
         row.iter().zip(&w).map(|(x, w)| x * scale * w).collect::<Vec<f64>>()
     };
     let sums: Vec<f64> = x.iter().zip(&y).map(|(x, y)| x + y).collect();
-    let (sum, normed) = ops.add_rms_norm(&a, &b, &weight, 1e-6)?;
+    let (sum, normed) = device.add_rms_norm(&a, &b, &weight, 1e-6)?;
     let gate = |x: f64| 1.0 / (1.0 + (-x).exp());
     let mut errors = vec![
-        off(&ops.rms_norm(&a, &weight, 1e-6)?, x.chunks(D).flat_map(scaled).collect())?,
+        off(&device.rms_norm(&a, &weight, 1e-6)?, x.chunks(D).flat_map(scaled).collect())?,
         off(&normed, sums.chunks(D).flat_map(scaled).collect())?,
         off(&sum, sums)?,
-        off(&ops.silu_mul(&a, &b)?, x.iter().zip(&y).map(|(x, y)| x * gate(*x) * y).collect())?,
-        off(&ops.sigmoid_mul(&a, &b)?, x.iter().zip(&y).map(|(x, y)| gate(*x) * y).collect())?,
+        off(&device.silu_mul(&a, &b)?, x.iter().zip(&y).map(|(x, y)| x * gate(*x) * y).collect())?,
+        off(&device.sigmoid_mul(&a, &b)?, x.iter().zip(&y).map(|(x, y)| gate(*x) * y).collect())?,
     ];
-    errors.push(if largest_in_order(ops, device)? { 0.0 } else { f64::INFINITY });
+    // Rows 0 and 2 go through two experts in another order than row 1, whose experts are the last two.
+    let expert = |rows: [u32; 2], weights: [f32; 2], from: usize| {
+        let output = a.narrow(0, from, 2)?;
+        Ok::<_, candle_core::Error>(ExpertOutput { rows: rows.to_vec(), weights: weights.to_vec(), output })
+    };
+    let experts = [expert([0, 2], [0.5, -2.0], 0)?, expert([0, 1], [3.0, 0.25], 1)?, expert([1, 2], [1.5, 1.0], 0)?];
+    let mixed = [(0, 0.5, 1, 3.0), (2, 0.25, 0, 1.5), (1, -2.0, 1, 1.0)];
+    let mixed =
+        mixed.map(|(i, wi, j, wj)| (0..D).map(|at| wi * x[i * D + at] + wj * x[j * D + at]).collect::<Vec<_>>());
+    errors.push(off(&device.mix(3, &experts)?, mixed.concat())?);
+    errors.push(if largest_in_order(device)? { 0.0 } else { f64::INFINITY });
     Ok(errors.into_iter().fold(0.0, f64::max))
 }
 
-fn largest_in_order(ops: &dyn RowOps, device: &Device) -> Result<bool> {
+fn largest_in_order(device: &dyn ComputeDevice) -> Result<bool> {
     let (rows, width, count) = (2, 5000, 9);
     let logits = noise(5, rows * width);
     let want = logits.chunks(width).flat_map(|row| {
@@ -71,6 +68,6 @@ fn largest_in_order(ops: &dyn RowOps, device: &Device) -> Result<bool> {
         all.truncate(count);
         all
     });
-    let got = ops.largest(&Tensor::from_slice(&logits, (rows, width), device)?, count)?;
+    let got = device.largest(&Tensor::from_slice(&logits, (rows, width), device.tensors())?, count)?;
     Ok(got == Some(want.collect()))
 }

@@ -1,11 +1,11 @@
 //! A wrong buffer index is found without a Mac: by the emulator, or by the numbers.
 #![allow(clippy::unwrap_used)] // helpers of tests
 mod common;
-use attention::{AttentionBackend, Centring};
 use candle_core::{DType, Device, Tensor};
 use common::*;
+use compute::ComputeDevice;
 use conformance::rows;
-use metal::{Executor, Form, GpuBackend, Launch};
+use metal::{Executor, Form, GpuDevice, Launch};
 use msl_emu::{Emulator, EmulatorExecutor, Memory, Watched};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use turboquant::{Format, Side};
@@ -85,10 +85,7 @@ fn swapped_buffers_are_found() {
 fn rows_error(emulator: &'static Emulator, kernel: &'static str, swapped: [u32; 2]) -> f64 {
     let run = || {
         let executor = misbound(emulator, kernel, swapped);
-        let geometry = rows::geometry();
-        let centring = Centring::none(&geometry);
-        let backend = GpuBackend::new(executor, rows::layout(), &geometry, &centring, Form::Mma).unwrap();
-        rows::error(backend.row_ops().unwrap(), &Device::Cpu).unwrap()
+        rows::error(&GpuDevice::new(executor, Device::Cpu, DType::F32).unwrap()).unwrap()
     };
     catch_unwind(AssertUnwindSafe(run)).unwrap_or(f64::INFINITY)
 }
@@ -113,14 +110,11 @@ fn rows_are_computed_and_swapped_buffers_found() {
 #[test]
 fn rows_of_other_shapes_are_refused() {
     let Some(emulator) = Emulator::checked() else { return };
-    let geometry = rows::geometry();
-    let centring = Centring::none(&geometry);
-    let backend = GpuBackend::new(executor(emulator, 0), rows::layout(), &geometry, &centring, Form::Mma).unwrap();
-    let ops = backend.row_ops().unwrap();
+    let device = GpuDevice::new(executor(emulator, 0), Device::Cpu, DType::F32).unwrap();
     let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
     let x = zeros(&[2, 6]);
-    assert!(ops.rms_norm(&x, &zeros(&[5]), 1e-6).is_err());
-    assert!(ops.add_rms_norm(&x, &zeros(&[3, 6]), &zeros(&[6]), 1e-6).is_err());
-    assert!(ops.silu_mul(&x, &zeros(&[2, 5])).is_err());
-    assert!(ops.largest(&x, 7).unwrap().is_none());
+    assert!(device.rms_norm(&x, &zeros(&[5]), 1e-6).is_err());
+    assert!(device.add_rms_norm(&x, &zeros(&[3, 6]), &zeros(&[6]), 1e-6).is_err());
+    assert!(device.silu_mul(&x, &zeros(&[2, 5])).is_err());
+    assert!(device.largest(&x, 7).unwrap().is_none());
 }

@@ -2,7 +2,7 @@
 mod pages;
 mod schedule;
 
-use crate::{AttentionBackend, AttentionPlan, BatchLayout, Centring, LayerCentre, LayerId, ModelGeometry, RowOps};
+use crate::{AttentionBackend, AttentionPlan, BatchLayout, Centring, LayerCentre, LayerId, ModelGeometry};
 use candle_core::{CpuStorage, Error, Result, Storage, Tensor, bail};
 use kv::{BlockCopy, BlockId, KvLayout};
 use pages::Pages;
@@ -192,10 +192,6 @@ impl AttentionBackend for CpuBackend {
             Ok(())
         })?;
         Tensor::from_vec(out, want, q.device())
-    }
-
-    fn row_ops(&self) -> Option<&dyn RowOps> {
-        None
     }
 
     fn copy_blocks(&self, copies: &[BlockCopy]) -> Result<()> {

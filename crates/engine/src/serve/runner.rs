@@ -1,16 +1,18 @@
 //! One step on the model: its copies, its batch, the forward pass, its logits.
 use crate::forward::ModelRef;
 use attention::{AttentionBackend, BatchLayout, SequenceStates, StatePool};
-use candle_core::{Device, Result};
+use candle_core::Result;
+use compute::ComputeDevice;
 use models::Model;
 use scheduler::{Chunk, Scheduler, Step};
+use std::sync::Arc;
 
 /// A model and the cache that it writes.
 pub struct ModelRunner {
     model: Box<dyn Model>,
     backend: Box<dyn AttentionBackend>,
     states: StatePool,
-    device: Device,
+    device: Arc<dyn ComputeDevice>,
 }
 
 /// The logits that are needed of a chunk.
@@ -92,7 +94,7 @@ impl ModelRunner {
         mut backend: Box<dyn AttentionBackend>,
         num_blocks: usize,
         num_seqs: usize,
-        device: Device,
+        device: Arc<dyn ComputeDevice>,
     ) -> Result<Self> {
         backend.allocate(num_blocks)?;
         let states = StatePool::new(model.state_layout().clone(), num_seqs);
@@ -148,10 +150,10 @@ impl ModelRunner {
         self.backend.copy_blocks(&step.copies)?;
         step.state_copies.iter().try_for_each(|copy| self.states.copy(copy.from.0, copy.to.0))?;
         let states = SequenceStates { pool: &self.states, slots: &slots };
-        let model = ModelRef { model: &*self.model, device: &self.device };
+        let model = ModelRef { model: &*self.model, device: self.device.tensors() };
         let logits = model.forward(&mut *self.backend, layout, states, &tokens, &rows)?;
-        if let (Some(count @ 1..), Some(ops)) = (largest(&needs), self.backend.row_ops())
-            && let Some(candidates) = ops.largest(&logits, count)?
+        if let Some(count @ 1..) = largest(&needs)
+            && let Some(candidates) = self.device.largest(&logits, count)?
         {
             return Ok(Logits { data: LogitsData::Largest { candidates, count }, chunks });
         }

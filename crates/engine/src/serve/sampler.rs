@@ -3,7 +3,7 @@
 //! Order: logit bias, penalties, temperature, top-k, top-p, min-p, draw. Log-probabilities are the model's own, before
 //! all of it.
 use super::request::{SamplingParams, TokenLogprob};
-use attention::NO_NUMBER;
+use compute::MASKED_LOGIT;
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
@@ -65,7 +65,7 @@ impl SamplerState {
     /// The next token from the largest logits alone, with their ids, in descending order: at least as many as
     /// [`Self::needs`] says. `None` if no logit is a number.
     pub fn sample_largest(&mut self, largest: &[(u32, f32)]) -> Option<u32> {
-        let numbers: Vec<_> = largest.iter().copied().filter(|(_, logit)| *logit > NO_NUMBER).collect();
+        let numbers: Vec<_> = largest.iter().copied().filter(|(_, logit)| *logit > MASKED_LOGIT).collect();
         let token = if self.params.temperature == 0.0 { numbers.first()?.0 } else { self.draw(numbers)? };
         self.tokens_drawn += 1;
         Some(token)
@@ -274,7 +274,7 @@ mod tests {
         assert_eq!(with(|p| p.presence_penalty = 0.1), None);
         assert_eq!(with(|p| p.logit_bias = vec![(1, 1.0)]), None);
         let mut greedy = SamplerState::new(SamplingParams::greedy(), 0, 0, &[]);
-        assert_eq!(greedy.sample_largest(&[(7, NO_NUMBER)]), None);
+        assert_eq!(greedy.sample_largest(&[(7, MASKED_LOGIT)]), None);
     }
 
     #[test]

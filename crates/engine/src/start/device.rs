@@ -1,7 +1,7 @@
 //! The device that computes, and the memory it has.
 use super::memory::free_memory;
 use crate::error::StartError;
-use candle_core::{DType, Device};
+use candle_core::Device;
 
 /// What computes (`--device`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -52,15 +52,6 @@ fn metal() -> Result<Device, StartError> {
 fn metal() -> Result<Device, StartError> {
     let message = "is metal; this program was built without Metal (on a Mac: cargo build --release --features metal)";
     Err(StartError::flag("--device", message))
-}
-
-/// The type in which a GPU multiplies floats (an M1 has no bf16 arithmetic); `None` on the CPU.
-pub(crate) fn gpu_type(device: &Device) -> Option<DType> {
-    match device {
-        #[cfg(all(target_os = "macos", feature = "metal"))]
-        Device::Metal(metal) => Some(::metal::macos::compute_type(metal)),
-        _ => None,
-    }
 }
 
 /// Free bytes for a cache on `device`; `None` where the system does not say.

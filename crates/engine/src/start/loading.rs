@@ -1,9 +1,9 @@
 //! From a model's files to a model in memory.
+use super::backend::compute_device;
 use super::calibration::{CALIBRATION_TEXT, Calibration};
 use super::config::EngineConfig;
-use super::device::gpu_type;
 use crate::error::StartError;
-use candle_core::Device;
+use compute::ComputeDevice;
 use models::{Checkpoint, GenerationDefaults, LoadOptions, LoadedModel, Model};
 use std::sync::Arc;
 use text::{ChatTemplate, Tokenizer};
@@ -28,8 +28,8 @@ pub struct ModelBundle {
     pub fingerprint: String,
     /// The text over which the means of K and V are measured.
     pub calibration_text: String,
-    /// What computes the model.
-    pub device: Device,
+    /// What computes the model beside its attention.
+    pub device: Arc<dyn ComputeDevice>,
 }
 
 impl ModelBundle {
@@ -40,7 +40,7 @@ impl ModelBundle {
             tokenizer: &self.tokenizer,
             fingerprint: &self.fingerprint,
             text: &self.calibration_text,
-            device: &self.device,
+            device: self.device.tensors(),
         }
     }
 }
@@ -59,13 +59,15 @@ pub fn load(config: &EngineConfig) -> Result<ModelBundle, StartError> {
             (Tokenizer::from_gguf(&metadata, path)?, ChatTemplate::from_gguf(&metadata, path)?)
         }
     };
-    let options = LoadOptions {
-        gpu_type: gpu_type(&device),
-        weight_quant: config.weight_quant,
-        progress: config.load_progress.clone().map(|p| p.0),
-    };
+    let open = models::open(&checkpoint)?;
+    if let (Some(work), false) = (open.host_work(), device.is_cpu()) {
+        tracing::info!("on a GPU: {work}");
+    }
+    let device = compute_device(&device, &open.geometry())?;
+    let progress = config.load_progress.clone().map(|p| p.0);
+    let options = LoadOptions { weight_quant: config.weight_quant, progress };
     let LoadedModel { model, config: model_config, generation, mapped_bytes, owned_bytes, fingerprint } =
-        models::load(&checkpoint, &device, &options)?;
+        open.load(&device, &options)?;
     tracing::info!("weights: {} bytes", mapped_bytes + owned_bytes);
     Ok(ModelBundle {
         model,

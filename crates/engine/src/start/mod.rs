@@ -80,14 +80,14 @@ fn plan_cache(config: &EngineConfig, bundle: &ModelBundle) -> Result<(KvPlan, Bo
         model_limit: bundle.max_position_embeddings,
         max_num_seqs: config.max_num_seqs,
         state_bytes: (config.max_num_seqs * bundle.model.state_layout().bytes_per_sequence()) as u64,
-        free_memory: device::free_on(&bundle.device).map(|free| free.saturating_sub(bundle.mapped_bytes)),
+        free_memory: device::free_on(bundle.device.tensors()).map(|free| free.saturating_sub(bundle.mapped_bytes)),
     };
     let plan = config.kv.plan(geometry, &limits)?;
     if let Some(reason) = &plan.reason {
         tracing::info!("--kv-preset auto takes {reason}");
     }
     let centring = bundle.calibration().centring(config.kv.centre, plan.pair)?;
-    let backend = select(plan.layout.clone(), geometry, centring, &bundle.device)?;
+    let backend = select(plan.layout.clone(), geometry, centring, bundle.device.tensors())?;
     Ok((plan, backend))
 }
 

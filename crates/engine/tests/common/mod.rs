@@ -1,14 +1,17 @@
 //! Scheduler and model driven step by step, greedily, with every sampled row's logits kept.
 #![allow(dead_code)] // each test file uses its part
 use attention::{AttentionBackend, Centring, KeyCentring, ModelGeometry};
-use candle_core::Device;
+use candle_core::{DType, Device};
+use compute::ComputeDevice;
 use engine::{
     CentreMode, DeviceChoice, EngineConfig, LogitsNeed, LogitsRow, ModelRunner, WeightQuant, cache_layout, load, select,
 };
 use kv::KvLayout;
+use metal::{Executor, GpuDevice};
 use models::{Checkpoint, LoadOptions};
 use scheduler::{NewRequest, Scheduler, SchedulerConfig, SeqId};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use turboquant::{Format, KvPair};
 
 pub struct Setup {
@@ -21,9 +24,14 @@ pub struct Setup {
     pub num_blocks: usize,
     pub budget: usize,
     pub weight_quant: Option<WeightQuant>,
-    /// Weights placed and multiplied as on a GPU, in f32, on Candle's CPU device.
-    pub gpu: bool,
+    /// Computes the model beside attention; `None`: what the engine chooses.
+    pub compute: Option<Arc<dyn ComputeDevice>>,
     pub device: DeviceChoice,
+}
+
+/// A GPU that multiplies in f32, for which Candle's CPU device and an executor of its launches stand in.
+pub fn emulated(executor: impl Executor + 'static) -> Arc<dyn ComputeDevice> {
+    Arc::new(GpuDevice::new(executor, Device::Cpu, DType::F32).unwrap())
 }
 
 impl Setup {
@@ -37,7 +45,7 @@ impl Setup {
             num_blocks: 400,
             budget: 512,
             weight_quant: None,
-            gpu: false,
+            compute: None,
             device: DeviceChoice::Cpu,
         }
     }
@@ -83,10 +91,10 @@ impl Driver {
         let Setup { weight_quant, device, .. } = *setup;
         let config = EngineConfig { weight_quant, device, ..EngineConfig::new(testkit::repo(&setup.model)) };
         let mut loaded = load(&config).unwrap();
-        if setup.gpu {
-            let options = LoadOptions { gpu_type: Some(candle_core::DType::F32), ..Default::default() };
+        if let Some(compute) = &setup.compute {
             let checkpoint = Checkpoint::open(&config.model).unwrap();
-            loaded.model = models::load(&checkpoint, &Device::Cpu, &options).unwrap().model;
+            loaded.model = models::open(&checkpoint).unwrap().load(compute, &LoadOptions::default()).unwrap().model;
+            loaded.device = Arc::clone(compute);
         }
         let centring = match setup.centre_exact {
             true => Centring::new(
@@ -100,7 +108,7 @@ impl Driver {
         let centring = centring.unwrap();
         let model = loaded.model;
         let layout = cache_layout(pair, 16, model.geometry()).unwrap();
-        let backend = make(layout, model.geometry(), centring, &loaded.device);
+        let backend = make(layout, model.geometry(), centring, loaded.device.tensors());
         let max_num_seqs = setup.budget.min(64);
         let scheduler = Scheduler::new(SchedulerConfig {
             block_size: 16,

@@ -25,7 +25,7 @@ const SHARED: MTLResourceOptions =
 pub struct MetalExecutor {
     device: MetalDevice,
     pipelines: Arc<Pipelines>,
-    pace: Pace,
+    pace: Arc<Pace>,
 }
 
 /// Device memory from `offset` on, and who keeps it.
@@ -57,8 +57,8 @@ impl MetalExecutor {
     ///
     /// Errors: whatever Apple's compiler says.
     pub fn new(device: &MetalDevice, head_dim: Option<usize>) -> Result<Self, ExecError> {
-        let pipelines = compiled(device, head_dim)?;
-        Ok(MetalExecutor { device: device.clone(), pipelines, pace: Pace::default() })
+        let (pipelines, pace) = compiled(device, head_dim)?;
+        Ok(MetalExecutor { device: device.clone(), pipelines, pace })
     }
 
     /// `full`: as a turn is.
@@ -196,16 +196,20 @@ impl Slice {
     }
 }
 
-/// The kernels, kept: calibration, the cache itself and every pair that is judged have an executor each.
-fn compiled(device: &MetalDevice, head_dim: Option<usize>) -> Result<Arc<Pipelines>, ExecError> {
-    static KEPT: Mutex<Vec<(MetalDevice, Option<usize>, Arc<Pipelines>)>> = Mutex::new(Vec::new());
+/// The kernels of a device and a head size, and the device's pace. Both are kept: the model, the cache, calibration and every
+/// pair of formats that is judged have an executor each, and what all of them launch keeps the display waiting together.
+fn compiled(device: &MetalDevice, head_dim: Option<usize>) -> Result<(Arc<Pipelines>, Arc<Pace>), ExecError> {
+    type Kept = (MetalDevice, Option<usize>, Arc<Pipelines>, Arc<Pace>);
+    static KEPT: Mutex<Vec<Kept>> = Mutex::new(Vec::new());
     let mut kept = KEPT.lock().unwrap_or_else(|e| e.into_inner());
-    if let Some((.., pipelines)) = kept.iter().find(|(of, dim, _)| of.id() == device.id() && *dim == head_dim) {
-        return Ok(Arc::clone(pipelines));
+    let of_device = || kept.iter().filter(|(of, ..)| of.id() == device.id());
+    if let Some((.., pipelines, pace)) = of_device().find(|(_, dim, ..)| *dim == head_dim) {
+        return Ok((Arc::clone(pipelines), Arc::clone(pace)));
     }
+    let pace = of_device().next().map(|(.., pace)| Arc::clone(pace)).unwrap_or_default();
     let pipelines = Arc::new(autoreleasepool(|_| Pipelines::compile(device, head_dim))?);
-    kept.push((device.clone(), head_dim, Arc::clone(&pipelines)));
-    Ok(pipelines)
+    kept.push((device.clone(), head_dim, Arc::clone(&pipelines), Arc::clone(&pace)));
+    Ok((pipelines, pace))
 }
 
 /// The 16-bit type that the GPU computes in: bf16 from Apple8 (M2) on, f16 before, where bf16 is emulated.

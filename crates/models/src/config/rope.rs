@@ -56,8 +56,8 @@ impl Yarn {
     }
 }
 
-/// Frequencies of `pairs` pairs, and the attention factor. f32 throughout, as the models were trained: the angle of a far position
-/// differs otherwise.
+/// Frequencies of `pairs` pairs, and the attention factor. f32 throughout, as the models were trained: the angle of a
+/// far position differs otherwise.
 pub(crate) fn frequencies(theta: f64, pairs: usize, scaling: &Scaling) -> (Vec<f32>, f32) {
     let powers = (0..pairs).map(|i| (theta as f32).powf((2 * i) as f32 / (2 * pairs) as f32));
     let mut inv_freq: Vec<f32> = powers.map(|power| 1.0 / power).collect();

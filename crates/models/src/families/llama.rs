@@ -2,7 +2,7 @@
 //! a Llama with a sliding window (Jiang et al., arXiv:2310.06825).
 use crate::checkpoint::GgufNames;
 use crate::config::ModelConfig;
-use crate::error::ModelError;
+use crate::error::LoadResult;
 use crate::family::Family;
 use crate::layers::{Attention, AttentionOptions, Decoder, DecoderLayer, Mlp, Residual, RmsNorm};
 use crate::model::Model;
@@ -23,7 +23,7 @@ struct Layer {
     mlp: Mlp,
 }
 
-fn load(config: &ModelConfig, weights: &Weights) -> std::result::Result<Box<dyn Model>, ModelError> {
+fn load(config: &ModelConfig, weights: &Weights) -> LoadResult<Box<dyn Model>> {
     let bias = config.attention_bias;
     load_with(AttentionOptions { qkv_bias: bias, output_bias: bias, ..Default::default() }, config, weights)
 }
@@ -33,7 +33,7 @@ pub(super) fn load_with(
     options: AttentionOptions,
     config: &ModelConfig,
     weights: &Weights,
-) -> std::result::Result<Box<dyn Model>, ModelError> {
+) -> LoadResult<Box<dyn Model>> {
     Decoder::load(config, weights, |i, w| {
         Ok(Layer {
             input_norm: RmsNorm::load(w, "input_layernorm", config.hidden_size, config)?,
@@ -46,13 +46,13 @@ pub(super) fn load_with(
 
 impl DecoderLayer for Layer {
     fn forward(&self, x: &mut Residual, ctx: &ForwardContext<'_>) -> Result<()> {
-        let h = x.norm(&self.input_norm, ctx)?;
-        let qkv = self.attention.qkv(&h, ctx)?;
+        let h = x.norm(&self.input_norm)?;
+        let qkv = self.attention.qkv(&h)?;
         let y = ctx.attend(self.attention.layer, &qkv.q, &qkv.k, &qkv.v)?;
-        x.add(self.attention.output(&y, &qkv, ctx)?)?;
+        x.add(self.attention.output(&y, &qkv)?)?;
 
-        let h = x.norm(&self.post_norm, ctx)?;
-        x.add(self.mlp.forward(&h, ctx)?)
+        let h = x.norm(&self.post_norm)?;
+        x.add(self.mlp.forward(&h)?)
     }
 
     fn attention(&self) -> Option<&Attention> {

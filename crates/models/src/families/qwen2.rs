@@ -3,7 +3,7 @@
 use super::llama;
 use crate::checkpoint::GgufNames;
 use crate::config::ModelConfig;
-use crate::error::ModelError;
+use crate::error::LoadResult;
 use crate::family::Family;
 use crate::layers::AttentionOptions;
 use crate::model::Model;
@@ -12,6 +12,6 @@ use crate::weights::Weights;
 pub(crate) const FAMILY: Family =
     Family { gguf: Some(GgufNames::dense("qwen2")), ..Family::dense(&[("Qwen2ForCausalLM", "qwen2")], load) };
 
-fn load(config: &ModelConfig, weights: &Weights) -> Result<Box<dyn Model>, ModelError> {
+fn load(config: &ModelConfig, weights: &Weights) -> LoadResult<Box<dyn Model>> {
     llama::load_with(AttentionOptions { qkv_bias: true, ..Default::default() }, config, weights)
 }

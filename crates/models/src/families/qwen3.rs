@@ -3,7 +3,7 @@
 use super::llama;
 use crate::checkpoint::GgufNames;
 use crate::config::ModelConfig;
-use crate::error::ModelError;
+use crate::error::LoadResult;
 use crate::family::Family;
 use crate::layers::AttentionOptions;
 use crate::model::Model;
@@ -18,6 +18,6 @@ pub(super) fn attention(config: &ModelConfig) -> AttentionOptions {
     AttentionOptions { qkv_bias: bias, output_bias: bias, head_norms: true, output_gate: false }
 }
 
-fn load(config: &ModelConfig, weights: &Weights) -> Result<Box<dyn Model>, ModelError> {
+fn load(config: &ModelConfig, weights: &Weights) -> LoadResult<Box<dyn Model>> {
     llama::load_with(attention(config), config, weights)
 }

@@ -3,7 +3,7 @@
 //! output and RoPE on a part of each head. Only the latter own a KV cache.
 use super::qwen3;
 use crate::config::{ConfigJson, DeltaNetSizes, LayerKind, ModelConfig};
-use crate::error::ModelError;
+use crate::error::LoadResult;
 use crate::family::Family;
 use crate::layers::{Attention, AttentionOptions, Decoder, DecoderLayer, GatedDeltaNet, Mlp, Residual, RmsNorm};
 use crate::model::Model;
@@ -12,14 +12,12 @@ use attention::{ForwardContext, StateId};
 use candle_core::Result;
 
 pub(crate) const FAMILY: Family = Family {
-    waits_for_cpu: Some(
-        "the CPU runs the recurrence of its gated delta nets, for which the GPU is waited for once a layer",
-    ),
+    host_work: Some("the CPU runs the recurrence of its gated delta nets, for which a GPU is waited for once a layer"),
     extend_json,
     ..Family::dense(&[("Qwen3_5ForCausalLM", "qwen3_5_text")], load)
 };
 
-fn extend_json(json: &ConfigJson, config: &mut ModelConfig) -> std::result::Result<(), ModelError> {
+fn extend_json(json: &ConfigJson, config: &mut ModelConfig) -> LoadResult<()> {
     config.one_plus_norm = true;
     if json.get::<Vec<&str>>("layer_types")?.is_none() {
         let interval = json.size_or("full_attention_interval", 4)?;
@@ -32,7 +30,7 @@ fn extend_json(json: &ConfigJson, config: &mut ModelConfig) -> std::result::Resu
     Ok(())
 }
 
-fn delta_net(json: &ConfigJson) -> std::result::Result<DeltaNetSizes, ModelError> {
+fn delta_net(json: &ConfigJson) -> LoadResult<DeltaNetSizes> {
     let sizes = DeltaNetSizes {
         key_heads: json.size("linear_num_key_heads")?,
         value_heads: json.size("linear_num_value_heads")?,
@@ -60,7 +58,7 @@ enum Mixer {
     DeltaNet(GatedDeltaNet),
 }
 
-fn load(config: &ModelConfig, weights: &Weights) -> std::result::Result<Box<dyn Model>, ModelError> {
+fn load(config: &ModelConfig, weights: &Weights) -> LoadResult<Box<dyn Model>> {
     let hidden = config.hidden_size;
     let options = AttentionOptions { output_gate: true, ..qwen3::attention(config) };
     Decoder::load(config, weights, |i, w| {
@@ -81,18 +79,18 @@ fn load(config: &ModelConfig, weights: &Weights) -> std::result::Result<Box<dyn 
 
 impl DecoderLayer for Layer {
     fn forward(&self, x: &mut Residual, ctx: &ForwardContext<'_>) -> Result<()> {
-        let h = x.norm(&self.input_norm, ctx)?;
+        let h = x.norm(&self.input_norm)?;
         x.add(match &self.mixer {
             Mixer::Attention(attention) => {
-                let qkv = attention.qkv(&h, ctx)?;
+                let qkv = attention.qkv(&h)?;
                 let y = ctx.attend(attention.layer, &qkv.q, &qkv.k, &qkv.v)?;
-                attention.output(&y, &qkv, ctx)?
+                attention.output(&y, &qkv)?
             }
             Mixer::DeltaNet(net) => net.forward(&h, ctx)?,
         })?;
 
-        let h = x.norm(&self.post_norm, ctx)?;
-        x.add(self.mlp.forward(&h, ctx)?)
+        let h = x.norm(&self.post_norm)?;
+        x.add(self.mlp.forward(&h)?)
     }
 
     fn attention(&self) -> Option<&Attention> {

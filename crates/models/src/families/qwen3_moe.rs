@@ -3,7 +3,7 @@
 use super::qwen3;
 use crate::checkpoint::GgufNames;
 use crate::config::{ConfigJson, Experts, GgufKeys, ModelConfig};
-use crate::error::ModelError;
+use crate::error::LoadResult;
 use crate::family::Family;
 use crate::layers::{Attention, Decoder, DecoderLayer, ExpertMlp, Mlp, Residual, RmsNorm};
 use crate::model::Model;
@@ -17,13 +17,13 @@ pub(crate) const FAMILY: Family = Family {
         experts: &[("ffn_gate_exps", "gate_proj"), ("ffn_up_exps", "up_proj"), ("ffn_down_exps", "down_proj")],
         ..GgufNames::dense("qwen3moe")
     }),
-    waits_for_cpu: Some("the CPU chooses each token's experts, for which the GPU is waited for once a layer"),
+    host_work: Some("the CPU chooses each token's experts, for which a GPU is waited for once a layer"),
     extend_json,
     extend_gguf,
     ..Family::dense(&[("Qwen3MoeForCausalLM", "qwen3_moe")], load)
 };
 
-fn extend_json(json: &ConfigJson, config: &mut ModelConfig) -> std::result::Result<(), ModelError> {
+fn extend_json(json: &ConfigJson, config: &mut ModelConfig) -> LoadResult<()> {
     // transformers 5 calls the number of experts `num_local_experts`.
     let num = json.get("num_experts")?.or(json.get("num_local_experts")?);
     let num = json.check_size("num_experts", num, 1 << 28)?;
@@ -44,7 +44,7 @@ fn extend_json(json: &ConfigJson, config: &mut ModelConfig) -> std::result::Resu
     Ok(())
 }
 
-fn extend_gguf(keys: &GgufKeys<'_>, config: &mut ModelConfig) -> std::result::Result<(), ModelError> {
+fn extend_gguf(keys: &GgufKeys<'_>, config: &mut ModelConfig) -> LoadResult<()> {
     let (num, per_token) = (keys.size("expert_count")?, keys.size("expert_used_count")?);
     if per_token > num {
         return Err(keys.error("expert_used_count", format!("is {per_token}; there are {num} experts")));
@@ -72,7 +72,7 @@ enum FeedForward {
     Sparse(ExpertMlp),
 }
 
-fn load(config: &ModelConfig, weights: &Weights) -> std::result::Result<Box<dyn Model>, ModelError> {
+fn load(config: &ModelConfig, weights: &Weights) -> LoadResult<Box<dyn Model>> {
     let hidden = config.hidden_size;
     Decoder::load(config, weights, |i, w| {
         let sparse = config.experts.as_ref().filter(|experts| !experts.dense_layers.contains(&i));
@@ -90,15 +90,15 @@ fn load(config: &ModelConfig, weights: &Weights) -> std::result::Result<Box<dyn 
 
 impl DecoderLayer for Layer {
     fn forward(&self, x: &mut Residual, ctx: &ForwardContext<'_>) -> Result<()> {
-        let h = x.norm(&self.input_norm, ctx)?;
-        let qkv = self.attention.qkv(&h, ctx)?;
+        let h = x.norm(&self.input_norm)?;
+        let qkv = self.attention.qkv(&h)?;
         let y = ctx.attend(self.attention.layer, &qkv.q, &qkv.k, &qkv.v)?;
-        x.add(self.attention.output(&y, &qkv, ctx)?)?;
+        x.add(self.attention.output(&y, &qkv)?)?;
 
-        let h = x.norm(&self.post_norm, ctx)?;
+        let h = x.norm(&self.post_norm)?;
         x.add(match &self.mlp {
-            FeedForward::Dense(mlp) => mlp.forward(&h, ctx)?,
-            FeedForward::Sparse(mlp) => mlp.forward(&h, ctx)?,
+            FeedForward::Dense(mlp) => mlp.forward(&h)?,
+            FeedForward::Sparse(mlp) => mlp.forward(&h)?,
         })
     }
 

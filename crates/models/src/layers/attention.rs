@@ -1,11 +1,12 @@
 //! The projections around softmax attention.
-use super::rowwise::row_ops;
 use super::{Linear, RmsNorm};
 use crate::config::ModelConfig;
-use crate::error::ModelError;
+use crate::error::LoadResult;
 use crate::weights::Weights;
-use attention::{ForwardContext, LayerId};
+use attention::LayerId;
 use candle_core::{Result, Tensor};
+use compute::ComputeDevice;
+use std::sync::Arc;
 
 /// In what a family's attention differs from others.
 #[derive(Debug, Clone, Copy, Default)]
@@ -23,6 +24,7 @@ pub(crate) struct AttentionOptions {
 
 /// Grouped-query attention (Ainslie et al., arXiv:2305.13245): everything but what `ForwardContext::attend` does.
 pub(crate) struct Attention {
+    device: Arc<dyn ComputeDevice>,
     /// The layer's KV cache.
     pub layer: LayerId,
     head_dim: usize,
@@ -50,17 +52,13 @@ pub(crate) struct Qkv {
 
 impl Attention {
     /// Loads layer `layer` of the model from `w`, the layer's `self_attn`.
-    pub fn load(
-        w: &Weights,
-        layer: usize,
-        options: AttentionOptions,
-        config: &ModelConfig,
-    ) -> std::result::Result<Self, ModelError> {
+    pub fn load(w: &Weights, layer: usize, options: AttentionOptions, config: &ModelConfig) -> LoadResult<Self> {
         let (hidden, d) = (config.hidden_size, config.head_dim);
         let q_width = if options.output_gate { 2 * d } else { d };
         let input = |name, heads: usize, width| Linear::load(w, name, heads * width, hidden, options.qkv_bias);
         let norm = |name| RmsNorm::load(w, name, d, config);
         Ok(Attention {
+            device: Arc::clone(w.device()),
             layer: config.layer_id(layer),
             head_dim: d,
             q: input("q_proj", config.num_heads, q_width)?,
@@ -73,10 +71,10 @@ impl Attention {
     }
 
     /// Queries, keys and values of the rows `h`: `[rows, hidden_size]`.
-    pub fn qkv(&self, h: &Tensor, ctx: &ForwardContext<'_>) -> Result<Qkv> {
+    pub fn qkv(&self, h: &Tensor) -> Result<Qkv> {
         let heads = |x: Tensor, width: usize| x.reshape((h.dim(0)?, (), width));
         let d = self.head_dim;
-        let [q, k, v] = Linear::forward_all([&self.q, &self.k, &self.v], h, ctx)?;
+        let [q, k, v] = Linear::forward_all([&self.q, &self.k, &self.v], h)?;
         let (mut q, mut gate) = (heads(q, if self.output_gate { 2 * d } else { d })?, None);
         if self.output_gate {
             gate = Some(q.narrow(2, d, d)?.contiguous()?);
@@ -84,17 +82,17 @@ impl Attention {
         }
         let (mut k, v) = (heads(k, d)?, heads(v, d)?);
         if let Some((q_norm, k_norm)) = &self.head_norms {
-            (q, k) = (q_norm.forward(&q, ctx)?, k_norm.forward(&k, ctx)?);
+            (q, k) = (q_norm.forward(&q)?, k_norm.forward(&k)?);
         }
         Ok(Qkv { q, k, v, gate })
     }
 
     /// The output projection of what attention gave, after the gate where there is one. `y`: `[rows, num_heads,
     /// head_dim]`; returns `[rows, hidden_size]`.
-    pub fn output(&self, y: &Tensor, qkv: &Qkv, ctx: &ForwardContext<'_>) -> Result<Tensor> {
+    pub fn output(&self, y: &Tensor, qkv: &Qkv) -> Result<Tensor> {
         match &qkv.gate {
-            Some(gate) => self.o.forward(&row_ops(ctx).sigmoid_mul(gate, y)?.flatten_from(1)?, ctx),
-            None => self.o.forward(&y.flatten_from(1)?, ctx),
+            Some(gate) => self.o.forward(&self.device.sigmoid_mul(gate, y)?.flatten_from(1)?),
+            None => self.o.forward(&y.flatten_from(1)?),
         }
     }
 

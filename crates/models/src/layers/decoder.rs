@@ -1,11 +1,12 @@
 //! Embedding, layers, norm and head: what all decoder-only families share.
 use super::{Attention, Embedding, Linear, Residual, RmsNorm};
 use crate::config::ModelConfig;
-use crate::error::ModelError;
+use crate::error::LoadResult;
 use crate::model::Model;
 use crate::weights::Weights;
 use attention::{ForwardContext, KvMeans, ModelGeometry, StateLayout};
 use candle_core::{Result, Tensor};
+use compute::Precision;
 
 /// One layer of a family.
 pub(crate) trait DecoderLayer: Send {
@@ -36,11 +37,11 @@ impl<L: DecoderLayer + 'static> Decoder<L> {
     pub fn load(
         config: &ModelConfig,
         weights: &Weights,
-        layer: impl Fn(usize, &Weights) -> std::result::Result<L, ModelError>,
-    ) -> std::result::Result<Box<dyn Model>, ModelError> {
+        layer: impl Fn(usize, &Weights) -> LoadResult<L>,
+    ) -> LoadResult<Box<dyn Model>> {
         let (root, top) = roots(weights);
         let layers = (0..config.layers.len()).map(|i| layer(i, &root.at(format!("layers.{i}"))));
-        let layers = layers.collect::<std::result::Result<Vec<_>, ModelError>>()?;
+        let layers = layers.collect::<LoadResult<Vec<_>>>()?;
         let (vocab, hidden) = (config.vocab_size, config.hidden_size);
         let embedding = root.vocabulary("embed_tokens.weight", vocab, hidden)?;
         let head = match config.tie_word_embeddings {
@@ -49,10 +50,10 @@ impl<L: DecoderLayer + 'static> Decoder<L> {
         };
         let states = StateLayout::new(layers.iter().filter_map(L::state_len));
         Ok(Box::new(Decoder {
-            embedding: Embedding::new(embedding, weights.device()),
+            embedding: Embedding::new(embedding, weights.device().tensors()),
             layers,
             norm: RmsNorm::load(&root, "norm", hidden, config)?,
-            head: Linear::new(head, None, weights.device(), weights.gpu_type())?,
+            head: Linear::new(head, None, Precision::Fast, weights.device())?,
             geometry: config.geometry(),
             states,
         }))
@@ -98,6 +99,6 @@ impl<L: DecoderLayer> Model for Decoder<L> {
         for layer in &self.layers {
             layer.forward(&mut x, ctx)?;
         }
-        self.head.forward(&x.select(&rows)?.norm(&self.norm, ctx)?, ctx)
+        self.head.forward(&x.select(&rows)?.norm(&self.norm)?)
     }
 }

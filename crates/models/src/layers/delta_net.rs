@@ -2,7 +2,7 @@
 //! arXiv:2412.06464), as Qwen3-Next and Qwen3.5 use it.
 use super::Linear;
 use crate::config::{DeltaNetSizes, ModelConfig};
-use crate::error::ModelError;
+use crate::error::LoadResult;
 use crate::weights::Weights;
 use attention::{ForwardContext, StateId};
 use candle_core::{Result, Tensor};
@@ -40,12 +40,7 @@ struct Projected<'a> {
 
 impl GatedDeltaNet {
     /// Loads a layer whose state is `id` from `w`, the layer's `linear_attn`.
-    pub fn load(
-        w: &Weights,
-        id: StateId,
-        sizes: DeltaNetSizes,
-        config: &ModelConfig,
-    ) -> std::result::Result<Self, ModelError> {
+    pub fn load(w: &Weights, id: StateId, sizes: DeltaNetSizes, config: &ModelConfig) -> LoadResult<Self> {
         let hidden = config.hidden_size;
         let (values, channels) = (sizes.value_heads * sizes.value_dim, sizes.channels());
         let conv = w.elements("conv1d.weight", &[channels, 1, sizes.conv_kernel])?;
@@ -82,7 +77,7 @@ impl GatedDeltaNet {
     /// as an answer's, so the cut of a prompt does not show. The recurrence runs on the CPU, wherever the projections
     /// do; a GPU is waited for once.
     pub fn forward(&self, h: &Tensor, ctx: &ForwardContext<'_>) -> Result<Tensor> {
-        let [qkv, z, b, a] = Linear::forward_all([&self.qkv, &self.z, &self.b, &self.a], h, ctx)?;
+        let [qkv, z, b, a] = Linear::forward_all([&self.qkv, &self.z, &self.b, &self.a], h)?;
         let rows = |x: Tensor| x.flatten_all()?.to_vec1::<f32>();
         let (qkv, z, b, a) = (rows(qkv)?, rows(z)?, rows(b)?, rows(a)?);
         let (heads, channels) = (self.sizes.value_heads, self.sizes.channels());
@@ -96,7 +91,7 @@ impl GatedDeltaNet {
             let out = &mut out[part(width)];
             ctx.with_state(seq, self.id, |state| self.sequence(&rows, state, out))?;
         }
-        self.out.forward(&Tensor::from_vec(out, (h.dim(0)?, width), h.device())?, ctx)
+        self.out.forward(&Tensor::from_vec(out, (h.dim(0)?, width), h.device())?)
     }
 
     /// Computes the tokens of one sequence. out: `[tokens][value_heads][value_dim]`.

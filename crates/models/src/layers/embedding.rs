@@ -1,6 +1,7 @@
 //! The token embedding.
 use crate::weights::StoredWeight;
 use candle_core::{Device, Result, Tensor, bail};
+use compute::StoredMatrix;
 
 /// Looks up the rows of tokens, from whichever type the table is stored in.
 pub(crate) struct Embedding {

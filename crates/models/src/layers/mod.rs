@@ -4,12 +4,10 @@ mod decoder;
 mod delta_net;
 mod embedding;
 mod experts;
-mod gpu;
 mod linear;
 mod mlp;
 mod norm;
 mod residual;
-mod rowwise;
 
 pub(crate) use attention::{Attention, AttentionOptions};
 pub(crate) use decoder::{Decoder, DecoderLayer};

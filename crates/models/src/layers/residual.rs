@@ -1,6 +1,5 @@
 //! The residual stream: what attention and MLP read through a norm and add to.
 use super::RmsNorm;
-use attention::ForwardContext;
 use candle_core::{Result, Tensor, bail};
 
 /// The residual stream of a step's rows, `[rows, hidden_size]`. What attention or an MLP gives is added when the next
@@ -17,11 +16,11 @@ impl Residual {
     }
 
     /// The norm of the stream.
-    pub fn norm(&mut self, norm: &RmsNorm, ctx: &ForwardContext<'_>) -> Result<Tensor> {
+    pub fn norm(&mut self, norm: &RmsNorm) -> Result<Tensor> {
         match self.delta.take() {
-            None => norm.forward(&self.x, ctx),
+            None => norm.forward(&self.x),
             Some(delta) => {
-                let (x, normed) = norm.add(&self.x, &delta, ctx)?;
+                let (x, normed) = norm.add(&self.x, &delta)?;
                 self.x = x;
                 Ok(normed)
             }

@@ -4,7 +4,7 @@ mod stored;
 
 use crate::checkpoint::{Entry, Tensors};
 use crate::error::ModelError;
-use candle_core::{DType, Device};
+use compute::{ComputeDevice, StoredMatrix};
 use matmul::MatmulError;
 use quantize::{deinterleave, deinterleave_rows};
 use std::path::{Path, PathBuf};
@@ -21,30 +21,15 @@ pub(crate) struct Weights {
     /// The folder or file they come from, for errors.
     origin: PathBuf,
     prefix: String,
-    device: Device,
-    /// What a GPU computes in; `None`: products are the CPU's.
-    gpu_type: Option<DType>,
+    device: Arc<dyn ComputeDevice>,
     quantizer: Arc<Quantizer>,
 }
 
 impl Weights {
     /// All tensors of a checkpoint that lies at `origin`.
-    pub fn new(
-        tensors: Tensors,
-        origin: &Path,
-        device: &Device,
-        gpu_type: Option<DType>,
-        quantizer: Quantizer,
-    ) -> Self {
+    pub fn new(tensors: Tensors, origin: &Path, device: &Arc<dyn ComputeDevice>, quantizer: Quantizer) -> Self {
         let (tensors, quantizer) = (Arc::new(tensors), Arc::new(quantizer));
-        Weights {
-            tensors,
-            origin: origin.to_owned(),
-            prefix: String::new(),
-            device: device.clone(),
-            gpu_type,
-            quantizer,
-        }
+        Weights { tensors, origin: origin.to_owned(), prefix: String::new(), device: Arc::clone(device), quantizer }
     }
 
     /// The tensors below `prefix.`.
@@ -53,13 +38,8 @@ impl Weights {
     }
 
     /// Where the model computes.
-    pub fn device(&self) -> &Device {
+    pub fn device(&self) -> &Arc<dyn ComputeDevice> {
         &self.device
-    }
-
-    /// The type in which a GPU multiplies floats; `None`: products are the CPU's.
-    pub fn gpu_type(&self) -> Option<DType> {
-        self.gpu_type
     }
 
     /// Whether the checkpoint has this tensor.

@@ -1,5 +1,6 @@
 //! Weights that are made at load: quantised ones, and those whose rows are put in another order.
 use super::StoredWeight;
+use compute::StoredMatrix;
 use matmul::{MatmulError, Weight, WeightType};
 use rayon::prelude::*;
 use std::sync::Arc;

@@ -1,5 +1,6 @@
 //! A weight matrix as it is kept: in its file, or in memory.
 use crate::checkpoint::forget;
+use compute::StoredMatrix;
 use matmul::{MatmulError, Weight, WeightType};
 use memmap2::Mmap;
 use std::ops::Range;
@@ -59,10 +60,15 @@ impl StoredWeight {
             forget(file, range.start + rows.start * row..range.start + rows.end * row);
         }
     }
+}
 
-    /// The matrix as `matmul` takes it.
-    pub fn view(&self) -> Weight<'_> {
+impl StoredMatrix for StoredWeight {
+    fn view(&self) -> Weight<'_> {
         let (n, k) = self.shape;
         Weight::new(self.kind, n, k, self.bytes()).expect("checked when made")
+    }
+
+    fn forget(&self) {
+        self.forget_rows(0..self.shape.0);
     }
 }

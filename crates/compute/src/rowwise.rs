@@ -2,8 +2,7 @@
 //!
 //! Candle has all of these, but spreads each over a second thread pool, whose spinning workers take the cores from
 //! attention and projections.
-use attention::{ForwardContext, RowOps};
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, bail};
 use rayon::prelude::*;
 
 /// With fewer elements than this, waking other threads costs more than it brings.
@@ -12,39 +11,6 @@ const PARALLEL: usize = 1 << 15;
 /// How many partial sums a norm keeps. Do not change it: it sets the order of summation, on which a request's bits
 /// depend.
 const LANES: usize = 16;
-
-/// The device's row-wise operations, or the CPU's where it has none.
-pub(crate) fn row_ops<'a>(ctx: &'a ForwardContext<'_>) -> &'a dyn RowOps {
-    ctx.row_ops().unwrap_or(&CpuRows)
-}
-
-/// Row-wise operations on tensors in the CPU's memory.
-pub(crate) struct CpuRows;
-
-impl RowOps for CpuRows {
-    fn rms_norm(&self, x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
-        x.contiguous()?.apply_op2_no_bwd(weight, &RmsNorm(eps))
-    }
-
-    fn add_rms_norm(&self, x: &Tensor, delta: &Tensor, weight: &Tensor, eps: f32) -> Result<(Tensor, Tensor)> {
-        let sum = x.apply_op2_no_bwd(delta, &Elementwise("add", |a: f32, b: f32| a + b))?;
-        let normed = self.rms_norm(&sum, weight, eps)?;
-        Ok((sum, normed))
-    }
-
-    fn silu_mul(&self, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
-        gate.apply_op2_no_bwd(up, &Elementwise("silu-mul", |gate: f32, up: f32| gate / (1.0 + exp(-gate)) * up))
-    }
-
-    fn sigmoid_mul(&self, gate: &Tensor, x: &Tensor) -> Result<Tensor> {
-        gate.apply_op2_no_bwd(x, &Elementwise("sigmoid-mul", |gate: f32, x: f32| x / (1.0 + exp(-gate))))
-    }
-
-    /// The rows are in the CPU's memory: the caller reads them itself.
-    fn largest(&self, _: &Tensor, _: usize) -> Result<Option<Vec<(u32, f32)>>> {
-        Ok(None)
-    }
-}
 
 /// Calls `f(index, row)` for each row of a new output.
 fn rows(len: usize, width: usize, f: impl Fn(usize, &mut [f32]) + Sync) -> CpuStorage {
@@ -65,7 +31,8 @@ fn elements<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<(&'a [f32], 
     }
 }
 
-struct Elementwise<F>(&'static str, F);
+/// An operation on each two elements, by its name.
+pub(crate) struct Elementwise<F>(pub &'static str, pub F);
 
 impl<F: Fn(f32, f32) -> f32 + Sync> CustomOp2 for Elementwise<F> {
     fn name(&self) -> &'static str {
@@ -85,9 +52,10 @@ impl<F: Fn(f32, f32) -> f32 + Sync> CustomOp2 for Elementwise<F> {
     }
 }
 
-struct RmsNorm(f32);
+/// The root-mean-square norm of each row, with its epsilon.
+pub(crate) struct RowNorm(pub f32);
 
-impl CustomOp2 for RmsNorm {
+impl CustomOp2 for RowNorm {
     fn name(&self) -> &'static str {
         "rms-norm"
     }
@@ -114,7 +82,7 @@ impl CustomOp2 for RmsNorm {
 
 /// e^x to two units in the last place, in operations that vectorise: 2^n times a polynomial of the rest (Cephes'
 /// `expf`).
-fn exp(x: f32) -> f32 {
+pub(crate) fn exp(x: f32) -> f32 {
     let x = x.clamp(-87.0, 88.0);
     // Rounds to the nearest integer.
     const MAGIC: f32 = 12_582_912.0;
@@ -130,7 +98,8 @@ fn exp(x: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
+    use crate::{ComputeDevice, CpuDevice};
+    use candle_core::{Device, Tensor};
 
     fn tensor(shape: &[usize], seed: u32) -> Tensor {
         let n: usize = shape.iter().product();
@@ -161,22 +130,22 @@ mod tests {
         for tokens in [1, 3, 70] {
             let (a, b) = (tensor(&[tokens, 600], 1), tensor(&[tokens, 600], 2));
             let want = (a.silu().unwrap() * &b).unwrap();
-            assert!(distance(&CpuRows.silu_mul(&a, &b).unwrap(), &want) < 2e-6);
+            assert!(distance(&CpuDevice.silu_mul(&a, &b).unwrap(), &want) < 2e-6);
             let want = (candle_nn::ops::sigmoid(&a).unwrap() * &b).unwrap();
-            assert!(distance(&CpuRows.sigmoid_mul(&a, &b).unwrap(), &want) < 2e-6);
+            assert!(distance(&CpuDevice.sigmoid_mul(&a, &b).unwrap(), &want) < 2e-6);
             let weight = tensor(&[600], 3);
             let want = candle_nn::ops::rms_norm(&a, &weight, 1e-6).unwrap();
-            assert!(distance(&CpuRows.rms_norm(&a, &weight, 1e-6).unwrap(), &want) < 1e-5);
-            let (sum, normed) = CpuRows.add_rms_norm(&a, &b, &weight, 1e-6).unwrap();
+            assert!(distance(&CpuDevice.rms_norm(&a, &weight, 1e-6).unwrap(), &want) < 1e-5);
+            let (sum, normed) = CpuDevice.add_rms_norm(&a, &b, &weight, 1e-6).unwrap();
             assert_eq!(distance(&sum, &(&a + &b).unwrap()), 0.0);
-            assert_eq!(distance(&normed, &CpuRows.rms_norm(&sum, &weight, 1e-6).unwrap()), 0.0);
+            assert_eq!(distance(&normed, &CpuDevice.rms_norm(&sum, &weight, 1e-6).unwrap()), 0.0);
         }
     }
 
     #[test]
     fn shapes_that_do_not_fit_are_errors() {
         let (a, b) = (tensor(&[2, 6], 1), tensor(&[2, 5], 2));
-        assert!(CpuRows.add_rms_norm(&a, &b, &tensor(&[6], 1), 1e-6).is_err());
-        assert!(CpuRows.rms_norm(&a, &tensor(&[5], 1), 1e-6).is_err());
+        assert!(CpuDevice.add_rms_norm(&a, &b, &tensor(&[6], 1), 1e-6).is_err());
+        assert!(CpuDevice.rms_norm(&a, &tensor(&[5], 1), 1e-6).is_err());
     }
 }

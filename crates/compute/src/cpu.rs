@@ -1,0 +1,108 @@
+//! The CPU: products are summed in an order fixed by k (crate `matmul`), straight from where the weight is stored.
+use crate::rowwise::{Elementwise, RowNorm, exp};
+use crate::{ComputeDevice, ExpertOutput, PlacedWeight, Precision, StoredMatrix};
+use candle_core::{CpuStorage, Device, Result, Storage, Tensor, bail};
+use matmul::Product;
+use std::sync::Arc;
+
+/// The CPU as a [`ComputeDevice`].
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CpuDevice;
+
+/// A weight that stays where it is stored.
+struct CpuWeight {
+    matrix: Arc<dyn StoredMatrix>,
+    bias: Option<Vec<f32>>,
+}
+
+impl ComputeDevice for CpuDevice {
+    fn tensors(&self) -> &Device {
+        &Device::Cpu
+    }
+
+    fn place(&self, weight: Arc<dyn StoredMatrix>, bias: Option<&[f32]>, _: Precision) -> Result<PlacedWeight> {
+        let n = weight.view().n();
+        Ok(PlacedWeight::new(n, CpuWeight { matrix: weight, bias: bias.map(<[f32]>::to_vec) }))
+    }
+
+    /// The threads of all products meet once.
+    fn products(&self, x: &Tensor, weights: &[&PlacedWeight]) -> Result<Vec<Tensor>> {
+        let (rows, k) = x.dims2()?;
+        let weights = weights.iter().map(|weight| weight.get::<CpuWeight>()).collect::<Result<Vec<_>>>()?;
+        if let Some(weight) = weights.iter().map(|weight| weight.matrix.view()).find(|weight| weight.k() != k) {
+            bail!("a projection of {} inputs was given {k}", weight.k());
+        }
+        let (storage, layout) = x.storage_and_layout();
+        let (Storage::Cpu(CpuStorage::F32(data)), Some((from, to))) = (&*storage, layout.contiguous_offsets()) else {
+            bail!("a projection takes contiguous f32 rows")
+        };
+        let mut outputs: Vec<_> = weights.iter().map(|weight| vec![0f32; rows * weight.matrix.view().n()]).collect();
+        let products = weights.iter().zip(&mut outputs);
+        let mut products: Vec<_> = products.map(|(w, out)| Product { weight: w.matrix.view(), out }).collect();
+        matmul::matmul_all(&data[from..to], &mut products);
+        let biased = outputs.into_iter().zip(weights).map(|(mut out, weight)| {
+            let n = weight.matrix.view().n();
+            if let Some(bias) = &weight.bias {
+                out.chunks_exact_mut(n).for_each(|row| row.iter_mut().zip(bias).for_each(|(y, b)| *y += b));
+            }
+            Tensor::from_vec(out, (rows, n), &Device::Cpu)
+        });
+        biased.collect()
+    }
+
+    fn rms_norm(&self, x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
+        x.contiguous()?.apply_op2_no_bwd(weight, &RowNorm(eps))
+    }
+
+    fn add_rms_norm(&self, x: &Tensor, delta: &Tensor, weight: &Tensor, eps: f32) -> Result<(Tensor, Tensor)> {
+        let sum = x.apply_op2_no_bwd(delta, &Elementwise("add", |a: f32, b: f32| a + b))?;
+        let normed = self.rms_norm(&sum, weight, eps)?;
+        Ok((sum, normed))
+    }
+
+    fn silu_mul(&self, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+        gate.apply_op2_no_bwd(up, &Elementwise("silu-mul", |gate: f32, up: f32| gate / (1.0 + exp(-gate)) * up))
+    }
+
+    fn sigmoid_mul(&self, gate: &Tensor, x: &Tensor) -> Result<Tensor> {
+        gate.apply_op2_no_bwd(x, &Elementwise("sigmoid-mul", |gate: f32, x: f32| x / (1.0 + exp(-gate))))
+    }
+
+    fn mix(&self, num_rows: usize, experts: &[ExpertOutput]) -> Result<Tensor> {
+        let width = experts.first().map_or(Ok(0), |expert| expert.output.dim(1))?;
+        let mut out = vec![0f32; num_rows * width];
+        for ExpertOutput { rows, weights, output } in experts {
+            let output: Vec<f32> = output.flatten_all()?.to_vec1()?;
+            for ((row, weight), y) in rows.iter().zip(weights).zip(output.chunks_exact(width)) {
+                let out = &mut out[*row as usize * width..][..width];
+                out.iter_mut().zip(y).for_each(|(out, y)| *out += weight * y);
+            }
+        }
+        Tensor::from_vec(out, (num_rows, width), &Device::Cpu)
+    }
+
+    /// The rows are in the CPU's memory: the caller reads them itself.
+    fn largest(&self, _: &Tensor, _: usize) -> Result<Option<Vec<(u32, f32)>>> {
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_the_weighted_sum_of_what_its_experts_gave() {
+        let expert = |rows: [u32; 2], weights: [f32; 2], output: [[f32; 3]; 2]| ExpertOutput {
+            rows: rows.to_vec(),
+            weights: weights.to_vec(),
+            output: Tensor::new(&output, &Device::Cpu).unwrap(),
+        };
+        let experts = [
+            expert([0, 1], [0.5, 2.0], [[2., 4., 6.], [1., 0., -1.]]),
+            expert([1, 0], [-1.0, 3.0], [[5., 5., 5.], [1., 2., 3.]]),
+        ];
+        let mixed = CpuDevice.mix(2, &experts).unwrap().to_vec2::<f32>().unwrap();
+        assert_eq!(mixed, [[4., 8., 12.], [-3., -5., -7.]]);
+    }
+}
