@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use turboquant::Rope;
 
 /// A step's rows on the device.
-struct Prepared<B> {
+struct StepBuffers<B> {
     slots: B,
     positions: B,
     tables: B,
@@ -81,13 +81,13 @@ impl<E: Executor> GpuBackend<E> {
         self.executor.run(launches).map_err(Error::wrap)
     }
 
-    fn prepared<'a>(&self, plan: &'a AttentionPlan) -> Result<&'a Prepared<E::Buffer>> {
+    fn prepared<'a>(&self, plan: &'a AttentionPlan) -> Result<&'a StepBuffers<E::Buffer>> {
         let prepared = plan.prepared.as_ref().and_then(|p| p.downcast_ref());
         prepared.ok_or_else(|| Error::Msg("the plan was made by another backend".to_owned()))
     }
 
     /// The step's angles for a layer; nothing for one without RoPE.
-    fn angles<'a>(&'a self, layer: &Layer<E::Buffer>, prepared: &'a Prepared<E::Buffer>) -> &'a E::Buffer {
+    fn angles<'a>(&'a self, layer: &Layer<E::Buffer>, prepared: &'a StepBuffers<E::Buffer>) -> &'a E::Buffer {
         layer.rope.map_or(&self.nothing, |rope| &prepared.angles[rope])
     }
 
@@ -98,7 +98,7 @@ impl<E: Executor> GpuBackend<E> {
         slice: &Slice,
         q: &E::Buffer,
         out: &E::Buffer,
-        prepared: &Prepared<E::Buffer>,
+        prepared: &StepBuffers<E::Buffer>,
     ) -> Result<()> {
         let (shape, buffers, correction) = (&layer.shape, &layer.buffers, layer.correction.as_ref());
         let (tiles, parts, form) = (&slice.tiles, slice.parts(), slice.tiles[0].form);
@@ -208,7 +208,7 @@ impl<E: Executor> AttentionBackend for GpuBackend<E> {
         let angles = |rope: &Rope| {
             buffer(rope.angles(&layout.positions).into_iter().flatten().flat_map(f32::to_le_bytes).collect())
         };
-        let prepared: Prepared<E::Buffer> = Prepared {
+        let prepared: StepBuffers<E::Buffer> = StepBuffers {
             angles: self.ropes.iter().map(angles).collect::<Result<_>>()?,
             slots: buffer(words(layout.slot_mapping.iter().copied()))?,
             positions: buffer(words(layout.positions.iter().copied()))?,

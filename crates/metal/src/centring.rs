@@ -116,7 +116,7 @@ fn polynomials(theta: f64) -> [Terms<EXACT_TERMS>; BLOCKS] {
 
 /// Of a layer's kv heads, as bytes.
 #[derive(Clone, Debug)]
-pub struct Tables {
+pub struct LayerTables {
     /// `[kv head][head_dim]`, 0 where nothing is taken out.
     pub means: Vec<u8>,
     /// Followed pairs in groups of 8, then groups of 8 fast ones of each kv head; past the last pair: none.
@@ -129,7 +129,7 @@ pub struct Tables {
     pub fast_turns: Vec<u8>,
 }
 
-impl Tables {
+impl LayerTables {
     /// `means`: of all kv heads, at least one.
     pub fn new(means: &[KeyMean]) -> Self {
         let tables = means[0].tables();
@@ -150,7 +150,7 @@ impl Tables {
         let turns = groups
             .iter()
             .flat_map(|g| tokens().flat_map(move |t| (0..FAST_PAIRS).flat_map(move |i| at(g, i, t).map(|x| x as f32))));
-        Tables {
+        LayerTables {
             means: floats(means.iter().flat_map(|mean| mean.subtracted().iter().copied())),
             lists: words(followed.chunks(8).flat_map(eight).chain(listed.repeat(lists))),
             fast_tiles: words(tiles),

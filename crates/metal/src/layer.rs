@@ -1,5 +1,5 @@
 //! One layer's shape and what its kernels read beside the batch.
-use crate::centring::{PartitionTables, Tables, exact_groups};
+use crate::centring::{LayerTables, PartitionTables, exact_groups};
 use crate::executor::Executor;
 use crate::shape::{Form, Shape};
 use attention::{LayerCentre, LayerGeometry};
@@ -64,13 +64,13 @@ pub(crate) fn layer<E: Executor>(
     centre: &LayerCentre,
     rope: Option<usize>,
 ) -> Result<Layer<E::Buffer>> {
-    let tables = centre.keys.first().map(|_| Tables::new(&centre.keys));
+    let tables = centre.keys.first().map(|_| LayerTables::new(&centre.keys));
     let correction = match centre.keys.first() {
         Some(first) => Some(correction_buffers(executor, &shape, first.tables(), turboquant::PARTITION)?),
         None => None,
     };
     let buffer = |bytes: &[u8]| executor.buffer(bytes).map_err(Error::wrap);
-    let of = |f: fn(&Tables) -> &Vec<u8>| buffer(tables.as_ref().map_or(&[], |tables| f(tables)));
+    let of = |f: fn(&LayerTables) -> &Vec<u8>| buffer(tables.as_ref().map_or(&[], |tables| f(tables)));
     let value_means: Vec<u8> = centre.values.iter().flatten().flat_map(|x| x.to_le_bytes()).collect();
     let buffers = LayerBuffers {
         cache: None,

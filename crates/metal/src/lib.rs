@@ -25,7 +25,7 @@ mod slices;
 pub mod source;
 
 pub use backend::GpuBackend;
-pub use centring::{PartitionTables, Tables, exact_groups};
+pub use centring::{LayerTables, PartitionTables, exact_groups};
 pub use device::GpuDevice;
 pub use executor::{Access, Binding, Constant, ExecError, Executor, Launch};
 pub use layer::rotation_words;

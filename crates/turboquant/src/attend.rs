@@ -3,15 +3,9 @@ use crate::correction_tables::INTERVALS;
 use crate::format::{Format, Side};
 use crate::kernel::{Kernel, Query};
 use crate::key_mean::CorrectionQuery;
-use crate::layout::STRIP;
+use crate::layout::{PARTITION, STRIP, TILE};
 use crate::simd::{CHUNK, CorrectionHead, CorrectionTile, HeadQuery, Place, STRIPS, Scratch, Tile};
 use std::cell::RefCell;
-
-/// Tokens of a partition, counted from the sequence's start: partitions are summed apart and merged in order, whatever the
-/// number of threads.
-pub const PARTITION: usize = 512;
-/// Tokens of a tile, counted from the partition's start: one update of the running maximum, one scale of integer weights.
-pub const TILE: usize = 128;
 
 /// How far ahead records are fetched, in tiles.
 const PREFETCH_TILES: usize = 2;
@@ -55,7 +49,15 @@ thread_local! {
     });
 }
 
-pub(crate) fn attend(kernel: &Kernel, job: &Job<'_>, parts: &mut [f32]) {
+impl Kernel {
+    /// Attends one partition of one kv head for some rows. `parts`: `[rows][part_len]`, overwritten with the partition's partial
+    /// states.
+    pub fn attend(&self, job: &Job<'_>, parts: &mut [f32]) {
+        attend(self, job, parts);
+    }
+}
+
+fn attend(kernel: &Kernel, job: &Job<'_>, parts: &mut [f32]) {
     let tokens = job.records.len() * kernel.layout().block_size();
     let mut at = 0;
     for row in job.rows {

@@ -3,8 +3,7 @@
 //! A RoPE pair with amplitudes (A, B) adds `C(t) = A cos(t f) + B sin(t f)` to the logit of the key at position t; with
 //! `D = B cos(t f) - A sin(t f)`, moving on by u tokens gives `C(t + u) = C cos(u f) + D sin(u f)`. At a partition's start C and D are exact.
 //! Inside the partition they are exact for high-frequency pairs, and quadratics in u for the others.
-use crate::attend::PARTITION;
-use crate::key_mean::KeyMeanError;
+use crate::layout::PARTITION;
 use crate::rope::{Rope, cos_sin};
 use std::sync::Arc;
 
@@ -20,14 +19,46 @@ pub(crate) const INTERVALS: usize = PARTITION / INTERVAL;
 /// Positions for which the angles at partitions' starts are in a table: as far as [`Rope`]'s own tables go.
 const TABLED: usize = 64 * 64 * 64;
 
+/// Coefficients that a quadratic has: of 1, u and u².
+pub(crate) const QUADRATIC: usize = 3;
+
+/// Why a [`crate::KeyMean`] or its [`CorrectionTables`] cannot be built.
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+pub enum KeyMeanError {
+    /// More RoPE pairs than a head has.
+    #[error("{frequencies} RoPE frequencies for head_dim {head_dim}; allowed: up to half of it")]
+    Frequencies {
+        /// RoPE pairs.
+        frequencies: usize,
+        /// Elements of a head.
+        head_dim: usize,
+    },
+    /// A mean of another head size.
+    #[error("a key mean has {len} elements; allowed: head_dim {head_dim}")]
+    MeanLength {
+        /// Elements that were given.
+        len: usize,
+        /// Elements of a head.
+        head_dim: usize,
+    },
+    /// A mean that is not a number, or infinite.
+    #[error("element {index} of a key mean is {value}; allowed: finite")]
+    Mean {
+        /// The element, counted from 0.
+        index: usize,
+        /// Its value.
+        value: f32,
+    },
+}
+
 /// How the mean correction runs through a partition, for one RoPE and head size. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct CorrectionTables {
-    inner: Arc<Inner>,
+    inner: Arc<Tables>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct Tables {
     head_dim: usize,
     rope: Rope,
     /// (cos, sin) at the start of each partition of the tables' range: of the approximated pairs, 16 each, and of all pairs.
@@ -96,7 +127,7 @@ impl CorrectionTables {
         let starts = partitions().flat_map(|at| approximated.chunks(16).map(move |pairs| start(rope, pairs, at)));
         let all_starts =
             partitions().flat_map(|at| (0..pairs).map(move |pair| rope.cos_sin(pair, at).map(|x| x as f32)));
-        let inner = Inner {
+        let inner = Tables {
             head_dim,
             starts: starts.collect(),
             all_starts: all_starts.collect(),

@@ -1,5 +1,4 @@
 //! The public kernel: stores and attends the records of one layer.
-use crate::attend::{self, Job};
 use crate::encode;
 use crate::format::Side;
 use crate::key_mean::{CorrectionQuery, KeyMean};
@@ -163,11 +162,6 @@ impl Kernel {
             query.floats.clear();
         }
         query
-    }
-
-    /// Attends one partition of one kv head for some rows. `parts`: `[rows][part_len]`, overwritten with the partition's states.
-    pub fn attend(&self, job: &Job<'_>, parts: &mut [f32]) {
-        attend::attend(self, job, parts);
     }
 
     /// Elements of the state of `group` query heads: o `[group][head_dim]`, m `[group]`, l `[group]`, logits in base 2.

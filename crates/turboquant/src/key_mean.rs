@@ -1,39 +1,9 @@
 //! The mean of a kv head's keys: subtracted before RoPE, and given back to logits by attention.
-use crate::correction_tables::{CorrectionTables, HighFrequency};
-use crate::simd::QUADRATIC;
+use crate::correction_tables::{CorrectionTables, HighFrequency, KeyMeanError, QUADRATIC};
 use std::sync::Arc;
 
 /// High-frequency pairs whose mean is subtracted from coded keys: those with the largest mean.
 pub const DEFAULT_HIGH_PAIRS: usize = 8;
-
-/// Why a [`KeyMean`] or its [`CorrectionTables`] cannot be built.
-#[derive(Clone, PartialEq, Debug, thiserror::Error)]
-pub enum KeyMeanError {
-    /// More RoPE pairs than a head has.
-    #[error("{frequencies} RoPE frequencies for head_dim {head_dim}; allowed: up to half of it")]
-    Frequencies {
-        /// RoPE pairs.
-        frequencies: usize,
-        /// Elements of a head.
-        head_dim: usize,
-    },
-    /// A mean of another head size.
-    #[error("a key mean has {len} elements; allowed: head_dim {head_dim}")]
-    MeanLength {
-        /// Elements that were given.
-        len: usize,
-        /// Elements of a head.
-        head_dim: usize,
-    },
-    /// A mean that is not a number, or infinite.
-    #[error("element {index} of a key mean is {value}; allowed: finite")]
-    Mean {
-        /// The element, counted from 0.
-        index: usize,
-        /// Its value.
-        value: f32,
-    },
-}
 
 /// The part of one kv head's mean key, before RoPE, that is subtracted from its keys.
 ///
@@ -46,11 +16,11 @@ pub enum KeyMeanError {
 /// for the fastest of them, falling with the cube of the frequency. With [`CorrectionTables::exact`] all pairs are high-frequency ones.
 #[derive(Clone, Debug)]
 pub struct KeyMean {
-    inner: Arc<Inner>,
+    inner: Arc<Subtracted>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct Subtracted {
     tables: CorrectionTables,
     /// Pairs that are subtracted: all approximated ones, then high-frequency ones.
     pairs: Vec<usize>,
@@ -100,7 +70,7 @@ impl KeyMean {
         }
         let means = pairs.iter().map(|pair| of(*pair).map(|x| x * rope.attention_factor())).collect();
         let high = high.iter().map(|pair| tables.high_frequency(*pair)).collect();
-        let inner = Inner { tables: tables.clone(), pairs, high, means, subtracted };
+        let inner = Subtracted { tables: tables.clone(), pairs, high, means, subtracted };
         Ok(KeyMean { inner: Arc::new(inner) })
     }
 

@@ -4,6 +4,11 @@ use std::ops::Range;
 
 /// Tokens of a strip, the unit in which a record's code planes are ordered: one per vector lane.
 pub(crate) const STRIP: usize = 16;
+/// Tokens of a partition, counted from the sequence's start: partitions are summed apart and merged in order, whatever the
+/// number of threads.
+pub const PARTITION: usize = 512;
+/// Tokens of a tile, counted from the partition's start: one update of the running maximum, one scale of integer weights.
+pub const TILE: usize = 128;
 
 /// Layout of a record: K codes, V codes, K scales, V scales of `block_size` tokens of one kv head.
 ///

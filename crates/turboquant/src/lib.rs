@@ -23,12 +23,12 @@ mod rotation;
 #[allow(clippy::needless_range_loop)] // index loops mirror the registers
 mod simd;
 
-pub use attend::{Job, PARTITION, Row, TILE};
-pub use correction_tables::{CorrectionTables, LOW_FREQUENCY};
+pub use attend::{Job, Row};
+pub use correction_tables::{CorrectionTables, KeyMeanError, LOW_FREQUENCY};
 pub use format::{Format, FormatError, MAX_HEAD_DIM, Side};
 pub use kernel::{Kernel, MAX_GROUP, Query};
-pub use key_mean::{DEFAULT_HIGH_PAIRS, KeyMean, KeyMeanError};
-pub use layout::RecordLayout;
+pub use key_mean::{DEFAULT_HIGH_PAIRS, KeyMean};
+pub use layout::{PARTITION, RecordLayout, TILE};
 pub use preset::{KvPair, PRESETS, Preset};
 pub use rope::{Rope, RopeError, apply_rope};
 pub use rotation::Rotation;

@@ -30,10 +30,10 @@ pub enum RopeError {
 /// Elements from 2n on stay as they are. Cheap to clone.
 #[derive(Clone)]
 pub struct Rope {
-    inner: Arc<Inner>,
+    inner: Arc<Angles>,
 }
 
-struct Inner {
+struct Angles {
     frequencies: Vec<f32>,
     attention_factor: f32,
     /// (cos, sin) of frequency × digit × 64^level, `[level][digit][pair]`.
@@ -56,7 +56,7 @@ impl Rope {
         }
         let tokens = (0..DIGITS).flat_map(|level| (0..RADIX).map(move |digit| digit * RADIX.pow(level as u32)));
         let digits = tokens.flat_map(|t| frequencies.iter().map(move |f| cos_sin(f64::from(*f), t as f64))).collect();
-        Ok(Rope { inner: Arc::new(Inner { frequencies, attention_factor, digits }) })
+        Ok(Rope { inner: Arc::new(Angles { frequencies, attention_factor, digits }) })
     }
 
     /// The number of pairs; of each head the first 2 × `pairs` elements turn.

@@ -46,34 +46,34 @@ impl Layer {
 }
 
 /// What a step needs beside its layout.
-struct Prepared {
+struct StepAngles {
     /// For each RoPE of the model the (cos, sin) of every row and pair: `[ropes][num_tokens][pairs]`.
     angles: Vec<Vec<[f32; 2]>>,
 }
 
-impl Prepared {
-    fn of(plan: &AttentionPlan) -> Result<&Prepared> {
+impl StepAngles {
+    fn of(plan: &AttentionPlan) -> Result<&StepAngles> {
         let prepared = plan.prepared.as_ref().and_then(|p| p.downcast_ref());
         prepared.ok_or_else(|| Error::Msg("the plan was made by another backend".to_owned()))
     }
 
     /// A layer's angles, and RoPE pairs of a head.
-    fn angles(&self, rope: Option<usize>, ropes: &[Rope]) -> Angles<'_> {
+    fn angles(&self, rope: Option<usize>, ropes: &[Rope]) -> LayerAngles<'_> {
         match rope {
-            Some(rope) => Angles { angles: &self.angles[rope], pairs: ropes[rope].pairs() },
-            None => Angles { angles: &[], pairs: 0 },
+            Some(rope) => LayerAngles { angles: &self.angles[rope], pairs: ropes[rope].pairs() },
+            None => LayerAngles { angles: &[], pairs: 0 },
         }
     }
 }
 
 /// The angles of a step's rows in one layer.
 #[derive(Clone, Copy)]
-struct Angles<'a> {
+struct LayerAngles<'a> {
     angles: &'a [[f32; 2]],
     pairs: usize,
 }
 
-impl<'a> Angles<'a> {
+impl<'a> LayerAngles<'a> {
     /// (cos, sin) of each pair of a row; none for a layer without RoPE.
     fn row(&self, row: usize) -> &'a [[f32; 2]] {
         &self.angles[row * self.pairs..][..self.pairs]
@@ -149,7 +149,7 @@ impl AttentionBackend for CpuBackend {
 
     fn plan(&mut self, layout: Arc<BatchLayout>) -> Result<AttentionPlan> {
         let angles = self.ropes.iter().map(|rope| rope.angles(&layout.positions)).collect();
-        Ok(AttentionPlan { layout, prepared: Some(Box::new(Prepared { angles })) })
+        Ok(AttentionPlan { layout, prepared: Some(Box::new(StepAngles { angles })) })
     }
 
     fn write(&self, layer: LayerId, k: &Tensor, v: &Tensor, plan: &AttentionPlan) -> Result<()> {
@@ -161,7 +161,7 @@ impl AttentionBackend for CpuBackend {
         }
         with_slices([k, v], |[k, v]| {
             let state = &self.layers[layer.0];
-            let angles = Prepared::of(plan)?.angles(state.rope, &self.ropes);
+            let angles = StepAngles::of(plan)?.angles(state.rope, &self.ropes);
             state.write().store(&plan.layout.slot_mapping, self.spec.block_size(), |row, head, record, slot| {
                 let at = (row * geometry.kv_heads + head) * d;
                 let (k, v) = (&k[at..][..d], &v[at..][..d]);
@@ -186,7 +186,7 @@ impl AttentionBackend for CpuBackend {
                 pages: &pages,
                 geometry,
                 layout: &plan.layout,
-                angles: Prepared::of(plan)?.angles(state.rope, &self.ropes),
+                angles: StepAngles::of(plan)?.angles(state.rope, &self.ropes),
             };
             work.run(q, &mut out);
             Ok(())

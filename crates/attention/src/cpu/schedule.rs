@@ -2,7 +2,7 @@
 //!
 //! None of it shows in the result: a partition starts at a multiple of [`PARTITION`] tokens of its sequence and is summed by one
 //! kernel call, and partitions are merged in order, by whichever threads.
-use super::Angles;
+use super::LayerAngles;
 use super::pages::Pages;
 use crate::{BatchLayout, LayerCentre, LayerGeometry};
 use rayon::prelude::*;
@@ -18,7 +18,7 @@ pub struct Work<'a> {
     pub pages: &'a Pages,
     pub geometry: &'a LayerGeometry,
     pub layout: &'a BatchLayout,
-    pub angles: Angles<'a>,
+    pub angles: LayerAngles<'a>,
 }
 
 /// Rows of one sequence and the kv head they attend to.

@@ -18,7 +18,7 @@ pub struct QueryBuffers<'a, B> {
     /// [`crate::TileParams`].
     pub tiles: &'a B,
     pub rotation: &'a B,
-    /// Of [`crate::Tables`] and [`crate::RopeTables`]; these and `follow` are not touched unless keys are centred.
+    /// Of [`crate::LayerTables`] and [`crate::RopeTables`]; these and `follow` are not touched unless keys are centred.
     pub key_means: &'a B,
     pub starts: &'a B,
     pub lists: &'a B,
@@ -88,7 +88,7 @@ pub struct AttendBuffers<'a, B> {
     pub tables: &'a B,
     pub cache: &'a B,
     pub follow: &'a B,
-    /// Of [`crate::Tables`].
+    /// Of [`crate::LayerTables`].
     pub fast_tiles: &'a B,
     pub fast_turns: &'a B,
     /// `[rows][heads][parts][head_dim]` f32.

@@ -3,9 +3,9 @@ use super::scores::{read, sign_line, unpack};
 use super::{
     CHUNK, Place, Scratch, Simd, Tile, WIDE_MAX, book, is_integer, is_wide, pair_most, strip, strip_of, table_bytes,
 };
-use crate::attend::TILE;
 use crate::format::MAX_HEAD_DIM;
 use crate::layout::STRIP;
+use crate::layout::TILE;
 use std::borrow::Borrow;
 
 /// Largest integer weight for V of `FORMAT`.

@@ -3,10 +3,10 @@
 use super::dispatch::{Steps, steps};
 use super::{CHUNK, CorrectionTile, HeadQuery, Place, Scratch, Simd, State, Tile};
 use super::{accumulate, correction, query, scores, softmax, state, store};
-use crate::attend::TILE;
 use crate::format::Side;
 use crate::key_mean::CorrectionQuery;
 use crate::layout::RecordLayout;
+use crate::layout::TILE;
 use crate::rotation::Rotation;
 use core::arch::x86_64::*;
 

@@ -5,10 +5,10 @@
 //! products a token, even and odd in the distance u from the middle, so that both halves of an interval share them.
 use super::Simd;
 use super::scores::SUM_BLOCK;
-use crate::attend::TILE;
-use crate::correction_tables::{INTERVAL, INTERVALS, LowFrequency, Start, VeryLowFrequency};
+use crate::correction_tables::{INTERVAL, INTERVALS, LowFrequency, QUADRATIC, Start, VeryLowFrequency};
 use crate::key_mean::CorrectionQuery;
 use crate::layout::STRIP;
+use crate::layout::TILE;
 
 /// A head's correction in a partition, rows of one value an interval: the quadratic's three coefficients, then C and D of each
 /// high-frequency pair at the intervals' middles.
@@ -31,9 +31,6 @@ pub(crate) struct CorrectionTile<'a> {
     /// `None`: nothing is missing.
     pub heads: &'a [Option<CorrectionHead<'a>>],
 }
-
-/// Rows of a state before those of the high-frequency pairs: the coefficients of 1, u and u².
-pub(crate) const QUADRATIC: usize = 3;
 
 /// Distances of an interval's second half of tokens from its middle, and their squares.
 const U: [[f32; 16]; 2] = powers(1.0, 0.5);

@@ -3,10 +3,10 @@ use super::portable::{BYTES, Portable};
 use super::{
     CorrectionTile, HeadQuery, Place, Scratch, Tile, accumulate, correction, query, scores, softmax, state, store,
 };
-use crate::attend::TILE;
 use crate::format::{Format, Side};
 use crate::key_mean::CorrectionQuery;
 use crate::layout::RecordLayout;
+use crate::layout::TILE;
 use crate::rotation::Rotation;
 
 /// An instruction set that kernels are compiled for.

@@ -21,14 +21,13 @@ mod store;
 #[cfg(test)]
 mod twins;
 
-pub(crate) use correction::{CorrectionHead, CorrectionTile, QUADRATIC, State};
+pub(crate) use correction::{CorrectionHead, CorrectionTile, State};
 pub use dispatch::Isa;
 pub(crate) use dispatch::{Steps, load};
 
-use crate::attend::TILE;
 use crate::codebook::IntBook;
 use crate::format::{Coding, Format};
-use crate::layout::STRIP;
+use crate::layout::{STRIP, TILE};
 use crate::page::Lines;
 
 /// Heads that a kernel treats together: what is read or looked up once serves all of them.

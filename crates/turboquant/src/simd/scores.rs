@@ -2,8 +2,8 @@
 use super::{
     CHUNK, HeadQuery, Simd, Tile, book, has_sign_plane, is_integer, is_wide, pair_most, strip, strip_of, table_bytes,
 };
-use crate::attend::TILE;
 use crate::layout::STRIP;
+use crate::layout::TILE;
 
 type Out = [[f32; TILE]; CHUNK];
 

@@ -1,8 +1,8 @@
 //! Online softmax of a tile: masks, running maximum, and the weights in the form that the V step multiplies with.
 use super::accumulate::{weight_most, weight_pair_most};
 use super::{CHUNK, NONE, Place, STRIPS, Scratch, Simd, Tile, is_integer, is_wide, scale_of};
-use crate::attend::TILE;
 use crate::layout::STRIP;
+use crate::layout::TILE;
 
 /// Turns the logits of `places` into weights; `tile` is the V side. Quantities relative to the tile are taken over each
 /// head's visible tokens. Each step runs over all heads, so that one's latency hides another's.

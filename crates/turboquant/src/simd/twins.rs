@@ -2,10 +2,11 @@
 use super::dispatch::Isa;
 use super::portable::Portable;
 use super::{CHUNK, HeadQuery, Place, Scratch, Tile, accumulate, query, scores, softmax};
-use crate::attend::{Job, PARTITION, Row, TILE};
+use crate::attend::{Job, Row};
 use crate::format::{Format, Side, for_direct_format};
 use crate::kernel::Kernel;
 use crate::layout::RecordLayout;
+use crate::layout::{PARTITION, TILE};
 use proptest::prelude::*;
 
 /// The formats whose codes are multiplied as integers.

@@ -1,7 +1,7 @@
 //! A cache of random tokens on the device, and the launches of one attention over it.
 use attention::{Centring, KeyCentring, KvMeans, LayerGeometry, ModelGeometry, Rope};
 use metal::launch::{self, AttendBuffers, QueryBuffers, ReduceBuffers, WriteBuffers};
-use metal::{Executor, Form, Launch, Params, PartitionTables, Shape, Tables, Tile};
+use metal::{Executor, Form, Launch, LayerTables, Params, PartitionTables, Shape, Tile};
 use msl_emu::cuda::{CudaExecutor, Memory};
 use turboquant::{CorrectionTables, Format, PARTITION, RecordLayout};
 
@@ -94,7 +94,7 @@ impl<'a> Workload<'a> {
         let correction = layer.keys[0].tables().clone();
         let partitions =
             if k.is_rotated() { PartitionTables::new } else { PartitionTables::exact }(&correction, 1 << 17);
-        let tables = Tables::new(&layer.keys);
+        let tables = LayerTables::new(&layer.keys);
         let value_means: Vec<u8> = layer.values.iter().flatten().flat_map(|x| x.to_le_bytes()).collect();
         let all = TOTAL / BLOCK;
         // A fixed walk through all blocks: the stride is odd.
