@@ -149,6 +149,9 @@ pub struct ModelSettings {
     /// What computes: auto (the GPU of a Mac, if built for it), cpu, metal [default: auto]
     #[arg(long, value_name = "NAME")]
     pub device: Option<String>,
+    /// Kernel of a GPU's decode steps: mma, whose bits are those of prefill, or vec [default: mma]
+    #[arg(long, value_name = "NAME")]
+    pub decode_kernel: Option<String>,
     /// CPU threads, 0 for all cores [default: 0]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,

@@ -1,7 +1,7 @@
 //! Settings in layers: the embedded default file, a file, the environment, flags.
 use anyhow::{Context, Result, bail};
 use bytesize::ByteSize;
-use engine::{DeviceChoice, EngineConfig, KvOptions, WeightQuant};
+use engine::{DecodeKernel, DeviceChoice, EngineConfig, KvOptions, WeightQuant};
 use figment::Figment;
 use figment::providers::{Env, Format as _, Serialized, Toml};
 use figment::value::Value;
@@ -16,7 +16,7 @@ pub const DEFAULTS: &str = include_str!("../../../config/default.toml");
 const NON_SETTING_VARS: [&str; 3] = ["LOG", "CONFIG", "CACHE_DIR"];
 
 /// Settings that are text, and may be text of digits alone (a test compares them with [`RawSettings`]).
-const TEXTS: [&str; 11] = [
+const TEXTS: [&str; 12] = [
     "host",
     "api_key",
     "model",
@@ -24,6 +24,7 @@ const TEXTS: [&str; 11] = [
     "weight_quant",
     "served_model_name",
     "device",
+    "decode_kernel",
     "kv_preset",
     "k_quant",
     "v_quant",
@@ -65,6 +66,7 @@ struct RawSettings {
     served_model_name: Option<String>,
     max_model_len: Option<usize>,
     device: String,
+    decode_kernel: String,
     kv_preset: String,
     k_quant: Option<String>,
     v_quant: Option<String>,
@@ -122,6 +124,7 @@ impl RawSettings {
             model: PathBuf::new(),
             kv: KvOptions::parse(&self.kv_preset, k, v, self.block_size, &self.kv_centre)?,
             device: DeviceChoice::parse(&self.device)?,
+            decode_kernel: DecodeKernel::parse(&self.decode_kernel)?,
             weight_quant: self.weight_quant.as_deref().map(weight_quant).transpose()?,
             served_model_name: self.served_model_name,
             kv_cache_memory: self.kv_cache_memory.map(|b| b.as_u64()),
@@ -222,6 +225,7 @@ mod tests {
             ("--block-size", "24", "--block-size is 24"),
             ("--threads", "100000", "--threads: is 100000"),
             ("--device", "gpu", "--device: is gpu"),
+            ("--decode-kernel", "fast", "--decode-kernel: is fast"),
         ] {
             let message = read(&[flag, value]).unwrap_err().to_string();
             assert!(message.contains(told), "{message}");

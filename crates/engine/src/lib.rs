@@ -15,7 +15,7 @@ pub use serve::{
     TokenLogprob, argmax, channel,
 };
 pub use start::{
-    Calibration, CentreMode, DeviceChoice, EngineConfig, KvOptions, KvPlan, LoadProgress, MemoryBudget, MemoryLimits,
-    ModelBundle, cache_layout, free_memory, launch, load, most_exact_format, select, start,
+    Calibration, CentreMode, DecodeKernel, DeviceChoice, EngineConfig, KvOptions, KvPlan, LoadProgress, MemoryBudget,
+    MemoryLimits, ModelBundle, cache_layout, free_memory, launch, load, most_exact_format, select, start,
 };
 pub use threads::compute_pool;

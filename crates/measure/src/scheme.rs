@@ -84,7 +84,7 @@ impl Scheme {
                 let layout = cache_layout(pair, BLOCK_SIZE, geometry)?;
                 let centring = bundle.calibration().centring(centre, pair)?;
                 let centred = !centring.is_none();
-                Ok((select(layout, geometry, centring, bundle.device.tensors())?, centred))
+                Ok((select(layout, geometry, centring, bundle.device.tensors(), bundle.decode_kernel)?, centred))
             }
             Scheme::Ggml(bits) => {
                 let (exact, centred) = Scheme::exact(bundle.device.tensors()).backend(bundle)?;

@@ -1,4 +1,5 @@
 //! The one place where a device is given what computes on it: a model beside its attention, and attention.
+use super::device::DecodeKernel;
 use crate::error::StartError;
 use attention::{AttentionBackend, Centring, CpuBackend, ModelGeometry};
 use candle_core::Device;
@@ -31,21 +32,43 @@ pub(crate) fn compute_device(device: &Device, geometry: &ModelGeometry) -> Resul
 
 /// The attention backend for a cache of this layout, a model and a device. It has no blocks yet.
 ///
-/// Errors: a device or a shape that no backend supports. Nothing falls back.
+/// Errors: a device or a shape that no backend supports; a kernel that the device does not have or that cannot
+/// serve the model. Nothing falls back.
 pub fn select(
     layout: KvLayout,
     geometry: &ModelGeometry,
     centring: Centring,
     device: &Device,
+    decode: DecodeKernel,
 ) -> Result<Box<dyn AttentionBackend>, StartError> {
+    if decode == DecodeKernel::Vec {
+        check_vec(geometry, device)?;
+    }
     match device {
         Device::Cpu => Ok(Box::new(CpuBackend::new(layout, geometry.clone(), centring)?)),
         #[cfg(all(target_os = "macos", feature = "metal"))]
         Device::Metal(device) => {
             let executor = executor(device, geometry)?;
-            Ok(Box::new(::metal::GpuBackend::new(executor, layout, geometry, &centring, ::metal::Form::Mma)?))
+            let form = match decode {
+                DecodeKernel::Mma => ::metal::Form::Mma,
+                DecodeKernel::Vec => ::metal::Form::Vec,
+            };
+            Ok(Box::new(::metal::GpuBackend::new(executor, layout, geometry, &centring, form)?))
         }
         other => Err(unsupported(other)),
+    }
+}
+
+/// `attend_vec` runs on GPUs alone and keeps 4 query heads of a kv head in registers.
+fn check_vec(geometry: &ModelGeometry, device: &Device) -> Result<(), StartError> {
+    const MOST: usize = 4;
+    let flag = |message| Err(StartError::flag("--decode-kernel", message));
+    if device.is_cpu() {
+        return flag("is vec, a kernel of GPUs; this model runs on the CPU".to_owned());
+    }
+    match geometry.layers.iter().map(attention::LayerGeometry::group).find(|group| *group > MOST) {
+        Some(group) => flag(format!("is vec, for at most {MOST} query heads a kv head; this model has {group}")),
+        None => Ok(()),
     }
 }
 
@@ -62,4 +85,23 @@ fn executor(
 
 fn unsupported(device: &Device) -> StartError {
     StartError::Device(format!("{:?}", device.location()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use attention::LayerGeometry;
+    use turboquant::KvPair;
+
+    #[test]
+    fn a_kernel_of_gpus_is_refused_on_the_cpu() {
+        let layer =
+            LayerGeometry { num_heads: 4, kv_heads: 2, head_dim: 64, scale: 1.0, sliding_window: None, rope: None };
+        let geometry = ModelGeometry { layers: vec![layer] };
+        let pair = KvPair::both(Format::Bf16);
+        let layout = KvLayout::new(16, [(2, 64, pair.k, pair.v)]).unwrap();
+        let centring = Centring::none(&geometry);
+        let error = select(layout, &geometry, centring, &Device::Cpu, DecodeKernel::Vec).err().unwrap().to_string();
+        assert!(error.contains("--decode-kernel") && error.contains("vec") && error.contains("CPU"), "{error}");
+    }
 }

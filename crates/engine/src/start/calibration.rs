@@ -1,5 +1,6 @@
 //! The means that centring subtracts: the model's biases, or measured ones, which are kept for the next start.
 use super::backend::{most_exact_format, select};
+use super::device::DecodeKernel;
 use super::kv_plan::{CentreMode, cache_layout};
 use crate::error::StartError;
 use crate::forward::{ModelRef, PrivateSequences};
@@ -95,7 +96,7 @@ impl Calibration<'_> {
         tokens.truncate(CALIBRATION_TOKENS);
         // What f16 rounds, too, is far below the means.
         let layout = cache_layout(KvPair::both(most_exact_format(self.device)), BLOCK_SIZE, geometry)?;
-        let exact = select(layout, geometry, Centring::none(geometry), self.device)?;
+        let exact = select(layout, geometry, Centring::none(geometry), self.device, DecodeKernel::Mma)?;
         let mut backend = CalibrationBackend::new(exact, geometry);
         let sequence = PrivateSequences::new(self.model, &mut backend, 1, tokens.len())?;
         let model = ModelRef { model: self.model, device: self.device };

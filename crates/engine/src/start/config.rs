@@ -1,5 +1,5 @@
 //! What the engine is started with.
-use super::device::DeviceChoice;
+use super::device::{DecodeKernel, DeviceChoice};
 use super::kv_plan::KvOptions;
 use crate::error::StartError;
 use models::WeightQuant;
@@ -36,6 +36,8 @@ pub struct EngineConfig {
     pub weight_quant: Option<WeightQuant>,
     /// What computes.
     pub device: DeviceChoice,
+    /// The kernel for single rows on a GPU.
+    pub decode_kernel: DecodeKernel,
     /// Told how loading gets on.
     pub load_progress: Option<LoadProgress>,
 }
@@ -65,6 +67,7 @@ impl EngineConfig {
             threads: None,
             weight_quant: None,
             device: DeviceChoice::Auto,
+            decode_kernel: DecodeKernel::Mma,
             load_progress: None,
         }
     }

@@ -15,6 +15,34 @@ pub enum DeviceChoice {
     Metal,
 }
 
+/// The kernel that attends single rows on a GPU (`--decode-kernel`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DecodeKernel {
+    /// `attend_mma`, whose bits are those of prefill.
+    #[default]
+    Mma,
+    /// `attend_vec`, which sums in another order: fewer operations where a GPU has no matrix unit, and not measured on
+    /// a Mac yet.
+    Vec,
+}
+
+impl DecodeKernel {
+    /// The flag's values.
+    pub const NAMES: [&str; 2] = ["mma", "vec"];
+
+    /// Parses the flag's value. Errors: an unknown name, with the known ones.
+    pub fn parse(name: &str) -> Result<Self, StartError> {
+        match name {
+            "mma" => Ok(DecodeKernel::Mma),
+            "vec" => Ok(DecodeKernel::Vec),
+            other => {
+                let message = format!("is {other}; it must be one of {}", Self::NAMES.join(", "));
+                Err(StartError::flag("--decode-kernel", message))
+            }
+        }
+    }
+}
+
 impl DeviceChoice {
     /// The flag's values.
     pub const NAMES: [&str; 3] = ["auto", "cpu", "metal"];

@@ -2,6 +2,7 @@
 use super::backend::compute_device;
 use super::calibration::{CALIBRATION_TEXT, Calibration};
 use super::config::EngineConfig;
+use super::device::DecodeKernel;
 use crate::error::StartError;
 use compute::ComputeDevice;
 use models::{Checkpoint, GenerationDefaults, LoadOptions, LoadedModel, Model};
@@ -30,6 +31,8 @@ pub struct ModelBundle {
     pub calibration_text: String,
     /// What computes the model beside its attention.
     pub device: Arc<dyn ComputeDevice>,
+    /// The kernel for single rows on a GPU.
+    pub decode_kernel: DecodeKernel,
 }
 
 impl ModelBundle {
@@ -80,5 +83,6 @@ pub fn load(config: &EngineConfig) -> Result<ModelBundle, StartError> {
         fingerprint,
         calibration_text: CALIBRATION_TEXT.to_owned(),
         device,
+        decode_kernel: config.decode_kernel,
     })
 }

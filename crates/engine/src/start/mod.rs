@@ -10,7 +10,7 @@ mod memory;
 pub use backend::{most_exact_format, select};
 pub use calibration::Calibration;
 pub use config::{EngineConfig, LoadProgress};
-pub use device::DeviceChoice;
+pub use device::{DecodeKernel, DeviceChoice};
 pub use kv_plan::{CentreMode, KvOptions, KvPlan, cache_layout};
 pub use loading::{ModelBundle, load};
 pub use memory::{MemoryBudget, MemoryLimits, free_memory};
@@ -87,7 +87,7 @@ fn plan_cache(config: &EngineConfig, bundle: &ModelBundle) -> Result<(KvPlan, Bo
         tracing::info!("--kv-preset auto takes {reason}");
     }
     let centring = bundle.calibration().centring(config.kv.centre, plan.pair)?;
-    let backend = select(plan.layout.clone(), geometry, centring, bundle.device.tensors())?;
+    let backend = select(plan.layout.clone(), geometry, centring, bundle.device.tensors(), bundle.decode_kernel)?;
     Ok((plan, backend))
 }
 

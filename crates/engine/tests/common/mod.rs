@@ -4,7 +4,8 @@ use attention::{AttentionBackend, Centring, KeyCentring, ModelGeometry};
 use candle_core::{DType, Device};
 use compute::ComputeDevice;
 use engine::{
-    CentreMode, DeviceChoice, EngineConfig, LogitsNeed, LogitsRow, ModelRunner, WeightQuant, cache_layout, load, select,
+    CentreMode, DecodeKernel, DeviceChoice, EngineConfig, LogitsNeed, LogitsRow, ModelRunner, WeightQuant,
+    cache_layout, load, select,
 };
 use kv::KvLayout;
 use metal::{Executor, GpuDevice};
@@ -78,7 +79,7 @@ pub struct Driver {
 impl Driver {
     pub fn new(setup: &Setup) -> Self {
         Self::with_backend(setup, |layout, geometry, centring, device| {
-            select(layout, geometry, centring, device).unwrap()
+            select(layout, geometry, centring, device, DecodeKernel::Mma).unwrap()
         })
     }
 
