@@ -52,7 +52,8 @@ impl Golden {
     }
 }
 
-/// Returns all logits after each of the first tokens of the first prompt, `[tokens][vocab]`, from `fixtures/NAME.safetensors`.
+/// Returns all logits after each of the first tokens of the first prompt, `[tokens][vocab]`, from
+/// `fixtures/NAME.safetensors`.
 ///
 /// # Panics
 /// If the file is missing or has another form.
