@@ -26,7 +26,7 @@ NAMES_OF_SIBLINGS = {
 }
 # Names that are left, with their number of meanings. Never to be added to.
 NAMES_LEFT = {
-    **dict.fromkeys(("Chunk", "Place", "RmsNorm", "Scratch", "Slice", "Sums", "Weight"), 2),
+    **dict.fromkeys(("Chunk", "Scratch", "Slice", "Sums"), 2),
     **dict.fromkeys(("Layer", "State", "Tile"), 3),
 }
 

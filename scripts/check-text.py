@@ -18,9 +18,7 @@ NOT_YET = (
     "CHANGELOG.md",
     "README.md",
     "crates/attention/",
-    "crates/gguf/",
     "crates/metal/",
-    "crates/models/",
     "crates/turboquant/",
     "kernels/",
 )
