@@ -18,7 +18,6 @@ NOT_YET = (
     "CHANGELOG.md",
     "README.md",
     "crates/attention/",
-    "crates/metal/",
     "crates/turboquant/",
     "kernels/",
 )

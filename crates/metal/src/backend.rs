@@ -25,8 +25,8 @@ struct StepBuffers<B> {
 
 /// Stores and attends by the kernels of `kernels/`.
 ///
-/// A row's result depends on its query and the cache alone, bit by bit: every row goes through the same arithmetic, whatever shares
-/// its tile.
+/// A row's result depends on its query and the cache alone, bit by bit: every row goes through the same arithmetic,
+/// whatever shares its tile.
 pub struct GpuBackend<E: Executor> {
     pub(crate) executor: E,
     spec: KvLayout,

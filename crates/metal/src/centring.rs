@@ -1,18 +1,21 @@
-//! What kernels read to take the mean of K out and to put it back into logits: tables, never an angle a key.
+//! The tables that kernels read to correct the logits of centred keys. With them no kernel computes an angle for a key.
 use half::f16;
 use turboquant::{CorrectionTables, KeyMean, PARTITION, Rope};
 
-/// Fast pairs of a group: as many as kernels follow of keys that are not followed exactly.
+/// RoPE pairs of a pair group. Of coded keys kernels correct one group of high-frequency pairs, of keys stored as
+/// floats as many as there are.
 pub(crate) const FAST_PAIRS: usize = 8;
 const BLOCKS: usize = PARTITION / 32;
 
-/// Radians a token up to which a pair that is followed exactly goes into a polynomial: its first term left out, of degree 8, is
-/// (15.5 x 0.035)^8 / 8! = 1.9e-7 of the amplitude at a block's edge, about f32's own rounding.
+/// The largest frequency, radians a token, of a pair that a polynomial corrects exactly. The first term that the
+/// polynomial leaves out, of degree 8, is (15.5 x 0.035)^8 / 8! = 1.9e-7 of the amplitude at an interval's edge, about
+/// f32's own rounding.
 const POLYNOMIAL_PAIR: f64 = 0.035;
-/// 1, v .. v^7.
+/// Terms of such a polynomial: 1, v .. v^7, where v counts 16 tokens from the interval's middle.
 const EXACT_TERMS: usize = 8;
 
-/// All pairs of a rope as they are followed exactly: by polynomials, and in groups of 8.
+/// All RoPE pairs as they are corrected for keys stored as floats: the slow ones by polynomials, the fast ones in pair
+/// groups.
 pub(crate) struct ExactPairs {
     pub slow: Vec<usize>,
     fast: Vec<usize>,
@@ -29,7 +32,7 @@ impl ExactPairs {
     }
 }
 
-/// Groups of fast pairs where these centres are followed exactly; `None` where they are followed by parabolas.
+/// The number of pair groups where these means are corrected exactly; `None` where quadratics correct them.
 pub fn exact_groups(means: &[KeyMean]) -> Option<usize> {
     let exact = means.iter().any(|mean| mean.high_pairs().len() > FAST_PAIRS);
     means.first().filter(|_| exact).map(|first| ExactPairs::of(first.tables().rope()).groups())
@@ -43,25 +46,26 @@ fn words(values: impl IntoIterator<Item = u32>) -> Vec<u8> {
     values.into_iter().flat_map(u32::to_le_bytes).collect()
 }
 
-/// What kernels read of one RoPE to correct logits of centred keys, as bytes.
+/// What kernels read of one RoPE to correct logits of centred keys, as bytes. It is the same for all kv heads.
 #[derive(Clone, Debug)]
 pub struct PartitionTables {
     /// `[partition][pair]` (cos, sin) at partitions' starts.
     pub starts: Vec<u8>,
-    /// What 1 of cos or of sin at a partition's start gives to the terms of its blocks, as left operands: `[8 followed pairs][pair of
-    /// tiles][high parts, low parts][row][2 pairs a column]`, of cos in both tiles, then of sin. Rows are blocks of 32 tokens: the first
-    /// 8 in a tile for each term, then the others.
+    /// What 1 of the cosine or of the sine at a partition's start contributes to each term of its intervals, as left
+    /// operands of 8x8 products: `[8 approximated pairs][two matrices][high parts, low parts][row][2 pairs a column]`,
+    /// of the cosine in both matrices, then of the sine. Rows are intervals: one matrix for each term with the first 8
+    /// intervals, then as many with the others.
     pub fits: Vec<u8>,
 }
 
 impl PartitionTables {
-    /// For positions below `tokens`.
+    /// Tables for positions below `tokens`, with quadratics.
     pub fn new(tables: &CorrectionTables, tokens: usize) -> Self {
         let fits: Vec<_> = (0..tables.approximated().len()).map(|i| parabolas(tables, i)).collect();
         Self::with_fits(tables.rope(), tokens, &fits)
     }
 
-    /// The same where keys are followed exactly.
+    /// Tables for positions below `tokens`, with polynomials, for keys stored as floats.
     pub fn exact(tables: &CorrectionTables, tokens: usize) -> Self {
         let rope = tables.rope();
         let polynomial = |pair: &usize| polynomials(f64::from(rope.frequencies()[*pair]));
@@ -81,10 +85,12 @@ impl PartitionTables {
     }
 }
 
-/// What 1 of cos and of sin at a partition's start gives to each term of a block, in units of 16 tokens around its middle.
+/// What 1 of the cosine and of the sine at a partition's start contributes to each term of an interval. Terms are
+/// powers of v, which counts 16 tokens from the interval's middle.
 type Terms<const N: usize> = [[f64; 2]; N];
 
-/// Of the `index`-th followed pair: of a still one its one parabola, moved to the blocks' middles.
+/// The quadratics of the `index`-th approximated pair, one for each interval. A very-low-frequency pair has one for the
+/// whole partition, which is re-centred on each interval here.
 fn parabolas(tables: &CorrectionTables, index: usize) -> [Terms<3>; BLOCKS] {
     std::array::from_fn(|block| {
         let [one, v, square] = if index < tables.very_low() {
@@ -98,15 +104,16 @@ fn parabolas(tables: &CorrectionTables, index: usize) -> [Terms<3>; BLOCKS] {
     })
 }
 
-/// Of a pair that is followed exactly: Taylor's polynomials. With C, D at a partition's start, C cos + D sin of theta t is C' cos + D'
-/// sin of theta (t - middle).
+/// The Taylor polynomials of a pair with frequency `theta`, one for each interval. With C and D at the partition's
+/// start, C cos(t theta) + D sin(t theta) is C' cos((t - m) theta) + D' sin((t - m) theta) around the middle m, and
+/// cosine and sine are expanded.
 fn polynomials(theta: f64) -> [Terms<EXACT_TERMS>; BLOCKS] {
     std::array::from_fn(|block| {
         let ((sin, cos), unit) = ((theta * ((32 * block) as f64 + 15.5)).sin_cos(), 16.0 * theta);
         let mut term = 1.0;
         std::array::from_fn(|k| {
             term *= if k == 0 { 1.0 } else { unit / k as f64 };
-            // cos has 1, -v²/2 .., sin v, -v³/6 ..
+            // The cosine is 1 - v²/2 + .., the sine v - v³/6 + ..
             let sign = if k % 4 < 2 { 1.0 } else { -1.0 };
             let of = if k % 2 == 0 { [cos, sin] } else { [-sin, cos] };
             of.map(|x| sign * term * x)
@@ -114,23 +121,24 @@ fn polynomials(theta: f64) -> [Terms<EXACT_TERMS>; BLOCKS] {
     })
 }
 
-/// Of a layer's kv heads, as bytes.
+/// What kernels read of a layer's kv heads to correct logits of centred keys, as bytes.
 #[derive(Clone, Debug)]
 pub struct LayerTables {
-    /// `[kv head][head_dim]`, 0 where nothing is taken out.
+    /// `[kv head][head_dim]`: what is subtracted from keys, 0 where the mean stays.
     pub means: Vec<u8>,
-    /// Followed pairs in groups of 8, then groups of 8 fast ones of each kv head; past the last pair: none.
+    /// The approximated pairs, 8 at a time, then the pair groups of each kv head. Entries past the last pair name none.
     pub lists: Vec<u8>,
-    /// `[kv head][2 pairs of tiles][high parts, low parts][row][2 RoPE pairs a column]`: cos in both tiles, sin in both, of the fast
-    /// pairs at the tiles' tokens: operands of products as they lie. Where keys are
-    /// followed exactly all kv heads have the same: `[group]`.
+    /// `[kv head][2 pairs of matrices][high parts, low parts][row][2 RoPE pairs a column]`: left operands of 8x8
+    /// products, the cosines in both matrices, then the sines, of the high-frequency pairs at 0 to 31 tokens. Keys
+    /// stored as floats have `[pair group]` in place of `[kv head]`, since all kv heads have the same pairs.
     pub fast_tiles: Vec<u8>,
-    /// `[kv head or group][72][8]` (cos, sin) of the fast pairs at 64 multiples of 8 tokens, then at 0 to 7 tokens.
+    /// `[kv head or pair group][72][8]` (cos, sin) of the high-frequency pairs at 64 multiples of 8 tokens, then at 0
+    /// to 7 tokens.
     pub fast_turns: Vec<u8>,
 }
 
 impl LayerTables {
-    /// `means`: of all kv heads, at least one.
+    /// `means` has one entry for each kv head, and at least one.
     pub fn new(means: &[KeyMean]) -> Self {
         let tables = means[0].tables();
         let rope = tables.rope();
@@ -159,8 +167,8 @@ impl LayerTables {
     }
 }
 
-/// `tiles` tiles of 8 rows and 8 pairs, as words: `[pair of tiles][high parts, low parts][row][2 pairs a column]`. of: (cos, sin) of a pair
-/// in a row of all tiles.
+/// `tiles` matrices of 8 rows and 8 pairs as words: `[two matrices][high parts, low parts][row][2 pairs a column]`.
+/// `of` gives (cos, sin) of a pair, 0 to 7, in a row, counted over all matrices.
 fn left_operands(tiles: usize, of: impl Fn(usize, usize) -> [f64; 2]) -> Vec<u32> {
     let at = |i: usize| {
         let (row, column) = (i / 64 * 16 + i % 32 / 4, i % 4);
@@ -169,7 +177,8 @@ fn left_operands(tiles: usize, of: impl Fn(usize, usize) -> [f64; 2]) -> Vec<u32
     (0..32 * tiles).flat_map(at).collect()
 }
 
-/// (cos, sin) of two RoPE pairs in each of two tiles, as words of two halves: cos in both, sin in both. `low`: what halves lose.
+/// (cos, sin) of two RoPE pairs in each of two matrices as words of two halves: the cosines in both matrices, then the
+/// sines. With `low` the words hold what is lost when the values are rounded to halves.
 fn operands(turns: [[[f64; 2]; 2]; 2], low: bool) -> [u32; 4] {
     let part = |x: f64| if low { x - f16::from_f64(x).to_f64() } else { x };
     let word = |tile: usize, k: usize| {

@@ -1,4 +1,4 @@
-//! What runs launches.
+//! Launches as data, and the trait of what runs them.
 use candle_core::{DType, Device, Tensor};
 
 /// What a kernel does with a buffer. `Write` includes reading.
@@ -37,7 +37,7 @@ pub struct Launch<'a, B> {
     pub bindings: Vec<Binding<'a, B>>,
     /// The params struct and its buffer index.
     pub params: (u32, Vec<u8>),
-    /// Lane operations, about: how long it keeps a GPU from others.
+    /// About how many lane operations the launch takes, which tells how long it keeps a GPU from drawing the screen.
     pub work: u64,
 }
 
@@ -51,7 +51,8 @@ pub enum ExecError {
     Range { offset: usize, end: usize, len: usize },
 }
 
-/// Memory of a device and what runs there. Launches of a call run in order: each sees what those before it wrote.
+/// A device's memory and the running of launches. The launches of one call run in order: each sees what those before it
+/// wrote.
 pub trait Executor: Send + Sync {
     type Buffer: Send + Sync + 'static;
 
@@ -60,15 +61,15 @@ pub trait Executor: Send + Sync {
         u64::MAX
     }
 
-    /// Counts lane operations that somebody else than `run` is about to launch on the device, and waits first where it has enough to do
-    /// already.
+    /// Counts lane operations that somebody else than `run` is about to launch on the device. Waits first where the
+    /// device has enough to do already.
     ///
     /// Errors: whatever failed in what it waited for.
     fn start(&self, _work: u64) -> Result<(), ExecError> {
         Ok(())
     }
 
-    /// Memory of any content.
+    /// Takes device memory; its content is undefined.
     ///
     /// Errors: none to be had.
     fn create(&self, bytes: usize) -> Result<Self::Buffer, ExecError>;
@@ -90,15 +91,15 @@ pub trait Executor: Send + Sync {
         Ok(buffer)
     }
 
-    /// The elements of an f32 tensor, in order. This one copies from a tensor on the CPU; an executor whose tensors live on the device
-    /// lends their memory.
+    /// The elements of an f32 tensor, in order. This implementation copies from a tensor on the CPU; an executor whose
+    /// tensors live on the device lends their memory.
     fn import(&self, tensor: &Tensor) -> candle_core::Result<Self::Buffer> {
         let elements = tensor.flatten_all()?.to_vec1::<f32>()?;
         let bytes: Vec<u8> = elements.into_iter().flat_map(f32::to_le_bytes).collect();
         self.buffer(&bytes).map_err(candle_core::Error::wrap)
     }
 
-    /// Memory of any content for what becomes a tensor.
+    /// Takes device memory for what will become a tensor; its content is undefined.
     ///
     /// Errors: as `create`.
     fn create_tensor(&self, bytes: usize) -> Result<Self::Buffer, ExecError> {

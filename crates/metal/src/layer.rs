@@ -1,4 +1,4 @@
-//! One layer's shape and what its kernels read beside the batch.
+//! One layer's shape, and the buffers that its kernels read beside the batch.
 use crate::centring::{LayerTables, PartitionTables, exact_groups};
 use crate::executor::Executor;
 use crate::shape::{Form, Shape};
@@ -36,7 +36,7 @@ pub(crate) struct Layer<B> {
 pub(crate) fn shape_of(kv: &LayerKv, model: &LayerGeometry, centre: &LayerCentre, form: Form) -> Shape {
     Shape {
         scale: model.scale,
-        // `Vec` holds 4 heads.
+        // `attend_vec` keeps 4 query heads in registers.
         form: if model.group() <= 4 { form } else { Form::Mma },
         keys_centred: !centre.keys.is_empty(),
         values_centred: !centre.values.is_empty(),
@@ -47,7 +47,7 @@ pub(crate) fn shape_of(kv: &LayerKv, model: &LayerGeometry, centre: &LayerCentre
     }
 }
 
-/// What kernels read of the rotation, as bytes: the signs, an element a bit, then the Paley rows.
+/// What kernels read of the rotation, as bytes: the signs, a bit for each element, then the rows of the Paley matrix.
 pub fn rotation_words(shape: &Shape) -> Vec<u8> {
     if !shape.record.k().is_rotated() && !shape.record.v().is_rotated() {
         return Vec::new();

@@ -1,8 +1,8 @@
 //! Attention by the kernels of `kernels/`: what is launched, and when.
 //!
-//! A [`Launch`] is plain data: kernel, function constants, grid, params, buffers with what is read and written. [`launch`] makes
-//! them, an [`Executor`] runs them (Metal on a Mac; the emulator and CUDA in tests), and [`GpuBackend`] is the
-//! [`attention::AttentionBackend`] over any executor. Nothing here depends on the platform.
+//! A [`Launch`] is plain data: kernel, function constants, grid, params, buffers with what is read and written.
+//! [`launch`] makes them, an [`Executor`] runs them (Metal on a Mac; the emulator and CUDA in tests), and
+//! [`GpuBackend`] is the [`attention::AttentionBackend`] over any executor. Nothing here depends on the platform.
 
 mod backend;
 mod centring;

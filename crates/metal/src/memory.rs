@@ -1,7 +1,8 @@
 //! How much of a Mac's memory its GPU may take.
 
-/// Bytes that may still be taken, of what Metal recommends, what the machine has and what this process has taken. A recommendation below
-/// two thirds of the memory is not believed (macOS itself allows two thirds to three quarters), nor one beyond all of it.
+/// Bytes that may still be taken, from what Metal recommends, what the machine has and what this process has taken. A
+/// recommendation below two thirds of the memory is not believed (macOS itself allows two thirds to three quarters),
+/// nor one beyond all of it.
 pub fn usable(recommended: u64, physical: u64, allocated: u64) -> u64 {
     let least = physical / 3 * 2;
     recommended.clamp(least, physical.max(least)).saturating_sub(allocated)

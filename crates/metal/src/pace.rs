@@ -1,22 +1,24 @@
-//! How much a GPU is given before it is waited for: a Mac's draws the screen too, and finishes a command buffer first.
+//! How much work a GPU is given before it is waited for. A Mac's GPU draws the screen too, and finishes a command
+//! buffer before it does.
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-/// A twentieth of a second, which leaves as much again for what the count of operations leaves out.
+/// The time that one command buffer should take: a twentieth of a second, which leaves as much again for what the count
+/// of operations leaves out before the display waits a tenth.
 const TURN: Duration = Duration::from_millis(50);
 
 /// Lane operations that an M1, the slowest GPU, does in a [`TURN`]: 1.3e12 a second.
 pub const WORK_OF_TURN: u64 = 65_000_000_000;
 
-/// Counts lane operations since the last wait. Faster GPUs are found out by how long they took for what they were given, so that they
-/// are not waited for as often as an M1.
+/// Counts lane operations since the last wait. It learns from the time of each full command buffer how much a GPU
+/// faster than an M1 does, so that such a GPU is waited for less often.
 #[derive(Debug)]
 pub struct Pace(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
     work: u64,
-    /// Of the first work since the last wait.
+    /// When the first work since the last wait was started.
     since: Option<Instant>,
     /// Lane operations of a [`TURN`].
     most: u64,
@@ -33,8 +35,8 @@ impl Pace {
         self.0.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// Counts `work` that is about to be launched at `now`, or says that the GPU has to be waited for first: then call
-    /// [`Pace::finished`], and this again.
+    /// Counts `work` that is about to be launched at `now` and returns true. Returns false if the GPU must be waited
+    /// for first; the caller then waits, calls [`Pace::finished`], and calls this again.
     pub fn start(&self, work: u64, now: Instant) -> bool {
         let mut state = self.state();
         if state.work > 0 && state.work.saturating_add(work) > state.most {
@@ -45,8 +47,9 @@ impl Pace {
         true
     }
 
-    /// The GPU has done at `now` all that was started. `full`: as it was waited for because `start` said so; then the time since the
-    /// first start, which is no less than the GPU took, tells how much it does in a turn.
+    /// Tells that the GPU has done at `now` all that was started. `full` means that it was waited for because `start`
+    /// said so: then the time since the first start, which is no less than the GPU took, tells how much it does in a
+    /// [`TURN`].
     pub fn finished(&self, now: Instant, full: bool) {
         let mut state = self.state();
         if let (true, Some(since)) = (full, state.since) {
@@ -57,7 +60,8 @@ impl Pace {
     }
 }
 
-/// Rows of a product to launch at once, of `rows` that take `row` lane operations each: all, or even shares of at most `most` operations.
+/// How many of a product's `rows` rows, of `row` lane operations each, to launch at once: all, or even shares of at
+/// most `most` operations.
 pub(crate) fn rows_at_once(rows: usize, row: u64, most: u64) -> usize {
     let some = usize::try_from(most / row.max(1)).unwrap_or(usize::MAX).max(1);
     rows.div_ceil(rows.div_ceil(some).max(1))

@@ -1,5 +1,5 @@
-//! The structs that kernels and host share. All fields are 4 bytes wide, so name, order and type are all there is to agree on;
-//! `tests/text.rs` compares them with the kernels' text.
+//! The structs that kernels and host share. All fields are 4 bytes wide, so that name, order and type are all there is
+//! to agree on; `tests/text.rs` compares them with the kernels' text.
 
 /// A struct as bytes.
 pub trait Params {
@@ -41,11 +41,11 @@ macro_rules! params {
 }
 
 params! {
-    /// Of `write`.
+    /// What `write` is told.
     WriteParams = "WriteParams" {
         tokens: u32,
         kv_heads: u32,
-        /// RoPE pairs that turn.
+        /// RoPE pairs of a head.
         pairs: u32,
         /// 1 / sqrt(head_dim).
         norm: f32,
@@ -53,33 +53,35 @@ params! {
 }
 
 params! {
-    /// Of `query`.
+    /// What `query` is told.
     QueryParams = "QueryParams" {
         kv_heads: u32,
         group: u32,
-        /// Blocks of 8 columns of a tile.
+        /// Column octets of a tile.
         blocks: u32,
-        /// Partitions in `follow`.
+        /// Partitions for which the mean correction is prepared.
         parts: u32,
         pairs: u32,
-        /// Groups of 8 pairs that parabolas, or polynomials, follow.
+        /// How many times 8 pairs quadratics or polynomials correct.
         followed: u32,
-        /// Of 8 fast pairs.
+        /// Pair groups: 8 high-frequency pairs each.
         groups: u32,
-        /// Floats of a partition in `follow`.
+        /// f32 values of a partition in the buffer of mean corrections.
         record: u32,
-        /// Partitions of a simdgroup.
+        /// Partitions that a simdgroup prepares.
         span: u32,
-        /// Whether what half loses of the queries follows them, and terms are floats.
+        /// Whether the queries are followed by what they lose when they are rounded to halves, and terms are floats:
+        /// what `attend_vec` reads.
         plain: u32,
         norm: f32,
-        /// The scale of logits, base 2, times RoPE's attention factor: products of queries and means are multiplied by it.
+        /// The scale of logits, base 2, times RoPE's attention factor: products of queries and means are multiplied by
+        /// it.
         mean_scale: f32,
     }
 }
 
 params! {
-    /// Of `attend_mma` and `attend_vec`.
+    /// What `attend_mma`, `attend_vec` and `prefill` are told.
     AttendParams = "AttendParams" {
         kv_heads: u32,
         group: u32,
@@ -88,32 +90,32 @@ params! {
         /// A row sees at most so many positions, itself included.
         window: u32,
         scale: f32,
-        /// Partition of the grid's first.
+        /// The partition of the grid's first threadgroups.
         first: u32,
-        /// Of 8 fast pairs.
+        /// Pair groups: 8 high-frequency pairs each.
         groups: u32,
-        /// Floats of a partition in `follow`.
+        /// f32 values of a partition in the buffer of mean corrections.
         record: u32,
     }
 }
 
 params! {
-    /// Of `reduce`.
+    /// What `reduce` is told.
     ReduceParams = "ReduceParams" {
-        /// (row, query head).
+        /// How many (row, query head) there are.
         items: u32,
         heads: u32,
         group: u32,
         parts: u32,
         window: u32,
-        /// Whether a simdgroup merges an item alone.
+        /// Whether one simdgroup merges a (row, query head) alone, in place of the whole threadgroup.
         alone: u32,
         norm: f32,
     }
 }
 
 params! {
-    /// Of `copy_blocks`.
+    /// What `copy_blocks` is told.
     CopyParams = "CopyParams" {
         /// 16-byte words of a block.
         words: u32,
@@ -133,7 +135,7 @@ params! {
 }
 
 params! {
-    /// Of `add_rms_norm`.
+    /// What `add_rms_norm` is told.
     NormParams = "NormParams" {
         width: u32,
         /// Whether delta is added to x, and the sum kept.
@@ -143,16 +145,16 @@ params! {
 }
 
 params! {
-    /// Of `gate_mul`.
+    /// What `gate_mul` is told.
     GateParams = "GateParams" {
         count: u32,
-        /// Silu of the gate, else its sigmoid.
+        /// Whether x is multiplied by the SiLU of the gate, or else by its sigmoid.
         silu: u32,
     }
 }
 
 params! {
-    /// Of `top_slices` and `top_rows`.
+    /// What `top_slices` and `top_rows` are told.
     TopParams = "TopParams" {
         width: u32,
         count: u32,

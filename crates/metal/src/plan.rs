@@ -1,17 +1,17 @@
-//! A step's rows as tiles.
+//! How a batch's rows are cut into tiles.
 use crate::params::TileParams;
 use crate::shape::{Form, Shape};
 use attention::BatchLayout;
 use std::ops::Range;
 use turboquant::PARTITION;
 
-/// Rows of one sequence that attend together.
+/// Rows of one sequence that share one reading of the cache.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Tile {
     pub rows: Range<usize>,
-    /// Where the sequence's blocks start in the list of all.
+    /// Where the sequence's blocks start in the list of all sequences' blocks.
     pub table: usize,
-    /// Of the first row in its sequence.
+    /// The first row's position in its sequence.
     pub position: usize,
     pub form: Form,
 }
@@ -32,7 +32,7 @@ impl Tile {
         self.first(window) / PARTITION..self.parts()
     }
 
-    /// As kernels read it.
+    /// The tile as kernels read it.
     pub fn params(&self, window: Option<usize>) -> TileParams {
         TileParams {
             row: self.rows.start as u32,
@@ -45,7 +45,8 @@ impl Tile {
     }
 }
 
-/// Cuts a batch into tiles. Blocks of sequence i lie in the list of all after those of 0..i.
+/// Cuts a batch into tiles. The blocks of sequence i lie in the list of all blocks after those of the sequences before
+/// it.
 pub fn tiles(shape: &Shape, layout: &BatchLayout) -> Vec<Tile> {
     let (mut tiles, mut table) = (Vec::new(), 0);
     for seq in 0..layout.num_seqs() {

@@ -1,8 +1,9 @@
-//! Memory between the launches of one attention: grown to what was needed, used by one call at a time.
+//! Device memory that the launches of one attention hand to each other. It grows to what was needed and is used by one
+//! call at a time.
 use crate::executor::{ExecError, Executor};
 use crate::shape::{Form, Shape};
 
-/// Most bytes of the state of partitions that one slice of a batch may take.
+/// Most bytes that the partial states of one slice may take.
 pub(crate) const STATE_BYTES: usize = 64 << 20;
 
 pub(crate) struct Scratch<B> {
@@ -33,7 +34,7 @@ impl<B> Default for Region<B> {
 }
 
 impl<B> Region<B> {
-    /// At least `bytes` bytes, of any content.
+    /// Takes at least `bytes` bytes; their content is undefined.
     fn reserve<E: Executor<Buffer = B>>(&mut self, executor: &E, bytes: usize) -> Result<(), ExecError> {
         if self.0.as_ref().is_none_or(|(_, len)| *len < bytes) {
             self.0 = None;

@@ -1,18 +1,18 @@
-//! What the kernels of a layer depend on.
+//! What the kernels of one layer depend on: formats, sizes, and which kernel attends.
 use crate::executor::Constant;
 use turboquant::{Format, RecordLayout};
 
-/// `kTogether` of `query.metal`.
+/// Partitions that a simdgroup of `query` prepares together where there are many: `kTogether` of `query.metal`.
 const TOGETHER: usize = 4;
 
-/// The kernels that attend. A row's bits are the same in `Mma` and `Chunk`, not in `Vec`.
+/// The kernel that attends. The bits of a row are the same in `Mma` and `Chunk`; `Vec` sums in another order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Form {
-    /// Single rows, or a few, by 8x8 matrix products (`attend_mma`).
+    /// `attend_mma`: single rows, or a few, by 8x8 matrix products.
     Mma,
-    /// Single rows of at most 4 query heads a kv head by plain arithmetic (`attend_vec`).
+    /// `attend_vec`: single rows of at most 4 query heads a kv head, by arithmetic without matrices.
     Vec,
-    /// Chunks of a prompt: 64 columns at once, 128 at a head size of 64 (`prefill`).
+    /// `prefill`: chunks of a prompt, 64 columns at once, 128 at a head size of 64.
     Chunk,
 }
 
@@ -27,29 +27,30 @@ pub enum KernelError {
     Group { heads: usize, kv_heads: usize },
 }
 
-/// One layer: its cache, its heads, and what is taken out of K and V.
+/// One layer: its cache, its heads, and what is subtracted from K and V.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Shape {
     pub record: RecordLayout,
     pub kv_heads: usize,
-    /// Query heads of a kv head.
+    /// Query heads of a kv head: the size of a GQA group.
     pub group: usize,
-    /// Of logits.
+    /// What multiplies logits.
     pub scale: f32,
-    /// Of single rows.
+    /// The kernel for single rows, `Mma` or `Vec`.
     pub form: Form,
     pub keys_centred: bool,
     pub values_centred: bool,
-    /// Groups of 8 fast pairs where centred keys are followed exactly, as those stored as floats are; `None`: by parabolas.
+    /// The number of pair groups where the mean correction is exact, as for keys stored as floats; `None` where
+    /// quadratics correct coded keys.
     pub exact_groups: Option<usize>,
-    /// RoPE pairs that turn.
+    /// RoPE pairs of a head; 0 for a layer without RoPE.
     pub pairs: usize,
     /// A token sees at most this many, itself included.
     pub window: Option<usize>,
 }
 
 impl Shape {
-    /// Of plain attention to what lies in the cache as it was given: nothing is taken out, no window, all pairs turn.
+    /// A layer whose K and V are not centred, without a window, with RoPE over whole heads.
     pub fn new(record: RecordLayout, kv_heads: usize, group: usize) -> Self {
         let d = record.head_dim();
         Shape {
@@ -113,7 +114,7 @@ impl Shape {
         self.window.map_or(u32::MAX, |w| w as u32)
     }
 
-    /// What attends `rows` rows of a sequence.
+    /// The kernel that attends `rows` rows of a sequence.
     pub fn form_of(&self, rows: usize) -> Form {
         match rows {
             1 => self.form,
@@ -122,10 +123,10 @@ impl Shape {
         }
     }
 
-    /// Blocks of 8 columns of a tile.
+    /// Column octets of a tile.
     pub fn blocks(&self, form: Form) -> usize {
         match form {
-            // 8 simdgroups, of as many as `Blocks` of `prefill.metal` says.
+            // `prefill` has 8 simdgroups, each with as many octets as `Blocks` of `prefill.metal` says.
             Form::Chunk if self.head_dim() == 64 => 16,
             Form::Chunk => 8,
             Form::Mma | Form::Vec => self.group.div_ceil(8),
@@ -137,32 +138,32 @@ impl Shape {
         if form == Form::Vec { 1 } else { self.blocks(form) * 8 / self.group }
     }
 
-    /// Tiles of 8 tokens that a simdgroup has in flight: as many as registers hold. `Mma` and `Chunk` have the same, since a step's tokens
-    /// are one state's and move its maximum together.
+    /// How many times 8 tokens a simdgroup has in flight: as many as its registers hold. `Mma` and `Chunk` have the
+    /// same number, since those tokens move the maximum of a partial state together, which shows in its bits.
     pub(crate) fn depth(&self, form: Form) -> usize {
         let coded = self.record.k().is_rotated() && self.record.v().is_rotated();
         let largest = if form == Form::Vec { 64 } else { 128 };
         if coded && self.head_dim() <= largest { 4 } else { 2 }
     }
 
-    /// Groups of 8 fast pairs that are followed.
+    /// Pair groups whose high-frequency pairs are corrected.
     pub(crate) fn fast_groups(&self) -> usize {
         self.exact_groups.unwrap_or(1)
     }
 
-    /// Partitions that a simdgroup of `query` follows: [`TOGETHER`], for all of which it reads tables once, where enough threadgroups are left
-    /// to fill a GPU.
+    /// Partitions that a simdgroup of `query` prepares: [`TOGETHER`] where enough threadgroups are left to fill a GPU,
+    /// since it reads its tables once for all of them; else 1.
     pub(crate) fn follow_span(&self, form: Form, tiles: usize, parts: usize) -> usize {
         if self.kv_heads * self.blocks(form) * tiles * parts < 4096 { 1 } else { TOGETHER }
     }
 
-    /// Floats of a partition's record in `follow`, of 8 columns: amplitudes of the fast pairs, then what follows 16 blocks of 32 tokens
-    /// in three terms, or in eight.
+    /// f32 values that the mean correction of a partition takes for one column octet: the amplitudes of the
+    /// high-frequency pairs, then the terms of 16 intervals, 3 or 8 each.
     pub fn follow_floats(&self) -> usize {
         128 * self.fast_groups() + 16 * 8 * if self.exact_groups.is_some() { 8 } else { 3 }
     }
 
-    /// The function constants, of every kernel of the layer.
+    /// The function constants of every kernel of the layer.
     pub(crate) fn constants(&self) -> Vec<Constant> {
         let id = |format: Format| format.gpu_id().unwrap_or(u32::MAX);
         vec![

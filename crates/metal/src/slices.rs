@@ -6,17 +6,18 @@ use std::cmp::Reverse;
 use std::ops::Range;
 use turboquant::PARTITION;
 
-/// Threadgroups of a dispatch that may have nothing to do, because no row of their tile sees their partition, where a further dispatch would
-/// spare them: some 10 ns each on an M1, for 2 us, and for waiting until the last threadgroup before it is done (docs/kernels-log.md).
+/// A dispatch is split once more than this many of its threadgroups would have nothing to do, because no row of their
+/// tile sees their partition. Such a threadgroup costs some 10 ns on an M1; a further dispatch costs 2 us, and waits
+/// for the last threadgroup of the one before (docs/kernels-log.md).
 const IDLE: usize = 1024;
 
-/// Tiles of one form that go through query, attention and reduction together.
+/// Tiles that one kernel attends, which go through query, attention and reduction together.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Slice {
-    /// Those with most partitions first.
+    /// The tiles, those with most partitions first.
     pub tiles: Vec<Tile>,
     pub rows: Range<usize>,
-    /// Of attention.
+    /// How attention over the tiles is dispatched.
     pub dispatches: Vec<Dispatch>,
 }
 
@@ -27,15 +28,16 @@ impl Slice {
     }
 }
 
-/// The first `tiles` tiles of a slice against some partitions.
+/// One dispatch: the first `tiles` tiles of a slice attend a run of partitions.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Dispatch {
     pub tiles: usize,
     pub parts: Range<usize>,
 }
 
-/// Cuts tiles so that the state of a slice's partitions takes [`STATE_BYTES`] at most (or what one tile takes), and a dispatch at most
-/// `most_work` lane operations (or what one partition of one tile takes, or one tile's queries).
+/// Cuts a batch's tiles into slices. A slice's partial states take at most [`STATE_BYTES`] (or what one tile takes),
+/// and a dispatch takes at most `most_work` lane operations (or what one partition of one tile takes, or the queries of
+/// one tile).
 pub(crate) fn slices(shape: &Shape, tiles: &[Tile], most_work: u64) -> Vec<Slice> {
     let parts = tiles.iter().map(Tile::parts).max().unwrap_or(1);
     let rows = (STATE_BYTES / (shape.heads() * parts * (shape.head_dim() + 2) * 4)).max(64);
@@ -56,10 +58,11 @@ pub(crate) fn slices(shape: &Shape, tiles: &[Tile], most_work: u64) -> Vec<Slice
     slices
 }
 
-/// What rows see of tiles in order of their partitions, at most `most` partitions of tiles at once.
+/// The dispatches that cover every (tile, partition) that some row sees, at most `most` of them each. `tiles` are in
+/// order of their number of partitions, the largest first.
 fn dispatches(shape: &Shape, tiles: &[Tile], most: usize) -> Vec<Dispatch> {
     let all = tiles[0].parts();
-    // Of each partition: how many tiles to take for all that see it.
+    // For each partition: how many tiles, from the first on, hold all that see it.
     let mut until = vec![0; all];
     for (tile, count) in tiles.iter().zip(1..) {
         until[tile.seen(shape.window)].fill(count);
@@ -87,16 +90,18 @@ fn dispatches(shape: &Shape, tiles: &[Tile], most: usize) -> Vec<Dispatch> {
 }
 
 impl Shape {
-    /// Lane operations, about, of the queries of `tiles` tiles: rotated, and where keys are centred each pair of 8 columns taken into
-    /// what follows a partition's 16 blocks, in up to 8 terms, by products of cos and of sin in three parts.
+    /// About how many lane operations `query` takes for `tiles` tiles: a rotation of each element and, where keys are
+    /// centred, for each RoPE pair, column octet and partition the products that make the terms of 16 intervals (3 of a
+    /// quadratic, 8 of a polynomial), of the cosine and of the sine in three parts.
     pub(crate) fn query_work(&self, form: Form, tiles: usize, parts: usize) -> u64 {
         let terms = if self.exact_groups.is_some() { 8 } else { 3 };
         let partition = if self.keys_centred { 8 * (self.head_dim() / 2) * (16 * 6 * terms + 20) } else { 0 };
         (tiles * self.kv_heads * self.blocks(form) * (8 * self.head_dim() * 40 + parts * partition)) as u64
     }
 
-    /// Lane operations, about, of one kv head, tile and partition: an element of K or V is decoded in 7, and multiplied with each
-    /// column (docs/kernels-log.md: 15 cycles an element for 8 columns). Centring's products come on top of those with K.
+    /// About how many lane operations attention takes for one kv head, tile and partition: an element of K or V is
+    /// decoded in 7 and multiplied with each column (docs/kernels-log.md: 15 cycles an element for 8 columns). The
+    /// products of the mean correction come on top of those with K.
     pub(crate) fn partition_work(&self, form: Form) -> u64 {
         let (columns, steps) = (8 * self.blocks(form), self.head_dim() / 8);
         let missing = match (self.keys_centred, self.exact_groups) {
@@ -119,8 +124,9 @@ mod tests {
         Shape { keys_centred: true, values_centred: true, ..Shape::new(record, kv_heads, 4) }
     }
 
-    /// Every partition that some row of a tile sees once, few that another dispatch would spare, no dispatch that spares nothing, and nothing
-    /// above the limits, for decode steps and chunks of any length, sequences of unlike lengths, windows.
+    /// For decode steps and chunks of any length, sequences of unlike lengths and windows: every partition that some
+    /// row of a tile sees is dispatched once; few threadgroups are idle that another dispatch would spare; no dispatch
+    /// spares nothing; nothing exceeds the limits.
     #[expect(clippy::too_many_lines, reason = "to be split")]
     #[test]
     fn slices_cover_all_and_stay_below_the_limit() {

@@ -20,7 +20,8 @@ const FILES: &[&str] = &[
     include_str!("../../../kernels/helpers.metal"),
 ];
 
-/// All kernels as one source, since Metal compiles from memory and finds no files. `head_dim`: instantiate for that size alone.
+/// All kernels as one source, since Metal compiles from memory and finds no files. With `head_dim` kernels are
+/// instantiated for that head size alone.
 pub fn library(head_dim: Option<usize>) -> String {
     let mut text = head_dim.map(|d| format!("#define HEAD_DIM {d}\n")).unwrap_or_default();
     let ours = |line: &str| line.starts_with("#include \"") || line.starts_with("#pragma once");

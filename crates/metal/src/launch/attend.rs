@@ -7,7 +7,7 @@ use crate::shape::{Form, Shape};
 use std::ops::Range;
 use turboquant::CorrectionTables;
 
-/// Of a threadgroup of `query`: each follows partitions of its own.
+/// Simdgroups of a threadgroup of `query`. Each prepares partitions of its own.
 const SIMDGROUPS: usize = 4;
 
 /// Buffers of [`query`].
@@ -18,7 +18,8 @@ pub struct QueryBuffers<'a, B> {
     /// [`crate::TileParams`].
     pub tiles: &'a B,
     pub rotation: &'a B,
-    /// Of [`crate::LayerTables`] and [`crate::RopeTables`]; these and `follow` are not touched unless keys are centred.
+    /// From [`crate::LayerTables`], as `lists` is; `starts` and `fits` are from [`crate::PartitionTables`]. These four
+    /// and `follow` are touched only where keys are centred.
     pub key_means: &'a B,
     pub starts: &'a B,
     pub lists: &'a B,
@@ -31,8 +32,8 @@ pub struct QueryBuffers<'a, B> {
     pub follow: &'a B,
 }
 
-/// Rotates the queries of `tiles` tiles and lays them out; where keys are centred, also what logits of `parts` partitions lack. Tiles
-/// count rows from `first_row`.
+/// Applies RoPE to the queries of `tiles` tiles, rotates them and lays them out; where keys are centred, also prepares
+/// the mean correction of `parts` partitions. Tiles count rows from `first_row`.
 pub fn query<'a, B>(
     shape: &Shape,
     form: Form,
@@ -88,7 +89,7 @@ pub struct AttendBuffers<'a, B> {
     pub tables: &'a B,
     pub cache: &'a B,
     pub follow: &'a B,
-    /// Of [`crate::LayerTables`].
+    /// From [`crate::LayerTables`], as `fast_turns` is.
     pub fast_tiles: &'a B,
     pub fast_turns: &'a B,
     /// `[rows][heads][parts][head_dim]` f32.
@@ -110,7 +111,7 @@ pub fn attend<'a, B>(
     attend_some(shape, form, tiles, (0..parts, parts), buffers)
 }
 
-/// The same to some partitions of all `parts`.
+/// Attends each tile to a run of partitions, out of `parts` for which there are states.
 pub(crate) fn attend_some<'a, B>(
     shape: &Shape,
     form: Form,
@@ -152,7 +153,7 @@ pub(crate) fn attend_some<'a, B>(
 pub struct ReduceBuffers<'a, B> {
     pub part_o: &'a B,
     pub part_ml: &'a B,
-    /// Of each row.
+    /// The position of each row in its sequence.
     pub positions: &'a B,
     pub rotation: &'a B,
     /// `[kv_heads][head_dim]`; not read unless values are centred.
@@ -161,8 +162,8 @@ pub struct ReduceBuffers<'a, B> {
     pub out: &'a B,
 }
 
-/// Merges the partitions of `rows` rows from `first_row` on; the state begins with that one. A threadgroup a (row, query head), or a
-/// simdgroup where there are many: the bits are the same.
+/// Merges the partitions of `rows` rows from `first_row` on, with which the partial states begin. A threadgroup merges
+/// one (row, query head), or each of its simdgroups does where there are many; the bits are the same.
 pub fn reduce<'a, B>(
     shape: &Shape,
     first_row: usize,

@@ -1,5 +1,5 @@
-//! Builders of launches: plain functions from a layer's shape, sizes and buffers. The only place that knows kernels' names, grids
-//! and buffer indices.
+//! Builders of launches: plain functions of a layer's shape, sizes and buffers. Nothing else knows kernels' names,
+//! grids and buffer indices.
 mod attend;
 mod cache;
 mod helpers;

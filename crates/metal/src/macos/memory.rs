@@ -6,13 +6,13 @@ use candle_core::MetalDevice;
 pub struct WorkingSet {
     pub recommended: u64,
     pub physical: u64,
-    /// Of the recommended, what Candle and others in this process have taken.
+    /// The part of the recommended memory that Candle and others in this process have taken.
     pub allocated: u64,
     pub usable: u64,
 }
 
-/// Reads Metal's recommendation and checks it against the machine: virtual machines and some systems report less than two thirds of the
-/// memory that the GPU shares, which is taken to be wrong.
+/// Reads Metal's recommendation and checks it against the machine: virtual machines and some systems report less than
+/// two thirds of the memory that the GPU shares, which is taken to be wrong.
 pub fn working_set(device: &MetalDevice, physical: u64) -> WorkingSet {
     let recommended = device.metal_device().recommended_max_working_set_size() as u64;
     let allocated = device.metal_device().current_allocated_size() as u64;

@@ -1,7 +1,7 @@
 //! Launches on an Apple GPU, through Candle's Metal device: its queue orders them among Candle's own operations.
 //!
-//! What a launch reads is bound as an input and what it writes as an output, the cache included: Candle keeps dispatches that share a
-//! buffer apart by that alone.
+//! What a launch reads is bound as an input and what it writes as an output, the cache included, since Candle keeps
+//! dispatches that share a buffer apart by nothing else.
 mod memory;
 mod pipelines;
 
@@ -36,11 +36,11 @@ pub struct Slice {
 }
 
 enum Owner {
-    /// Of Candle's pool, which gives it to others once nobody holds it.
+    /// A buffer of Candle's pool, which gives it to others once nobody holds it.
     Pool(Arc<Buffer>),
     /// Lent by a tensor.
     Tensor { _lender: Tensor },
-    /// Of exactly the size asked for; leaves the residency set with its owner.
+    /// A buffer of exactly the size asked for, which leaves the residency set when it is dropped.
     Own(MetalDevice),
 }
 
@@ -61,7 +61,7 @@ impl MetalExecutor {
         Ok(MetalExecutor { device: device.clone(), pipelines, pace })
     }
 
-    /// `full`: as a turn is.
+    /// Waits for the device. `full`: because it had been given as much as it may take.
     fn wait(&self, full: bool) -> Result<(), ExecError> {
         let result = self.device.flush_and_wait_current().map_err(|e| kernel_error("(waiting)", e));
         self.pace.finished(Instant::now(), full);
@@ -139,7 +139,8 @@ impl Executor for MetalExecutor {
     }
 
     fn run(&self, launches: &[Launch<'_, Slice>]) -> Result<(), ExecError> {
-        // Encoders and strings are autoreleased; without a pool of its own a thread that never returns to a run loop keeps them all.
+        // Encoders and strings are autoreleased; without a pool of its own, a thread that never returns to a run loop
+        // would keep them all.
         autoreleasepool(|_| {
             for launch in launches {
                 self.start(launch.work)?;
@@ -196,8 +197,9 @@ impl Slice {
     }
 }
 
-/// The kernels of a device and a head size, and the device's pace. Both are kept: the model, the cache, calibration and every
-/// pair of formats that is judged have an executor each, and what all of them launch keeps the display waiting together.
+/// The kernels of a device and a head size, and the device's pace. Both are kept: the model, the cache, calibration and
+/// every pair of formats that is judged have an executor each, and what all of them launch keeps the display waiting
+/// together.
 fn compiled(device: &MetalDevice, head_dim: Option<usize>) -> Result<(Arc<Pipelines>, Arc<Pace>), ExecError> {
     type Kept = (MetalDevice, Option<usize>, Arc<Pipelines>, Arc<Pace>);
     static KEPT: Mutex<Vec<Kept>> = Mutex::new(Vec::new());

@@ -23,7 +23,8 @@ pub struct Pipelines {
     made: Mutex<HashMap<(String, Vec<Constant>), ComputePipeline>>,
 }
 
-// SAFETY: a Metal library is immutable, and Apple documents device, library and pipeline objects as safe to use from several threads.
+// SAFETY: a Metal library is immutable, and Apple documents device, library and pipeline objects as safe to use from
+// several threads.
 unsafe impl Send for Pipelines {}
 // SAFETY: as above; the map is behind a mutex.
 unsafe impl Sync for Pipelines {}
