@@ -20,10 +20,12 @@ pub struct AttentionPlan {
 /// Stores K and V in pages and attends to the pages.
 ///
 /// What every backend keeps, tested by `tools/conformance`:
-/// 1. Attention reads what the cache stores, the step's own tokens included: all of a step's `write` come before `attend`.
+/// 1. Attention reads what the cache stores, the step's own tokens included: all of a step's `write` come before
+///    `attend`.
 /// 2. A row's result depends on its query and the cache alone: sums run in an order fixed by position in the sequence,
 ///    whatever else the batch holds and however many threads there are.
-/// 3. One orthogonal rotation is shared by all tokens of a head, so a query is rotated once and an output un-rotated once.
+/// 3. One orthogonal rotation is shared by all tokens of a head, so a query is rotated once and an output un-rotated
+///    once.
 pub trait AttentionBackend: Send {
     /// Block size and bytes per block: the only byte formula.
     fn spec(&self) -> &KvLayout;
@@ -34,19 +36,22 @@ pub trait AttentionBackend: Send {
     /// Bytes that `allocate` has taken.
     fn allocated_bytes(&self) -> usize;
 
-    /// Prepares a step, once for all layers: RoPE's angles at the rows' positions, and what the device needs of the layout.
+    /// Prepares a step, once for all layers: RoPE's angles at the rows' positions, and what the device needs of the
+    /// layout.
     fn plan(&mut self, layout: Arc<BatchLayout>) -> Result<AttentionPlan>;
 
     /// Stores the step's rows. `k`, `v`: `[num_tokens, kv_heads, head_dim]`, K before RoPE.
     fn write(&self, layer: LayerId, k: &Tensor, v: &Tensor, plan: &AttentionPlan) -> Result<()>;
 
-    /// Causal attention of the step's rows over the cache. `q`: `[num_tokens, num_heads, head_dim]` before RoPE; returns the same shape.
+    /// Causal attention of the step's rows over the cache. `q`: `[num_tokens, num_heads, head_dim]` before RoPE;
+    /// returns the same shape.
     fn attend(&self, layer: LayerId, q: &Tensor, plan: &AttentionPlan) -> Result<Tensor>;
 
     /// Copies whole blocks in all layers, in order.
     fn copy_blocks(&self, copies: &[BlockCopy]) -> Result<()>;
 
-    /// Copies the bytes of one block into `out`, layer after layer: `[bytes_per_block]`, in the backend's own page order.
+    /// Copies the bytes of one block into `out`, layer after layer: `[bytes_per_block]`, in the backend's own page
+    /// order.
     fn read_block(&self, block: BlockId, out: &mut [u8]) -> Result<()>;
 
     /// Overwrites one block with what `read_block` of the same kind of backend gave.

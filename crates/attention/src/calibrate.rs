@@ -4,7 +4,8 @@ use candle_core::{DType, Device, Result, Tensor};
 use kv::{BlockCopy, BlockId, KvLayout};
 use std::sync::{Arc, Mutex};
 
-/// The first tokens of a text are left out: their keys are unlike all others ("attention sinks", Xiao et al., arXiv:2309.17453).
+/// The first tokens of a text are left out: their keys are unlike all others ("attention sinks", Xiao et al.,
+/// arXiv:2309.17453).
 const FIRST_TOKENS: u32 = 4;
 
 /// A backend that passes everything on to another one, which stores K and V exactly, and sums up what is written.
@@ -33,7 +34,8 @@ impl CalibrationBackend {
         CalibrationBackend { inner, sums: Mutex::new(sums) }
     }
 
-    /// The means of K (before RoPE) and V, and the share of the keys' energy that lies in their means, averaged over layers.
+    /// The means of K (before RoPE) and V, and the share of the keys' energy that lies in their means, averaged over
+    /// layers.
     pub fn finish(self) -> (KvMeans, f64) {
         let sums = self.sums.into_inner().unwrap_or_else(|e| e.into_inner());
         let mean = |sums: &[f64], rows: usize| sums.iter().map(|s| (s / rows.max(1) as f64) as f32).collect();

@@ -1,8 +1,8 @@
 //! Centring: the mean of K and V, which need not be stored with every token.
 //!
-//! Much of a key's energy before RoPE, and some of a value's, lies in one vector per layer and kv head, the mean. It is subtracted before
-//! RoPE and the codec see the vector, and given back exactly: each logit gets `q . RoPE(mean)`, a function of query and position alone, and
-//! each output gets the mean of V, since attention weights sum to 1.
+//! Much of a key's energy before RoPE, and some of a value's, lies in one vector per layer and kv head, the mean. It is
+//! subtracted before RoPE and the codec see the vector, and given back exactly: each logit gets `q . RoPE(mean)`, a
+//! function of query and position alone, and each output gets the mean of V, since attention weights sum to 1.
 use crate::ModelGeometry;
 use candle_core::{Error, Result, bail};
 use turboquant::{CorrectionTables, DEFAULT_HIGH_PAIRS, Format, KeyMean, Rope};
@@ -32,7 +32,8 @@ pub enum KeyCentring {
     Off,
     /// For coded keys: low-frequency RoPE pairs and a few others; the mean correction is off by less than the codec.
     Approximated,
-    /// For keys stored as floats: all RoPE pairs, exact to f32's rounding (on a GPU to 2e-7 of a pair's amplitude, by polynomials).
+    /// For keys stored as floats: all RoPE pairs, exact to f32's rounding (on a GPU to 2e-7 of a pair's amplitude, by
+    /// polynomials).
     Exact,
 }
 

@@ -34,7 +34,8 @@ pub struct ModelGeometry {
 }
 
 impl ModelGeometry {
-    /// The different embeddings of all layers, and for each layer the index of its own: a step's angles are computed once for each.
+    /// The different embeddings of all layers, and for each layer the index of its own: a step's angles are computed
+    /// once for each.
     ///
     /// # Errors
     /// A layer whose RoPE has more pairs than half of its head size.

@@ -1,6 +1,6 @@
 #![warn(missing_docs)]
-//! The attention boundary: what a model sees ([`ForwardContext`]), what a backend promises ([`AttentionBackend`]), and how a
-//! step's tokens are laid out ([`BatchLayout`]).
+//! The attention boundary: what a model sees ([`ForwardContext`]), what a backend promises ([`AttentionBackend`]), and
+//! how a step's tokens are laid out ([`BatchLayout`]).
 mod backend;
 mod batch;
 mod calibrate;

@@ -41,8 +41,8 @@ impl StateLayout {
     }
 }
 
-/// The states of all running sequences. A state slot holds one sequence's, all layers one after the other, so that it can be copied as a
-/// whole, or kept as a snapshot of the sequence at the end of a chunk.
+/// The states of all running sequences. A state slot holds one sequence's, all layers one after the other, so that it
+/// can be copied as a whole, or kept as a snapshot of the sequence at the end of a chunk.
 pub struct StatePool {
     layout: StateLayout,
     slots: Vec<Mutex<Vec<f32>>>,

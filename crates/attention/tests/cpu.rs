@@ -22,8 +22,8 @@ fn make_centred(layout: KvLayout, geometry: ModelGeometry) -> Box<dyn AttentionB
 const BASE: Case =
     Case { k: Format::F32, v: Format::F32, head_dim: 64, kv_heads: 2, group: 3, block_size: 16, sliding_window: None };
 
-/// f32 storage leaves rounding of f32 sums: about sqrt(1100) x 6e-8, with room. 16-bit storage adds half a unit in the last
-/// place of K (a logit of rms 1 moves by 2^-9 for bf16, 2^-12 for f16) and of V.
+/// f32 storage leaves rounding of f32 sums: about sqrt(1100) x 6e-8, with room. 16-bit storage adds half a unit in the
+/// last place of K (a logit of rms 1 moves by 2^-9 for bf16, 2^-12 for f16) and of V.
 #[test]
 fn outputs_match_f64() {
     for (format, tolerance) in [(Format::F32, 2e-5), (Format::F16, 2e-3), (Format::Bf16, 1.5e-2)] {
@@ -36,7 +36,8 @@ fn outputs_match_f64() {
     }
 }
 
-/// Centring is exact: what is taken out of keys stored as floats comes back, to the rounding of a logit of some tens in f32.
+/// Centring is exact: what is taken out of keys stored as floats comes back, to the rounding of a logit of some tens in
+/// f32.
 #[test]
 fn centring_changes_nothing_but_rounding() {
     for head_dim in [64, 80, 128] {
@@ -87,7 +88,8 @@ fn blocks_are_copied_and_moved() {
     }
 }
 
-/// The byte formula, the memory taken and the blocks read back are one number, for every pair, head size and block size.
+/// The byte formula, the memory taken and the blocks read back are one number, for every pair, head size and block
+/// size.
 #[test]
 fn bytes_are_the_formula_everywhere() {
     for k in Format::names(turboquant::Side::K) {

@@ -1,8 +1,9 @@
-//! `cargo bench -p turboquant --bench decode_attention -- [seconds per cell] [d,..] [ctx,..] [isa,..] [preset,..]`: the tables of the README.
+//! `cargo bench -p turboquant --bench decode_attention -- [seconds per cell] [d,..] [ctx,..] [isa,..] [preset,..]`: the
+//! tables of the README.
 //!
-//! One step-layer of decode: 8 kv heads, 4 query heads each, blocks of 32 tokens in a shuffled block table, pages cold. All
-//! presets alternate step-layer by step-layer, and the minimum time of each is taken, so that other work on the machine
-//! hits all alike. Keys of the coded presets are centred, those of bf16 are not.
+//! One step-layer of decode: 8 kv heads, 4 query heads each, blocks of 32 tokens in a shuffled block table, pages cold.
+//! All presets alternate step-layer by step-layer, and the minimum time of each is taken, so that other work on the
+//! machine hits all alike. Keys of the coded presets are centred, those of bf16 are not.
 #[path = "../tests/common/mod.rs"]
 mod common;
 
@@ -16,8 +17,8 @@ use turboquant::*;
 const HEADS: usize = 8;
 const GROUP: usize = 4;
 const BLOCK: usize = 32;
-/// Tokens in every pool: 66 (compact) to 256 MiB (bf16) at d = 128, more than a last-level cache; shorter contexts are laid out
-/// as several layers, so that each step-layer finds its pages cold, as in a real decode.
+/// Tokens in every pool: 66 (compact) to 256 MiB (bf16) at d = 128, more than a last-level cache; shorter contexts are
+/// laid out as several layers, so that each step-layer finds its pages cold, as in a real decode.
 const TOKENS: usize = 65536;
 const PRESETS: [(&str, Format, Format); 9] = [
     ("bf16", Format::Bf16, Format::Bf16),
@@ -72,7 +73,8 @@ struct Buffers {
     out: Vec<f32>,
 }
 
-/// Attention of one query token over `table`: the context is split over threads by partition, the states are merged in order.
+/// Attention of one query token over `table`: the context is split over threads by partition, the states are merged in
+/// order.
 fn decode(variant: &Variant, pool: &Pool, table: &[u32], q: &[f32], buffers: &mut Buffers, threads: usize) {
     let Buffers { parts, out } = buffers;
     let kernel = &variant.kernel;

@@ -10,8 +10,8 @@ use std::cell::RefCell;
 /// How far ahead records are fetched, in tiles.
 const PREFETCH_TILES: usize = 2;
 
-/// One row: a query and the tokens of the partition that it sees, `from..to` counted from the partition's first (`from` > 0
-/// under a sliding window).
+/// One row: a query and the tokens of the partition that it sees, `from..to` counted from the partition's first (`from`
+/// > 0 under a sliding window).
 pub struct Row<'a> {
     pub query: &'a Query,
     pub from: usize,
@@ -50,8 +50,8 @@ thread_local! {
 }
 
 impl Kernel {
-    /// Attends one partition of one kv head for some rows. `parts`: `[rows][part_len]`, overwritten with the partition's partial
-    /// states.
+    /// Attends one partition of one kv head for some rows. `parts`: `[rows][part_len]`, overwritten with the
+    /// partition's partial states.
     pub fn attend(&self, job: &Job<'_>, parts: &mut [f32]) {
         attend(self, job, parts);
     }

@@ -1,5 +1,5 @@
-//! Codebooks for N(0,1): magnitudes in ascending order, the sign apart. Format constants: a change makes stored caches decode
-//! to noise.
+//! Codebooks for N(0,1): magnitudes in ascending order, the sign apart. Format constants: a change makes stored caches
+//! decode to noise.
 
 /// Lloyd-Max magnitudes; boundaries are midpoints. `LLOYD4` serves V `q4_0`; `tq4` has its own, [`CUBIC4`].
 pub(crate) const LLOYD2: [f32; 2] = [0.452780, 1.510418];
@@ -11,8 +11,8 @@ pub(crate) const LLOYD5: [f32; 16] = [
     1.787233, 2.028728, 2.317739, 2.691120, 3.260732,
 ];
 
-/// `tq4`: c(t) = t (A + G t²) at t = 1/15, 3/15 .. 1, which a GPU computes with three half operations and no table; its mean
-/// squared error on N(0,1) is .00969, Lloyd-Max's .00950.
+/// `tq4`: c(t) = t (A + G t²) at t = 1/15, 3/15 .. 1, which a GPU computes with three half operations and no table; its
+/// mean squared error on N(0,1) is .00969, Lloyd-Max's .00950.
 pub(crate) const CUBIC4: [f32; 8] = cubic4();
 const CUBIC4_A: f32 = 1.80381;
 const CUBIC4_G: f32 = 0.88490;

@@ -1,17 +1,19 @@
 //! Tables by which attention adds the mean correction to logits, shared by all kv heads with one RoPE and head size.
 //!
 //! A RoPE pair with amplitudes (A, B) adds `C(t) = A cos(t f) + B sin(t f)` to the logit of the key at position t; with
-//! `D = B cos(t f) - A sin(t f)`, moving on by u tokens gives `C(t + u) = C cos(u f) + D sin(u f)`. At a partition's start C and D are exact.
-//! Inside the partition they are exact for high-frequency pairs, and quadratics in u for the others.
+//! `D = B cos(t f) - A sin(t f)`, moving on by u tokens gives `C(t + u) = C cos(u f) + D sin(u f)`. At a partition's
+//! start C and D are exact. Inside the partition they are exact for high-frequency pairs, and quadratics in u for the
+//! others.
 use crate::layout::PARTITION;
 use crate::rope::{Rope, cos_sin};
 use std::sync::Arc;
 
-/// RoPE pairs that turn by at most this angle (radians) a token are low-frequency pairs: their mean is always subtracted, and corrected by a
-/// quadratic over each interval of 32 tokens, which is off by at most 3 % of the pair's amplitude.
+/// RoPE pairs that turn by at most this angle (radians) a token are low-frequency pairs: their mean is always
+/// subtracted, and corrected by a quadratic over each interval of 32 tokens, which is off by at most 3 % of the pair's
+/// amplitude.
 pub const LOW_FREQUENCY: f32 = 0.05;
-/// RoPE pairs that turn by at most this angle a token are corrected by one quadratic over a whole partition; its error is below that of the
-/// fastest low-frequency pair over an interval.
+/// RoPE pairs that turn by at most this angle a token are corrected by one quadratic over a whole partition; its error
+/// is below that of the fastest low-frequency pair over an interval.
 const VERY_LOW_FREQUENCY: f64 = 0.003;
 /// Tokens of an interval, and intervals of a partition.
 pub(crate) const INTERVAL: usize = 32;
@@ -61,7 +63,8 @@ pub struct CorrectionTables {
 struct Tables {
     head_dim: usize,
     rope: Rope,
-    /// (cos, sin) at the start of each partition of the tables' range: of the approximated pairs, 16 each, and of all pairs.
+    /// (cos, sin) at the start of each partition of the tables' range: of the approximated pairs, 16 each, and of all
+    /// pairs.
     starts: Vec<Start>,
     all_starts: Vec<[f32; 2]>,
     /// Very-low-frequency pairs, then low-frequency ones.
@@ -75,8 +78,8 @@ struct Tables {
 /// (cos, sin) of 16 pairs.
 pub(crate) type Start = [[f32; 16]; 2];
 
-/// Coefficients of a low-frequency pair's quadratics around the intervals' middles, one interval a lane, that 1 of C or of D at the
-/// partition's start gives: `[coefficient][of C, of D]`.
+/// Coefficients of a low-frequency pair's quadratics around the intervals' middles, one interval a lane, that 1 of C or
+/// of D at the partition's start gives: `[coefficient][of C, of D]`.
 #[derive(Clone, Debug)]
 pub(crate) struct LowFrequency(pub [[[f32; INTERVALS]; 2]; 3]);
 
@@ -85,8 +88,8 @@ pub(crate) struct LowFrequency(pub [[[f32; INTERVALS]; 2]; 3]);
 #[derive(Clone, Debug)]
 pub(crate) struct VeryLowFrequency(pub [[[f32; 16]; 2]; 3]);
 
-/// A high-frequency pair: (cos, sin) of its frequency times the distance of the intervals' middles from the partition's start, and times .5,
-/// 1.5 .. 15.5, the distances of the second half of an interval from its middle.
+/// A high-frequency pair: (cos, sin) of its frequency times the distance of the intervals' middles from the partition's
+/// start, and times .5, 1.5 .. 15.5, the distances of the second half of an interval from its middle.
 #[derive(Clone, Debug)]
 pub(crate) struct HighFrequency {
     pub middles: [[f32; INTERVALS]; 2],
@@ -102,8 +105,8 @@ impl CorrectionTables {
         Self::with_limit(rope, head_dim, LOW_FREQUENCY)
     }
 
-    /// Tables for keys stored as floats, whose own error is smaller than that of a quadratic: every pair is corrected as a high-frequency one,
-    /// exactly but for f32's rounding. It costs two products a pair and key.
+    /// Tables for keys stored as floats, whose own error is smaller than that of a quadratic: every pair is corrected
+    /// as a high-frequency one, exactly but for f32's rounding. It costs two products a pair and key.
     ///
     /// # Errors
     /// More RoPE pairs than half of `head_dim`.
@@ -187,15 +190,15 @@ impl CorrectionTables {
         &self.inner.high
     }
 
-    /// Coefficients `[1, u, u²][of C, of D]` of the quadratic around the middle of a partition that 1 of C or of D at its start gives, for
-    /// the `index`-th approximated pair, which must be one of very low frequency.
+    /// Coefficients `[1, u, u²][of C, of D]` of the quadratic around the middle of a partition that 1 of C or of D at
+    /// its start gives, for the `index`-th approximated pair, which must be one of very low frequency.
     pub fn very_low_quadratic(&self, index: usize) -> [[f32; 2]; 3] {
         let VeryLowFrequency(lanes) = &self.inner.very_low_quadratics[index / 16];
         lanes.map(|of| of.map(|lanes| lanes[index % 16]))
     }
 
-    /// Coefficients `[1, u, u²][of C, of D]` of the quadratic around the middle of interval `interval`, for the `index`-th approximated pair,
-    /// which must not be one of very low frequency.
+    /// Coefficients `[1, u, u²][of C, of D]` of the quadratic around the middle of interval `interval`, for the
+    /// `index`-th approximated pair, which must not be one of very low frequency.
     pub fn low_quadratic(&self, index: usize, interval: usize) -> [[f32; 2]; 3] {
         let LowFrequency(intervals) = &self.inner.low_quadratics[index - self.inner.very_low];
         intervals.map(|of| of.map(|intervals| intervals[interval]))
@@ -235,8 +238,8 @@ fn middles() -> [f64; INTERVALS] {
     std::array::from_fn(|i| (i * INTERVAL) as f64 + (INTERVAL - 1) as f64 / 2.0)
 }
 
-/// With C, D at the partition's start, moving on to the middle makes C' = C cos + D sin and D' = D cos - C sin; the quadratic is
-/// fit[0] C' + fit[1] D' u + fit[2] C' u².
+/// With C, D at the partition's start, moving on to the middle makes C' = C cos + D sin and D' = D cos - C sin; the
+/// quadratic is fit[0] C' + fit[1] D' u + fit[2] C' u².
 fn coefficients(fit: [f32; 3], [cos, sin]: [f64; 2]) -> [[f32; 2]; 3] {
     let of = [[cos, sin], [-sin, cos], [cos, sin]];
     [0, 1, 2].map(|k| of[k].map(|x| (f64::from(fit[k]) * x) as f32))
@@ -257,8 +260,8 @@ fn very_low_frequency(pairs: &[usize], frequency: impl Fn(usize) -> f64) -> Very
     VeryLowFrequency([0, 1, 2].map(|k| [0, 1].map(|of| lanes.map(|lane| lane[k][of]))))
 }
 
-/// Least-squares fit over `tokens` tokens around a middle: cos(f u) by a0 + a2 u², sin(f u) by a1 u. Its largest error is a quarter of
-/// the Taylor polynomial's.
+/// Least-squares fit over `tokens` tokens around a middle: cos(f u) by a0 + a2 u², sin(f u) by a1 u. Its largest error
+/// is a quarter of the Taylor polynomial's.
 fn quadratic(frequency: f64, tokens: usize) -> [f32; 3] {
     let us = || (0..tokens / 2).map(|i| i as f64 + 0.5);
     let sum = |f: &dyn Fn(f64) -> f64| us().map(f).sum::<f64>();

@@ -1,8 +1,8 @@
 //! Quantising one rotated vector: a code (a byte, not packed yet) per element and its scales, and back.
 //!
-//! Codes: two's complement for the int8 formats, unsigned for the affine ones, else the magnitude's index with the sign in
-//! the bit above it. Written as plain loops over 16 lanes, compiled once per instruction set: the compiler vectorises them
-//! and, since no operation is reordered, every instruction set gives the same bytes.
+//! Codes: two's complement for the int8 formats, unsigned for the affine ones, else the magnitude's index with the sign
+//! in the bit above it. Written as plain loops over 16 lanes, compiled once per instruction set: the compiler
+//! vectorises them and, since no operation is reordered, every instruction set gives the same bytes.
 use crate::codebook::{CUBIC4, Codebook, LLOYD2, LLOYD3, LLOYD4, LLOYD5, with_magnitudes};
 use crate::format::{Coding, Format, MAX_HEAD_DIM, SCALE_GROUP};
 use half::f16;
@@ -14,7 +14,8 @@ pub(crate) type Scales = [u8; 4 * MAX_HEAD_DIM / SCALE_GROUP];
 
 /// Largest magnitude of an element of a coded or f16 vector: infinities and anything beyond are clamped to it.
 pub(crate) const LIMIT: f32 = 65504.0;
-/// The same for f32 and bf16, which store larger values exactly; a dot product of clamped elements stays finite.
+/// Largest magnitude of an element of an f32 or bf16 vector, which hold larger values than f16; a dot product of such
+/// elements stays finite.
 pub(crate) const FLOAT_LIMIT: f32 = 1e30;
 
 /// NaN becomes 0, infinities and values beyond `limit` are clamped.

@@ -2,7 +2,7 @@
 use crate::codebook::Codebook;
 use std::fmt;
 
-/// Which of the two vectors of a token a format or buffer is for.
+/// The side of a token's two vectors that a format or buffer is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Side {
     /// Keys.
@@ -17,8 +17,8 @@ impl fmt::Display for Side {
     }
 }
 
-/// How one vector (the K or the V of a token in one kv head) is stored. [`Format::help`] describes each; all but the floats are
-/// rotated before they are quantised.
+/// How one vector (the K or the V of a token in one kv head) is stored. [`Format::help`] describes each; all but the
+/// floats are rotated before they are quantised.
 #[allow(missing_docs)] // the table describes them
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Format {
@@ -75,7 +75,7 @@ struct FormatRow {
     sides: &'static [Side],
     coding: Coding,
     scale_layout: ScaleLayout,
-    /// The number of the format in the GPU's kernels (`enum Format` of `kernels/formats.h`); `None`: they do not have it.
+    /// The number of the format in `enum Format` of `kernels/formats.h`; `None`: there are no GPU kernels for it.
     gpu_id: Option<u32>,
 }
 
@@ -83,8 +83,7 @@ const BOTH: &[Side] = &[Side::K, Side::V];
 const K: &[Side] = &[Side::K];
 const V: &[Side] = &[Side::V];
 
-/// The formats in the order of the enum, of each kind the least lossy first. A change of coding or scales makes stored caches
-/// decode to noise.
+/// The formats in the order of the enum. A change of coding or scales makes stored caches decode to noise.
 const TABLE: [FormatRow; 16] = {
     use Coding::{Affine, Book, Float, Int8};
     use ScaleLayout::{PerGroup, PerVector, Unscaled};
@@ -129,8 +128,8 @@ const _: () = {
     }
 };
 
-/// Instantiates `$name` for the format whose number is the const parameter of `$name`: the formats that a CPU's kernels read as
-/// they are stored. Those of the other formats are decoded to f32 first, so they are `$name` of f32.
+/// Instantiates `$name` for the format whose number is the const parameter of `$name`: the formats that a CPU's kernels
+/// read as they are stored. Those of the other formats are decoded to f32 first, so they are `$name` of f32.
 macro_rules! for_direct_format {
     ($format:expr, $name:ident) => {{
         use $crate::format::Format;
@@ -189,7 +188,8 @@ impl Format {
         TABLE.iter().find(named).map(|row| row.format).ok_or_else(|| unknown(side, name))
     }
 
-    /// The canonical flag value. K and V share names where the formats differ (`q8_0` is affine for K, symmetric for V).
+    /// The canonical flag value. K and V share names where the formats differ (`q8_0` is affine for K, symmetric for
+    /// V).
     pub fn name(self) -> &'static str {
         self.row().name
     }
@@ -224,7 +224,7 @@ impl Format {
         }
     }
 
-    /// The number of the format in the GPU's kernels (`enum Format` of `kernels/formats.h`); `None`: they do not have it.
+    /// The number of the format in `enum Format` of `kernels/formats.h`; `None`: there are no GPU kernels for it.
     pub fn gpu_id(self) -> Option<u32> {
         self.row().gpu_id
     }
@@ -351,7 +351,7 @@ mod tests {
         }
     }
 
-    /// Kernels read floats and formats of one scale as they are stored, in codes whose bits fit a line; others are decoded.
+    /// Floats and formats of one scale are read as stored, in codes whose bits fit a line; others are decoded.
     #[test]
     fn a_format_is_read_directly_if_it_is_not_decoded() {
         fn number<const FORMAT: u8>() -> u8 {
@@ -388,8 +388,8 @@ mod tests {
         ] {
             assert_eq!([64, 80, 96, 128, 256].map(|d| format.row_bytes(d)), sizes);
         }
-        for (format, bits) in [(Affine8, 9.0), (Affine5, 6.0), (Affine4, 5.0), (Int8, 8.5), (Lloyd3, 3.5), (Bf16, 16.0)]
-        {
+        let bits = [(Affine8, 9.0), (Affine5, 6.0), (Affine4, 5.0), (Int8, 8.5), (Lloyd3, 3.5), (Bf16, 16.0)];
+        for (format, bits) in bits {
             assert_eq!(format.bits_per_element(128), bits);
         }
         // The compression that the reference system publishes for its pairs, against bf16.

@@ -76,8 +76,8 @@ impl Kernel {
 
     /// Writes slot `slot` (0..block_size) of `record`. `k` and `v`: `[head_dim]`, after RoPE, already centred.
     ///
-    /// NaN is stored as 0. Elements of coded and f16 vectors are clamped to ±65504, those of f32 and bf16 vectors to ±1e30,
-    /// so that attention stays finite.
+    /// NaN is stored as 0. Elements of coded and f16 vectors are clamped to ±65504, those of f32 and bf16 vectors to
+    /// ±1e30, so that attention stays finite.
     pub fn store(&self, record: &mut [u8], slot: usize, k: &[f32], v: &[f32]) {
         self.check_slot(record, slot);
         let d = self.layout.head_dim();
@@ -100,9 +100,9 @@ impl Kernel {
         self.unrotate(side, out);
     }
 
-    /// The codes of a vector, one an element, and its scales as [`Kernel::store`] would pack them, for devices with a page order of
-    /// their own. Codes: two's complement (`tq8`, V `q8_0`), unsigned (K `q8_0` to `q4_0`), else the magnitude's index with the sign
-    /// in the bit above it. Empty for floats.
+    /// The codes of a vector, one an element, and its scales as [`Kernel::store`] would pack them, for devices with a
+    /// page order of their own. Codes: two's complement (`tq8`, V `q8_0`), unsigned (K `q8_0` to `q4_0`), else the
+    /// magnitude's index with the sign in the bit above it. Empty for floats.
     pub fn encode(&self, side: Side, x: &[f32]) -> (Vec<u8>, Vec<f16>) {
         let (format, d) = (self.layout.format(side), self.layout.head_dim());
         assert_eq!(x.len(), d, "x must have head_dim elements");
@@ -130,8 +130,8 @@ impl Kernel {
 
     /// Prepares the query heads of one token and kv head.
     ///
-    /// `q`: `[group][head_dim]`, after RoPE, unrotated. `scale` multiplies logits (1/sqrt(head_dim) usually). `mean`: what was
-    /// subtracted from the stored keys.
+    /// `q`: `[group][head_dim]`, after RoPE, unrotated. `scale` multiplies logits (1/sqrt(head_dim) usually). `mean`:
+    /// what was subtracted from the stored keys.
     pub fn query(&self, q: &[f32], group: usize, scale: f32, mean: Option<&KeyMean>) -> Query {
         let d = self.layout.head_dim();
         assert!((1..=MAX_GROUP).contains(&group), "group {group}; allowed: 1..={MAX_GROUP}");
@@ -184,8 +184,8 @@ impl Kernel {
         self.steps.merge(into, other, group);
     }
 
-    /// Turns a state into outputs `[group][head_dim]`: o / l, un-rotated, plus `value_mean` (`[head_dim]`, unrotated). Zero for
-    /// an empty range.
+    /// Turns a state into outputs `[group][head_dim]`: o / l, un-rotated, plus `value_mean` (`[head_dim]`, unrotated).
+    /// Zero for an empty range.
     pub fn finish(&self, part: &[f32], group: usize, value_mean: Option<&[f32]>, out: &mut [f32]) {
         let d = self.layout.head_dim();
         assert_eq!(out.len(), group * d, "out must have group * head_dim elements");

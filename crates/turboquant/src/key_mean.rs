@@ -7,13 +7,15 @@ pub const DEFAULT_HIGH_PAIRS: usize = 8;
 
 /// The part of one kv head's mean key, before RoPE, that is subtracted from its keys.
 ///
-/// Subtracted are all approximated pairs ([`LOW_FREQUENCY`](crate::LOW_FREQUENCY)), a number of high-frequency pairs with the largest mean, and
-/// all elements that RoPE leaves alone; the mean of the other pairs stays in the keys. The logit of query q with the key at position t then
-/// lacks `q · RoPE_t(mean)` over the subtracted pairs: a function of q and t alone, which attention adds without reading memory. Elements
-/// that RoPE leaves alone shift all logits of a query alike, which softmax does not notice, so nothing is added for them.
+/// Subtracted are all approximated pairs ([`LOW_FREQUENCY`](crate::LOW_FREQUENCY)), a number of high-frequency pairs
+/// with the largest mean, and all elements that RoPE leaves alone; the mean of the other pairs stays in the keys. The
+/// logit of query q with the key at position t then lacks `q · RoPE_t(mean)` over the subtracted pairs: a function of q
+/// and t alone, which attention adds without reading memory. Elements that RoPE leaves alone shift all logits of a
+/// query alike, which softmax does not notice, so nothing is added for them.
 ///
-/// Attention corrects high-frequency pairs exactly but for f32's rounding, the others by quadratics: off by at most 3 % of a pair's amplitude
-/// for the fastest of them, falling with the cube of the frequency. With [`CorrectionTables::exact`] all pairs are high-frequency ones.
+/// Attention corrects high-frequency pairs exactly but for f32's rounding, the others by quadratics: off by at most 3 %
+/// of a pair's amplitude for the fastest of them, falling with the cube of the frequency. With
+/// [`CorrectionTables::exact`] all pairs are high-frequency ones.
 #[derive(Clone, Debug)]
 pub struct KeyMean {
     inner: Arc<Subtracted>,
@@ -25,7 +27,8 @@ struct Subtracted {
     /// Pairs that are subtracted: all approximated ones, then high-frequency ones.
     pairs: Vec<usize>,
     high: Vec<HighFrequency>,
-    /// The means of each pair's two elements, times RoPE's attention factor, since they are compared with keys after RoPE.
+    /// The means of each pair's two elements, times RoPE's attention factor, since they are compared with keys after
+    /// RoPE.
     means: Vec<[f32; 2]>,
     /// `[head_dim]`: the mean where it is subtracted, 0 elsewhere.
     subtracted: Vec<f32>,
@@ -35,13 +38,14 @@ struct Subtracted {
 #[derive(Clone, Debug)]
 pub(crate) struct CorrectionQuery {
     pub mean: KeyMean,
-    /// `[GQA group][A, B][pairs]`, approximated and high-frequency pairs each filled up to a multiple of 16: at position t a logit (base 2)
-    /// lacks A cos(t f) + B sin(t f) of each pair, f being its frequency.
+    /// `[GQA group][A, B][pairs]`, approximated and high-frequency pairs each filled up to a multiple of 16: at
+    /// position t a logit (base 2) lacks A cos(t f) + B sin(t f) of each pair, f being its frequency.
     pub amplitudes: Vec<f32>,
 }
 
 impl KeyMean {
-    /// `mean`: `[head_dim]`, the mean of keys before RoPE. `high_pairs`: how many of the high-frequency pairs to subtract.
+    /// `mean`: `[head_dim]`, the mean of keys before RoPE. `high_pairs`: how many of the high-frequency pairs to
+    /// subtract.
     ///
     /// # Errors
     /// A mean of another head size than the tables', or with elements that are not finite.

@@ -4,10 +4,11 @@ use std::ops::Range;
 
 /// Tokens of a strip, the unit in which a record's code planes are ordered: one per vector lane.
 pub(crate) const STRIP: usize = 16;
-/// Tokens of a partition, counted from the sequence's start: partitions are summed apart and merged in order, whatever the
-/// number of threads.
+/// Tokens of a partition, counted from the sequence's start: partitions are summed apart and merged in order, whatever
+/// the number of threads.
 pub const PARTITION: usize = 512;
-/// Tokens of a tile, counted from the partition's start: one update of the running maximum, one scale of integer weights.
+/// Tokens of a tile, counted from the partition's start: one update of the running maximum, one scale of integer
+/// weights.
 pub const TILE: usize = 128;
 
 /// Layout of a record: K codes, V codes, K scales, V scales of `block_size` tokens of one kv head.
@@ -20,7 +21,8 @@ pub struct RecordLayout {
     v: Format,
     head_dim: usize,
     block_size: usize,
-    /// Of K, then V: where codes and scales start, and the bytes of a strip of each. Kept, since kernels ask for every strip.
+    /// Where codes start, and the bytes of a strip of them, for K and for V. They are kept because kernels ask for
+    /// every strip.
     codes: [(usize, usize); 2],
     scales: [(usize, usize); 2],
 }

@@ -1,15 +1,15 @@
 //! The order of elements inside a strip (16 tokens of one side of a record).
 //!
-//! Formats that kernels multiply as integers (`tq*`): 64-byte lines of 16 lanes x 4 bytes, so that an instruction that adds
-//! the products of 4 neighbouring bytes sums along what is being summed and nothing is ever added across lanes.
-//!   K: a lane is a token, the 4 bytes are 4 dims that follow each other; groups of 4 dims in order.
-//!   V: a lane is a dim, the 4 bytes are 4 tokens; for each 16 dims, the strip's 4 groups of 4 tokens in order.
-//! With codes of 4 or 2 bits a line holds 2 or 4 successive groups, the first in the low bits of each byte. `tq5` and `tq3`
-//! keep 4 or 2 bits of magnitude so, and after all lines a sign plane in the same lines: bit g % 8 of a byte is the sign of
-//! group g. A last line of only 4 groups is folded: its second half lies in the first half's upper bits.
+//! Formats that kernels multiply as integers (`tq*`): 64-byte lines of 16 lanes x 4 bytes, so that an instruction that
+//! adds the products of 4 neighbouring bytes sums along what is being summed and nothing is ever added across lanes. K:
+//! a lane is a token, the 4 bytes are 4 dims that follow each other; groups of 4 dims in order. V: a lane is a dim, the
+//! 4 bytes are 4 tokens; for each 16 dims, the strip's 4 groups of 4 tokens in order. With codes of 4 or 2 bits a line
+//! holds 2 or 4 successive groups, the first in the low bits of each byte. `tq5` and `tq3` keep 4 or 2 bits of
+//! magnitude so, and after all lines a sign plane in the same lines: bit g % 8 of a byte is the sign of group g. A last
+//! line of only 4 groups is folded: its second half lies in the first half's upper bits.
 //!
-//! Floats: f32 and f16 K by dim, 16 tokens each; bf16 K by pair of dims, 16 tokens x 2. V by columns of 16 dims (the last may
-//! have 8), in each by token, bf16 by pair of tokens. Other formats: by token, 8 codes of b bits in b bytes.
+//! Floats: f32 and f16 K by dim, 16 tokens each; bf16 K by pair of dims, 16 tokens x 2. V by columns of 16 dims (the
+//! last may have 8), in each by token, bf16 by pair of tokens. Other formats: by token, 8 codes of b bits in b bytes.
 use crate::encode::Codes;
 use crate::format::{Format, Side};
 use crate::layout::STRIP;
@@ -23,8 +23,8 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
-    /// The lines of formats that kernels multiply as integers. Codes of 8, 4 or 2 bits lie whole in their lines; of other codes
-    /// the highest bit, the sign, lies in a plane of its own.
+    /// The lines of formats that kernels multiply as integers. Codes of 8, 4 or 2 bits lie whole in their lines; of
+    /// other codes the highest bit, the sign, lies in a plane of its own.
     pub(crate) const fn of(format: Format) -> Option<Lines> {
         let bits = format.code_bits();
         match format.has_one_scale() {
@@ -39,7 +39,8 @@ impl Lines {
         8 / self.groups
     }
 
-    /// Calls `f(element, (byte of the strip, shift) of its code, the same of its sign)` for every element of token `token`.
+    /// Calls `f(element, (byte of the strip, shift) of its code, the same of its sign)` for every element of token
+    /// `token`.
     #[inline(always)]
     fn each(self, side: Side, token: usize, head_dim: usize, mut f: impl FnMut(usize, (usize, usize), (usize, usize))) {
         let (bits, signs, groups) = (self.bits(), STRIP * head_dim / self.groups, head_dim / 4);
@@ -240,7 +241,8 @@ pub(crate) fn get_float(format: Format, side: Side, strip: &[u8], token: usize, 
 mod tests {
     use super::*;
 
-    /// All tokens written into a strip of junk read back, so no two elements share a bit and none lies outside the strip.
+    /// All tokens written into a strip of junk read back, so no two elements share a bit and none lies outside the
+    /// strip.
     #[test]
     fn strips_give_codes_back() {
         for side in [Side::K, Side::V] {

@@ -26,8 +26,8 @@ pub enum RopeError {
 /// The rotary embedding of a layer: at position t the pair (x, y) with frequency f becomes
 /// `a (x cos tf - y sin tf, x sin tf + y cos tf)`, where a is the attention factor.
 ///
-/// Of n pairs, pair i consists of elements i and i + n of a head, the half-split convention of all Hugging Face Llama and Qwen models.
-/// Elements from 2n on stay as they are. Cheap to clone.
+/// Of n pairs, pair i consists of elements i and i + n of a head, the half-split convention of all Hugging Face Llama
+/// and Qwen models. Elements from 2n on stay as they are. Cheap to clone.
 #[derive(Clone)]
 pub struct Rope {
     inner: Arc<Angles>,
@@ -41,8 +41,8 @@ struct Angles {
 }
 
 impl Rope {
-    /// `frequencies`: radians a token of each pair, with the scaling of long contexts applied. `attention_factor`: YaRN's factor of
-    /// cosines and sines, 1 for other models.
+    /// `frequencies`: radians a token of each pair, with the scaling of long contexts applied. `attention_factor`:
+    /// YaRN's factor of cosines and sines, 1 for other models.
     ///
     /// # Errors
     /// A frequency outside of 0 to pi, or a factor that is not positive.
@@ -79,8 +79,8 @@ impl Rope {
         (pair, pair + self.pairs())
     }
 
-    /// (cos, sin) of a pair's angle at `position`, without the attention factor: correct to about 1e-15, and the same numbers wherever they
-    /// are asked for, since they are always the product of the digits' entries.
+    /// (cos, sin) of a pair's angle at `position`, without the attention factor: correct to about 1e-15, and the same
+    /// numbers wherever they are asked for, since they are always the product of the digits' entries.
     #[inline(always)]
     pub fn cos_sin(&self, pair: usize, position: usize) -> [f64; 2] {
         let (n, digits) = (self.pairs(), &self.inner.digits);
@@ -96,10 +96,12 @@ impl Rope {
         t
     }
 
-    /// (cos, sin) of every pair at each position, times the attention factor: `[positions][pairs]`, what [`apply_rope`] takes.
+    /// (cos, sin) of every pair at each position, times the attention factor: `[positions][pairs]`, what [`apply_rope`]
+    /// takes.
     ///
-    /// Angles are exact and only these results are rounded to f32. The usual product `position × frequency` in f32 would be off by up to
-    /// `position × frequency × 2^-24` radians, which matters here: the mean correction of attention knows no position's rounding.
+    /// Angles are exact and only these results are rounded to f32. The usual product `position × frequency` in f32
+    /// would be off by up to `position × frequency × 2^-24` radians, which matters here: the mean correction of
+    /// attention knows no position's rounding.
     pub fn angles(&self, positions: &[u32]) -> Vec<[f32; 2]> {
         let factor = f64::from(self.inner.attention_factor);
         let angle = |(position, pair): (u32, usize)| self.cos_sin(pair, position as usize).map(|x| (factor * x) as f32);

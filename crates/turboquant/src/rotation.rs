@@ -1,14 +1,15 @@
 //! The orthonormal rotation z = H · diag(±1) · x that K, V and queries share.
 //!
-//! Scores and weighted sums may be computed on rotated vectors only because every token of a head is rotated by the same
-//! matrix: q·k = (Rq)·(Rk), and un-rotating a weighted sum once equals summing un-rotated vectors.
+//! Scores and weighted sums may be computed on rotated vectors only because every token of a head is rotated by the
+//! same matrix: q·k = (Rq)·(Rk), and un-rotating a weighted sum once equals summing un-rotated vectors.
 use std::sync::Arc;
 
-/// Seed of the signs. Do not change: stored caches would decode to noise. Every device gets the signs from here, as data.
+/// Seed of the signs. Do not change: stored caches would decode to noise. Every device gets the signs from here, as
+/// data.
 const SIGN_SEED: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// H = the Walsh-Hadamard matrix for a power of two; for 80 and 96 the Kronecker product of the Paley Hadamard matrix of order
-/// 20 or 12 with the Walsh-Hadamard matrix of order 4 or 8; over sqrt(d).
+/// H = the Walsh-Hadamard matrix for a power of two; for 80 and 96 the Kronecker product of the Paley Hadamard matrix
+/// of order 20 or 12 with the Walsh-Hadamard matrix of order 4 or 8; over sqrt(d).
 #[derive(Clone, Debug)]
 pub struct Rotation {
     inner: Arc<Inner>,
@@ -49,7 +50,8 @@ impl Rotation {
         &self.inner.signs
     }
 
-    /// The rows of the Paley factor, bit `col` set where column `col` is -1. Empty where the rotation is a Walsh-Hadamard matrix alone.
+    /// The rows of the Paley factor, bit `col` set where column `col` is -1. Empty where the rotation is a
+    /// Walsh-Hadamard matrix alone.
     pub fn paley_rows(&self) -> Vec<u32> {
         let order = self.inner.order;
         let word = |row: &[f32]| row.iter().enumerate().fold(0, |w, (col, h)| w | u32::from(*h < 0.0) << col);

@@ -6,10 +6,10 @@ use turboquant::{Format, Isa, RecordLayout, Side};
 
 /// Bound of the output's relative error: twice the sum of the rms errors that apply, relative to the vector.
 ///
-/// Float kernels sum 512 terms of f32 twice and use an exp2 of relative error 2e-7: 2.5e-6 covers it. Integer kernels add, by
-/// side: a query of int8 (.64 %, AVX2 for K `tq4` .80 %; of 15 bits .005 %), the codebook's integers (`codebook.rs`), and weights of
-/// 8 bits, rounded to 1/w of the largest: .29 / w times the largest over the rms of e^x for normal x, which is 4 to 5 (w = 255,
-/// AVX2 at most a tenth less; NEON 127).
+/// Float kernels sum 512 terms of f32 twice and use an exp2 of relative error 2e-7: 2.5e-6 covers it. Integer kernels
+/// add, by side: a query of int8 (.64 %, AVX2 for K `tq4` .80 %; of 15 bits .005 %), the codebook's integers
+/// (`codebook.rs`), and weights of 8 bits, rounded to 1/w of the largest: .29 / w times the largest over the rms of e^x
+/// for normal x, which is 4 to 5 (w = 255, AVX2 at most a tenth less; NEON 127).
 fn bound(isa: Isa, k: Format, v: Format) -> f64 {
     use Format::*;
     let weights = 4.5 * 0.29 / if isa == Isa::Neon { 127.0 } else { 255.0 };
@@ -48,8 +48,8 @@ fn compare(k: Format, v: Format, d: usize, block_size: usize, group: usize, toke
     }
 }
 
-/// Every format of either side, with an exact one on the other; sizes: one token, the edges of a strip, a block, a tile and
-/// a partition.
+/// Every format of either side, with an exact one on the other; sizes: one token, the edges of a strip, a block, a tile
+/// and a partition.
 #[test]
 fn formats_and_edges() {
     let mut rng = Rng(88_172_645_463_325_252);

@@ -48,7 +48,8 @@ impl Model {
         out
     }
 
-    /// The mean of only the elements that are subtracted: low-frequency pairs, the `high` others of largest mean, those without RoPE.
+    /// The mean of only the elements that are subtracted: low-frequency pairs, the `high` others of largest mean, those
+    /// without RoPE.
     fn subtracted(&self, high: usize) -> Vec<f32> {
         let n = self.frequencies.len();
         let size = |i: usize| self.mean[i].hypot(self.mean[i + n]);
@@ -127,9 +128,9 @@ fn amplitudes_give_the_product() {
 
 /// Attention over exact centred keys against f64 attention over the keys as they were.
 ///
-/// The logits' error: quadratics are off by up to .03 of the amplitude for a frequency at `LOW_FREQUENCY`, and with the cube of
-/// the frequency below it (bounded here pair by pair, all at once); f32 adds 1e-5. An error e of logits changes the output by less
-/// than 2 e of the values' size.
+/// The logits' error: quadratics are off by up to .03 of the amplitude for a frequency at `LOW_FREQUENCY`, and with the
+/// cube of the frequency below it (bounded here pair by pair, all at once); f32 adds 1e-5. An error e of logits changes
+/// the output by less than 2 e of the values' size.
 #[test]
 fn attention_gives_back_what_was_taken_out() {
     let mut rng = Rng(5);
@@ -178,8 +179,8 @@ fn attention_gives_back_what_was_taken_out() {
     }
 }
 
-/// A planted key bias of Qwen2.5's kind, in a few pairs and far larger than the rest: at 4 bits it ruins the logits, unless it
-/// is taken out.
+/// A planted key bias of Qwen2.5's kind, in a few pairs and far larger than the rest: at 4 bits it ruins the logits,
+/// unless it is taken out.
 #[test]
 fn planted_bias() {
     let mut rng = Rng(6);

@@ -48,8 +48,8 @@ proptest! {
         }
     }
 
-    /// Float kernels do the same operations in the same order; AVX-512 multiplies the same integers as the scalar code. AVX2 and
-    /// NEON have narrower integers, whose error the comparison with f64 bounds.
+    /// Float kernels do the same operations in the same order; AVX-512 multiplies the same integers as the scalar code.
+    /// AVX2 and NEON have narrower integers, whose error the comparison with f64 bounds.
     #[test]
     fn attention_is_equal(
         k in prop::sample::select(K_FORMATS.to_vec()),

@@ -91,8 +91,8 @@ pub struct CpuBackend {
 
 impl CpuBackend {
     /// # Errors
-    /// A layout or a centring whose layers are not the model's; a GQA group larger than there are kernels for; more RoPE pairs than half
-    /// a head.
+    /// A layout or a centring whose layers are not the model's; a GQA group larger than there are kernels for; more
+    /// RoPE pairs than half a head.
     pub fn new(spec: KvLayout, geometry: ModelGeometry, centring: Centring) -> Result<Self> {
         Self::with_isa(spec, geometry, centring, Isa::best())
     }

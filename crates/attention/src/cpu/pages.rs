@@ -79,7 +79,8 @@ impl Pages {
         Ok(())
     }
 
-    /// Calls `put(row, kv head, record, offset in the block)` for every row and kv head; blocks are written in parallel.
+    /// Calls `put(row, kv head, record, offset in the block)` for every row and kv head; blocks are written in
+    /// parallel.
     pub fn store(
         &mut self,
         slots: &[u32],

@@ -1,7 +1,7 @@
 //! Who computes what: rows in tiles, tiles by kv head, contexts by partition.
 //!
-//! None of it shows in the result: a partition starts at a multiple of [`PARTITION`] tokens of its sequence and is summed by one
-//! kernel call, and partitions are merged in order, by whichever threads.
+//! None of it shows in the result: a partition starts at a multiple of [`PARTITION`] tokens of its sequence and is
+//! summed by one kernel call, and partitions are merged in order, by whichever threads.
 use super::LayerAngles;
 use super::pages::Pages;
 use crate::{BatchLayout, LayerCentre, LayerGeometry};
@@ -77,7 +77,8 @@ impl Work<'_> {
         total.chunks_exact_mut(part_len).for_each(|part| kernel.reset(part, group));
         let merge = |total: &mut [f32], parts: &[f32]| {
             for (total, part) in total.chunks_exact_mut(part_len).zip(parts.chunks_exact(part_len)) {
-                // A row that saw nothing of the partition merges nothing, as if alone. A sum of weights is at least 1 else.
+                // A row that saw nothing of the partition merges nothing, as if alone. A sum of weights is at least 1
+                // else.
                 if part[part_len - 1] > 0.0 {
                     kernel.merge(total, part, group);
                 }

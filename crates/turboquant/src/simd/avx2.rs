@@ -1,5 +1,6 @@
-//! AVX2 with FMA and F16C: two registers are 16 lanes. Without VNNI, `maddubs` adds pairs of u8 x i8 products in 16 bits, so
-//! queries and weights are kept small enough that a pair cannot saturate; 15-bit forms go through 16-bit `madd`.
+//! AVX2 with FMA and F16C: two registers are 16 lanes. Without VNNI, `maddubs` adds pairs of u8 x i8 products in 16
+//! bits, so queries and weights are kept small enough that a pair cannot saturate; 15-bit forms go through 16-bit
+//! `madd`.
 use super::dispatch::{Steps, steps};
 use super::{CHUNK, CorrectionTile, HeadQuery, Place, Scratch, Simd, State, Tile};
 use super::{accumulate, correction, query, scores, softmax, state, store};
@@ -23,7 +24,10 @@ type F = [__m256; 2];
 type I = [__m256i; 2];
 
 macro_rules! ops {
-    ($($(#[$attr:meta])* fn $name:ident $(<const $n:ident: $nt:ty>)? ($me:ident $(, $arg:ident: $t:ty)*) -> $r:ty = $e:expr;)*) => {
+    ($(
+        $(#[$attr:meta])*
+        fn $name:ident $(<const $n:ident: $nt:ty>)? ($me:ident $(, $arg:ident: $t:ty)*) -> $r:ty = $e:expr;
+    )*) => {
         $($(#[$attr])*
         #[inline(always)]
         fn $name $(<const $n: $nt>)? ($me $(, $arg: $t)*) -> $r {

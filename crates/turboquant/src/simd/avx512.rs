@@ -1,5 +1,5 @@
-//! AVX-512 with VNNI and VBMI: one register is 16 lanes; `vpdpbusd` multiplies unsigned by signed bytes, `vpermb` looks up
-//! 64 bytes and ignores the two top bits of an index, so junk there needs no mask.
+//! AVX-512 with VNNI and VBMI: one register is 16 lanes; `vpdpbusd` multiplies unsigned by signed bytes, `vpermb` looks
+//! up 64 bytes and ignores the two top bits of an index, so junk there needs no mask.
 use super::dispatch::{Steps, steps};
 use super::{CHUNK, CorrectionTile, HeadQuery, Place, Scratch, Simd, State, Tile};
 use super::{accumulate, correction, query, scores, softmax, state, store};
@@ -21,7 +21,10 @@ pub(super) fn is_available() -> bool {
 pub(super) struct Avx512(());
 
 macro_rules! ops {
-    ($($(#[$attr:meta])* fn $name:ident $(<const $n:ident: $nt:ty>)? ($me:ident $(, $arg:ident: $t:ty)*) -> $r:ty = $e:expr;)*) => {
+    ($(
+        $(#[$attr:meta])*
+        fn $name:ident $(<const $n:ident: $nt:ty>)? ($me:ident $(, $arg:ident: $t:ty)*) -> $r:ty = $e:expr;
+    )*) => {
         $($(#[$attr])*
         #[inline(always)]
         fn $name $(<const $n: $nt>)? ($me $(, $arg: $t)*) -> $r {
@@ -61,7 +64,8 @@ impl Simd for Avx512 {
         fn mul(self, a: __m512, b: __m512) -> __m512 = _mm512_mul_ps(a, b);
         fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 = _mm512_fmadd_ps(a, b, c);
         fn max(self, a: __m512, b: __m512) -> __m512 = _mm512_max_ps(a, b);
-        fn round(self, x: __m512) -> __m512 = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x);
+        fn round(self, x: __m512) -> __m512 =
+            _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x);
         fn scale2(self, x: __m512, n: __m512) -> __m512 = _mm512_scalef_ps(x, n);
         fn within(self, from: i32, to: i32, a: __m512, b: __m512) -> __m512 = {
             let below = [from, to].map(|n| ((1u32 << n.clamp(0, 16)) - 1) as u16);

@@ -1,8 +1,9 @@
 //! The mean correction of centred keys' logits, over one partition (see [`crate::correction_tables`] for C and D).
 //!
-//! C and D start from exact angles at the partition's start and move to the middles of its 16 intervals of 32 tokens by constant angles, one
-//! interval a lane. Around a middle each approximated pair is a quadratic, and all of them are summed into one; a high-frequency pair is two
-//! products a token, even and odd in the distance u from the middle, so that both halves of an interval share them.
+//! C and D start from exact angles at the partition's start and move to the middles of its 16 intervals of 32 tokens by
+//! constant angles, one interval a lane. Around a middle each approximated pair is a quadratic, and all of them are
+//! summed into one; a high-frequency pair is two products a token, even and odd in the distance u from the middle, so
+//! that both halves of an interval share them.
 use super::Simd;
 use super::scores::SUM_BLOCK;
 use crate::correction_tables::{INTERVAL, INTERVALS, LowFrequency, QUADRATIC, Start, VeryLowFrequency};
@@ -10,8 +11,8 @@ use crate::key_mean::CorrectionQuery;
 use crate::layout::STRIP;
 use crate::layout::TILE;
 
-/// A head's correction in a partition, rows of one value an interval: the quadratic's three coefficients, then C and D of each
-/// high-frequency pair at the intervals' middles.
+/// A head's correction in a partition, rows of one value an interval: the quadratic's three coefficients, then C and D
+/// of each high-frequency pair at the intervals' middles.
 pub(crate) type State = [[f32; INTERVALS]];
 
 /// One head of a chunk.
@@ -168,7 +169,8 @@ fn add_heads<S: Simd, const H: usize>(
             even[h] = s.fma(s.splat(state[2][at]), u2, s.splat(state[0][at]));
             odd[h] = s.mul(s.splat(state[1][at]), u);
         }
-        // Sums of short sums: a correction can be far larger than what is stored, and one long sum would round that away.
+        // Sums of short sums: a correction can be far larger than what is stored, and one long sum would round that
+        // away.
         for first in (0..high.len()).step_by(SUM_BLOCK) {
             let (mut sum, mut difference) = ([s.splat(0.0); H], [s.splat(0.0); H]);
             for i in first..high.len().min(first + SUM_BLOCK) {

@@ -74,8 +74,8 @@ pub(crate) struct Steps {
     pub(super) quantize: QuantizeFn,
 }
 
-/// The steps of an instruction set: `$attr` compiles them for it, `$token` proves that it is there, `$n`, `$m` strips and `$c`
-/// columns (`$w` with 15-bit weights) are treated at a time.
+/// The steps of an instruction set: `$attr` compiles them for it, `$token` proves that it is there, `$n`, `$m` strips
+/// and `$c` columns (`$w` with 15-bit weights) are treated at a time.
 macro_rules! steps {
     ($(#[$attr:meta])* $simd:ty, $token:expr, $n:literal, $m:literal, $c:literal, $w:literal) => {
         $(#[$attr])*
@@ -115,11 +115,25 @@ macro_rules! steps {
             store::unrotate($token, rotation, x)
         }
         $(#[$attr])*
-        fn store(layout: &RecordLayout, rotation: Option<&Rotation>, record: &mut [u8], slot: usize, side: Side, x: &[f32]) {
+        fn store(
+            layout: &RecordLayout,
+            rotation: Option<&Rotation>,
+            record: &mut [u8],
+            slot: usize,
+            side: Side,
+            x: &[f32],
+        ) {
             store::store($token, layout, rotation, record, slot, side, x)
         }
         $(#[$attr])*
-        fn decode(layout: &RecordLayout, record: &[u8], strip: usize, tokens: (usize, usize), side: Side, out: &mut [u8]) {
+        fn decode(
+            layout: &RecordLayout,
+            record: &[u8],
+            strip: usize,
+            tokens: (usize, usize),
+            side: Side,
+            out: &mut [u8],
+        ) {
             store::decode_strip(layout, record, strip, tokens, side, out)
         }
         /// The steps for two formats. To be called only where the instruction set is available.

@@ -1,8 +1,9 @@
 //! The kernels' vector code: one text over the [`Simd`] trait, compiled for each instruction set.
 //!
-//! A `Simd` value is a token: it exists only where its instruction set has been detected, so its operations are safe. All
-//! float operations are IEEE ones in a fixed order, so float kernels give the same bits on every instruction set; integer
-//! kernels are exact sums, and differ only in how large queries and weights an instruction set can multiply without overflow.
+//! A `Simd` value is a token: it exists only where its instruction set has been detected, so its operations are safe.
+//! All float operations are IEEE ones in a fixed order, so float kernels give the same bits on every instruction set;
+//! integer kernels are exact sums, and differ only in how large queries and weights an instruction set can multiply
+//! without overflow.
 mod accumulate;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -251,16 +252,17 @@ impl Scratch {
     }
 }
 
-/// Largest sum of two neighbouring multipliers up to `most` of codes up to `code`, if their products' sum must fit 16 bits and two
-/// of the largest do not. Neighbours of a large one are usually small: so taken, a limit costs less than one on each.
+/// Largest sum of two neighbouring multipliers up to `most` of codes up to `code`, if their products' sum must fit 16
+/// bits and two of the largest do not. Neighbours of a large one are usually small: so taken, a limit costs less than
+/// one on each.
 const fn pair_most<S: Simd>(code: i16, most: f32) -> Option<f32> {
     // Rounding adds up to 1/2 to each.
     let limit = (i16::MAX / code - 1) as f32;
     if S::PAIRS && limit < 2.0 * most { Some(limit) } else { None }
 }
 
-/// The integer and the float that multipliers are scaled by, of the two that are the largest: of one (`most`, `top`) and, where
-/// `limit` is one, of the sum of two.
+/// The integer and the float that multipliers are scaled by, of the two that are the largest: of one (`most`, `top`)
+/// and, where `limit` is one, of the sum of two.
 #[inline(always)]
 fn scale_of(most: f32, top: f32, limit: Option<f32>, pair: f32) -> (f32, f32) {
     match limit {
@@ -269,8 +271,8 @@ fn scale_of(most: f32, top: f32, limit: Option<f32>, pair: f32) -> (f32, f32) {
     }
 }
 
-/// A codebook as the 16 bytes of a lookup: signed (sign above the magnitude's bits) or, with a sign plane, magnitudes only;
-/// repeated so that junk above an index of 2 bits does not matter; plus `offset`.
+/// A codebook as the 16 bytes of a lookup: signed (sign above the magnitude's bits) or, with a sign plane, magnitudes
+/// only; repeated so that junk above an index of 2 bits does not matter; plus `offset`.
 const fn table_bytes(book: &IntBook, groups: usize, sign_plane: bool, offset: u8) -> [u8; 16] {
     let (mut table, mut i) = ([0; 16], 0);
     let n = book.mags.len();
@@ -301,8 +303,8 @@ pub(crate) mod strip {
     pub const BITS_2_SIGNS: u8 = 7;
 }
 
-/// How kernels read the strips of the format of number `format`, one of [`strip`]. A single integer, so that a kernel's `match` is
-/// decided before it is compiled.
+/// How kernels read the strips of the format of number `format`, one of [`strip`]. A single integer, so that a kernel's
+/// `match` is decided before it is compiled.
 pub(crate) const fn strip_of(format: u8) -> u8 {
     let format = Format::from_number(format);
     match Lines::of(format) {
@@ -329,8 +331,8 @@ pub(crate) const fn is_integer(format: u8) -> bool {
     Format::from_number(format).has_one_scale()
 }
 
-/// Whether the codes of the format of number `format` are int8, which are multiplied with 15-bit integers: an int8 query would
-/// double the error of `tq8` itself, 8-bit weights would add several times as much.
+/// Whether the codes of the format of number `format` are int8, which are multiplied with 15-bit integers: an int8
+/// query would double the error of `tq8` itself, 8-bit weights would add several times as much.
 pub(crate) const fn is_wide(format: u8) -> bool {
     is_integer(format) && matches!(Format::from_number(format).coding(), Coding::Int8)
 }

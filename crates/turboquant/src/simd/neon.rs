@@ -22,7 +22,8 @@ type F = [float32x4_t; 4];
 type B = [uint8x16_t; 4];
 type I = [int32x4_t; 4];
 
-/// An expression of each of four registers, or of pairs of them. No closures: they would be compiled without the features.
+/// An expression of each of four registers, or of pairs of them. No closures: they would be compiled without the
+/// features.
 macro_rules! each {
     ($x:ident in $a:expr => $e:expr) => {{
         let [a, b, c, d] = $a;
@@ -44,7 +45,10 @@ macro_rules! each {
 }
 
 macro_rules! ops {
-    ($($(#[$attr:meta])* fn $name:ident $(<const $n:ident: $nt:ty>)? ($me:ident $(, $arg:ident: $t:ty)*) -> $r:ty = $e:expr;)*) => {
+    ($(
+        $(#[$attr:meta])*
+        fn $name:ident $(<const $n:ident: $nt:ty>)? ($me:ident $(, $arg:ident: $t:ty)*) -> $r:ty = $e:expr;
+    )*) => {
         $($(#[$attr])*
         #[inline(always)]
         fn $name $(<const $n: $nt>)? ($me $(, $arg: $t)*) -> $r {

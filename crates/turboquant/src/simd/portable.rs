@@ -1,5 +1,5 @@
-//! The [`Simd`] operations in plain Rust: the fallback, and what every instruction set is compared with, those that multiply
-//! smaller integers in a form that has their limits.
+//! The [`Simd`] operations in plain Rust: the fallback, and what every instruction set is compared with, those that
+//! multiply smaller integers in a form that has their limits.
 use super::{Simd, WIDE_MAX};
 use half::f16;
 

@@ -2,8 +2,8 @@
 use super::scores::{QUERY_MOST, query_pair_most};
 use super::{Simd, WIDE_MAX, is_wide, scale_of};
 
-/// One head's query as integers for K of format `FORMAT`, relative to its largest element or pair: appends to `words` or `wide`; returns
-/// the integers' sum, and the float that one unit stands for.
+/// One head's query as integers for K of format `FORMAT`, relative to its largest element or pair: appends to `words`
+/// or `wide`; returns the integers' sum, and the float that one unit stands for.
 #[inline(always)]
 pub(super) fn quantize<S: Simd, const FORMAT: u8>(
     s: S,

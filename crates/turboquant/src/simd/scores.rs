@@ -30,8 +30,8 @@ const fn offset<S: Simd>(format: u8) -> u8 {
     }
 }
 
-/// Writes the logits (base 2) of the visible strips' tokens; those of dead tokens are arbitrary. `N` strips are treated at a
-/// time for 3 or 4 heads, `M` for fewer.
+/// Writes the logits (base 2) of the visible strips' tokens; those of dead tokens are arbitrary. `N` strips are treated
+/// at a time for 3 or 4 heads, `M` for fewer.
 #[inline(always)]
 pub(super) fn scores<S: Simd, const FORMAT: u8, const N: usize, const M: usize>(
     s: S,

@@ -75,8 +75,8 @@ fn mask<S: Simd>(s: S, place: &Place, row: &mut [f32; TILE]) -> f32 {
     s.max_lane(top)
 }
 
-/// Replaces logits by 2^(logit - m), times the V scale for integer kinds; returns the sum of the first, and the largest of the
-/// second and of the sums of two neighbours.
+/// Replaces logits by 2^(logit - m), times the V scale for integer kinds; returns the sum of the first, and the largest
+/// of the second and of the sums of two neighbours.
 #[inline(always)]
 fn exponentials<S: Simd, const FORMAT: u8>(
     s: S,
@@ -111,7 +111,8 @@ fn exponentials<S: Simd, const FORMAT: u8>(
     [s.sum(sum), s.max_lane(top), s.max_lane(pair)]
 }
 
-/// Weights of head `h` as integers, of which `most` is for `top`; strips that only other heads of the chunk see get zeros.
+/// Weights of head `h` as integers, of which `most` is for `top`; strips that only other heads of the chunk see get
+/// zeros.
 #[inline(always)]
 fn weights<S: Simd, const FORMAT: u8>(
     s: S,

@@ -99,7 +99,7 @@ impl Cache {
         cache
     }
 
-    /// The same bytes under another instruction set.
+    /// Returns a cache of equal bytes under another instruction set.
     pub fn with_isa(&self, isa: Isa) -> Cache {
         let kernel = Kernel::new(*self.kernel.layout(), isa);
         let Cache { records, tokens, first_position, stored, .. } = self;
