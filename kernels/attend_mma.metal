@@ -1,5 +1,5 @@
-// Decode attention with matrix products (docs/kernels.md): one threadgroup a (kv head, tile, partition). A simdgroup takes every fourth
-// step of 8 U tokens; the four states are merged in order, as `prefill` merges them.
+// Decode attention with matrix products (docs/kernels.md): one threadgroup a (kv head, tile, partition). A simdgroup
+// takes every fourth step of 8 U tokens; the four states are merged in order, as `prefill` merges them.
 #include "follow.h"
 #include "softmax.h"
 #include "stream.h"
@@ -21,7 +21,9 @@ struct FetchFollowed {
   FetchShared<U, kThreads> shared;
   Fetch<float4, 32, kThreads> amplitudes[C];
   Fetch<uint2, kBlocks * kParabola / 2, kThreads> terms[C];
-  inline void load_shared(device const uint4* fast, device const float2* turns, uint tid) { shared.load(fast, turns, tid); }
+  inline void load_shared(device const uint4* fast, device const float2* turns, uint tid) {
+    shared.load(fast, turns, tid);
+  }
   // record: of the first block, `stride` from the next one's.
   inline void load_own(device const float* record, ulong stride, uint tid) {
     UNROLL for (int b = 0; b < C; b++) {
@@ -40,23 +42,17 @@ struct FetchFollowed {
   }
 };
 
-// queries, follow: of `query`. tables: block numbers. fast: [kv head][2 pairs of tiles][high, low parts][place] cos in both tiles, sin in
-// both, of the fast pairs at the tiles' tokens; turns: [kv head][64 multiples of 8 tokens, then 0 to 7 tokens][8] (cos, sin).
+// queries, follow: of `query`. tables: block numbers. fast: [kv head][2 pairs of tiles][high, low parts][place] cos in
+// both tiles, sin in both, of the fast pairs at the tiles' tokens; turns: [kv head][64 multiples of 8 tokens, then 0 to
+// 7 tokens][8] (cos, sin).
 template <int D, int C, int U>
-kernel void attend_mma(device const uint* queries [[buffer(0)]],
-                       device const Tile* tiles [[buffer(1)]],
-                       device const uint* tables [[buffer(2)]],
-                       device const uchar* cache [[buffer(3)]],
-                       device const float* follow [[buffer(4)]],
-                       device const uint* fast_tiles [[buffer(5)]],
-                       device const float2* fast_turns [[buffer(6)]],
-                       device float* part_o [[buffer(7)]],
-                       device float2* part_ml [[buffer(8)]],
-                       constant AttendParams& p [[buffer(9)]],
-                       uint3 tg [[threadgroup_position_in_grid]],
-                       uint sg [[simdgroup_index_in_threadgroup]],
-                       uint lane [[thread_index_in_simdgroup]],
-                       uint tid [[thread_index_in_threadgroup]]) {
+kernel void attend_mma(device const uint* queries [[buffer(0)]], device const Tile* tiles [[buffer(1)]],
+                       device const uint* tables [[buffer(2)]], device const uchar* cache [[buffer(3)]],
+                       device const float* follow [[buffer(4)]], device const uint* fast_tiles [[buffer(5)]],
+                       device const float2* fast_turns [[buffer(6)]], device float* part_o [[buffer(7)]],
+                       device float2* part_ml [[buffer(8)]], constant AttendParams& p [[buffer(9)]],
+                       uint3 tg [[threadgroup_position_in_grid]], uint sg [[simdgroup_index_in_threadgroup]],
+                       uint lane [[thread_index_in_simdgroup]], uint tid [[thread_index_in_threadgroup]]) {
   constexpr int J = D / 8;
   constexpr uint kMerged = D <= 128 ? 8 : D == 256 ? 4 : 2;  // columns whose states fit threadgroup memory
   threadgroup half s_index[kSimdgroups * 64];
@@ -107,32 +103,37 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
 
   for (uint base = first; base < end; base += kSimdgroups * step) {
     simdgroup_float8x8 s[C][U];
-    UNROLL for (int b = 0; b < C; b++)
-      UNROLL for (int u = 0; u < U; u++) s[b][u] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
-    UNROLL for (int u = 0; u < U; u += 2)
-      UNROLL for (int j = 0; j < J; j += 2) {
-        const simdgroup_half8x8 a0 = tile_of(key_pair<D>(k[u], j, key_table, magic)), c0 = tile_of(key_pair<D>(k[u + 1], j, key_table, magic));
-        const simdgroup_half8x8 a1 = tile_of(key_pair<D>(k[u], j + 1, key_table, magic)), c1 = tile_of(key_pair<D>(k[u + 1], j + 1, key_table, magic));
-        UNROLL for (int b = 0; b < C; b++) mma_2x2(s[b][u], s[b][u + 1], a0, c0, x[b].q[j], a1, c1, x[b].q[j + 1]);
-      }
+    UNROLL for (int b = 0; b < C; b++) UNROLL for (int u = 0; u < U; u++) s[b][u] =
+        make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
+    UNROLL for (int u = 0; u < U; u += 2) UNROLL for (int j = 0; j < J; j += 2) {
+      const simdgroup_half8x8 a0 = tile_of(key_pair<D>(k[u], j, key_table, magic)),
+                              c0 = tile_of(key_pair<D>(k[u + 1], j, key_table, magic));
+      const simdgroup_half8x8 a1 = tile_of(key_pair<D>(k[u], j + 1, key_table, magic)),
+                              c1 = tile_of(key_pair<D>(k[u + 1], j + 1, key_table, magic));
+      UNROLL for (int b = 0; b < C; b++) mma_2x2(s[b][u], s[b][u + 1], a0, c0, x[b].q[j], a1, c1, x[b].q[j + 1]);
+    }
     const bool more = base + kSimdgroups * step < end;
     float vs[U];
     receive_scales<D, U>(v, vs);
     UNROLL for (int b = 0; b < C; b++) {
       x[b].template scale<U>(s[b], ks);
-      if (fitted) add_missing(s[b], followed.lacking, powers, b, b * Fetched::kBlocks + (base - start) / kFollow, base - start, l);
-      if (keys_exact()) add_exact<U>(s[b], record + b * stride, fast_tiles, fast_turns, p.groups, (base - start) / 8, l);
+      if (fitted)
+        add_missing(s[b], followed.lacking, powers, b, b * Fetched::kBlocks + (base - start) / kFollow, base - start,
+                    l);
+      if (keys_exact())
+        add_exact<U>(s[b], record + b * stride, fast_tiles, fast_turns, p.groups, (base - start) / 8, l);
     }
     if (more) stream.keys(k, l);
     simdgroup_half8x8 w[C][U];
     weigh_blocks<U>(x, s, vs, tile, 0, base, p, l, w);
     UNROLL for (int u = 0; u < U; u++) spread<D>(v[u], kValueFormat);
-    UNROLL for (int j = 0; j < J; j += 2)
-      UNROLL for (int u = 0; u < U; u += 2) {
-        const simdgroup_half8x8 a0 = tile_of(value_pair<D>(v[u], j, value_table, magic)), c0 = tile_of(value_pair<D>(v[u], j + 1, value_table, magic));
-        const simdgroup_half8x8 a1 = tile_of(value_pair<D>(v[u + 1], j, value_table, magic)), c1 = tile_of(value_pair<D>(v[u + 1], j + 1, value_table, magic));
-        UNROLL for (int b = 0; b < C; b++) mma_2x2(x[b].acc[j], x[b].acc[j + 1], a0, c0, w[b][u], a1, c1, w[b][u + 1]);
-      }
+    UNROLL for (int j = 0; j < J; j += 2) UNROLL for (int u = 0; u < U; u += 2) {
+      const simdgroup_half8x8 a0 = tile_of(value_pair<D>(v[u], j, value_table, magic)),
+                              c0 = tile_of(value_pair<D>(v[u], j + 1, value_table, magic));
+      const simdgroup_half8x8 a1 = tile_of(value_pair<D>(v[u + 1], j, value_table, magic)),
+                              c1 = tile_of(value_pair<D>(v[u + 1], j + 1, value_table, magic));
+      UNROLL for (int b = 0; b < C; b++) mma_2x2(x[b].acc[j], x[b].acc[j + 1], a0, c0, w[b][u], a1, c1, w[b][u + 1]);
+    }
     receive<D, U>(k, ks, unit);
     if (more) stream.values(v, base + 2 * kSimdgroups * step, l);
   }
@@ -164,7 +165,9 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
   }
 }
 // U, the tiles of 8 tokens that a simdgroup has in flight: as many as registers allow.
-#define MMA(D, C, U) template [[host_name("attend_mma_d" #D "_c" #C "_u" #U)]] [[kernel]] decltype(attend_mma<D, C, U>) attend_mma<D, C, U>;
+#define MMA(D, C, U) \
+  template           \
+      [[host_name("attend_mma_d" #D "_c" #C "_u" #U)]] [[kernel]] decltype(attend_mma<D, C, U>) attend_mma<D, C, U>;
 #define MMA_2(D) MMA(D, 1, 2) MMA(D, 2, 2)
 #define MMA_4(D) MMA(D, 1, 4) MMA(D, 2, 4)
 FOR_HEAD_DIMS(MMA_2)

@@ -1,13 +1,13 @@
-// Decode attention without matrix products, for single rows of at most 4 query heads a kv head: fewer operations where simdgroup_matrix
-// runs on the ALUs. Lane (r, c) = (lane / 4, lane % 4) computes partial scores of token r for all heads over its quarter of the dims,
-// keeps the score of head c, and holds D / 8 dims of 2 tokens of V for all heads.
+// Decode attention without matrix products, for single rows of at most 4 query heads a kv head: fewer operations where
+// simdgroup_matrix runs on the ALUs. Lane (r, c) = (lane / 4, lane % 4) computes partial scores of token r for all
+// heads over its quarter of the dims, keeps the score of head c, and holds D / 8 dims of 2 tokens of V for all heads.
 #include "follow.h"
 #include "stream.h"
 
 constant constexpr int kHeads = 4;
 
-// What logits lack in a partition, in threadgroup memory until states are merged there: (cos, sin) of the 8 fast pairs at multiples of 8 tokens,
-// parabolas, [32 tokens][1, v, v^2][column], and the fast pairs' amplitudes.
+// What logits lack in a partition, in threadgroup memory until states are merged there: (cos, sin) of the 8 fast pairs
+// at multiples of 8 tokens, parabolas, [32 tokens][1, v, v^2][column], and the fast pairs' amplitudes.
 struct FollowedHeads {
   float4 turns[kTurns * 8 / 2];
   float4 parabolas[kPartition / kFollow * kParabola / 4];
@@ -31,11 +31,12 @@ struct FetchHeads {
   }
 };
 
-// The fast pairs at the first token of tile u of a step, for every lane: [u][head][8 pairs and padding against bank conflicts]. A lane turns
-// pair r of head c; offset: tiles from the partition's start.
+// The fast pairs at the first token of tile u of a step, for every lane: [u][head][8 pairs and padding against bank
+// conflicts]. A lane turns pair r of head c; offset: tiles from the partition's start.
 enum Turned : uint { kTurnedHead = 10, kTurnedTile = 4 * kTurnedHead };
 template <int U>
-inline void turn_pairs(threadgroup float2* turned, threadgroup const FollowedHeads& followed, uint offset, uint r, uint c) {
+inline void turn_pairs(threadgroup float2* turned, threadgroup const FollowedHeads& followed, uint offset, uint r,
+                       uint c) {
   threadgroup const float* amplitudes = (threadgroup const float*)followed.amplitudes + (r * 4 + c / 2) * 4 + c % 2;
   const float a = amplitudes[0], b = amplitudes[2];
   UNROLL for (uint u = 0; u < U; u++) {
@@ -43,8 +44,8 @@ inline void turn_pairs(threadgroup float2* turned, threadgroup const FollowedHea
     turned[u * kTurnedTile + c * kTurnedHead + r] = float2(a * by.x + b * by.y, b * by.x - a * by.y);
   }
 }
-// What the logit of token r of a tile lacks, for one head. turned: the pairs at its first token; at: (cos, sin) of pairs 2 i and 2 i + 1
-// at r tokens; v: the token's.
+// What the logit of token r of a tile lacks, for one head. turned: the pairs at its first token; at: (cos, sin) of
+// pairs 2 i and 2 i + 1 at r tokens; v: the token's.
 inline float lacking(threadgroup const float2* turned, threadgroup const float4* at, float3 parabola, float v) {
   float sum = fma(fma(parabola.z, v, parabola.y), v, parabola.x);
   UNROLL for (uint i = 0; i < 4; i++) {
@@ -62,20 +63,13 @@ inline float sum_of_head(float x0, float x1, float x2, float x3, uint c) {
 }
 
 template <int D, int U>
-kernel void attend_vec(device const uint* queries [[buffer(0)]],
-                       device const Tile* tiles [[buffer(1)]],
-                       device const uint* tables [[buffer(2)]],
-                       device const uchar* cache [[buffer(3)]],
-                       device const float* follow [[buffer(4)]],
-                       device const uint* fast_tiles [[buffer(5)]],
-                       device const float2* fast_turns [[buffer(6)]],
-                       device float* part_o [[buffer(7)]],
-                       device float2* part_ml [[buffer(8)]],
-                       constant AttendParams& p [[buffer(9)]],
-                       uint3 tg [[threadgroup_position_in_grid]],
-                       uint sg [[simdgroup_index_in_threadgroup]],
-                       uint lane [[thread_index_in_simdgroup]],
-                       uint tid [[thread_index_in_threadgroup]]) {
+kernel void attend_vec(device const uint* queries [[buffer(0)]], device const Tile* tiles [[buffer(1)]],
+                       device const uint* tables [[buffer(2)]], device const uchar* cache [[buffer(3)]],
+                       device const float* follow [[buffer(4)]], device const uint* fast_tiles [[buffer(5)]],
+                       device const float2* fast_turns [[buffer(6)]], device float* part_o [[buffer(7)]],
+                       device float2* part_ml [[buffer(8)]], constant AttendParams& p [[buffer(9)]],
+                       uint3 tg [[threadgroup_position_in_grid]], uint sg [[simdgroup_index_in_threadgroup]],
+                       uint lane [[thread_index_in_simdgroup]], uint tid [[thread_index_in_threadgroup]]) {
   constexpr int J = D / 8, G = kHeads;
   constexpr uint kMerged = D <= 256 ? 4 : 2;  // columns whose states fit threadgroup memory
   threadgroup float4 s_q[D];
@@ -116,7 +110,8 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
     fetched.load(turns, record, tid);
     if (tid < 64) at[tid / 8 * kTurnedHead + tid % 8] = turns[kTurns * 8 + tid];
   }
-  UNROLL for (uint i0 = 0; i0 < D; i0 += 32 * kSimdgroups) {  // element e of lane c's pair at step j lies at j 8 + e 4 + c
+  UNROLL for (uint i0 = 0; i0 < D;
+              i0 += 32 * kSimdgroups) {  // element e of lane c's pair at step j lies at j 8 + e 4 + c
     const uint i = i0 + tid, j = i / 8, row = i % 4 * 2 + i / 4 % 2;
     if (i < D) {
       device const uint* q = queries + ulong(index) * (8 * D) + row * 4 * J + j;
@@ -130,8 +125,7 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
   const uint magic = 0x64006400u | p.kv_heads >> 31;  // in a register: and-or with two literals is two instructions
   const float unit = p.scale * unit_of(kKeyFormat);
   float acc[G][J], m = kStart, sum = 0.0f;
-  UNROLL for (int g = 0; g < G; g++)
-    UNROLL for (int j = 0; j < J; j++) acc[g][j] = 0.0f;
+  UNROLL for (int g = 0; g < G; g++) UNROLL for (int j = 0; j < J; j++) acc[g][j] = 0.0f;
   threadgroup_barrier(mem_flags::mem_threadgroup);
 
   float ks[U];
@@ -141,8 +135,7 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
     const uint offset = (base - start) / 8;
     if (fitted) simdgroup_barrier(mem_flags::mem_threadgroup);  // the step before has read `turned`
     float s[U][G];
-    UNROLL for (int u = 0; u < U; u++)
-      UNROLL for (int g = 0; g < G; g++) s[u][g] = 0.0f;
+    UNROLL for (int u = 0; u < U; u++) UNROLL for (int g = 0; g < G; g++) s[u][g] = 0.0f;
     UNROLL for (int j = 0; j < J; j++) {
       const float4 qa = s_q[j * 8 + l.c], qb = s_q[j * 8 + 4 + l.c];
       UNROLL for (int u = 0; u < U; u++) {
@@ -167,8 +160,8 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
       float x = sum_of_head(s[u][0], s[u][1], s[u][2], s[u][3], l.c) * ks[u];
       if (keys_exact()) x += lacking_exact(record, fast_turns, p.groups, offset + u, l.r, l.c);
       if (fitted) {
-        x += lacking(turned + u * kTurnedTile + l.c * kTurnedHead, (threadgroup const float4*)(at + l.r * kTurnedHead), parabola,
-                     v_of(offset % 4 * 8 + 8 * u + l.r));
+        x += lacking(turned + u * kTurnedTile + l.c * kTurnedHead, (threadgroup const float4*)(at + l.r * kTurnedHead),
+                     parabola, v_of(offset % 4 * 8 + 8 * u + l.r));
       }
       e[u] = t < end && (!kWindowed || t >= from) ? x : kNone;
       top = max(top, e[u]);
@@ -211,7 +204,8 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
   merge.to = s_to;
   sum = row_sum(sum, l);
   float z[J];
-  UNROLL for (int j = 0; j < J; j++) z[j] = sum_of_head(acc[0][j], acc[1][j], acc[2][j], acc[3][j], l.c) * unit_of(kValueFormat);
+  UNROLL for (int j = 0; j < J; j++) z[j] =
+      sum_of_head(acc[0][j], acc[1][j], acc[2][j], acc[3][j], l.c) * unit_of(kValueFormat);
   for (uint n0 = 0; n0 < kHeads; n0 += kMerged) {
     if (n0 > 0) threadgroup_barrier(mem_flags::mem_threadgroup);
     if (l.c - n0 < kMerged) {
@@ -224,7 +218,8 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
     merge.write(n0, part_o, part_ml, tid);
   }
 }
-#define VEC(D, U) template [[host_name("attend_vec_d" #D "_u" #U)]] [[kernel]] decltype(attend_vec<D, U>) attend_vec<D, U>;
+#define VEC(D, U) \
+  template [[host_name("attend_vec_d" #D "_u" #U)]] [[kernel]] decltype(attend_vec<D, U>) attend_vec<D, U>;
 #define VEC_2(D) VEC(D, 2)
 #define VEC_4(D) VEC(D, 4)
 FOR_HEAD_DIMS(VEC_2)

@@ -1,9 +1,10 @@
-// Who attends to what. A tile is some rows of one sequence; its columns are (row, query head) of one kv head, in blocks of 8.
+// Who attends to what. A tile is some rows of one sequence; its columns are (row, query head) of one kv head, in blocks
+// of 8.
 #pragma once
 #include "formats.h"
 
 struct Tile {
-  uint row;       // first row of the batch
+  uint row;  // first row of the batch
   uint rows;
   uint table;     // where the sequence's blocks start in `tables`
   uint position;  // of the first row in its sequence
@@ -27,16 +28,23 @@ inline Tile load_tile(device const Tile* tiles, uint i) {
 // Whether partitions before `to` have tokens that a window which begins at position `first` leaves visible.
 inline bool in_window(uint to, uint first) { return !kWindowed || to * kPartition > first; }
 // Whether some row of the tile sees tokens of partitions from `from` to `to`.
-inline bool sees(Tile t, uint from, uint to) { return from * kPartition < t.position + t.rows && in_window(to, t.first); }
+inline bool sees(Tile t, uint from, uint to) {
+  return from * kPartition < t.position + t.rows && in_window(to, t.first);
+}
 inline bool sees(Tile t, uint part) { return sees(t, part, part + 1); }
 
-constant bool kKeysExact [[function_constant(8)]];  // centred keys are followed exactly (`follow.h`), not by fast pairs and parabolas
+constant bool kKeysExact
+    [[function_constant(8)]];  // centred keys are followed exactly (`follow.h`), not by fast pairs and parabolas
 inline bool keys_exact() { return kKeysCentred && kKeysExact; }
 inline bool keys_fitted() { return kKeysCentred && !kKeysExact; }
 
-// A partition's record in `follow`: [place][A of columns 2c, 2c + 1, B of both], r the fast pair; then [block of 32 tokens][term][8 columns] floats. Where
-// `attend_mma` and `prefill` add parabolas a term has halves in as much place: [pair of columns][high parts, low parts].
-enum Terms : uint { kFewTerms = 3, kTerms = 8 };  // 1, v, v^2 of parabolas; 1, v .. v^7 of polynomials that follow exactly
+// A partition's record in `follow`: [place][A of columns 2c, 2c + 1, B of both], r the fast pair; then [block of 32
+// tokens][term][8 columns] floats. Where `attend_mma` and `prefill` add parabolas a term has halves in as much place:
+// [pair of columns][high parts, low parts].
+enum Terms : uint {
+  kFewTerms = 3,
+  kTerms = 8
+};  // 1, v, v^2 of parabolas; 1, v .. v^7 of polynomials that follow exactly
 enum FollowRecord : uint { kFastFloats = 128, kParabola = 8 * kFewTerms };
 // In units of 16 tokens, from the middle of 32.
 inline float v_of(uint token) { return (float(token) - 15.5f) * 0.0625f; }
@@ -62,7 +70,8 @@ struct AttendParams {
 constant constexpr uint kDead = 0xffffffffu;
 inline uint state_of(Tile tile, uint column, uint head, uint part, constant AttendParams& p) {
   const uint row = column / p.group;
-  return row < tile.rows ? (((tile.row + row) * p.kv_heads + head) * p.group + column % p.group) * p.parts + part : kDead;
+  return row < tile.rows ? (((tile.row + row) * p.kv_heads + head) * p.group + column % p.group) * p.parts + part
+                         : kDead;
 }
 
 // Whether all rows of the tile see all of `count` positions.

@@ -16,11 +16,12 @@ inline float unit_of(uint f) {
   return f == kTq3 || f == kLloyd3 ? 1.0f / kFactor3 : 1.0f;
 }
 
-// A lane's share of a table that decode_pair reads by simd_shuffle: two halves, in lane i those of code i (Lloyd-32) or i % 16. So bits above
-// a code's need not be cleared.
+// A lane's share of a table that decode_pair reads by simd_shuffle: two halves, in lane i those of code i (Lloyd-32) or
+// i % 16. So bits above a code's need not be cleared.
 inline uint table_of(uint f, uint lane) {
   float2 v = float2(0.0f);
-  if (f == kTq5 || f == kLloyd5) v = float2((lane & 16 ? -kMagnitudes5[lane % 16] : kMagnitudes5[lane % 16]) * kFactor5);
+  if (f == kTq5 || f == kLloyd5)
+    v = float2((lane & 16 ? -kMagnitudes5[lane % 16] : kMagnitudes5[lane % 16]) * kFactor5);
   if (f == kLloyd4) v = float2((lane & 8 ? -kMagnitudes4[lane % 8] : kMagnitudes4[lane % 8]) * kFactor4);
   if (f == kTq3 || f == kLloyd3) v = float2(kMagnitudes3[lane % 4], kMagnitudes3[lane / 4 % 4]) * kFactor3;
   return as_type<uint>(half2(v));
@@ -32,25 +33,36 @@ inline uint select_bits(uint mask, uint a, uint b) { return (a & mask) | (b & ~m
 inline uint two_bytes(uint x) { return (x & 0xffu) | (x & 0xff00u) << 8; }  // to halves of a word
 #endif
 
-// t (t t + b), every step rounded to half. A code is or-ed into the mantissa of half2(1024) (`magic`); its window starts where
-// 1024 plus the code's middle needs no bit more than half has. b: see unit_of; the values are within 3e-4 of the codebook's.
+// t (t t + b), every step rounded to half. A code is or-ed into the mantissa of half2(1024) (`magic`); its window
+// starts where 1024 plus the code's middle needs no bit more than half has. b: see unit_of; the values are within 3e-4
+// of the codebook's.
 inline half2 odd_cubic(half2 t, uint b) { return t * fma(t, t, as_type<half2>(b)); }
 // tq4, codes ascending: t = (code - 7.5) / 4
 inline half2 cubic4(uint x, int i, uint magic) {
   const uint y = i < 2 ? x << 1 : x >> 7;
-  const half2 t = i & 1 ? fma(as_type<half2>((y & 0x01e001e0u) | magic), as_type<half2>(0x20002000u), as_type<half2>(0xc8f0c8f0u))   // 2^-7, -9.875
-                        : fma(as_type<half2>((y & 0x001e001eu) | magic), as_type<half2>(0x30003000u), as_type<half2>(0xd80fd80fu));  // 2^-3, -129.875
-  return odd_cubic(t, 0x472c472cu);  // 7.171875
+  const half2 t = i & 1 ? fma(as_type<half2>((y & 0x01e001e0u) | magic), as_type<half2>(0x20002000u),
+                              as_type<half2>(0xc8f0c8f0u))  // 2^-7, -9.875
+                        : fma(as_type<half2>((y & 0x001e001eu) | magic), as_type<half2>(0x30003000u),
+                              as_type<half2>(0xd80fd80fu));  // 2^-3, -129.875
+  return odd_cubic(t, 0x472c472cu);                          // 7.171875
 }
 // tq2, V q2_0, codes ascending: t = code - 1.5
 inline half2 cubic2(uint x, int i, uint magic) {
   const uint y = i < 4 ? x << 1 : x >> 7;
   half2 t;
-  if (i % 4 == 0) t = fma(as_type<half2>((y & 0x00060006u) | magic), as_type<half2>(0x38003800u), as_type<half2>(0xe003e003u));  // 2^-1, -513.5
-  if (i % 4 == 1) t = fma(as_type<half2>((y & 0x00180018u) | magic), as_type<half2>(0x30003000u), as_type<half2>(0xd80cd80cu));  // 2^-3, -129.5
-  if (i % 4 == 2) t = fma(as_type<half2>((y & 0x00600060u) | magic), as_type<half2>(0x28002800u), as_type<half2>(0xd030d030u));  // 2^-5, -33.5
-  if (i % 4 == 3) t = fma(as_type<half2>((y & 0x01800180u) | magic), as_type<half2>(0x20002000u), as_type<half2>(0xc8c0c8c0u));  // 2^-7, -9.5
-  return odd_cubic(t, 0x4c684c68u);  // 17.625
+  if (i % 4 == 0)
+    t = fma(as_type<half2>((y & 0x00060006u) | magic), as_type<half2>(0x38003800u),
+            as_type<half2>(0xe003e003u));  // 2^-1, -513.5
+  if (i % 4 == 1)
+    t = fma(as_type<half2>((y & 0x00180018u) | magic), as_type<half2>(0x30003000u),
+            as_type<half2>(0xd80cd80cu));  // 2^-3, -129.5
+  if (i % 4 == 2)
+    t = fma(as_type<half2>((y & 0x00600060u) | magic), as_type<half2>(0x28002800u),
+            as_type<half2>(0xd030d030u));  // 2^-5, -33.5
+  if (i % 4 == 3)
+    t = fma(as_type<half2>((y & 0x01800180u) | magic), as_type<half2>(0x20002000u),
+            as_type<half2>(0xc8c0c8c0u));  // 2^-7, -9.5
+  return odd_cubic(t, 0x4c684c68u);        // 17.625
 }
 inline half2 signed8(uint x, int i, uint magic) {
   return as_type<half2>(((i ? x >> 8 : x) & 0x00ff00ffu) ^ (magic + 0x00800080u)) - as_type<half2>(0x64806480u);
@@ -59,7 +71,8 @@ inline half2 signed8(uint x, int i, uint magic) {
 inline half2 unsigned_code(uint code, uint magic) { return as_type<half2>(code | magic) - as_type<half2>(0x64006400u); }
 inline half2 flip(uint value, uint signs) { return as_type<half2>(value ^ (signs & 0x80008000u)); }
 
-// Code j of string e of a plane of 5 bits, and bits above it. The strings' last words, which are not whole, follow both strings.
+// Code j of string e of a plane of 5 bits, and bits above it. The strings' last words, which are not whole, follow both
+// strings.
 template <int D>
 inline uint code5(thread const uint* x, int e, int j) {
   constexpr int W = Plane<D, 5>::kWords;
@@ -78,14 +91,16 @@ inline half2 decode_pair(uint f, thread const uint* x, thread const uint* y, int
   if (f == kTq2 || f == kLloyd2) return cubic2(x[j / 8], j % 8, magic);
   if (f == kAffine8) return unsigned_code((j % 2 ? x[j / 2] >> 8 : x[j / 2]) & 0x00ff00ffu, magic);
   if (f == kAffine4) return unsigned_code(x[j / 4] >> (j % 4 * 4) & 0x000f000fu, magic);
-  if (f == kAffine5) return unsigned_code((x[j / 4] >> (j % 4 * 4) & 0x000f000fu) | (y[j / 16] >> j % 16 & 0x00010001u) << 4, magic);
+  if (f == kAffine5)
+    return unsigned_code((x[j / 4] >> (j % 4 * 4) & 0x000f000fu) | (y[j / 16] >> j % 16 & 0x00010001u) << 4, magic);
   if (f == kTq3 || f == kLloyd3) {
     const uint z = x[j / 8];
     return flip(look_up(table, select_bits(3, z >> (j % 8 * 2), z >> (j % 8 * 2 + 14))), y[j / 16] << (15 - j % 16));
   }
   // Put together by an addition, since operations on bits are many already.
   const bool five = f == kTq5 || f == kLloyd5;
-  const uint z = x[j / 4] >> (j % 4 * 4), first = five ? code5<D>(x, 0, j) : z, second = five ? code5<D>(x, 1, j) : z >> 16;
+  const uint z = x[j / 4] >> (j % 4 * 4), first = five ? code5<D>(x, 0, j) : z,
+             second = five ? code5<D>(x, 1, j) : z >> 16;
   return as_type<half2>(look_up(table & 0xffffu, first)) + as_type<half2>(look_up(table & 0xffff0000u, second));
 }
 
@@ -100,14 +115,15 @@ inline uint load_bits(device const uchar* row, uint bit, uint n) {
   if (last >= 24) x |= uint(p[3]) << 24;
   return x >> (bit % 8) & ((1u << n) - 1u);
 }
-// Whose words a lane reads of a plane: K, those of its row, a token, as lane c of 4; V, those of its pair of columns, two tokens, as lane r of 8.
+// Whose words a lane reads of a plane: K, those of its row, a token, as lane c of 4; V, those of its pair of columns,
+// two tokens, as lane r of 8.
 struct Reader {
   uint row, own, lanes;
 };
 inline Reader key_reader(uint r, uint c) { return {r, c, 4}; }
 inline Reader value_reader(uint r, uint c) { return {2 * c, r, 8}; }
-// A lane's W words of the 8 tokens from `slot` on, in pieces of up to 16 bytes, each `lanes` from the one before. What differs by lane is added
-// to an address first, as an index, and constants last, so that loads of a record share one.
+// A lane's W words of the 8 tokens from `slot` on, in pieces of up to 16 bytes, each `lanes` from the one before. What
+// differs by lane is added to an address first, as an index, and constants last, so that loads of a record share one.
 template <int W>
 inline void load_words(thread uint* out, device const uchar* words, uint slot, Reader by) {
   constexpr int P = W % 4 == 0 ? 4 : W % 2 == 0 ? 2 : 1;
@@ -139,7 +155,9 @@ inline void load_plane(thread uint* out, device const uchar* plane, uint slot, R
     out[Layout::kAll] = ((device const ushort*)after + (by.row * 4 + by.own))[slot * 4];
   } else if (rest > 0) {
     device const uchar* row = after + (slot + by.row) * rest;
-    const uint x = by.lanes == 4 ? load_bits(row, by.own * 2 * rest, 2 * rest) : load_bits(row, by.own * rest, rest) | load_bits(row + rest, by.own * rest, rest) << rest;
+    const uint x = by.lanes == 4
+                       ? load_bits(row, by.own * 2 * rest, 2 * rest)
+                       : load_bits(row, by.own * rest, rest) | load_bits(row + rest, by.own * rest, rest) << rest;
     out[Layout::kAll] = (x & ((1u << rest) - 1u)) | x >> rest << 16;
   }
 }
@@ -153,8 +171,9 @@ struct Words {  // what a lane holds of 8 tokens
   inline float scale(uint odd) const { return float(as_type<half2>(scales)[odd]); }
 };
 
-// The last words of a plane as decode_pair wants them: what was loaded as two bytes to halves of a word, and of 5 bits to each string what is
-// its own. Once a load, and apart from it, so that nothing waits for what has just been asked for.
+// The last words of a plane as decode_pair wants them: what was loaded as two bytes to halves of a word, and of 5 bits
+// to each string what is its own. Once a load, and apart from it, so that nothing waits for what has just been asked
+// for.
 template <int D, int B>
 inline void spread_plane(thread uint* words) {
   typedef Plane<D, B> Layout;
@@ -193,7 +212,9 @@ inline void load_codes(thread Words<D>& w, uint f, device const uchar* codes, ui
   if (has_top_plane(f)) load_plane<D, 1>(w.y, codes + main_plane<D>(f), slot, by);
 }
 // The same of both tiles of two, so that one load serves both.
-inline uint load_scales(device const uchar* scales, uint slot, uint r) { return ((device const uint*)scales + r)[slot / 16 * 8]; }
+inline uint load_scales(device const uchar* scales, uint slot, uint r) {
+  return ((device const uint*)scales + r)[slot / 16 * 8];
+}
 // r, c: the lane's place; `slot` is the first of 8 tokens.
 template <int D>
 inline void load_key(thread Words<D>& w, device const uchar* record, uint slot, uint r, uint c) {
@@ -201,10 +222,12 @@ inline void load_key(thread Words<D>& w, device const uchar* record, uint slot, 
   device const uchar* scales = record + Record<D>::key_scales();
   if (is_scaled(kKeyFormat)) w.scales = load_scales(scales, slot, r);
   if (is_grouped(kKeyFormat)) {
-    UNROLL for (int i = 0; i < Words<D>::kGroups; i++) w.group[i] = ((device const half2*)scales + r * Words<D>::kGroups)[slot * Words<D>::kGroups + i];
+    UNROLL for (int i = 0; i < Words<D>::kGroups; i++) w.group[i] =
+        ((device const half2*)scales + r * Words<D>::kGroups)[slot * Words<D>::kGroups + i];
   }
 }
-// As `load_key`. `live`: how many of the 8 are written. The others decode to 0, or to numbers with a scale that may be none.
+// As `load_key`. `live`: how many of the 8 are written. The others decode to 0, or to numbers with a scale that may be
+// none.
 template <int D>
 inline void load_value(thread Words<D>& w, device const uchar* record, uint slot, uint r, uint c, uint live) {
   load_codes<D>(w, kValueFormat, record + Record<D>::values(), slot, value_reader(r, c));

@@ -1,21 +1,23 @@
-// What the logits of centred keys lack. Keys of codes: 8 fast pairs, turned from the partition's start, and a parabola for each 32 tokens of
-// all others. Keys stored as floats, whose own error is smaller than a parabola's: followed exactly, to some 2^-22. All pairs are taken out
-// of them; faster ones go in groups of 8, slower ones together are a polynomial of degree 7 over each 32 tokens.
+// What the logits of centred keys lack. Keys of codes: 8 fast pairs, turned from the partition's start, and a parabola
+// for each 32 tokens of all others. Keys stored as floats, whose own error is smaller than a parabola's: followed
+// exactly, to some 2^-22. All pairs are taken out of them; faster ones go in groups of 8, slower ones together are a
+// polynomial of degree 7 over each 32 tokens.
 //
-// record: `groups` times (once, where keys are fitted) the amplitudes of 8 pairs, then [block of 32] what follows it. offset: of the first of
-// U tiles from the partition's start, in 8 tokens. v: 16 tokens from the middle of 32.
+// record: `groups` times (once, where keys are fitted) the amplitudes of 8 pairs, then [block of 32] what follows it.
+// offset: of the first of U tiles from the partition's start, in 8 tokens. v: 16 tokens from the middle of 32.
 #pragma once
 #include "columns.h"
 #include "matrix.h"
 
-// 8 pairs turned to another token, as right operands. Halves would be off by 2.4e-4 of the amplitudes, so both operands of a product
-// are split in high and low parts.
+// 8 pairs turned to another token, as right operands. Halves would be off by 2.4e-4 of the amplitudes, so both operands
+// of a product are split in high and low parts.
 struct PairOperands {
   simdgroup_half8x8 cos_high, cos_low, sin_high, sin_low;
 };
 // a: A of pair r in columns 2c and 2c + 1, then B; t: (cos, sin) of the pair.
 inline float4 turned(float4 a, float2 t) {
-  return float4(fma(a.x, t.x, a.z * t.y), fma(a.y, t.x, a.w * t.y), fma(a.z, t.x, -(a.x * t.y)), fma(a.w, t.x, -(a.y * t.y)));
+  return float4(fma(a.x, t.x, a.z * t.y), fma(a.y, t.x, a.w * t.y), fma(a.z, t.x, -(a.x * t.y)),
+                fma(a.w, t.x, -(a.y * t.y)));
 }
 inline PairOperands split(float4 x) {
   const half2 c = half2(float2(x.x, x.y)), d = half2(float2(x.z, x.w));
@@ -27,32 +29,34 @@ inline PairOperands split(float4 x) {
   return to;
 }
 // Adds the pairs' products with two tiles of left operands. high, low: of cos in both tiles, of sin in both.
-inline void add_pairs(thread simdgroup_float8x8& s0, thread simdgroup_float8x8& s1, thread const PairOperands& x, uint4 high, uint4 low) {
+inline void add_pairs(thread simdgroup_float8x8& s0, thread simdgroup_float8x8& s1, thread const PairOperands& x,
+                      uint4 high, uint4 low) {
   const simdgroup_half8x8 c0 = tile_of(as_type<half2>(high.x)), c1 = tile_of(as_type<half2>(high.y));
   const simdgroup_half8x8 d0 = tile_of(as_type<half2>(high.z)), d1 = tile_of(as_type<half2>(high.w));
   mma_2x2(s0, s1, c0, c1, x.cos_high, d0, d1, x.sin_high);
   mma_2x2(s0, s1, c0, c1, x.cos_low, d0, d1, x.sin_low);
-  mma_2x2(s0, s1, tile_of(as_type<half2>(low.x)), tile_of(as_type<half2>(low.y)), x.cos_high, tile_of(as_type<half2>(low.z)), tile_of(as_type<half2>(low.w)),
-          x.sin_high);
+  mma_2x2(s0, s1, tile_of(as_type<half2>(low.x)), tile_of(as_type<half2>(low.y)), x.cos_high,
+          tile_of(as_type<half2>(low.z)), tile_of(as_type<half2>(low.w)), x.sin_high);
 }
-// Adds what a group of 8 fast pairs gives to the logits of U tiles. a: a lane's amplitudes; t: (cos, sin) of its pair at the first tile;
-// tiles: left operands, a lane's first.
+// Adds what a group of 8 fast pairs gives to the logits of U tiles. a: a lane's amplitudes; t: (cos, sin) of its pair
+// at the first tile; tiles: left operands, a lane's first.
 template <int U, class Tiles>
 inline void add_fast(thread simdgroup_float8x8* s, float4 a, float2 t, Tiles tiles) {
   const PairOperands x = split(turned(a, t));
   UNROLL for (int u = 0; u < U; u += 2) add_pairs(s[u], s[u + 1], x, tiles[u * 32], tiles[u * 32 + 32]);
 }
 
-// What the logits of A blocks of columns lack, and T times 32 tokens of a block, in threadgroup memory: a step would wait for what it
-// reads of device memory.
+// What the logits of A blocks of columns lack, and T times 32 tokens of a block, in threadgroup memory: a step would
+// wait for what it reads of device memory.
 template <int U, int A, int T>
 struct Followed {
-  uint4 tiles[U * 32];           // left operands of the fast pairs
-  float2 turns[kPartition / U];  // [step][pair]
-  float4 amplitudes[A][32];      // by place
+  uint4 tiles[U * 32];             // left operands of the fast pairs
+  float2 turns[kPartition / U];    // [step][pair]
+  float4 amplitudes[A][32];        // by place
   uint2 terms[T * kParabola / 2];  // [1, v, v^2][pair of columns] high and low parts
 };
-// The parabola's left operand, columns 1, 1, v, v, v^2, v^2, 0, 0, exact in half: a lane's two in tiles `tile` and `tile` + 1 of 32 tokens.
+// The parabola's left operand, columns 1, 1, v, v, v^2, v^2, 0, 0, exact in half: a lane's two in tiles `tile` and
+// `tile` + 1 of 32 tokens.
 inline uint2 powers_of(uint tile, Place l) {
   uint2 x;
   UNROLL for (uint i = 0; i < 2; i++) {
@@ -61,8 +65,8 @@ inline uint2 powers_of(uint tile, Place l) {
   }
   return x;
 }
-// A thread's elements, of N threads, of an array on its way to threadgroup memory: what is fetched together is asked for before any is stored.
-// Of an array in rows of 8, one row in `every` may be taken.
+// A thread's elements, of N threads, of an array on its way to threadgroup memory: what is fetched together is asked
+// for before any is stored. Of an array in rows of 8, one row in `every` may be taken.
 template <class T, int Count, int N>
 struct Fetch {
   static constant constexpr int kOwn = (Count + N - 1) / N;
@@ -95,14 +99,17 @@ struct FetchShared {
   }
 };
 
-// Adds what the logits of U tiles lack, `tokens` from the partition's start. powers: gives `powers_of`; a, t: which amplitudes and terms.
+// Adds what the logits of U tiles lack, `tokens` from the partition's start. powers: gives `powers_of`; a, t: which
+// amplitudes and terms.
 template <int U, class Powers, int A, int T>
-inline void add_missing(thread simdgroup_float8x8* s, threadgroup const Followed<U, A, T>& from, Powers powers, uint a, uint t, uint tokens, Place l) {
+inline void add_missing(thread simdgroup_float8x8* s, threadgroup const Followed<U, A, T>& from, Powers powers, uint a,
+                        uint t, uint tokens, Place l) {
   const uint place = l.r * 4 + l.c;
   add_fast<U>(s, from.amplitudes[a][place], from.turns[tokens / U + l.r], (threadgroup const uint4*)from.tiles + place);
   // Rows are high and low parts in turn; 6 and 7 meet zeros, whatever they hold.
   const uint row = min(l.r, 5u);
-  const simdgroup_half8x8 parabola = tile_of(as_type<half2>(((threadgroup const uint*)from.terms)[t * kParabola + row / 2 * 8 + l.c * 2 + row % 2]));
+  const simdgroup_half8x8 parabola =
+      tile_of(as_type<half2>(((threadgroup const uint*)from.terms)[t * kParabola + row / 2 * 8 + l.c * 2 + row % 2]));
   UNROLL for (int u = 0; u < U; u += 2) {
     const uint2 x = powers.of(U == 4 ? u : tokens / 8 % 4);
     mma_2x1(s[u], s[u + 1], tile_of(as_type<half2>(x.x)), tile_of(as_type<half2>(x.y)), parabola);
@@ -131,7 +138,8 @@ inline void add_polynomial(thread simdgroup_float8x8* s, float2 y, uint offset, 
 
 // Adds all that the logits of exactly followed keys lack. fast, turns: of each group.
 template <int U>
-inline void add_exact(thread simdgroup_float8x8* s, device const float* record, device const uint* fast, device const float2* turns, uint groups, uint offset, Place l) {
+inline void add_exact(thread simdgroup_float8x8* s, device const float* record, device const uint* fast,
+                      device const float2* turns, uint groups, uint offset, Place l) {
   for (uint g = 0; g < groups; g++) {
     const float4 a = ((device const float4*)(record + g * kFastFloats))[l.r * 4 + l.c];
     add_fast<U>(s, a, turns[g * kTurnPairs + offset * 8 + l.r], (device const uint4*)(fast + g * 512) + l.r * 4 + l.c);
@@ -140,8 +148,10 @@ inline void add_exact(thread simdgroup_float8x8* s, device const float* record, 
   add_polynomial<U>(s, y, offset, l);
 }
 
-// What an exactly followed logit lacks, of one token, r of its tile, and head c, by plain arithmetic: lane (r, c) turns pair r of each group.
-inline float lacking_exact(device const float* record, device const float2* turns, uint groups, uint offset, uint r, uint c) {
+// What an exactly followed logit lacks, of one token, r of its tile, and head c, by plain arithmetic: lane (r, c) turns
+// pair r of each group.
+inline float lacking_exact(device const float* record, device const float2* turns, uint groups, uint offset, uint r,
+                           uint c) {
   device const float* terms = record + groups * kFastFloats + offset / 4 * kTerms * 8 + c;
   const float v = v_of(offset % 4 * 8 + r);
   float sum = terms[7 * 8];

@@ -1,14 +1,16 @@
 // What every kernel shares: function constants, KV formats, the layout of a record.
 //
-// A record holds the tokens of one (block, kv head): K codes, V codes, K scales, V scales. Codes lie in planes of 16, 8, 5, 4, 2 or
-// 1 bits an element, ordered as the lanes of an 8x8 tile read them, (r, c) being a lane's row and pair of columns:
+// A record holds the tokens of one (block, kv head): K codes, V codes, K scales, V scales. Codes lie in planes of 16,
+// 8, 5, 4, 2 or 1 bits an element, ordered as the lanes of an 8x8 tile read them, (r, c) being a lane's row and pair of
+// columns:
 //   K: a row a token; lane c has 2 elements a step j (of D / 8), key_dim(c, j, 0 or 1)
 //   V: a row a pair of tokens (2c, 2c + 1); lane r has element value_dim(r, j) of both
-// So a lane has two strings of codes, of the first of the two and of the second (`Plane`). A word holds 16 bits of each, the first's in its low
-// half; codes of 5 bits, which are looked up one by one, are dense in words of either string. So a token owns whole bytes, and tokens are
-// written side by side without read-modify-write. Lanes' words interleave in pieces of up to 16 bytes. What does not fill a half of a word (D =
-// 64, 80, 96 in some planes) follows all words as one string of bits a token; where V's has a byte a lane, the bytes of a pair of tokens
-// alternate, so that a lane's two are read at once. A vector's only scale lies beside that of the token 8 further on (`scale_at`).
+// So a lane has two strings of codes, of the first of the two and of the second (`Plane`). A word holds 16 bits of
+// each, the first's in its low half; codes of 5 bits, which are looked up one by one, are dense in words of either
+// string. So a token owns whole bytes, and tokens are written side by side without read-modify-write. Lanes' words
+// interleave in pieces of up to 16 bytes. What does not fill a half of a word (D = 64, 80, 96 in some planes) follows
+// all words as one string of bits a token; where V's has a byte a lane, the bytes of a pair of tokens alternate, so
+// that a lane's two are read at once. A vector's only scale lies beside that of the token 8 further on (`scale_at`).
 #pragma once
 #include <metal_stdlib>
 #include <metal_simdgroup_matrix>
@@ -30,14 +32,31 @@ constant uint kBlockShift [[function_constant(4)]];  // log2 of the tokens in a 
 constant bool kWindowed [[function_constant(6)]];    // a sliding window or first tokens that stay visible
 
 // Function constants 0 and 1. Affine: K q8_0, q5_0, q4_0. Int8 and Lloyd: V q8_0, q5_0 .. q2_0.
-enum Format : uint { kF16, kBf16, kTq8, kTq5, kTq4, kTq3, kTq2, kAffine8, kAffine5, kAffine4, kInt8, kLloyd5, kLloyd4, kLloyd3, kLloyd2 };
+enum Format : uint {
+  kF16,
+  kBf16,
+  kTq8,
+  kTq5,
+  kTq4,
+  kTq3,
+  kTq2,
+  kAffine8,
+  kAffine5,
+  kAffine4,
+  kInt8,
+  kLloyd5,
+  kLloyd4,
+  kLloyd3,
+  kLloyd2
+};
 
 enum Size : uint {
   kPartition = 512,  // tokens of a partition; partitions' states are merged in order
   kSimdgroups = 4,   // that share a partition
   kFollow = 32,      // tokens that share a parabola
 };
-// Finite, since fast math may assume that infinities do not occur: a masked logit, and the running maximum before the first one.
+// Finite, since fast math may assume that infinities do not occur: a masked logit, and the running maximum before the
+// first one.
 constant constexpr float kNone = -1.0e30f;
 constant constexpr float kStart = -1.0e28f;
 constant constexpr float kLimit = 65504.0f;
@@ -91,8 +110,8 @@ inline uint value_dim(uint r, uint j) {
   return j < D / 32 * 4 ? j / 4 * 32 + r * 4 + j % 4 : D / 32 * 32 + r * 2 + j % 2;
 }
 
-// How a lane's two strings of D / 8 codes of B bits lie: words of one string, of the first's as many as of the second's; words of 16 bits of
-// both; the rest, in bits of each.
+// How a lane's two strings of D / 8 codes of B bits lie: words of one string, of the first's as many as of the
+// second's; words of 16 bits of both; the rest, in bits of each.
 template <int D, int B>
 struct Plane {
   static constant constexpr uint kBits = D / 8 * B;
@@ -110,8 +129,8 @@ inline uint word_offset(uint words, uint w, uint lane, uint lanes) {
   return ((w / piece * lanes + lane) * piece + w % piece) * 4;
 }
 
-// Every head size, or the one that the library is compiled for; those whose state leaves registers for steps of 32 tokens; those of
-// `prefill`, which keeps two states.
+// Every head size, or the one that the library is compiled for; those whose state leaves registers for steps of 32
+// tokens; those of `prefill`, which keeps two states.
 #ifdef HEAD_DIM
 #define FOR_HEAD_DIMS(M) M(HEAD_DIM)
 #if HEAD_DIM <= 128

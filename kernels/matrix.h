@@ -3,8 +3,12 @@
 #include "formats.h"
 
 // A lane's two elements; the cast is needed where the header's type is not vec<T, 2>.
-inline thread half2& elements(thread simdgroup_half8x8& x) { return reinterpret_cast<thread half2&>(x.thread_elements()); }
-inline thread float2& elements(thread simdgroup_float8x8& x) { return reinterpret_cast<thread float2&>(x.thread_elements()); }
+inline thread half2& elements(thread simdgroup_half8x8& x) {
+  return reinterpret_cast<thread half2&>(x.thread_elements());
+}
+inline thread float2& elements(thread simdgroup_float8x8& x) {
+  return reinterpret_cast<thread float2&>(x.thread_elements());
+}
 inline simdgroup_half8x8 tile_of(half2 x) {
   simdgroup_half8x8 a;
   elements(a) = x;
@@ -13,13 +17,15 @@ inline simdgroup_half8x8 tile_of(half2 x) {
 
 #ifndef MSL_CUDA  // the CUDA shim has its own, one instruction each
 // d0 += a b, d1 += c b
-inline void mma_2x1(thread simdgroup_float8x8& d0, thread simdgroup_float8x8& d1, simdgroup_half8x8 a, simdgroup_half8x8 c, simdgroup_half8x8 b) {
+inline void mma_2x1(thread simdgroup_float8x8& d0, thread simdgroup_float8x8& d1, simdgroup_half8x8 a,
+                    simdgroup_half8x8 c, simdgroup_half8x8 b) {
   simdgroup_multiply_accumulate(d0, a, b, d0);
   simdgroup_multiply_accumulate(d1, c, b, d1);
 }
 // d0 += a0 b0 + a1 b1, d1 += c0 b0 + c1 b1
-inline void mma_2x2(thread simdgroup_float8x8& d0, thread simdgroup_float8x8& d1, simdgroup_half8x8 a0, simdgroup_half8x8 c0, simdgroup_half8x8 b0,
-                    simdgroup_half8x8 a1, simdgroup_half8x8 c1, simdgroup_half8x8 b1) {
+inline void mma_2x2(thread simdgroup_float8x8& d0, thread simdgroup_float8x8& d1, simdgroup_half8x8 a0,
+                    simdgroup_half8x8 c0, simdgroup_half8x8 b0, simdgroup_half8x8 a1, simdgroup_half8x8 c1,
+                    simdgroup_half8x8 b1) {
   simdgroup_multiply_accumulate(d0, a0, b0, d0);
   simdgroup_multiply_accumulate(d1, c0, b0, d1);
   simdgroup_multiply_accumulate(d0, a1, b1, d0);
@@ -27,7 +33,8 @@ inline void mma_2x2(thread simdgroup_float8x8& d0, thread simdgroup_float8x8& d1
 }
 #endif
 
-// A lane's place in a matrix (row r, columns 2c and 2c + 1) and the xor masks that step through the rows: found, not assumed.
+// A lane's place in a matrix (row r, columns 2c and 2c + 1) and the xor masks that step through the rows: found, not
+// assumed.
 struct Place {
   uint r, c;
   ushort m0, m1, m2;

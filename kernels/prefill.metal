@@ -1,24 +1,28 @@
-// Attention of chunks: `attend_mma`'s arithmetic, so that a row's bits are the same in either, for 64 or 128 columns at once. Eight simdgroups
-// decode a step's K and V into threadgroup memory once; each multiplies it with one or two blocks of 8 columns of its own, running through
-// the steps of one state after the other and merging the four states in order, where they are written to: registers hold one state.
+// Attention of chunks: `attend_mma`'s arithmetic, so that a row's bits are the same in either, for 64 or 128 columns at
+// once. Eight simdgroups decode a step's K and V into threadgroup memory once; each multiplies it with one or two
+// blocks of 8 columns of its own, running through the steps of one state after the other and merging the four states in
+// order, where they are written to: registers hold one state.
 #include "follow.h"
 #include "softmax.h"
 
 constant constexpr int kChunkSimdgroups = 8;
-// Blocks of 8 columns of a simdgroup: as many as registers hold, since each reads a step's operands once for all of them.
+// Blocks of 8 columns of a simdgroup: as many as registers hold, since each reads a step's operands once for all of
+// them.
 template <int D>
 struct Blocks {
   static constant constexpr int kCount = D <= 64 ? 2 : 1;
 };
 
-// A step's operands as they lie in threadgroup memory, `place` being a lane's: two words of it follow each other, those of two tiles of K,
-// those of two steps of V, as products take them.
+// A step's operands as they lie in threadgroup memory, `place` being a lane's: two words of it follow each other, those
+// of two tiles of K, those of two steps of V, as products take them.
 template <int D>
 struct Operands {
   static constant constexpr int J = D / 8;
   static inline uint of_key(uint u, int j, uint place) { return ((u / 2 * J + j) * 32 + place) * 2 + u % 2; }
   static inline uint of_value(uint u, int j, uint place) { return ((u * (J / 2) + j / 2) * 32 + place) * 2; }
-  static inline uint2 read(threadgroup const uint* operands, uint at) { return *(threadgroup const uint2*)(operands + at); }
+  static inline uint2 read(threadgroup const uint* operands, uint at) {
+    return *(threadgroup const uint2*)(operands + at);
+  }
 };
 
 // What one simdgroup decodes of a step: a tile of K or V, or half of one.
@@ -37,9 +41,11 @@ struct Share {
     by = value ? value_reader(l.r, l.c) : key_reader(l.r, l.c);
   }
   // Of the step at `base`. Past the end the last block is read again.
-  inline void load(device const uchar* cache, device const uint* table, uint kv_heads, uint head, uint base, uint end, Place l) {
+  inline void load(device const uchar* cache, device const uint* table, uint kv_heads, uint head, uint base, uint end,
+                   Place l) {
     const uint position = base + 8 * tile, slot = position & ((1u << kBlockShift) - 1u);
-    device const uchar* record = cache + ulong(table[min(position, end - 1) >> kBlockShift] * kv_heads + head) * Record<D>::bytes();
+    device const uchar* record =
+        cache + ulong(table[min(position, end - 1) >> kBlockShift] * kv_heads + head) * Record<D>::bytes();
     if (kKeyFormat == kValueFormat && is_scaled(kKeyFormat)) {  // alike but for addresses
       load_codes<D>(words, kKeyFormat, record + (value ? Record<D>::values() : 0u), slot, by);
       words.scales = load_scales(record + (value ? Record<D>::value_scales() : Record<D>::key_scales()), slot, l.r);
@@ -50,14 +56,17 @@ struct Share {
     }
   }
   // Once a load. unit: of K's scores.
-  inline void store(threadgroup uint* operands, threadgroup float* scales, float unit, uint key_table, uint value_table, uint magic, Place l) {
+  inline void store(threadgroup uint* operands, threadgroup float* scales, float unit, uint key_table, uint value_table,
+                    uint magic, Place l) {
     const uint place = l.r * 4 + l.c;
     if (value) {
       spread<D>(words, kValueFormat);
       UNROLL for (int j = 0; j < J; j += 2) {
         if (kSharers == 2 && (j >= J / 2) != (part == 1)) continue;
-        const half2 x = value_pair<D>(words, j, value_table, magic), y = value_pair<D>(words, j + 1, value_table, magic);
-        *(threadgroup uint2*)(operands + Operands<D>::of_value(tile, j, place)) = uint2(as_type<uint>(x), as_type<uint>(y));
+        const half2 x = value_pair<D>(words, j, value_table, magic),
+                    y = value_pair<D>(words, j + 1, value_table, magic);
+        *(threadgroup uint2*)(operands + Operands<D>::of_value(tile, j, place)) =
+            uint2(as_type<uint>(x), as_type<uint>(y));
       }
       if (l.c == 0 && part == 0) scales[l.r * U + tile] = is_scaled(kValueFormat) ? words.scale(tile % 2) : 1.0f;
     } else {
@@ -83,11 +92,12 @@ struct Lacking {
   static constant constexpr uint kEach = kParabola / 2;  // lanes that read a block's terms of a step
   typedef Followed<U, kChunkSimdgroups * C, kChunkSimdgroups * C> Memory;
   threadgroup Memory* memory;  // amplitudes and a step's terms of every simdgroup's blocks
-  device const uint2* from;  // a lane's share of `terms`, of the partition's first 32 tokens
-  uint2 next;                // and of the next step
+  device const uint2* from;    // a lane's share of `terms`, of the partition's first 32 tokens
+  uint2 next;                  // and of the next step
 
   // fast, by: of the kv head; record: of the first block, `stride` from the next. All simdgroups fill what they share.
-  inline void start(device const uint4* fast, device const float2* by, device const float* record, ulong stride, bool live, uint sg, uint lane, Place l) {
+  inline void start(device const uint4* fast, device const float2* by, device const float* record, ulong stride,
+                    bool live, uint sg, uint lane, Place l) {
     const uint place = l.r * 4 + l.c;
     from = (device const uint2*)(record + lane / kEach * stride + kFastFloats) + lane % kEach;
     load(0, lane);
@@ -95,7 +105,8 @@ struct Lacking {
     shared.load(fast, by, sg * 32 + lane);
     shared.store(*memory, sg * 32 + lane);
     if (live) {
-      UNROLL for (int b = 0; b < C; b++) memory->amplitudes[sg * C + b][place] = ((device const float4*)(record + b * stride))[place];
+      UNROLL for (int b = 0; b < C; b++) memory->amplitudes[sg * C + b][place] =
+          ((device const float4*)(record + b * stride))[place];
     }
   }
   // Of the step `offset` tokens from the partition's start.
@@ -143,18 +154,12 @@ inline void add_dims(device float* row, thread const float* z, uint r, bool firs
 
 // Bindings as `attend_mma`. Threadgroup: a (kv head, tile, partition).
 template <int D, int U>
-kernel void prefill(device const uint* queries [[buffer(0)]],
-                    device const Tile* tiles [[buffer(1)]],
-                    device const uint* tables [[buffer(2)]],
-                    device const uchar* cache [[buffer(3)]],
-                    device const float* follow [[buffer(4)]],
-                    device const uint* fast_tiles [[buffer(5)]],
-                    device const float2* fast_turns [[buffer(6)]],
-                    device float* part_o [[buffer(7)]],
-                    device float2* part_ml [[buffer(8)]],
-                    constant AttendParams& p [[buffer(9)]],
-                    uint3 tg [[threadgroup_position_in_grid]],
-                    uint sg [[simdgroup_index_in_threadgroup]],
+kernel void prefill(device const uint* queries [[buffer(0)]], device const Tile* tiles [[buffer(1)]],
+                    device const uint* tables [[buffer(2)]], device const uchar* cache [[buffer(3)]],
+                    device const float* follow [[buffer(4)]], device const uint* fast_tiles [[buffer(5)]],
+                    device const float2* fast_turns [[buffer(6)]], device float* part_o [[buffer(7)]],
+                    device float2* part_ml [[buffer(8)]], constant AttendParams& p [[buffer(9)]],
+                    uint3 tg [[threadgroup_position_in_grid]], uint sg [[simdgroup_index_in_threadgroup]],
                     uint lane [[thread_index_in_simdgroup]]) {
   constexpr int J = D / 8, C = Blocks<D>::kCount;
   // Arrays, since a struct in threadgroup memory would need a constructor of its own.
@@ -188,18 +193,21 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
   Lacking<U, C> lacking;
   if (fitted) {
     lacking.memory = (threadgroup typename Lacking<U, C>::Memory*)s_followed;
-    lacking.start((device const uint4*)(fast_tiles + head * 512), fast_turns + head * kTurnPairs, record, stride, live, sg, lane, l);
+    lacking.start((device const uint4*)(fast_tiles + head * 512), fast_turns + head * kTurnPairs, record, stride, live,
+                  sg, lane, l);
   }
   UNROLL for (int b = 0; b < C; b++) {
     x[b].load(queries + ulong(index + b) * (4 * D), l);
     const uint column = (block + b) * 8 + 2 * l.c;
-    if (l.r == 0) shared.to[column / 2] = uint2(state_of(tile, column, head, part, p), state_of(tile, column + 1, head, part, p));
+    if (l.r == 0)
+      shared.to[column / 2] = uint2(state_of(tile, column, head, part, p), state_of(tile, column + 1, head, part, p));
   }
   for (uint w = 0; w < kSimdgroups; w++) {
     UNROLL for (int b = 0; b < C; b++) x[b].clear();
     for (uint base = start + w * step; base < end; base += kSimdgroups * step) {
       threadgroup_barrier(mem_flags::mem_threadgroup);
-      share.store(operands + (share.value ? U * J * 32 : 0), shared.scales + (share.value ? U * 8 : 0), unit, key_table, value_table, magic, l);
+      share.store(operands + (share.value ? U * J * 32 : 0), shared.scales + (share.value ? U * 8 : 0), unit, key_table,
+                  value_table, magic, l);
       if (fitted) lacking.store(sg, lane);
       threadgroup_barrier(mem_flags::mem_threadgroup);
       uint next = base + kSimdgroups * step;
@@ -210,34 +218,35 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
       }
       if (!live) continue;
       simdgroup_float8x8 s[C][U];
-      UNROLL for (int u = 0; u < U; u++)
-        UNROLL for (int b = 0; b < C; b++) s[b][u] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
-      UNROLL for (int j = 0; j < J; j += 2)
-        UNROLL for (int u = 0; u < U; u += 2) {
-          const uint2 a = Operands<D>::read(keys, Operands<D>::of_key(u, j, place)), c = Operands<D>::read(keys, Operands<D>::of_key(u, j + 1, place));
-          UNROLL for (int b = 0; b < C; b++) {
-            mma_2x2(s[b][u], s[b][u + 1], tile_of(as_type<half2>(a.x)), tile_of(as_type<half2>(a.y)), x[b].q[j], tile_of(as_type<half2>(c.x)), tile_of(as_type<half2>(c.y)),
-                    x[b].q[j + 1]);
-          }
+      UNROLL for (int u = 0; u < U; u++) UNROLL for (int b = 0; b < C; b++) s[b][u] =
+          make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
+      UNROLL for (int j = 0; j < J; j += 2) UNROLL for (int u = 0; u < U; u += 2) {
+        const uint2 a = Operands<D>::read(keys, Operands<D>::of_key(u, j, place)),
+                    c = Operands<D>::read(keys, Operands<D>::of_key(u, j + 1, place));
+        UNROLL for (int b = 0; b < C; b++) {
+          mma_2x2(s[b][u], s[b][u + 1], tile_of(as_type<half2>(a.x)), tile_of(as_type<half2>(a.y)), x[b].q[j],
+                  tile_of(as_type<half2>(c.x)), tile_of(as_type<half2>(c.y)), x[b].q[j + 1]);
         }
+      }
       float scales[U];  // read where they are used: registers are short
       UNROLL for (int u = 0; u < U; u++) scales[u] = shared.scales[l.r * U + u];
       UNROLL for (int b = 0; b < C; b++) {
         x[b].template scale<U>(s[b], scales);
         if (fitted) lacking.add(s[b], sg, b, base - start, l);
-        if (keys_exact()) add_exact<U>(s[b], record + b * stride, fast_tiles, fast_turns, p.groups, (base - start) / 8, l);
+        if (keys_exact())
+          add_exact<U>(s[b], record + b * stride, fast_tiles, fast_turns, p.groups, (base - start) / 8, l);
       }
       UNROLL for (int u = 0; u < U; u++) scales[u] = shared.scales[U * 8 + l.r * U + u];
       simdgroup_half8x8 weights[C][U];
       weigh_blocks<U>(x, s, scales, tile, block, base, p, l, weights);
-      UNROLL for (int j = 0; j < J; j += 2)
-        UNROLL for (int u = 0; u < U; u += 2) {
-          const uint2 a = Operands<D>::read(values, Operands<D>::of_value(u, j, place)), c = Operands<D>::read(values, Operands<D>::of_value(u + 1, j, place));
-          UNROLL for (int b = 0; b < C; b++) {
-            mma_2x2(x[b].acc[j], x[b].acc[j + 1], tile_of(as_type<half2>(a.x)), tile_of(as_type<half2>(a.y)), weights[b][u], tile_of(as_type<half2>(c.x)),
-                    tile_of(as_type<half2>(c.y)), weights[b][u + 1]);
-          }
+      UNROLL for (int j = 0; j < J; j += 2) UNROLL for (int u = 0; u < U; u += 2) {
+        const uint2 a = Operands<D>::read(values, Operands<D>::of_value(u, j, place)),
+                    c = Operands<D>::read(values, Operands<D>::of_value(u + 1, j, place));
+        UNROLL for (int b = 0; b < C; b++) {
+          mma_2x2(x[b].acc[j], x[b].acc[j + 1], tile_of(as_type<half2>(a.x)), tile_of(as_type<half2>(a.y)),
+                  weights[b][u], tile_of(as_type<half2>(c.x)), tile_of(as_type<half2>(c.y)), weights[b][u + 1]);
         }
+      }
     }
     // As `Merge`.
     UNROLL for (int b = 0; b < C; b++) {
@@ -245,7 +254,8 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
       const float4 old = w == 0 ? float4(kStart, kStart, 0.0f, 0.0f) : shared.merged[pair];
       const float2 back = x[b].back(), other = float2(row_sum(x[b].sum.x, l), row_sum(x[b].sum.y, l));
       const float2 top = float2(max(old.x, x[b].m.x), max(old.y, x[b].m.y));
-      const float2 f = float2(fast::exp2(old.x - top.x), fast::exp2(old.y - top.y)), g = float2(fast::exp2(x[b].m.x - top.x), fast::exp2(x[b].m.y - top.y));
+      const float2 f = float2(fast::exp2(old.x - top.x), fast::exp2(old.y - top.y)),
+                   g = float2(fast::exp2(x[b].m.x - top.x), fast::exp2(x[b].m.y - top.y));
       const float2 sum = w == 0 ? other : float2(fma(g.x, other.x, f.x * old.z), fma(g.y, other.y, f.y * old.w));
       simdgroup_barrier(mem_flags::mem_threadgroup);
       if (l.r == 0) shared.merged[pair] = float4(top.x, top.y, sum.x, sum.y);

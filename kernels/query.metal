@@ -1,21 +1,22 @@
-// Queries as attention reads them, once a step and layer: after RoPE, rotated and laid out for 8x8 matrices, and, where keys are centred,
-// the mean correction of their logits.
+// Queries as attention reads them, once a step and layer: after RoPE, rotated and laid out for 8x8 matrices, and, where
+// keys are centred, the mean correction of their logits.
 #include "follow.h"
 #include "vectors.h"
 
 struct QueryParams {
   uint kv_heads;
-  uint group;         // query heads of a kv head
-  uint blocks;        // blocks of 8 columns of a tile
-  uint parts;         // partitions in `follow`
-  uint pairs;         // RoPE pairs that turn
-  uint followed;      // groups of 8 pairs that parabolas, or polynomials, follow
-  uint groups;        // of 8 fast pairs
-  uint record;        // floats of a partition in `follow`
-  uint span;          // partitions of a simdgroup: 1 or kTogether
-  uint plain;         // for attend_vec, which takes no operands: what half loses of all words of queries follows them, and terms are floats
-  float norm;         // 1 / sqrt(D)
-  float mean_scale;   // of logits, base 2, times RoPE's attention factor: what means are multiplied with
+  uint group;     // query heads of a kv head
+  uint blocks;    // blocks of 8 columns of a tile
+  uint parts;     // partitions in `follow`
+  uint pairs;     // RoPE pairs that turn
+  uint followed;  // groups of 8 pairs that parabolas, or polynomials, follow
+  uint groups;    // of 8 fast pairs
+  uint record;    // floats of a partition in `follow`
+  uint span;      // partitions of a simdgroup: 1 or kTogether
+  uint plain;     // for attend_vec, which takes no operands: what half loses of all words of queries follows them, and
+                  // terms are floats
+  float norm;     // 1 / sqrt(D)
+  float mean_scale;  // of logits, base 2, times RoPE's attention factor: what means are multiplied with
 };
 
 // The query head of a column; rows past the tile's end are empty.
@@ -27,7 +28,8 @@ inline bool column(uint n, uint group, Tile tile, thread uint& row, thread uint&
 
 // 8 rotated queries as right operands: word (place, j) holds element key_dim(r / 2, j, r % 2) of columns 2c and 2c + 1.
 template <int D>
-inline void lay_out(threadgroup float* s_q, device const float* q, device const float2* angles, device const uint* rotation, device uint* out, constant QueryParams& p, Tile tile, uint kv_head,
+inline void lay_out(threadgroup float* s_q, device const float* q, device const float2* angles,
+                    device const uint* rotation, device uint* out, constant QueryParams& p, Tile tile, uint kv_head,
                     uint block, uint sg, uint lane) {
   for (uint n = sg; n < 8; n += kSimdgroups) {
     uint row, head;
@@ -57,14 +59,16 @@ inline void lay_out(threadgroup float* s_q, device const float* q, device const 
 // Partitions that a simdgroup follows at once where there are many, so that it reads tables once for all.
 constant constexpr uint kTogether = 4;
 
-// Products of 8 queries with the mean, for every partition: of groups of 8 pairs, first those that are followed. A pair past the last has none.
+// Products of 8 queries with the mean, for every partition: of groups of 8 pairs, first those that are followed. A pair
+// past the last has none.
 template <int D>
 struct Products {
   static constant constexpr uint kGroups = D / 16 + 1;  // of D / 2 pairs of two kinds
   float4 amplitudes[kGroups * 32];                      // by place, as `turned` takes them
   uint pairs[kGroups * 8];
-  static inline void make(threadgroup Products& to, device const float* q, device const float2* angles, device const float* mean, device const uint* lists, constant QueryParams& p, Tile tile, uint kv_head,
-                          uint block, uint tid) {
+  static inline void make(threadgroup Products& to, device const float* q, device const float2* angles,
+                          device const float* mean, device const uint* lists, constant QueryParams& p, Tile tile,
+                          uint kv_head, uint block, uint tid) {
     device const uint* fast = lists + 8 * p.followed + kv_head * 8 * p.groups;
     const uint n = tid % 8;
     uint row, head;
@@ -89,15 +93,17 @@ struct Products {
   }
 };
 
-// Terms of a simdgroup's P partitions: products of what 1 of cos and of sin at a partition's start gives (`fits`) with what the pairs have
-// there. Rows are blocks of 32 tokens: kEach tiles, one a term, of blocks 0 to 7, then as many of blocks 8 to 15; of these N tiles from `from` on.
+// Terms of a simdgroup's P partitions: products of what 1 of cos and of sin at a partition's start gives (`fits`) with
+// what the pairs have there. Rows are blocks of 32 tokens: kEach tiles, one a term, of blocks 0 to 7, then as many of
+// blocks 8 to 15; of these N tiles from `from` on.
 template <int D, uint P, int N, uint kEach>
-inline void follow_terms(threadgroup const Products<D>& products, device const float2* starts, thread const uint* start, device const uint4* fits, thread const bool* live,
-                         device float* out, uint from, constant QueryParams& p, Place l) {
+inline void follow_terms(threadgroup const Products<D>& products, device const float2* starts, thread const uint* start,
+                         device const uint4* fits, thread const bool* live, device float* out, uint from,
+                         constant QueryParams& p, Place l) {
   const uint place = l.r * 4 + l.c;
   simdgroup_float8x8 y[P][N];
-  UNROLL for (uint k = 0; k < P; k++)
-    UNROLL for (int n = 0; n < N; n++) y[k][n] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
+  UNROLL for (uint k = 0; k < P; k++) UNROLL for (int n = 0; n < N; n++) y[k][n] =
+      make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
   for (uint g = 0; g < p.followed; g++) {
     const float4 a = products.amplitudes[g * 32 + place];
     const uint pair = products.pairs[g * 8 + l.r];
@@ -116,15 +122,17 @@ inline void follow_terms(threadgroup const Products<D>& products, device const f
       const float2 x = elements(y[k][n]);
       const half2 high = half2(x);
       to[((from + n) / kEach * 8 * kEach + (from + n) % kEach) * 4] =
-          kKeysExact || p.plain ? as_type<uint2>(x) : uint2(as_type<uint>(high), as_type<uint>(half2(x - float2(high))));
+          kKeysExact || p.plain ? as_type<uint2>(x)
+                                : uint2(as_type<uint>(high), as_type<uint>(half2(x - float2(high))));
     }
   }
 }
-// What logits lack in partitions `first` .. `first` + P, of each column: amplitudes of the fast pairs at each one's start, and the terms
-// of what follows all others. Bits do not depend on P.
+// What logits lack in partitions `first` .. `first` + P, of each column: amplitudes of the fast pairs at each one's
+// start, and the terms of what follows all others. Bits do not depend on P.
 template <int D, uint P>
-inline void follow_partitions(threadgroup const Products<D>& products, device const float2* starts, device const uint4* fits, device float* out,
-                              constant QueryParams& p, Tile tile, uint first, Place l) {
+inline void follow_partitions(threadgroup const Products<D>& products, device const float2* starts,
+                              device const uint4* fits, device float* out, constant QueryParams& p, Tile tile,
+                              uint first, Place l) {
   if (!sees(tile, first, first + P)) return;
   bool live[P];
   uint start[P];
@@ -141,38 +149,35 @@ inline void follow_partitions(threadgroup const Products<D>& products, device co
     }
   }
   if (kKeysExact) {
-    for (uint from = 0; from < 2 * kTerms; from += 4) follow_terms<D, P, 4, kTerms>(products, starts, start, fits, live, out, from, p, l);
+    for (uint from = 0; from < 2 * kTerms; from += 4)
+      follow_terms<D, P, 4, kTerms>(products, starts, start, fits, live, out, from, p, l);
   } else {
     follow_terms<D, P, 2 * int(kFewTerms), kFewTerms>(products, starts, start, fits, live, out, 0, p, l);
   }
 }
 
-// q: [rows][kv heads][group][D], before RoPE. angles: [rows][pairs] (cos, sin), times RoPE's attention factor. lists: groups of 8 followed pairs, then of 8 fast ones of each kv head (past `pairs`: none). fits:
-// [followed group][pair of tiles][high, low parts][place] left operands, of cos in both tiles, of sin in both: see `follow_terms`. Threadgroup
+// q: [rows][kv heads][group][D], before RoPE. angles: [rows][pairs] (cos, sin), times RoPE's attention factor. lists:
+// groups of 8 followed pairs, then of 8 fast ones of each kv head (past `pairs`: none). fits: [followed group][pair of
+// tiles][high, low parts][place] left operands, of cos in both tiles, of sin in both: see `follow_terms`. Threadgroup
 // (kv head and block of columns, tile, 0) lays out, (.., 1 + i) follows in `span` partitions a simdgroup.
 template <int D>
-kernel void query(device const float* q [[buffer(0)]],
-                  device const Tile* tiles [[buffer(1)]],
-                  device const uint* rotation [[buffer(2)]],
-                  device const float* means [[buffer(3)]],
-                  device const float2* starts [[buffer(4)]],
-                  device const uint* lists [[buffer(5)]],
-                  device const uint4* fits [[buffer(6)]],
-                  device const float2* angles [[buffer(7)]],
-                  device uint* queries [[buffer(8)]],
-                  device float* follow [[buffer(9)]],
-                  constant QueryParams& p [[buffer(10)]],
-                  uint3 tg [[threadgroup_position_in_grid]],
-                  uint sg [[simdgroup_index_in_threadgroup]],
-                  uint lane [[thread_index_in_simdgroup]],
+kernel void query(device const float* q [[buffer(0)]], device const Tile* tiles [[buffer(1)]],
+                  device const uint* rotation [[buffer(2)]], device const float* means [[buffer(3)]],
+                  device const float2* starts [[buffer(4)]], device const uint* lists [[buffer(5)]],
+                  device const uint4* fits [[buffer(6)]], device const float2* angles [[buffer(7)]],
+                  device uint* queries [[buffer(8)]], device float* follow [[buffer(9)]],
+                  constant QueryParams& p [[buffer(10)]], uint3 tg [[threadgroup_position_in_grid]],
+                  uint sg [[simdgroup_index_in_threadgroup]], uint lane [[thread_index_in_simdgroup]],
                   uint tid [[thread_index_in_threadgroup]]) {
   constexpr uint kProducts = sizeof(Products<D>) / 16, kQueries = 2 * D;
   threadgroup float4 s_mem[kProducts > kQueries ? kProducts : kQueries];
   threadgroup half s_index[kSimdgroups * 64];
   const Tile tile = load_tile(tiles, tg.y);
-  const uint kv_head = tg.x / p.blocks, block = tg.x % p.blocks, index = (tg.y * p.kv_heads + kv_head) * p.blocks + block;
+  const uint kv_head = tg.x / p.blocks, block = tg.x % p.blocks,
+             index = (tg.y * p.kv_heads + kv_head) * p.blocks + block;
   if (tg.z == 0) {
-    lay_out<D>((threadgroup float*)s_mem, q, angles, rotation, queries + ulong(index) * (p.plain ? 8 * D : 4 * D), p, tile, kv_head, block, sg, lane);
+    lay_out<D>((threadgroup float*)s_mem, q, angles, rotation, queries + ulong(index) * (p.plain ? 8 * D : 4 * D), p,
+               tile, kv_head, block, sg, lane);
     return;
   }
   const uint of_all = kSimdgroups * p.span, from = (tg.z - 1) * of_all;

@@ -3,7 +3,7 @@
 #include "vectors.h"
 
 struct ReduceParams {
-  uint items;   // (row, query head)
+  uint items;  // (row, query head)
   uint heads;
   uint group;
   uint parts;   // partitions in the state
@@ -26,8 +26,8 @@ struct Reduction {
   float top;
 
   inline bool sees(uint to) const { return in_window(to, first); }
-  inline void open(device const float* part_o, device const float2* part_ml, device const uint* positions, constant ReduceParams& p, uint item,
-                   uint lane) {
+  inline void open(device const float* part_o, device const float2* part_ml, device const uint* positions,
+                   constant ReduceParams& p, uint item, uint lane) {
     const uint end = positions[item / p.heads] + 1;
     head = item % p.heads;
     parts = (end + kPartition - 1) / kPartition;
@@ -38,7 +38,8 @@ struct Reduction {
     UNROLL_4 for (uint i = lane; i < parts; i += 32) top = max(top, sees(i + 1) ? ml[i].x : top);
     top = simd_max(top);
   }
-  // A partition's maximum and sum of weights, and a lane's elements: of one that is not there, or not seen, those of the last, without weight.
+  // A partition's maximum and sum of weights, and a lane's elements: of one that is not there, or not seen, those of
+  // the last, without weight.
   struct Part {
     float2 ml;
     float o[E];
@@ -73,8 +74,8 @@ struct Reduction {
     }
   }
   // x: the sum of all sums, in threadgroup memory.
-  inline void close(threadgroup float* x, float l, device const uint* rotation, device const float* value_means, device float* out,
-                    constant ReduceParams& p, uint item, uint lane) const {
+  inline void close(threadgroup float* x, float l, device const uint* rotation, device const float* value_means,
+                    device float* out, constant ReduceParams& p, uint item, uint lane) const {
     const float inverse = l > 0.0f ? 1.0f / l : 0.0f;
     for (uint i = lane; i < D; i += 32) x[i] *= inverse;
     simdgroup_barrier(mem_flags::mem_threadgroup);
@@ -86,20 +87,16 @@ struct Reduction {
   }
 };
 
-// a + b. By fma with a 1 that the compiler does not know (n is below 2^31), since fast math may order additions otherwise in one place than in another.
+// a + b. By fma with a 1 that the compiler does not know (n is below 2^31), since fast math may order additions
+// otherwise in one place than in another.
 inline float in_order(float a, float b, uint n) { return fma(as_type<float>(0x3f800000u | n >> 31), b, a); }
 
 template <int D>
-kernel void reduce(device const float* part_o [[buffer(0)]],
-                   device const float2* part_ml [[buffer(1)]],
-                   device const uint* positions [[buffer(2)]],
-                   device const uint* rotation [[buffer(3)]],
-                   device const float* value_means [[buffer(4)]],
-                   device float* out [[buffer(5)]],
-                   constant ReduceParams& p [[buffer(6)]],
-                   uint tg [[threadgroup_position_in_grid]],
-                   uint sg [[simdgroup_index_in_threadgroup]],
-                   uint lane [[thread_index_in_simdgroup]]) {
+kernel void reduce(device const float* part_o [[buffer(0)]], device const float2* part_ml [[buffer(1)]],
+                   device const uint* positions [[buffer(2)]], device const uint* rotation [[buffer(3)]],
+                   device const float* value_means [[buffer(4)]], device float* out [[buffer(5)]],
+                   constant ReduceParams& p [[buffer(6)]], uint tg [[threadgroup_position_in_grid]],
+                   uint sg [[simdgroup_index_in_threadgroup]], uint lane [[thread_index_in_simdgroup]]) {
   constexpr uint E = Reduction<D>::E;
   threadgroup float s_x[kReducers * D], s_l[kReducers];
   const bool alone = D <= 128 && p.alone;  // of larger heads registers do not hold all sums

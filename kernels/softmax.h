@@ -1,6 +1,7 @@
-// 8 query columns of a simdgroup against steps of 8 U tokens: S^T = K Q^T, O^T = V^T P^T, tokens being rows. A lane's two scores are of
-// one token and two columns, its two outputs of one dim and the same columns, so that the score tile, once exponentiated, is the right
-// operand of the second product as it lies. Nothing of a column depends on another column.
+// 8 query columns of a simdgroup against steps of 8 U tokens: S^T = K Q^T, O^T = V^T P^T, tokens being rows. A lane's
+// two scores are of one token and two columns, its two outputs of one dim and the same columns, so that the score tile,
+// once exponentiated, is the right operand of the second product as it lies. Nothing of a column depends on another
+// column.
 #pragma once
 #include "columns.h"
 #include "decode.h"
@@ -21,8 +22,8 @@ inline Sight sight_of(Tile tile, uint column, constant AttendParams& p) {
   return s;
 }
 
-// 1 over the scale of V that P is relative to when none was seen, and by how much another may exceed it before it is moved: P stays
-// below 2^kGrowth kSlack, which half holds.
+// 1 over the scale of V that P is relative to when none was seen, and by how much another may exceed it before it is
+// moved: P stays below 2^kGrowth kSlack, which half holds.
 constant constexpr float kUnseen = 1.0e30f;
 constant constexpr float kSlack = 2.0f;
 
@@ -63,8 +64,8 @@ struct Columns {
   struct Top {
     float2 logit, scale;
   };
-  // Of U tiles; logits that are not seen become kNone. t: position of the lane's row in tile 0. Masked: whether some column does not see some
-  // token; where all do, both give the same, and `sight` does not count.
+  // Of U tiles; logits that are not seen become kNone. t: position of the lane's row in tile 0. Masked: whether some
+  // column does not see some token; where all do, both give the same, and `sight` does not count.
   template <int U, bool Masked>
   inline Top top_of(thread simdgroup_float8x8* s, thread const float* vs, Sight sight, uint t) const {
     Top top;
@@ -75,13 +76,15 @@ struct Columns {
       thread float2& e = elements(s[u]);
       e = float2(a ? e.x : kNone, b ? e.y : kNone);
       top.logit = float2(max(top.logit.x, e.x), max(top.logit.y, e.y));
-      if (is_scaled(kValueFormat)) top.scale = float2(a ? max(top.scale.x, vs[u]) : top.scale.x, b ? max(top.scale.y, vs[u]) : top.scale.y);
+      if (is_scaled(kValueFormat))
+        top.scale = float2(a ? max(top.scale.x, vs[u]) : top.scale.x, b ? max(top.scale.y, vs[u]) : top.scale.y);
     }
     top.scale *= vinv;
     return top;
   }
   inline bool moves(Top top) const {
-    return top.logit.x > m.x + kGrowth || top.logit.y > m.y + kGrowth || (is_scaled(kValueFormat) && (top.scale.x > kSlack || top.scale.y > kSlack));
+    return top.logit.x > m.x + kGrowth || top.logit.y > m.y + kGrowth ||
+           (is_scaled(kValueFormat) && (top.scale.x > kSlack || top.scale.y > kSlack));
   }
   // Of columns that need not move nothing changes.
   inline void move(Top top, Place l) {
@@ -110,25 +113,29 @@ struct Columns {
       sum += x;
       if (is_scaled(kValueFormat)) {
         const float2 p = x * (vinv * vs[u]);
-        x = Masked ? float2(x.x > 0.0f ? p.x : 0.0f, x.y > 0.0f ? p.y : 0.0f) : p;  // a slot never written has any scale
+        x = Masked ? float2(x.x > 0.0f ? p.x : 0.0f, x.y > 0.0f ? p.y : 0.0f)
+                   : p;  // a slot never written has any scale
       }
       w[u] = tile_of(half2(x));
     }
   }
   // Multiplies acc at the end.
   inline float2 back() const {
-    return is_scaled(kValueFormat) ? float2(unit_of(kValueFormat) / vinv.x, unit_of(kValueFormat) / vinv.y) : float2(unit_of(kValueFormat));
+    return is_scaled(kValueFormat) ? float2(unit_of(kValueFormat) / vinv.x, unit_of(kValueFormat) / vinv.y)
+                                   : float2(unit_of(kValueFormat));
   }
 };
 
 // Logits of C blocks from `block` on, of a step at `base`, to weights. All move together, if one does.
 template <int U, bool Masked, int D, int C>
-inline void weigh_masked(thread Columns<D> (&x)[C], thread simdgroup_float8x8 (&s)[C][U], thread const float* vs, Tile tile, uint block, uint base,
-                         constant AttendParams& p, Place l, thread simdgroup_half8x8 (&w)[C][U]) {
+inline void weigh_masked(thread Columns<D> (&x)[C], thread simdgroup_float8x8 (&s)[C][U], thread const float* vs,
+                         Tile tile, uint block, uint base, constant AttendParams& p, Place l,
+                         thread simdgroup_half8x8 (&w)[C][U]) {
   typename Columns<D>::Top top[C];
   bool moves = false;
   UNROLL for (int b = 0; b < C; b++) {
-    top[b] = x[b].template top_of<U, Masked>(s[b], vs, Masked ? sight_of(tile, (block + b) * 8 + 2 * l.c, p) : Sight(), base + l.r);
+    top[b] = x[b].template top_of<U, Masked>(s[b], vs, Masked ? sight_of(tile, (block + b) * 8 + 2 * l.c, p) : Sight(),
+                                             base + l.r);
     moves = moves || x[b].moves(top[b]);
   }
   if (simd_any(moves)) {
@@ -137,8 +144,9 @@ inline void weigh_masked(thread Columns<D> (&x)[C], thread simdgroup_float8x8 (&
   UNROLL for (int b = 0; b < C; b++) x[b].template weigh<U, Masked>(s[b], vs, w[b]);
 }
 template <int U, int D, int C>
-inline void weigh_blocks(thread Columns<D> (&x)[C], thread simdgroup_float8x8 (&s)[C][U], thread const float* vs, Tile tile, uint block, uint base,
-                         constant AttendParams& p, Place l, thread simdgroup_half8x8 (&w)[C][U]) {
+inline void weigh_blocks(thread Columns<D> (&x)[C], thread simdgroup_float8x8 (&s)[C][U], thread const float* vs,
+                         Tile tile, uint block, uint base, constant AttendParams& p, Place l,
+                         thread simdgroup_half8x8 (&w)[C][U]) {
   if (all_see(tile, base, 8 * U, p)) {
     weigh_masked<U, false>(x, s, vs, tile, block, base, p, l, w);
   } else {

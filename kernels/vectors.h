@@ -15,14 +15,17 @@ inline float sanitize(float x) {
   return as_type<float>(size > 0x7f800000u ? 0u : clamped);
 }
 
-// z = H diag(signs) x norm, or back, of z in threadgroup memory. `rotation`: (D + 31) / 32 words, a bit an element that is negated,
-// then for D = 80 and 96 the rows of the Paley matrix, a bit a column that is -1. The Walsh factor acts on neighbours.
+// z = H diag(signs) x norm, or back, of z in threadgroup memory. `rotation`: (D + 31) / 32 words, a bit an element that
+// is negated, then for D = 80 and 96 the rows of the Paley matrix, a bit a column that is -1. The Walsh factor acts on
+// neighbours.
 template <int D>
 struct Rotation {
   static constant constexpr uint kOrder = D == 80 ? 20 : D == 96 ? 12 : 1;
   static constant constexpr uint kWalsh = D / kOrder;
 };
-inline float signed_norm(device const uint* rotation, uint i, float norm) { return rotation[i / 32] >> (i % 32) & 1u ? -norm : norm; }
+inline float signed_norm(device const uint* rotation, uint i, float norm) {
+  return rotation[i / 32] >> (i % 32) & 1u ? -norm : norm;
+}
 template <int D>
 inline void walsh_hadamard(threadgroup float* z, uint lane) {
   for (uint h = 1; h < Rotation<D>::kWalsh; h *= 2) {
@@ -59,19 +62,18 @@ template <int D>
 inline void walsh_rotation(threadgroup float* z, device const uint* rotation, bool back, float norm, uint lane) {
   constexpr int E = Rotation<D>::kOrder == 1 ? D / 32 : 1;
   float x[E];
-  UNROLL for (int e = 0; e < E; e++) x[e] = back ? z[lane * E + e] : z[lane * E + e] * signed_norm(rotation, lane * E + e, norm);
-  UNROLL for (int h = 1; h < E; h *= 2)
-    UNROLL for (int e = 0; e < E; e++) {
-      if (e & h) continue;
-      const float a = x[e], b = x[e + h];
-      x[e] = a + b;
-      x[e + h] = a - b;
-    }
-  UNROLL for (ushort m = 1; m < 32; m *= 2)
-    UNROLL for (int e = 0; e < E; e++) {
-      const float other = simd_shuffle_xor(x[e], m);
-      x[e] = lane & m ? other - x[e] : x[e] + other;
-    }
+  UNROLL for (int e = 0; e < E; e++) x[e] =
+      back ? z[lane * E + e] : z[lane * E + e] * signed_norm(rotation, lane * E + e, norm);
+  UNROLL for (int h = 1; h < E; h *= 2) UNROLL for (int e = 0; e < E; e++) {
+    if (e & h) continue;
+    const float a = x[e], b = x[e + h];
+    x[e] = a + b;
+    x[e + h] = a - b;
+  }
+  UNROLL for (ushort m = 1; m < 32; m *= 2) UNROLL for (int e = 0; e < E; e++) {
+    const float other = simd_shuffle_xor(x[e], m);
+    x[e] = lane & m ? other - x[e] : x[e] + other;
+  }
   UNROLL for (int e = 0; e < E; e++) z[lane * E + e] = back ? x[e] * signed_norm(rotation, lane * E + e, norm) : x[e];
   simdgroup_barrier(mem_flags::mem_threadgroup);
 }
@@ -95,5 +97,8 @@ inline void unrotate(threadgroup float* z, device const uint* rotation, float no
   apply_signs<D>(z, rotation, norm, lane);
 }
 
-// RoPE: the two elements of a pair, after turning by an angle whose (cos, sin), times RoPE's attention factor, is given.
-inline float2 apply_rope(float2 x, float2 angle) { return float2(x.x * angle.x - x.y * angle.y, x.x * angle.y + x.y * angle.x); }
+// RoPE: the two elements of a pair, after turning by an angle whose (cos, sin), times RoPE's attention factor, is
+// given.
+inline float2 apply_rope(float2 x, float2 angle) {
+  return float2(x.x * angle.x - x.y * angle.y, x.x * angle.y + x.y * angle.x);
+}

@@ -1,4 +1,5 @@
-// Cache writes: subtract the mean, apply RoPE, rotate, quantise, pack, store by slot. One simdgroup a (token, kv head, K or V).
+// Cache writes: subtract the mean, apply RoPE, rotate, quantise, pack, store by slot. One simdgroup a (token, kv head,
+// K or V).
 #include "codebooks.h"
 #include "vectors.h"
 
@@ -15,11 +16,13 @@ inline half quantize_int8(threadgroup const float* z, threadgroup ushort* codes,
   for (uint i = lane; i < count; i += 32) top = max(top, abs(z[i]));
   const half scale = half(min(simd_max(top) / 127.0f, kLimit));
   const float inverse = scale > half(0) ? 1.0f / float(scale) : 0.0f;
-  for (uint i = lane; i < count; i += 32) codes[i] = ushort(uint(int(clamp(rint(z[i] * inverse), -127.0f, 127.0f))) & 0xffu);
+  for (uint i = lane; i < count; i += 32)
+    codes[i] = ushort(uint(int(clamp(rint(z[i] * inverse), -127.0f, 127.0f))) & 0xffu);
   return scale;
 }
 // Scale and minimum, and unsigned codes.
-inline half2 quantize_affine(threadgroup const float* z, threadgroup ushort* codes, uint count, float levels, uint lane) {
+inline half2 quantize_affine(threadgroup const float* z, threadgroup ushort* codes, uint count, float levels,
+                             uint lane) {
   float low = 3.4e38f, high = -3.4e38f;
   for (uint i = lane; i < count; i += 32) {
     low = min(low, z[i]);
@@ -28,7 +31,8 @@ inline half2 quantize_affine(threadgroup const float* z, threadgroup ushort* cod
   const half minimum = half(clamp(simd_min(low), -kLimit, kLimit));
   const half scale = half(clamp((simd_max(high) - float(minimum)) / levels, 0.0f, kLimit));
   const float inverse = scale > half(0) ? 1.0f / float(scale) : 0.0f;
-  for (uint i = lane; i < count; i += 32) codes[i] = ushort(clamp(rint((z[i] - float(minimum)) * inverse), 0.0f, levels));
+  for (uint i = lane; i < count; i += 32)
+    codes[i] = ushort(clamp(rint((z[i] - float(minimum)) * inverse), 0.0f, levels));
   return half2(scale, minimum);
 }
 inline float magnitude(uint f, uint i) {
@@ -37,7 +41,9 @@ inline float magnitude(uint f, uint i) {
   if (f == kLloyd4) return kMagnitudes4[i];
   return f == kTq3 || f == kLloyd3 ? kMagnitudes3[i] : kMagnitudes2[i];
 }
-inline uint magnitudes(uint f) { return f == kTq5 || f == kLloyd5 ? 16 : f == kTq4 || f == kLloyd4 ? 8 : f == kTq3 || f == kLloyd3 ? 4 : 2; }
+inline uint magnitudes(uint f) {
+  return f == kTq5 || f == kLloyd5 ? 16 : f == kTq4 || f == kLloyd4 ? 8 : f == kTq3 || f == kLloyd3 ? 4 : 2;
+}
 // The nearest codebook values of z over its rms; the scale restores the norm.
 inline half quantize_codebook(uint f, threadgroup const float* z, threadgroup ushort* codes, uint count, uint lane) {
   float square = 0.0f;
@@ -46,7 +52,8 @@ inline half quantize_codebook(uint f, threadgroup const float* z, threadgroup us
   const bool zero = square <= 1e-30f;
   const float inverse = zero ? 0.0f : sqrt(float(count) / square);
   const uint n = magnitudes(f);
-  const bool ascending = f == kTq4 || f == kTq2 || f == kLloyd2;  // as cubic4 and cubic2 want them; else sign above magnitude
+  const bool ascending =
+      f == kTq4 || f == kTq2 || f == kLloyd2;  // as cubic4 and cubic2 want them; else sign above magnitude
   float sum = 0.0f;
   for (uint i = lane; i < count; i += 32) {
     const float a = abs(z[i]) * inverse;
@@ -84,7 +91,8 @@ inline void store_plane(bool value, Picker x, device uchar* plane, uint slot, ui
   const uint lanes = value ? 8 : 4, row = value ? slot / 2 : slot;
   for (uint i = lane; i < 8 * words; i += 32) {
     const uint own = i % lanes, e = value ? slot % 2 : i / 4 % 2, w = i / 8;
-    *(device uint*)(plane + row * (lanes * 8 * words) + word_offset(2 * words, e * words + w, own, lanes)) = string_bits<D, B>(x, value, own, e, 32 * w, 32);
+    *(device uint*)(plane + row * (lanes * 8 * words) + word_offset(2 * words, e * words + w, own, lanes)) =
+        string_bits<D, B>(x, value, own, e, 32 * w, 32);
   }
   plane += (32 * words) << kBlockShift;
   for (uint i = lane; i < 8 * shared; i += 32) {
@@ -97,7 +105,9 @@ inline void store_plane(bool value, Picker x, device uchar* plane, uint slot, ui
     uint byte = 0;
     for (uint k = 0; k < 8; k++) {
       const uint bit = 8 * i + k, string = bit / each;
-      byte |= string_bits<D, B>(x, value, value ? string : string / 2, string % 2, 32 * words + 16 * shared + bit % each, 1) << k;
+      byte |=
+          string_bits<D, B>(x, value, value ? string : string / 2, string % 2, 32 * words + 16 * shared + bit % each, 1)
+          << k;
     }
     plane[value && rest == 8 ? row * 16 + i * 2 + slot % 2 : slot * rest + i] = uchar(byte);
   }
@@ -115,13 +125,18 @@ inline void quantize(uint f, threadgroup const float* z, threadgroup ushort* cod
       const uint count = min(uint(D) - 32 * g, 32u);
       threadgroup const float* x = z + 32 * g;
       if (is_affine(f)) {
-        const half2 s = quantize_affine(x, codes + 32 * g, count, f == kAffine8 ? 255.0f : f == kAffine5 ? 31.0f : 15.0f, lane);
+        const half2 s = quantize_affine(x, codes + 32 * g, count,
+                                        f == kAffine8   ? 255.0f
+                                        : f == kAffine5 ? 31.0f
+                                                        : 15.0f,
+                                        lane);
         if (lane == 0) {
           scales[2 * g] = s.x;
           scales[2 * g + 1] = s.y;
         }
       } else {
-        const half s = f == kInt8 ? quantize_int8(x, codes + 32 * g, count, lane) : quantize_codebook(f, x, codes + 32 * g, count, lane);
+        const half s = f == kInt8 ? quantize_int8(x, codes + 32 * g, count, lane)
+                                  : quantize_codebook(f, x, codes + 32 * g, count, lane);
         if (lane == 0) scales[g] = s;
       }
     }
@@ -129,21 +144,15 @@ inline void quantize(uint f, threadgroup const float* z, threadgroup ushort* cod
   simdgroup_barrier(mem_flags::mem_threadgroup);
 }
 
-// k, v: [tokens][kv heads][D], K before RoPE. angles: [tokens][pairs] (cos, sin), times RoPE's attention factor. key_means, value_means:
-// [kv heads][D], subtracted before RoPE; 0 where a key's mean is not subtracted.
+// k, v: [tokens][kv heads][D], K before RoPE. angles: [tokens][pairs] (cos, sin), times RoPE's attention factor.
+// key_means, value_means: [kv heads][D], subtracted before RoPE; 0 where a key's mean is not subtracted.
 template <int D>
-kernel void write(device const float* k [[buffer(0)]],
-                  device const float* v [[buffer(1)]],
-                  device const uint* slots [[buffer(2)]],
-                  device const float2* angles [[buffer(3)]],
-                  device const uint* rotation [[buffer(4)]],
-                  device const float* key_means [[buffer(5)]],
-                  device const float* value_means [[buffer(6)]],
-                  device uchar* cache [[buffer(7)]],
-                  constant WriteParams& p [[buffer(8)]],
-                  uint tg [[threadgroup_position_in_grid]],
-                  uint sg [[simdgroup_index_in_threadgroup]],
-                  uint lane [[thread_index_in_simdgroup]]) {
+kernel void write(device const float* k [[buffer(0)]], device const float* v [[buffer(1)]],
+                  device const uint* slots [[buffer(2)]], device const float2* angles [[buffer(3)]],
+                  device const uint* rotation [[buffer(4)]], device const float* key_means [[buffer(5)]],
+                  device const float* value_means [[buffer(6)]], device uchar* cache [[buffer(7)]],
+                  constant WriteParams& p [[buffer(8)]], uint tg [[threadgroup_position_in_grid]],
+                  uint sg [[simdgroup_index_in_threadgroup]], uint lane [[thread_index_in_simdgroup]]) {
   threadgroup float s_z[4 * D];
   threadgroup ushort s_codes[4 * D];
   const uint item = tg * 4 + sg, row = item / 2, head = row % p.kv_heads, token = row / p.kv_heads;
@@ -170,7 +179,8 @@ kernel void write(device const float* k [[buffer(0)]],
   const uint slot = slots[token] & ((1u << kBlockShift) - 1u);
   device uchar* record = cache + (ulong(slots[token] >> kBlockShift) * p.kv_heads + head) * Record<D>::bytes();
   device uchar* plane = record + (value ? Record<D>::values() : 0u);
-  device uchar* scales = record + (value ? Record<D>::value_scales() : Record<D>::key_scales()) + (is_scaled(f) ? scale_at(slot) : slot) * scale_bytes<D>(f);
+  device uchar* scales = record + (value ? Record<D>::value_scales() : Record<D>::key_scales()) +
+                         (is_scaled(f) ? scale_at(slot) : slot) * scale_bytes<D>(f);
   quantize<D>(f, z, codes, (device half*)scales, lane);
   const uint bits = main_bits(f);
   Picker main;
