@@ -1,6 +1,6 @@
 // Decode attention with matrix products (docs/kernels.md): one threadgroup a (kv head, tile, partition). A simdgroup
 // takes every fourth step of 8 U tokens; the four states are merged in order, as `prefill` merges them.
-#include "follow.h"
+#include "mean_correction.h"
 #include "softmax.h"
 #include "stream.h"
 
@@ -12,15 +12,15 @@ struct StoredPowers {
 
 // A thread's part of what the logits of C blocks of columns lack in a partition, on its way to threadgroup memory.
 template <int U, int C>
-struct FetchFollowed {
-  static constant constexpr int kThreads = 32 * kSimdgroups, kBlocks = kPartition / kFollow;
+struct FetchCorrections {
+  static constant constexpr int kThreads = 32 * kSimdgroups, kBlocks = kPartition / kInterval;
   struct Memory {
-    Followed<U, C, C * kBlocks> lacking;
+    Corrections<U, C, C * kBlocks> lacking;
     uint2 powers[2 * 32];  // [two tiles of 32 tokens][place]
   };
   FetchShared<U, kThreads> shared;
   Fetch<float4, 32, kThreads> amplitudes[C];
-  Fetch<uint2, kBlocks * kParabola / 2, kThreads> terms[C];
+  Fetch<uint2, kBlocks * kQuadratic / 2, kThreads> terms[C];
   inline void load_shared(device const uint4* fast, device const float2* turns, uint tid) {
     shared.load(fast, turns, tid);
   }
@@ -29,7 +29,7 @@ struct FetchFollowed {
     UNROLL for (int b = 0; b < C; b++) {
       device const float* from = record + b * stride;
       amplitudes[b].load((device const float4*)from, tid);
-      terms[b].load((device const uint2*)(from + kFastFloats), tid);
+      terms[b].load((device const uint2*)(from + kHighFloats), tid);
     }
   }
   inline void store(threadgroup Memory& to, uint tid, Place l) const {
@@ -37,19 +37,19 @@ struct FetchFollowed {
     if (tid < 64) to.powers[tid / 32 * 32 + l.r * 4 + l.c] = powers_of(tid / 32 * 2, l);
     UNROLL for (int b = 0; b < C; b++) {
       amplitudes[b].store(to.lacking.amplitudes[b], tid);
-      terms[b].store(to.lacking.terms + b * (kBlocks * kParabola / 2), tid);
+      terms[b].store(to.lacking.terms + b * (kBlocks * kQuadratic / 2), tid);
     }
   }
 };
 
 // queries, follow: of `query`. tables: block numbers. fast: [kv head][2 pairs of tiles][high, low parts][place] cos in
-// both tiles, sin in both, of the fast pairs at the tiles' tokens; turns: [kv head][64 multiples of 8 tokens, then 0 to
-// 7 tokens][8] (cos, sin).
+// both tiles, sin in both, of the high-frequency pairs at the tiles' tokens; turns: [kv head][64 multiples of 8 tokens,
+// then 0 to 7 tokens][8] (cos, sin).
 template <int D, int C, int U>
 kernel void attend_mma(device const uint* queries [[buffer(0)]], device const Tile* tiles [[buffer(1)]],
                        device const uint* tables [[buffer(2)]], device const uchar* cache [[buffer(3)]],
-                       device const float* follow [[buffer(4)]], device const uint* fast_tiles [[buffer(5)]],
-                       device const float2* fast_turns [[buffer(6)]], device float* part_o [[buffer(7)]],
+                       device const float* corrections [[buffer(4)]], device const uint* high_operands [[buffer(5)]],
+                       device const float2* high_angles [[buffer(6)]], device float* part_o [[buffer(7)]],
                        device float2* part_ml [[buffer(8)]], constant AttendParams& p [[buffer(9)]],
                        uint3 tg [[threadgroup_position_in_grid]], uint sg [[simdgroup_index_in_threadgroup]],
                        uint lane [[thread_index_in_simdgroup]], uint tid [[thread_index_in_threadgroup]]) {
@@ -63,11 +63,12 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]], device const Ti
   const Tile tile = load_tile(tiles, tg.y);
   // What does not depend on the tile is asked for before it is there; `slices.rs` launches few threadgroups in vain.
   const Place l = find_place(s_index + sg * 64, lane);
-  const uint index = (tg.y * p.kv_heads + head) * p.blocks;
+  const uint index = (tg.y * p.kv_heads + head) * p.octets;
   const bool fitted = keys_fitted();
-  typedef FetchFollowed<U, C> Fetched;
+  typedef FetchCorrections<U, C> Fetched;
   Fetched fetched;
-  if (fitted) fetched.load_shared((device const uint4*)(fast_tiles + head * 512), fast_turns + head * kTurnPairs, tid);
+  if (fitted)
+    fetched.load_shared((device const uint4*)(high_operands + head * 512), high_angles + head * kTurnPairs, tid);
   Columns<D> x[C];
   UNROLL for (int b = 0; b < C; b++) {
     x[b].clear();
@@ -83,8 +84,8 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]], device const Ti
   typedef typename Fetched::Memory InMemory;
   static_assert(sizeof(InMemory) <= sizeof(s_acc), "room for what logits lack");
   threadgroup InMemory& followed = *(threadgroup InMemory*)s_acc;
-  device const float* record = follow + (ulong(index) * p.parts + part) * p.record;
-  const ulong stride = ulong(p.parts) * p.record;
+  device const float* record = corrections + (ulong(index) * p.partitions + part) * p.correction_stride;
+  const ulong stride = ulong(p.partitions) * p.correction_stride;
   if (fitted) fetched.load_own(record, stride, tid);
   Words<D> k[U], v[U];
   if (first < end) stream.keys(k, l);
@@ -118,10 +119,10 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]], device const Ti
     UNROLL for (int b = 0; b < C; b++) {
       x[b].template scale<U>(s[b], ks);
       if (fitted)
-        add_missing(s[b], followed.lacking, powers, b, b * Fetched::kBlocks + (base - start) / kFollow, base - start,
-                    l);
+        add_corrections(s[b], followed.lacking, powers, b, b * Fetched::kBlocks + (base - start) / kInterval,
+                        base - start, l);
       if (keys_exact())
-        add_exact<U>(s[b], record + b * stride, fast_tiles, fast_turns, p.groups, (base - start) / 8, l);
+        add_exact<U>(s[b], record + b * stride, high_operands, high_angles, p.pair_groups, (base - start) / 8, l);
     }
     if (more) stream.keys(k, l);
     simdgroup_half8x8 w[C][U];

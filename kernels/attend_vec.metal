@@ -1,16 +1,17 @@
 // Decode attention without matrix products, for single rows of at most 4 query heads a kv head: fewer operations where
 // simdgroup_matrix runs on the ALUs. Lane (r, c) = (lane / 4, lane % 4) computes partial scores of token r for all
 // heads over its quarter of the dims, keeps the score of head c, and holds D / 8 dims of 2 tokens of V for all heads.
-#include "follow.h"
+#include "mean_correction.h"
 #include "stream.h"
 
 constant constexpr int kHeads = 4;
 
-// What logits lack in a partition, in threadgroup memory until states are merged there: (cos, sin) of the 8 fast pairs
-// at multiples of 8 tokens, parabolas, [32 tokens][1, v, v^2][column], and the fast pairs' amplitudes.
-struct FollowedHeads {
+// What logits lack in a partition, in threadgroup memory until states are merged there: (cos, sin) of the 8
+// high-frequency pairs at multiples of 8 tokens, quadratics, [32 tokens][1, v, v^2][column], and the high-frequency
+// pairs' amplitudes.
+struct CorrectionHeads {
   float4 turns[kTurns * 8 / 2];
-  float4 parabolas[kPartition / kFollow * kParabola / 4];
+  float4 parabolas[kPartition / kInterval * kQuadratic / 4];
   float4 amplitudes[32];  // [pair][columns 2c, 2c + 1]: A of both, then B
 };
 // A thread's part of it. from: turns of the kv head.
@@ -18,24 +19,24 @@ struct FetchHeads {
   static constant constexpr int kThreads = 32 * kSimdgroups;
   Fetch<float4, kTurns * 4, kThreads> turns;
   Fetch<float4, 32, kThreads> amplitudes;
-  Fetch<float4, kPartition / kFollow * kParabola / 4, kThreads> parabolas;
+  Fetch<float4, kPartition / kInterval * kQuadratic / 4, kThreads> parabolas;
   inline void load(device const float2* from, device const float* record, uint tid) {
     turns.load((device const float4*)from, tid);
     amplitudes.load((device const float4*)record, tid);
-    parabolas.load((device const float4*)(record + kFastFloats), tid);
+    parabolas.load((device const float4*)(record + kHighFloats), tid);
   }
-  inline void store(threadgroup FollowedHeads& to, uint tid) const {
+  inline void store(threadgroup CorrectionHeads& to, uint tid) const {
     turns.store(to.turns, tid);
     amplitudes.store(to.amplitudes, tid);
     parabolas.store(to.parabolas, tid);
   }
 };
 
-// The fast pairs at the first token of tile u of a step, for every lane: [u][head][8 pairs and padding against bank
-// conflicts]. A lane turns pair r of head c; offset: tiles from the partition's start.
+// The high-frequency pairs at the first token of tile u of a step, for every lane: [u][head][8 pairs and padding
+// against bank conflicts]. A lane turns pair r of head c; offset: tiles from the partition's start.
 enum Turned : uint { kTurnedHead = 10, kTurnedTile = 4 * kTurnedHead };
 template <int U>
-inline void turn_pairs(threadgroup float2* turned, threadgroup const FollowedHeads& followed, uint offset, uint r,
+inline void turn_pairs(threadgroup float2* turned, threadgroup const CorrectionHeads& followed, uint offset, uint r,
                        uint c) {
   threadgroup const float* amplitudes = (threadgroup const float*)followed.amplitudes + (r * 4 + c / 2) * 4 + c % 2;
   const float a = amplitudes[0], b = amplitudes[2];
@@ -46,8 +47,8 @@ inline void turn_pairs(threadgroup float2* turned, threadgroup const FollowedHea
 }
 // What the logit of token r of a tile lacks, for one head. turned: the pairs at its first token; at: (cos, sin) of
 // pairs 2 i and 2 i + 1 at r tokens; v: the token's.
-inline float lacking(threadgroup const float2* turned, threadgroup const float4* at, float3 parabola, float v) {
-  float sum = fma(fma(parabola.z, v, parabola.y), v, parabola.x);
+inline float lacking(threadgroup const float2* turned, threadgroup const float4* at, float3 quadratic, float v) {
+  float sum = fma(fma(quadratic.z, v, quadratic.y), v, quadratic.x);
   UNROLL for (uint i = 0; i < 4; i++) {
     const float4 x = ((threadgroup const float4*)turned)[i], f = at[i];
     sum = fma(x.x, f.x, fma(x.y, f.y, fma(x.z, f.z, fma(x.w, f.w, sum))));
@@ -65,16 +66,17 @@ inline float sum_of_head(float x0, float x1, float x2, float x3, uint c) {
 template <int D, int U>
 kernel void attend_vec(device const uint* queries [[buffer(0)]], device const Tile* tiles [[buffer(1)]],
                        device const uint* tables [[buffer(2)]], device const uchar* cache [[buffer(3)]],
-                       device const float* follow [[buffer(4)]], device const uint* fast_tiles [[buffer(5)]],
-                       device const float2* fast_turns [[buffer(6)]], device float* part_o [[buffer(7)]],
+                       device const float* corrections [[buffer(4)]], device const uint* high_operands [[buffer(5)]],
+                       device const float2* high_angles [[buffer(6)]], device float* part_o [[buffer(7)]],
                        device float2* part_ml [[buffer(8)]], constant AttendParams& p [[buffer(9)]],
                        uint3 tg [[threadgroup_position_in_grid]], uint sg [[simdgroup_index_in_threadgroup]],
                        uint lane [[thread_index_in_simdgroup]], uint tid [[thread_index_in_threadgroup]]) {
   constexpr int J = D / 8, G = kHeads;
   constexpr uint kMerged = D <= 256 ? 4 : 2;  // columns whose states fit threadgroup memory
   threadgroup float4 s_q[D];
-  constexpr uint kStates = kSimdgroups * kMerged * Merge<D, kMerged>::kRow / 4, kFollowed = sizeof(FollowedHeads) / 16;
-  threadgroup float4 s_acc[kStates > kFollowed ? kStates : kFollowed];
+  constexpr uint kStates = kSimdgroups * kMerged * Merge<D, kMerged>::kRow / 4,
+                 kCorrected = sizeof(CorrectionHeads) / 16;
+  threadgroup float4 s_acc[kStates > kCorrected ? kStates : kCorrected];
   threadgroup float s_m[kSimdgroups * 8], s_l[kSimdgroups * 8];
   threadgroup uint s_to[kHeads];
   threadgroup float4 s_turned[kSimdgroups * U * kTurnedTile / 2], s_at[8 * kTurnedHead / 2];
@@ -99,12 +101,12 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]], device const Ti
     stream.values(v, first + kSimdgroups * step, l);
   }
   const uint index = tg.y * p.kv_heads + head;
-  device const float* record = follow + (ulong(index) * p.parts + part) * p.record;
+  device const float* record = corrections + (ulong(index) * p.partitions + part) * p.correction_stride;
   threadgroup float2* turned = (threadgroup float2*)s_turned + sg * (U * kTurnedTile);
-  device const float2* turns = fast_turns + head * kTurnPairs;
+  device const float2* turns = high_angles + head * kTurnPairs;
   const bool fitted = keys_fitted();
   threadgroup float2* at = (threadgroup float2*)s_at;
-  threadgroup FollowedHeads& followed = *(threadgroup FollowedHeads*)s_acc;
+  threadgroup CorrectionHeads& followed = *(threadgroup CorrectionHeads*)s_acc;
   FetchHeads fetched;
   if (fitted) {
     fetched.load(turns, record, tid);
@@ -147,21 +149,21 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]], device const Ti
     float vs[U];
     receive_scales<D, U>(v, vs);
     if (more) stream.keys(k, l);
-    float3 parabola = float3(0.0f);
+    float3 quadratic = float3(0.0f);
     if (fitted) {
       turn_pairs<U>(turned, followed, offset, l.r, l.c);
       simdgroup_barrier(mem_flags::mem_threadgroup);
-      threadgroup const float* from = (threadgroup const float*)followed.parabolas + offset / 4 * kParabola + l.c;
-      parabola = float3(from[0], from[8], from[16]);
+      threadgroup const float* from = (threadgroup const float*)followed.parabolas + offset / 4 * kQuadratic + l.c;
+      quadratic = float3(from[0], from[8], from[16]);
     }
     float e[U], top = m;
     UNROLL for (int u = 0; u < U; u++) {
       const uint t = base + 8 * u + l.r;
       float x = sum_of_head(s[u][0], s[u][1], s[u][2], s[u][3], l.c) * ks[u];
-      if (keys_exact()) x += lacking_exact(record, fast_turns, p.groups, offset + u, l.r, l.c);
+      if (keys_exact()) x += exact_correction(record, high_angles, p.pair_groups, offset + u, l.r, l.c);
       if (fitted) {
         x += lacking(turned + u * kTurnedTile + l.c * kTurnedHead, (threadgroup const float4*)(at + l.r * kTurnedHead),
-                     parabola, v_of(offset % 4 * 8 + 8 * u + l.r));
+                     quadratic, v_of(offset % 4 * 8 + 8 * u + l.r));
       }
       e[u] = t < end && (!kWindowed || t >= from) ? x : kNone;
       top = max(top, e[u]);

@@ -33,22 +33,23 @@ inline bool sees(Tile t, uint from, uint to) {
 }
 inline bool sees(Tile t, uint part) { return sees(t, part, part + 1); }
 
-constant bool kKeysExact
-    [[function_constant(8)]];  // centred keys are followed exactly (`follow.h`), not by fast pairs and parabolas
+constant bool kKeysExact [[function_constant(
+    8)]];  // centred keys are corrected exactly (`mean_correction.h`), not by high-frequency pairs and quadratics
 inline bool keys_exact() { return kKeysCentred && kKeysExact; }
 inline bool keys_fitted() { return kKeysCentred && !kKeysExact; }
 
-// A partition's record in `follow`: [place][A of columns 2c, 2c + 1, B of both], r the fast pair; then [block of 32
-// tokens][term][8 columns] floats. Where `attend_mma` and `prefill` add parabolas a term has halves in as much place:
-// [pair of columns][high parts, low parts].
+// A partition's record in `corrections`: [place][A of columns 2c, 2c + 1, B of both], r the high-frequency pair; then
+// [interval][term][8 columns] floats. Where `attend_mma` and `prefill` add quadratics a term has halves in as much
+// place: [pair of columns][high parts, low parts].
 enum Terms : uint {
   kFewTerms = 3,
   kTerms = 8
-};  // 1, v, v^2 of parabolas; 1, v .. v^7 of polynomials that follow exactly
-enum FollowRecord : uint { kFastFloats = 128, kParabola = 8 * kFewTerms };
+};  // 1, v, v^2 of quadratics; 1, v .. v^7 of polynomials that follow exactly
+enum CorrectionFloats : uint { kHighFloats = 128, kQuadratic = 8 * kFewTerms };
 // In units of 16 tokens, from the middle of 32.
 inline float v_of(uint token) { return (float(token) - 15.5f) * 0.0625f; }
-// (cos, sin) of a kv head's 8 fast pairs in `fast_turns`: at 64 multiples of 8 tokens, then at 0 to 7 tokens.
+// (cos, sin) of a kv head's 8 high-frequency pairs in `high_angles`: at 64 multiples of 8 tokens, then at 0 to 7
+// tokens.
 enum Turns : uint { kTurns = 64, kTurnPairs = 72 * 8 };
 
 // Weights are relative to a maximum that moves once a logit, base 2, is so far above it: sums are rarely rescaled.
@@ -56,22 +57,23 @@ constant constexpr float kGrowth = 8.0f;
 
 struct AttendParams {
   uint kv_heads;
-  uint group;   // query heads of a kv head
-  uint blocks;  // blocks of 8 columns of a tile
-  uint parts;   // partitions in the state and in `follow`
-  uint window;  // a row sees at most so many positions, itself included
-  float scale;  // of logits, base 2
-  uint first;   // partition of the grid's first
-  uint groups;  // of 8 fast pairs
-  uint record;  // floats of a partition in `follow`
+  uint gqa_group;          // query heads of a kv head
+  uint octets;             // column octets of a tile
+  uint partitions;         // partitions in the state and in `corrections`
+  uint window;             // a row sees at most so many positions, itself included
+  float scale;             // of logits, base 2
+  uint first;              // partition of the grid's first
+  uint pair_groups;        // groups of 8 high-frequency pairs
+  uint correction_stride;  // floats of a partition in `corrections`
 };
 
-// Which state is that of a column of a tile in a partition; kDead of a column without a row.
+// The number of the partial state of a column of a tile in a partition; kDead for a column without a row.
 constant constexpr uint kDead = 0xffffffffu;
 inline uint state_of(Tile tile, uint column, uint head, uint part, constant AttendParams& p) {
-  const uint row = column / p.group;
-  return row < tile.rows ? (((tile.row + row) * p.kv_heads + head) * p.group + column % p.group) * p.parts + part
-                         : kDead;
+  const uint row = column / p.gqa_group;
+  return row < tile.rows
+             ? (((tile.row + row) * p.kv_heads + head) * p.gqa_group + column % p.gqa_group) * p.partitions + part
+             : kDead;
 }
 
 // Whether all rows of the tile see all of `count` positions.

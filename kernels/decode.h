@@ -211,7 +211,7 @@ inline void load_codes(thread Words<D>& w, uint f, device const uchar* codes, ui
   if (bits == 2) load_plane<D, 2>(w.x, codes, slot, by);
   if (has_top_plane(f)) load_plane<D, 1>(w.y, codes + main_plane<D>(f), slot, by);
 }
-// The same of both tiles of two, so that one load serves both.
+// The scales of row r of two 8-token groups in one load.
 inline uint load_scales(device const uchar* scales, uint slot, uint r) {
   return ((device const uint*)scales + r)[slot / 16 * 8];
 }
@@ -255,7 +255,7 @@ inline half2 value_pair(thread const Words<D>& w, int j, uint table, uint magic)
   const half2 v = decode_pair<D>(kValueFormat, w.x, w.y, j, table, magic);
   return is_grouped(kValueFormat) ? v * w.group[j / 4] : v;
 }
-// The same in float: bf16 exactly, and group scales applied after the conversion.
+// The two elements in float: bf16 is exact, and group scales are applied after the conversion.
 template <int D>
 inline float2 key_floats(thread const Words<D>& w, int j, uint table, uint magic) {
   if (kKeyFormat == kBf16) return float2(as_type<float>(w.x[j] << 16), as_type<float>(w.x[j] & 0xffff0000u));

@@ -53,7 +53,7 @@ enum Format : uint {
 enum Size : uint {
   kPartition = 512,  // tokens of a partition; partitions' states are merged in order
   kSimdgroups = 4,   // that share a partition
-  kFollow = 32,      // tokens that share a parabola
+  kInterval = 32,    // tokens that share a quadratic
 };
 // Finite, since fast math may assume that infinities do not occur: a masked logit, and the running maximum before the
 // first one.
@@ -110,8 +110,8 @@ inline uint value_dim(uint r, uint j) {
   return j < D / 32 * 4 ? j / 4 * 32 + r * 4 + j % 4 : D / 32 * 32 + r * 2 + j % 2;
 }
 
-// How a lane's two strings of D / 8 codes of B bits lie: words of one string, of the first's as many as of the
-// second's; words of 16 bits of both; the rest, in bits of each.
+// A lane's two strings of D / 8 codes of B bits are stored as kWords words of 32 bits for each string, then kShared
+// words with 16 bits of either, then kRest bits that are left of each.
 template <int D, int B>
 struct Plane {
   static constant constexpr uint kBits = D / 8 * B;

@@ -1,13 +1,12 @@
 // Attention of chunks: `attend_mma`'s arithmetic, so that a row's bits are the same in either, for 64 or 128 columns at
 // once. Eight simdgroups decode a step's K and V into threadgroup memory once; each multiplies it with one or two
-// blocks of 8 columns of its own, running through the steps of one state after the other and merging the four states in
+// column octets of its own, running through the steps of one state after the other and merging the four states in
 // order, where they are written to: registers hold one state.
-#include "follow.h"
+#include "mean_correction.h"
 #include "softmax.h"
 
 constant constexpr int kChunkSimdgroups = 8;
-// Blocks of 8 columns of a simdgroup: as many as registers hold, since each reads a step's operands once for all of
-// them.
+// Column octets of a simdgroup: as many as registers hold, since each reads a step's operands once for all of them.
 template <int D>
 struct Blocks {
   static constant constexpr int kCount = D <= 64 ? 2 : 1;
@@ -40,7 +39,7 @@ struct Share {
     part = sg % kSharers;
     by = value ? value_reader(l.r, l.c) : key_reader(l.r, l.c);
   }
-  // Of the step at `base`. Past the end the last block is read again.
+  // Loads the iteration at `base`. Past the end the last block is read again.
   inline void load(device const uchar* cache, device const uint* table, uint kv_heads, uint head, uint base, uint end,
                    Place l) {
     const uint position = base + 8 * tile, slot = position & ((1u << kBlockShift) - 1u);
@@ -86,11 +85,11 @@ struct MadePowers {
   inline uint2 of(uint tile) const { return powers_of(tile, l); }
 };
 
-// What logits lack. (Keys followed exactly read it of device memory.)
+// The mean correction of coded keys. (That of keys stored as floats is read from device memory.)
 template <int U, int C>
-struct Lacking {
-  static constant constexpr uint kEach = kParabola / 2;  // lanes that read a block's terms of a step
-  typedef Followed<U, kChunkSimdgroups * C, kChunkSimdgroups * C> Memory;
+struct Correction {
+  static constant constexpr uint kEach = kQuadratic / 2;  // lanes that read a block's terms of a step
+  typedef Corrections<U, kChunkSimdgroups * C, kChunkSimdgroups * C> Memory;
   threadgroup Memory* memory;  // amplitudes and a step's terms of every simdgroup's blocks
   device const uint2* from;    // a lane's share of `terms`, of the partition's first 32 tokens
   uint2 next;                  // and of the next step
@@ -99,7 +98,7 @@ struct Lacking {
   inline void start(device const uint4* fast, device const float2* by, device const float* record, ulong stride,
                     bool live, uint sg, uint lane, Place l) {
     const uint place = l.r * 4 + l.c;
-    from = (device const uint2*)(record + lane / kEach * stride + kFastFloats) + lane % kEach;
+    from = (device const uint2*)(record + lane / kEach * stride + kHighFloats) + lane % kEach;
     load(0, lane);
     FetchShared<U, kChunkSimdgroups * 32> shared;
     shared.load(fast, by, sg * 32 + lane);
@@ -109,9 +108,9 @@ struct Lacking {
           ((device const float4*)(record + b * stride))[place];
     }
   }
-  // Of the step `offset` tokens from the partition's start.
+  // Loads the terms of the iteration `offset` tokens from the partition's start.
   inline void load(uint offset, uint lane) {
-    if (lane < C * kEach) next = from[offset / kFollow * kEach];
+    if (lane < C * kEach) next = from[offset / kInterval * kEach];
   }
   inline void store(uint sg, uint lane) const {
     if (lane < C * kEach) memory->terms[sg * C * kEach + lane] = next;
@@ -120,7 +119,7 @@ struct Lacking {
   inline void add(thread simdgroup_float8x8* s, uint sg, int b, uint offset, Place l) const {
     MadePowers powers;
     powers.l = l;
-    add_missing(s, *memory, powers, sg * C + b, sg * C + b, offset, l);
+    add_corrections(s, *memory, powers, sg * C + b, sg * C + b, offset, l);
   }
 };
 
@@ -156,14 +155,14 @@ inline void add_dims(device float* row, thread const float* z, uint r, bool firs
 template <int D, int U>
 kernel void prefill(device const uint* queries [[buffer(0)]], device const Tile* tiles [[buffer(1)]],
                     device const uint* tables [[buffer(2)]], device const uchar* cache [[buffer(3)]],
-                    device const float* follow [[buffer(4)]], device const uint* fast_tiles [[buffer(5)]],
-                    device const float2* fast_turns [[buffer(6)]], device float* part_o [[buffer(7)]],
+                    device const float* corrections [[buffer(4)]], device const uint* high_operands [[buffer(5)]],
+                    device const float2* high_angles [[buffer(6)]], device float* part_o [[buffer(7)]],
                     device float2* part_ml [[buffer(8)]], constant AttendParams& p [[buffer(9)]],
                     uint3 tg [[threadgroup_position_in_grid]], uint sg [[simdgroup_index_in_threadgroup]],
                     uint lane [[thread_index_in_simdgroup]]) {
   constexpr int J = D / 8, C = Blocks<D>::kCount;
   // Arrays, since a struct in threadgroup memory would need a constructor of its own.
-  threadgroup uint4 s_shared[sizeof(Shared<D, U>) / 16], s_followed[sizeof(typename Lacking<U, C>::Memory) / 16];
+  threadgroup uint4 s_shared[sizeof(Shared<D, U>) / 16], s_corrections[sizeof(typename Correction<U, C>::Memory) / 16];
   threadgroup Shared<D, U>& shared = *(threadgroup Shared<D, U>*)s_shared;
   threadgroup uint* operands = (threadgroup uint*)shared.operands;
   threadgroup const uint* keys = operands;
@@ -177,24 +176,24 @@ kernel void prefill(device const uint* queries [[buffer(0)]], device const Tile*
   shared.lanes[sg * 32 + l.r * 4 + l.c] = ushort(lane);
   simdgroup_barrier(mem_flags::mem_threadgroup);
   const ushort writes = shared.lanes[sg * 32 + lane % 8 * 4 + lane / 8];
-  const uint place = l.r * 4 + l.c, block = sg * C, index = (tg.y * p.kv_heads + head) * p.blocks + block;
+  const uint place = l.r * 4 + l.c, block = sg * C, index = (tg.y * p.kv_heads + head) * p.octets + block;
   const uint key_table = table_of(kKeyFormat, lane), value_table = table_of(kValueFormat, lane);
   const uint magic = 0x64006400u | p.kv_heads >> 31;
   const float unit = p.scale * unit_of(kKeyFormat);
-  const ulong stride = ulong(p.parts) * p.record;
-  device const float* record = follow + index * stride + part * p.record;
+  const ulong stride = ulong(p.partitions) * p.correction_stride;
+  device const float* record = corrections + index * stride + part * p.correction_stride;
   device const uint* table = tables + tile.table;
   Share<D, U> share;
   share.assign(sg, l);
-  const bool live = block * 8 < tile.rows * p.group;  // else the simdgroup decodes for the others
+  const bool live = block * 8 < tile.rows * p.gqa_group;  // else the simdgroup decodes for the others
   Columns<D> x[C];
   share.load(cache, table, p.kv_heads, head, start, end, l);
   const bool fitted = keys_fitted();
-  Lacking<U, C> lacking;
+  Correction<U, C> lacking;
   if (fitted) {
-    lacking.memory = (threadgroup typename Lacking<U, C>::Memory*)s_followed;
-    lacking.start((device const uint4*)(fast_tiles + head * 512), fast_turns + head * kTurnPairs, record, stride, live,
-                  sg, lane, l);
+    lacking.memory = (threadgroup typename Correction<U, C>::Memory*)s_corrections;
+    lacking.start((device const uint4*)(high_operands + head * 512), high_angles + head * kTurnPairs, record, stride,
+                  live, sg, lane, l);
   }
   UNROLL for (int b = 0; b < C; b++) {
     x[b].load(queries + ulong(index + b) * (4 * D), l);
@@ -234,7 +233,7 @@ kernel void prefill(device const uint* queries [[buffer(0)]], device const Tile*
         x[b].template scale<U>(s[b], scales);
         if (fitted) lacking.add(s[b], sg, b, base - start, l);
         if (keys_exact())
-          add_exact<U>(s[b], record + b * stride, fast_tiles, fast_turns, p.groups, (base - start) / 8, l);
+          add_exact<U>(s[b], record + b * stride, high_operands, high_angles, p.pair_groups, (base - start) / 8, l);
       }
       UNROLL for (int u = 0; u < U; u++) scales[u] = shared.scales[U * 8 + l.r * U + u];
       simdgroup_half8x8 weights[C][U];

@@ -1,22 +1,22 @@
 // Queries as attention reads them, once a step and layer: after RoPE, rotated and laid out for 8x8 matrices, and, where
 // keys are centred, the mean correction of their logits.
-#include "follow.h"
+#include "mean_correction.h"
 #include "vectors.h"
 
 struct QueryParams {
   uint kv_heads;
-  uint group;     // query heads of a kv head
-  uint blocks;    // blocks of 8 columns of a tile
-  uint parts;     // partitions in `follow`
-  uint pairs;     // RoPE pairs that turn
-  uint followed;  // groups of 8 pairs that parabolas, or polynomials, follow
-  uint groups;    // of 8 fast pairs
-  uint record;    // floats of a partition in `follow`
-  uint span;      // partitions of a simdgroup: 1 or kTogether
-  uint plain;     // for attend_vec, which takes no operands: what half loses of all words of queries follows them, and
-                  // terms are floats
-  float norm;     // 1 / sqrt(D)
-  float mean_scale;  // of logits, base 2, times RoPE's attention factor: what means are multiplied with
+  uint gqa_group;          // query heads of a kv head
+  uint octets;             // column octets of a tile
+  uint partitions;         // partitions in `corrections`
+  uint pairs;              // RoPE pairs of a head
+  uint approximated;       // how many times 8 pairs quadratics or polynomials correct
+  uint pair_groups;        // groups of 8 high-frequency pairs
+  uint correction_stride;  // floats of a partition in `corrections`
+  uint span;               // partitions of a simdgroup: 1 or kTogether
+  uint append_low_halves;  // for attend_vec, which takes no operands: what half loses of all words of queries follows
+                           // them, and terms are floats
+  float norm;              // 1 / sqrt(D)
+  float mean_scale;        // of logits, base 2, times RoPE's attention factor: what means are multiplied with
 };
 
 // The query head of a column; rows past the tile's end are empty.
@@ -33,9 +33,9 @@ inline void lay_out(threadgroup float* s_q, device const float* q, device const 
                     uint block, uint sg, uint lane) {
   for (uint n = sg; n < 8; n += kSimdgroups) {
     uint row, head;
-    const bool live = column(block * 8 + n, p.group, tile, row, head);
+    const bool live = column(block * 8 + n, p.gqa_group, tile, row, head);
     threadgroup float* z = s_q + n * D;
-    device const float* x = q + ((ulong(tile.row + row) * p.kv_heads + kv_head) * p.group + head) * D;
+    device const float* x = q + ((ulong(tile.row + row) * p.kv_heads + kv_head) * p.gqa_group + head) * D;
     device const float2* turn = angles + (tile.row + (live ? row : 0)) * p.pairs;
     for (uint i = lane; i < p.pairs; i += 32) {
       const float2 turned = live ? apply_rope(float2(x[i], x[i + p.pairs]), turn[i]) : float2(0.0f);
@@ -52,15 +52,15 @@ inline void lay_out(threadgroup float* s_q, device const float* q, device const 
     const float2 x = float2(s_q[2 * c * D + d], s_q[(2 * c + 1) * D + d]);
     const half2 high = half2(x);
     out[i] = as_type<uint>(high);
-    if (p.plain) out[4 * D + i] = as_type<uint>(half2(x - float2(high)));
+    if (p.append_low_halves) out[4 * D + i] = as_type<uint>(half2(x - float2(high)));
   }
 }
 
-// Partitions that a simdgroup follows at once where there are many, so that it reads tables once for all.
+// Partitions that a simdgroup prepares together where there are many, so that it reads its tables once for all of them.
 constant constexpr uint kTogether = 4;
 
-// Products of 8 queries with the mean, for every partition: of groups of 8 pairs, first those that are followed. A pair
-// past the last has none.
+// Products of 8 queries with the mean, which are the same for every partition: amplitudes of pairs, 8 at a time, first
+// of the approximated ones. A pair past the last has none.
 template <int D>
 struct Products {
   static constant constexpr uint kGroups = D / 16 + 1;  // of D / 2 pairs of two kinds
@@ -69,14 +69,14 @@ struct Products {
   static inline void make(threadgroup Products& to, device const float* q, device const float2* angles,
                           device const float* mean, device const uint* lists, constant QueryParams& p, Tile tile,
                           uint kv_head, uint block, uint tid) {
-    device const uint* fast = lists + 8 * p.followed + kv_head * 8 * p.groups;
+    device const uint* fast = lists + 8 * p.approximated + kv_head * 8 * p.pair_groups;
     const uint n = tid % 8;
     uint row, head;
-    const bool live = column(block * 8 + n, p.group, tile, row, head);
-    device const float* x = q + ((ulong(tile.row + (live ? row : 0)) * p.kv_heads + kv_head) * p.group + head) * D;
+    const bool live = column(block * 8 + n, p.gqa_group, tile, row, head);
+    device const float* x = q + ((ulong(tile.row + (live ? row : 0)) * p.kv_heads + kv_head) * p.gqa_group + head) * D;
     device const float2* turn = angles + (tile.row + (live ? row : 0)) * p.pairs;
-    UNROLL_4 for (uint i = tid / 8; i < 8 * (p.followed + p.groups); i += 4 * kSimdgroups) {
-      const uint pair = i < 8 * p.followed ? lists[i] : fast[i - 8 * p.followed];
+    UNROLL_4 for (uint i = tid / 8; i < 8 * (p.approximated + p.pair_groups); i += 4 * kSimdgroups) {
+      const uint pair = i < 8 * p.approximated ? lists[i] : fast[i - 8 * p.approximated];
       float a = 0.0f, b = 0.0f;
       if (live && pair < p.pairs) {
         const uint other = pair + p.pairs;
@@ -93,18 +93,19 @@ struct Products {
   }
 };
 
-// Terms of a simdgroup's P partitions: products of what 1 of cos and of sin at a partition's start gives (`fits`) with
-// what the pairs have there. Rows are blocks of 32 tokens: kEach tiles, one a term, of blocks 0 to 7, then as many of
-// blocks 8 to 15; of these N tiles from `from` on.
+// Computes the coefficients of the polynomials of P partitions: `fits`, what a unit cosine or sine amplitude
+// contributes to each coefficient, times the pairs' amplitudes at the partition's start. Output rows are intervals of
+// 32 tokens, and there is one 8x8 matrix for each of kEach coefficients: first those of intervals 0 to 7, then those of
+// 8 to 15. This call makes N of these matrices from `from` on.
 template <int D, uint P, int N, uint kEach>
-inline void follow_terms(threadgroup const Products<D>& products, device const float2* starts, thread const uint* start,
-                         device const uint4* fits, thread const bool* live, device float* out, uint from,
-                         constant QueryParams& p, Place l) {
+inline void correction_terms(threadgroup const Products<D>& products, device const float2* starts,
+                             thread const uint* start, device const uint4* fits, thread const bool* live,
+                             device float* out, uint from, constant QueryParams& p, Place l) {
   const uint place = l.r * 4 + l.c;
   simdgroup_float8x8 y[P][N];
   UNROLL for (uint k = 0; k < P; k++) UNROLL for (int n = 0; n < N; n++) y[k][n] =
       make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
-  for (uint g = 0; g < p.followed; g++) {
+  for (uint g = 0; g < p.approximated; g++) {
     const float4 a = products.amplitudes[g * 32 + place];
     const uint pair = products.pairs[g * 8 + l.r];
     PairOperands x[P];
@@ -117,55 +118,59 @@ inline void follow_terms(threadgroup const Products<D>& products, device const f
   }
   UNROLL for (uint k = 0; k < P; k++) {
     if (!live[k]) continue;
-    device uint2* to = (device uint2*)(out + k * p.record + p.groups * kFastFloats) + l.r * (4 * kEach) + l.c;
+    device uint2* to =
+        (device uint2*)(out + k * p.correction_stride + p.pair_groups * kHighFloats) + l.r * (4 * kEach) + l.c;
     UNROLL for (int n = 0; n < N; n++) {
       const float2 x = elements(y[k][n]);
       const half2 high = half2(x);
       to[((from + n) / kEach * 8 * kEach + (from + n) % kEach) * 4] =
-          kKeysExact || p.plain ? as_type<uint2>(x)
-                                : uint2(as_type<uint>(high), as_type<uint>(half2(x - float2(high))));
+          kKeysExact || p.append_low_halves ? as_type<uint2>(x)
+                                            : uint2(as_type<uint>(high), as_type<uint>(half2(x - float2(high))));
     }
   }
 }
-// What logits lack in partitions `first` .. `first` + P, of each column: amplitudes of the fast pairs at each one's
-// start, and the terms of what follows all others. Bits do not depend on P.
+// Prepares the mean correction of partitions `first` to `first` + P for each column: the amplitudes of the
+// high-frequency pairs at each partition's start, and the terms of the polynomials of all others. Bits do not depend on
+// P.
 template <int D, uint P>
-inline void follow_partitions(threadgroup const Products<D>& products, device const float2* starts,
-                              device const uint4* fits, device float* out, constant QueryParams& p, Tile tile,
-                              uint first, Place l) {
+inline void prepare_partitions(threadgroup const Products<D>& products, device const float2* starts,
+                               device const uint4* fits, device float* out, constant QueryParams& p, Tile tile,
+                               uint first, Place l) {
   if (!sees(tile, first, first + P)) return;
   bool live[P];
   uint start[P];
   UNROLL for (uint k = 0; k < P; k++) {
-    live[k] = first + k < p.parts && sees(tile, first + k);
-    start[k] = min(first + k, p.parts - 1) * p.pairs;
+    live[k] = first + k < p.partitions && sees(tile, first + k);
+    start[k] = min(first + k, p.partitions - 1) * p.pairs;
   }
-  out += first * p.record;
-  for (uint g = 0; g < p.groups; g++) {
-    const float4 a = products.amplitudes[(p.followed + g) * 32 + l.r * 4 + l.c];
-    const uint pair = products.pairs[(p.followed + g) * 8 + l.r];
+  out += first * p.correction_stride;
+  for (uint g = 0; g < p.pair_groups; g++) {
+    const float4 a = products.amplitudes[(p.approximated + g) * 32 + l.r * 4 + l.c];
+    const uint pair = products.pairs[(p.approximated + g) * 8 + l.r];
     UNROLL for (uint k = 0; k < P; k++) {
-      if (live[k]) ((device float4*)(out + k * p.record))[g * 32 + l.r * 4 + l.c] = turned(a, starts[start[k] + pair]);
+      if (live[k])
+        ((device float4*)(out + k * p.correction_stride))[g * 32 + l.r * 4 + l.c] = turned(a, starts[start[k] + pair]);
     }
   }
   if (kKeysExact) {
     for (uint from = 0; from < 2 * kTerms; from += 4)
-      follow_terms<D, P, 4, kTerms>(products, starts, start, fits, live, out, from, p, l);
+      correction_terms<D, P, 4, kTerms>(products, starts, start, fits, live, out, from, p, l);
   } else {
-    follow_terms<D, P, 2 * int(kFewTerms), kFewTerms>(products, starts, start, fits, live, out, 0, p, l);
+    correction_terms<D, P, 2 * int(kFewTerms), kFewTerms>(products, starts, start, fits, live, out, 0, p, l);
   }
 }
 
 // q: [rows][kv heads][group][D], before RoPE. angles: [rows][pairs] (cos, sin), times RoPE's attention factor. lists:
-// groups of 8 followed pairs, then of 8 fast ones of each kv head (past `pairs`: none). fits: [followed group][pair of
-// tiles][high, low parts][place] left operands, of cos in both tiles, of sin in both: see `follow_terms`. Threadgroup
-// (kv head and block of columns, tile, 0) lays out, (.., 1 + i) follows in `span` partitions a simdgroup.
+// groups of 8 followed pairs, then of 8 high-frequency ones of each kv head (past `pairs`: none). fits: [followed
+// group][pair of tiles][high, low parts][place] left operands, of cos in both tiles, of sin in both: see
+// `correction_terms`. Threadgroup (kv head and block of columns, tile, 0) lays out, (.., 1 + i) follows in `span`
+// partitions a simdgroup.
 template <int D>
 kernel void query(device const float* q [[buffer(0)]], device const Tile* tiles [[buffer(1)]],
                   device const uint* rotation [[buffer(2)]], device const float* means [[buffer(3)]],
                   device const float2* starts [[buffer(4)]], device const uint* lists [[buffer(5)]],
                   device const uint4* fits [[buffer(6)]], device const float2* angles [[buffer(7)]],
-                  device uint* queries [[buffer(8)]], device float* follow [[buffer(9)]],
+                  device uint* queries [[buffer(8)]], device float* corrections [[buffer(9)]],
                   constant QueryParams& p [[buffer(10)]], uint3 tg [[threadgroup_position_in_grid]],
                   uint sg [[simdgroup_index_in_threadgroup]], uint lane [[thread_index_in_simdgroup]],
                   uint tid [[thread_index_in_threadgroup]]) {
@@ -173,11 +178,11 @@ kernel void query(device const float* q [[buffer(0)]], device const Tile* tiles 
   threadgroup float4 s_mem[kProducts > kQueries ? kProducts : kQueries];
   threadgroup half s_index[kSimdgroups * 64];
   const Tile tile = load_tile(tiles, tg.y);
-  const uint kv_head = tg.x / p.blocks, block = tg.x % p.blocks,
-             index = (tg.y * p.kv_heads + kv_head) * p.blocks + block;
+  const uint kv_head = tg.x / p.octets, block = tg.x % p.octets,
+             index = (tg.y * p.kv_heads + kv_head) * p.octets + block;
   if (tg.z == 0) {
-    lay_out<D>((threadgroup float*)s_mem, q, angles, rotation, queries + ulong(index) * (p.plain ? 8 * D : 4 * D), p,
-               tile, kv_head, block, sg, lane);
+    lay_out<D>((threadgroup float*)s_mem, q, angles, rotation,
+               queries + ulong(index) * (p.append_low_halves ? 8 * D : 4 * D), p, tile, kv_head, block, sg, lane);
     return;
   }
   const uint of_all = kSimdgroups * p.span, from = (tg.z - 1) * of_all;
@@ -187,11 +192,11 @@ kernel void query(device const float* q [[buffer(0)]], device const Tile* tiles 
   const Place l = find_place(s_index + sg * 64, lane);
   threadgroup_barrier(mem_flags::mem_threadgroup);
   const uint first = from + sg * p.span;
-  device float* out = follow + ulong(index) * p.parts * p.record;
+  device float* out = corrections + ulong(index) * p.partitions * p.correction_stride;
   if (p.span == kTogether) {
-    follow_partitions<D, kTogether>(products, starts, fits, out, p, tile, first, l);
+    prepare_partitions<D, kTogether>(products, starts, fits, out, p, tile, first, l);
   } else {
-    follow_partitions<D, 1>(products, starts, fits, out, p, tile, first, l);
+    prepare_partitions<D, 1>(products, starts, fits, out, p, tile, first, l);
   }
 }
 #define QUERY(D) template [[host_name("query_d" #D)]] [[kernel]] decltype(query<D>) query<D>;

@@ -5,11 +5,11 @@
 struct ReduceParams {
   uint items;  // (row, query head)
   uint heads;
-  uint group;
-  uint parts;   // partitions in the state
-  uint window;  // a row sees at most so many positions, itself included
-  uint alone;   // whether a simdgroup merges an item alone, or all of a threadgroup one
-  float norm;   // 1 / sqrt(D)
+  uint gqa_group;
+  uint partitions;              // partitions in the state
+  uint window;                  // a row sees at most so many positions, itself included
+  uint one_simdgroup_per_item;  // whether a simdgroup merges an item alone, or all of a threadgroup one
+  float norm;                   // 1 / sqrt(D)
 };
 
 // Sums of every eighth partition, added in order, whoever makes them.
@@ -32,8 +32,8 @@ struct Reduction {
     head = item % p.heads;
     parts = (end + kPartition - 1) / kPartition;
     first = kWindowed && end > p.window ? end - p.window : 0u;
-    ml = part_ml + ulong(item) * p.parts;
-    o = part_o + ulong(item) * p.parts * D;
+    ml = part_ml + ulong(item) * p.partitions;
+    o = part_o + ulong(item) * p.partitions * D;
     top = kStart;
     UNROLL_4 for (uint i = lane; i < parts; i += 32) top = max(top, sees(i + 1) ? ml[i].x : top);
     top = simd_max(top);
@@ -81,7 +81,7 @@ struct Reduction {
     simdgroup_barrier(mem_flags::mem_threadgroup);
     if (is_rotated(kValueFormat)) unrotate<D>(x, rotation, p.norm, lane);
     for (uint i = lane; i < D; i += 32) {
-      const float y = kValuesCentred && l > 0.0f ? x[i] + value_means[head / p.group * D + i] : x[i];
+      const float y = kValuesCentred && l > 0.0f ? x[i] + value_means[head / p.gqa_group * D + i] : x[i];
       out[ulong(item) * D + i] = y;
     }
   }
@@ -99,7 +99,7 @@ kernel void reduce(device const float* part_o [[buffer(0)]], device const float2
                    uint sg [[simdgroup_index_in_threadgroup]], uint lane [[thread_index_in_simdgroup]]) {
   constexpr uint E = Reduction<D>::E;
   threadgroup float s_x[kReducers * D], s_l[kReducers];
-  const bool alone = D <= 128 && p.alone;  // of larger heads registers do not hold all sums
+  const bool alone = D <= 128 && p.one_simdgroup_per_item;  // of larger heads registers do not hold all sums
   const uint item = alone ? tg * kReducers + sg : tg;
   if (item >= p.items) return;
   Reduction<D> reduction;

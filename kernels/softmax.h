@@ -15,7 +15,7 @@ struct Sight {
 inline Sight sight_of(Tile tile, uint column, constant AttendParams& p) {
   Sight s;
   UNROLL for (uint k = 0; k < 2; k++) {
-    const uint row = (column + k) / p.group, end = tile.position + row + 1;
+    const uint row = (column + k) / p.gqa_group, end = tile.position + row + 1;
     s.end[k] = row < tile.rows ? end : 0u;
     s.first[k] = kWindowed && end > p.window ? end - p.window : 0u;
   }
@@ -64,8 +64,8 @@ struct Columns {
   struct Top {
     float2 logit, scale;
   };
-  // Of U tiles; logits that are not seen become kNone. t: position of the lane's row in tile 0. Masked: whether some
-  // column does not see some token; where all do, both give the same, and `sight` does not count.
+  // The largest of U 8-token groups; logits that are not seen become kNone. t: position of the lane's row in tile 0.
+  // Masked: whether some column does not see some token; where all do, both give the same, and `sight` does not count.
   template <int U, bool Masked>
   inline Top top_of(thread simdgroup_float8x8* s, thread const float* vs, Sight sight, uint t) const {
     Top top;
@@ -86,7 +86,7 @@ struct Columns {
     return top.logit.x > m.x + kGrowth || top.logit.y > m.y + kGrowth ||
            (is_scaled(kValueFormat) && (top.scale.x > kSlack || top.scale.y > kSlack));
   }
-  // Of columns that need not move nothing changes.
+  // Moves m and vinv to `top`. Columns that need not move stay as they are.
   inline void move(Top top, Place l) {
     float2 to = float2(row_max(top.logit.x, l), row_max(top.logit.y, l));
     to = float2(to.x > m.x + kGrowth ? to.x : m.x, to.y > m.y + kGrowth ? to.y : m.y);

@@ -35,7 +35,7 @@ struct Stream {
   inline void keys(thread Words<D>* k, Place l) {
     UNROLL for (int u = 0; u < U; u++) load_key<D>(k[u], record_of(u), slot_of(u), l.r, l.c);
   }
-  // Of the step that was sought, and seeks the one at `next`, if any.
+  // Loads V of the iteration that was sought, and seeks the one at `next`, if any.
   inline void values(thread Words<D>* v, uint next, Place l) {
     UNROLL for (int u = 0; u < U; u++)
         load_value<D>(v[u], record_of(u), slot_of(u), l.r, l.c, end > base + 8 * u ? end - base - 8 * u : 0u);

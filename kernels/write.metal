@@ -6,7 +6,7 @@
 struct WriteParams {
   uint tokens;
   uint kv_heads;
-  uint pairs;  // RoPE pairs that turn
+  uint pairs;  // RoPE pairs of a head
   float norm;  // 1 / sqrt(D)
 };
 

@@ -8,10 +8,10 @@ shim=tools/msl-emu/shim
 step() { printf '\n=== kernels: %s (%s s)\n' "$1" "$SECONDS"; }
 
 step "tools"
-if ! command -v clang++-19 >/dev/null; then
+if ! { command -v clang++-19 && command -v clang-format-19; } >/dev/null; then
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq
-    apt-get install -y -qq --no-install-recommends clang-19 >/dev/null
+    apt-get install -y -qq --no-install-recommends clang-19 clang-format-19 >/dev/null
 fi
 nvcc=$target/nvcc/nvidia/cu13/bin/nvcc
 if [ ! -x "$nvcc" ] && ! { command -v python3 >/dev/null && python3 -m pip --version >/dev/null 2>&1; }; then
@@ -38,6 +38,9 @@ lint() {
         -Wdouble-promotion -Wno-unused-parameter -Wno-unused-variable -Wno-unused-function -Wno-unknown-attributes \
         -Wno-undefined-internal -Wno-undefined-inline -Wno-c++17-extensions "$work/lint.cpp"
 }
+step "format"
+clang-format-19 --dry-run --Werror kernels/*.metal kernels/*.h
+
 step "lint"
 for file in kernels/*.metal; do lint "$file"; done
 

@@ -121,16 +121,16 @@ impl<E: Executor> GpuBackend<E> {
             fits: corrected(|c| &c.fits),
             angles: self.angles(layer, prepared),
             queries: scratch.queries.get(),
-            follow: scratch.follow.get(),
+            corrections: scratch.corrections.get(),
         };
         let attend = AttendBuffers {
             queries: scratch.queries.get(),
             tiles: &table,
             tables: &prepared.tables,
             cache: self.cache(layer)?,
-            follow: scratch.follow.get(),
-            fast_tiles: &buffers.fast_tiles,
-            fast_turns: &buffers.fast_turns,
+            corrections: scratch.corrections.get(),
+            high_operands: &buffers.high_operands,
+            high_angles: &buffers.high_angles,
             part_o: scratch.part_o.get(),
             part_ml: scratch.part_ml.get(),
         };

@@ -131,10 +131,10 @@ pub struct LayerTables {
     /// `[kv head][2 pairs of matrices][high parts, low parts][row][2 RoPE pairs a column]`: left operands of 8x8
     /// products, the cosines in both matrices, then the sines, of the high-frequency pairs at 0 to 31 tokens. Keys
     /// stored as floats have `[pair group]` in place of `[kv head]`, since all kv heads have the same pairs.
-    pub fast_tiles: Vec<u8>,
+    pub high_operands: Vec<u8>,
     /// `[kv head or pair group][72][8]` (cos, sin) of the high-frequency pairs at 64 multiples of 8 tokens, then at 0
     /// to 7 tokens.
-    pub fast_turns: Vec<u8>,
+    pub high_angles: Vec<u8>,
 }
 
 impl LayerTables {
@@ -161,8 +161,8 @@ impl LayerTables {
         LayerTables {
             means: floats(means.iter().flat_map(|mean| mean.subtracted().iter().copied())),
             lists: words(followed.chunks(8).flat_map(eight).chain(listed.repeat(lists))),
-            fast_tiles: words(tiles),
-            fast_turns: floats(turns),
+            high_operands: words(tiles),
+            high_angles: floats(turns),
         }
     }
 }

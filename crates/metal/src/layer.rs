@@ -14,8 +14,8 @@ pub(crate) struct LayerBuffers<B> {
     pub means: B,
     pub value_means: B,
     pub lists: B,
-    pub fast_tiles: B,
-    pub fast_turns: B,
+    pub high_operands: B,
+    pub high_angles: B,
 }
 
 /// What `query` reads to correct the logits of centred keys.
@@ -78,8 +78,8 @@ pub(crate) fn layer<E: Executor>(
         means: of(|t| &t.means)?,
         value_means: buffer(&value_means)?,
         lists: of(|t| &t.lists)?,
-        fast_tiles: of(|t| &t.fast_tiles)?,
-        fast_turns: of(|t| &t.fast_turns)?,
+        high_operands: of(|t| &t.high_operands)?,
+        high_angles: of(|t| &t.high_angles)?,
     };
     Ok(Layer { shape, buffers, correction, rope })
 }

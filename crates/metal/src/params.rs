@@ -56,23 +56,23 @@ params! {
     /// What `query` is told.
     QueryParams = "QueryParams" {
         kv_heads: u32,
-        group: u32,
+        gqa_group: u32,
         /// Column octets of a tile.
-        blocks: u32,
+        octets: u32,
         /// Partitions for which the mean correction is prepared.
-        parts: u32,
+        partitions: u32,
         pairs: u32,
         /// How many times 8 pairs quadratics or polynomials correct.
-        followed: u32,
+        approximated: u32,
         /// Pair groups: 8 high-frequency pairs each.
-        groups: u32,
+        pair_groups: u32,
         /// f32 values of a partition in the buffer of mean corrections.
-        record: u32,
+        correction_stride: u32,
         /// Partitions that a simdgroup prepares.
         span: u32,
         /// Whether the queries are followed by what they lose when they are rounded to halves, and terms are floats:
         /// what `attend_vec` reads.
-        plain: u32,
+        append_low_halves: u32,
         norm: f32,
         /// The scale of logits, base 2, times RoPE's attention factor: products of queries and means are multiplied by
         /// it.
@@ -84,18 +84,18 @@ params! {
     /// What `attend_mma`, `attend_vec` and `prefill` are told.
     AttendParams = "AttendParams" {
         kv_heads: u32,
-        group: u32,
-        blocks: u32,
-        parts: u32,
+        gqa_group: u32,
+        octets: u32,
+        partitions: u32,
         /// A row sees at most so many positions, itself included.
         window: u32,
         scale: f32,
         /// The partition of the grid's first threadgroups.
         first: u32,
         /// Pair groups: 8 high-frequency pairs each.
-        groups: u32,
+        pair_groups: u32,
         /// f32 values of a partition in the buffer of mean corrections.
-        record: u32,
+        correction_stride: u32,
     }
 }
 
@@ -105,11 +105,11 @@ params! {
         /// How many (row, query head) there are.
         items: u32,
         heads: u32,
-        group: u32,
-        parts: u32,
+        gqa_group: u32,
+        partitions: u32,
         window: u32,
         /// Whether one simdgroup merges a (row, query head) alone, in place of the whole threadgroup.
-        alone: u32,
+        one_simdgroup_per_item: u32,
         norm: f32,
     }
 }

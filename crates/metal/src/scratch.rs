@@ -8,7 +8,7 @@ pub(crate) const STATE_BYTES: usize = 64 << 20;
 
 pub(crate) struct Scratch<B> {
     pub queries: Region<B>,
-    pub follow: Region<B>,
+    pub corrections: Region<B>,
     pub part_o: Region<B>,
     pub part_ml: Region<B>,
 }
@@ -17,7 +17,7 @@ impl<B> Default for Scratch<B> {
     fn default() -> Self {
         Scratch {
             queries: Region::default(),
-            follow: Region::default(),
+            corrections: Region::default(),
             part_o: Region::default(),
             part_ml: Region::default(),
         }
@@ -63,10 +63,10 @@ impl<B> Scratch<B> {
         parts: usize,
     ) -> Result<(), ExecError> {
         let blocks = tiles * shape.kv_heads * shape.blocks(form);
-        let follow = if shape.keys_centred { blocks * parts * shape.follow_floats() * 4 } else { 16 };
+        let corrections = if shape.keys_centred { blocks * parts * shape.correction_floats() * 4 } else { 16 };
         let states = rows * shape.heads() * parts;
         self.queries.reserve(executor, 2 * blocks * shape.head_dim() * 16)?;
-        self.follow.reserve(executor, follow)?;
+        self.corrections.reserve(executor, corrections)?;
         self.part_o.reserve(executor, states * shape.head_dim() * 4)?;
         self.part_ml.reserve(executor, states * 8)
     }

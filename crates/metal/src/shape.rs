@@ -147,20 +147,20 @@ impl Shape {
     }
 
     /// Pair groups whose high-frequency pairs are corrected.
-    pub(crate) fn fast_groups(&self) -> usize {
+    pub(crate) fn pair_groups(&self) -> usize {
         self.exact_groups.unwrap_or(1)
     }
 
     /// Partitions that a simdgroup of `query` prepares: [`TOGETHER`] where enough threadgroups are left to fill a GPU,
     /// since it reads its tables once for all of them; else 1.
-    pub(crate) fn follow_span(&self, form: Form, tiles: usize, parts: usize) -> usize {
+    pub(crate) fn partitions_together(&self, form: Form, tiles: usize, parts: usize) -> usize {
         if self.kv_heads * self.blocks(form) * tiles * parts < 4096 { 1 } else { TOGETHER }
     }
 
     /// f32 values that the mean correction of a partition takes for one column octet: the amplitudes of the
     /// high-frequency pairs, then the terms of 16 intervals, 3 or 8 each.
-    pub fn follow_floats(&self) -> usize {
-        128 * self.fast_groups() + 16 * 8 * if self.exact_groups.is_some() { 8 } else { 3 }
+    pub fn correction_floats(&self) -> usize {
+        128 * self.pair_groups() + 16 * 8 * if self.exact_groups.is_some() { 8 } else { 3 }
     }
 
     /// The function constants of every kernel of the layer.

@@ -7,7 +7,7 @@ const FILES: &[&str] = &[
     include_str!("../../../kernels/vectors.h"),
     include_str!("../../../kernels/columns.h"),
     include_str!("../../../kernels/matrix.h"),
-    include_str!("../../../kernels/follow.h"),
+    include_str!("../../../kernels/mean_correction.h"),
     include_str!("../../../kernels/softmax.h"),
     include_str!("../../../kernels/stream.h"),
     include_str!("../../../kernels/write.metal"),

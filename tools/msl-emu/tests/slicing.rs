@@ -98,7 +98,7 @@ fn offset_of(params: &str, field: &str) -> usize {
 #[derive(Clone, Copy)]
 enum Much {
     /// `query`: so many partitions a simdgroup.
-    Followed(u32),
+    Corrections(u32),
     /// `reduce`: a simdgroup an item.
     Alone,
 }
@@ -117,12 +117,12 @@ fn changed(emulator: &'static Emulator, case: Case, to: usize, much: Option<Much
                 counted.fetch_add(1, Ordering::Relaxed);
             };
             match much {
-                Some(Much::Followed(span)) if launch.kernel.starts_with("query") => {
+                Some(Much::Corrections(span)) if launch.kernel.starts_with("query") => {
                     set(offset_of("QueryParams", "span"), 1, span);
                     grid[2] = 1 + (grid[2] - 1).div_ceil(span);
                 }
                 Some(Much::Alone) if launch.kernel.starts_with("reduce") => {
-                    set(offset_of("ReduceParams", "alone"), 0, 1);
+                    set(offset_of("ReduceParams", "one_simdgroup_per_item"), 0, 1);
                     grid[0] = grid[0].div_ceil(8);
                 }
                 _ => {}
@@ -159,7 +159,7 @@ fn partitions_followed_together_and_items_merged_alone_have_the_same_bits() {
         (checked, 1100, Case { bias: 30.0, ..case(Format::Bf16, Format::Bf16, 128) }),
     ] {
         let (want, _) = changed(emulator, case, to, None);
-        for much in [Much::Followed(4), Much::Alone] {
+        for much in [Much::Corrections(4), Much::Alone] {
             let (got, changed) = changed(emulator, case, to, Some(much));
             assert_eq!(got, want, "{case:?}");
             assert_eq!(changed, 1);

@@ -19,7 +19,7 @@ pub struct QueryBuffers<'a, B> {
     pub tiles: &'a B,
     pub rotation: &'a B,
     /// From [`crate::LayerTables`], as `lists` is; `starts` and `fits` are from [`crate::PartitionTables`]. These four
-    /// and `follow` are touched only where keys are centred.
+    /// and `corrections` are touched only where keys are centred.
     pub key_means: &'a B,
     pub starts: &'a B,
     pub lists: &'a B,
@@ -28,8 +28,8 @@ pub struct QueryBuffers<'a, B> {
     pub angles: &'a B,
     /// `[tiles][kv_heads][blocks][4 x head_dim]` words, twice as many for [`Form::Vec`].
     pub queries: &'a B,
-    /// `[tiles][kv_heads][blocks][parts]` records of [`Shape::follow_floats`].
-    pub follow: &'a B,
+    /// `[tiles][kv_heads][blocks][parts]` records of [`Shape::correction_floats`].
+    pub corrections: &'a B,
 }
 
 /// Applies RoPE to the queries of `tiles` tiles, rotates them and lays them out; where keys are centred, also prepares
@@ -43,29 +43,30 @@ pub fn query<'a, B>(
     parts: usize,
     buffers: &QueryBuffers<'a, B>,
 ) -> Launch<'a, B> {
-    let &QueryBuffers { q, tiles: table, rotation, key_means, starts, lists, fits, angles, queries, follow } = buffers;
+    let &QueryBuffers { q, tiles: table, rotation, key_means, starts, lists, fits, angles, queries, corrections } =
+        buffers;
     let followed = match (tables, shape.exact_groups) {
         (None, _) => 0,
         (Some(tables), None) => tables.approximated().len(),
         (Some(tables), Some(_)) => ExactPairs::of(tables.rope()).slow.len(),
     };
-    let span = shape.follow_span(form, tiles, parts);
+    let span = shape.partitions_together(form, tiles, parts);
     let params = QueryParams {
         kv_heads: shape.kv_heads as u32,
-        group: shape.group as u32,
-        blocks: shape.blocks(form) as u32,
-        parts: parts as u32,
+        gqa_group: shape.group as u32,
+        octets: shape.blocks(form) as u32,
+        partitions: parts as u32,
         pairs: shape.pairs as u32,
-        followed: followed.div_ceil(8) as u32,
-        groups: shape.fast_groups() as u32,
-        record: shape.follow_floats() as u32,
+        approximated: followed.div_ceil(8) as u32,
+        pair_groups: shape.pair_groups() as u32,
+        correction_stride: shape.correction_floats() as u32,
         span: span as u32,
-        plain: u32::from(form == Form::Vec),
+        append_low_halves: u32::from(form == Form::Vec),
         norm: shape.norm(),
         mean_scale: shape.scale2() * tables.map_or(1.0, |tables| tables.rope().attention_factor()),
     };
     let layers = if shape.keys_centred { 1 + parts.div_ceil(SIMDGROUPS * span) } else { 1 };
-    let mut bindings = bind(&[q, table, rotation, key_means, starts, lists, fits, angles], &[queries, follow]);
+    let mut bindings = bind(&[q, table, rotation, key_means, starts, lists, fits, angles], &[queries, corrections]);
     bindings[0].offset = first_row * shape.row_bytes();
     bindings[7].offset = first_row * shape.pairs * 8;
     Launch {
@@ -88,10 +89,10 @@ pub struct AttendBuffers<'a, B> {
     /// Block numbers of all sequences.
     pub tables: &'a B,
     pub cache: &'a B,
-    pub follow: &'a B,
-    /// From [`crate::LayerTables`], as `fast_turns` is.
-    pub fast_tiles: &'a B,
-    pub fast_turns: &'a B,
+    pub corrections: &'a B,
+    /// From [`crate::LayerTables`], as `high_angles` is.
+    pub high_operands: &'a B,
+    pub high_angles: &'a B,
     /// `[rows][heads][parts][head_dim]` f32.
     pub part_o: &'a B,
     /// `[rows][heads][parts]`: maximum and sum of weights, base 2.
@@ -119,18 +120,27 @@ pub(crate) fn attend_some<'a, B>(
     (some, parts): (Range<usize>, usize),
     buffers: &AttendBuffers<'a, B>,
 ) -> Launch<'a, B> {
-    let &AttendBuffers { queries, tiles: table, tables, cache, follow, fast_tiles, fast_turns, part_o, part_ml } =
-        buffers;
+    let &AttendBuffers {
+        queries,
+        tiles: table,
+        tables,
+        cache,
+        corrections,
+        high_operands,
+        high_angles,
+        part_o,
+        part_ml,
+    } = buffers;
     let params = AttendParams {
         kv_heads: shape.kv_heads as u32,
-        group: shape.group as u32,
-        blocks: shape.blocks(form) as u32,
-        parts: parts as u32,
+        gqa_group: shape.group as u32,
+        octets: shape.blocks(form) as u32,
+        partitions: parts as u32,
         window: shape.window_or_all(),
         scale: shape.scale2(),
         first: some.start as u32,
-        groups: shape.fast_groups() as u32,
-        record: shape.follow_floats() as u32,
+        pair_groups: shape.pair_groups() as u32,
+        correction_stride: shape.correction_floats() as u32,
     };
     let (d, depth) = (shape.head_dim(), shape.depth(form));
     Launch {
@@ -142,7 +152,7 @@ pub(crate) fn attend_some<'a, B>(
         constants: shape.constants(),
         grid: [shape.kv_heads as u32, tiles as u32, some.len() as u32],
         threads: if form == Form::Chunk { 256 } else { 128 },
-        bindings: bind(&[queries, table, tables, cache, follow, fast_tiles, fast_turns], &[part_o, part_ml]),
+        bindings: bind(&[queries, table, tables, cache, corrections, high_operands, high_angles], &[part_o, part_ml]),
         params: (9, params.bytes()),
         work: (tiles * some.len() * shape.kv_heads) as u64 * shape.partition_work(form),
     }
@@ -177,10 +187,10 @@ pub fn reduce<'a, B>(
     let params = ReduceParams {
         items: items as u32,
         heads: shape.heads() as u32,
-        group: shape.group as u32,
-        parts: parts as u32,
+        gqa_group: shape.group as u32,
+        partitions: parts as u32,
         window: shape.window_or_all(),
-        alone: u32::from(alone),
+        one_simdgroup_per_item: u32::from(alone),
         norm: shape.norm(),
     };
     let mut bindings = bind(&[part_o, part_ml, positions, rotation, value_means], &[out]);

@@ -1,10 +1,13 @@
-// What the logits of centred keys lack. Keys of codes: 8 fast pairs, turned from the partition's start, and a parabola
-// for each 32 tokens of all others. Keys stored as floats, whose own error is smaller than a parabola's: followed
-// exactly, to some 2^-22. All pairs are taken out of them; faster ones go in groups of 8, slower ones together are a
-// polynomial of degree 7 over each 32 tokens.
+// The mean correction: keys are stored minus their mean, and this adds q . RoPE(mean) back to each logit.
 //
-// record: `groups` times (once, where keys are fitted) the amplitudes of 8 pairs, then [block of 32] what follows it.
-// offset: of the first of U tiles from the partition's start, in 8 tokens. v: 16 tokens from the middle of 32.
+// Of coded keys 8 high-frequency pairs are corrected exactly, turned from the partition's start, and all others by one
+// quadratic for each interval of 32 tokens. Keys stored as floats have a smaller error of their own than a quadratic,
+// so all of their pairs are corrected exactly, to some 2^-22: fast ones in pair groups of 8, slow ones together by a
+// polynomial of degree 7 over each interval.
+//
+// A partition's corrections are, in this order: for each pair group (coded keys have one) the amplitudes of its 8
+// pairs; for each interval its terms. `offset` counts 8 tokens from the partition's start to the first of U 8-token
+// groups; `v` counts 16 tokens from the middle of an interval.
 #pragma once
 #include "columns.h"
 #include "matrix.h"
@@ -38,10 +41,10 @@ inline void add_pairs(thread simdgroup_float8x8& s0, thread simdgroup_float8x8& 
   mma_2x2(s0, s1, tile_of(as_type<half2>(low.x)), tile_of(as_type<half2>(low.y)), x.cos_high,
           tile_of(as_type<half2>(low.z)), tile_of(as_type<half2>(low.w)), x.sin_high);
 }
-// Adds what a group of 8 fast pairs gives to the logits of U tiles. a: a lane's amplitudes; t: (cos, sin) of its pair
-// at the first tile; tiles: left operands, a lane's first.
+// Adds what a group of 8 high-frequency pairs gives to the logits of U tiles. a: a lane's amplitudes; t: (cos, sin) of
+// its pair at the first tile; tiles: left operands, a lane's first.
 template <int U, class Tiles>
-inline void add_fast(thread simdgroup_float8x8* s, float4 a, float2 t, Tiles tiles) {
+inline void add_high_frequency(thread simdgroup_float8x8* s, float4 a, float2 t, Tiles tiles) {
   const PairOperands x = split(turned(a, t));
   UNROLL for (int u = 0; u < U; u += 2) add_pairs(s[u], s[u + 1], x, tiles[u * 32], tiles[u * 32 + 32]);
 }
@@ -49,13 +52,13 @@ inline void add_fast(thread simdgroup_float8x8* s, float4 a, float2 t, Tiles til
 // What the logits of A blocks of columns lack, and T times 32 tokens of a block, in threadgroup memory: a step would
 // wait for what it reads of device memory.
 template <int U, int A, int T>
-struct Followed {
-  uint4 tiles[U * 32];             // left operands of the fast pairs
-  float2 turns[kPartition / U];    // [step][pair]
-  float4 amplitudes[A][32];        // by place
-  uint2 terms[T * kParabola / 2];  // [1, v, v^2][pair of columns] high and low parts
+struct Corrections {
+  uint4 tiles[U * 32];              // left operands of the high-frequency pairs
+  float2 turns[kPartition / U];     // [step][pair]
+  float4 amplitudes[A][32];         // by place
+  uint2 terms[T * kQuadratic / 2];  // [1, v, v^2][pair of columns] high and low parts
 };
-// The parabola's left operand, columns 1, 1, v, v, v^2, v^2, 0, 0, exact in half: a lane's two in tiles `tile` and
+// The quadratic's left operand, columns 1, 1, v, v, v^2, v^2, 0, 0, exact in half: a lane's two in tiles `tile` and
 // `tile` + 1 of 32 tokens.
 inline uint2 powers_of(uint tile, Place l) {
   uint2 x;
@@ -93,7 +96,7 @@ struct FetchShared {
     turns.load(from, tid, U);
   }
   template <int A, int T>
-  inline void store(threadgroup Followed<U, A, T>& to, uint tid) const {
+  inline void store(threadgroup Corrections<U, A, T>& to, uint tid) const {
     tiles.store(to.tiles, tid);
     turns.store(to.turns, tid);
   }
@@ -102,17 +105,18 @@ struct FetchShared {
 // Adds what the logits of U tiles lack, `tokens` from the partition's start. powers: gives `powers_of`; a, t: which
 // amplitudes and terms.
 template <int U, class Powers, int A, int T>
-inline void add_missing(thread simdgroup_float8x8* s, threadgroup const Followed<U, A, T>& from, Powers powers, uint a,
-                        uint t, uint tokens, Place l) {
+inline void add_corrections(thread simdgroup_float8x8* s, threadgroup const Corrections<U, A, T>& from, Powers powers,
+                            uint a, uint t, uint tokens, Place l) {
   const uint place = l.r * 4 + l.c;
-  add_fast<U>(s, from.amplitudes[a][place], from.turns[tokens / U + l.r], (threadgroup const uint4*)from.tiles + place);
+  add_high_frequency<U>(s, from.amplitudes[a][place], from.turns[tokens / U + l.r],
+                        (threadgroup const uint4*)from.tiles + place);
   // Rows are high and low parts in turn; 6 and 7 meet zeros, whatever they hold.
   const uint row = min(l.r, 5u);
-  const simdgroup_half8x8 parabola =
-      tile_of(as_type<half2>(((threadgroup const uint*)from.terms)[t * kParabola + row / 2 * 8 + l.c * 2 + row % 2]));
+  const simdgroup_half8x8 quadratic =
+      tile_of(as_type<half2>(((threadgroup const uint*)from.terms)[t * kQuadratic + row / 2 * 8 + l.c * 2 + row % 2]));
   UNROLL for (int u = 0; u < U; u += 2) {
     const uint2 x = powers.of(U == 4 ? u : tokens / 8 % 4);
-    mma_2x1(s[u], s[u + 1], tile_of(as_type<half2>(x.x)), tile_of(as_type<half2>(x.y)), parabola);
+    mma_2x1(s[u], s[u + 1], tile_of(as_type<half2>(x.x)), tile_of(as_type<half2>(x.y)), quadratic);
   }
 }
 
@@ -141,23 +145,24 @@ template <int U>
 inline void add_exact(thread simdgroup_float8x8* s, device const float* record, device const uint* fast,
                       device const float2* turns, uint groups, uint offset, Place l) {
   for (uint g = 0; g < groups; g++) {
-    const float4 a = ((device const float4*)(record + g * kFastFloats))[l.r * 4 + l.c];
-    add_fast<U>(s, a, turns[g * kTurnPairs + offset * 8 + l.r], (device const uint4*)(fast + g * 512) + l.r * 4 + l.c);
+    const float4 a = ((device const float4*)(record + g * kHighFloats))[l.r * 4 + l.c];
+    add_high_frequency<U>(s, a, turns[g * kTurnPairs + offset * 8 + l.r],
+                          (device const uint4*)(fast + g * 512) + l.r * 4 + l.c);
   }
-  const float2 y = ((device const float2*)(record + groups * kFastFloats + (offset / 4 * kTerms + l.r) * 8))[l.c];
+  const float2 y = ((device const float2*)(record + groups * kHighFloats + (offset / 4 * kTerms + l.r) * 8))[l.c];
   add_polynomial<U>(s, y, offset, l);
 }
 
 // What an exactly followed logit lacks, of one token, r of its tile, and head c, by plain arithmetic: lane (r, c) turns
 // pair r of each group.
-inline float lacking_exact(device const float* record, device const float2* turns, uint groups, uint offset, uint r,
-                           uint c) {
-  device const float* terms = record + groups * kFastFloats + offset / 4 * kTerms * 8 + c;
+inline float exact_correction(device const float* record, device const float2* turns, uint groups, uint offset, uint r,
+                              uint c) {
+  device const float* terms = record + groups * kHighFloats + offset / 4 * kTerms * 8 + c;
   const float v = v_of(offset % 4 * 8 + r);
   float sum = terms[7 * 8];
   UNROLL for (uint k = 7; k > 0; k--) sum = fma(sum, v, terms[(k - 1) * 8]);
   for (uint g = 0; g < groups; g++) {
-    device const float* from = record + g * kFastFloats + (r * 4 + c / 2) * 4 + c % 2;
+    device const float* from = record + g * kHighFloats + (r * 4 + c / 2) * 4 + c % 2;
     device const float2* turn = turns + g * kTurnPairs;
     const float2 t = turn[offset * 8 + r];
     const float a = from[0] * t.x + from[2] * t.y, b = from[2] * t.x - from[0] * t.y;
