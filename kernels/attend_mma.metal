@@ -46,13 +46,20 @@ struct FetchCorrections {
 // both tiles, sin in both, of the high-frequency pairs at the tiles' tokens; turns: [kv head][64 multiples of 8 tokens,
 // then 0 to 7 tokens][8] (cos, sin).
 template <int D, int C, int U>
-kernel void attend_mma(device const uint* queries [[buffer(0)]], device const Tile* tiles [[buffer(1)]],
-                       device const uint* tables [[buffer(2)]], device const uchar* cache [[buffer(3)]],
-                       device const float* corrections [[buffer(4)]], device const uint* high_operands [[buffer(5)]],
-                       device const float2* high_angles [[buffer(6)]], device float* part_o [[buffer(7)]],
-                       device float2* part_ml [[buffer(8)]], constant AttendParams& p [[buffer(9)]],
-                       uint3 tg [[threadgroup_position_in_grid]], uint sg [[simdgroup_index_in_threadgroup]],
-                       uint lane [[thread_index_in_simdgroup]], uint tid [[thread_index_in_threadgroup]]) {
+kernel void attend_mma(device const uint* queries [[buffer(0)]],
+                       device const Tile* tiles [[buffer(1)]],
+                       device const uint* tables [[buffer(2)]],
+                       device const uchar* cache [[buffer(3)]],
+                       device const float* corrections [[buffer(4)]],
+                       device const uint* high_operands [[buffer(5)]],
+                       device const float2* high_angles [[buffer(6)]],
+                       device float* part_o [[buffer(7)]],
+                       device float2* part_ml [[buffer(8)]],
+                       constant AttendParams& p [[buffer(9)]],
+                       uint3 tg [[threadgroup_position_in_grid]],
+                       uint sg [[simdgroup_index_in_threadgroup]],
+                       uint lane [[thread_index_in_simdgroup]],
+                       uint tid [[thread_index_in_threadgroup]]) {
   constexpr int J = D / 8;
   constexpr uint kMerged = D <= 128 ? 8 : D == 256 ? 4 : 2;  // columns whose states fit threadgroup memory
   threadgroup half s_index[kSimdgroups * 64];

@@ -6,7 +6,7 @@
 
 constant constexpr int kHeads = 4;
 
-// What logits lack in a partition, in threadgroup memory until states are merged there: (cos, sin) of the 8
+// The mean correction of a partition, in threadgroup memory until partial states are merged there: (cos, sin) of the 8
 // high-frequency pairs at multiples of 8 tokens, quadratics, [32 tokens][1, v, v^2][column], and the high-frequency
 // pairs' amplitudes.
 struct CorrectionHeads {
@@ -36,8 +36,8 @@ struct FetchHeads {
 // against bank conflicts]. A lane turns pair r of head c; offset: tiles from the partition's start.
 enum Turned : uint { kTurnedHead = 10, kTurnedTile = 4 * kTurnedHead };
 template <int U>
-inline void turn_pairs(threadgroup float2* turned, threadgroup const CorrectionHeads& followed, uint offset, uint r,
-                       uint c) {
+inline void turn_pairs(
+    threadgroup float2* turned, threadgroup const CorrectionHeads& followed, uint offset, uint r, uint c) {
   threadgroup const float* amplitudes = (threadgroup const float*)followed.amplitudes + (r * 4 + c / 2) * 4 + c % 2;
   const float a = amplitudes[0], b = amplitudes[2];
   UNROLL for (uint u = 0; u < U; u++) {
@@ -45,8 +45,8 @@ inline void turn_pairs(threadgroup float2* turned, threadgroup const CorrectionH
     turned[u * kTurnedTile + c * kTurnedHead + r] = float2(a * by.x + b * by.y, b * by.x - a * by.y);
   }
 }
-// What the logit of token r of a tile lacks, for one head. turned: the pairs at its first token; at: (cos, sin) of
-// pairs 2 i and 2 i + 1 at r tokens; v: the token's.
+// The correction of the logit of token r of 8 tokens, for one head. turned: the pairs at its first token; at: (cos,
+// sin) of pairs 2 i and 2 i + 1 at r tokens; v: the token's.
 inline float lacking(threadgroup const float2* turned, threadgroup const float4* at, float3 quadratic, float v) {
   float sum = fma(fma(quadratic.z, v, quadratic.y), v, quadratic.x);
   UNROLL for (uint i = 0; i < 4; i++) {
@@ -64,13 +64,20 @@ inline float sum_of_head(float x0, float x1, float x2, float x3, uint c) {
 }
 
 template <int D, int U>
-kernel void attend_vec(device const uint* queries [[buffer(0)]], device const Tile* tiles [[buffer(1)]],
-                       device const uint* tables [[buffer(2)]], device const uchar* cache [[buffer(3)]],
-                       device const float* corrections [[buffer(4)]], device const uint* high_operands [[buffer(5)]],
-                       device const float2* high_angles [[buffer(6)]], device float* part_o [[buffer(7)]],
-                       device float2* part_ml [[buffer(8)]], constant AttendParams& p [[buffer(9)]],
-                       uint3 tg [[threadgroup_position_in_grid]], uint sg [[simdgroup_index_in_threadgroup]],
-                       uint lane [[thread_index_in_simdgroup]], uint tid [[thread_index_in_threadgroup]]) {
+kernel void attend_vec(device const uint* queries [[buffer(0)]],
+                       device const Tile* tiles [[buffer(1)]],
+                       device const uint* tables [[buffer(2)]],
+                       device const uchar* cache [[buffer(3)]],
+                       device const float* corrections [[buffer(4)]],
+                       device const uint* high_operands [[buffer(5)]],
+                       device const float2* high_angles [[buffer(6)]],
+                       device float* part_o [[buffer(7)]],
+                       device float2* part_ml [[buffer(8)]],
+                       constant AttendParams& p [[buffer(9)]],
+                       uint3 tg [[threadgroup_position_in_grid]],
+                       uint sg [[simdgroup_index_in_threadgroup]],
+                       uint lane [[thread_index_in_simdgroup]],
+                       uint tid [[thread_index_in_threadgroup]]) {
   constexpr int J = D / 8, G = kHeads;
   constexpr uint kMerged = D <= 256 ? 4 : 2;  // columns whose states fit threadgroup memory
   threadgroup float4 s_q[D];

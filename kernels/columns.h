@@ -33,18 +33,17 @@ inline bool sees(Tile t, uint from, uint to) {
 }
 inline bool sees(Tile t, uint part) { return sees(t, part, part + 1); }
 
-constant bool kKeysExact [[function_constant(
-    8)]];  // centred keys are corrected exactly (`mean_correction.h`), not by high-frequency pairs and quadratics
+// Whether the correction of centred keys is exact (`mean_correction.h`), in place of high-frequency pairs and
+// quadratics.
+constant bool kKeysExact [[function_constant(8)]];
 inline bool keys_exact() { return kKeysCentred && kKeysExact; }
 inline bool keys_fitted() { return kKeysCentred && !kKeysExact; }
 
 // A partition's record in `corrections`: [place][A of columns 2c, 2c + 1, B of both], r the high-frequency pair; then
 // [interval][term][8 columns] floats. Where `attend_mma` and `prefill` add quadratics a term has halves in as much
 // place: [pair of columns][high parts, low parts].
-enum Terms : uint {
-  kFewTerms = 3,
-  kTerms = 8
-};  // 1, v, v^2 of quadratics; 1, v .. v^7 of polynomials that follow exactly
+// Coefficients of 1, v, v^2 of quadratics, and of 1, v .. v^7 of the polynomials that correct exactly.
+enum Terms : uint { kFewTerms = 3, kTerms = 8 };
 enum CorrectionFloats : uint { kHighFloats = 128, kQuadratic = 8 * kFewTerms };
 // In units of 16 tokens, from the middle of 32.
 inline float v_of(uint token) { return (float(token) - 15.5f) * 0.0625f; }

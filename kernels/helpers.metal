@@ -19,11 +19,16 @@ struct NormParams {
 };
 
 // out = weight sum / rms(sum) with sum = x + delta, or x alone. Threadgroup: a row.
-kernel void add_rms_norm(device const float* x [[buffer(0)]], device const float* delta [[buffer(1)]],
-                         device const float* weight [[buffer(2)]], device float* sum [[buffer(3)]],
-                         device float* out [[buffer(4)]], constant NormParams& p [[buffer(5)]],
-                         uint row [[threadgroup_position_in_grid]], uint sg [[simdgroup_index_in_threadgroup]],
-                         uint groups [[simdgroups_per_threadgroup]], uint lane [[thread_index_in_simdgroup]],
+kernel void add_rms_norm(device const float* x [[buffer(0)]],
+                         device const float* delta [[buffer(1)]],
+                         device const float* weight [[buffer(2)]],
+                         device float* sum [[buffer(3)]],
+                         device float* out [[buffer(4)]],
+                         constant NormParams& p [[buffer(5)]],
+                         uint row [[threadgroup_position_in_grid]],
+                         uint sg [[simdgroup_index_in_threadgroup]],
+                         uint groups [[simdgroups_per_threadgroup]],
+                         uint lane [[thread_index_in_simdgroup]],
                          uint tid [[thread_index_in_threadgroup]]) {
   threadgroup float s_sum[32];
   const ulong start = ulong(row) * p.width;
@@ -49,8 +54,10 @@ struct GateParams {
 };
 
 // out = silu(gate) x, or sigmoid(gate) x.
-kernel void gate_mul(device const float* gate [[buffer(0)]], device const float* x [[buffer(1)]],
-                     device float* out [[buffer(2)]], constant GateParams& p [[buffer(3)]],
+kernel void gate_mul(device const float* gate [[buffer(0)]],
+                     device const float* x [[buffer(1)]],
+                     device float* out [[buffer(2)]],
+                     constant GateParams& p [[buffer(3)]],
                      uint i [[thread_position_in_grid]]) {
   if (i >= p.count) return;
   const float g = gate[i];
@@ -72,9 +79,19 @@ inline bool beats(float a, uint i, float b, uint j) { return a > b || (a == b &&
 // The `count` largest of each slice of a row, in order. Threadgroup (slice, row). A second launch over the slices'
 // winners, whose indices are then `from`, gives those of the row. NaN counts as the lowest value.
 template <bool First>
-inline void largest(device const float* values, device const uint* from, device float* top, device uint* index,
-                    constant TopParams& p, threadgroup float* s_value, threadgroup uint* s_index, uint2 tg, uint slices,
-                    uint sg, uint groups, uint lane, uint tid) {
+inline void largest(device const float* values,
+                    device const uint* from,
+                    device float* top,
+                    device uint* index,
+                    constant TopParams& p,
+                    threadgroup float* s_value,
+                    threadgroup uint* s_index,
+                    uint2 tg,
+                    uint slices,
+                    uint sg,
+                    uint groups,
+                    uint lane,
+                    uint tid) {
   float x[kPerThread];
   uint at[kPerThread];
   const uint threads = groups * 32, begin = tg.x * p.slice, end = min(begin + p.slice, p.width);
@@ -128,20 +145,30 @@ inline void largest(device const float* values, device const uint* from, device 
     }
   }
 }
-kernel void top_slices(device const float* logits [[buffer(0)]], device float* top [[buffer(1)]],
-                       device uint* index [[buffer(2)]], constant TopParams& p [[buffer(3)]],
-                       uint2 tg [[threadgroup_position_in_grid]], uint2 grid [[threadgroups_per_grid]],
-                       uint sg [[simdgroup_index_in_threadgroup]], uint groups [[simdgroups_per_threadgroup]],
-                       uint lane [[thread_index_in_simdgroup]], uint tid [[thread_index_in_threadgroup]]) {
+kernel void top_slices(device const float* logits [[buffer(0)]],
+                       device float* top [[buffer(1)]],
+                       device uint* index [[buffer(2)]],
+                       constant TopParams& p [[buffer(3)]],
+                       uint2 tg [[threadgroup_position_in_grid]],
+                       uint2 grid [[threadgroups_per_grid]],
+                       uint sg [[simdgroup_index_in_threadgroup]],
+                       uint groups [[simdgroups_per_threadgroup]],
+                       uint lane [[thread_index_in_simdgroup]],
+                       uint tid [[thread_index_in_threadgroup]]) {
   threadgroup float s_value[32];
   threadgroup uint s_index[32];
   largest<true>(logits, (device const uint*)logits, top, index, p, s_value, s_index, tg, grid.x, sg, groups, lane, tid);
 }
-kernel void top_rows(device const float* values [[buffer(0)]], device const uint* from [[buffer(1)]],
-                     device float* top [[buffer(2)]], device uint* index [[buffer(3)]],
-                     constant TopParams& p [[buffer(4)]], uint2 tg [[threadgroup_position_in_grid]],
-                     uint2 grid [[threadgroups_per_grid]], uint sg [[simdgroup_index_in_threadgroup]],
-                     uint groups [[simdgroups_per_threadgroup]], uint lane [[thread_index_in_simdgroup]],
+kernel void top_rows(device const float* values [[buffer(0)]],
+                     device const uint* from [[buffer(1)]],
+                     device float* top [[buffer(2)]],
+                     device uint* index [[buffer(3)]],
+                     constant TopParams& p [[buffer(4)]],
+                     uint2 tg [[threadgroup_position_in_grid]],
+                     uint2 grid [[threadgroups_per_grid]],
+                     uint sg [[simdgroup_index_in_threadgroup]],
+                     uint groups [[simdgroups_per_threadgroup]],
+                     uint lane [[thread_index_in_simdgroup]],
                      uint tid [[thread_index_in_threadgroup]]) {
   threadgroup float s_value[32];
   threadgroup uint s_index[32];

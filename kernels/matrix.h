@@ -17,14 +17,22 @@ inline simdgroup_half8x8 tile_of(half2 x) {
 
 #ifndef MSL_CUDA  // the CUDA shim has its own, one instruction each
 // d0 += a b, d1 += c b
-inline void mma_2x1(thread simdgroup_float8x8& d0, thread simdgroup_float8x8& d1, simdgroup_half8x8 a,
-                    simdgroup_half8x8 c, simdgroup_half8x8 b) {
+inline void mma_2x1(thread simdgroup_float8x8& d0,
+                    thread simdgroup_float8x8& d1,
+                    simdgroup_half8x8 a,
+                    simdgroup_half8x8 c,
+                    simdgroup_half8x8 b) {
   simdgroup_multiply_accumulate(d0, a, b, d0);
   simdgroup_multiply_accumulate(d1, c, b, d1);
 }
 // d0 += a0 b0 + a1 b1, d1 += c0 b0 + c1 b1
-inline void mma_2x2(thread simdgroup_float8x8& d0, thread simdgroup_float8x8& d1, simdgroup_half8x8 a0,
-                    simdgroup_half8x8 c0, simdgroup_half8x8 b0, simdgroup_half8x8 a1, simdgroup_half8x8 c1,
+inline void mma_2x2(thread simdgroup_float8x8& d0,
+                    thread simdgroup_float8x8& d1,
+                    simdgroup_half8x8 a0,
+                    simdgroup_half8x8 c0,
+                    simdgroup_half8x8 b0,
+                    simdgroup_half8x8 a1,
+                    simdgroup_half8x8 c1,
                     simdgroup_half8x8 b1) {
   simdgroup_multiply_accumulate(d0, a0, b0, d0);
   simdgroup_multiply_accumulate(d1, c0, b0, d1);

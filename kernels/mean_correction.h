@@ -32,8 +32,8 @@ inline PairOperands split(float4 x) {
   return to;
 }
 // Adds the pairs' products with two tiles of left operands. high, low: of cos in both tiles, of sin in both.
-inline void add_pairs(thread simdgroup_float8x8& s0, thread simdgroup_float8x8& s1, thread const PairOperands& x,
-                      uint4 high, uint4 low) {
+inline void add_pairs(
+    thread simdgroup_float8x8& s0, thread simdgroup_float8x8& s1, thread const PairOperands& x, uint4 high, uint4 low) {
   const simdgroup_half8x8 c0 = tile_of(as_type<half2>(high.x)), c1 = tile_of(as_type<half2>(high.y));
   const simdgroup_half8x8 d0 = tile_of(as_type<half2>(high.z)), d1 = tile_of(as_type<half2>(high.w));
   mma_2x2(s0, s1, c0, c1, x.cos_high, d0, d1, x.sin_high);
@@ -105,8 +105,13 @@ struct FetchShared {
 // Adds what the logits of U tiles lack, `tokens` from the partition's start. powers: gives `powers_of`; a, t: which
 // amplitudes and terms.
 template <int U, class Powers, int A, int T>
-inline void add_corrections(thread simdgroup_float8x8* s, threadgroup const Corrections<U, A, T>& from, Powers powers,
-                            uint a, uint t, uint tokens, Place l) {
+inline void add_corrections(thread simdgroup_float8x8* s,
+                            threadgroup const Corrections<U, A, T>& from,
+                            Powers powers,
+                            uint a,
+                            uint t,
+                            uint tokens,
+                            Place l) {
   const uint place = l.r * 4 + l.c;
   add_high_frequency<U>(s, from.amplitudes[a][place], from.turns[tokens / U + l.r],
                         (threadgroup const uint4*)from.tiles + place);
@@ -142,8 +147,13 @@ inline void add_polynomial(thread simdgroup_float8x8* s, float2 y, uint offset, 
 
 // Adds all that the logits of exactly followed keys lack. fast, turns: of each group.
 template <int U>
-inline void add_exact(thread simdgroup_float8x8* s, device const float* record, device const uint* fast,
-                      device const float2* turns, uint groups, uint offset, Place l) {
+inline void add_exact(thread simdgroup_float8x8* s,
+                      device const float* record,
+                      device const uint* fast,
+                      device const float2* turns,
+                      uint groups,
+                      uint offset,
+                      Place l) {
   for (uint g = 0; g < groups; g++) {
     const float4 a = ((device const float4*)(record + g * kHighFloats))[l.r * 4 + l.c];
     add_high_frequency<U>(s, a, turns[g * kTurnPairs + offset * 8 + l.r],
@@ -155,8 +165,8 @@ inline void add_exact(thread simdgroup_float8x8* s, device const float* record, 
 
 // What an exactly followed logit lacks, of one token, r of its tile, and head c, by plain arithmetic: lane (r, c) turns
 // pair r of each group.
-inline float exact_correction(device const float* record, device const float2* turns, uint groups, uint offset, uint r,
-                              uint c) {
+inline float exact_correction(
+    device const float* record, device const float2* turns, uint groups, uint offset, uint r, uint c) {
   device const float* terms = record + groups * kHighFloats + offset / 4 * kTerms * 8 + c;
   const float v = v_of(offset % 4 * 8 + r);
   float sum = terms[7 * 8];

@@ -40,8 +40,8 @@ struct Share {
     by = value ? value_reader(l.r, l.c) : key_reader(l.r, l.c);
   }
   // Loads the iteration at `base`. Past the end the last block is read again.
-  inline void load(device const uchar* cache, device const uint* table, uint kv_heads, uint head, uint base, uint end,
-                   Place l) {
+  inline void load(
+      device const uchar* cache, device const uint* table, uint kv_heads, uint head, uint base, uint end, Place l) {
     const uint position = base + 8 * tile, slot = position & ((1u << kBlockShift) - 1u);
     device const uchar* record =
         cache + ulong(table[min(position, end - 1) >> kBlockShift] * kv_heads + head) * Record<D>::bytes();
@@ -55,8 +55,13 @@ struct Share {
     }
   }
   // Once a load. unit: of K's scores.
-  inline void store(threadgroup uint* operands, threadgroup float* scales, float unit, uint key_table, uint value_table,
-                    uint magic, Place l) {
+  inline void store(threadgroup uint* operands,
+                    threadgroup float* scales,
+                    float unit,
+                    uint key_table,
+                    uint value_table,
+                    uint magic,
+                    Place l) {
     const uint place = l.r * 4 + l.c;
     if (value) {
       spread<D>(words, kValueFormat);
@@ -95,8 +100,14 @@ struct Correction {
   uint2 next;                  // and of the next step
 
   // fast, by: of the kv head; record: of the first block, `stride` from the next. All simdgroups fill what they share.
-  inline void start(device const uint4* fast, device const float2* by, device const float* record, ulong stride,
-                    bool live, uint sg, uint lane, Place l) {
+  inline void start(device const uint4* fast,
+                    device const float2* by,
+                    device const float* record,
+                    ulong stride,
+                    bool live,
+                    uint sg,
+                    uint lane,
+                    Place l) {
     const uint place = l.r * 4 + l.c;
     from = (device const uint2*)(record + lane / kEach * stride + kHighFloats) + lane % kEach;
     load(0, lane);
@@ -153,12 +164,18 @@ inline void add_dims(device float* row, thread const float* z, uint r, bool firs
 
 // Bindings as `attend_mma`. Threadgroup: a (kv head, tile, partition).
 template <int D, int U>
-kernel void prefill(device const uint* queries [[buffer(0)]], device const Tile* tiles [[buffer(1)]],
-                    device const uint* tables [[buffer(2)]], device const uchar* cache [[buffer(3)]],
-                    device const float* corrections [[buffer(4)]], device const uint* high_operands [[buffer(5)]],
-                    device const float2* high_angles [[buffer(6)]], device float* part_o [[buffer(7)]],
-                    device float2* part_ml [[buffer(8)]], constant AttendParams& p [[buffer(9)]],
-                    uint3 tg [[threadgroup_position_in_grid]], uint sg [[simdgroup_index_in_threadgroup]],
+kernel void prefill(device const uint* queries [[buffer(0)]],
+                    device const Tile* tiles [[buffer(1)]],
+                    device const uint* tables [[buffer(2)]],
+                    device const uchar* cache [[buffer(3)]],
+                    device const float* corrections [[buffer(4)]],
+                    device const uint* high_operands [[buffer(5)]],
+                    device const float2* high_angles [[buffer(6)]],
+                    device float* part_o [[buffer(7)]],
+                    device float2* part_ml [[buffer(8)]],
+                    constant AttendParams& p [[buffer(9)]],
+                    uint3 tg [[threadgroup_position_in_grid]],
+                    uint sg [[simdgroup_index_in_threadgroup]],
                     uint lane [[thread_index_in_simdgroup]]) {
   constexpr int J = D / 8, C = Blocks<D>::kCount;
   // Arrays, since a struct in threadgroup memory would need a constructor of its own.

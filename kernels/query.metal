@@ -28,9 +28,17 @@ inline bool column(uint n, uint group, Tile tile, thread uint& row, thread uint&
 
 // 8 rotated queries as right operands: word (place, j) holds element key_dim(r / 2, j, r % 2) of columns 2c and 2c + 1.
 template <int D>
-inline void lay_out(threadgroup float* s_q, device const float* q, device const float2* angles,
-                    device const uint* rotation, device uint* out, constant QueryParams& p, Tile tile, uint kv_head,
-                    uint block, uint sg, uint lane) {
+inline void lay_out(threadgroup float* s_q,
+                    device const float* q,
+                    device const float2* angles,
+                    device const uint* rotation,
+                    device uint* out,
+                    constant QueryParams& p,
+                    Tile tile,
+                    uint kv_head,
+                    uint block,
+                    uint sg,
+                    uint lane) {
   for (uint n = sg; n < 8; n += kSimdgroups) {
     uint row, head;
     const bool live = column(block * 8 + n, p.gqa_group, tile, row, head);
@@ -66,9 +74,16 @@ struct Products {
   static constant constexpr uint kGroups = D / 16 + 1;  // of D / 2 pairs of two kinds
   float4 amplitudes[kGroups * 32];                      // by place, as `turned` takes them
   uint pairs[kGroups * 8];
-  static inline void make(threadgroup Products& to, device const float* q, device const float2* angles,
-                          device const float* mean, device const uint* lists, constant QueryParams& p, Tile tile,
-                          uint kv_head, uint block, uint tid) {
+  static inline void make(threadgroup Products& to,
+                          device const float* q,
+                          device const float2* angles,
+                          device const float* mean,
+                          device const uint* lists,
+                          constant QueryParams& p,
+                          Tile tile,
+                          uint kv_head,
+                          uint block,
+                          uint tid) {
     device const uint* fast = lists + 8 * p.approximated + kv_head * 8 * p.pair_groups;
     const uint n = tid % 8;
     uint row, head;
@@ -98,9 +113,15 @@ struct Products {
 // 32 tokens, and there is one 8x8 matrix for each of kEach coefficients: first those of intervals 0 to 7, then those of
 // 8 to 15. This call makes N of these matrices from `from` on.
 template <int D, uint P, int N, uint kEach>
-inline void correction_terms(threadgroup const Products<D>& products, device const float2* starts,
-                             thread const uint* start, device const uint4* fits, thread const bool* live,
-                             device float* out, uint from, constant QueryParams& p, Place l) {
+inline void correction_terms(threadgroup const Products<D>& products,
+                             device const float2* starts,
+                             thread const uint* start,
+                             device const uint4* fits,
+                             thread const bool* live,
+                             device float* out,
+                             uint from,
+                             constant QueryParams& p,
+                             Place l) {
   const uint place = l.r * 4 + l.c;
   simdgroup_float8x8 y[P][N];
   UNROLL for (uint k = 0; k < P; k++) UNROLL for (int n = 0; n < N; n++) y[k][n] =
@@ -133,9 +154,14 @@ inline void correction_terms(threadgroup const Products<D>& products, device con
 // high-frequency pairs at each partition's start, and the terms of the polynomials of all others. Bits do not depend on
 // P.
 template <int D, uint P>
-inline void prepare_partitions(threadgroup const Products<D>& products, device const float2* starts,
-                               device const uint4* fits, device float* out, constant QueryParams& p, Tile tile,
-                               uint first, Place l) {
+inline void prepare_partitions(threadgroup const Products<D>& products,
+                               device const float2* starts,
+                               device const uint4* fits,
+                               device float* out,
+                               constant QueryParams& p,
+                               Tile tile,
+                               uint first,
+                               Place l) {
   if (!sees(tile, first, first + P)) return;
   bool live[P];
   uint start[P];
@@ -166,13 +192,20 @@ inline void prepare_partitions(threadgroup const Products<D>& products, device c
 // `correction_terms`. Threadgroup (kv head and block of columns, tile, 0) lays out, (.., 1 + i) follows in `span`
 // partitions a simdgroup.
 template <int D>
-kernel void query(device const float* q [[buffer(0)]], device const Tile* tiles [[buffer(1)]],
-                  device const uint* rotation [[buffer(2)]], device const float* means [[buffer(3)]],
-                  device const float2* starts [[buffer(4)]], device const uint* lists [[buffer(5)]],
-                  device const uint4* fits [[buffer(6)]], device const float2* angles [[buffer(7)]],
-                  device uint* queries [[buffer(8)]], device float* corrections [[buffer(9)]],
-                  constant QueryParams& p [[buffer(10)]], uint3 tg [[threadgroup_position_in_grid]],
-                  uint sg [[simdgroup_index_in_threadgroup]], uint lane [[thread_index_in_simdgroup]],
+kernel void query(device const float* q [[buffer(0)]],
+                  device const Tile* tiles [[buffer(1)]],
+                  device const uint* rotation [[buffer(2)]],
+                  device const float* means [[buffer(3)]],
+                  device const float2* starts [[buffer(4)]],
+                  device const uint* lists [[buffer(5)]],
+                  device const uint4* fits [[buffer(6)]],
+                  device const float2* angles [[buffer(7)]],
+                  device uint* queries [[buffer(8)]],
+                  device float* corrections [[buffer(9)]],
+                  constant QueryParams& p [[buffer(10)]],
+                  uint3 tg [[threadgroup_position_in_grid]],
+                  uint sg [[simdgroup_index_in_threadgroup]],
+                  uint lane [[thread_index_in_simdgroup]],
                   uint tid [[thread_index_in_threadgroup]]) {
   constexpr uint kProducts = sizeof(Products<D>) / 16, kQueries = 2 * D;
   threadgroup float4 s_mem[kProducts > kQueries ? kProducts : kQueries];

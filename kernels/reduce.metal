@@ -26,8 +26,12 @@ struct Reduction {
   float top;
 
   inline bool sees(uint to) const { return in_window(to, first); }
-  inline void open(device const float* part_o, device const float2* part_ml, device const uint* positions,
-                   constant ReduceParams& p, uint item, uint lane) {
+  inline void open(device const float* part_o,
+                   device const float2* part_ml,
+                   device const uint* positions,
+                   constant ReduceParams& p,
+                   uint item,
+                   uint lane) {
     const uint end = positions[item / p.heads] + 1;
     head = item % p.heads;
     parts = (end + kPartition - 1) / kPartition;
@@ -74,8 +78,14 @@ struct Reduction {
     }
   }
   // x: the sum of all sums, in threadgroup memory.
-  inline void close(threadgroup float* x, float l, device const uint* rotation, device const float* value_means,
-                    device float* out, constant ReduceParams& p, uint item, uint lane) const {
+  inline void close(threadgroup float* x,
+                    float l,
+                    device const uint* rotation,
+                    device const float* value_means,
+                    device float* out,
+                    constant ReduceParams& p,
+                    uint item,
+                    uint lane) const {
     const float inverse = l > 0.0f ? 1.0f / l : 0.0f;
     for (uint i = lane; i < D; i += 32) x[i] *= inverse;
     simdgroup_barrier(mem_flags::mem_threadgroup);
@@ -92,11 +102,16 @@ struct Reduction {
 inline float in_order(float a, float b, uint n) { return fma(as_type<float>(0x3f800000u | n >> 31), b, a); }
 
 template <int D>
-kernel void reduce(device const float* part_o [[buffer(0)]], device const float2* part_ml [[buffer(1)]],
-                   device const uint* positions [[buffer(2)]], device const uint* rotation [[buffer(3)]],
-                   device const float* value_means [[buffer(4)]], device float* out [[buffer(5)]],
-                   constant ReduceParams& p [[buffer(6)]], uint tg [[threadgroup_position_in_grid]],
-                   uint sg [[simdgroup_index_in_threadgroup]], uint lane [[thread_index_in_simdgroup]]) {
+kernel void reduce(device const float* part_o [[buffer(0)]],
+                   device const float2* part_ml [[buffer(1)]],
+                   device const uint* positions [[buffer(2)]],
+                   device const uint* rotation [[buffer(3)]],
+                   device const float* value_means [[buffer(4)]],
+                   device float* out [[buffer(5)]],
+                   constant ReduceParams& p [[buffer(6)]],
+                   uint tg [[threadgroup_position_in_grid]],
+                   uint sg [[simdgroup_index_in_threadgroup]],
+                   uint lane [[thread_index_in_simdgroup]]) {
   constexpr uint E = Reduction<D>::E;
   threadgroup float s_x[kReducers * D], s_l[kReducers];
   const bool alone = D <= 128 && p.one_simdgroup_per_item;  // of larger heads registers do not hold all sums

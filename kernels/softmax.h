@@ -128,8 +128,14 @@ struct Columns {
 
 // Logits of C blocks from `block` on, of a step at `base`, to weights. All move together, if one does.
 template <int U, bool Masked, int D, int C>
-inline void weigh_masked(thread Columns<D> (&x)[C], thread simdgroup_float8x8 (&s)[C][U], thread const float* vs,
-                         Tile tile, uint block, uint base, constant AttendParams& p, Place l,
+inline void weigh_masked(thread Columns<D> (&x)[C],
+                         thread simdgroup_float8x8 (&s)[C][U],
+                         thread const float* vs,
+                         Tile tile,
+                         uint block,
+                         uint base,
+                         constant AttendParams& p,
+                         Place l,
                          thread simdgroup_half8x8 (&w)[C][U]) {
   typename Columns<D>::Top top[C];
   bool moves = false;
@@ -144,8 +150,14 @@ inline void weigh_masked(thread Columns<D> (&x)[C], thread simdgroup_float8x8 (&
   UNROLL for (int b = 0; b < C; b++) x[b].template weigh<U, Masked>(s[b], vs, w[b]);
 }
 template <int U, int D, int C>
-inline void weigh_blocks(thread Columns<D> (&x)[C], thread simdgroup_float8x8 (&s)[C][U], thread const float* vs,
-                         Tile tile, uint block, uint base, constant AttendParams& p, Place l,
+inline void weigh_blocks(thread Columns<D> (&x)[C],
+                         thread simdgroup_float8x8 (&s)[C][U],
+                         thread const float* vs,
+                         Tile tile,
+                         uint block,
+                         uint base,
+                         constant AttendParams& p,
+                         Place l,
                          thread simdgroup_half8x8 (&w)[C][U]) {
   if (all_see(tile, base, 8 * U, p)) {
     weigh_masked<U, false>(x, s, vs, tile, block, base, p, l, w);

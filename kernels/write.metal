@@ -21,8 +21,8 @@ inline half quantize_int8(threadgroup const float* z, threadgroup ushort* codes,
   return scale;
 }
 // Scale and minimum, and unsigned codes.
-inline half2 quantize_affine(threadgroup const float* z, threadgroup ushort* codes, uint count, float levels,
-                             uint lane) {
+inline half2 quantize_affine(
+    threadgroup const float* z, threadgroup ushort* codes, uint count, float levels, uint lane) {
   float low = 3.4e38f, high = -3.4e38f;
   for (uint i = lane; i < count; i += 32) {
     low = min(low, z[i]);
@@ -147,12 +147,18 @@ inline void quantize(uint f, threadgroup const float* z, threadgroup ushort* cod
 // k, v: [tokens][kv heads][D], K before RoPE. angles: [tokens][pairs] (cos, sin), times RoPE's attention factor.
 // key_means, value_means: [kv heads][D], subtracted before RoPE; 0 where a key's mean is not subtracted.
 template <int D>
-kernel void write(device const float* k [[buffer(0)]], device const float* v [[buffer(1)]],
-                  device const uint* slots [[buffer(2)]], device const float2* angles [[buffer(3)]],
-                  device const uint* rotation [[buffer(4)]], device const float* key_means [[buffer(5)]],
-                  device const float* value_means [[buffer(6)]], device uchar* cache [[buffer(7)]],
-                  constant WriteParams& p [[buffer(8)]], uint tg [[threadgroup_position_in_grid]],
-                  uint sg [[simdgroup_index_in_threadgroup]], uint lane [[thread_index_in_simdgroup]]) {
+kernel void write(device const float* k [[buffer(0)]],
+                  device const float* v [[buffer(1)]],
+                  device const uint* slots [[buffer(2)]],
+                  device const float2* angles [[buffer(3)]],
+                  device const uint* rotation [[buffer(4)]],
+                  device const float* key_means [[buffer(5)]],
+                  device const float* value_means [[buffer(6)]],
+                  device uchar* cache [[buffer(7)]],
+                  constant WriteParams& p [[buffer(8)]],
+                  uint tg [[threadgroup_position_in_grid]],
+                  uint sg [[simdgroup_index_in_threadgroup]],
+                  uint lane [[thread_index_in_simdgroup]]) {
   threadgroup float s_z[4 * D];
   threadgroup ushort s_codes[4 * D];
   const uint item = tg * 4 + sg, row = item / 2, head = row % p.kv_heads, token = row / p.kv_heads;

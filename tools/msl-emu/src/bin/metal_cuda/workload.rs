@@ -34,7 +34,6 @@ enum At {
     ValueMeans,
     Blocks,
     Cache,
-    Nothing,
 }
 
 pub fn noise(seed: u64, n: usize) -> Vec<u8> {
@@ -114,7 +113,6 @@ impl<'a> Workload<'a> {
         let buffer = |bytes: &&[u8]| executor.buffer(bytes).map_err(|e| e.to_string());
         let mut buffers = parts.iter().map(buffer).collect::<Result<Vec<_>, _>>()?;
         buffers.push(executor.create(all * shape.page_bytes()).map_err(|e| e.to_string())?);
-        buffers.push(executor.buffer(&[]).map_err(|e| e.to_string())?);
         let workload = Workload { executor, shape, tables: correction, buffers };
         workload.fill()?;
         Ok(workload)
