@@ -73,7 +73,8 @@ impl Codebook {
 
 /// Calls `$function` with the magnitudes of a codebook, an array of its size, and the arguments.
 macro_rules! with_magnitudes {
-    ($book:expr, $function:ident($($argument:expr),*)) => {
+    ($book:expr, $function:ident($($argument:expr),*)) => {{
+        use $crate::codebook::{CUBIC4, Codebook, LLOYD2, LLOYD3, LLOYD4, LLOYD5};
         match $book {
             Codebook::Lloyd2 => $function(&LLOYD2, $($argument),*),
             Codebook::Lloyd3 => $function(&LLOYD3, $($argument),*),
@@ -81,7 +82,7 @@ macro_rules! with_magnitudes {
             Codebook::Lloyd5 => $function(&LLOYD5, $($argument),*),
             Codebook::Cubic4 => $function(&CUBIC4, $($argument),*),
         }
-    };
+    }};
 }
 pub(crate) use with_magnitudes;
 

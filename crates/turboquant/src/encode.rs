@@ -3,7 +3,7 @@
 //! Codes: two's complement for the int8 formats, unsigned for the affine ones, else the magnitude's index with the sign
 //! in the bit above it. Written as plain loops over 16 lanes, compiled once per instruction set: the compiler
 //! vectorises them and, since no operation is reordered, every instruction set gives the same bytes.
-use crate::codebook::{CUBIC4, Codebook, LLOYD2, LLOYD3, LLOYD4, LLOYD5, with_magnitudes};
+use crate::codebook::{Codebook, with_magnitudes};
 use crate::format::{Coding, Format, MAX_HEAD_DIM, SCALE_GROUP};
 use half::f16;
 
