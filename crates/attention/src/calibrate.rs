@@ -1,16 +1,14 @@
 //! Measures the means that centring subtracts, while a model runs.
-use crate::{AttentionBackend, AttentionPlan, BatchLayout, KvMeans, LayerId, ModelGeometry};
+use crate::{AttentionPlan, BackendHook, KvMeans, LayerId, ModelGeometry};
 use candle_core::{DType, Device, Result, Tensor};
-use kv::{BlockCopy, BlockId, KvLayout};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 /// The first tokens of a text are left out: their keys are unlike all others ("attention sinks", Xiao et al.,
 /// arXiv:2309.17453).
 const FIRST_TOKENS: u32 = 4;
 
-/// A backend that passes everything on to another one, which stores K and V exactly, and sums up what is written.
-pub struct CalibrationBackend {
-    inner: Box<dyn AttentionBackend>,
+/// Sums up the K and V of a model that runs over an exact cache.
+pub struct MeanCalibration {
     sums: Mutex<Vec<Sums>>,
 }
 
@@ -26,12 +24,12 @@ struct Sums {
     energy: f64,
 }
 
-impl CalibrationBackend {
-    /// `inner` must store the layers of `geometry`.
-    pub fn new(inner: Box<dyn AttentionBackend>, geometry: &ModelGeometry) -> Self {
+impl MeanCalibration {
+    /// Nothing has been summed up of the layers of `geometry` yet.
+    pub fn new(geometry: &ModelGeometry) -> Self {
         let empty = |len| Sums { rows: 0, keys: vec![0.0; len], values: vec![0.0; len], energy: 0.0 };
         let sums = geometry.layers.iter().map(|l| empty(l.kv_heads * l.head_dim)).collect();
-        CalibrationBackend { inner, sums: Mutex::new(sums) }
+        MeanCalibration { sums: Mutex::new(sums) }
     }
 
     /// The means of K (before RoPE) and V, and the share of the keys' energy that lies in their means, averaged over
@@ -67,41 +65,9 @@ impl CalibrationBackend {
     }
 }
 
-impl AttentionBackend for CalibrationBackend {
-    fn spec(&self) -> &KvLayout {
-        self.inner.spec()
-    }
-
-    fn allocate(&mut self, num_blocks: usize) -> Result<()> {
-        self.inner.allocate(num_blocks)
-    }
-
-    fn allocated_bytes(&self) -> usize {
-        self.inner.allocated_bytes()
-    }
-
-    fn plan(&mut self, layout: Arc<BatchLayout>) -> Result<AttentionPlan> {
-        self.inner.plan(layout)
-    }
-
-    fn write(&self, layer: LayerId, k: &Tensor, v: &Tensor, plan: &AttentionPlan) -> Result<()> {
+impl BackendHook for MeanCalibration {
+    fn store(&self, layer: LayerId, k: &Tensor, v: &Tensor, plan: &AttentionPlan) -> Result<(Tensor, Tensor)> {
         self.add(layer, k, v, &plan.layout.positions)?;
-        self.inner.write(layer, k, v, plan)
-    }
-
-    fn attend(&self, layer: LayerId, q: &Tensor, plan: &AttentionPlan) -> Result<Tensor> {
-        self.inner.attend(layer, q, plan)
-    }
-
-    fn copy_blocks(&self, copies: &[BlockCopy]) -> Result<()> {
-        self.inner.copy_blocks(copies)
-    }
-
-    fn read_block(&self, block: BlockId, out: &mut [u8]) -> Result<()> {
-        self.inner.read_block(block, out)
-    }
-
-    fn write_block(&self, block: BlockId, bytes: &[u8]) -> Result<()> {
-        self.inner.write_block(block, bytes)
+        Ok((k.clone(), v.clone()))
     }
 }

@@ -8,14 +8,16 @@ mod centre;
 mod context;
 pub mod cpu;
 mod geometry;
+mod hook;
 mod states;
 
 pub use backend::{AttentionBackend, AttentionPlan, LayerId};
 pub use batch::BatchLayout;
-pub use calibrate::CalibrationBackend;
+pub use calibrate::MeanCalibration;
 pub use centre::{Centring, KeyCentring, KvMeans, LayerCentre};
 pub use context::ForwardContext;
 pub use cpu::CpuBackend;
 pub use geometry::{LayerGeometry, ModelGeometry};
+pub use hook::{BackendHook, HookedBackend};
 pub use states::{SequenceStates, StateId, StateLayout, StatePool};
 pub use turboquant::{Rope, RopeError};

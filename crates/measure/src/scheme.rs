@@ -1,7 +1,7 @@
 //! A way to store K and V, and the lists of schemes that are measured.
 use crate::BLOCK_SIZE;
-use crate::ggml::{GGML_BITS, GgmlBackend};
-use attention::AttentionBackend;
+use crate::ggml::{GGML_BITS, GgmlRounding};
+use attention::{AttentionBackend, Centring, HookedBackend};
 use candle_core::Device;
 use engine::{CentreMode, KvOptions, ModelBundle, StartError, cache_layout, most_exact_format, select};
 use turboquant::{Format, KvPair, PRESETS, Side};
@@ -87,8 +87,12 @@ impl Scheme {
                 Ok((select(layout, geometry, centring, bundle.device.tensors(), bundle.decode_kernel)?, centred))
             }
             Scheme::Ggml(bits) => {
-                let (exact, centred) = Scheme::exact(bundle.device.tensors()).backend(bundle)?;
-                Ok((Box::new(GgmlBackend::new(exact, bits)), centred))
+                let device = bundle.device.tensors();
+                let (rounding, geometry) = GgmlRounding::new(bits, bundle.model.geometry())?;
+                let layout = cache_layout(KvPair::both(most_exact_format(device)), BLOCK_SIZE, &geometry)?;
+                let centring = Centring::none(&geometry);
+                let exact = select(layout, &geometry, centring, device, bundle.decode_kernel)?;
+                Ok((Box::new(HookedBackend::new(exact, rounding)), false))
             }
         }
     }

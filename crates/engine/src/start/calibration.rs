@@ -4,7 +4,7 @@ use super::device::DecodeKernel;
 use super::kv_plan::{CentreMode, cache_layout};
 use crate::error::StartError;
 use crate::forward::{ModelRef, PrivateSequences};
-use attention::{CalibrationBackend, Centring, KeyCentring, KvMeans, ModelGeometry};
+use attention::{Centring, HookedBackend, KeyCentring, KvMeans, MeanCalibration, ModelGeometry};
 use candle_core::Device;
 use models::Model;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -97,7 +97,7 @@ impl Calibration<'_> {
         // What f16 rounds, too, is far below the means.
         let layout = cache_layout(KvPair::both(most_exact_format(self.device)), BLOCK_SIZE, geometry)?;
         let exact = select(layout, geometry, Centring::none(geometry), self.device, DecodeKernel::Mma)?;
-        let mut backend = CalibrationBackend::new(exact, geometry);
+        let mut backend = HookedBackend::new(exact, MeanCalibration::new(geometry));
         let sequence = PrivateSequences::new(self.model, &mut backend, 1, tokens.len())?;
         let model = ModelRef { model: self.model, device: self.device };
         for (i, chunk) in tokens.chunks(CHUNK).enumerate() {
@@ -105,7 +105,7 @@ impl Calibration<'_> {
             tracing::info!("centring: measuring K and V, {start} of {} tokens", tokens.len());
             sequence.forward(model, &mut backend, &[(0, start..start + chunk.len())], chunk, &[0])?;
         }
-        Ok(backend.finish())
+        Ok(backend.into_hook().finish())
     }
 }
 
