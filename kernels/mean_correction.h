@@ -1,9 +1,9 @@
 // The mean correction: keys are stored minus their mean, and this adds q . RoPE(mean) back to each logit.
 //
-// Of coded keys 8 high-frequency pairs are corrected exactly, turned from the partition's start, and all others by one
-// quadratic for each interval of 32 tokens. Keys stored as floats have a smaller error of their own than a quadratic,
-// so all of their pairs are corrected exactly, to some 2^-22: fast ones in pair groups of 8, slow ones together by a
-// polynomial of degree 7 over each interval.
+// Coded keys have 8 high-frequency pairs that are corrected exactly, turned from the partition's start; all their other
+// pairs are corrected by one quadratic for each interval of 32 tokens. Keys stored as floats have a smaller error of
+// their own than a quadratic, so all of their pairs are corrected exactly, to some 2^-22: fast ones in pair groups of
+// 8, slow ones together by a polynomial of degree 7 over each interval.
 //
 // A partition's corrections are, in this order: for each pair group (coded keys have one) the amplitudes of its 8
 // pairs; for each interval its terms. `offset` counts 8 tokens from the partition's start to the first of U 8-token

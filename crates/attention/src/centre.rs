@@ -85,7 +85,7 @@ impl Centring {
                 Some(rope) => rope.clone(),
                 None => Rope::new(Vec::new(), 1.0).map_err(Error::wrap)?,
             };
-            // Of exact floats every pair's mean is subtracted; choosing a few high-frequency pairs only saves time.
+            // Keys stored as floats lose the mean of every pair; choosing a few high-frequency pairs only saves time.
             let (tables, high_pairs) = match keys(i) {
                 KeyCentring::Exact => (Some(CorrectionTables::exact(&rope, d)), usize::MAX),
                 KeyCentring::Approximated => (Some(CorrectionTables::new(&rope, d)), DEFAULT_HIGH_PAIRS),

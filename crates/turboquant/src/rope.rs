@@ -26,8 +26,8 @@ pub enum RopeError {
 /// The rotary embedding of a layer: at position t the pair (x, y) with frequency f becomes
 /// `a (x cos tf - y sin tf, x sin tf + y cos tf)`, where a is the attention factor.
 ///
-/// Of n pairs, pair i consists of elements i and i + n of a head, the half-split convention of all Hugging Face Llama
-/// and Qwen models. Elements from 2n on stay as they are. Cheap to clone.
+/// Pair i of n consists of elements i and i + n of a head, the half-split convention of all Hugging Face Llama and Qwen
+/// models. Elements from 2n on stay as they are. Cheap to clone.
 #[derive(Clone)]
 pub struct Rope {
     inner: Arc<Angles>,
@@ -111,9 +111,8 @@ impl Rope {
 
 impl PartialEq for Rope {
     fn eq(&self, other: &Rope) -> bool {
-        let of = |rope: &Rope| (rope.inner.attention_factor, Arc::clone(&rope.inner));
-        let ((a, left), (b, right)) = (of(self), of(other));
-        Arc::ptr_eq(&left, &right) || a == b && left.frequencies == right.frequencies
+        // The digits' entries follow from the frequencies.
+        self.attention_factor() == other.attention_factor() && self.frequencies() == other.frequencies()
     }
 }
 
