@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The release binary with the bundled model, driven by the official Python client and by the chat of its own.
+# The release binary with the bundled model, driven by the official Python client and by the chat of its own; then beside
+# many slow readers, with more connections than it may have open.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=target/python
@@ -10,23 +11,36 @@ fi
 cargo build --release --locked
 
 log=$(mktemp)
+# Waits until the server whose log is in $log, process $server, answers, and sets url to where. The log says it.
+await_server() {
+    for _ in $(seq 300); do
+        url=$(grep -oE 'http://[0-9.:]+' "$log" | head -n 1 || true)
+        if [ -n "$url" ] && curl -fs "$url/health" >/dev/null; then return; fi
+        kill -0 $server || { cat "$log" >&2; exit 1; }
+        sleep 0.1
+    done
+}
 # A key that looks like a number.
 key=0123
 TALLOW_API_KEY=$key target/release/tallow serve --port 0 2>"$log" &
 server=$!
 trap 'kill $server 2>/dev/null || true; rm -f "$log"' EXIT
-# The log says where it listens.
-for _ in $(seq 300); do
-    url=$(grep -oE 'http://[0-9.:]+' "$log" | head -n 1 || true)
-    if [ -n "$url" ] && curl -fs "$url/health" >/dev/null; then break; fi
-    kill -0 $server || { cat "$log" >&2; exit 1; }
-    sleep 0.1
-done
+await_server
 "$venv/bin/python" crates/server/tests/openai_client.py --url "$url" --api-key "$key"
 chat() { echo "Say hello." | target/release/tallow chat "$@" >/dev/null; }
-TALLOW_API_KEY=$key chat --url "$url"
+TALLOW_API_KEY=$key chat --url "$url/v1"
 HTTP_PROXY=http://127.0.0.1:9 chat
 kill -TERM $server
 wait $server
 # A log in a file is plain text.
 if grep $'\e' "$log"; then exit 1; fi
+
+# 200 slow readers, where the process may have files open for all of them, and where it may not.
+for files in 1024 128; do
+    (ulimit -n $files; exec target/release/tallow serve --port 0 --max-num-seqs 64 2>"$log") &
+    server=$!
+    await_server
+    "$venv/bin/python" crates/server/tests/slow_readers.py --url "$url" --readers 200
+    kill -TERM $server
+    wait $server
+done

@@ -205,6 +205,12 @@ pub struct ServingSettings {
     /// Key that clients must send as a bearer token
     #[arg(long, value_name = "KEY")]
     pub api_key: Option<String>,
+    /// Origins whose web pages may use the server, such as https://chat.example.com, or * [default: this machine's]
+    #[arg(long, value_name = "ORIGIN,..", value_delimiter = ',')]
+    pub cors_origin: Option<Vec<String>>,
+    /// Names of this server that the public DNS has, .example.com for all below it, or * [default: see `tallow config`]
+    #[arg(long, value_name = "NAME,..", value_delimiter = ',')]
+    pub allowed_host: Option<Vec<String>>,
     /// Name that clients ask for [default: the folder's name]
     #[arg(long, value_name = "NAME")]
     pub served_model_name: Option<String>,
@@ -223,6 +229,15 @@ pub struct ServingSettings {
     /// Requests that may wait before new ones get 429 [default: 1024]
     #[arg(long, value_name = "N")]
     pub max_queued_requests: Option<usize>,
+    /// Seconds that a connection is kept on which no request comes [default: 120]
+    #[arg(long, value_name = "SECONDS")]
+    pub keep_alive_timeout: Option<u64>,
+    /// Seconds that a client may take for a request's head, and for a pause in its body [default: 30]
+    #[arg(long, value_name = "SECONDS")]
+    pub read_timeout: Option<u64>,
+    /// Seconds that a client may take nothing of an answer that is there [default: 300]
+    #[arg(long, value_name = "SECONDS")]
+    pub write_timeout: Option<u64>,
     /// Seconds that running answers get at shutdown [default: 20]
     #[arg(long, value_name = "SECONDS")]
     pub shutdown_timeout: Option<u64>,

@@ -23,7 +23,7 @@ pub async fn chat(args: ChatArgs) -> Result<()> {
         Settings::read(args.model.config.as_deref(), &(&args.model, &args.kv, &args.step, &args.serving))?;
     // A server of our own lives as long as the conversation, and no proxy stands before it.
     let (running, url, http) = match &args.url {
-        Some(url) => (None, url.trim_end_matches('/').to_owned(), hub::http()),
+        Some(url) => (None, base_address(url), hub::http()),
         None => {
             (settings.host, settings.port) = ("127.0.0.1".into(), 0);
             let running = Running::start(&settings).await?;
@@ -38,6 +38,16 @@ pub async fn chat(args: ChatArgs) -> Result<()> {
         running.stop().await?;
     }
     result
+}
+
+/// The address before `/v1`. Users give what they give to other clients: with `/v1` or an endpoint's path, with a slash
+/// at the end, without a scheme.
+fn base_address(url: &str) -> String {
+    let mut base = url.trim().trim_end_matches('/');
+    for end in ["/chat/completions", "/completions", "/models", "/v1"] {
+        base = base.strip_suffix(end).unwrap_or(base).trim_end_matches('/');
+    }
+    if base.contains("://") { base.to_owned() } else { format!("http://{base}") }
 }
 
 struct Session {
@@ -194,7 +204,22 @@ impl LineBuffer {
 
 #[cfg(test)]
 mod tests {
-    use super::LineBuffer;
+    use super::{LineBuffer, base_address};
+
+    #[test]
+    fn a_servers_address_is_understood_as_other_clients_have_it() {
+        for url in [
+            "http://host:8000",
+            "http://host:8000/",
+            "http://host:8000/v1",
+            "http://host:8000/v1//",
+            "http://host:8000/v1/chat/completions",
+            "host:8000/v1/models",
+        ] {
+            assert_eq!(base_address(url), "http://host:8000", "{url}");
+        }
+        assert_eq!(base_address("https://host/llm/v1/"), "https://host/llm");
+    }
 
     #[test]
     fn lines_are_whole_however_the_bytes_are_cut() {

@@ -55,10 +55,16 @@ impl Running {
             host: settings.host.clone(),
             port: settings.port,
             api_key: settings.api_key.clone(),
+            cors_origins: settings.cors_origins.clone(),
+            allowed_hosts: settings.allowed_hosts.clone(),
             served_model_name: settings.engine.served_model_name.clone().into_iter().collect(),
+            keep_alive_timeout: settings.keep_alive_timeout,
+            read_timeout: settings.read_timeout,
+            write_timeout: settings.write_timeout,
             shutdown_limit: settings.shutdown_timeout,
             ..Default::default()
         };
+        server::raise_descriptor_limit();
         // A name that names no model is refused before a port is taken.
         let source = ModelSource::of(settings)?;
         let listener = server::bind(&config)

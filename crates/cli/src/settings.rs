@@ -6,7 +6,10 @@ use figment::Figment;
 use figment::providers::{Env, Format as _, Serialized, Toml};
 use figment::value::Value;
 use serde::{Deserialize, Serialize};
+use server::{AllowedHost, CorsOrigin, InvalidSetting};
+use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 /// The documentation of every key.
@@ -16,9 +19,11 @@ pub const DEFAULTS: &str = include_str!("../../../config/default.toml");
 const NON_SETTING_VARS: [&str; 3] = ["LOG", "CONFIG", "CACHE_DIR"];
 
 /// Settings that are text, and may be text of digits alone (a test compares them with [`RawSettings`]).
-const TEXTS: [&str; 12] = [
+const TEXTS: [&str; 14] = [
     "host",
     "api_key",
+    "cors_origin",
+    "allowed_host",
     "model",
     "revision",
     "weight_quant",
@@ -31,8 +36,8 @@ const TEXTS: [&str; 12] = [
     "kv_centre",
 ];
 
-/// Longest `--shutdown-timeout`, seconds.
-const MAX_SHUTDOWN: u64 = 24 * 60 * 60;
+/// Longest of the times, seconds.
+const MAX_TIMEOUT: u64 = 24 * 60 * 60;
 
 /// The settings of a command, checked.
 #[derive(Debug)]
@@ -43,10 +48,20 @@ pub struct Settings {
     pub port: u16,
     /// The key that clients must send; `None`: no key is asked for.
     pub api_key: Option<String>,
+    /// Origins whose web pages may use the server.
+    pub cors_origins: Vec<CorsOrigin>,
+    /// Names of the server.
+    pub allowed_hosts: Vec<AllowedHost>,
     /// A folder, a file or a name of the hub; `None`: the bundled demo model.
     pub model: Option<String>,
     /// Branch, tag or commit of a model of the hub.
     pub revision: String,
+    /// How long a connection is kept on which no request comes.
+    pub keep_alive_timeout: Duration,
+    /// How long a client may take for a request's head, and for a pause in its body.
+    pub read_timeout: Duration,
+    /// How long a client may take nothing of an answer.
+    pub write_timeout: Duration,
     /// How long running answers get at shutdown.
     pub shutdown_timeout: Duration,
     /// What the engine is started with, but for the path of the model, which is known once the model has been fetched.
@@ -60,6 +75,8 @@ struct RawSettings {
     host: String,
     port: u16,
     api_key: Option<String>,
+    cors_origin: TextList,
+    allowed_host: TextList,
     model: Option<String>,
     revision: String,
     weight_quant: Option<String>,
@@ -77,7 +94,31 @@ struct RawSettings {
     max_num_batched_tokens: usize,
     max_queued_requests: usize,
     threads: usize,
+    keep_alive_timeout: u64,
+    read_timeout: u64,
+    write_timeout: u64,
     shutdown_timeout: u64,
+}
+
+/// A list of texts; in the environment one text with commas.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "expected a list of texts, or one text with commas")]
+enum TextList {
+    List(Vec<String>),
+    Joined(String),
+}
+
+impl TextList {
+    /// What the texts say. `flag` is the flag's name.
+    ///
+    /// Errors: the first text that says nothing.
+    fn parse<T: FromStr<Err = InvalidSetting>>(self, flag: &str) -> Result<Vec<T>> {
+        let texts = match self {
+            TextList::List(texts) => texts,
+            TextList::Joined(text) => text.split(',').filter(|part| !part.is_empty()).map(str::to_owned).collect(),
+        };
+        texts.iter().map(|text| text.parse().map_err(|e| anyhow::anyhow!("{flag}: {e}"))).collect()
+    }
 }
 
 impl Settings {
@@ -109,9 +150,16 @@ impl Settings {
 impl RawSettings {
     /// Errors: values that are wrong whatever the model, before one is fetched.
     fn check(self) -> Result<Settings> {
-        if self.shutdown_timeout > MAX_SHUTDOWN {
-            bail!("--shutdown-timeout: is {}; it must be at most {MAX_SHUTDOWN} (a day)", self.shutdown_timeout);
-        }
+        let seconds = |flag: &str, seconds: u64, least: u64| {
+            if !(least..=MAX_TIMEOUT).contains(&seconds) {
+                bail!("--{flag}: is {seconds}; it must lie in [{least}, {MAX_TIMEOUT}] (a day)");
+            }
+            Ok(Duration::from_secs(seconds))
+        };
+        let shutdown_timeout = seconds("shutdown-timeout", self.shutdown_timeout, 0)?;
+        let keep_alive_timeout = seconds("keep-alive-timeout", self.keep_alive_timeout, 1)?;
+        let read_timeout = seconds("read-timeout", self.read_timeout, 1)?;
+        let write_timeout = seconds("write-timeout", self.write_timeout, 1)?;
         // A header's value comes without the white space around it.
         if self.api_key.as_ref().is_some_and(|key| key.is_empty() || key.trim() != key) {
             bail!(
@@ -119,6 +167,7 @@ impl RawSettings {
                  server without a key"
             );
         }
+        let host = listen_host(&self.host)?;
         let (k, v) = (self.k_quant.as_deref(), self.v_quant.as_deref());
         let engine = EngineConfig {
             model: PathBuf::new(),
@@ -137,15 +186,35 @@ impl RawSettings {
         };
         engine.check()?;
         Ok(Settings {
-            host: self.host,
+            host,
             port: self.port,
             api_key: self.api_key,
+            cors_origins: self.cors_origin.parse("--cors-origin")?,
+            allowed_hosts: self.allowed_host.parse("--allowed-host")?,
             model: self.model,
             revision: self.revision,
-            shutdown_timeout: Duration::from_secs(self.shutdown_timeout),
+            keep_alive_timeout,
+            read_timeout,
+            write_timeout,
+            shutdown_timeout,
             engine,
         })
     }
+}
+
+/// The name or address that `--host` gives. An IPv6 address may stand in brackets, as it does in a URL.
+///
+/// Errors: a URL, or a port behind the address.
+fn listen_host(host: &str) -> Result<String> {
+    let inner = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    let is_v6 = inner.parse::<Ipv6Addr>().is_ok();
+    if !is_v6 && (host.is_empty() || host.contains(['/', ':', '[', ']'])) {
+        bail!(
+            "--host: is {host:?}; it must be a name or an address alone, such as 127.0.0.1, 0.0.0.0 or ::1, without \
+             http:// and with the port in --port"
+        );
+    }
+    Ok(inner.to_owned())
 }
 
 fn weight_quant(name: &str) -> Result<WeightQuant> {
@@ -216,8 +285,14 @@ mod tests {
         let most = usize::MAX.to_string();
         for (flag, value, told) in [
             ("--shutdown-timeout", &*u64::MAX.to_string(), "--shutdown-timeout"),
+            ("--read-timeout", "0", "--read-timeout: is 0; it must lie in [1, 86400]"),
             ("--api-key", "", "--api-key: is empty"),
             ("--api-key", "secret\n", "--api-key: is empty or has white space"),
+            ("--host", "http://127.0.0.1", "--host: is \"http://127.0.0.1\"; it must be a name or an address alone"),
+            ("--host", "127.0.0.1:80", "the port in --port"),
+            ("--host", "", "--host: is \"\""),
+            ("--cors-origin", "chat.example.com", "--cors-origin: is \"chat.example.com\"; it must be * or an origin"),
+            ("--allowed-host", "http://a", "--allowed-host: is \"http://a\"; it must be * or a name"),
             ("--max-num-seqs", "0", "--max-num-seqs is 0"),
             ("--max-num-seqs", &most, "--max-num-seqs"),
             ("--max-num-batched-tokens", "63", "--max-num-batched-tokens is 63"),
@@ -229,6 +304,23 @@ mod tests {
         ] {
             let message = read(&[flag, value]).unwrap_err().to_string();
             assert!(message.contains(told), "{message}");
+        }
+    }
+
+    #[test]
+    fn lists_come_from_flags_and_from_one_text() {
+        let settings = read(&["--cors-origin", "https://a.example,http://b.example", "--cors-origin", "null"]).unwrap();
+        let origins = ["https://a.example", "http://b.example", "null"].map(|text| text.parse().unwrap());
+        assert_eq!(settings.cors_origins, origins);
+        let joined: TextList = serde_json::from_str("\"a.example,.b.example\"").unwrap();
+        let hosts = ["a.example", ".b.example"].map(|text| text.parse().unwrap());
+        assert_eq!(joined.parse::<AllowedHost>("--allowed-host").unwrap(), hosts);
+    }
+
+    #[test]
+    fn an_address_to_listen_on_may_stand_in_brackets() {
+        for (host, listened) in [("[::1]", "::1"), ("::", "::"), ("localhost", "localhost"), ("0.0.0.0", "0.0.0.0")] {
+            assert_eq!(read(&["--host", host]).unwrap().host, listened);
         }
     }
 

@@ -11,8 +11,8 @@ mod openai;
 mod routes;
 mod vllm;
 
-pub use config::ServerConfig;
-pub use http::listener::bind;
+pub use config::{AllowedHost, CorsOrigin, InvalidSetting, ServerConfig};
+pub use http::listener::{bind, raise_descriptor_limit};
 pub use http::metrics::install as install_metrics;
 pub use http::state::ServerState;
 pub use routes::serve;

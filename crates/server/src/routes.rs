@@ -1,42 +1,80 @@
 //! All routes of all protocols.
 use crate::http::auth::require_key;
 use crate::http::error::{ApiError, ErrorCode};
+use crate::http::listener::{self, Routers};
+use crate::http::pages::{self, PagePolicy};
 use crate::http::state::ServerState;
-use crate::http::{listener, status};
+use crate::http::{paths, status};
 use crate::{openai, vllm};
 use axum::Router;
-use axum::http::{Method, Uri};
-use axum::middleware::from_fn_with_state;
+use axum::extract::Request;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderValue, Method, Uri};
+use axum::middleware::{from_fn_with_state, map_response};
+use axum::response::Response;
 use std::future::Future;
 use std::io;
+use std::sync::Arc;
 use tokio::net::TcpListener;
+use tower::ServiceExt;
 
 /// Serves until `shutdown` resolves. From then on new requests are refused with status 503, accepted ones may finish
 /// within [`ServerConfig::shutdown_limit`](crate::ServerConfig::shutdown_limit), and then the listener closes.
 ///
-/// Errors: the listener fails.
+/// Errors: the listener has no address.
 pub async fn serve(
     listener: TcpListener,
     state: ServerState,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    listener::serve(listener, router(state.clone()), state, shutdown).await
+    let policy = Arc::new(PagePolicy::new(state.config(), listener.local_addr()?));
+    // Only the routes of `status` are open to clients without the API key, if there is one.
+    let guarded = openai::routes().merge(vllm::routes()).route_layer(from_fn_with_state(state.clone(), require_key));
+    let routers = Routers {
+        all: finish(status::routes().merge(guarded).fallback(not_found), &state, &policy),
+        monitoring: finish(status::routes().fallback(too_many_connections), &state, &policy),
+    };
+    listener::serve(listener, routers, state, shutdown).await;
+    Ok(())
 }
 
-/// Only the routes of `status` are open to clients without the API key, if there is one.
-fn router(state: ServerState) -> Router {
-    let guarded = openai::routes().merge(vllm::routes()).route_layer(from_fn_with_state(state.clone(), require_key));
-    status::routes()
-        .merge(guarded)
-        .fallback(not_found)
+/// Adds to routes what is the same for all.
+fn finish(routes: Router<ServerState>, state: &ServerState, policy: &Arc<PagePolicy>) -> Router {
+    let routes = routes
         .method_not_allowed_fallback(method_not_allowed)
-        .with_state(state)
+        .layer(map_response(with_charset))
+        .layer(pages::cors(policy.clone()))
+        .layer(from_fn_with_state(policy.clone(), pages::guard))
+        .with_state(state.clone());
+    // A router looks at the path before its layers run, so this one takes every path.
+    Router::new().fallback(move |mut request: Request| {
+        paths::normalise(request.uri_mut());
+        routes.clone().oneshot(request)
+    })
 }
 
 async fn not_found(method: Method, uri: Uri) -> ApiError {
-    ApiError::new(ErrorCode::NotFound, format!("there is no {method} {}", uri.path()))
+    let path = uri.path();
+    ApiError::new(ErrorCode::NotFound, format!("there is no {method} {path}; {}", paths::suggestion(path)))
+}
+
+async fn too_many_connections() -> ApiError {
+    let message = "as many connections have answers in work as this server can serve; try again soon";
+    ApiError::new(ErrorCode::TooManyConnections, message)
 }
 
 async fn method_not_allowed(method: Method, uri: Uri) -> ApiError {
     ApiError::new(ErrorCode::MethodNotAllowed, format!("{} does not take {method}", uri.path()))
+}
+
+/// Names the encoding of JSON and event streams, which some clients would else take for Latin-1.
+async fn with_charset(mut response: Response) -> Response {
+    if let Some(value) = response.headers_mut().get_mut(CONTENT_TYPE) {
+        match value.as_bytes() {
+            b"application/json" => *value = HeaderValue::from_static("application/json; charset=utf-8"),
+            b"text/event-stream" => *value = HeaderValue::from_static("text/event-stream; charset=utf-8"),
+            _ => {}
+        }
+    }
+    response
 }

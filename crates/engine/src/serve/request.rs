@@ -8,7 +8,7 @@ pub struct SamplingParams {
     pub temperature: f32,
     /// Keep the k most likely tokens; 0 keeps all.
     pub top_k: usize,
-    /// Keep the smallest set of tokens whose probability reaches p.
+    /// Keep the smallest set of tokens whose probability reaches p; 0 keeps the likeliest alone.
     pub top_p: f32,
     /// Keep tokens at least this share as likely as the most likely one.
     pub min_p: f32,

@@ -222,6 +222,7 @@ mod tests {
         // .4 + .3 reaches .65, .4 alone does not.
         assert_shares(&with(|p| p.top_p = 0.65), &[0.0, 4.0 / 7.0, 0.0, 3.0 / 7.0]);
         assert_shares(&with(|p| p.top_p = 0.3), &[0.0, 1.0, 0.0, 0.0]);
+        assert_shares(&with(|p| p.top_p = 0.0), &[0.0, 1.0, 0.0, 0.0]);
         // At least .45 of .4.
         assert_shares(&with(|p| p.min_p = 0.45), &[0.0, 4.0 / 9.0, 2.0 / 9.0, 3.0 / 9.0]);
     }

@@ -71,7 +71,7 @@ impl SamplingParams {
         // (field, value, low, high, whether the value may be `low` itself)
         let ranges = [
             (RequestField::Temperature, self.temperature, 0.0, 100.0, true),
-            (RequestField::TopP, self.top_p, 0.0, 1.0, false),
+            (RequestField::TopP, self.top_p, 0.0, 1.0, true),
             (RequestField::MinP, self.min_p, 0.0, 1.0, true),
             (RequestField::RepetitionPenalty, self.repetition_penalty, 0.0, 100.0, false),
             (RequestField::PresencePenalty, self.presence_penalty, -2.0, 2.0, true),

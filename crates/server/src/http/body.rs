@@ -1,6 +1,7 @@
 //! Request bodies: read within the limit, parsed as JSON, and read field by field.
+use crate::http::encoding::{ContentCoding, utf8_text};
 use crate::http::error::{ApiError, ErrorCode};
-use crate::http::state::ServerState;
+use crate::http::state::{ServerState, Stage};
 use axum::body::BodyDataStream;
 use axum::extract::{ConnectInfo, FromRequest, Request};
 use axum::http::header::{CONTENT_LENGTH, EXPECT};
@@ -11,6 +12,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
+use tokio::time::timeout;
 
 /// A JSON object that came as a request's body.
 pub struct JsonRequest {
@@ -25,13 +27,40 @@ impl FromRequest<ServerState> for JsonRequest {
 
     async fn from_request(request: Request, state: &ServerState) -> Result<Self, ApiError> {
         let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip().to_string());
-        let bytes = read_limited(request, state.config().max_body_bytes).await?;
-        let object: Value = serde_json::from_slice(&bytes)
+        let coding = ContentCoding::named_in(request.headers());
+        let limit = state.config().max_body_bytes;
+        // A body is read before it is refused for its coding, for the reason that `read_limited` gives.
+        let packed = read_in_time(request, state).await?;
+        let bytes = coding?.unpack(packed, limit)?;
+        if bytes.len() > limit {
+            return Err(too_large(limit));
+        }
+        let object: Value = serde_json::from_str(utf8_text(&bytes)?)
             .map_err(|e| ApiError::new(ErrorCode::InvalidJson, format!("the body is not valid JSON: {e}")))?;
         if !object.is_object() {
             return Err(ApiError::new(ErrorCode::InvalidJson, "the body must be a JSON object"));
         }
         Ok(JsonRequest { object, peer })
+    }
+}
+
+/// A body may take this multiple of the time after which a pause in it is too long.
+const WHOLE_BODY_FACTOR: u32 = 10;
+
+/// The body's bytes.
+///
+/// Errors: those of [`read_limited`], a body that takes too long, the server's end.
+async fn read_in_time(request: Request, state: &ServerState) -> Result<Vec<u8>, ApiError> {
+    let (limit, pause) = (state.config().max_body_bytes, state.config().read_timeout);
+    let mut stages = state.stages();
+    let ending = async {
+        // An error would mean that the sender is gone, but this state holds it.
+        let _ = stages.wait_for(|stage| *stage == Stage::Ending).await;
+    };
+    tokio::select! {
+        bytes = read_limited(request, limit, pause) => bytes,
+        () = tokio::time::sleep(pause * WHOLE_BODY_FACTOR) => Err(too_slow(pause * WHOLE_BODY_FACTOR)),
+        () = ending => Err(ApiError::new(ErrorCode::ShuttingDown, "the server is shutting down")),
     }
 }
 
@@ -44,31 +73,37 @@ const DISCARD_TIME: Duration = Duration::from_secs(10);
 /// they cannot. So the rest of a body that is too large is read and discarded before the answer, unless the client
 /// asked first, with `Expect: 100-continue`.
 ///
-/// Errors: a body of more than `limit` bytes, a connection that breaks.
-async fn read_limited(request: Request, limit: usize) -> Result<Vec<u8>, ApiError> {
-    let too_large = || {
-        let message = format!("the body is larger than {limit} bytes, the most that this server takes");
-        ApiError::new(ErrorCode::RequestTooLarge, message)
-    };
+/// Errors: a body of more than `limit` bytes or with a longer pause than `pause`, a connection that breaks.
+async fn read_limited(request: Request, limit: usize, pause: Duration) -> Result<Vec<u8>, ApiError> {
     let (parts, body) = request.into_parts();
     let header = |name| parts.headers.get(name).and_then(|v| v.to_str().ok());
     let length = header(CONTENT_LENGTH).and_then(|v| v.parse::<usize>().ok()).unwrap_or(0);
     if length > limit && header(EXPECT).is_some() {
-        return Err(too_large());
+        return Err(too_large(limit));
     }
     let mut pieces = body.into_data_stream();
     let mut bytes = Vec::with_capacity(length.min(limit));
-    while let Some(piece) = pieces.next().await {
+    while let Some(piece) = timeout(pause, pieces.next()).await.map_err(|_| too_slow(pause))? {
         let piece =
             piece.map_err(|e| ApiError::new(ErrorCode::InvalidJson, format!("the body cannot be read: {e}")))?;
         if bytes.len() + piece.len() > limit {
             // However the reading ends, the answer follows.
-            let _ = tokio::time::timeout(DISCARD_TIME, discard(pieces, limit.saturating_mul(DISCARD_FACTOR))).await;
-            return Err(too_large());
+            let _ = timeout(DISCARD_TIME, discard(pieces, limit.saturating_mul(DISCARD_FACTOR))).await;
+            return Err(too_large(limit));
         }
         bytes.extend_from_slice(&piece);
     }
     Ok(bytes)
+}
+
+fn too_large(limit: usize) -> ApiError {
+    let message = format!("the body is larger than {limit} bytes, the most that this server takes");
+    ApiError::new(ErrorCode::RequestTooLarge, message)
+}
+
+fn too_slow(limit: Duration) -> ApiError {
+    let message = format!("the body did not come within {} s", limit.as_secs_f32());
+    ApiError::new(ErrorCode::RequestTimeout, message)
 }
 
 /// Reads until the end, an error, or more than `limit` bytes.

@@ -51,20 +51,28 @@ error_codes! {
     ContextLengthExceeded = "context_length_exceeded", BAD_REQUEST, "invalid_request_error", None;
     /// The API key is wrong or missing.
     InvalidApiKey = "invalid_api_key", UNAUTHORIZED, "authentication_error", None;
+    /// The request comes by a name that is not the server's, or from a web page that may not send it.
+    NotAllowed = "not_allowed", FORBIDDEN, "permission_error", None;
     /// The request asks for a model that is not served here.
     ModelNotFound = "model_not_found", NOT_FOUND, "invalid_request_error", None;
     /// No route has this path.
     NotFound = "not_found", NOT_FOUND, "invalid_request_error", None;
     /// The path is known, but not with this method.
     MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, "invalid_request_error", None;
+    /// The body took longer to come than it may.
+    RequestTimeout = "request_timeout", REQUEST_TIMEOUT, "invalid_request_error", None;
     /// The body is larger than the configured limit.
     RequestTooLarge = "request_too_large", PAYLOAD_TOO_LARGE, "invalid_request_error", None;
+    /// The body is encoded in a way that is not known here.
+    UnsupportedEncoding = "unsupported_encoding", UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", None;
     /// The model's chat template is missing or fails.
     InvalidTemplate = "invalid_template", UNPROCESSABLE_ENTITY, "invalid_request_error", None;
     /// As many requests wait as may.
     QueueFull = "queue_full", TOO_MANY_REQUESTS, "rate_limit_error", Some(1);
     /// The server has started and the model is still being loaded.
     ModelLoading = "model_loading", SERVICE_UNAVAILABLE, "service_unavailable_error", Some(5);
+    /// As many connections have answers in work as may.
+    TooManyConnections = "too_many_connections", SERVICE_UNAVAILABLE, "service_unavailable_error", Some(1);
     /// The server is shutting down.
     ShuttingDown = "shutting_down", SERVICE_UNAVAILABLE, "service_unavailable_error", Some(30);
     /// The step that served the request failed; the engine lives on.
@@ -149,6 +157,9 @@ impl IntoResponse for ApiError {
         let mut response = (wire.status, Json(self.to_json())).into_response();
         if let Some(seconds) = wire.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if wire.status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+            response.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate"));
         }
         if wire.status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

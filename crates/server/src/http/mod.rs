@@ -1,10 +1,16 @@
-//! What every protocol needs of HTTP: the listener, bodies, errors, the API key, event streams, metrics.
+//! What every protocol needs of HTTP: connections, rules for web pages, paths, bodies, errors, the API key, event
+//! streams, metrics.
 pub mod auth;
 pub mod body;
+mod client;
+mod connection;
+mod encoding;
 pub mod error;
 mod ids;
 pub mod listener;
 pub mod metrics;
+pub mod pages;
+pub mod paths;
 pub mod sse;
 pub mod state;
 pub mod status;

@@ -6,7 +6,6 @@ use crate::http::metrics::ModelMetrics;
 use crate::http::unknown_fields::UnknownFields;
 use engine::EngineHandle;
 use metrics_exporter_prometheus::PrometheusHandle;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 use text::ChatTemplate;
@@ -20,9 +19,20 @@ struct SharedState {
     config: ServerConfig,
     prometheus: PrometheusHandle,
     served: OnceLock<ServedModel>,
-    closing: AtomicBool,
+    stage: watch::Sender<Stage>,
     unknown_fields: UnknownFields,
     ids: AnswerIds,
+}
+
+/// How far the shutdown is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// It has not begun.
+    Serving,
+    /// New requests are refused, running ones go on.
+    Closing,
+    /// None runs any more: what is still to be sent is sent, and connections end.
+    Ending,
 }
 
 /// What exists once the model is loaded.
@@ -40,12 +50,13 @@ pub(crate) struct ServedModel {
 }
 
 impl ServedModel {
-    /// The model's name in the answer to a request for `asked`. `None` asks for the model, whatever its name.
+    /// The model's name in the answer to a request for `asked`. `None` and an empty name ask for the model, whatever
+    /// its name.
     ///
     /// Errors: [`ErrorCode::ModelNotFound`].
     pub fn name(&self, asked: Option<&str>) -> Result<&str, ApiError> {
         match asked {
-            Some(asked) if !self.names.iter().any(|name| name == asked) => {
+            Some(asked) if !asked.is_empty() && !self.names.iter().any(|name| name == asked) => {
                 let names = self.names.join(", ");
                 let message = format!("the model {asked:?} is not served here; this server serves {names}");
                 Err(ApiError::new(ErrorCode::ModelNotFound, message).at("model"))
@@ -62,7 +73,7 @@ impl ServerState {
             config,
             prometheus,
             served: OnceLock::new(),
-            closing: AtomicBool::new(false),
+            stage: watch::channel(Stage::Serving).0,
             unknown_fields: UnknownFields::default(),
             ids: AnswerIds::new(),
         }))
@@ -85,10 +96,18 @@ impl ServerState {
 
     /// Refuses new requests from now on and leaves accepted ones the configured limit.
     pub(crate) fn close(&self) {
-        self.0.closing.store(true, SeqCst);
+        self.set_stage(Stage::Closing);
         if let Some(served) = self.0.served.get() {
             served.engine.shutdown(self.0.config.shutdown_limit);
         }
+    }
+
+    pub(crate) fn set_stage(&self, stage: Stage) {
+        self.0.stage.send_replace(stage);
+    }
+
+    pub(crate) fn stages(&self) -> watch::Receiver<Stage> {
+        self.0.stage.subscribe()
     }
 
     /// Waits until no request is active.
@@ -119,7 +138,7 @@ impl ServerState {
     ///
     /// Errors: the model is being loaded, or the server is shutting down.
     pub(crate) fn served(&self) -> Result<&ServedModel, ApiError> {
-        if self.0.closing.load(SeqCst) {
+        if *self.0.stage.borrow() != Stage::Serving {
             return Err(ApiError::new(ErrorCode::ShuttingDown, "the server is shutting down"));
         }
         let loading = || ApiError::new(ErrorCode::ModelLoading, "the model is being loaded; try again soon");

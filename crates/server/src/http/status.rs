@@ -1,4 +1,4 @@
-//! `/health`, `/version` and `/metrics`, which monitoring asks for without an API key.
+//! `/`, `/health`, `/version` and `/metrics`, which monitoring asks for without an API key.
 use crate::http::error::ApiError;
 use crate::http::state::ServerState;
 use axum::extract::State;
@@ -9,7 +9,16 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 
 pub fn routes() -> Router<ServerState> {
-    Router::new().route("/health", get(health)).route("/version", get(version)).route("/metrics", get(metrics))
+    Router::new()
+        .route("/", get(root))
+        .route("/health", get(health))
+        .route("/version", get(version))
+        .route("/metrics", get(metrics))
+}
+
+/// What a browser or a client that tries its base address is told.
+async fn root() -> Json<Value> {
+    Json(json!({"server": "tallow", "version": env!("CARGO_PKG_VERSION"), "base_path": "/v1"}))
 }
 
 /// Status 200 while requests are served, 503 before and after.

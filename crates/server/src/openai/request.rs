@@ -140,7 +140,7 @@ impl SharedFields {
                 as_ids: common.return_tokens_as_token_ids.unwrap_or(false),
             },
             return_token_ids: common.return_token_ids.unwrap_or(false),
-            client: common.user.or(peer).unwrap_or_default(),
+            client: common.user.filter(|user| !user.is_empty()).or(peer).unwrap_or_default(),
             endpoint,
         })
     }

@@ -21,6 +21,12 @@ pub static TOKENIZER: LazyLock<Arc<Tokenizer>> = LazyLock::new(|| Arc::new(Token
 static PROMETHEUS: LazyLock<metrics_exporter_prometheus::PrometheusHandle> =
     LazyLock::new(|| server::install_metrics().unwrap());
 
+/// A text whose answer is larger than what sockets hold that nobody reads.
+pub fn long_text() -> &'static str {
+    static LONG: LazyLock<String> = LazyLock::new(|| TEXT.repeat(250));
+    &LONG
+}
+
 fn demo() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../models/demo")
 }
@@ -32,6 +38,8 @@ pub enum Script {
     Answer(&'static str),
     /// The text as for `Answer`, but ended by a stop string.
     Stopped(&'static str),
+    /// The text as for `Answer`, after a while.
+    Late(&'static str, Duration),
     /// Nothing; the request waits in the queue.
     Wait,
     /// A token every few milliseconds until the request is aborted or the engine shuts down.
@@ -162,6 +170,13 @@ impl Fake {
         match self.script {
             Script::Answer(text) => answer(request, text, &events, None),
             Script::Stopped(text) => answer(request, text, &events, Some(MatchedStop::Text("\n".into()))),
+            Script::Late(text, after) => {
+                let request = request.clone();
+                std::thread::spawn(move || {
+                    std::thread::sleep(after);
+                    answer(&request, text, &events, None);
+                });
+            }
             Script::Wait => self.waiting.push((queued, events)),
             Script::Fail => drop(events.send(failure())),
             Script::FailLate => {
@@ -251,7 +266,7 @@ impl Server {
         body["stream"] = json!(true);
         let response = self.post(path, &body).await;
         assert_eq!(response.status(), StatusCode::OK);
-        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        assert_eq!(response.headers()["content-type"], "text/event-stream; charset=utf-8");
         let text = response.text().await.unwrap();
         let mut events: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
         assert_eq!(events.pop(), Some("[DONE]"), "{text}");

@@ -19,7 +19,7 @@ async fn wrong_fields_are_named() {
         (json!({"temperature": "hot"}), "temperature"),
         (json!({"temperature": -0.1}), "temperature"),
         (json!({"temperature": 1e300}), "temperature"),
-        (json!({"top_p": 0}), "top_p"),
+        (json!({"top_p": -0.1}), "top_p"),
         (json!({"top_p": 1.1}), "top_p"),
         (json!({"top_k": -2}), "top_k"),
         (json!({"min_p": 2}), "min_p"),

@@ -2,6 +2,11 @@
 #![allow(clippy::unwrap_used)]
 
 mod answers;
+mod bodies;
 mod common;
+mod connections;
 mod errors;
+mod limits;
 mod metrics;
+mod pages;
+mod paths;
