@@ -21,6 +21,9 @@ const HISTOGRAM_FLUSH_EVERY: Duration = Duration::from_secs(5);
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
 /// After how much silence a client's machine is asked whether it is there, and how often then.
 const TCP_KEEPALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(15));
+/// Bytes of an answer that the system holds for a client that does not read, beside those that hyper holds. Linux alone
+/// would take 4 MiB for each.
+const SEND_BUFFER: usize = 128 << 10;
 /// Connections beyond the limit, which only monitoring is answered on.
 const MONITORING_CONNECTIONS: usize = 16;
 /// How long those may take for anything.
@@ -204,6 +207,8 @@ fn is_of_one_client(error: &io::Error) -> bool {
 fn prepare(stream: &TcpStream) -> io::Result<()> {
     // Without this option the system may hold a token back to send it together with the next one.
     stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    socket.set_send_buffer_size(SEND_BUFFER)?;
     let (time, interval) = TCP_KEEPALIVE;
-    SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(time).with_interval(interval))
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(time).with_interval(interval))
 }

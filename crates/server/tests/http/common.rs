@@ -21,9 +21,9 @@ pub static TOKENIZER: LazyLock<Arc<Tokenizer>> = LazyLock::new(|| Arc::new(Token
 static PROMETHEUS: LazyLock<metrics_exporter_prometheus::PrometheusHandle> =
     LazyLock::new(|| server::install_metrics().unwrap());
 
-/// A text whose answer is larger than what sockets hold that nobody reads.
+/// A text whose stream, some 1.7 MB, is larger than the 0.7 MB that hyper and sockets hold of it if nobody reads.
 pub fn long_text() -> &'static str {
-    static LONG: LazyLock<String> = LazyLock::new(|| TEXT.repeat(250));
+    static LONG: LazyLock<String> = LazyLock::new(|| TEXT.repeat(600));
     &LONG
 }
 

@@ -171,5 +171,6 @@ async fn an_answer_that_nobody_reads_does_not_hold_up_the_end() {
     let begin = Instant::now();
     server.begin_shutdown();
     server.ended().await;
-    assert!(begin.elapsed() < Duration::from_secs(8), "{:?}", begin.elapsed());
+    // Its client was given five seconds, counted from when it took nothing more.
+    assert!((3..8).contains(&begin.elapsed().as_secs()), "{:?}", begin.elapsed());
 }
