@@ -39,14 +39,14 @@ lint() {
         -Wno-undefined-internal -Wno-undefined-inline -Wno-c++17-extensions "$work/lint.cpp"
 }
 step "format"
-clang-format-19 --dry-run --Werror kernels/*.metal kernels/*.h
+clang-format-19 --dry-run --Werror kernels/*/*.metal kernels/*/*.h
 
 step "lint"
-for file in kernels/*.metal; do lint "$file"; done
+for file in kernels/*/*.metal; do lint "$file"; done
 
 step "lint finds what it should"
-sed 's/device const float2\* ml;/thread const float2* ml;/' kernels/reduce.metal >"$work/planted.metal"
-if cmp -s kernels/reduce.metal "$work/planted.metal"; then
+sed 's/device const float2\* ml;/thread const float2* ml;/' kernels/attend/reduce.metal >"$work/planted.metal"
+if cmp -s kernels/attend/reduce.metal "$work/planted.metal"; then
     echo "nothing was planted" >&2
     exit 1
 fi
@@ -63,12 +63,12 @@ step "nvcc"
 wait "$fetching"
 # Function constants: K tq4, V tq5, centred, blocks of 16, Half RoPE, a window, sink logits, not exact.
 constants=(-DMSL_FC_0=4u -DMSL_FC_1=3u -DMSL_FC_2=1 -DMSL_FC_3=1 -DMSL_FC_4=4u -DMSL_FC_5=0 -DMSL_FC_6=1 -DMSL_FC_7=1 -DMSL_FC_8=0)
-for file in kernels/*.metal; do "$mslgen" cuda "$file" "$work/$(basename "$file" .metal).cu" -I "$shim/include" -I kernels -DHEAD_DIM=96; done
+for file in kernels/*/*.metal; do "$mslgen" cuda "$file" "$work/$(basename "$file" .metal).cu" -I "$shim/include" -I kernels -DHEAD_DIM=96; done
 # Any that fails makes xargs fail.
-for file in kernels/*.metal; do basename "$file" .metal; done | xargs -P "$(nproc)" -I{} \
+for file in kernels/*/*.metal; do basename "$file" .metal; done | xargs -P "$(nproc)" -I{} \
     "$nvcc" -cubin -std=c++17 -O1 -arch sm_90 -diag-suppress 1097,20012,177,20044,2361,550,186 "${constants[@]}" -I "$shim" "$work/{}.cu" -o "$work/{}.cubin"
 # A kernel that depends on no constant is compiled with none, beside the text of those that do.
-for index in $(grep -oh 'function_constant([0-9]*)' kernels/* | tr -dc '0-9\n' | sort -un); do
+for index in $(grep -oh 'function_constant([0-9]*)' kernels/*/* | tr -dc '0-9\n' | sort -un); do
     grep -q "^#define MSL_FC_$index " "$shim/metal_cuda_shim.cuh" || { echo "metal_cuda_shim.cuh gives function constant $index no value" >&2; exit 1; }
 done
 step "done"

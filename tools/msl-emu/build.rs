@@ -91,11 +91,13 @@ fn main() {
     println!("cargo:rustc-env=MSL_EMU_DIR={}", out.display());
 }
 
+/// The `.metal` files of a folder and of those below it.
 fn metal_files(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-    let mut files: Vec<_> = entries.filter(|path| path.extension().is_some_and(|e| e == "metal")).collect();
-    files.sort();
-    files
+    let mut entries: Vec<_> = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    entries.sort();
+    let (folders, files): (Vec<_>, Vec<_>) = entries.into_iter().partition(|path| path.is_dir());
+    let files = files.into_iter().filter(|path| path.extension().is_some_and(|e| e == "metal"));
+    files.chain(folders.iter().flat_map(|folder| metal_files(folder))).collect()
 }
 
 fn name(checked: bool) -> &'static str {

@@ -5,34 +5,26 @@
 //! [`GpuBackend`] is the [`attention::AttentionBackend`] over any executor. Nothing here depends on the platform.
 
 mod backend;
-mod centring;
+mod batch;
 mod device;
 mod executor;
 pub mod launch;
-mod layer;
 #[cfg(all(target_os = "macos", feature = "metal"))]
 #[allow(unsafe_code)] // the only place: Objective-C and memory shared with the GPU
 pub mod macos;
 #[cfg_attr(not(all(target_os = "macos", feature = "metal")), allow(dead_code))] // read there alone; tested everywhere
 mod memory;
-mod pace;
-mod params;
-mod plan;
-mod products;
-mod scratch;
 mod shape;
-mod slices;
 pub mod source;
+mod tables;
 
 pub use backend::GpuBackend;
-pub use centring::{LayerTables, PartitionTables, exact_groups};
+pub use batch::{Pace, Tile, WORK_OF_TURN, tiles};
 pub use device::GpuDevice;
 pub use executor::{Access, Binding, Constant, ExecError, Executor, Launch};
-pub use layer::rotation_words;
-pub use pace::{Pace, WORK_OF_TURN};
-pub use params::{
+pub use launch::{
     AttendParams, CopyParams, GateParams, NormParams, Params, QueryParams, ReduceParams, TileParams, TopParams,
     WriteParams,
 };
-pub use plan::{Tile, tiles};
 pub use shape::{Form, KernelError, Shape};
+pub use tables::{LayerTables, PartitionTables, exact_groups, rotation_words};

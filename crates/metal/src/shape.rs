@@ -1,6 +1,6 @@
 //! What the kernels of one layer depend on: formats, sizes, and which kernel attends.
 use crate::executor::Constant;
-use turboquant::{Format, RecordLayout};
+use turboquant::{Format, PARTITION, RecordLayout};
 
 /// Partitions that a simdgroup of `query` prepares together where there are many: `kTogether` of `query.metal`.
 const TOGETHER: usize = 4;
@@ -161,6 +161,29 @@ impl Shape {
     /// high-frequency pairs, then the terms of 16 intervals, 3 or 8 each.
     pub fn correction_floats(&self) -> usize {
         128 * self.pair_groups() + 16 * 8 * if self.exact_groups.is_some() { 8 } else { 3 }
+    }
+
+    /// About how many lane operations `query` takes for `tiles` tiles: a rotation of each element and, where keys are
+    /// centred, for each RoPE pair, column octet and partition the products that make the terms of 16 intervals (3 of a
+    /// quadratic, 8 of a polynomial), of the cosine and of the sine in three parts.
+    pub(crate) fn query_work(&self, form: Form, tiles: usize, parts: usize) -> u64 {
+        let terms = if self.exact_groups.is_some() { 8 } else { 3 };
+        let partition = if self.keys_centred { 8 * (self.head_dim() / 2) * (16 * 6 * terms + 20) } else { 0 };
+        (tiles * self.kv_heads * self.blocks(form) * (8 * self.head_dim() * 40 + parts * partition)) as u64
+    }
+
+    /// About how many lane operations attention takes for one kv head, tile and partition: an element of K or V is
+    /// decoded in 7 and multiplied with each column (docs/kernels-log.md: 15 cycles an element for 8 columns). The
+    /// products of the mean correction come on top of those with K.
+    pub(crate) fn partition_work(&self, form: Form) -> u64 {
+        let (columns, steps) = (8 * self.blocks(form), self.head_dim() / 8);
+        let missing = match (self.keys_centred, self.exact_groups) {
+            (false, _) => 0,
+            (true, None) => 7,
+            (true, Some(groups)) => 6 * groups + 3,
+        };
+        let elements = 2 * PARTITION * self.head_dim();
+        (elements * (7 + columns) + elements * columns * missing / (2 * steps)) as u64
     }
 
     /// The function constants of every kernel of the layer.

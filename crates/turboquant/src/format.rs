@@ -75,7 +75,7 @@ struct FormatRow {
     sides: &'static [Side],
     coding: Coding,
     scale_layout: ScaleLayout,
-    /// The number of the format in `enum Format` of `kernels/formats.h`; `None`: there are no GPU kernels for it.
+    /// The number that GPU kernels have for the format; `None`: there are no kernels for it.
     gpu_id: Option<u32>,
 }
 
@@ -224,7 +224,7 @@ impl Format {
         }
     }
 
-    /// The number of the format in `enum Format` of `kernels/formats.h`; `None`: there are no GPU kernels for it.
+    /// The number that GPU kernels have for the format; `None`: there are no kernels for it.
     pub fn gpu_id(self) -> Option<u32> {
         self.row().gpu_id
     }

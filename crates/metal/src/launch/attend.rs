@@ -1,9 +1,9 @@
 //! Launches of attention: queries, partitions, reduction.
 use super::bind;
-use crate::centring::ExactPairs;
+use super::params::{AttendParams, Params, QueryParams, ReduceParams};
 use crate::executor::Launch;
-use crate::params::{AttendParams, Params, QueryParams, ReduceParams};
 use crate::shape::{Form, Shape};
+use crate::tables::ExactPairs;
 use std::ops::Range;
 use turboquant::CorrectionTables;
 
@@ -45,10 +45,10 @@ pub fn query<'a, B>(
 ) -> Launch<'a, B> {
     let &QueryBuffers { q, tiles: table, rotation, key_means, starts, lists, fits, angles, queries, corrections } =
         buffers;
-    let followed = match (tables, shape.exact_groups) {
+    let approximated = match (tables, shape.exact_groups) {
         (None, _) => 0,
         (Some(tables), None) => tables.approximated().len(),
-        (Some(tables), Some(_)) => ExactPairs::of(tables.rope()).slow.len(),
+        (Some(tables), Some(_)) => ExactPairs::of(tables.rope()).approximated.len(),
     };
     let span = shape.partitions_together(form, tiles, parts);
     let params = QueryParams {
@@ -57,7 +57,7 @@ pub fn query<'a, B>(
         octets: shape.blocks(form) as u32,
         partitions: parts as u32,
         pairs: shape.pairs as u32,
-        approximated: followed.div_ceil(8) as u32,
+        approximated: approximated.div_ceil(8) as u32,
         pair_groups: shape.pair_groups() as u32,
         correction_stride: shape.correction_floats() as u32,
         span: span as u32,

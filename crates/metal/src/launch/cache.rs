@@ -1,7 +1,7 @@
 //! Launches that change the cache.
 use super::bind;
+use super::params::{CopyParams, Params, WriteParams};
 use crate::executor::Launch;
-use crate::params::{CopyParams, Params, WriteParams};
 use crate::shape::Shape;
 
 /// Buffers of [`write`].

@@ -2,13 +2,18 @@
 //! grids and buffer indices.
 mod attend;
 mod cache;
-mod helpers;
+mod params;
+mod rowwise;
 
 pub(crate) use attend::attend_some;
 
 pub use attend::{AttendBuffers, QueryBuffers, ReduceBuffers, attend, query, reduce};
 pub use cache::{WriteBuffers, copy_blocks, write};
-pub use helpers::{NormBuffers, TOP_SLICE, TopBuffers, add_rms_norm, gate_mul, top, top_slices};
+pub use params::{
+    AttendParams, CopyParams, GateParams, NormParams, Params, QueryParams, ReduceParams, TileParams, TopParams,
+    WriteParams,
+};
+pub use rowwise::{NormBuffers, TOP_SLICE, TopBuffers, add_rms_norm, gate_mul, top, top_slices};
 
 use crate::executor::{Access, Binding};
 

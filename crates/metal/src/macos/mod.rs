@@ -7,8 +7,8 @@ mod pipelines;
 
 pub use memory::{WorkingSet, working_set};
 
+use crate::batch::{Pace, WORK_OF_TURN};
 use crate::executor::{Access, ExecError, Executor, Launch};
-use crate::pace::{Pace, WORK_OF_TURN};
 use candle_core::op::BackpropOp;
 use candle_core::{DType, Device, MetalDevice, MetalStorage, Storage, Tensor, bail};
 use candle_metal_kernels::metal::Buffer;

@@ -1,4 +1,4 @@
-//! A record as the kernels lay it out, by its description in `kernels/formats.h`.
+//! A record as the kernels lay it out, by its description in `kernels/common/formats.h`.
 use half::{bf16, f16};
 use turboquant::{Format, RecordLayout, Rotation, Side};
 

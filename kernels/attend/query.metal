@@ -1,7 +1,7 @@
 // Queries as attention reads them, once a step and layer: after RoPE, rotated and laid out for 8x8 matrices, and, where
 // keys are centred, the mean correction of their logits.
-#include "mean_correction.h"
-#include "vectors.h"
+#include "attend/mean_correction.h"
+#include "common/vectors.h"
 
 struct QueryParams {
   uint kv_heads;

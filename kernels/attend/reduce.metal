@@ -1,6 +1,6 @@
 // Merges the partitions of each (row, query head), rotates back once, adds the mean of V.
-#include "columns.h"
-#include "vectors.h"
+#include "attend/columns.h"
+#include "common/vectors.h"
 
 struct ReduceParams {
   uint items;  // (row, query head)

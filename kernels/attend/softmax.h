@@ -3,9 +3,9 @@
 // once exponentiated, is the right operand of the second product as it lies. Nothing of a column depends on another
 // column.
 #pragma once
-#include "columns.h"
-#include "decode.h"
-#include "matrix.h"
+#include "attend/columns.h"
+#include "attend/decode.h"
+#include "attend/matrix.h"
 
 // What a lane's two columns see: positions from `first` to below `end`.
 struct Sight {

@@ -1,7 +1,7 @@
 // Who attends to what. A tile is some rows of one sequence; its columns are (row, query head) of one kv head, in blocks
 // of 8.
 #pragma once
-#include "formats.h"
+#include "common/formats.h"
 
 struct Tile {
   uint row;  // first row of the batch

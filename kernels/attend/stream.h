@@ -1,9 +1,9 @@
 // What both forms of decode attention share: reading the cache step by step, and merging the states of a partition's
 // simdgroups.
 #pragma once
-#include "columns.h"
-#include "decode.h"
-#include "matrix.h"
+#include "attend/columns.h"
+#include "attend/decode.h"
+#include "attend/matrix.h"
 
 // Reads of a step in one register set: next K is asked for once the scores are done, next V once the output is.
 // A step starts at a multiple of its tokens, so that a tile's place in its block is known to the compiler. Past the end

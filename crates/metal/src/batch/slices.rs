@@ -1,15 +1,16 @@
 //! How a step's attention is cut, so that no dispatch keeps the display waiting.
-use crate::plan::Tile;
-use crate::scratch::STATE_BYTES;
-use crate::shape::{Form, Shape};
+use super::tiles::Tile;
+use crate::shape::Shape;
 use std::cmp::Reverse;
 use std::ops::Range;
-use turboquant::PARTITION;
 
 /// A dispatch is split once more than this many of its threadgroups would have nothing to do, because no row of their
 /// tile sees their partition. Such a threadgroup costs some 10 ns on an M1; a further dispatch costs 2 us, and waits
 /// for the last threadgroup of the one before (docs/kernels-log.md).
 const IDLE: usize = 1024;
+
+/// Most bytes that the partial states of one slice may take.
+const STATE_BYTES: usize = 64 << 20;
 
 /// Tiles that one kernel attends, which go through query, attention and reduction together.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -89,35 +90,10 @@ fn dispatches(shape: &Shape, tiles: &[Tile], most: usize) -> Vec<Dispatch> {
     dispatches
 }
 
-impl Shape {
-    /// About how many lane operations `query` takes for `tiles` tiles: a rotation of each element and, where keys are
-    /// centred, for each RoPE pair, column octet and partition the products that make the terms of 16 intervals (3 of a
-    /// quadratic, 8 of a polynomial), of the cosine and of the sine in three parts.
-    pub(crate) fn query_work(&self, form: Form, tiles: usize, parts: usize) -> u64 {
-        let terms = if self.exact_groups.is_some() { 8 } else { 3 };
-        let partition = if self.keys_centred { 8 * (self.head_dim() / 2) * (16 * 6 * terms + 20) } else { 0 };
-        (tiles * self.kv_heads * self.blocks(form) * (8 * self.head_dim() * 40 + parts * partition)) as u64
-    }
-
-    /// About how many lane operations attention takes for one kv head, tile and partition: an element of K or V is
-    /// decoded in 7 and multiplied with each column (docs/kernels-log.md: 15 cycles an element for 8 columns). The
-    /// products of the mean correction come on top of those with K.
-    pub(crate) fn partition_work(&self, form: Form) -> u64 {
-        let (columns, steps) = (8 * self.blocks(form), self.head_dim() / 8);
-        let missing = match (self.keys_centred, self.exact_groups) {
-            (false, _) => 0,
-            (true, None) => 7,
-            (true, Some(groups)) => 6 * groups + 3,
-        };
-        let elements = 2 * PARTITION * self.head_dim();
-        (elements * (7 + columns) + elements * columns * missing / (2 * steps)) as u64
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use turboquant::{Format, RecordLayout};
+    use turboquant::{Format, PARTITION, RecordLayout};
 
     fn shape(kv_heads: usize, d: usize) -> Shape {
         let record = RecordLayout::new(Format::Tq4, Format::Tq4, d, 32).unwrap();

@@ -1,15 +1,17 @@
 //! The attention backend over any executor.
+mod layer;
+mod scratch;
+
+use crate::batch::{Slice, Tile, slices, tiles};
 use crate::executor::{Executor, Launch};
-use crate::launch::{self, AttendBuffers, QueryBuffers, ReduceBuffers, WriteBuffers};
-use crate::layer::{CorrectionBuffers, Layer, correction_buffers, layer, shape_of};
-use crate::params::Params;
-use crate::plan::{Tile, tiles};
-use crate::scratch::Scratch;
+use crate::launch::{self, AttendBuffers, Params, QueryBuffers, ReduceBuffers, WriteBuffers};
 use crate::shape::Form;
-use crate::slices::{Slice, slices};
+use crate::tables::words;
 use attention::{AttentionBackend, AttentionPlan, BatchLayout, Centring, LayerId, ModelGeometry};
 use candle_core::{Error, Result, Tensor, bail};
 use kv::{BlockCopy, BlockId, KvLayout};
+use layer::{CorrectionBuffers, Layer, correction_buffers, layer, shape_of};
+use scratch::Scratch;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use turboquant::Rope;
@@ -165,10 +167,6 @@ impl<E: Executor> GpuBackend<E> {
         let want = self.spec.bytes_per_block();
         if len != want { Err(Error::Msg(format!("{len} bytes for a block of {want}"))) } else { Ok(()) }
     }
-}
-
-fn words(values: impl IntoIterator<Item = u32>) -> Vec<u8> {
-    values.into_iter().flat_map(u32::to_le_bytes).collect()
 }
 
 impl<E: Executor> AttentionBackend for GpuBackend<E> {

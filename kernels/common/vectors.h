@@ -1,6 +1,6 @@
 // Rotation and centring of one vector by one simdgroup.
 #pragma once
-#include "formats.h"
+#include "common/formats.h"
 
 // The bits of a bf16, by hand: Metal 3.0 lacks the bfloat type.
 inline ushort bf16_bits(float x) {  // to nearest, ties to even; finite x

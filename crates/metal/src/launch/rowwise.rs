@@ -1,7 +1,7 @@
 //! Launches of what surrounds attention in a decode step.
 use super::bind;
+use super::params::{GateParams, NormParams, Params, TopParams};
 use crate::executor::Launch;
-use crate::params::{GateParams, NormParams, Params, TopParams};
 
 /// Candidates that one threadgroup of [`top`] looks through.
 pub const TOP_SLICE: usize = 4096;

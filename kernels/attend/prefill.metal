@@ -2,8 +2,8 @@
 // once. Eight simdgroups decode a step's K and V into threadgroup memory once; each multiplies it with one or two
 // column octets of its own, running through the steps of one state after the other and merging the four states in
 // order, where they are written to: registers hold one state.
-#include "mean_correction.h"
-#include "softmax.h"
+#include "attend/mean_correction.h"
+#include "attend/softmax.h"
 
 constant constexpr int kChunkSimdgroups = 8;
 // Column octets of a simdgroup: as many as registers hold, since each reads a step's operands once for all of them.

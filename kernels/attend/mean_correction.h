@@ -9,8 +9,8 @@
 // pairs; for each interval its terms. `offset` counts 8 tokens from the partition's start to the first of U 8-token
 // groups; `v` counts 16 tokens from the middle of an interval.
 #pragma once
-#include "columns.h"
-#include "matrix.h"
+#include "attend/columns.h"
+#include "attend/matrix.h"
 
 // 8 pairs turned to another token, as right operands. Halves would be off by 2.4e-4 of the amplitudes, so both operands
 // of a product are split in high and low parts.

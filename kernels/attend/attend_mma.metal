@@ -1,8 +1,8 @@
 // Decode attention with matrix products (docs/kernels.md): one threadgroup a (kv head, tile, partition). A simdgroup
 // takes every fourth step of 8 U tokens; the four states are merged in order, as `prefill` merges them.
-#include "mean_correction.h"
-#include "softmax.h"
-#include "stream.h"
+#include "attend/mean_correction.h"
+#include "attend/softmax.h"
+#include "attend/stream.h"
 
 // A lane's `powers_of`, read: where they are made nvcc has look-ups wait for loads (docs/kernels.md).
 struct StoredPowers {

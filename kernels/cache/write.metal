@@ -1,7 +1,7 @@
 // Cache writes: subtract the mean, apply RoPE, rotate, quantise, pack, store by slot. One simdgroup a (token, kv head,
 // K or V).
-#include "codebooks.h"
-#include "vectors.h"
+#include "common/codebooks.h"
+#include "common/vectors.h"
 
 struct WriteParams {
   uint tokens;

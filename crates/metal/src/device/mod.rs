@@ -1,10 +1,12 @@
 //! What a model computes beside attention, on a GPU: a launch for each operation on rows, Candle's products.
+mod products;
+
+use crate::batch::rows_at_once;
 use crate::executor::{Executor, Launch};
 use crate::launch::{self, NormBuffers, TOP_SLICE, TopBuffers, top_slices};
-use crate::pace::rows_at_once;
-use crate::products::GpuWeight;
 use candle_core::{DType, Device, Error, Result, Tensor, bail};
 use compute::{ComputeDevice, ExpertOutput, PlacedWeight, Precision, StoredMatrix};
+use products::GpuWeight;
 use std::sync::Arc;
 
 /// A GPU as a [`ComputeDevice`].

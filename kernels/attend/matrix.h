@@ -1,6 +1,6 @@
 // 8x8 matrices of a simdgroup, with access to a lane's two elements.
 #pragma once
-#include "formats.h"
+#include "common/formats.h"
 
 // A lane's two elements; the cast is needed where the header's type is not vec<T, 2>.
 inline thread half2& elements(thread simdgroup_half8x8& x) {

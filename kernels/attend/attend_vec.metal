@@ -1,8 +1,8 @@
 // Decode attention without matrix products, for single rows of at most 4 query heads a kv head: fewer operations where
 // simdgroup_matrix runs on the ALUs. Lane (r, c) = (lane / 4, lane % 4) computes partial scores of token r for all
 // heads over its quarter of the dims, keeps the score of head c, and holds D / 8 dims of 2 tokens of V for all heads.
-#include "mean_correction.h"
-#include "stream.h"
+#include "attend/mean_correction.h"
+#include "attend/stream.h"
 
 constant constexpr int kHeads = 4;
 

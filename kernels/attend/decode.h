@@ -1,7 +1,7 @@
 // From words of a record to pairs of numbers. All inside is branch-free once the format is a constant.
 #pragma once
-#include "codebooks.h"
-#include "formats.h"
+#include "common/codebooks.h"
+#include "common/formats.h"
 
 // Tables are kept times a factor that lets half round them least (rms 8e-5, 4e-5 and 1e-5 of the values).
 constant constexpr float kFactor5 = 1.955225f;

@@ -1,11 +1,11 @@
 //! One layer's shape, and the buffers that its kernels read beside the batch.
-use crate::centring::{LayerTables, PartitionTables, exact_groups};
 use crate::executor::Executor;
 use crate::shape::{Form, Shape};
+use crate::tables::{LayerTables, PartitionTables, exact_groups, rotation_words};
 use attention::{LayerCentre, LayerGeometry};
 use candle_core::{Error, Result};
 use kv::LayerKv;
-use turboquant::{CorrectionTables, Rotation};
+use turboquant::CorrectionTables;
 
 /// What a layer's kernels read beside the batch.
 pub(crate) struct LayerBuffers<B> {
@@ -45,17 +45,6 @@ pub(crate) fn shape_of(kv: &LayerKv, model: &LayerGeometry, centre: &LayerCentre
         window: model.sliding_window,
         ..Shape::new(kv.record, kv.kv_heads, model.group())
     }
-}
-
-/// What kernels read of the rotation, as bytes: the signs, a bit for each element, then the rows of the Paley matrix.
-pub fn rotation_words(shape: &Shape) -> Vec<u8> {
-    if !shape.record.k().is_rotated() && !shape.record.v().is_rotated() {
-        return Vec::new();
-    }
-    let rotation = Rotation::new(shape.head_dim());
-    let word = |signs: &[f32]| signs.iter().enumerate().fold(0u32, |w, (i, s)| w | u32::from(*s < 0.0) << i);
-    let words = rotation.signs().chunks(32).map(word).chain(rotation.paley_rows());
-    words.flat_map(u32::to_le_bytes).collect()
 }
 
 pub(crate) fn layer<E: Executor>(

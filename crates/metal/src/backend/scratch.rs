@@ -3,9 +3,6 @@
 use crate::executor::{ExecError, Executor};
 use crate::shape::{Form, Shape};
 
-/// Most bytes that the partial states of one slice may take.
-pub(crate) const STATE_BYTES: usize = 64 << 20;
-
 pub(crate) struct Scratch<B> {
     pub queries: Region<B>,
     pub corrections: Region<B>,

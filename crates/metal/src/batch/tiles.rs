@@ -1,5 +1,5 @@
 //! How a batch's rows are cut into tiles.
-use crate::params::TileParams;
+use crate::launch::TileParams;
 use crate::shape::{Form, Shape};
 use attention::BatchLayout;
 use std::ops::Range;
