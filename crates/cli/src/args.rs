@@ -226,6 +226,9 @@ pub struct ServingSettings {
     /// Sequences that run at once [default: 64]
     #[arg(long, value_name = "N")]
     pub max_num_seqs: Option<usize>,
+    /// Milliseconds that a step may take which reads prompts while answers are streamed, 0 for no limit [default: 200]
+    #[arg(long, value_name = "MS")]
+    pub max_step_ms: Option<u64>,
     /// Requests that may wait before new ones get 429 [default: 1024]
     #[arg(long, value_name = "N")]
     pub max_queued_requests: Option<usize>,

@@ -1,5 +1,5 @@
 //! Batching pays: tokens a second of 1, 2, 4, 8 and 16 concurrent decodes, as ratios in one run, and how long a short
-//! request waits beside a long prefill. `cargo bench -p engine --bench batching [-- MODEL_FOLDER]`.
+//! request waits beside a long prefill, and how long a stream stands still beside one. `cargo bench -p engine --bench batching [-- MODEL_FOLDER]`.
 use engine::{EngineConfig, EngineHandle, Event, GenerationRequest, RequestStream, start};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,44 @@ fn main() {
     short_beside_long(&handle, config.max_num_batched_tokens);
     handle.shutdown(Duration::ZERO);
     thread.join().expect("the engine ends");
+    stream_beside_long(&config);
+}
+
+/// The longest gap of a stream beside a prompt of up to 7,000 tokens, and how long that prompt takes, with and without a
+/// limit on a step's time, which take turns.
+fn stream_beside_long(config: &EngineConfig) {
+    let limits = [config.max_step_time, None];
+    let mut best = [(f64::INFINITY, f64::INFINITY); 2];
+    for _ in 0..ROUNDS.div_ceil(2) {
+        for (best, max_step_time) in best.iter_mut().zip(limits) {
+            let (handle, thread) = start(&EngineConfig { max_step_time, ..config.clone() }).expect("the engine starts");
+            let tokens = (handle.info().max_model_len - 8).min(7000);
+            let mut stream = handle.submit(request(64, handle.info().max_model_len - 64)).expect("accepted");
+            (0..8).for_each(|_| first_token(&mut stream));
+            let begin = Instant::now();
+            let mut long = handle.submit(request(tokens, 1)).expect("accepted");
+            let first = std::thread::spawn(move || {
+                first_token(&mut long);
+                Instant::now()
+            });
+            let (mut gap, mut last) = (Duration::ZERO, begin);
+            while !first.is_finished() {
+                first_token(&mut stream);
+                gap = gap.max(last.elapsed());
+                last = Instant::now();
+            }
+            let prefill = first.join().expect("the prompt is read").duration_since(begin);
+            *best = (best.0.min(gap.as_secs_f64()), best.1.min(prefill.as_secs_f64()));
+            drop(stream);
+            handle.shutdown(Duration::ZERO);
+            thread.join().expect("the engine ends");
+        }
+    }
+    println!("a stream beside a long prompt, least of some rounds:");
+    for ((gap, prefill), limit) in best.iter().zip(limits) {
+        let limit = limit.map_or("no limit".into(), |time| format!("steps of {} ms", time.as_millis()));
+        println!("{limit:>16}: longest gap {:.0} ms, prompt read in {:.1} s", gap * 1e3, prefill);
+    }
 }
 
 fn request(tokens: usize, output: usize) -> GenerationRequest {

@@ -5,18 +5,23 @@
 //! - Running decodes come first, one token each, so a prefill never starves them.
 //! - What is left of the token budget goes to prefills: half of it to the oldest, so that every prompt gets on, the
 //!   rest to the shortest, so that a short prompt does not wait behind a long one.
+//! - A step that prefills share with decodes is kept short enough for those who read along: it computes no more tokens
+//!   of prompts than take `max_step_time`, judged by the durations that [`Scheduler::measured`] was told.
 //! - A request is admitted when the blocks for its whole prompt are free, beside those that admitted prefills still
 //!   need.
 //! - When a running sequence finds no block, the newest one is preempted: its blocks are freed and its tokens computed
 //!   again later, before anything new is admitted.
 //! - The client that has had the least service, of those whose requests wait, is served next ([`fair`]).
 #![warn(missing_docs)]
+mod config;
 mod display;
 pub mod fair;
 mod limits;
 mod scheduler;
 mod sequence;
+mod step_time;
 
+pub use config::{MAX_NUM_SEQS, SchedulerConfig, SchedulerError};
 pub use limits::{RequestError, RequestLimits};
-pub use scheduler::{Chunk, MAX_NUM_SEQS, Scheduler, SchedulerConfig, SchedulerError, Step};
+pub use scheduler::{Chunk, Scheduler, Step};
 pub use sequence::{NewRequest, RequestKey, SeqId, Sequence};

@@ -1,63 +1,13 @@
 //! The scheduler: a step's decodes, admission, prefills and preemptions. The crate's documentation states the rules.
+use crate::config::{SchedulerConfig, SchedulerError};
 use crate::fair::{FairQueue, OUTPUT_WEIGHT};
 use crate::limits::{RequestError, RequestLimits};
 use crate::sequence::{NewRequest, RequestKey, SeqId, Sequence};
+use crate::step_time::{MIN_PREFILL_TOKENS, PrefillBudget, StepTimes};
 use kv::{Block, BlockCopy, BlockPool};
 use std::collections::BTreeSet;
 use std::ops::Range;
-use thiserror::Error;
-
-/// The limits within which sequences run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SchedulerConfig {
-    /// Tokens of a block.
-    pub block_size: usize,
-    /// Blocks of the cache.
-    pub num_blocks: usize,
-    /// Sequences that may run at once; every choice of a request counts.
-    pub max_num_seqs: usize,
-    /// Tokens of one step.
-    pub max_num_batched_tokens: usize,
-}
-
-/// Most `--max-num-seqs`: each sequence has a state slot, whose memory is taken at start.
-pub const MAX_NUM_SEQS: usize = 1 << 16;
-
-impl SchedulerConfig {
-    /// Errors: numbers of sequences and of tokens that are wrong whatever the number of blocks.
-    pub fn check(&self) -> Result<(), SchedulerError> {
-        let (tokens, seqs) = (self.max_num_batched_tokens, self.max_num_seqs);
-        if !(1..=MAX_NUM_SEQS).contains(&seqs) {
-            return Err(SchedulerError::NumSeqs { seqs });
-        }
-        if tokens < seqs {
-            return Err(SchedulerError::Budget { tokens, seqs });
-        }
-        Ok(())
-    }
-}
-
-/// Why there is no scheduler for a configuration.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum SchedulerError {
-    /// A step has fewer tokens than there may be sequences.
-    #[error(
-        "--max-num-batched-tokens is {tokens}; it must be at least --max-num-seqs, {seqs}, or running \
-         sequences would starve"
-    )]
-    Budget {
-        /// `--max-num-batched-tokens`.
-        tokens: usize,
-        /// `--max-num-seqs`.
-        seqs: usize,
-    },
-    /// There are no sequences, or too many.
-    #[error("--max-num-seqs is {seqs}; it must lie in [1, {MAX_NUM_SEQS}]")]
-    NumSeqs {
-        /// `--max-num-seqs`.
-        seqs: usize,
-    },
-}
+use std::time::Duration;
 
 /// The tokens of one sequence that a step computes: `start..start + len`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,6 +57,7 @@ pub struct Scheduler {
     /// Sequences with blocks, oldest first.
     pub(crate) running: Vec<Sequence>,
     num_preemptions: u64,
+    step_times: StepTimes,
 }
 
 impl Scheduler {
@@ -124,6 +75,7 @@ impl Scheduler {
             preempted: Vec::new(),
             running: Vec::new(),
             num_preemptions: 0,
+            step_times: StepTimes::default(),
         })
     }
 
@@ -141,27 +93,27 @@ impl Scheduler {
     /// Decides the next step and takes the blocks for it. An empty step means that nothing is left to do.
     pub fn schedule(&mut self) -> Step {
         let mut step = Step { state_copies: std::mem::take(&mut self.state_copies), ..Step::default() };
-        let mut budget = self.config.max_num_batched_tokens;
-        self.schedule_decodes(&mut step, &mut budget);
-        if step.preempted.is_empty() && budget > 0 {
+        let mut tokens = self.config.max_num_batched_tokens;
+        self.schedule_decodes(&mut step, &mut tokens);
+        if step.preempted.is_empty() && tokens > 0 {
             self.admit();
         }
-        self.schedule_prefills(&mut step, budget);
+        self.schedule_prefills(&mut step, tokens);
         step
     }
 
-    fn schedule_decodes(&mut self, step: &mut Step, budget: &mut usize) {
+    fn schedule_decodes(&mut self, step: &mut Step, tokens: &mut usize) {
         let mut at = 0;
         while at < self.running.len() {
-            if self.running[at].pending() == 1 && *budget > 0 && self.take_blocks(at, 1, step) {
-                *budget -= 1;
+            if self.running[at].pending() == 1 && *tokens > 0 && self.take_blocks(at, 1, step) {
+                *tokens -= 1;
             }
             at += 1;
         }
     }
 
-    fn schedule_prefills(&mut self, step: &mut Step, budget: usize) {
-        for (id, share) in self.prefill_shares(step, budget) {
+    fn schedule_prefills(&mut self, step: &mut Step, tokens: usize) {
+        for (id, share) in self.prefill_shares(step, tokens) {
             // An older one may have preempted it meanwhile.
             let Some(at) = self.running.iter().position(|s| s.id == id) else { continue };
             self.take_blocks(at, share, step);
@@ -170,27 +122,44 @@ impl Scheduler {
 
     /// How many tokens each sequence gets that is not in the step yet, oldest first: half of the budget goes to the
     /// oldest, the rest to those with the fewest tokens left.
-    fn prefill_shares(&self, step: &Step, budget: usize) -> Vec<(SeqId, usize)> {
+    fn prefill_shares(&self, step: &Step, tokens: usize) -> Vec<(SeqId, usize)> {
         let decodes: BTreeSet<_> = step.chunks.iter().map(|c| c.seq).collect();
-        let prefills = self.running.iter().filter(|s| !decodes.contains(&s.id));
-        let mut list: Vec<_> = prefills.map(|s| (s.id, s.pending(), 0)).collect();
-        let mut left = budget;
-        let mut give = |entry: &mut (SeqId, usize, usize), most: usize| {
-            let share = (entry.1 - entry.2).min(most).min(left);
-            entry.2 += share;
-            left -= share;
-            share
+        let prefills: Vec<_> = self.running.iter().filter(|s| !decodes.contains(&s.id)).collect();
+        let mut budget = PrefillBudget { tokens, seconds: self.prefill_seconds(decodes.len(), &prefills) };
+        let mut shares = vec![0; prefills.len()];
+        let mut give = |budget: &mut PrefillBudget, at: usize| {
+            let seq = prefills[at];
+            shares[at] += budget.take(seq.pending() - shares[at], self.token_seconds(seq));
         };
-        let mut by_age = budget.div_ceil(2);
-        for entry in &mut list {
-            by_age -= give(entry, by_age);
-        }
-        let mut by_length: Vec<_> = (0..list.len()).collect();
-        by_length.sort_by_key(|&i| list[i].1);
-        for i in by_length {
-            give(&mut list[i], budget);
-        }
-        list.into_iter().filter(|e| e.2 > 0).map(|(id, _, share)| (id, share)).collect()
+        let mut by_age = budget.split_half();
+        (0..prefills.len()).for_each(|at| give(&mut by_age, at));
+        budget.give_back(by_age);
+        let mut by_length: Vec<_> = (0..prefills.len()).collect();
+        by_length.sort_by_key(|&at| prefills[at].pending());
+        by_length.into_iter().for_each(|at| give(&mut budget, at));
+        prefills.iter().zip(shares).filter(|(_, share)| *share > 0).map(|(seq, share)| (seq.id, share)).collect()
+    }
+
+    /// Seconds that prefills may add to a step of `decodes` decodes: what these leave of `max_step_time`, but never
+    /// less than [`MIN_PREFILL_TOKENS`] take. Without decodes nobody waits for the step, and time does not matter.
+    fn prefill_seconds(&self, decodes: usize, prefills: &[&Sequence]) -> f64 {
+        let Some(most) = self.config.max_step_time.filter(|_| decodes > 0) else { return f64::INFINITY };
+        let slowest = prefills.iter().map(|seq| self.token_seconds(seq)).fold(0.0, f64::max);
+        (most.as_secs_f64() - self.step_times.decodes(decodes)).max(MIN_PREFILL_TOKENS as f64 * slowest)
+    }
+
+    /// Seconds that the next token of a sequence's prompt adds to a step. Before any has been measured, so many that a
+    /// step has time for the fewest tokens alone.
+    fn token_seconds(&self, seq: &Sequence) -> f64 {
+        let unknown = self.config.max_step_time.unwrap_or_default().as_secs_f64() / MIN_PREFILL_TOKENS as f64;
+        self.step_times.per_token(seq.computed).unwrap_or(unknown)
+    }
+
+    /// Takes in how long the model took for a step. Later steps are made as long as `max_step_time` allows by it.
+    pub fn measured(&mut self, step: &Step, elapsed: Duration) {
+        let (decodes, prefills): (Vec<&Chunk>, _) = step.chunks.iter().partition(|chunk| chunk.len == 1);
+        let prefills: Vec<_> = prefills.into_iter().map(|chunk| (chunk.start, chunk.len)).collect();
+        self.step_times.learn(decodes.len(), &prefills, elapsed);
     }
 
     /// Makes room for the next `len` tokens of `running[at]` and adds the chunk to the step. While no blocks are free,

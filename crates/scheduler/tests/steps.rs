@@ -1,9 +1,20 @@
 //! The scheduler step by step, its whole state as text after each.
 #![allow(clippy::unwrap_used)] // helpers of tests
 use scheduler::{NewRequest, Scheduler, SchedulerConfig, SeqId, Step};
+use std::time::Duration;
 
 fn scheduler(num_blocks: usize, max_num_seqs: usize, max_num_batched_tokens: usize) -> Scheduler {
-    Scheduler::new(SchedulerConfig { block_size: 16, num_blocks, max_num_seqs, max_num_batched_tokens }).unwrap()
+    timed_scheduler(num_blocks, max_num_seqs, max_num_batched_tokens, None)
+}
+
+fn timed_scheduler(
+    num_blocks: usize,
+    max_num_seqs: usize,
+    max_num_batched_tokens: usize,
+    max_step_time: Option<Duration>,
+) -> Scheduler {
+    let config = SchedulerConfig { block_size: 16, num_blocks, max_num_seqs, max_num_batched_tokens, max_step_time };
+    Scheduler::new(config).unwrap()
 }
 
 fn request(key: u64, client: &str, prompt: usize, choices: u32, output: usize) -> NewRequest {
@@ -109,7 +120,13 @@ fn abort_frees_at_once_wherever_the_request_stands() {
 
 #[test]
 fn limits_are_named() {
-    let config = SchedulerConfig { block_size: 16, num_blocks: 4, max_num_seqs: 8, max_num_batched_tokens: 4 };
+    let config = SchedulerConfig {
+        block_size: 16,
+        num_blocks: 4,
+        max_num_seqs: 8,
+        max_num_batched_tokens: 4,
+        max_step_time: None,
+    };
     let error = Scheduler::new(config.clone()).err().unwrap().to_string();
     assert!(error.contains("--max-num-batched-tokens is 4") && error.contains("8"), "{error}");
     for max_num_seqs in [0, usize::MAX] {
@@ -139,12 +156,14 @@ mod random {
             num_blocks in 6usize..24,
             max_num_seqs in 2usize..6,
             budget in 6usize..80,
+            max_step_time in prop::option::of((1u64..100).prop_map(Duration::from_millis)),
+            slowness in 1u32..1000,
             requests in prop::collection::vec(
                 (1usize..70, 1usize..20, 1u32..3, 0usize..12, prop::option::of(0usize..40), 0u8..3),
                 1..16,
             ),
         ) {
-            let mut s = scheduler(num_blocks, max_num_seqs, budget);
+            let mut s = timed_scheduler(num_blocks, max_num_seqs, budget, max_step_time);
             let mut done: BTreeMap<SeqId, usize> = BTreeMap::new();
             let mut live = BTreeMap::new();
             for step_no in 0..3000usize {
@@ -170,6 +189,7 @@ mod random {
                 prop_assert!(s.is_idle() || !step.chunks.is_empty(), "stuck:\n{s}");
                 let sampled: Vec<_> = step.chunks.iter()
                     .flat_map(|c| c.samples.clone().map(|choice| (SeqId { choice, ..c.seq }, 1))).collect();
+                s.measured(&step, Duration::from_micros(10) * slowness * step.num_tokens() as u32);
                 s.update(&step, &sampled);
                 for (id, _) in sampled {
                     let seq = s.sequence(id).unwrap();
@@ -186,6 +206,91 @@ mod random {
                     prop_assert_eq!(done.get(&SeqId { request: key, choice }), Some(&len));
                 }
             }
+        }
+    }
+}
+
+mod step_time {
+    use super::*;
+
+    /// A machine whose steps take `fixed` milliseconds, and for each token of a prompt `per_token` more, which double
+    /// after 4,096 positions of context.
+    #[derive(Clone, Copy)]
+    struct Machine {
+        fixed: f64,
+        per_token: f64,
+    }
+
+    impl Machine {
+        fn step(self, step: &Step) -> Duration {
+            let prompts = step.chunks.iter().filter(|c| c.len > 1);
+            let tokens: f64 =
+                prompts.map(|c| (c.start..c.start + c.len).map(|at| 1.0 + at as f64 / 4096.0).sum::<f64>()).sum();
+            Duration::from_secs_f64((self.fixed + self.per_token * tokens) / 1e3)
+        }
+    }
+
+    /// A stream runs; a prompt of 7,000 tokens arrives beside it, then one of 300. Returns the longest step from then on
+    /// until both have been read, and how long that took in all.
+    fn longest_step_beside_a_long_prompt(machine: Machine, max_step_time: Option<Duration>) -> (Duration, Duration) {
+        let mut s = timed_scheduler(2048, 8, 512, max_step_time);
+        s.add(request(1, "", 40, 1, 5000)).unwrap();
+        let next = |s: &mut Scheduler| {
+            let step = s.schedule();
+            let elapsed = machine.step(&step);
+            s.measured(&step, elapsed);
+            finish_step(s, &step);
+            elapsed
+        };
+        for _ in 0..4 {
+            next(&mut s);
+        }
+        s.add(request(2, "", 7000, 1, 1)).unwrap();
+        let mut steps = vec![next(&mut s), next(&mut s)];
+        s.add(request(3, "", 300, 1, 1)).unwrap();
+        while s.num_running() > 1 {
+            steps.push(next(&mut s));
+        }
+        (*steps.iter().max().unwrap(), steps.iter().sum())
+    }
+
+    const LIMIT: Duration = Duration::from_millis(200);
+
+    #[test]
+    fn a_stream_waits_no_longer_than_the_limit_beside_a_long_prompt() {
+        for per_token in [0.01, 0.1, 0.5, 1.0, 2.0] {
+            let machine = Machine { fixed: 8.0, per_token };
+            let (longest, total) = longest_step_beside_a_long_prompt(machine, Some(LIMIT));
+            // Times are learnt from steps that ended at an earlier position: within an octave, and so within a step of
+            // 512 tokens of the first one, a token's time grows by a fifth at most.
+            assert!(longest <= LIMIT * 6 / 5, "{per_token} ms a token: {longest:?}");
+            let (unbounded, fastest) = longest_step_beside_a_long_prompt(machine, None);
+            assert!(unbounded > LIMIT || per_token < 0.2, "{per_token} ms a token: {unbounded:?}");
+            // The time of decodes is paid once more for each further step: 8 ms of 200.
+            assert!(
+                total.as_secs_f64() <= fastest.as_secs_f64() * 1.1,
+                "{per_token} ms a token: {total:?}, {fastest:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_machine_that_is_too_slow_computes_the_fewest_tokens() {
+        let machine = Machine { fixed: 100.0, per_token: 30.0 };
+        let (longest, _) = longest_step_beside_a_long_prompt(machine, Some(LIMIT));
+        // 32 tokens at the prompt's end, whose context makes each take (1 + 7000 / 4096) x 30 ms.
+        assert!(longest <= Duration::from_secs_f64(0.1 + 32.0 * 0.03 * (1.0 + 7000.0 / 4096.0)), "{longest:?}");
+    }
+
+    #[test]
+    fn without_a_stream_a_step_has_its_whole_budget_of_tokens() {
+        let mut s = timed_scheduler(2048, 8, 512, Some(LIMIT));
+        s.add(request(1, "", 2000, 1, 1)).unwrap();
+        for _ in 0..3 {
+            let step = s.schedule();
+            assert_eq!(step.num_tokens(), 512);
+            s.measured(&step, Duration::from_secs(60));
+            finish_step(&mut s, &step);
         }
     }
 }

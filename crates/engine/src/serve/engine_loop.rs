@@ -145,12 +145,14 @@ impl Engine {
         self.mark_scheduled(&step);
         self.steps += 1;
         self.metrics.step(step.num_tokens());
+        let begin = Instant::now();
         let work = catch_unwind(AssertUnwindSafe(|| {
             let requests = &self.requests;
             let logits = self
                 .runner
                 .run(&step, &self.scheduler, |chunk| logits_need(requests, chunk))
                 .map_err(|e| e.to_string())?;
+            self.scheduler.measured(&step, begin.elapsed());
             self.sample(&step, logits)
         }));
         let error = match work {

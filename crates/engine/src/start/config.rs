@@ -5,6 +5,7 @@ use crate::error::StartError;
 use models::WeightQuant;
 use scheduler::SchedulerConfig;
 use std::path::PathBuf;
+use std::time::Duration;
 use turboquant::{Format, KvPair};
 
 /// Most `--threads`: more cores than any machine has that this program is built for.
@@ -28,6 +29,8 @@ pub struct EngineConfig {
     pub max_num_seqs: usize,
     /// Tokens of one step.
     pub max_num_batched_tokens: usize,
+    /// How long a step may take that computes prompts while answers are streamed; `None`: as long as its tokens take.
+    pub max_step_time: Option<Duration>,
     /// Requests that may wait before new ones are refused.
     pub max_queued_requests: usize,
     /// CPU threads; `None`: one a core.
@@ -63,6 +66,7 @@ impl EngineConfig {
             max_model_len: None,
             max_num_seqs: 64,
             max_num_batched_tokens: 512,
+            max_step_time: Some(Duration::from_millis(200)),
             max_queued_requests: 1024,
             threads: None,
             weight_quant: None,
@@ -91,6 +95,7 @@ impl EngineConfig {
             num_blocks,
             max_num_seqs: self.max_num_seqs,
             max_num_batched_tokens: self.max_num_batched_tokens,
+            max_step_time: self.max_step_time,
         }
     }
 

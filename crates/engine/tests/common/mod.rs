@@ -116,6 +116,7 @@ impl Driver {
             num_blocks: setup.num_blocks,
             max_num_seqs,
             max_num_batched_tokens: setup.budget,
+            max_step_time: None,
         });
         Driver {
             scheduler: scheduler.unwrap(),

@@ -1,0 +1,58 @@
+//! The limits within which a scheduler works.
+use std::time::Duration;
+use thiserror::Error;
+
+/// The limits within which sequences run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SchedulerConfig {
+    /// Tokens of a block.
+    pub block_size: usize,
+    /// Blocks of the cache.
+    pub num_blocks: usize,
+    /// Sequences that may run at once; every choice of a request counts.
+    pub max_num_seqs: usize,
+    /// Tokens of one step.
+    pub max_num_batched_tokens: usize,
+    /// How long a step may take that decodes and prefills share, as far as measured steps tell; `None`: as long as its
+    /// tokens take.
+    pub max_step_time: Option<Duration>,
+}
+
+/// Most `--max-num-seqs`: each sequence has a state slot, whose memory is taken at start.
+pub const MAX_NUM_SEQS: usize = 1 << 16;
+
+impl SchedulerConfig {
+    /// Errors: numbers of sequences and of tokens that are wrong whatever the number of blocks.
+    pub fn check(&self) -> Result<(), SchedulerError> {
+        let (tokens, seqs) = (self.max_num_batched_tokens, self.max_num_seqs);
+        if !(1..=MAX_NUM_SEQS).contains(&seqs) {
+            return Err(SchedulerError::NumSeqs { seqs });
+        }
+        if tokens < seqs {
+            return Err(SchedulerError::Budget { tokens, seqs });
+        }
+        Ok(())
+    }
+}
+
+/// Why there is no scheduler for a configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum SchedulerError {
+    /// A step has fewer tokens than there may be sequences.
+    #[error(
+        "--max-num-batched-tokens is {tokens}; it must be at least --max-num-seqs, {seqs}, or running \
+         sequences would starve"
+    )]
+    Budget {
+        /// `--max-num-batched-tokens`.
+        tokens: usize,
+        /// `--max-num-seqs`.
+        seqs: usize,
+    },
+    /// There are no sequences, or too many.
+    #[error("--max-num-seqs is {seqs}; it must lie in [1, {MAX_NUM_SEQS}]")]
+    NumSeqs {
+        /// `--max-num-seqs`.
+        seqs: usize,
+    },
+}
