@@ -12,6 +12,7 @@
 # 5 quality         what each way to store the cache costs, on the GPU and on the CPU
 # 6 speed           the same, of MODEL, of a tiny mixture and of a tiny recurrent model
 # 7 capacity        the longest context that fits, filled
+# 8 memory          whether the server grows while it decodes
 set -uo pipefail
 cd "$(dirname "$0")/.."
 model=${1:-models/demo}
@@ -110,6 +111,29 @@ PY
 for preset in bf16 balanced auto; do
     part "7 capacity, $preset" capacity "$preset"
 done
+
+# The server's memory after 500 tokens and after 5,000 more: a driver's objects that are never freed would be some .1 MB a token.
+growth() (
+    log=$(mktemp)
+    "$tallow" serve "$model" --device metal --max-num-seqs 2 --port 0 2>"$log" &
+    server=$!
+    trap 'kill "$server" 2>/dev/null; rm -f "$log"' EXIT
+    for _ in $(seq 600); do
+        url=$(grep -oE 'http://[0-9.:]+' "$log" | head -n 1)
+        [ -n "$url" ] && curl -fs "$url/health" >/dev/null && break
+        kill -0 "$server" 2>/dev/null || { cat "$log"; echo "the server ended before it listened"; exit 1; }
+        sleep 0.5
+    done
+    resident() { ps -o rss= -p "$server"; }
+    answer() { curl -fsS "$url/v1/completions" -H 'content-type: application/json' -d "{\"prompt\": \"The\", \"max_tokens\": $1, \"ignore_eos\": true}" >/dev/null; }
+    answer 500 || exit 1
+    before=$(resident)
+    for _ in $(seq 10); do answer 500 || exit 1; done
+    after=$(resident)
+    echo "resident after 500 tokens: $before KiB, after 5,000 more: $after KiB"
+    [ $((after - before)) -lt 65536 ]
+)
+part "8 memory" growth
 
 for file in "$results"/*.json; do
     [ -e "$file" ] && { printf '\n=== %s\n' "$(basename "$file")"; cat "$file"; } >>"$report"

@@ -1,5 +1,6 @@
 //! The CPU: products are summed in an order fixed by k (crate `matmul`), straight from where the weight is stored.
 use crate::rowwise::{Elementwise, RowNorm, exp};
+use crate::spinning::with_spinning_pool;
 use crate::{ComputeDevice, ExpertOutput, PlacedWeight, Precision, StoredMatrix};
 use candle_core::{CpuStorage, Device, Result, Storage, Tensor, bail};
 use matmul::Product;
@@ -23,6 +24,10 @@ impl ComputeDevice for CpuDevice {
     fn place(&self, weight: Arc<dyn StoredMatrix>, bias: Option<&[f32]>, _: Precision) -> Result<PlacedWeight> {
         let n = weight.view().n();
         Ok(PlacedWeight::new(n, CpuWeight { matrix: weight, bias: bias.map(<[f32]>::to_vec) }))
+    }
+
+    fn pass(&self, work: &mut dyn FnMut()) {
+        with_spinning_pool(work);
     }
 
     /// The threads of all products meet once.

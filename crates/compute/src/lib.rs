@@ -5,6 +5,7 @@
 #![warn(missing_docs)]
 mod cpu;
 mod rowwise;
+mod spinning;
 mod weight;
 
 use candle_core::{Device, Result, Tensor};
@@ -18,6 +19,22 @@ pub use weight::{PlacedWeight, Precision, StoredMatrix};
 pub trait ComputeDevice: Send + Sync {
     /// Where the tensors that this device takes and gives lie.
     fn tensors(&self) -> &Device;
+
+    /// Runs a pass of a model, or whatever else computes on this device for a while. A CPU keeps its threads awake for
+    /// the length of the pass; a GPU frees afterwards what its driver made meanwhile.
+    fn pass(&self, work: &mut dyn FnMut()) {
+        work();
+    }
+
+    /// Whether this device compiles what it runs when it is first used, which can take seconds.
+    fn compiles_on_first_use(&self) -> bool {
+        false
+    }
+
+    /// The elements of some f32 tensors, in order, which are waited for once.
+    fn read(&self, tensors: &[&Tensor]) -> Result<Vec<Vec<f32>>> {
+        tensors.iter().map(|tensor| tensor.flatten_all()?.to_vec1()).collect()
+    }
 
     /// Puts a weight `[n, k]` where products with it are computed. `bias`: `[n]`, which is added to every row of a
     /// product.

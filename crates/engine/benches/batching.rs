@@ -1,5 +1,6 @@
 //! Batching pays: tokens a second of 1, 2, 4, 8 and 16 concurrent decodes, as ratios in one run, and how long a short
-//! request waits beside a long prefill, and how long a stream stands still beside one. `cargo bench -p engine --bench batching [-- MODEL_FOLDER]`.
+//! request waits beside a long prefill, and how long a stream stands still beside one.
+//! `cargo bench -p engine --bench batching [-- MODEL_FOLDER]`.
 use engine::{EngineConfig, EngineHandle, Event, GenerationRequest, RequestStream, start};
 use std::time::{Duration, Instant};
 
@@ -17,8 +18,8 @@ fn main() {
     stream_beside_long(&config);
 }
 
-/// The longest gap of a stream beside a prompt of up to 7,000 tokens, and how long that prompt takes, with and without a
-/// limit on a step's time, which take turns.
+/// The longest gap of a stream beside a prompt of up to 7,000 tokens, and how long that prompt takes, with and without
+/// a limit on a step's time, which take turns.
 fn stream_beside_long(config: &EngineConfig) {
     let limits = [config.max_step_time, None];
     let mut best = [(f64::INFINITY, f64::INFINITY); 2];

@@ -1,7 +1,7 @@
 //! A forward pass over a batch, and sequences that are computed outside of serving.
-use crate::threads::with_spinning_pool;
 use attention::{AttentionBackend, BatchLayout, ForwardContext, SequenceStates, StatePool};
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Error, Result, Tensor};
+use compute::ComputeDevice;
 use kv::{BlockCopy, BlockPool, BlockTable};
 use models::Model;
 use std::ops::Range;
@@ -13,7 +13,7 @@ pub struct ModelRef<'a> {
     /// The model.
     pub model: &'a dyn Model,
     /// What computes it.
-    pub device: &'a Device,
+    pub device: &'a dyn ComputeDevice,
 }
 
 impl ModelRef<'_> {
@@ -29,8 +29,9 @@ impl ModelRef<'_> {
     ) -> Result<Tensor> {
         let plan = backend.plan(Arc::new(layout))?;
         let context = ForwardContext::new(backend, &plan, states);
-        let pass = || self.model.forward(tokens, logit_rows, &context);
-        if self.device.is_cpu() { with_spinning_pool(pass) } else { pass() }
+        let mut logits = None;
+        self.device.pass(&mut || logits = Some(self.model.forward(tokens, logit_rows, &context)));
+        logits.unwrap_or_else(|| Err(Error::Msg("the device ran no pass".to_owned())))
     }
 }
 
@@ -48,7 +49,7 @@ impl PrivateSequences {
         let block_size = backend.spec().block_size();
         let pool = BlockPool::new(max_len.div_ceil(block_size) * count);
         backend.allocate(pool.num_blocks())?;
-        let full = |e: kv::OutOfBlocks| candle_core::Error::Msg(e.to_string());
+        let full = |e: kv::OutOfBlocks| Error::Msg(e.to_string());
         let mut tables = Vec::with_capacity(count);
         for _ in 0..count {
             let mut table = BlockTable::new(block_size);

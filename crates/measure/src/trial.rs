@@ -17,7 +17,7 @@ impl<'a> Trial<'a> {
     /// Room for `count` sequences of at most `max_len` tokens each.
     pub fn new(bundle: &'a ModelBundle, scheme: &Scheme, max_len: usize, count: usize) -> Result<Self, StartError> {
         let (mut backend, centred) = scheme.backend(bundle)?;
-        let model = ModelRef { model: &*bundle.model, device: bundle.device.tensors() };
+        let model = ModelRef { model: &*bundle.model, device: &*bundle.device };
         let sequences = PrivateSequences::new(model.model, &mut *backend, count, max_len)?;
         Ok(Trial { model, backend, centred, sequences })
     }
@@ -31,7 +31,7 @@ impl<'a> Trial<'a> {
         logit_rows: &[u32],
     ) -> Result<Vec<f32>, StartError> {
         let logits = self.sequences.forward(self.model, &mut *self.backend, ranges, tokens, logit_rows)?;
-        Ok(logits.flatten_all()?.to_vec1()?)
+        Ok(self.model.device.read(&[&logits])?.remove(0))
     }
 
     /// Gives sequence `to` the cache and the states of sequence `from`, in blocks of its own.

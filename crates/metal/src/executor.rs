@@ -69,6 +69,11 @@ pub trait Executor: Send + Sync {
         Ok(())
     }
 
+    /// Runs work that uses the device's driver, and frees afterwards what the driver made meanwhile.
+    fn scope(&self, work: &mut dyn FnMut()) {
+        work();
+    }
+
     /// Takes device memory; its content is undefined.
     ///
     /// Errors: none to be had.

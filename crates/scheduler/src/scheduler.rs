@@ -79,6 +79,11 @@ impl Scheduler {
         })
     }
 
+    /// The limits within which it works.
+    pub fn config(&self) -> &SchedulerConfig {
+        &self.config
+    }
+
     /// Queues a request.
     ///
     /// Errors: what could never be scheduled, with the limit named.

@@ -29,8 +29,8 @@ fn octave(size: usize, first: usize) -> usize {
     ((size / first).max(1).ilog2() as usize).min(OCTAVES - 1)
 }
 
-/// What decodes and prompts have cost so far. A step takes the time of its decodes, most of which is that of reading all
-/// weights, and for each token of a prompt a time that grows with the token's position.
+/// What decodes and prompts have cost so far. A step takes the time of its decodes, most of which is that of reading
+/// all weights, and for each token of a prompt a time that grows with the token's position.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct StepTimes {
     /// Seconds of a step of decodes alone, by their number.

@@ -230,8 +230,8 @@ mod step_time {
         }
     }
 
-    /// A stream runs; a prompt of 7,000 tokens arrives beside it, then one of 300. Returns the longest step from then on
-    /// until both have been read, and how long that took in all.
+    /// A stream runs; a prompt of 7,000 tokens arrives beside it, then one of 300. Returns the longest step from then
+    /// on until both have been read, and how long that took in all.
     fn longest_step_beside_a_long_prompt(machine: Machine, max_step_time: Option<Duration>) -> (Duration, Duration) {
         let mut s = timed_scheduler(2048, 8, 512, max_step_time);
         s.add(request(1, "", 40, 1, 5000)).unwrap();

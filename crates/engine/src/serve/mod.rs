@@ -8,6 +8,7 @@ mod request;
 mod runner;
 mod sampler;
 mod validation;
+mod warm_up;
 
 pub(crate) use engine_loop::Engine;
 pub use handle::{
@@ -17,3 +18,4 @@ pub(crate) use metrics::Metrics;
 pub use request::{Event, FinishReason, GenerationRequest, MatchedStop, SamplingParams, StopParams, TokenLogprob};
 pub use runner::{Logits, LogitsNeed, LogitsRow, ModelRunner};
 pub use sampler::argmax;
+pub(crate) use warm_up::warm_up;

@@ -147,17 +147,21 @@ impl ModelRunner {
             chunks.push((rows.len(), needed.len()));
             rows.extend(needed.map(|row| row as u32));
         }
+        // A GPU takes no dispatch of no rows, and a step whose logits are not read would not be waited for.
+        if rows.is_empty() {
+            rows.push(0);
+        }
         self.backend.copy_blocks(&step.copies)?;
         step.state_copies.iter().try_for_each(|copy| self.states.copy(copy.from.0, copy.to.0))?;
         let states = SequenceStates { pool: &self.states, slots: &slots };
-        let model = ModelRef { model: &*self.model, device: self.device.tensors() };
+        let model = ModelRef { model: &*self.model, device: &*self.device };
         let logits = model.forward(&mut *self.backend, layout, states, &tokens, &rows)?;
         if let Some(count @ 1..) = largest(&needs)
             && let Some(candidates) = self.device.largest(&logits, count)?
         {
             return Ok(Logits { data: LogitsData::Largest { candidates, count }, chunks });
         }
-        let (values, vocab_size) = (logits.flatten_all()?.to_vec1()?, self.model.vocab_size());
+        let (values, vocab_size) = (self.device.read(&[&logits])?.remove(0), self.model.vocab_size());
         Ok(Logits { data: LogitsData::Whole { values, vocab_size }, chunks })
     }
 }

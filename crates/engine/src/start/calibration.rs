@@ -5,7 +5,7 @@ use super::kv_plan::{CentreMode, cache_layout};
 use crate::error::StartError;
 use crate::forward::{ModelRef, PrivateSequences};
 use attention::{Centring, HookedBackend, KeyCentring, KvMeans, MeanCalibration, ModelGeometry};
-use candle_core::Device;
+use compute::ComputeDevice;
 use models::Model;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::path::{Path, PathBuf};
@@ -36,7 +36,7 @@ pub struct Calibration<'a> {
     /// The text over which means are measured.
     pub text: &'a str,
     /// What computes the model.
-    pub device: &'a Device,
+    pub device: &'a dyn ComputeDevice,
 }
 
 impl Calibration<'_> {
@@ -95,8 +95,8 @@ impl Calibration<'_> {
         let mut tokens = self.tokenizer.encode(self.text, true)?;
         tokens.truncate(CALIBRATION_TOKENS);
         // What f16 rounds, too, is far below the means.
-        let layout = cache_layout(KvPair::both(most_exact_format(self.device)), BLOCK_SIZE, geometry)?;
-        let exact = select(layout, geometry, Centring::none(geometry), self.device, DecodeKernel::Mma)?;
+        let layout = cache_layout(KvPair::both(most_exact_format(self.device.tensors())), BLOCK_SIZE, geometry)?;
+        let exact = select(layout, geometry, Centring::none(geometry), self.device.tensors(), DecodeKernel::Mma)?;
         let mut backend = HookedBackend::new(exact, MeanCalibration::new(geometry));
         let sequence = PrivateSequences::new(self.model, &mut backend, 1, tokens.len())?;
         let model = ModelRef { model: self.model, device: self.device };

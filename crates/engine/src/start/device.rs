@@ -59,27 +59,51 @@ impl DeviceChoice {
         }
     }
 
-    /// Opens the device.
+    /// Opens the device. `auto` takes the CPU where there is no GPU that it could use, and logs the reason on a program
+    /// that was built for one.
     ///
     /// Errors: `metal` where there is none, with the reason.
     pub fn open(self) -> Result<Device, StartError> {
+        self.open_with(metal)
+    }
+
+    fn open_with(self, gpu: impl FnOnce() -> Result<Device, String>) -> Result<Device, StartError> {
         match self {
             DeviceChoice::Cpu => Ok(Device::Cpu),
-            DeviceChoice::Auto if !cfg!(all(target_os = "macos", feature = "metal")) => Ok(Device::Cpu),
-            DeviceChoice::Auto | DeviceChoice::Metal => metal(),
+            DeviceChoice::Metal => gpu().map_err(|reason| StartError::flag("--device", format!("is metal; {reason}"))),
+            DeviceChoice::Auto => Ok(gpu().unwrap_or_else(|reason| {
+                if cfg!(all(target_os = "macos", feature = "metal")) {
+                    tracing::warn!("{reason}; the CPU computes");
+                }
+                Device::Cpu
+            })),
         }
     }
 }
 
+/// The first macOS whose Metal has residency sets, which Candle's device cannot do without.
+const FIRST_MACOS: u32 = 15;
+
+/// Errors: a macOS, by its version such as "14.6.1", on which Candle's device would panic.
+#[cfg_attr(not(all(target_os = "macos", feature = "metal")), allow(dead_code))]
+fn check_macos(version: &str) -> Result<(), String> {
+    match version.split('.').next().and_then(|major| major.parse::<u32>().ok()) {
+        Some(major) if major < FIRST_MACOS => {
+            Err(format!("this is macOS {version}; the GPU is used from macOS {FIRST_MACOS} on"))
+        }
+        _ => Ok(()),
+    }
+}
+
 #[cfg(all(target_os = "macos", feature = "metal"))]
-fn metal() -> Result<Device, StartError> {
-    Ok(Device::new_metal(0)?)
+fn metal() -> Result<Device, String> {
+    check_macos(&sysinfo::System::os_version().unwrap_or_default())?;
+    ::metal::macos::open().map_err(|e| e.to_string())
 }
 
 #[cfg(not(all(target_os = "macos", feature = "metal")))]
-fn metal() -> Result<Device, StartError> {
-    let message = "is metal; this program was built without Metal (on a Mac: cargo build --release --features metal)";
-    Err(StartError::flag("--device", message))
+fn metal() -> Result<Device, String> {
+    Err("this program was built without Metal (on a Mac: cargo build --release --features metal)".to_owned())
 }
 
 /// Free bytes for a cache on `device`; `None` where the system does not say.
@@ -114,6 +138,23 @@ mod tests {
         if cfg!(not(feature = "metal")) {
             assert!(DeviceChoice::Metal.open().unwrap_err().to_string().contains("--features metal"));
             assert!(DeviceChoice::Auto.open().unwrap().is_cpu());
+        }
+    }
+
+    #[test]
+    fn a_gpu_that_cannot_be_used_is_an_error_for_metal_alone() {
+        let none = || Err("macOS offers this process no GPU".to_owned());
+        assert!(DeviceChoice::Auto.open_with(none).unwrap().is_cpu());
+        let error = DeviceChoice::Metal.open_with(none).unwrap_err().to_string();
+        assert!(error.contains("--device") && error.contains("is metal; macOS offers this process no GPU"), "{error}");
+    }
+
+    #[test]
+    fn a_macos_without_residency_sets_is_named() {
+        let error = check_macos("14.6.1").unwrap_err();
+        assert!(error.contains("macOS 14.6.1") && error.contains("macOS 15"), "{error}");
+        for version in ["15.0", "15", "26.1", ""] {
+            check_macos(version).unwrap();
         }
     }
 }

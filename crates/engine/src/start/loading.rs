@@ -43,7 +43,7 @@ impl ModelBundle {
             tokenizer: &self.tokenizer,
             fingerprint: &self.fingerprint,
             text: &self.calibration_text,
-            device: self.device.tensors(),
+            device: &*self.device,
         }
     }
 }

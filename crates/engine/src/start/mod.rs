@@ -16,13 +16,14 @@ pub use loading::{ModelBundle, load};
 pub use memory::{MemoryBudget, MemoryLimits, free_memory};
 
 use crate::error::StartError;
-use crate::serve::{Engine, EngineHandle, Metrics, ModelInfo, ModelRunner, SamplingParams, channel};
+use crate::serve::{Engine, EngineHandle, Metrics, ModelInfo, ModelRunner, SamplingParams, channel, warm_up};
 use crate::threads::compute_pool;
 use attention::AttentionBackend;
 use kv::KvLayout;
 use models::GenerationDefaults;
 use scheduler::Scheduler;
 use std::thread::JoinHandle;
+use std::time::Instant;
 use turboquant::{Format, KvPair};
 
 /// Loads the model, takes the cache's memory and starts the engine's thread.
@@ -41,9 +42,10 @@ pub fn launch(config: &EngineConfig, bundle: ModelBundle) -> Result<(EngineHandl
     let (plan, backend) = plan_cache(config, &bundle).map_err(named)?;
     let ModelBundle { model, tokenizer, generation, device, .. } = bundle;
     let budget = plan.budget;
-    let scheduler = Scheduler::new(config.scheduler(budget.num_blocks))?;
+    let mut scheduler = Scheduler::new(config.scheduler(budget.num_blocks))?;
     let no_memory = |e: candle_core::Error| StartError::flag("--kv-cache-memory", e.to_string());
-    let runner =
+    let compiles = device.compiles_on_first_use();
+    let mut runner =
         ModelRunner::new(model, backend, budget.num_blocks, scheduler.num_state_slots(), device).map_err(no_memory)?;
     let info = ModelInfo {
         name: config.model_name(),
@@ -58,13 +60,18 @@ pub fn launch(config: &EngineConfig, bundle: ModelBundle) -> Result<(EngineHandl
         default_sampling: default_sampling(&generation),
     };
     log_cache(&plan, &runner)?;
+    let pool = compute_pool(config.threads)?;
+    if compiles {
+        let begin = Instant::now();
+        pool.install(|| warm_up(&mut scheduler, &mut runner, budget.max_model_len))?;
+        tracing::info!("warmed up in {:.1} s", begin.elapsed().as_secs_f64());
+    }
     // A model made from another may name its turns' end in the tokenizer's configuration alone.
     let mut eos = generation.eos_token_ids;
     eos.extend(tokenizer.eos_id());
     let metrics = Metrics::new(&info.name);
     let (handle, inbox) = channel(info, tokenizer.clone(), config.max_queued_requests);
     let engine = Engine::new(scheduler, runner, inbox, tokenizer, eos, metrics);
-    let pool = compute_pool(config.threads)?;
     // On a thread of the pool the parallel parts of a step start without waking anybody first.
     let thread =
         std::thread::Builder::new().name("tallow-engine".into()).spawn(move || pool.install(|| engine.run()))?;

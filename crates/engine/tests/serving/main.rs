@@ -1,6 +1,7 @@
 //! The engine under load: too small a pool, clients that leave, steps that panic, shutdown.
 #![allow(clippy::unwrap_used)] // helpers of tests
 mod shutdown;
+mod warm_up;
 
 use attention::{ForwardContext, KvMeans, ModelGeometry, StateLayout};
 use candle_core::Tensor;

@@ -5,7 +5,7 @@ mod scratch;
 use crate::batch::{Slice, Tile, slices, tiles};
 use crate::executor::{Executor, Launch};
 use crate::launch::{self, AttendBuffers, Params, QueryBuffers, ReduceBuffers, WriteBuffers};
-use crate::shape::Form;
+use crate::shape::{Form, Shape};
 use crate::tables::words;
 use attention::{AttentionBackend, AttentionPlan, BatchLayout, Centring, LayerId, ModelGeometry};
 use candle_core::{Error, Result, Tensor, bail};
@@ -23,6 +23,14 @@ struct StepBuffers<B> {
     tables: B,
     /// For each RoPE of the model the (cos, sin) of every row and pair.
     angles: Vec<B>,
+    /// For each shape of the model's layers, how its attention is cut.
+    slices: Vec<Vec<SliceBuffers<B>>>,
+}
+
+/// A slice of a step's attention, and its tiles on the device.
+struct SliceBuffers<B> {
+    slice: Slice,
+    tiles: B,
 }
 
 /// Stores and attends by the kernels of `kernels/`.
@@ -34,6 +42,8 @@ pub struct GpuBackend<E: Executor> {
     spec: KvLayout,
     /// The different RoPEs of the layers.
     ropes: Vec<Rope>,
+    /// The different shapes of the layers.
+    shapes: Vec<Shape>,
     layers: Vec<Layer<E::Buffer>>,
     scratch: Mutex<Scratch<E::Buffer>>,
     /// Bound where a kernel reads nothing.
@@ -70,9 +80,15 @@ impl<E: Executor> GpuBackend<E> {
             shape.check().map_err(|e| Error::Msg(format!("layer {i}: {e}")))?;
             layer(&executor, shape, centre, rope).map_err(|e| Error::Msg(format!("layer {i}: {e}")))
         });
-        let layers = layers.collect::<Result<_>>()?;
+        let layers: Vec<Layer<_>> = layers.collect::<Result<_>>()?;
+        let mut shapes: Vec<Shape> = Vec::new();
+        layers.iter().for_each(|layer| {
+            if !shapes.contains(&layer.shape) {
+                shapes.push(layer.shape);
+            }
+        });
         let nothing = executor.buffer(&[]).map_err(Error::wrap)?;
-        Ok(GpuBackend { executor, spec, ropes, layers, scratch: Mutex::default(), nothing, num_blocks: 0 })
+        Ok(GpuBackend { executor, spec, ropes, shapes, layers, scratch: Mutex::default(), nothing, num_blocks: 0 })
     }
 
     fn cache<'a>(&self, layer: &'a Layer<E::Buffer>) -> Result<&'a E::Buffer> {
@@ -93,11 +109,25 @@ impl<E: Executor> GpuBackend<E> {
         layer.rope.map_or(&self.nothing, |rope| &prepared.angles[rope])
     }
 
+    /// Cuts a batch for the layers of a shape. The rows of tiles on the device are counted from their slice's first.
+    fn cut(&self, shape: &Shape, layout: &BatchLayout) -> Result<Vec<SliceBuffers<E::Buffer>>> {
+        let cut = slices(shape, &tiles(shape, layout), self.executor.most_work()).into_iter().map(|slice| {
+            let first = slice.rows.start;
+            let params = slice.tiles.iter().flat_map(|tile| {
+                let rows = tile.rows.start - first..tile.rows.end - first;
+                Tile { rows, ..tile.clone() }.params(shape.window).bytes()
+            });
+            let tiles = self.executor.buffer(&params.collect::<Vec<u8>>()).map_err(Error::wrap)?;
+            Ok(SliceBuffers { slice, tiles })
+        });
+        cut.collect()
+    }
+
     /// Attends the rows of a slice of a batch.
     fn attend_slice(
         &self,
         layer: &Layer<E::Buffer>,
-        slice: &Slice,
+        SliceBuffers { slice, tiles: table }: &SliceBuffers<E::Buffer>,
         q: &E::Buffer,
         out: &E::Buffer,
         prepared: &StepBuffers<E::Buffer>,
@@ -105,17 +135,12 @@ impl<E: Executor> GpuBackend<E> {
         let (shape, buffers, correction) = (&layer.shape, &layer.buffers, layer.correction.as_ref());
         let (tiles, parts, form) = (&slice.tiles, slice.parts(), slice.tiles[0].form);
         let (first, rows) = (slice.rows.start, slice.rows.len());
-        let params = tiles.iter().flat_map(|tile| {
-            let rows = tile.rows.start - first..tile.rows.end - first;
-            Tile { rows, ..tile.clone() }.params(shape.window).bytes()
-        });
-        let table = self.executor.buffer(&params.collect::<Vec<u8>>()).map_err(Error::wrap)?;
         let mut scratch = self.scratch.lock().unwrap_or_else(|e| e.into_inner());
         scratch.reserve(&self.executor, shape, form, rows, tiles.len(), parts).map_err(Error::wrap)?;
         let corrected = |f: fn(&CorrectionBuffers<E::Buffer>) -> &E::Buffer| correction.map_or(&self.nothing, f);
         let query = QueryBuffers {
             q,
-            tiles: &table,
+            tiles: table,
             rotation: &buffers.rotation,
             key_means: &buffers.means,
             starts: corrected(|c| &c.starts),
@@ -127,7 +152,7 @@ impl<E: Executor> GpuBackend<E> {
         };
         let attend = AttendBuffers {
             queries: scratch.queries.get(),
-            tiles: &table,
+            tiles: table,
             tables: &prepared.tables,
             cache: self.cache(layer)?,
             corrections: scratch.corrections.get(),
@@ -207,6 +232,7 @@ impl<E: Executor> AttentionBackend for GpuBackend<E> {
             buffer(rope.angles(&layout.positions).into_iter().flatten().flat_map(f32::to_le_bytes).collect())
         };
         let prepared: StepBuffers<E::Buffer> = StepBuffers {
+            slices: self.shapes.iter().map(|shape| self.cut(shape, &layout)).collect::<Result<_>>()?,
             angles: self.ropes.iter().map(angles).collect::<Result<_>>()?,
             slots: buffer(words(layout.slot_mapping.iter().copied()))?,
             positions: buffer(words(layout.positions.iter().copied()))?,
@@ -243,11 +269,14 @@ impl<E: Executor> AttentionBackend for GpuBackend<E> {
         if q.dims3()? != want {
             bail!("Q {:?} must be {want:?}: tokens, heads, head_dim", q.dims());
         }
-        let tiles = tiles(shape, &plan.layout);
         let buffer = self.executor.import(q)?;
         let out = self.executor.create_tensor(want.0 * shape.row_bytes()).map_err(Error::wrap)?;
-        for slice in slices(shape, &tiles, self.executor.most_work()) {
-            self.attend_slice(layer, &slice, &buffer, &out, prepared)?;
+        let mut cut = self.shapes.iter().zip(&prepared.slices);
+        let Some((_, slices)) = cut.find(|(other, _)| *other == shape) else {
+            bail!("the plan was not made for this layer");
+        };
+        for slice in slices {
+            self.attend_slice(layer, slice, &buffer, &out, prepared)?;
         }
         self.executor.export(&out, q.dims(), q.device())
     }

@@ -102,9 +102,33 @@ impl<E: Executor> GpuDevice<E> {
     }
 }
 
+/// Runs work in the driver's scope and returns what it gives.
+fn scoped<E: Executor, T>(executor: &E, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let (mut work, mut result) = (Some(work), None);
+    executor.scope(&mut || result = work.take().map(|work| work()));
+    result.unwrap_or_else(|| Err(Error::Msg("the device ran nothing".to_owned())))
+}
+
 impl<E: Executor> ComputeDevice for GpuDevice<E> {
     fn tensors(&self) -> &Device {
         &self.tensors
+    }
+
+    fn pass(&self, work: &mut dyn FnMut()) {
+        self.executor.scope(work);
+    }
+
+    fn compiles_on_first_use(&self) -> bool {
+        true
+    }
+
+    fn read(&self, tensors: &[&Tensor]) -> Result<Vec<Vec<f32>>> {
+        scoped(&self.executor, || {
+            let parts = tensors.iter().map(|tensor| tensor.flatten_all()).collect::<Result<Vec<_>>>()?;
+            let all = if let [one] = &*parts { one.to_vec1::<f32>()? } else { Tensor::cat(&parts, 0)?.to_vec1()? };
+            let mut rest = all.into_iter();
+            Ok(parts.iter().map(|part| rest.by_ref().take(part.elem_count()).collect()).collect())
+        })
     }
 
     fn place(&self, matrix: Arc<dyn StoredMatrix>, bias: Option<&[f32]>, precision: Precision) -> Result<PlacedWeight> {
@@ -113,8 +137,10 @@ impl<E: Executor> ComputeDevice for GpuDevice<E> {
             Precision::Exact => DType::F32,
         };
         let view = matrix.view();
-        let weight = GpuWeight::new(view, float, &self.tensors)?;
-        let bias = bias.map(|bias| Tensor::from_slice(bias, bias.len(), &self.tensors)).transpose()?;
+        let (weight, bias) = scoped(&self.executor, || {
+            let bias = bias.map(|bias| Tensor::from_slice(bias, bias.len(), &self.tensors)).transpose()?;
+            Ok((GpuWeight::new(view, float, &self.tensors)?, bias))
+        })?;
         let (n, work) = (view.n(), view.n() as u64 * view.k() as u64);
         matrix.forget();
         Ok(PlacedWeight::new(n, Placed { weight, bias, work }))
@@ -169,25 +195,18 @@ impl<E: Executor> ComputeDevice for GpuDevice<E> {
             return Ok(None);
         }
         let create = |words: usize| self.executor.create(4 * words).map_err(Error::wrap);
-        let (logits, per_slice, all) = (self.executor.import(rows)?, n * slices * count, n * count);
-        let (slice_values, slice_indices) = (create(per_slice)?, create(per_slice)?);
-        let (values, indices) = (create(all)?, create(all)?);
-        let buffers = TopBuffers {
-            logits: &logits,
-            slice_values: &slice_values,
-            slice_indices: &slice_indices,
-            values: &values,
-            indices: &indices,
-        };
-        self.launch(&launch::top(n, width, count, &buffers))?;
-        let read = |buffer: &E::Buffer| {
-            let mut bytes = vec![0; 4 * all];
-            self.executor.download(buffer, 0, &mut bytes).map_err(Error::wrap)?;
-            Ok::<_, Error>(bytes.as_chunks::<4>().0.to_vec())
-        };
-        let (values, indices) = (read(&values)?, read(&indices)?);
-        let pair = |(value, index): (&[u8; 4], &[u8; 4])| (u32::from_le_bytes(*index), f32::from_le_bytes(*value));
-        Ok(Some(values.iter().zip(&indices).map(pair).collect()))
+        scoped(&self.executor, || {
+            let (logits, per_slice, all) = (self.executor.import(rows)?, n * slices * count, n * count);
+            let (slice_values, slice_indices, top) = (create(per_slice)?, create(per_slice)?, create(2 * all)?);
+            let buffers =
+                TopBuffers { logits: &logits, slice_values: &slice_values, slice_indices: &slice_indices, top: &top };
+            self.launch(&launch::top(n, width, count, &buffers))?;
+            let mut bytes = vec![0; 8 * all];
+            self.executor.download(&top, 0, &mut bytes).map_err(Error::wrap)?;
+            let (values, indices) = bytes.as_chunks::<4>().0.split_at(all);
+            let pair = |(value, index): (&[u8; 4], &[u8; 4])| (u32::from_le_bytes(*index), f32::from_le_bytes(*value));
+            Ok(Some(values.iter().zip(indices).map(pair).collect()))
+        })
     }
 }
 

@@ -19,6 +19,11 @@ impl GpuWeight {
     /// Copies a weight to the device; one of floats becomes `float`.
     pub fn new(weight: matmul::Weight<'_>, float: DType, device: &Device) -> Result<Self> {
         match block_type(weight.weight_type()) {
+            // Candle's kernel writes beyond its output.
+            Some(GgmlDType::Q2K) => {
+                bail!("Q2_K weights are not multiplied on a GPU; take a file of Q3_K or more bits, or --device cpu")
+            }
+            Some(_) if has_ragged_rows(weight) => Ok(GpuWeight::Floats(floats(weight, float, device)?)),
             Some(kind) => {
                 let blocks = qtensor_from_ggml(kind, weight.bytes(), vec![weight.n(), weight.k()], device)?;
                 Ok(GpuWeight::Blocks(QMatMul::from_qtensor(blocks)?))
@@ -31,9 +36,32 @@ impl GpuWeight {
     pub fn product(&self, x: &Tensor) -> Result<Tensor> {
         match self {
             GpuWeight::Floats(weight) => x.to_dtype(weight.dtype())?.matmul(&weight.t()?)?.to_dtype(DType::F32),
-            GpuWeight::Blocks(blocks) => blocks.forward(&x.contiguous()?),
+            GpuWeight::Blocks(blocks) => {
+                let (x, (rows, k)) = (at_start(x)?, x.dims2()?);
+                if (2..=ROWS_BY_VECTOR).contains(&rows) {
+                    return blocks.forward(&x.reshape((rows, 1, k))?)?.squeeze(1);
+                }
+                blocks.forward(&x)
+            }
         }
     }
+}
+
+/// The rows of a product up to which each is multiplied as a vector. Candle's kernel for matrices pads rows to 32, so
+/// that two of them would take longer than one after the other.
+const ROWS_BY_VECTOR: usize = 4;
+
+/// The rows in memory that begins with them: Candle's quantised products of matrices on Metal read from where the
+/// memory begins, wherever in it the rows lie.
+fn at_start(x: &Tensor) -> Result<Tensor> {
+    if x.layout().start_offset() == 0 { x.contiguous() } else { x.force_contiguous() }
+}
+
+/// Whether Candle's kernels for K-quants would write beyond a product's rows, whose number they take to be a multiple
+/// of 4. Such a weight is kept as floats.
+fn has_ragged_rows(weight: matmul::Weight<'_>) -> bool {
+    use WeightType::{Q3_K, Q4_K, Q5_K, Q6_K};
+    matches!(weight.weight_type(), Q3_K | Q4_K | Q5_K | Q6_K) && !weight.n().is_multiple_of(4)
 }
 
 fn floats(weight: matmul::Weight<'_>, float: DType, device: &Device) -> Result<Tensor> {
@@ -92,6 +120,47 @@ mod tests {
         (0..len as u32).map(|i| ((i ^ seed).wrapping_mul(2_654_435_761) >> 8) as f32 / 8e6 - 1.05).collect()
     }
 
+    fn quantised(kind: WeightType, n: usize) -> Result<GpuWeight> {
+        let bytes = matmul::quantize(kind, &values(n * K, 1)).unwrap();
+        GpuWeight::new(matmul::Weight::new(kind, n, K, &bytes).unwrap(), DType::F32, &Device::Cpu)
+    }
+
+    #[test]
+    fn what_candles_kernels_would_write_beyond_is_refused_or_kept_as_floats() {
+        let error = quantised(WeightType::Q2_K, N).err().unwrap().to_string();
+        assert!(error.contains("Q2_K") && error.contains("--device cpu"), "{error}");
+        for n in 5..9 {
+            let floats = matches!(quantised(WeightType::Q6_K, n).unwrap(), GpuWeight::Floats(_));
+            assert_eq!(floats, n != 8, "{n} rows");
+            assert!(matches!(quantised(WeightType::Q8_0, n).unwrap(), GpuWeight::Blocks(_)), "{n} rows");
+        }
+    }
+
+    #[test]
+    fn rows_in_the_middle_of_a_tensor_get_memory_that_begins_with_them() {
+        let x = Tensor::from_vec(values(8 * K, 3), (8, K), &Device::Cpu).unwrap();
+        let middle = x.narrow(0, 3, 2).unwrap();
+        assert!(middle.is_contiguous() && middle.layout().start_offset() > 0);
+        let moved = at_start(&middle).unwrap();
+        assert_eq!(moved.layout().start_offset(), 0);
+        assert_eq!(moved.to_vec2::<f32>().unwrap(), middle.to_vec2::<f32>().unwrap());
+    }
+
+    #[test]
+    fn a_few_rows_are_multiplied_as_each_of_them_alone() {
+        let weight = quantised(WeightType::Q4_K, N).unwrap();
+        for rows in 1..=ROWS_BY_VECTOR + 1 {
+            let x = Tensor::from_vec(values(rows * K, 5), (rows, K), &Device::Cpu).unwrap();
+            let together = weight.product(&x).unwrap();
+            assert_eq!(together.dims(), [rows, N]);
+            for row in 0..rows {
+                let alone = weight.product(&x.narrow(0, row, 1).unwrap()).unwrap();
+                let together = together.narrow(0, row, 1).unwrap();
+                assert_eq!(alone.to_vec2::<f32>().unwrap(), together.to_vec2::<f32>().unwrap(), "row {row} of {rows}");
+            }
+        }
+    }
+
     /// Candle's CPU device stands in for a GPU: the same weights and the same products, but for rounding to the float
     /// type and of activations to Candle's own blocks (8 bit, so within 1/127 of the largest activation times the sum
     /// of weights).
@@ -99,7 +168,7 @@ mod tests {
     fn every_type_multiplies_as_on_the_cpu() {
         let (rows, x) = (3, values(3 * K, 7));
         let tensor = Tensor::from_slice(&x, (rows, K), &Device::Cpu).unwrap();
-        for kind in WeightType::ALL {
+        for kind in WeightType::ALL.into_iter().filter(|kind| *kind != WeightType::Q2_K) {
             let bytes = matmul::quantize(kind, &values(N * K, 1)).unwrap();
             let weight = matmul::Weight::new(kind, N, K, &bytes).unwrap();
             let mut want = vec![0f32; rows * N];

@@ -58,9 +58,8 @@ pub struct TopBuffers<'a, B> {
     /// `[rows][slices][count]`, f32 and u32.
     pub slice_values: &'a B,
     pub slice_indices: &'a B,
-    /// `[rows][count]`.
-    pub values: &'a B,
-    pub indices: &'a B,
+    /// `[2][rows][count]`: f32 values, then u32 indices, so that both are downloaded at once.
+    pub top: &'a B,
 }
 
 /// Slices that [`top`] cuts a row into.
@@ -73,7 +72,7 @@ pub fn top_slices(width: usize) -> usize {
 /// # Panics
 /// If the slices' winners do not fit one threadgroup: `count` beyond `TOP_SLICE / top_slices(width)`, or 0.
 pub fn top<'a, B>(rows: usize, width: usize, count: usize, buffers: &TopBuffers<'a, B>) -> [Launch<'a, B>; 2] {
-    let &TopBuffers { logits, slice_values, slice_indices, values, indices } = buffers;
+    let &TopBuffers { logits, slice_values, slice_indices, top } = buffers;
     let slices = top_slices(width);
     assert!(count > 0 && count * slices <= TOP_SLICE, "the {count} largest of {width} logits");
     let params = |width: usize| TopParams { width: width as u32, count: count as u32, slice: TOP_SLICE as u32 }.bytes();
@@ -86,12 +85,14 @@ pub fn top<'a, B>(rows: usize, width: usize, count: usize, buffers: &TopBuffers<
         params: (3, params(width)),
         work: (rows * width * (4 + 2 * count)) as u64,
     };
+    let mut bindings = bind(&[slice_values, slice_indices], &[top, top]);
+    bindings[3].offset = rows * count * 4;
     let second = Launch {
         kernel: "top_rows".to_owned(),
         constants: Vec::new(),
         grid: [1, rows as u32, 1],
         threads: 256,
-        bindings: bind(&[slice_values, slice_indices], &[values, indices]),
+        bindings,
         params: (4, params(slices * count)),
         work: (rows * TOP_SLICE * (4 + 2 * count)) as u64,
     };

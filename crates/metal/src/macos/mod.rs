@@ -11,9 +11,10 @@ use crate::batch::{Pace, WORK_OF_TURN};
 use crate::executor::{Access, ExecError, Executor, Launch};
 use candle_core::op::BackpropOp;
 use candle_core::{DType, Device, MetalDevice, MetalStorage, Storage, Tensor, bail};
+use candle_metal_kernels::MetalKernelError;
 use candle_metal_kernels::metal::Buffer;
 use objc2::rc::autoreleasepool;
-use objc2_metal::{MTLGPUFamily, MTLResourceOptions, MTLSize};
+use objc2_metal::{MTLResourceOptions, MTLSize};
 use pipelines::Pipelines;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -63,7 +64,8 @@ impl MetalExecutor {
 
     /// Waits for the device. `full`: because it had been given as much as it may take.
     fn wait(&self, full: bool) -> Result<(), ExecError> {
-        let result = self.device.flush_and_wait_current().map_err(|e| kernel_error("(waiting)", e));
+        let wait = || self.device.flush_and_wait_current();
+        let result = autoreleasepool(|_| wait()).map_err(|e| kernel_error("(waiting)", e));
         self.pace.finished(Instant::now(), full);
         result
     }
@@ -96,6 +98,12 @@ impl Executor for MetalExecutor {
         WORK_OF_TURN
     }
 
+    /// Encoders, command buffers and strings are autoreleased; without a pool of its own, a thread that never returns
+    /// to a run loop would keep them all.
+    fn scope(&self, work: &mut dyn FnMut()) {
+        autoreleasepool(|_| work());
+    }
+
     fn start(&self, work: u64) -> Result<(), ExecError> {
         while !self.pace.start(work, Instant::now()) {
             self.wait(true)?;
@@ -110,15 +118,19 @@ impl Executor for MetalExecutor {
         if bytes < LARGE {
             return self.create_tensor(bytes);
         }
-        let buffer = self.device.metal_device().new_buffer(bytes, SHARED).map_err(|e| memory(e.to_string()))?;
-        self.device.register_buffers([&buffer]);
+        let buffer = autoreleasepool(|_| {
+            let buffer = self.device.metal_device().new_buffer(bytes, SHARED)?;
+            self.device.register_buffers([&buffer]);
+            Ok(buffer)
+        });
+        let buffer = buffer.map_err(|e: MetalKernelError| memory(e.to_string()))?;
         Ok(Slice { buffer, offset: 0, owner: Owner::Own(self.device.clone()) })
     }
 
     /// From Candle's pool, whatever its size: activations come and go with every layer.
     fn create_tensor(&self, bytes: usize) -> Result<Slice, ExecError> {
         let memory = |e: candle_core::Error| ExecError::Memory { wanted: bytes, message: e.to_string() };
-        let buffer = self.device.allocate_buffer(bytes.max(16)).map_err(memory)?;
+        let buffer = autoreleasepool(|_| self.device.allocate_buffer(bytes.max(16))).map_err(memory)?;
         Ok(Slice { buffer: (*buffer).clone(), offset: 0, owner: Owner::Pool(buffer) })
     }
 
@@ -139,8 +151,6 @@ impl Executor for MetalExecutor {
     }
 
     fn run(&self, launches: &[Launch<'_, Slice>]) -> Result<(), ExecError> {
-        // Encoders and strings are autoreleased; without a pool of its own, a thread that never returns to a run loop
-        // would keep them all.
         autoreleasepool(|_| {
             for launch in launches {
                 self.start(launch.work)?;
@@ -154,7 +164,7 @@ impl Executor for MetalExecutor {
     fn buffer(&self, bytes: &[u8]) -> Result<Slice, ExecError> {
         let padded = [bytes, &[0; 16][bytes.len().min(16)..]].concat();
         let memory = |e: candle_core::Error| ExecError::Memory { wanted: bytes.len(), message: e.to_string() };
-        let buffer = self.device.new_buffer_with_data(&padded).map_err(memory)?;
+        let buffer = autoreleasepool(|_| self.device.new_buffer_with_data(&padded)).map_err(memory)?;
         Ok(Slice { buffer: (*buffer).clone(), offset: 0, owner: Owner::Pool(buffer) })
     }
 
@@ -163,7 +173,7 @@ impl Executor for MetalExecutor {
         if tensor.dtype() != DType::F32 {
             bail!("the Metal attention backend takes f32 tensors, not {:?}", tensor.dtype());
         }
-        let tensor = tensor.contiguous()?;
+        let tensor = autoreleasepool(|_| tensor.contiguous())?;
         let (buffer, offset) = {
             let (storage, layout) = tensor.storage_and_layout();
             let Storage::Metal(storage) = &*storage else {
@@ -197,6 +207,17 @@ impl Slice {
     }
 }
 
+/// The first GPU of this machine.
+///
+/// Errors: there is none for this process, as in a session without a screen, a sandbox or some virtual machines.
+pub fn open() -> candle_core::Result<Device> {
+    // Candle takes the first of the list without a look whether there is one.
+    if autoreleasepool(|_| candle_metal_kernels::metal::Device::all().is_empty()) {
+        bail!("macOS offers this process no GPU");
+    }
+    autoreleasepool(|_| Device::new_metal(0))
+}
+
 /// The kernels of a device and a head size, and the device's pace. Both are kept: the model, the cache, calibration and
 /// every pair of formats that is judged have an executor each, and what all of them launch keeps the display waiting
 /// together.
@@ -212,13 +233,6 @@ fn compiled(device: &MetalDevice, head_dim: Option<usize>) -> Result<(Arc<Pipeli
     let pipelines = Arc::new(autoreleasepool(|_| Pipelines::compile(device, head_dim))?);
     kept.push((device.clone(), head_dim, Arc::clone(&pipelines), Arc::clone(&pace)));
     Ok((pipelines, pace))
-}
-
-/// The 16-bit type that the GPU computes in: bf16 from Apple8 (M2) on, f16 before, where bf16 is emulated.
-pub fn compute_type(device: &MetalDevice) -> DType {
-    use objc2_metal::MTLDevice;
-    let raw: &objc2::runtime::ProtocolObject<dyn MTLDevice> = device.metal_device().as_ref();
-    if raw.supportsFamily(MTLGPUFamily::Apple8) { DType::BF16 } else { DType::F16 }
 }
 
 fn kernel_error(kernel: &str, error: impl std::fmt::Display) -> ExecError {

@@ -5,12 +5,15 @@ use crate::config::{DeltaNetSizes, ModelConfig};
 use crate::error::LoadResult;
 use crate::weights::Weights;
 use attention::{ForwardContext, StateId};
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
+use compute::ComputeDevice;
 use rayon::prelude::*;
+use std::sync::Arc;
 
 /// A layer that mixes tokens by a recurrence over a state of fixed size.
 pub(crate) struct GatedDeltaNet {
     id: StateId,
+    device: Arc<dyn ComputeDevice>,
     sizes: DeltaNetSizes,
     eps: f32,
     qkv: Linear,
@@ -50,6 +53,7 @@ impl GatedDeltaNet {
         let dt_bias = w.vector("dt_bias", sizes.value_heads)?;
         Ok(GatedDeltaNet {
             id,
+            device: Arc::clone(w.device()),
             sizes,
             eps: config.rms_norm_eps as f32,
             qkv: Linear::load(w, "in_proj_qkv", channels, hidden, false)?,
@@ -78,8 +82,8 @@ impl GatedDeltaNet {
     /// do; a GPU is waited for once.
     pub fn forward(&self, h: &Tensor, ctx: &ForwardContext<'_>) -> Result<Tensor> {
         let [qkv, z, b, a] = Linear::forward_all([&self.qkv, &self.z, &self.b, &self.a], h)?;
-        let rows = |x: Tensor| x.flatten_all()?.to_vec1::<f32>();
-        let (qkv, z, b, a) = (rows(qkv)?, rows(z)?, rows(b)?, rows(a)?);
+        let read = self.device.read(&[&qkv, &z, &b, &a])?;
+        let [qkv, z, b, a] = &*read else { bail!("as many rows as were read") };
         let (heads, channels) = (self.sizes.value_heads, self.sizes.channels());
         let width = heads * self.sizes.value_dim;
         let mut out = vec![0f32; z.len()];

@@ -84,19 +84,12 @@ pub fn top<E: Executor>(executor: &E, count: usize) -> Result<(), String> {
     (logits[17], logits[4500], logits[4501]) = (f32::NAN, 30.0, 30.0);
     let bytes = pack(&logits);
     let n = rows * launch::top_slices(width) * count;
-    let [slice_values, slice_indices, values, indices] =
-        [n, n, rows * count, rows * count].map(|n| executor.create(4 * n).unwrap());
+    let [slice_values, slice_indices, top] = [n, n, 2 * rows * count].map(|n| executor.create(4 * n).unwrap());
     let logits = executor.buffer(&bytes).unwrap();
-    let buffers = TopBuffers {
-        logits: &logits,
-        slice_values: &slice_values,
-        slice_indices: &slice_indices,
-        values: &values,
-        indices: &indices,
-    };
+    let buffers = TopBuffers { logits: &logits, slice_values: &slice_values, slice_indices: &slice_indices, top: &top };
     executor.run(&launch::top(rows, width, count, &buffers)).unwrap();
     let mut got = vec![0; 4 * rows * count];
-    executor.download(&indices, 0, &mut got).unwrap();
+    executor.download(&top, 4 * rows * count, &mut got).unwrap();
     let got: Vec<u32> = got.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b)).collect();
     for (row, got) in unpack(&bytes).chunks(width).zip(got.chunks(count)) {
         let mut order: Vec<u32> = (0..width as u32).filter(|i| !row[*i as usize].is_nan()).collect();
