@@ -1,6 +1,5 @@
 // From words of a record to pairs of numbers. All inside is branch-free once the format is a constant.
 #pragma once
-#include "common/codebooks.h"
 #include "common/formats.h"
 
 // Tables are kept times a factor that lets half round them least (rms 8e-5, 4e-5 and 1e-5 of the values).
@@ -9,21 +8,24 @@ constant constexpr float kFactor4 = 1.260175f;
 constant constexpr float kFactor3 = 1.8588f;
 // Multiplies what decode_pair gives: polynomials are kept without their leading factor.
 inline float unit_of(uint f) {
-  if (f == kTq4) return 0.13416496f;
-  if (f == kTq2 || f == kLloyd2) return 0.050663413f;
-  if (f == kTq5 || f == kLloyd5) return 1.0f / kFactor5;
-  if (f == kLloyd4) return 1.0f / kFactor4;
-  return f == kTq3 || f == kLloyd3 ? 1.0f / kFactor3 : 1.0f;
+  const uint book = book_of(f);
+  if (book == kBookCubic4) return 0.13416496f;
+  if (book == kBookLloyd2) return 0.050663413f;
+  if (book == kBookLloyd5) return 1.0f / kFactor5;
+  if (book == kBookLloyd4) return 1.0f / kFactor4;
+  return book == kBookLloyd3 ? 1.0f / kFactor3 : 1.0f;
 }
 
 // A lane's share of a table that decode_pair reads by simd_shuffle: two halves, in lane i those of code i (Lloyd-32) or
 // i % 16. So bits above a code's need not be cleared.
 inline uint table_of(uint f, uint lane) {
+  const uint book = book_of(f);
   float2 v = float2(0.0f);
-  if (f == kTq5 || f == kLloyd5)
-    v = float2((lane & 16 ? -kMagnitudes5[lane % 16] : kMagnitudes5[lane % 16]) * kFactor5);
-  if (f == kLloyd4) v = float2((lane & 8 ? -kMagnitudes4[lane % 8] : kMagnitudes4[lane % 8]) * kFactor4);
-  if (f == kTq3 || f == kLloyd3) v = float2(kMagnitudes3[lane % 4], kMagnitudes3[lane / 4 % 4]) * kFactor3;
+  if (book == kBookLloyd5)
+    v = float2((lane & 16 ? -kMagnitudesLloyd5[lane % 16] : kMagnitudesLloyd5[lane % 16]) * kFactor5);
+  if (book == kBookLloyd4)
+    v = float2((lane & 8 ? -kMagnitudesLloyd4[lane % 8] : kMagnitudesLloyd4[lane % 8]) * kFactor4);
+  if (book == kBookLloyd3) v = float2(kMagnitudesLloyd3[lane % 4], kMagnitudesLloyd3[lane / 4 % 4]) * kFactor3;
   return as_type<uint>(half2(v));
 }
 
@@ -86,19 +88,20 @@ template <int D>
 inline half2 decode_pair(uint f, thread const uint* x, thread const uint* y, int j, uint table, uint magic) {
   if (f == kF16) return as_type<half2>(x[j]);
   if (f == kBf16) return half2(float2(as_type<float>(x[j] << 16), as_type<float>(x[j] & 0xffff0000u)));
-  if (f == kTq8 || f == kInt8) return signed8(x[j / 2], j % 2, magic);
-  if (f == kTq4) return cubic4(x[j / 4], j % 4, magic);
-  if (f == kTq2 || f == kLloyd2) return cubic2(x[j / 8], j % 8, magic);
+  if (is_int8(f)) return signed8(x[j / 2], j % 2, magic);
+  const uint book = book_of(f);
+  if (book == kBookCubic4) return cubic4(x[j / 4], j % 4, magic);
+  if (book == kBookLloyd2) return cubic2(x[j / 8], j % 8, magic);
   if (f == kAffine8) return unsigned_code((j % 2 ? x[j / 2] >> 8 : x[j / 2]) & 0x00ff00ffu, magic);
   if (f == kAffine4) return unsigned_code(x[j / 4] >> (j % 4 * 4) & 0x000f000fu, magic);
   if (f == kAffine5)
     return unsigned_code((x[j / 4] >> (j % 4 * 4) & 0x000f000fu) | (y[j / 16] >> j % 16 & 0x00010001u) << 4, magic);
-  if (f == kTq3 || f == kLloyd3) {
+  if (book == kBookLloyd3) {
     const uint z = x[j / 8];
     return flip(look_up(table, select_bits(3, z >> (j % 8 * 2), z >> (j % 8 * 2 + 14))), y[j / 16] << (15 - j % 16));
   }
   // Put together by an addition, since operations on bits are many already.
-  const bool five = f == kTq5 || f == kLloyd5;
+  const bool five = book == kBookLloyd5;
   const uint z = x[j / 4] >> (j % 4 * 4), first = five ? code5<D>(x, 0, j) : z,
              second = five ? code5<D>(x, 1, j) : z >> 16;
   return as_type<half2>(look_up(table & 0xffffu, first)) + as_type<half2>(look_up(table & 0xffff0000u, second));

@@ -1,6 +1,5 @@
 // Cache writes: subtract the mean, apply RoPE, rotate, quantise, pack, store by slot. One simdgroup a (token, kv head,
 // K or V).
-#include "common/codebooks.h"
 #include "common/vectors.h"
 
 struct WriteParams {
@@ -35,15 +34,6 @@ inline half2 quantize_affine(
     codes[i] = ushort(clamp(rint((z[i] - float(minimum)) * inverse), 0.0f, levels));
   return half2(scale, minimum);
 }
-inline float magnitude(uint f, uint i) {
-  if (f == kTq5 || f == kLloyd5) return kMagnitudes5[i];
-  if (f == kTq4) return kMagnitudesCubic[i];
-  if (f == kLloyd4) return kMagnitudes4[i];
-  return f == kTq3 || f == kLloyd3 ? kMagnitudes3[i] : kMagnitudes2[i];
-}
-inline uint magnitudes(uint f) {
-  return f == kTq5 || f == kLloyd5 ? 16 : f == kTq4 || f == kLloyd4 ? 8 : f == kTq3 || f == kLloyd3 ? 4 : 2;
-}
 // The nearest codebook values of z over its rms; the scale restores the norm.
 inline half quantize_codebook(uint f, threadgroup const float* z, threadgroup ushort* codes, uint count, uint lane) {
   float square = 0.0f;
@@ -52,8 +42,6 @@ inline half quantize_codebook(uint f, threadgroup const float* z, threadgroup us
   const bool zero = square <= 1e-30f;
   const float inverse = zero ? 0.0f : sqrt(float(count) / square);
   const uint n = magnitudes(f);
-  const bool ascending =
-      f == kTq4 || f == kTq2 || f == kLloyd2;  // as cubic4 and cubic2 want them; else sign above magnitude
   float sum = 0.0f;
   for (uint i = lane; i < count; i += 32) {
     const float a = abs(z[i]) * inverse;
@@ -62,7 +50,7 @@ inline half quantize_codebook(uint f, threadgroup const float* z, threadgroup us
     const float c = magnitude(f, code);
     sum = fma(c, c, sum);
     const bool negative = !zero && z[i] < 0.0f;
-    codes[i] = ushort(ascending ? negative ? n - 1 - code : n + code : negative ? n + code : code);
+    codes[i] = ushort(is_ascending(f) ? negative ? n - 1 - code : n + code : negative ? n + code : code);
   }
   return zero ? half(0) : half(min(sqrt(square / simd_sum(sum)), kLimit));
 }

@@ -1,4 +1,4 @@
-// What every kernel shares: function constants, KV formats, the layout of a record.
+// What every kernel shares: function constants and the layout of a record.
 //
 // A record holds the tokens of one (block, kv head): K codes, V codes, K scales, V scales. Codes lie in planes of 16,
 // 8, 5, 4, 2 or 1 bits an element, ordered as the lanes of an 8x8 tile read them, (r, c) being a lane's row and pair of
@@ -14,6 +14,7 @@
 #pragma once
 #include <metal_stdlib>
 #include <metal_simdgroup_matrix>
+#include "common/format_table.h"
 using namespace metal;
 
 #ifdef MSL_EMULATOR
@@ -31,25 +32,6 @@ constant bool kValuesCentred [[function_constant(3)]];
 constant uint kBlockShift [[function_constant(4)]];  // log2 of the tokens in a block
 constant bool kWindowed [[function_constant(6)]];    // a sliding window or first tokens that stay visible
 
-// Function constants 0 and 1. Affine: K q8_0, q5_0, q4_0. Int8 and Lloyd: V q8_0, q5_0 .. q2_0.
-enum Format : uint {
-  kF16,
-  kBf16,
-  kTq8,
-  kTq5,
-  kTq4,
-  kTq3,
-  kTq2,
-  kAffine8,
-  kAffine5,
-  kAffine4,
-  kInt8,
-  kLloyd5,
-  kLloyd4,
-  kLloyd3,
-  kLloyd2
-};
-
 enum Size : uint {
   kPartition = 512,  // tokens of a partition; partitions' states are merged in order
   kSimdgroups = 4,   // that share a partition
@@ -61,24 +43,10 @@ constant constexpr float kNone = -1.0e30f;
 constant constexpr float kStart = -1.0e28f;
 constant constexpr float kLimit = 65504.0f;
 
-// Bits of an element in the main plane.
-inline uint main_bits(uint f) {
-  if (f == kF16 || f == kBf16) return 16;
-  if (f == kTq8 || f == kAffine8 || f == kInt8) return 8;
-  if (f == kTq5 || f == kLloyd5) return 5;
-  return f == kTq3 || f == kTq2 || f == kLloyd3 || f == kLloyd2 ? 2 : 4;
-}
-// A further bit in a plane of its own: the sign, or an affine code's highest bit.
-inline bool has_top_plane(uint f) { return f == kTq3 || f == kAffine5 || f == kLloyd3; }
-// One scale a vector, or one (K: and a minimum) per 32 elements.
-inline bool is_scaled(uint f) { return f >= kTq8 && f <= kTq2; }
-inline bool is_grouped(uint f) { return f >= kAffine8; }
-inline bool is_affine(uint f) { return f >= kAffine8 && f <= kAffine4; }
-inline bool is_rotated(uint f) { return f >= kTq8; }
-
+inline uint code_bits(uint f) { return main_bits(f) + (has_top_plane(f) ? 1 : 0); }
 template <int D>
 inline uint code_bytes(uint f) {
-  return D * (main_bits(f) + (has_top_plane(f) ? 1 : 0)) / 8;
+  return D * code_bits(f) / 8;
 }
 template <int D>
 inline uint scale_bytes(uint f) {

@@ -1,8 +1,8 @@
 //! The kernels' text, as one library.
 
 const FILES: &[&str] = &[
+    include_str!("../../../kernels/common/format_table.h"),
     include_str!("../../../kernels/common/formats.h"),
-    include_str!("../../../kernels/common/codebooks.h"),
     include_str!("../../../kernels/attend/decode.h"),
     include_str!("../../../kernels/common/vectors.h"),
     include_str!("../../../kernels/attend/columns.h"),

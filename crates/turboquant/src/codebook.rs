@@ -28,7 +28,7 @@ const fn cubic4() -> [f32; 8] {
 }
 
 /// The codebooks by name.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Codebook {
     Lloyd2,
     Lloyd3,
@@ -56,6 +56,15 @@ impl Codebook {
             Codebook::Lloyd4 => &LLOYD4,
             Codebook::Lloyd5 => &LLOYD5,
             Codebook::Cubic4 => &CUBIC4,
+        }
+    }
+
+    /// Whether GPU kernels decode its codes by a polynomial, in place of a table.
+    #[cfg(test)] // for the header that a test writes
+    pub(crate) fn is_polynomial(self) -> bool {
+        match self {
+            Codebook::Lloyd2 | Codebook::Cubic4 => true,
+            Codebook::Lloyd3 | Codebook::Lloyd4 | Codebook::Lloyd5 => false,
         }
     }
 

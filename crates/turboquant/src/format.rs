@@ -1,5 +1,6 @@
 //! The KV formats: one table with a row for each, from which names, sizes, help texts and kernels derive.
 use crate::codebook::Codebook;
+use crate::edit_distance::distance;
 use std::fmt;
 
 /// The side of a token's two vectors that a format or buffer is for.
@@ -119,11 +120,14 @@ const fn row(
     FormatRow { format, name, k_aliases, sides, coding, scale_layout, gpu_id }
 }
 
-// A format is the number of its row.
+// A format is the number of its row, and a codebook whose codes are multiplied as integers has integers.
 const _: () = {
     let mut i = 0;
     while i < TABLE.len() {
         assert!(TABLE[i].format as usize == i);
+        if let (Coding::Book(book), ScaleLayout::PerVector) = (TABLE[i].coding, TABLE[i].scale_layout) {
+            assert!(book.integers().is_some());
+        }
         i += 1;
     }
 };
@@ -141,7 +145,10 @@ macro_rules! for_direct_format {
             Format::Tq4 => $name::<{ Format::Tq4 as u8 }>,
             Format::Tq3 => $name::<{ Format::Tq3 as u8 }>,
             Format::Tq2 => $name::<{ Format::Tq2 as u8 }>,
-            _ => $name::<{ Format::F32 as u8 }>,
+            Format::F32 | Format::Affine8 | Format::Affine5 | Format::Affine4 => $name::<{ Format::F32 as u8 }>,
+            Format::Int8 | Format::Lloyd5 | Format::Lloyd4 | Format::Lloyd3 | Format::Lloyd2 => {
+                $name::<{ Format::F32 as u8 }>
+            }
         }
     }};
 }
@@ -315,22 +322,6 @@ fn unknown(side: Side, name: &str) -> FormatError {
     let all: Vec<&'static str> = rows().map(|row| row.name).chain(aliases).collect();
     let nearest = all.iter().copied().min_by_key(|known| distance(known, name)).unwrap_or("bf16");
     FormatError::Unknown { side, name: name.to_owned(), allowed: all.join(", "), nearest }
-}
-
-/// Levenshtein distance; only the first 16 bytes of either name count.
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b) = (&a.as_bytes()[..a.len().min(16)], &b.as_bytes()[..b.len().min(16)]);
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut diagonal = i;
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(!x.eq_ignore_ascii_case(y));
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(row[j + 1] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

@@ -10,9 +10,12 @@
 mod attend;
 mod codebook;
 mod correction_tables;
+mod edit_distance;
 mod encode;
 mod format;
 mod kernel;
+#[cfg(test)]
+mod kernel_header;
 mod key_mean;
 mod layout;
 mod page;

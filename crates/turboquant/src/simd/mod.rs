@@ -339,10 +339,11 @@ pub(crate) const fn is_wide(format: u8) -> bool {
 
 /// The integer codebook of the format of number `format`; for a format without one a book that no kernel uses.
 pub(crate) const fn book(format: u8) -> IntBook {
-    if let Coding::Book(book) = Format::from_number(format).coding()
-        && let Some(integers) = book.integers()
-    {
-        return integers;
+    match Format::from_number(format).coding() {
+        Coding::Book(book) if is_integer(format) => match book.integers() {
+            Some(integers) => integers,
+            None => panic!("a codebook of a format with one scale a vector has no integers"),
+        },
+        _ => IntBook { mags: &[1], scale: 1.0 },
     }
-    IntBook { mags: &[1], scale: 1.0 }
 }

@@ -11,14 +11,17 @@ pub struct Page {
 fn planes(format: Format) -> (usize, bool) {
     use Format::*;
     match format {
-        F32 => unreachable!("not on a GPU"),
         F16 | Bf16 => (16, false),
         Tq8 | Affine8 | Int8 => (8, false),
-        Tq5 | Lloyd5 => (5, false),
         Affine5 => (4, true),
-        Tq4 | Affine4 | Lloyd4 => (4, false),
-        Tq3 | Lloyd3 => (2, true),
-        Tq2 | Lloyd2 => (2, false),
+        Affine4 => (4, false),
+        _ => match format.magnitudes().len() {
+            16 => (5, false),
+            8 => (4, false),
+            4 => (2, true),
+            2 => (2, false),
+            n => unreachable!("not on a GPU: {format:?} with {n} magnitudes"),
+        },
     }
 }
 
