@@ -214,6 +214,12 @@ pub struct ServingSettings {
     /// Name that clients ask for [default: the folder's name]
     #[arg(long, value_name = "NAME")]
     pub served_model_name: Option<String>,
+    /// File with a chat template (Jinja) that takes the place of the model's own
+    #[arg(long, value_name = "FILE")]
+    pub chat_template: Option<String>,
+    /// Read special tokens that clients write in messages as special tokens, not as text [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub chat_special_tokens: Option<bool>,
     /// Longest context in tokens [default: the model's, or what the cache holds]
     #[arg(long, value_name = "TOKENS")]
     pub max_model_len: Option<usize>,

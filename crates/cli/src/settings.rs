@@ -19,7 +19,7 @@ pub const DEFAULTS: &str = include_str!("../../../config/default.toml");
 const NON_SETTING_VARS: [&str; 3] = ["LOG", "CONFIG", "CACHE_DIR"];
 
 /// Settings that are text, and may be text of digits alone (a test compares them with [`RawSettings`]).
-const TEXTS: [&str; 14] = [
+const TEXTS: [&str; 15] = [
     "host",
     "api_key",
     "cors_origin",
@@ -28,6 +28,7 @@ const TEXTS: [&str; 14] = [
     "revision",
     "weight_quant",
     "served_model_name",
+    "chat_template",
     "device",
     "decode_kernel",
     "kv_preset",
@@ -81,6 +82,8 @@ struct RawSettings {
     revision: String,
     weight_quant: Option<String>,
     served_model_name: Option<String>,
+    chat_template: Option<PathBuf>,
+    chat_special_tokens: bool,
     max_model_len: Option<usize>,
     device: String,
     decode_kernel: String,
@@ -177,6 +180,8 @@ impl RawSettings {
             decode_kernel: DecodeKernel::parse(&self.decode_kernel)?,
             weight_quant: self.weight_quant.as_deref().map(weight_quant).transpose()?,
             served_model_name: self.served_model_name,
+            chat_template: self.chat_template,
+            chat_special_tokens: self.chat_special_tokens,
             kv_cache_memory: self.kv_cache_memory.map(|b| b.as_u64()),
             max_model_len: self.max_model_len,
             max_num_seqs: self.max_num_seqs,
@@ -249,6 +254,9 @@ mod tests {
         let settings = read(&["--k-quant", "f16", "--kv-cache-memory", "2GiB", "--port", "9"]).unwrap();
         assert_eq!(settings.engine.kv.named_pair(), Some(KvPair::new(Format::F16, Format::Bf16)));
         assert_eq!((settings.port, settings.engine.kv_cache_memory), (9, Some(2 << 30)));
+        let settings = read(&["--chat-special-tokens", "--chat-template", "t.jinja"]).unwrap();
+        assert_eq!(settings.engine.chat_template, Some(PathBuf::from("t.jinja")));
+        assert!(settings.engine.chat_special_tokens);
     }
 
     #[test]
@@ -363,6 +371,7 @@ mod tests {
                 && all.model.is_some()
                 && all.weight_quant.is_some()
                 && all.served_model_name.is_some()
+                && all.chat_template.is_some()
         );
         assert!(all.max_model_len.is_some() && all.kv_cache_memory.is_some());
     }

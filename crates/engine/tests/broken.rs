@@ -96,3 +96,84 @@ fn a_head_size_that_the_format_does_not_hold() {
     let Err(error) = start(&EngineConfig { kv, ..EngineConfig::new(folder.path()) }) else { panic!("it started") };
     says(&error.to_string(), &["type mistral", "head_dim 8", "tq4", "16, 32, 64"]);
 }
+
+fn write(folder: &Path, file: &str, json: &str) {
+    std::fs::write(folder.join(file), json).unwrap();
+}
+
+/// Values that some files have where they mean none, or a whole number.
+#[test]
+fn odd_defaults_are_repaired() {
+    let odd = |generation: &str| {
+        let folder = changed(|f| {
+            write(f, "generation_config.json", generation);
+            rewrite(f, "config.json", |b| {
+                let text = String::from_utf8(std::mem::take(b)).unwrap();
+                let window = text.find("\"sliding_window\": ").unwrap() + 18;
+                let end = window + text[window..].find([',', '\n']).unwrap();
+                let text = format!("{}0{}", &text[..window], &text[end..]);
+                let text = text.replace("\"hidden_size\": 64", "\"hidden_size\": 64.0, \"mlp_bias\": null");
+                *b = format!("\u{feff}{text}").into_bytes();
+            });
+        });
+        load(&EngineConfig::new(folder.path())).map(|model| model.generation).map_err(|e| e.to_string())
+    };
+    let eos = load(&EngineConfig::new(repo("models/tiny-mistral"))).unwrap().generation.eos_token_ids;
+    assert!(!eos.is_empty());
+    for ids in ["-1", "null", "[null]", "[-1, null]"] {
+        let defaults = odd(&format!(r#"{{"eos_token_id": {ids}, "top_k": -1, "temperature": null}}"#)).unwrap();
+        assert_eq!((defaults.top_k, defaults.temperature), (None, None), "{ids}");
+        assert_eq!(defaults.eos_token_ids, eos, "{ids}");
+    }
+    let defaults = odd(r#"{"eos_token_id": [1, null], "top_k": 50.0, "temperature": NaN, "top_p": 0.5}"#).unwrap();
+    assert_eq!((defaults.top_k, defaults.temperature, defaults.top_p), (Some(50), None, Some(0.5)));
+    assert!(defaults.eos_token_ids.contains(&1));
+    for (wrong, field) in [
+        (r#"{"temperature": "hot"}"#, "temperature is \"hot\""),
+        (r#"{"top_k": 1.5}"#, "top_k is 1.5"),
+        (r#"{"eos_token_id": "</s>"}"#, "eos_token_id is \"</s>\"; it must be a token id"),
+        (r#"{"do_sample": 3}"#, "do_sample is 3"),
+        ("[]", "is not a JSON object"),
+    ] {
+        says(&odd(wrong).unwrap_err(), &["generation_config.json", field]);
+    }
+}
+
+/// The files name EOS as of the base model; the template of the tuned one closes turns with another token.
+#[test]
+fn turns_end_where_the_template_closes_them() {
+    let ends = |template: &str| {
+        let folder = changed(|f| {
+            write(f, "generation_config.json", r#"{"eos_token_id": 2}"#);
+            write(f, "chat_template.jinja", template);
+        });
+        load(&EngineConfig::new(folder.path())).unwrap().generation.eos_token_ids
+    };
+    let plain = ends("{% for m in messages %}{{ m.content }}\n{% endfor %}");
+    assert!(plain.contains(&2) && !plain.contains(&0), "{plain:?}");
+    let closed = ends("{% for m in messages %}{{ m.role }}: {{ m.content }} <pad>\n{% endfor %}");
+    assert!(closed.contains(&2) && closed.contains(&0), "{closed:?}");
+}
+
+#[test]
+fn a_named_template_takes_the_place_of_the_models() {
+    let folder = changed(|f| {
+        write(f, "chat_template.jinja", "{% if %}");
+        write(f, "named.jinja", "named {{ bos_token }}");
+        write(f, "empty.jinja", "\n");
+    });
+    let with = |name: Option<&str>| {
+        let chat_template = name.map(|name| folder.path().join(name));
+        load(&EngineConfig { chat_template, ..EngineConfig::new(folder.path()) })
+    };
+    let messages = serde_json::json!([{"role": "user", "content": "x"}]);
+    let rendered = |name| with(name).unwrap().template.unwrap().render(&text::Conversation::of(&messages));
+    assert_eq!(rendered(Some("named.jinja")).unwrap(), "named <bos>");
+    says(&rendered(None).unwrap_err().to_string(), &["chat_template.jinja", "does not compile"]);
+    for (name, words) in
+        [("none.jinja", "cannot read"), ("chat_template.jinja", "does not compile"), ("empty.jinja", "empty")]
+    {
+        let Err(error) = with(Some(name)) else { panic!("{name} was taken") };
+        says(&error.to_string(), &["--chat-template", name, words]);
+    }
+}

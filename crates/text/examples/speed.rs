@@ -1,10 +1,10 @@
 //! Times text handling with a model's files: `cargo run --release -p text --example speed -- models/demo`.
-use serde_json::{Map, json};
+use serde_json::json;
 use std::error::Error;
 use std::hint::black_box;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use text::{ChatTemplate, Detokenizer, StopMatcher, Tokenizer};
+use text::{ChatTemplate, Conversation, Detokenizer, StopMatcher, Tokenizer};
 
 /// The quickest of five runs.
 fn best<T>(mut run: impl FnMut() -> Result<T, text::TextError>) -> Result<Duration, Box<dyn Error>> {
@@ -38,7 +38,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     if let Some(template) = ChatTemplate::from_dir(&dir)? {
         let role = |i| if i % 2 == 0 { "user" } else { "assistant" };
         let turns: Vec<_> = (0..100).map(|i| json!({"role": role(i), "content": "Hello"})).collect();
-        let time = best(|| template.render(&json!(turns), None, true, &Map::new()))?;
+        let messages = json!(turns);
+        let time = best(|| template.render(&Conversation::of(&messages)))?;
         println!("chat template   {:8.1} µs, 100 messages", time.as_secs_f64() * 1e6);
     }
     Ok(())

@@ -52,6 +52,11 @@ impl TokenizerConfig {
         })
     }
 
+    /// All special tokens with their roles, as owned texts.
+    pub fn special_token_roles(&self) -> Vec<(String, String)> {
+        self.special_tokens().map(|(role, token)| (role.to_owned(), token.to_owned())).collect()
+    }
+
     /// The special token of one role.
     pub fn special_token(&self, role: &str) -> Option<&str> {
         self.special_tokens().find(|(r, _)| *r == role).map(|(_, content)| content)

@@ -37,8 +37,7 @@ pub(crate) fn config(metadata: &Metadata<'_>, path: &Path) -> Result<TokenizerCo
     let tokens = source.tokens()?;
     let mut fields = Map::new();
     for role in ["bos", "eos", "unknown", "padding"] {
-        let id = source.optional(&format!("tokenizer.ggml.{role}_token_id"), Metadata::size)?;
-        if let Some(token) = id.and_then(|id| tokens.get(id)) {
+        if let Some(token) = source.token(role, &tokens) {
             let role = match role {
                 "unknown" => "unk",
                 "padding" => "pad",
@@ -57,6 +56,13 @@ pub(crate) fn config(metadata: &Metadata<'_>, path: &Path) -> Result<TokenizerCo
         fields.insert("chat_template".into(), Value::String(template.to_owned()));
     }
     Ok(TokenizerConfig::new(path.to_owned(), fields))
+}
+
+/// The spellings of all ids.
+///
+/// Errors: missing or malformed metadata.
+pub(crate) fn tokens<'a>(metadata: &'a Metadata<'a>, path: &'a Path) -> Result<Vec<&'a str>, TextError> {
+    TokenizerMetadata { metadata, path }.tokens()
 }
 
 /// Makes the tokenizer: byte-level BPE (`gpt2`) or SentencePiece (`llama`).
@@ -109,6 +115,13 @@ impl<'a> TokenizerMetadata<'a> {
         self.optional("tokenizer.ggml.pre", Metadata::string)
     }
 
+    /// The token whose id the file gives for `role`. Some files write -1, or an id beyond the vocabulary, where there
+    /// is no such token.
+    fn token(&self, role: &str, tokens: &[&'a str]) -> Option<&'a str> {
+        let id = self.metadata.get(&format!("tokenizer.ggml.{role}_token_id"))?.as_u64()?;
+        tokens.get(usize::try_from(id).ok()?).copied()
+    }
+
     fn strings(&self, key: &str) -> Result<Vec<&'a str>, TextError> {
         let array = self.metadata.array(key).map_err(|e| self.parse(e))?;
         array.strings().ok_or_else(|| self.wrong(key, "must be an array of strings"))
@@ -128,12 +141,14 @@ impl<'a> TokenizerMetadata<'a> {
         }
     }
 
-    fn vocabulary(&self, tokens: &[&str]) -> Result<Vocab, TextError> {
-        let vocab: Vocab = tokens.iter().enumerate().map(|(id, token)| ((*token).to_owned(), id as u32)).collect();
-        if vocab.len() != tokens.len() {
-            return Err(self.wrong("tokenizer.ggml.tokens", "has a token twice"));
+    /// The ids of all tokens. Some files have a token twice, or several that are empty: then the first id stands for
+    /// it.
+    fn vocabulary(tokens: &[&str]) -> Vocab {
+        let mut vocab = Vocab::default();
+        for (token, id) in tokens.iter().zip(0u32..) {
+            vocab.entry((*token).to_owned()).or_insert(id);
         }
-        Ok(vocab)
+        vocab
     }
 
     /// A byte-level BPE tokenizer.
@@ -146,7 +161,7 @@ impl<'a> TokenizerMetadata<'a> {
         let pair = |merge: &&str| merge.split_once(' ').map(|(a, b)| (a.to_owned(), b.to_owned()));
         let merges: Option<Vec<_>> = self.strings(MERGES)?.iter().map(pair).collect();
         let mut merges = merges.ok_or_else(|| self.wrong(MERGES, "must be pairs of tokens with a space between"))?;
-        let vocab = self.vocabulary(tokens)?;
+        let vocab = Self::vocabulary(tokens);
         // Some files have a placeholder among the merges, whose parts are no tokens.
         merges.retain(|(a, b)| [a, b, &format!("{a}{b}")].into_iter().all(|token| vocab.contains_key(token)));
         let bpe = BPE::builder().vocab_and_merges(vocab, merges).ignore_merges(pre.ignore_merges);
@@ -161,16 +176,18 @@ impl<'a> TokenizerMetadata<'a> {
 
     /// A SentencePiece tokenizer. SentencePiece merges the pair whose concatenation has the best score, which is BPE
     /// with the merges in the order of scores.
-    fn sentencepiece(&self, tokens: &[&str]) -> Result<Tokenizer, TextError> {
+    fn sentencepiece(&self, tokens: &[&'a str]) -> Result<Tokenizer, TextError> {
         const SCORES: &str = "tokenizer.ggml.scores";
-        let vocab = self.vocabulary(tokens)?;
+        let vocab = Self::vocabulary(tokens);
         let scores = self.numbers(SCORES, tokens.len())?;
         let scores = scores.ok_or_else(|| self.wrong(SCORES, "is missing; a llama tokenizer needs it"))?;
         let mut merges = Vec::new();
         // SentencePiece's own limit is 16 characters. Looking up all cuts of a token takes time quadratic in its
         // length.
         const MAX_BYTES: usize = 512;
-        for (token, score) in tokens.iter().zip(&scores).filter(|(token, _)| token.len() <= MAX_BYTES) {
+        // A token that stands in the list twice is merged once.
+        let first = |(id, token): &(u32, &&str)| vocab.get(**token) == Some(id) && token.len() <= MAX_BYTES;
+        for ((_, token), score) in (0..).zip(tokens).zip(&scores).filter(|(entry, _)| first(entry)) {
             let cuts = token.char_indices().skip(1).map(|(at, _)| token.split_at(at));
             let mut pairs: Vec<_> =
                 cuts.filter_map(|(a, b)| Some((*vocab.get(a)?, *vocab.get(b)?, a.to_owned(), b.to_owned()))).collect();
@@ -178,12 +195,11 @@ impl<'a> TokenizerMetadata<'a> {
             merges.extend(pairs.into_iter().map(|(.., a, b)| (*score, (a, b))));
         }
         merges.sort_by(|a, b| b.0.total_cmp(&a.0));
-        let unknown = self.optional("tokenizer.ggml.unknown_token_id", Metadata::size)?.unwrap_or(0);
-        let unknown =
-            tokens.get(unknown).ok_or_else(|| self.wrong("tokenizer.ggml.unknown_token_id", "names no token"))?;
+        let unknown = self.token("unknown", tokens).or(tokens.first().copied());
+        let unknown = unknown.ok_or_else(|| self.wrong("tokenizer.ggml.tokens", "is empty"))?;
         let merges = merges.into_iter().map(|(_, pair)| pair).collect();
         let bpe = BPE::builder().vocab_and_merges(vocab, merges).byte_fallback(true).fuse_unk(true);
-        let bpe = bpe.unk_token((*unknown).to_owned()).build().map_err(|e| self.parse(e))?;
+        let bpe = bpe.unk_token(unknown.to_owned()).build().map_err(|e| self.parse(e))?;
         let mut tokenizer = Tokenizer::new(bpe);
         let prefix = self.optional("tokenizer.ggml.add_space_prefix", Metadata::flag)?.unwrap_or(true);
         let spaces = Replace::new(" ", SPACE).map_err(|e| self.parse(e))?;

@@ -1,14 +1,45 @@
 //! Text to token ids and back.
+mod marked;
+
 use crate::config::TokenizerConfig;
 use crate::error::TextError;
 use crate::gguf;
+use crate::special::SpecialTexts;
 use crate::vocabulary::Vocabulary;
 use std::path::Path;
+
+/// Names of tokens that end a turn or a text, after the list in llama.cpp (`llama-vocab.cpp`).
+const TURN_ENDS: [&str; 19] = [
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end|>",
+    "<|return|>",
+    "<|call|>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<|end_of_turn|>",
+    "<|END_OF_TURN_TOKEN|>",
+    "<end_of_turn>",
+    "<end_of_utterance>",
+    "<turn|>",
+    "<eos>",
+    "</s>",
+    "<EOT>",
+    "[EOT]",
+    "[EOS]",
+    "<｜end▁of▁sentence｜>",
+];
+const HARMONY_ENDS: [&str; 2] = ["<|return|>", "<|call|>"];
 
 /// A model's tokenizer, which turns text into token ids and knows the bytes of each token.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     vocabulary: Vocabulary,
+    special_texts: SpecialTexts,
+    /// The special tokens that have a role, such as `bos_token`, by their roles.
+    special_token_roles: Vec<(String, String)>,
+    bos: Option<String>,
     bos_id: Option<u32>,
     eos_id: Option<u32>,
     adds_bos: bool,
@@ -35,7 +66,7 @@ impl Tokenizer {
         let bytes = std::fs::read(&path).map_err(|source| TextError::Read { path: path.clone(), source })?;
         let parse = |e: tokenizers::Error| TextError::Parse { path: path.clone(), message: e.to_string() };
         let inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(parse)?;
-        Self::assemble(inner, &path, &TokenizerConfig::from_dir(dir)?)
+        Self::assemble(inner, &[], &path, &TokenizerConfig::from_dir(dir)?)
     }
 
     /// Makes the tokenizer that the metadata of the GGUF file at `path` describes.
@@ -43,15 +74,22 @@ impl Tokenizer {
     /// Errors: a tokenizer of another kind than byte-level BPE and SentencePiece, an unknown pre-tokenizer, malformed
     /// metadata.
     pub fn from_gguf(metadata: &::gguf::Metadata<'_>, path: &Path) -> Result<Self, TextError> {
-        Self::assemble(gguf::tokenizer(metadata, path)?, path, &gguf::config(metadata, path)?)
+        let tokens = gguf::tokens(metadata, path)?;
+        Self::assemble(gguf::tokenizer(metadata, path)?, &tokens, path, &gguf::config(metadata, path)?)
     }
 
-    fn assemble(mut inner: tokenizers::Tokenizer, path: &Path, config: &TokenizerConfig) -> Result<Self, TextError> {
+    /// `tokens` are the spellings of all ids, for a file in which several ids may have one spelling.
+    fn assemble(
+        mut inner: tokenizers::Tokenizer,
+        tokens: &[&str],
+        path: &Path,
+        config: &TokenizerConfig,
+    ) -> Result<Self, TextError> {
         let parse = |e: tokenizers::Error| TextError::Parse { path: path.to_owned(), message: e.to_string() };
         // Some files carry these limits over from training. A prompt is never cut or filled up here.
         inner.with_truncation(None).map_err(parse)?;
         inner.with_padding(None);
-        let vocabulary = Vocabulary::new(&inner).map_err(|(field, message)| TextError::Field {
+        let vocabulary = Vocabulary::new(&inner, tokens).map_err(|(field, message)| TextError::Field {
             path: path.to_owned(),
             field,
             message,
@@ -69,24 +107,50 @@ impl Tokenizer {
             };
             return Err(config.wrong("bos_token", message));
         }
-        Ok(Tokenizer { inner, vocabulary, bos_id, eos_id, adds_bos, processor_adds_bos })
+        let added = inner.get_added_tokens_decoder();
+        let special = added.values().filter(|token| token.special).map(|token| token.content.as_str());
+        let special_texts = SpecialTexts::new(special)
+            .map_err(|e| TextError::Parse { path: path.to_owned(), message: e.to_string() })?;
+        Ok(Tokenizer {
+            vocabulary,
+            special_texts,
+            special_token_roles: config.special_token_roles(),
+            bos: config.special_token("bos_token").filter(|bos| !bos.is_empty()).map(str::to_owned),
+            bos_id,
+            eos_id,
+            adds_bos,
+            processor_adds_bos,
+            inner,
+        })
     }
 
-    /// The token ids of `text`. `add_special_tokens` adds what the model expects around a plain text, mostly BOS; the
-    /// text of a chat template brings its own. Special tokens that are written in the text are always recognised.
+    /// The token ids of `text`. `add_special_tokens` adds what the model expects around a plain text, mostly BOS. A
+    /// text that begins with BOS itself, as one from a chat template may, gets no second one. Special tokens that are
+    /// written in the text are always recognised.
     ///
     /// Errors: the tokenizer fails at the text.
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, TextError> {
         let encoding =
             self.inner.encode_fast(text, add_special_tokens).map_err(|e| TextError::Encode(e.to_string()))?;
-        let mut ids = encoding.get_ids().to_vec();
-        if add_special_tokens && self.adds_bos != self.processor_adds_bos {
+        Ok(self.with_bos(encoding.get_ids().to_vec(), text, add_special_tokens))
+    }
+
+    /// What the post-processor gave for `text`, with BOS where it is to be added.
+    fn with_bos(&self, mut ids: Vec<u32>, text: &str, add_special_tokens: bool) -> Vec<u32> {
+        let adds = self.adds_bos_to(text);
+        if add_special_tokens && adds != self.processor_adds_bos {
             match self.bos_id {
-                Some(bos) if self.adds_bos => ids.insert(0, bos),
+                Some(bos) if adds => ids.insert(0, bos),
                 _ => drop(ids.remove(0)),
             }
         }
-        Ok(ids)
+        ids
+    }
+
+    /// Whether [`encode`](Tokenizer::encode) with `add_special_tokens` puts BOS before `text`, which has none of its
+    /// own.
+    pub fn adds_bos_to(&self, text: &str) -> bool {
+        self.adds_bos && !self.bos.as_ref().is_some_and(|bos| text.starts_with(bos.as_str()))
     }
 
     /// The bytes a token adds to the text; empty for an id that names no token.
@@ -127,6 +191,25 @@ impl Tokenizer {
     /// Whether [`encode`](Tokenizer::encode) with `add_special_tokens` puts BOS first.
     pub fn adds_bos(&self) -> bool {
         self.adds_bos
+    }
+
+    /// The tokens that end a turn by what the vocabulary calls them: special tokens with the names that published
+    /// models give to such a token.
+    pub fn turn_ends(&self) -> Vec<u32> {
+        let special = |name: &&str| self.inner.token_to_id(name).filter(|id| self.is_special(*id));
+        // In the format of gpt-oss a message that goes on ends in <|end|>, and an answer in one of these two.
+        let harmony = HARMONY_ENDS.iter().all(|name| special(name).is_some());
+        let names = TURN_ENDS.iter().filter(|name| !(harmony && **name == "<|end|>"));
+        names.filter_map(special).collect()
+    }
+
+    /// The special tokens that have a role, such as `bos_token`, with their roles.
+    pub(crate) fn special_token_roles(&self) -> &[(String, String)] {
+        &self.special_token_roles
+    }
+
+    pub(crate) fn special_texts(&self) -> &SpecialTexts {
+        &self.special_texts
     }
 
     pub(crate) fn vocabulary(&self) -> &Vocabulary {

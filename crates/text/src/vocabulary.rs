@@ -22,24 +22,28 @@ pub(crate) struct Vocabulary {
 const MAX_TOKENS: u32 = 1 << 24;
 
 impl Vocabulary {
-    /// Undoes the spelling of all of the tokenizer's tokens.
+    /// Undoes the spelling of all of the tokenizer's tokens. `tokens` are the spellings of all ids where a file gives
+    /// them in a list, in which one may stand twice: the tokenizer knows the first, and a model may answer with the
+    /// other. They may be empty.
     ///
     /// Errors: the field at fault and the reason. A decoder that does more than to concatenate bytes, or an id that no
     /// model has.
-    pub fn new(tokenizer: &Tokenizer) -> Result<Self, (&'static str, String)> {
+    pub fn new(tokenizer: &Tokenizer, tokens: &[&str]) -> Result<Self, (&'static str, String)> {
         let spelling = Spelling::of(tokenizer).map_err(|message| ("decoder", message))?;
         let added = tokenizer.get_added_tokens_decoder();
         let last = tokenizer.get_vocab(true).into_iter().max_by_key(|(_, id)| *id);
         if let Some((token, id)) = last.as_ref().filter(|(_, id)| *id >= MAX_TOKENS) {
             return Err(("vocab", format!("{token:?} has the id {id}; it must lie below {MAX_TOKENS}")));
         }
-        let size = last.map_or(0, |(_, id)| id + 1);
+        let size = last.map_or(0, |(_, id)| id + 1).max(tokens.len() as u32);
         let (mut bytes, mut offsets, mut special) = (Vec::new(), vec![0], Vec::new());
         for id in 0..size {
-            let token = tokenizer.id_to_token(id).unwrap_or_default();
+            let listed = || tokens.get(id as usize).map(|token| (*token).to_owned());
+            let token = tokenizer.id_to_token(id).or_else(listed).unwrap_or_default();
             spelling.undo(&token, &mut bytes);
             offsets.push(bytes.len() as u32);
-            special.push(added.get(&id).is_some_and(|t| t.special));
+            let first = tokenizer.token_to_id(&token).unwrap_or(id);
+            special.push(added.get(&first).is_some_and(|t| t.special));
         }
         Ok(Vocabulary { bytes, offsets, special, strips_leading_space: spelling.strips_leading_space })
     }

@@ -1,11 +1,12 @@
-//! A broken tokenizer gives an error or a tokenizer, never a panic.
+//! A broken tokenizer or template gives an error or something that works, never a panic.
 #![allow(clippy::unwrap_used)] // helpers of tests
 use gguf::Gguf;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use text::{ChatTemplate, Tokenizer};
+use std::sync::LazyLock;
+use text::{ChatTemplate, Conversation, PromptEnd, Tokenizer};
 
 fn repo(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
@@ -34,6 +35,36 @@ fn other_values() -> Vec<Value> {
     strings.into_iter().chain(numbers).chain(shapes).collect()
 }
 
+static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| Tokenizer::from_dir(&repo("models/tiny-mistral")).unwrap());
+
+/// What Jinja has, whole and broken.
+const SNIPPETS: [&str; 24] = [
+    "",
+    "{{",
+    "}}",
+    "{%",
+    "%}",
+    "{#",
+    "'",
+    "\"",
+    "(",
+    ")",
+    "['",
+    "|",
+    "| tojson",
+    "| indent(99999999)",
+    " % ",
+    "'%s' % (",
+    "{% for m in messages %}",
+    "{% endfor %}",
+    "{% if",
+    "{% set x = x ~ x %}",
+    "loop.",
+    ".rsplit(none, -1)",
+    "{% raw %}",
+    "'%999999999s' % 1",
+];
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
@@ -58,6 +89,35 @@ proptest! {
         if let Ok(tokenizer) = Tokenizer::from_dir(folder.path()) {
             use_it(&tokenizer, &text);
         }
+    }
+
+    /// A template is a file that somebody made; a broken one is refused, or renders something.
+    #[test]
+    fn templates_never_panic(
+        file in any::<Index>(),
+        changes in prop::collection::vec((any::<Index>(), 0usize..40, select(SNIPPETS.to_vec())), 1..4),
+        content in "(<[|]?|end|[|]>|None|%s|\\{\\{| |é|\u{fdd0}){0,6}",
+        open: bool,
+    ) {
+        let folder = repo("crates/text/tests/templates/corpus");
+        let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
+        files.sort();
+        let mut source: Vec<char> = std::fs::read_to_string(&files[file.index(files.len())]).unwrap().chars().collect();
+        for (at, cut, with) in &changes {
+            let at = at.index(source.len());
+            source.splice(at..(at + cut).min(source.len()), with.chars());
+        }
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("chat_template.jinja"), String::from_iter(source)).unwrap();
+        let template = ChatTemplate::from_dir(folder.path()).unwrap().unwrap();
+        let call = json!({"id": content, "function": {"name": content, "arguments": {"a": content}}});
+        let messages = json!([
+            {"role": "user", "content": content}, {"role": "assistant", "content": null, "tool_calls": [call]},
+            {"role": "tool", "content": content},
+        ]);
+        let end = if open { PromptEnd::OpenMessage } else { PromptEnd::Answer };
+        let _ = template.encode(&Conversation { end, ..Conversation::of(&messages) }, &TOKENIZER, true);
+        template.turn_end(&TOKENIZER);
     }
 
     #[test]

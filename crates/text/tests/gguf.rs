@@ -4,7 +4,7 @@ use gguf::Gguf;
 use serde::Deserialize;
 use serde_json::json;
 use std::path::{Path, PathBuf};
-use text::{ChatTemplate, TextError, Tokenizer};
+use text::{ChatTemplate, Conversation, TextError, Tokenizer};
 
 #[derive(Deserialize)]
 struct Golden {
@@ -62,7 +62,7 @@ fn special_tokens_and_template_come_from_the_file() {
         assert!(tokenizer.is_special(bos_id));
         let template = ChatTemplate::from_gguf(&metadata, &path).unwrap().unwrap();
         let messages = json!([{"role": "user", "content": "hi"}]);
-        let text = template.render(&messages, None, true, &Default::default()).unwrap();
+        let text = template.render(&Conversation::of(&messages)).unwrap();
         assert_eq!(text, format!("{bos}[user] hi{eos}"));
     }
 }
@@ -91,4 +91,45 @@ fn what_cannot_be_read_names_file_key_and_what_is_known() {
     assert!(message.contains("tokenizer.ggml.scores"), "{message}");
     let message = changed("spm", "tokenizer.ggml.tokens", "tokenizer.ggml.tekens");
     assert!(message.contains("tokenizer.ggml.tokens is missing"), "{message}");
+}
+
+/// A file with another list of tokens, which stands before the old one under a name that nobody reads.
+fn with_tokens(bytes: &[u8], change: impl FnOnce(&mut Vec<String>)) -> Vec<u8> {
+    let text = |text: &str| [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat();
+    let metadata = Gguf::parse(bytes).unwrap().metadata;
+    let mut tokens: Vec<String> =
+        metadata.array("tokenizer.ggml.tokens").unwrap().strings().unwrap().into_iter().map(str::to_owned).collect();
+    change(&mut tokens);
+    // An array (9) of strings (8).
+    let mut entry = [text("tokenizer.ggml.tokens"), vec![9, 0, 0, 0, 8, 0, 0, 0]].concat();
+    entry.extend((tokens.len() as u64).to_le_bytes());
+    tokens.iter().for_each(|token| entry.extend(text(token)));
+    let mut bytes = bytes.to_vec();
+    let old = bytes.windows(21).position(|w| w == b"tokenizer.ggml.tokens").unwrap();
+    bytes[old..old + 21].copy_from_slice(b"tokenizer.ggml.tekens");
+    let count = u64::from_le_bytes(bytes[16..24].try_into().unwrap()) + 1;
+    bytes[16..24].copy_from_slice(&count.to_le_bytes());
+    bytes.splice(24..24, entry);
+    bytes
+}
+
+#[test]
+fn a_token_that_stands_twice_has_its_first_id() {
+    for name in ["bpe", "spm"] {
+        let (path, bytes) = bytes(name);
+        let plain = tokenizer(&path, &bytes).unwrap();
+        let ids = plain.encode("Hello there", false).unwrap();
+        let last = plain.vocab_size() as u32;
+        // The last one: a copy of a token of the text. Two more are empty.
+        let twice = with_tokens(&bytes, |tokens| {
+            tokens[last as usize - 1] = tokens[ids[0] as usize].clone();
+            tokens[last as usize - 2] = String::new();
+            tokens[last as usize - 3] = String::new();
+        });
+        let twice = tokenizer(&path, &twice).unwrap();
+        assert_eq!(twice.encode("Hello there", false).unwrap(), ids, "{name}");
+        assert_eq!(twice.vocab_size(), plain.vocab_size(), "{name}");
+        assert_eq!(twice.token_bytes(last - 1), plain.token_bytes(ids[0]), "{name}");
+        assert_eq!(twice.token_bytes(last - 2), b"", "{name}");
+    }
 }

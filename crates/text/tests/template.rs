@@ -1,10 +1,10 @@
 //! Chat templates against Jinja2's output (tests/templates/golden.py) and through every way that models ship them.
 #![allow(clippy::unwrap_used)]
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
-use text::{ChatTemplate, TextError};
+use text::{ChatTemplate, Conversation, PromptEnd, TextError};
 
 fn templates() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/templates")
@@ -34,7 +34,7 @@ fn user(content: Value) -> Value {
 }
 
 fn render(template: &ChatTemplate, messages: &Value) -> Result<String, TextError> {
-    template.render(messages, None, true, &Map::new())
+    template.render(&Conversation::of(messages))
 }
 
 #[test]
@@ -48,7 +48,12 @@ fn published_templates_render_as_in_jinja2() {
         let template = with_template(&std::fs::read_to_string(file).unwrap());
         let prompt = case["add_generation_prompt"].as_bool().unwrap_or(true);
         let kwargs = case["kwargs"].as_object().cloned().unwrap_or_default();
-        let rendered = template.render(&case["messages"], case.get("tools"), prompt, &kwargs);
+        let rendered = template.render(&Conversation {
+            tools: case.get("tools"),
+            kwargs: Some(&kwargs),
+            end: if prompt { PromptEnd::Answer } else { PromptEnd::ClosedMessage },
+            ..Conversation::of(&case["messages"])
+        });
         match golden[name].get("text") {
             Some(text) => assert_eq!(rendered.unwrap(), text.as_str().unwrap(), "{name}"),
             None => {
@@ -85,7 +90,8 @@ fn requests_with_tools_take_the_template_for_tools() {
     let dir = folder(&[("tokenizer_config.json", &json!({"chat_template": list}).to_string())]);
     let template = ChatTemplate::from_dir(dir.path()).unwrap().unwrap();
     assert_eq!(render(&template, &user(json!("x"))).unwrap(), "plain");
-    let with_tools = template.render(&user(json!("x")), Some(&json!([{"a": 7}])), true, &Map::new());
+    let (messages, tools) = (user(json!("x")), json!([{"a": 7}]));
+    let with_tools = template.render(&Conversation { tools: Some(&tools), ..Conversation::of(&messages) });
     assert_eq!(with_tools.unwrap(), "7");
 }
 
@@ -96,19 +102,26 @@ fn a_folder_without_a_template_has_none() {
     assert!(ChatTemplate::from_dir(null.path()).unwrap().is_none());
 }
 
+/// What is wrong with a template costs requests with messages, and not the model.
 #[test]
-fn broken_files_are_named() {
+fn broken_templates_are_named_and_cost_rendering_alone() {
     for (config, told) in [
         (r#"{"chat_template": "{% if %}"}"#, "does not compile"),
         (r#"{"chat_template": 3}"#, "chat_template: it must be a string or a list"),
         (r#"{"chat_template": [{"name": "rag", "template": ""}]}"#, "no template named \"default\""),
         (r#"{"chat_template": [{"name": "default"}]}"#, "chat_template: it must be a string or a list"),
-        (r#"{"chat_template""#, "is not valid"),
+        (r#"{"chat_template": " \n"}"#, "it is empty"),
     ] {
         let dir = folder(&[("tokenizer_config.json", config)]);
-        let message = ChatTemplate::from_dir(dir.path()).err().unwrap().to_string();
+        let template = ChatTemplate::from_dir(dir.path()).unwrap().unwrap();
+        let message = template.problem().unwrap().to_string();
         assert!(message.contains("tokenizer_config.json") && message.contains(told), "{config}: {message}");
+        let Err(TextError::Template { .. }) = render(&template, &user(json!("x"))) else { panic!("{config}") };
     }
+    assert!(with_template("x").problem().is_none());
+    let dir = folder(&[("tokenizer_config.json", r#"{"chat_template""#)]);
+    let message = ChatTemplate::from_dir(dir.path()).err().unwrap().to_string();
+    assert!(message.contains("is not valid"), "{message}");
 }
 
 #[test]
@@ -155,6 +168,19 @@ fn messages_that_no_template_takes_are_refused_by_place() {
         (json!([{"content": "x"}]), "messages[0].role: "),
         (json!([{"role": "user", "content": "x"}, {"role": "user", "content": 3}]), "messages[1].content: 3"),
         (
+            json!([{"role": "narrator", "content": "x"}]),
+            "messages[0].role: it is \"narrator\"; it must be one of system, ",
+        ),
+        (json!([{"role": "user"}]), "messages[0].content: it is missing; a message of the role user"),
+        (json!([{"role": "system", "content": null}]), "messages[0].content: it is missing"),
+        (
+            json!([{"role": "assistant", "content": null, "tool_calls": []}]),
+            "messages[0].content: it is missing; an assi",
+        ),
+        (json!([{"role": "assistant", "tool_calls": "f"}]), "messages[0].tool_calls: \"f\"; it must be a list"),
+        (json!([{"role": "assistant", "tool_calls": [1]}]), "messages[0].tool_calls[0]: 1; it must be an object"),
+        (json!([{"role": "assistant", "tool_calls": [{"id": "a"}]}]), "messages[0].tool_calls[0].function: it must"),
+        (
             user(json!([{"type": "text", "text": "x"}, {"type": "image_url"}])),
             "messages[0].content[1]: its type is image_url",
         ),
@@ -168,7 +194,8 @@ fn messages_that_no_template_takes_are_refused_by_place() {
 fn kwargs_cannot_replace_the_messages() {
     let template = with_template("{{ messages[0].content }} {{ flag }}");
     let kwargs = json!({"messages": [], "flag": "on"});
-    let text = template.render(&user(json!("kept")), None, true, kwargs.as_object().unwrap());
+    let messages = user(json!("kept"));
+    let text = template.render(&Conversation { kwargs: kwargs.as_object(), ..Conversation::of(&messages) });
     assert_eq!(text.unwrap(), "kept on");
 }
 
@@ -200,9 +227,9 @@ fn a_template_without_end_fails() {
 fn json_is_indented_within_reason() {
     let indented = |n: u64| {
         let source = format!("{{{{ messages[0] | tojson(indent={n}) }}}}");
-        render(&with_template(&source), &json!([{"role": "user"}]))
+        render(&with_template(&source), &user(json!("x")))
     };
-    assert_eq!(indented(2).unwrap(), "{\n  \"role\": \"user\"\n}");
+    assert_eq!(indented(2).unwrap(), "{\n  \"role\": \"user\",\n  \"content\": \"x\"\n}");
     for n in [33, 70_000, u64::MAX] {
         let message = indented(n).unwrap_err().to_string();
         assert!(message.contains(&format!("indent is {n}")), "{message}");

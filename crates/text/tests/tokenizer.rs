@@ -1,6 +1,9 @@
 //! Encoding, decoding and incremental decoding with the demo model's tokenizer and a SentencePiece one.
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
+use common::{load, sentencepiece};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -94,45 +97,6 @@ proptest! {
     }
 }
 
-/// Llama 2's form: SentencePiece's BPE with byte fallback. Ids: <unk> <s> </s>, 256 bytes, then words.
-fn sentencepiece() -> Value {
-    let mut vocab = json!({"<unk>": 0, "<s>": 1, "</s>": 2});
-    let bytes = (0..256).map(|b| format!("<0x{b:02X}>"));
-    let words = ["▁", "H", "i", "▁H", "▁Hi", "!"].map(str::to_owned);
-    for (token, id) in bytes.chain(words).zip(3..) {
-        vocab[token] = json!(id);
-    }
-    let special = |id: u32, token: &str| {
-        let mut added = json!({"id": id, "content": token, "special": true, "single_word": false});
-        for flag in ["lstrip", "rstrip", "normalized"] {
-            added[flag] = json!(false);
-        }
-        added
-    };
-    json!({
-        "version": "1.0",
-        "truncation": {"max_length": 2, "strategy": "LongestFirst", "stride": 0, "direction": "Right"},
-        "padding": null,
-        "added_tokens": [special(0, "<unk>"), special(1, "<s>"), special(2, "</s>")],
-        "normalizer": {"type": "Sequence", "normalizers": [
-            {"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]},
-        "pre_tokenizer": null,
-        "post_processor": null,
-        "decoder": {"type": "Sequence", "decoders": [
-            {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"},
-            {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
-        "model": {"type": "BPE", "unk_token": "<unk>", "fuse_unk": true, "byte_fallback": true, "dropout": null,
-            "vocab": vocab, "merges": ["▁ H", "▁H i"]},
-    })
-}
-
-fn load(tokenizer: &Value, config: &Value) -> Result<Tokenizer, TextError> {
-    let dir = TempDir::new().unwrap();
-    std::fs::write(dir.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
-    std::fs::write(dir.path().join("tokenizer_config.json"), config.to_string()).unwrap();
-    Tokenizer::from_dir(dir.path())
-}
-
 #[test]
 fn sentencepiece_text_comes_back_through_byte_tokens() {
     let tokenizer = load(&sentencepiece(), &json!({"bos_token": "<s>", "add_bos_token": true})).unwrap();
@@ -167,8 +131,40 @@ fn add_bos_token_goes_before_the_post_processor() {
     assert_eq!(without.encode("Hello", true).unwrap(), DEMO.encode("Hello", false).unwrap());
     let unsaid = load(&demo, &json!({"bos_token": {"content": bos}})).unwrap();
     assert_eq!(unsaid.encode("Hello", true).unwrap(), DEMO.encode("Hello", true).unwrap());
+    // A text that begins with BOS, as one from a chat template does, gets no second one.
+    for tokenizer in [&without, &unsaid, &*DEMO] {
+        let ids = tokenizer.encode("<|begin_of_text|>Hello", true).unwrap();
+        assert_eq!(ids, DEMO.encode("Hello", true).unwrap());
+    }
+    let inserted = load(&sentencepiece(), &json!({"bos_token": "<s>", "add_bos_token": true})).unwrap();
+    assert_eq!(inserted.encode("<s>Hi", true).unwrap(), inserted.encode("Hi", true).unwrap());
     let plain = load(&sentencepiece(), &json!({"bos_token": "<s>"})).unwrap();
     assert!(!plain.adds_bos() && plain.bos_id() == Some(1));
+}
+
+/// Names tell where the token is a special one; in the format of gpt-oss `<|end|>` ends a message and not the answer.
+#[test]
+fn turn_ends_are_special_tokens_with_the_names_of_such() {
+    let named = |special: &[&str], plain: &[&str]| {
+        let mut tokenizer = sentencepiece();
+        let added = tokenizer["added_tokens"].as_array_mut().unwrap();
+        for (i, token) in special.iter().chain(plain).enumerate() {
+            let mut entry = added[0].clone();
+            entry["id"] = json!(300 + i);
+            entry["content"] = json!(token);
+            entry["special"] = json!(special.contains(token));
+            added.push(entry);
+        }
+        let tokenizer = load(&tokenizer, &json!({})).unwrap();
+        let mut ends: Vec<_> = tokenizer.turn_ends().into_iter().filter_map(|id| tokenizer.spelling(id)).collect();
+        ends.sort();
+        ends
+    };
+    assert_eq!(named(&["<|im_end|>", "<|im_start|>"], &["<|endoftext|>"]), ["</s>", "<|im_end|>"]);
+    assert_eq!(named(&["<end_of_turn>", "<|end|>"], &[]), ["</s>", "<end_of_turn>", "<|end|>"]);
+    assert_eq!(named(&["<|end|>", "<|return|>", "<|call|>"], &[]), ["</s>", "<|call|>", "<|return|>"]);
+    let demo: Vec<_> = DEMO.turn_ends().into_iter().map(|id| DEMO.token_text(id)).collect();
+    assert_eq!(demo, ["<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<|end_of_text|>"]);
 }
 
 #[test]

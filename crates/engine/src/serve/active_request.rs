@@ -43,7 +43,7 @@ impl ActiveRequest {
     ) -> Self {
         let choices = (0..request.n as u32).map(|choice| {
             let sampler = SamplerState::new(request.sampling.clone(), seed, choice, &request.prompt);
-            (choice, ActiveChoice::new(choice as usize, sampler, &request.stop, tokenizer, events.clone()))
+            (choice, ActiveChoice::new(choice as usize, sampler, &request, tokenizer, events.clone()))
         });
         ActiveRequest {
             choices: choices.collect(),

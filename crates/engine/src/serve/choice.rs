@@ -1,5 +1,5 @@
 //! One choice as its client sees it: text, stops, log-probabilities.
-use super::request::{Event, FinishReason, MatchedStop, StopParams, TokenLogprob};
+use super::request::{Event, FinishReason, GenerationRequest, MatchedStop, TokenLogprob};
 use super::sampler::SamplerState;
 use std::sync::Arc;
 use text::{Detokenizer, StopMatcher, Tokenizer};
@@ -21,14 +21,16 @@ impl ActiveChoice {
     pub fn new(
         index: usize,
         sampler: SamplerState,
-        stop: &StopParams,
+        request: &GenerationRequest,
         tokenizer: &Arc<Tokenizer>,
         events: UnboundedSender<Event>,
     ) -> Self {
+        let stop = &request.stop;
+        let begin = if request.begins_text { Detokenizer::new } else { Detokenizer::after_prompt };
         ActiveChoice {
             index,
             sampler,
-            detokenizer: Detokenizer::after_prompt(!stop.keep_special_tokens),
+            detokenizer: begin(!stop.keep_special_tokens),
             matcher: StopMatcher::new(stop.stop.clone(), stop.include_stop_str_in_output),
             tokenizer: tokenizer.clone(),
             events,
@@ -81,4 +83,40 @@ pub(super) enum EndToken {
     Eos,
     /// It is one of the request's `stop_token_ids`.
     Stop,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::serve::SamplingParams;
+    use tokio::sync::mpsc::unbounded_channel;
+
+    /// What a client reads of an answer of these tokens by a SentencePiece model.
+    fn answer(tokenizer: &Arc<Tokenizer>, ids: &[u32], begins_text: bool) -> String {
+        let request = GenerationRequest { begins_text, ..GenerationRequest::greedy(vec![1], ids.len()) };
+        let (send, mut events) = unbounded_channel();
+        let sampler = SamplerState::new(SamplingParams::greedy(), 0, 0, &[]);
+        let mut choice = ActiveChoice::new(0, sampler, &request, tokenizer, send);
+        for (i, id) in ids.iter().enumerate() {
+            choice.push(*id, None, None, i + 1 == ids.len());
+        }
+        let mut text = String::new();
+        while let Ok(event) = events.try_recv() {
+            if let Event::Delta { text: part, .. } | Event::Finished { text: part, .. } = event {
+                text += &part;
+            }
+        }
+        text
+    }
+
+    #[test]
+    fn a_chat_answer_has_no_space_before_its_first_word() {
+        let path = testkit::repo("crates/text/tests/gguf/spm.gguf");
+        let bytes = std::fs::read(&path).unwrap();
+        let metadata = gguf::Gguf::parse(&bytes).unwrap().metadata;
+        let tokenizer = Arc::new(Tokenizer::from_gguf(&metadata, &path).unwrap());
+        let ids = tokenizer.encode("Hello there", false).unwrap();
+        assert_eq!(answer(&tokenizer, &ids, true), "Hello there");
+        assert_eq!(answer(&tokenizer, &ids, false), " Hello there");
+    }
 }

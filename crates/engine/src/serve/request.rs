@@ -61,7 +61,7 @@ pub struct StopParams {
     pub ignore_eos: bool,
     /// Leave the matched stop string in the text.
     pub include_stop_str_in_output: bool,
-    /// Leave special tokens out of the text.
+    /// Leave special tokens in the text.
     pub keep_special_tokens: bool,
 }
 
@@ -74,6 +74,9 @@ pub struct GenerationRequest {
     pub client: String,
     /// The token ids of the prompt.
     pub prompt: Vec<u32>,
+    /// Whether the answer is a text of its own, as in a chat, and does not continue the prompt's text. SentencePiece's
+    /// space before the first word of a text is then left out.
+    pub begins_text: bool,
     /// How many choices are asked for.
     pub n: usize,
     /// How tokens are drawn.
@@ -93,6 +96,7 @@ impl GenerationRequest {
             id: String::new(),
             client: String::new(),
             prompt,
+            begins_text: false,
             n: 1,
             sampling: SamplingParams::greedy(),
             stop: StopParams { max_tokens: Some(max_tokens), ..Default::default() },

@@ -68,6 +68,18 @@ impl GenerationRequest {
 
 impl SamplingParams {
     fn check(&self, vocab_size: usize) -> Result<(), SubmitError> {
+        self.check_values()?;
+        if let Some((token, _)) = self.logit_bias.iter().find(|(token, _)| *token as usize >= vocab_size) {
+            let problem = format!("names token {token}; the vocabulary has {vocab_size}");
+            return Err(SubmitError::invalid(RequestField::LogitBias, problem));
+        }
+        Ok(())
+    }
+
+    /// Checks what can be wrong whatever the model.
+    ///
+    /// Errors: [`SubmitError::Invalid`] with the first wrong field.
+    pub(crate) fn check_values(&self) -> Result<(), SubmitError> {
         // (field, value, low, high, whether the value may be `low` itself)
         let ranges = [
             (RequestField::Temperature, self.temperature, 0.0, 100.0, true),
@@ -86,10 +98,6 @@ impl SamplingParams {
                 let problem = format!("is {value}; it must lie in {bracket}{low}, {high}]");
                 return Err(SubmitError::invalid(field, problem));
             }
-        }
-        if let Some((token, _)) = self.logit_bias.iter().find(|(token, _)| *token as usize >= vocab_size) {
-            let problem = format!("names token {token}; the vocabulary has {vocab_size}");
-            return Err(SubmitError::invalid(RequestField::LogitBias, problem));
         }
         Ok(())
     }

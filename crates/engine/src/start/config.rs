@@ -18,6 +18,10 @@ pub struct EngineConfig {
     pub model: PathBuf,
     /// The name that clients ask for; `None`: the folder's or file's.
     pub served_model_name: Option<String>,
+    /// A file with the chat template that takes the place of the model's own.
+    pub chat_template: Option<PathBuf>,
+    /// Whether special tokens that clients write in messages are special tokens rather than text.
+    pub chat_special_tokens: bool,
     /// How the cache is stored.
     pub kv: KvOptions,
     /// Bytes of the cache; `None`: half of the free memory, or less if that is enough for every sequence at full
@@ -61,6 +65,8 @@ impl EngineConfig {
         EngineConfig {
             model: model.into(),
             served_model_name: None,
+            chat_template: None,
+            chat_special_tokens: false,
             kv: KvOptions::pair(KvPair::both(Format::Bf16), 32),
             kv_cache_memory: None,
             max_model_len: None,

@@ -3,6 +3,7 @@ use super::backend::compute_device;
 use super::calibration::{CALIBRATION_TEXT, Calibration};
 use super::config::EngineConfig;
 use super::device::DecodeKernel;
+use super::generation::turn_ends;
 use crate::error::StartError;
 use compute::ComputeDevice;
 use models::{Checkpoint, GenerationDefaults, LoadOptions, LoadedModel, Model};
@@ -19,7 +20,7 @@ pub struct ModelBundle {
     pub tokenizer: Arc<Tokenizer>,
     /// The chat template; `None` where the model came without one.
     pub template: Option<Arc<ChatTemplate>>,
-    /// What `generation_config.json` says.
+    /// What the model's files say about generation, with every token that ends an answer.
     pub generation: GenerationDefaults,
     /// The longest context that the model was made for, tokens.
     pub max_position_embeddings: usize,
@@ -62,6 +63,7 @@ pub fn load(config: &EngineConfig) -> Result<ModelBundle, StartError> {
             (Tokenizer::from_gguf(&metadata, path)?, ChatTemplate::from_gguf(&metadata, path)?)
         }
     };
+    let template = chat_template(config, &tokenizer, template)?;
     let open = models::open(&checkpoint)?;
     if let (Some(work), false) = (open.host_work(), device.is_cpu()) {
         tracing::info!("on a GPU: {work}");
@@ -69,8 +71,9 @@ pub fn load(config: &EngineConfig) -> Result<ModelBundle, StartError> {
     let device = compute_device(&device, &open.geometry())?;
     let progress = config.load_progress.clone().map(|p| p.0);
     let options = LoadOptions { weight_quant: config.weight_quant, progress };
-    let LoadedModel { model, config: model_config, generation, mapped_bytes, owned_bytes, fingerprint } =
+    let LoadedModel { model, config: model_config, mut generation, mapped_bytes, owned_bytes, fingerprint } =
         open.load(&device, &options)?;
+    generation.eos_token_ids = turn_ends(&generation, &tokenizer, template.as_ref());
     tracing::info!("weights: {} bytes", mapped_bytes + owned_bytes);
     Ok(ModelBundle {
         model,
@@ -85,4 +88,26 @@ pub fn load(config: &EngineConfig) -> Result<ModelBundle, StartError> {
         device,
         decode_kernel: config.decode_kernel,
     })
+}
+
+/// The chat template: the one that the configuration names, or the model's `own`. One of the model's own that does not
+/// compile is logged, since it costs requests with messages alone.
+///
+/// Errors: a named file that cannot be read, or whose template does not compile.
+fn chat_template(
+    config: &EngineConfig,
+    tokenizer: &Tokenizer,
+    own: Option<ChatTemplate>,
+) -> Result<Option<ChatTemplate>, StartError> {
+    let template = match &config.chat_template {
+        Some(file) => {
+            let named = ChatTemplate::from_file(file, tokenizer);
+            Some(named.map_err(|e| StartError::flag("--chat-template", e.to_string()))?)
+        }
+        None => own,
+    };
+    if let Some(problem) = template.as_ref().and_then(ChatTemplate::problem) {
+        tracing::warn!("{problem}; requests with messages are refused until --chat-template names another");
+    }
+    Ok(template.map(|template| template.reading_special_tokens(config.chat_special_tokens)))
 }

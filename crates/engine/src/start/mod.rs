@@ -3,6 +3,7 @@ mod backend;
 mod calibration;
 mod config;
 mod device;
+mod generation;
 mod kv_plan;
 mod loading;
 mod memory;
@@ -16,11 +17,10 @@ pub use loading::{ModelBundle, load};
 pub use memory::{MemoryBudget, MemoryLimits, free_memory};
 
 use crate::error::StartError;
-use crate::serve::{Engine, EngineHandle, Metrics, ModelInfo, ModelRunner, SamplingParams, channel, warm_up};
+use crate::serve::{Engine, EngineHandle, Metrics, ModelInfo, ModelRunner, channel, warm_up};
 use crate::threads::compute_pool;
 use attention::AttentionBackend;
 use kv::KvLayout;
-use models::GenerationDefaults;
 use scheduler::Scheduler;
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -57,7 +57,7 @@ pub fn launch(config: &EngineConfig, bundle: ModelBundle) -> Result<(EngineHandl
         max_num_seqs: config.max_num_seqs,
         k_quant: plan.pair.k.name().into(),
         v_quant: plan.pair.v.name().into(),
-        default_sampling: default_sampling(&generation),
+        default_sampling: generation::default_sampling(&generation),
     };
     log_cache(&plan, &runner)?;
     let pool = compute_pool(config.threads)?;
@@ -66,12 +66,9 @@ pub fn launch(config: &EngineConfig, bundle: ModelBundle) -> Result<(EngineHandl
         pool.install(|| warm_up(&mut scheduler, &mut runner, budget.max_model_len))?;
         tracing::info!("warmed up in {:.1} s", begin.elapsed().as_secs_f64());
     }
-    // A model made from another may name its turns' end in the tokenizer's configuration alone.
-    let mut eos = generation.eos_token_ids;
-    eos.extend(tokenizer.eos_id());
     let metrics = Metrics::new(&info.name);
     let (handle, inbox) = channel(info, tokenizer.clone(), config.max_queued_requests);
-    let engine = Engine::new(scheduler, runner, inbox, tokenizer, eos, metrics);
+    let engine = Engine::new(scheduler, runner, inbox, tokenizer, generation.eos_token_ids, metrics);
     // On a thread of the pool the parallel parts of a step start without waking anybody first.
     let thread =
         std::thread::Builder::new().name("tallow-engine".into()).spawn(move || pool.install(|| engine.run()))?;
@@ -125,16 +122,4 @@ fn log_cache(plan: &KvPlan, runner: &ModelRunner) -> Result<(), StartError> {
         );
     }
     Ok(())
-}
-
-fn default_sampling(generation: &GenerationDefaults) -> SamplingParams {
-    let plain = SamplingParams::default();
-    SamplingParams {
-        temperature: generation.temperature.unwrap_or(plain.temperature),
-        top_k: generation.top_k.unwrap_or(plain.top_k),
-        top_p: generation.top_p.unwrap_or(plain.top_p),
-        min_p: generation.min_p.unwrap_or(plain.min_p),
-        repetition_penalty: generation.repetition_penalty.unwrap_or(plain.repetition_penalty),
-        ..plain
-    }
 }

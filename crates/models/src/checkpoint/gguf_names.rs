@@ -1,6 +1,6 @@
 //! From the names of llama.cpp's tensors (`gguf-py/gguf/constants.py`) to those of Hugging Face's.
 use super::Entry;
-use gguf::{GgufError, Metadata};
+use gguf::{GgufError, Metadata, Value};
 
 /// What GGUF files of one architecture call things. Pairs are llama.cpp's name and Hugging Face's.
 pub(crate) struct GgufNames {
@@ -66,8 +66,8 @@ impl<'a> Namer<'a> {
             return Ok(Namer { names, interleaved: None, experts });
         }
         let key = format!("{}.attention.head_count", names.architecture);
-        let heads = metadata.size(&key)?;
-        let kv_heads = metadata.optional(&format!("{key}_kv"), Metadata::size)?.unwrap_or(heads);
+        let heads = size_of_layers(metadata, &key)?;
+        let kv_heads = metadata.optional(&format!("{key}_kv"), size_of_layers)?.unwrap_or(heads);
         Ok(Namer { names, interleaved: Some((heads, kv_heads)), experts })
     }
 
@@ -116,6 +116,19 @@ impl<'a> Namer<'a> {
         });
         Ok(vec![(global.unwrap_or_else(|| name.to_owned()), entry)])
     }
+}
+
+/// A size that all layers have: one number, or a list of equal ones.
+///
+/// Errors: a missing key, another value, layers of unlike sizes.
+pub(crate) fn size_of_layers(metadata: &Metadata<'_>, key: &str) -> Result<usize, GgufError> {
+    let Some(list) = metadata.get(key).and_then(Value::as_array) else { return metadata.size(key) };
+    let mut sizes = list.values().map(|value| value.as_u64().and_then(|size| usize::try_from(size).ok()));
+    let first = sizes.next().flatten();
+    first.filter(|_| sizes.all(|size| size == first)).ok_or_else(|| {
+        let message = "is a list; it must be one whole number, or a list in which all are equal".to_owned();
+        GgufError::Metadata { key: key.to_owned(), message }
+    })
 }
 
 /// The layer's number N and the rest of a name `blk.N.REST`.

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use gguf::GgufFiles;
-pub(crate) use gguf_names::GgufNames;
+pub(crate) use gguf_names::{GgufNames, size_of_layers};
 pub(crate) use mapped::forget;
 pub(crate) use safetensors::safetensors;
 
@@ -82,8 +82,45 @@ impl Entry {
 /// The tensors of a checkpoint by the names that Hugging Face's checkpoints use.
 pub(crate) type Tensors = BTreeMap<String, Entry>;
 
-/// Reads a JSON file.
+/// Reads a JSON file. A byte order mark is skipped, and NaN and infinities, which Python writes and JSON does not have,
+/// are read as null.
 pub(crate) fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T, ModelError> {
     let text = std::fs::read_to_string(path).map_err(|e| ModelError::file(path, e))?;
-    serde_json::from_str(&text).map_err(|e| ModelError::file(path, e))
+    let text = text.strip_prefix('\u{FEFF}').unwrap_or(&text);
+    serde_json::from_str(text).or_else(|e| {
+        let Some(repaired) = with_null_for_nan(text) else { return Err(ModelError::file(path, e)) };
+        tracing::warn!("{}: NaN or Infinity is no JSON; it is read as null", path.display());
+        serde_json::from_str(&repaired).map_err(|e| ModelError::file(path, e))
+    })
+}
+
+/// JSON with null in place of Python's NaN and Infinity; `None` if it has neither outside of strings.
+fn with_null_for_nan(json: &str) -> Option<String> {
+    let (mut out, mut rest, mut found) = (String::with_capacity(json.len()), json, false);
+    let (mut in_string, mut escaped) = (false, false);
+    while let Some(c) = rest.chars().next() {
+        let number = ["NaN", "-Infinity", "Infinity"].iter().find(|name| !in_string && rest.starts_with(**name));
+        if let Some(number) = number {
+            (out, rest, found) = (out + "null", &rest[number.len()..], true);
+            continue;
+        }
+        in_string ^= c == '"' && !escaped;
+        escaped = c == '\\' && !escaped;
+        out.push(c);
+        rest = &rest[c.len_utf8()..];
+    }
+    found.then_some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nan_outside_of_strings_is_null() {
+        let json = r#"{"a": NaN, "b": [-Infinity, Infinity], "NaN": "\"NaN\\", "c": NaN}"#;
+        let expected = r#"{"a": null, "b": [null, null], "NaN": "\"NaN\\", "c": null}"#;
+        assert_eq!(with_null_for_nan(json).as_deref(), Some(expected));
+        assert_eq!(with_null_for_nan(r#"{"NaN": 1}"#), None);
+    }
 }

@@ -1,9 +1,7 @@
 //! What a checkpoint says about sampling: `generation_config.json`, or GGUF metadata.
-use super::{Ids, ModelConfig};
-use crate::checkpoint::read_json;
+use super::{ConfigJson, ModelConfig};
 use crate::error::ModelError;
 use gguf::Metadata;
-use serde::Deserialize;
 use std::path::Path;
 
 /// How to sample and when to stop where a request does not say. A field is `None` where the checkpoint does not say
@@ -26,27 +24,24 @@ pub struct GenerationDefaults {
 
 impl GenerationDefaults {
     /// Reads `generation_config.json` of a model folder if there is one; otherwise the ids of EOS come from `config`.
+    ///
+    /// Errors: a file that is not a JSON object, a field of a wrong type.
     pub(crate) fn of_folder(folder: &Path, config: &ModelConfig) -> Result<Self, ModelError> {
-        #[derive(Deserialize, Default)]
-        struct Raw {
-            eos_token_id: Option<Ids>,
-            do_sample: Option<bool>,
-            temperature: Option<f32>,
-            top_k: Option<usize>,
-            top_p: Option<f32>,
-            min_p: Option<f32>,
-            repetition_penalty: Option<f32>,
-        }
-        let path = folder.join("generation_config.json");
-        let raw: Raw = if path.exists() { read_json(&path)? } else { Raw::default() };
-        let greedy = raw.do_sample == Some(false);
+        let Some(json) = ConfigJson::read_optional(folder.join("generation_config.json"))? else {
+            return Ok(GenerationDefaults { eos_token_ids: config.eos.clone(), ..GenerationDefaults::default() });
+        };
+        let greedy = json.get::<bool>("do_sample")? == Some(false);
+        let temperature = json.get("temperature")?;
         Ok(GenerationDefaults {
-            eos_token_ids: raw.eos_token_id.map(Ids::list).unwrap_or_else(|| config.eos.clone()),
-            temperature: if greedy { Some(0.0) } else { raw.temperature },
-            top_k: raw.top_k,
-            top_p: raw.top_p,
-            min_p: raw.min_p,
-            repetition_penalty: raw.repetition_penalty,
+            eos_token_ids: json
+                .ids("eos_token_id")?
+                .filter(|ids| !ids.is_empty())
+                .unwrap_or_else(|| config.eos.clone()),
+            temperature: if greedy { Some(0.0) } else { temperature },
+            top_k: json.positive("top_k")?,
+            top_p: json.get("top_p")?,
+            min_p: json.get("min_p")?,
+            repetition_penalty: json.get("repetition_penalty")?,
         })
     }
 

@@ -1,10 +1,10 @@
 //! Reading the metadata of a GGUF file. The keys are those of llama.cpp (`gguf-py/gguf/constants.py`).
 use super::rope::{Scaling, Yarn, frequencies};
 use super::{LayerKind, ModelConfig};
-use crate::checkpoint::Tensors;
+use crate::checkpoint::{Tensors, size_of_layers};
 use crate::error::ModelError;
 use attention::Rope;
-use gguf::{GgufError, Metadata};
+use gguf::{GgufError, Metadata, Value};
 use std::path::Path;
 
 /// The metadata of a file; keys are named without the architecture that they begin with.
@@ -43,11 +43,22 @@ impl<'a> GgufKeys<'a> {
     /// A size from 1 to 2^28, or `None` where the key is missing: no model is larger, and products of two such sizes
     /// stay exact.
     pub fn optional_size(&self, name: &str) -> Result<Option<usize>, ModelError> {
-        let value = self.named(self.metadata.optional(&self.key(name), Metadata::size))?;
+        let value = self.named(self.metadata.optional(&self.key(name), size_of_layers))?;
         const MOST: usize = 1 << 28;
         match value {
             Some(n) if !(1..=MOST).contains(&n) => Err(self.error(name, format!("is {n}; it must lie in [1, {MOST}]"))),
             value => Ok(value),
+        }
+    }
+
+    /// [`Self::optional_size`], or `None` where the value is 0 or less, by which some files mean that there is none.
+    fn size_above_zero(&self, name: &str) -> Result<Option<usize>, ModelError> {
+        match self.metadata.get(&self.key(name)).and_then(Value::as_f64) {
+            Some(n) if n <= 0.0 => {
+                tracing::info!("{}: {} is {n}, which is read as none", self.path.display(), self.key(name));
+                Ok(None)
+            }
+            _ => self.optional_size(name),
         }
     }
 
@@ -91,7 +102,7 @@ pub(crate) fn config_of_gguf(keys: &GgufKeys<'_>, tensors: &Tensors, family: &st
         return Err(keys.error("block_count", format!("is {num_layers}; there are {} tensors", tensors.len())));
     }
     let positions = keys.size("context_length")?;
-    let window = keys.optional_size("attention.sliding_window")?;
+    let window = keys.size_above_zero("attention.sliding_window")?;
     let has = |name: &str| tensors.contains_key(name);
     Ok(ModelConfig {
         path: keys.path.to_owned(),
@@ -113,7 +124,7 @@ pub(crate) fn config_of_gguf(keys: &GgufKeys<'_>, tensors: &Tensors, family: &st
         experts: None,
         delta_net: None,
         rope: rope(keys, tensors, head_dim, positions)?,
-        eos: eos(keys)?,
+        eos: eos(keys),
     })
 }
 
@@ -166,13 +177,70 @@ fn rope(keys: &GgufKeys<'_>, tensors: &Tensors, head_dim: usize, positions: usiz
     Rope::new(inv_freq, attention_factor).map_err(error)
 }
 
-/// The ids of the tokens that end a text, a turn and a message.
-fn eos(keys: &GgufKeys<'_>) -> Result<Vec<u32>, ModelError> {
+/// The ids of the tokens that end a text, a turn and a message. A value that is no id, such as -1, is left out.
+fn eos(keys: &GgufKeys<'_>) -> Vec<u32> {
     let mut ids = Vec::new();
     for name in ["eos_token_id", "eot_token_id", "eom_token_id"] {
-        let id = keys.named(keys.metadata.optional(&format!("tokenizer.ggml.{name}"), Metadata::size))?;
-        ids.extend(id.and_then(|id| u32::try_from(id).ok()));
+        let key = format!("tokenizer.ggml.{name}");
+        let Some(value) = keys.metadata.get(&key) else { continue };
+        match value.as_u64().and_then(|id| u32::try_from(id).ok()) {
+            Some(id) => ids.push(id),
+            None => tracing::info!("{}: {key} is {value}, which is no token id; it is left out", keys.path.display()),
+        }
     }
     ids.dedup();
-    Ok(ids)
+    ids
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gguf::Gguf;
+
+    /// The types of metadata values, as a GGUF file numbers them.
+    const U32: u32 = 4;
+    const I32: u32 = 5;
+    const STRING: u32 = 8;
+    const ARRAY: u32 = 9;
+
+    /// A file without tensors.
+    fn file(entries: &[(&str, u32, Vec<u8>)]) -> Vec<u8> {
+        let text = |text: &str| [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat();
+        let mut bytes = [&b"GGUF"[..], &3u32.to_le_bytes(), &0u64.to_le_bytes()].concat();
+        bytes.extend((entries.len() as u64 + 1).to_le_bytes());
+        let architecture = ("general.architecture", STRING, text("llama"));
+        for (key, kind, value) in [architecture].iter().chain(entries) {
+            bytes.extend([text(key), kind.to_le_bytes().to_vec(), value.clone()].concat());
+        }
+        bytes
+    }
+
+    fn list(sizes: &[u32]) -> Vec<u8> {
+        let head = [&U32.to_le_bytes()[..], &(sizes.len() as u64).to_le_bytes()].concat();
+        sizes.iter().fold(head, |mut bytes, size| {
+            bytes.extend(size.to_le_bytes());
+            bytes
+        })
+    }
+
+    #[test]
+    fn odd_values_of_gguf_files_are_read_as_none() {
+        let bytes = file(&[
+            ("llama.attention.head_count_kv", ARRAY, list(&[2, 2, 2])),
+            ("llama.attention.head_count", ARRAY, list(&[4, 8])),
+            ("llama.attention.sliding_window", U32, 0u32.to_le_bytes().to_vec()),
+            ("llama.block_count", U32, 0u32.to_le_bytes().to_vec()),
+            ("tokenizer.ggml.eos_token_id", I32, (-1i32).to_le_bytes().to_vec()),
+            ("tokenizer.ggml.eot_token_id", U32, 7u32.to_le_bytes().to_vec()),
+        ]);
+        let metadata = Gguf::parse(&bytes).unwrap().metadata;
+        let keys = GgufKeys::new(&metadata, Path::new("odd.gguf")).unwrap();
+        assert_eq!(keys.optional_size("attention.head_count_kv").unwrap(), Some(2));
+        let unlike = keys.optional_size("attention.head_count").unwrap_err().to_string();
+        assert!(unlike.contains("odd.gguf") && unlike.contains("llama.attention.head_count is a list"), "{unlike}");
+        assert_eq!(keys.size_above_zero("attention.sliding_window").unwrap(), None);
+        assert_eq!(keys.size_above_zero("no.such.key").unwrap(), None);
+        assert!(keys.size("block_count").unwrap_err().to_string().contains("llama.block_count is 0"));
+        assert_eq!(eos(&keys), [7]);
+    }
 }

@@ -1,7 +1,7 @@
 //! The configuration of a Hugging Face checkpoint, from its `config.json`.
 use super::json::ConfigJson;
 use super::rope::rope_of_json;
-use super::{Ids, LayerKind, ModelConfig};
+use super::{LayerKind, ModelConfig};
 use crate::error::ModelError;
 
 /// The configuration of any model: what the fields say that families have in common. `family` stands for a `model_type`
@@ -46,7 +46,7 @@ pub(crate) fn config_of_json(json: &ConfigJson, family: &str) -> Result<ModelCon
         experts: None,
         delta_net: None,
         rope,
-        eos: json.get::<Ids>("eos_token_id")?.map(Ids::list).unwrap_or_default(),
+        eos: json.ids("eos_token_id")?.unwrap_or_default(),
     })
 }
 
@@ -55,10 +55,7 @@ fn layers(json: &ConfigJson) -> Result<Vec<LayerKind>, ModelError> {
     let num_layers = json.check_size("num_hidden_layers", json.get("num_hidden_layers")?, 1 << 16)?;
     // Qwen's files give a window's size even where it is not used, and say so in `use_sliding_window`.
     let uses_window = json.get::<bool>("use_sliding_window")?;
-    let window = json.get::<usize>("sliding_window")?.filter(|_| uses_window.unwrap_or(true));
-    if window == Some(0) {
-        return Err(json.error("sliding_window", "is 0; it must be at least 1"));
-    }
+    let window = json.positive("sliding_window")?.filter(|_| uses_window.unwrap_or(true));
     let Some(types) = json.get::<Vec<&str>>("layer_types")? else {
         // In Qwen's files, layers below `max_window_layers` see all tokens even where a window is used.
         let first = if uses_window.is_some() { json.get("max_window_layers")?.unwrap_or(0) } else { 0 };

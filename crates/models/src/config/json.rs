@@ -21,9 +21,7 @@ impl ConfigJson {
     /// Errors: a missing file, or one that is not a JSON object.
     pub fn read(folder: &Path) -> Result<Self, ModelError> {
         let path = folder.join("config.json");
-        let Value::Object(mut fields) = read_json(&path)? else {
-            return Err(ModelError::file(&path, "is not a JSON object"));
-        };
+        let mut fields = read_fields(&path)?;
         let text = fields.remove("text_config");
         let is_wrapper = text.is_some();
         if let Some(Value::Object(text)) = text {
@@ -32,6 +30,17 @@ impl ConfigJson {
             fields.extend(text.into_iter().filter(|(_, value)| !value.is_null()));
         }
         Ok(ConfigJson { path, fields, is_wrapper })
+    }
+
+    /// Reads a file of fields beside `config.json`; `None` if there is no such file.
+    ///
+    /// Errors: a file that cannot be read, or that is not a JSON object.
+    pub fn read_optional(path: PathBuf) -> Result<Option<Self>, ModelError> {
+        if !path.exists() {
+            return Ok(None);
+        }
+        let fields = read_fields(&path)?;
+        Ok(Some(ConfigJson { path, fields, is_wrapper: false }))
     }
 
     /// An error about a field. `message` continues the sentence that the field's name begins.
@@ -43,8 +52,46 @@ impl ConfigJson {
     ///
     /// Errors: a value of another type.
     pub fn get<'a, T: Deserialize<'a>>(&'a self, field: &'static str) -> Result<Option<T>, ModelError> {
-        let Some(value) = self.fields.get(field).filter(|value| !value.is_null()) else { return Ok(None) };
+        let Some(value) = self.value(field) else { return Ok(None) };
         T::deserialize(value).map(Some).map_err(|e| self.error(field, format!("is {value}: {e}")))
+    }
+
+    fn value(&self, field: &str) -> Option<&Value> {
+        self.fields.get(field).filter(|value| !value.is_null())
+    }
+
+    /// A whole number of at least 1. What is less stands for none, as in files that write -1 or 0 for no limit.
+    ///
+    /// Errors: a value that is no whole number.
+    pub fn positive(&self, field: &'static str) -> Result<Option<usize>, ModelError> {
+        let Some(number) = self.get::<i64>(field)? else { return Ok(None) };
+        let positive = usize::try_from(number).ok().filter(|n| *n > 0);
+        if positive.is_none() {
+            tracing::info!("{}: {field} is {number}, which is read as none", self.path.display());
+        }
+        Ok(positive)
+    }
+
+    /// The token ids of a field that holds one or a list. Null and numbers that are no id, such as -1, are left out.
+    ///
+    /// Errors: a value that is no number.
+    pub fn ids(&self, field: &'static str) -> Result<Option<Vec<u32>>, ModelError> {
+        let Some(value) = self.value(field) else { return Ok(None) };
+        let entries = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+        let mut ids = Vec::with_capacity(entries.len());
+        for entry in entries {
+            match entry.as_u64().and_then(|id| u32::try_from(id).ok()) {
+                Some(id) => ids.push(id),
+                None if entry.is_null() || entry.is_number() => {
+                    tracing::info!(
+                        "{}: {field} has {entry}, which is no token id; it is left out",
+                        self.path.display()
+                    );
+                }
+                None => return Err(self.error(field, format!("is {value}; it must be a token id or a list of them"))),
+            }
+        }
+        Ok(Some(ids))
     }
 
     /// A field that is false where it is missing.
@@ -69,5 +116,32 @@ impl ConfigJson {
             Some(n) => Err(self.error(field, format!("is {n}; it must lie in [1, {largest}]"))),
             None => Err(self.error(field, "is missing")),
         }
+    }
+}
+
+/// The fields of a JSON object. Numbers such as 50.0, which some programs write for whole ones, are whole numbers.
+///
+/// Errors: a file that cannot be read, or that is not a JSON object.
+fn read_fields(path: &Path) -> Result<Map<String, Value>, ModelError> {
+    let mut value = read_json(path)?;
+    make_whole(&mut value);
+    match value {
+        Value::Object(fields) => Ok(fields),
+        _ => Err(ModelError::file(path, "is not a JSON object")),
+    }
+}
+
+fn make_whole(value: &mut Value) {
+    // Whole numbers up to here are the same as a float and as an integer.
+    const EXACT: f64 = (1u64 << 53) as f64;
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            if let Some(whole) = number.as_f64().filter(|x| x.fract() == 0.0 && x.abs() <= EXACT) {
+                *value = Value::from(whole as i64);
+            }
+        }
+        Value::Array(list) => list.iter_mut().for_each(make_whole),
+        Value::Object(map) => map.values_mut().for_each(make_whole),
+        _ => {}
     }
 }

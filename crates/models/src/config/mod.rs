@@ -7,7 +7,6 @@ mod rope;
 
 use crate::error::ModelError;
 use attention::{LayerGeometry, LayerId, ModelGeometry, Rope};
-use serde::Deserialize;
 use std::path::PathBuf;
 
 pub use generation::GenerationDefaults;
@@ -122,22 +121,5 @@ impl ModelConfig {
             let message = format!("is {value}; it must lie in [1, {}]", 1 << 28);
             ModelError::Config { path: self.path.clone(), field: "intermediate_size", message }
         })
-    }
-}
-
-/// One token id, or several.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Ids {
-    One(u32),
-    Many(Vec<u32>),
-}
-
-impl Ids {
-    fn list(self) -> Vec<u32> {
-        match self {
-            Ids::One(id) => vec![id],
-            Ids::Many(ids) => ids,
-        }
     }
 }

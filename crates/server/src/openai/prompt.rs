@@ -4,6 +4,7 @@ use crate::http::state::ServedModel;
 use engine::EngineHandle;
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use text::{Conversation, PromptEnd};
 
 /// A prompt as a client gives it.
 #[derive(Debug, Clone)]
@@ -75,7 +76,7 @@ pub async fn encode(
     let encode = move |source| match source {
         PromptSource::Text(text) => {
             let ids = tokenizer.encode(&text, add_special_tokens).map_err(|e| ApiError::from_text(e, "prompt"))?;
-            let num_added = usize::from(add_special_tokens && tokenizer.adds_bos());
+            let num_added = usize::from(add_special_tokens && tokenizer.adds_bos_to(&text));
             Ok(Prompt { ids, text, num_added })
         }
         PromptSource::Ids(ids) => {
@@ -92,6 +93,7 @@ pub async fn encode(
 pub struct MessageFields {
     messages: Value,
     add_generation_prompt: Option<bool>,
+    continue_final_message: Option<bool>,
     add_special_tokens: Option<bool>,
     chat_template_kwargs: Option<Map<String, Value>>,
 }
@@ -99,6 +101,23 @@ pub struct MessageFields {
 impl MessageFields {
     /// The field that errors of the messages are about.
     pub const FIELD: &'static str = "messages";
+
+    /// How the prompt ends. An assistant's message that comes last is closed like any other, unless it is to be
+    /// continued.
+    ///
+    /// Errors: fields that contradict each other.
+    pub fn end(&self) -> Result<PromptEnd, ApiError> {
+        match (self.continue_final_message.unwrap_or(false), self.add_generation_prompt) {
+            (true, Some(true)) => {
+                let message = "continue_final_message does not go with add_generation_prompt: true; an answer either \
+                               continues the last message or begins a new one";
+                Err(ApiError::invalid("continue_final_message", message))
+            }
+            (true, _) => Ok(PromptEnd::OpenMessage),
+            (false, Some(false)) => Ok(PromptEnd::ClosedMessage),
+            (false, _) => Ok(PromptEnd::Answer),
+        }
+    }
 
     /// Renders the chat template and tokenizes what it gives. A template brings its own special tokens, so none are
     /// added unless the request asks for them.
@@ -110,15 +129,15 @@ impl MessageFields {
             return Err(ApiError::invalid(MessageFields::FIELD, message));
         }
         let Some(template) = served.template.clone() else {
-            let message = "this model has no chat template; use /v1/completions";
+            let message = "this model has no chat template; use /v1/completions, or name one with --chat-template";
             return Err(ApiError::new(ErrorCode::InvalidTemplate, message).at(MessageFields::FIELD));
         };
+        let end = self.end()?;
         let tokenizer = served.engine.tokenizer().clone();
         let encode = move || {
-            let kwargs = self.chat_template_kwargs.unwrap_or_default();
-            let prompt = self.add_generation_prompt.unwrap_or(true);
-            let text = template.render(&self.messages, None, prompt, &kwargs)?;
-            tokenizer.encode(&text, self.add_special_tokens.unwrap_or(false))
+            let kwargs = self.chat_template_kwargs.as_ref();
+            let conversation = Conversation { messages: &self.messages, tools: None, kwargs, end };
+            template.encode(&conversation, &tokenizer, self.add_special_tokens.unwrap_or(false))
         };
         let ids = tokio::task::spawn_blocking(encode).await?;
         ids.map_err(|e| ApiError::from_text(e, MessageFields::FIELD))

@@ -52,7 +52,6 @@ const UNSUPPORTED: &[UnsupportedField] = &[
     ("allowed_token_ids", &[]),
     ("logits_processors", &["[]"]),
     ("prompt_embeds", &[]),
-    ("continue_final_message", &["false"]),
     ("chat_template", &[]),
     ("lora_path", &[]),
 ];
@@ -88,6 +87,8 @@ pub struct PromptOptions {
     pub logprobs: Option<usize>,
     /// Alternatives to each token of the prompt; `None` asks for no log-probabilities.
     pub prompt_logprobs: Option<usize>,
+    /// Whether the answer is a text of its own, and does not continue the prompt's.
+    pub begins_text: bool,
     /// Only the prompt is asked for, and no answer.
     pub prompt_only: bool,
 }
@@ -160,6 +161,7 @@ impl AnswerRequest {
             id: self.header.id.clone(),
             client: self.client.clone(),
             prompt,
+            begins_text: options.begins_text,
             n: self.n,
             sampling: self.sampling.clone(),
             stop: self.stop.clone(),

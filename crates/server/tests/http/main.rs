@@ -10,3 +10,4 @@ mod limits;
 mod metrics;
 mod pages;
 mod paths;
+mod prompts;

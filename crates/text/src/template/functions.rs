@@ -1,14 +1,16 @@
 //! The functions and filters that transformers adds to Jinja for chat templates.
-use super::python_json::PythonJson;
+use super::python_json::{PythonJson, python_float};
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Kwargs;
-use minijinja::{Environment, Error, ErrorKind, Value};
+use minijinja::value::{Kwargs, ValueKind};
+use minijinja::{Environment, Error, ErrorKind, Output, State, Value, escape_formatter};
 use std::fmt::Write;
 use thiserror::Error as ThisError;
 
 /// The work that one rendering may take: 1 for each instruction, and 1 for each 64 bytes of text. That is far more than
 /// a conversation of the longest context takes, and it bounds the text to half a GiB.
-const FUEL: u64 = 1 << 23;
+pub(super) const FUEL: u64 = 1 << 23;
+/// The work that rendering a probe may take, which is a conversation of two messages.
+pub(super) const PROBE_FUEL: u64 = 1 << 18;
 /// The most spaces by which `tojson` indents a level. Python has no limit, and no template is known to use more than 4.
 const MAX_INDENT: usize = 32;
 
@@ -23,11 +25,25 @@ pub(super) fn environment() -> Result<Environment<'static>, Error> {
     environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
     environment.set_fuel(Some(FUEL));
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.set_unknown_method_callback(super::python::call_method);
+    minijinja_contrib::add_to_environment(&mut environment);
+    super::jinja::add_to(&mut environment);
+    environment.set_formatter(write);
     environment.add_filter("tojson", to_json);
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", strftime_now);
     Ok(environment)
+}
+
+/// Writes a value into a prompt.
+fn write(out: &mut Output, state: &mut State, value: &Value) -> Result<(), Error> {
+    if value.kind() == ValueKind::Number && !value.is_integer() {
+        let number = f64::try_from(value.clone())?;
+        if number.is_finite() {
+            return Ok(out.write_str(&python_float(number))?);
+        }
+    }
+    escape_formatter(out, state, value)
 }
 
 /// The text that a template gave to `raise_exception`, if that is why it failed.

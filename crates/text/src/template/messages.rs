@@ -1,51 +1,163 @@
 //! Messages in OpenAI's form become what templates read.
+use super::python_json::PythonJson;
 use crate::error::TextError;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+
+/// What a template reads messages as. [`probe`](super::probe) finds it out when a template is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct MessageForms {
+    pub content: ContentForm,
+    pub arguments: ArgumentsForm,
+    /// What stands for a content that is null.
+    pub null_content: MissingContent,
+    /// What stands for a content that is absent.
+    pub absent_content: MissingContent,
+    /// Whether the template names the role `developer`; otherwise such a message becomes a system message.
+    pub has_developer: bool,
+}
+
+impl Default for MessageForms {
+    fn default() -> Self {
+        MessageForms {
+            content: ContentForm::Text,
+            arguments: ArgumentsForm::Object,
+            null_content: MissingContent::Kept,
+            absent_content: MissingContent::Kept,
+            has_developer: true,
+        }
+    }
+}
 
 /// The form in which a template reads a message's content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ContentFormat {
+pub(super) enum ContentForm {
     /// A string.
     Text,
     /// A list of `{"type": "text", "text": ..}`, as templates of multimodal models may insist on.
     Parts,
 }
 
-/// Brings each content into `format`, and the arguments of each tool call, which clients send as JSON text, into
-/// objects.
+/// The form in which a template reads a tool call's arguments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ArgumentsForm {
+    Object,
+    /// JSON text, as OpenAI's clients send it.
+    Text,
+}
+
+/// What a template is given where a message has no content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum MissingContent {
+    /// What the client sent: null or nothing.
+    Kept,
+    /// An empty text.
+    Empty,
+}
+
+/// Roles that every template is given; a template may name others.
+const ROLES: [&str; 6] = ["system", "developer", "user", "assistant", "tool", "function"];
+/// Fields of an assistant's message of which one may stand in for the content.
+const IN_PLACE_OF_CONTENT: [&str; 5] = ["tool_calls", "function_call", "reasoning_content", "reasoning", "refusal"];
+
+/// Messages as a template is given them.
+pub(super) struct NormalMessages {
+    pub messages: Value,
+    /// Whether a content is missing and was kept so.
+    pub kept_missing: bool,
+}
+
+/// Brings the messages into `forms`. `names_role` tells whether the template names a role.
 ///
 /// Errors: [`TextError::Messages`] with the path of the first wrong value.
-pub(super) fn normalize(messages: &Value, format: ContentFormat) -> Result<Value, TextError> {
-    let wrong = |path: String, message: &str| TextError::Messages { path, message: message.to_owned() };
+pub(super) fn normalize(
+    messages: &Value,
+    forms: MessageForms,
+    names_role: impl Fn(&str) -> bool,
+) -> Result<NormalMessages, TextError> {
     let list = messages.as_array().filter(|list| !list.is_empty());
-    let list = list.ok_or_else(|| wrong("messages".into(), "it must be a list with at least one message"))?;
+    let list = list.ok_or_else(|| wrong("messages", "it must be a list with at least one message"))?;
     let mut out = list.clone();
+    let mut kept_missing = false;
     for (i, message) in out.iter_mut().enumerate() {
         let path = format!("messages[{i}]");
         let Some(message) = message.as_object_mut() else {
             return Err(wrong(path, "it must be an object with a role and a content"));
         };
-        if !message.get("role").is_some_and(Value::is_string) {
-            return Err(wrong(format!("{path}.role"), "it must be a string such as \"user\""));
-        }
-        if let Some(content) = message.get_mut("content") {
-            normalize_content(content, format, &format!("{path}.content"))?;
-        }
-        if let Some(Value::Array(calls)) = message.get_mut("tool_calls") {
-            for (j, call) in calls.iter_mut().enumerate() {
-                parse_arguments(call, &format!("{path}.tool_calls[{j}].function.arguments"))?;
-            }
-        }
+        // A field that is null is a field that is left out, but for the content, whose null templates ask for.
+        let nothing = |value: &Value| value.is_null() || value.as_array().is_some_and(Vec::is_empty);
+        message.retain(|field, value| match field.as_str() {
+            "content" => true,
+            "tool_calls" => !nothing(value),
+            _ => !value.is_null(),
+        });
+        let role = normalize_role(message, forms, &names_role, &path)?;
+        kept_missing |= normalize_content(message, &role, forms, &format!("{path}.content"))?;
+        normalize_calls(message, forms.arguments, &path)?;
     }
-    Ok(Value::Array(out))
+    Ok(NormalMessages { messages: Value::Array(out), kept_missing })
 }
 
-fn normalize_content(content: &mut Value, format: ContentFormat, path: &str) -> Result<(), TextError> {
-    let wrong = |path: String, message: String| TextError::Messages { path, message };
+fn wrong(path: impl Into<String>, message: impl Into<String>) -> TextError {
+    TextError::Messages { path: path.into(), message: message.into() }
+}
+
+/// Checks a message's role, and returns it.
+fn normalize_role(
+    message: &mut Map<String, Value>,
+    forms: MessageForms,
+    names_role: impl Fn(&str) -> bool,
+    path: &str,
+) -> Result<String, TextError> {
+    let Some(Value::String(role)) = message.get_mut("role") else {
+        return Err(wrong(format!("{path}.role"), "it must be a string such as \"user\""));
+    };
+    let is_word = role.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '-');
+    let known = ROLES.contains(&role.as_str()) || (is_word && names_role(role));
+    if !known {
+        let message =
+            format!("it is {role:?}; it must be one of {}, or a role that the chat template names", ROLES.join(", "));
+        return Err(wrong(format!("{path}.role"), message));
+    }
+    if role == "developer" && !forms.has_developer {
+        *role = "system".into();
+    }
+    Ok(role.clone())
+}
+
+/// Brings a message's content into the form that the template reads. True if it is missing and was kept so.
+fn normalize_content(
+    message: &mut Map<String, Value>,
+    role: &str,
+    forms: MessageForms,
+    path: &str,
+) -> Result<bool, TextError> {
+    let missing = match message.get("content") {
+        None => forms.absent_content,
+        Some(Value::Null) => forms.null_content,
+        Some(_) => {
+            let content = message.get_mut("content").map_or(Value::Null, Value::take);
+            message.insert("content".into(), content_in_form(content, forms.content, path)?);
+            return Ok(false);
+        }
+    };
+    let has_other = IN_PLACE_OF_CONTENT.iter().any(|field| message.contains_key(*field));
+    let missing = match role {
+        "assistant" if has_other => missing,
+        // A tool that returns nothing has no result to show.
+        "tool" | "function" => MissingContent::Empty,
+        "assistant" => return Err(wrong(path, "it is missing; an assistant's message needs a content or tool_calls")),
+        _ => return Err(wrong(path, format!("it is missing; a message of the role {role} needs a content"))),
+    };
+    if missing == MissingContent::Empty {
+        message.insert("content".into(), content_in_form("".into(), forms.content, path)?);
+    }
+    Ok(missing == MissingContent::Kept)
+}
+
+fn content_in_form(content: Value, form: ContentForm, path: &str) -> Result<Value, TextError> {
     match content {
-        Value::Null => {}
-        Value::String(text) if format == ContentFormat::Parts => *content = json!([{"type": "text", "text": text}]),
-        Value::String(_) => {}
+        Value::String(text) if form == ContentForm::Parts => Ok(json!([{"type": "text", "text": text}])),
+        Value::String(_) => Ok(content),
         Value::Array(parts) => {
             let mut texts = Vec::with_capacity(parts.len());
             for (i, part) in parts.iter().enumerate() {
@@ -56,25 +168,54 @@ fn normalize_content(content: &mut Value, format: ContentFormat, path: &str) -> 
                     wrong(format!("{path}[{i}]"), message)
                 })?);
             }
-            if format == ContentFormat::Text {
-                *content = Value::String(texts.join("\n"));
+            match form {
+                ContentForm::Text => Ok(Value::String(texts.join("\n"))),
+                ContentForm::Parts => Ok(Value::Array(parts)),
             }
         }
-        other => return Err(wrong(path.to_owned(), format!("{other}; it must be a string, a list of parts or null"))),
+        other => Err(wrong(path, format!("{other}; it must be a string, a list of parts or null"))),
+    }
+}
+
+/// Brings the arguments of each tool call, which clients send as JSON text, into `form`.
+fn normalize_calls(message: &mut Map<String, Value>, form: ArgumentsForm, path: &str) -> Result<(), TextError> {
+    let path = format!("{path}.tool_calls");
+    let calls = match message.get_mut("tool_calls") {
+        None => return Ok(()),
+        Some(Value::Array(calls)) => calls,
+        Some(other) => return Err(wrong(path, format!("{other}; it must be a list of calls"))),
+    };
+    for (j, call) in calls.iter_mut().enumerate() {
+        let path = format!("{path}[{j}]");
+        let Some(call) = call.as_object_mut() else {
+            return Err(wrong(path, format!("{call}; it must be an object with a function")));
+        };
+        let Some(Value::Object(function)) = call.get_mut("function") else {
+            return Err(wrong(format!("{path}.function"), "it must be an object with a name and arguments"));
+        };
+        let arguments = function.get_mut("arguments").map_or(Value::Null, Value::take);
+        let arguments = arguments_in_form(arguments, form, &format!("{path}.function.arguments"))?;
+        function.insert("arguments".into(), arguments);
     }
     Ok(())
 }
 
-fn parse_arguments(call: &mut Value, path: &str) -> Result<(), TextError> {
-    let Some(arguments) = call.pointer_mut("/function/arguments") else {
-        return Ok(());
+fn arguments_in_form(arguments: Value, form: ArgumentsForm, path: &str) -> Result<Value, TextError> {
+    let arguments = match arguments {
+        // Some clients send nothing, or an empty text, for a call without arguments.
+        Value::Null => json!({}),
+        Value::String(text) if text.trim().is_empty() => json!({}),
+        other => other,
     };
-    let Value::String(text) = arguments else {
-        return Ok(());
-    };
-    // Some clients send an empty text for a call without arguments.
-    let source = if text.trim().is_empty() { "{}" } else { text.as_str() };
-    *arguments = serde_json::from_str(source)
-        .map_err(|e| TextError::Messages { path: path.to_owned(), message: format!("it is not JSON: {e}") })?;
-    Ok(())
+    match (form, arguments) {
+        (ArgumentsForm::Object, Value::String(text)) => {
+            serde_json::from_str(&text).map_err(|e| wrong(path, format!("it is not JSON: {e}")))
+        }
+        (ArgumentsForm::Text, Value::String(text)) => Ok(Value::String(text)),
+        (ArgumentsForm::Object, arguments) => Ok(arguments),
+        (ArgumentsForm::Text, arguments) => {
+            let text = PythonJson::new(None, false).dump(&arguments);
+            text.map(Value::String).map_err(|e| wrong(path, e.to_string()))
+        }
+    }
 }

@@ -1,114 +1,207 @@
 //! Chat templates as models ship them, rendered the way transformers' `apply_chat_template` does.
+mod conversation;
 mod functions;
+mod jinja;
+mod marks;
 mod messages;
+mod percent;
+mod probe;
+mod python;
 mod python_json;
+mod source;
 
-use crate::config::{TokenizerConfig, read_optional};
+pub use conversation::{Conversation, PromptEnd};
+
 use crate::error::TextError;
-use crate::gguf;
-use messages::ContentFormat;
+use crate::special::SpecialTexts;
+use crate::tokenizer::Tokenizer;
+use messages::{MessageForms, NormalMessages};
 use minijinja::value::Serde;
 use minijinja::{Environment, Value as Variable};
 use serde_json::{Map, Value, json};
+use source::{DEFAULT, Sources};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-/// The name of the template for requests without tools, or for all requests.
-const DEFAULT: &str = "default";
 /// The name of the template for requests with tools, which some models ship beside the other.
 const TOOL_USE: &str = "tool_use";
 
-/// A model's chat template: messages in, the prompt's text out.
+/// A model's chat template: messages in, a prompt out.
 pub struct ChatTemplate {
     environment: Environment<'static>,
     special_tokens: Vec<(String, String)>,
-    content_format: ContentFormat,
+    forms: MessageForms,
+    reads_special_tokens: bool,
+    /// Why nothing can be rendered; the file, if that is known, and the message.
+    problem: Option<(PathBuf, String)>,
+}
+
+/// What a client gives to a template, as the template is given it.
+struct Given {
+    messages: Value,
+    tools: Option<Value>,
+    kwargs: Map<String, Value>,
+    add_generation_prompt: bool,
 }
 
 impl ChatTemplate {
-    /// Compiles the chat template in a model's folder: `chat_template.jinja`, or the `chat_template` of
-    /// `tokenizer_config.json`. `None` if the folder has neither.
-    ///
-    /// Errors: a file that is not readable, a template that does not compile, a list without a "default" one.
-    pub fn from_dir(dir: &Path) -> Result<Option<Self>, TextError> {
-        let config = TokenizerConfig::from_dir(dir)?;
-        let file = dir.join("chat_template.jinja");
-        let (path, sources) = match read_optional(&file)? {
-            Some(source) => (file, vec![(DEFAULT.to_owned(), source)]),
-            None => match configured(&config)? {
-                Some(sources) => (config.path.clone(), sources),
-                None => return Ok(None),
-            },
+    /// A template that can render nothing, since `problem` is so.
+    fn broken(problem: TextError) -> Self {
+        let problem = match problem {
+            TextError::Template { path, message } => (path, message),
+            other => (PathBuf::new(), other.to_string()),
         };
-        Self::with_config(path, sources, &config).map(Some)
-    }
-
-    /// Compiles the chat template in the metadata of the GGUF file at `path`. `None` if it has none.
-    ///
-    /// Errors: a template that does not compile.
-    pub fn from_gguf(metadata: &::gguf::Metadata<'_>, path: &Path) -> Result<Option<Self>, TextError> {
-        let config = gguf::config(metadata, path)?;
-        let sources = configured(&config)?;
-        sources.map(|sources| Self::with_config(path.to_owned(), sources, &config)).transpose()
-    }
-
-    fn with_config(path: PathBuf, sources: Vec<(String, String)>, config: &TokenizerConfig) -> Result<Self, TextError> {
-        let special_tokens = config.special_tokens().map(|(role, token)| (role.to_owned(), token.to_owned())).collect();
-        Self::compile(path, sources, special_tokens)
-    }
-
-    fn compile(
-        path: PathBuf,
-        sources: Vec<(String, String)>,
-        special_tokens: Vec<(String, String)>,
-    ) -> Result<Self, TextError> {
-        let wrong = |e: minijinja::Error| TextError::Template { path: path.clone(), message: describe(&e) };
-        let mut environment = functions::environment().map_err(wrong)?;
-        for (name, source) in sources {
-            let source = without_generation_tags(&source);
-            environment.add_template_owned(name, source).map_err(wrong)?;
+        ChatTemplate {
+            environment: Environment::empty(),
+            special_tokens: Vec::new(),
+            forms: MessageForms::default(),
+            reads_special_tokens: false,
+            problem: Some(problem),
         }
-        let mut template = ChatTemplate { environment, special_tokens, content_format: ContentFormat::Text };
-        template.content_format = template.probe_content_format();
+    }
+
+    fn compile(sources: Sources, special_tokens: Vec<(String, String)>) -> Result<Self, TextError> {
+        let Sources { path, templates } = sources;
+        let broken = |message: String| TextError::Template { path: path.clone(), message };
+        let mut environment = functions::environment().map_err(|e| broken(describe(&e)))?;
+        for (name, source) in templates {
+            if source.trim().is_empty() {
+                return Err(broken("it is empty".into()));
+            }
+            let source = percent::rewritten(&source::without_generation_tags(&source));
+            environment.add_template_owned(name, source).map_err(|e| broken(describe(&e)))?;
+        }
+        let mut template = ChatTemplate {
+            environment,
+            special_tokens,
+            forms: MessageForms::default(),
+            reads_special_tokens: false,
+            problem: None,
+        };
+        // A template that does not end must not take long to load.
+        template.environment.set_fuel(Some(functions::PROBE_FUEL));
+        template.forms = probe::forms(
+            |role| template.names_role(role),
+            |messages, tools| {
+                let (tools, kwargs) = (tools.cloned(), Map::new());
+                let given = Given { messages: messages.clone(), tools, kwargs, add_generation_prompt: false };
+                template.render_given(&given).ok()
+            },
+        );
+        template.environment.set_fuel(Some(functions::FUEL));
         Ok(template)
     }
 
-    /// The prompt for `messages`, which are in OpenAI's form. Text parts of a message are joined with newlines where
-    /// the template reads strings. `kwargs` are the template's own variables, such as `enable_thinking`; they cannot
-    /// replace those that every template is given.
-    ///
-    /// Errors: messages of a shape that no template takes; what the template raises or fails with; a template that does
-    /// not end.
-    pub fn render(
-        &self,
-        messages: &Value,
-        tools: Option<&Value>,
-        add_generation_prompt: bool,
-        kwargs: &Map<String, Value>,
-    ) -> Result<String, TextError> {
-        let messages = messages::normalize(messages, self.content_format)?;
-        self.render_normalized(&messages, tools, add_generation_prompt, kwargs)
+    /// Reads special tokens that clients write as special tokens instead of text, if `reads` is set.
+    pub fn reading_special_tokens(self, reads: bool) -> Self {
+        ChatTemplate { reads_special_tokens: reads, ..self }
     }
 
-    fn render_normalized(
+    /// Why nothing can be rendered, if that is so.
+    pub fn problem(&self) -> Option<TextError> {
+        let (path, message) = self.problem.clone()?;
+        Some(TextError::Template { path, message })
+    }
+
+    /// The prompt's text. Text parts of a message are joined with newlines where the template reads strings.
+    ///
+    /// Errors: messages of a shape that no template takes; what the template raises or fails with; a template that does
+    /// not end, or that has a [`problem`](Self::problem).
+    pub fn render(&self, conversation: &Conversation<'_>) -> Result<String, TextError> {
+        self.render_marked(conversation, None).map(|(text, _)| text)
+    }
+
+    /// The prompt's token ids. What clients write is text, also where it reads like a special token, unless
+    /// [`reading_special_tokens`](Self::reading_special_tokens) is set. `add_special_tokens` adds what the model
+    /// expects around a plain text, mostly BOS; a template brings its own.
+    ///
+    /// Errors: those of [`render`](Self::render); the tokenizer fails at the text.
+    pub fn encode(
         &self,
-        messages: &Value,
-        tools: Option<&Value>,
-        add_generation_prompt: bool,
-        kwargs: &Map<String, Value>,
-    ) -> Result<String, TextError> {
+        conversation: &Conversation<'_>,
+        tokenizer: &Tokenizer,
+        add_special_tokens: bool,
+    ) -> Result<Vec<u32>, TextError> {
+        let special = (!self.reads_special_tokens).then(|| tokenizer.special_texts());
+        match self.render_marked(conversation, special)? {
+            (text, Some(mark)) => tokenizer.encode_marked(&text, mark, add_special_tokens),
+            (text, None) => tokenizer.encode(&text, add_special_tokens),
+        }
+    }
+
+    /// The token with which the template closes an assistant's message, if that is a special one.
+    pub fn turn_end(&self, tokenizer: &Tokenizer) -> Option<u32> {
+        let user = json!({"role": "user", "content": "x"});
+        let assistant = json!({"role": "assistant", "content": probe::NEEDLE});
+        let closer = |messages: Value| {
+            let conversation = Conversation { end: PromptEnd::ClosedMessage, ..Conversation::of(&messages) };
+            let text = self.render(&conversation).ok()?;
+            let (_, after) = text.rsplit_once(probe::NEEDLE)?;
+            let id = *tokenizer.encode(after.trim_start(), false).ok()?.first()?;
+            (tokenizer.is_special(id) && tokenizer.bos_id() != Some(id)).then_some(id)
+        };
+        closer(json!([user, assistant, user])).or_else(|| closer(json!([user, assistant])))
+    }
+
+    /// The prompt's text, and the mark in it that breaks special tokens which clients wrote, if there is one.
+    fn render_marked(
+        &self,
+        conversation: &Conversation<'_>,
+        special: Option<&SpecialTexts>,
+    ) -> Result<(String, Option<char>), TextError> {
+        if let Some(problem) = self.problem() {
+            return Err(problem);
+        }
+        let normal = |forms| messages::normalize(conversation.messages, forms, |role| self.names_role(role));
+        let NormalMessages { messages, kept_missing } = normal(self.forms)?;
+        match self.render_normal(conversation, messages, special) {
+            // The probes did not go where this conversation goes.
+            Err(TextError::Render(_)) if kept_missing => {
+                let empty = messages::MissingContent::Empty;
+                let forms = MessageForms { null_content: empty, absent_content: empty, ..self.forms };
+                self.render_normal(conversation, normal(forms)?.messages, special)
+            }
+            rendered => rendered,
+        }
+    }
+
+    fn render_normal(
+        &self,
+        conversation: &Conversation<'_>,
+        messages: Value,
+        special: Option<&SpecialTexts>,
+    ) -> Result<(String, Option<char>), TextError> {
+        let mut given = Given {
+            messages,
+            tools: conversation.tools.cloned(),
+            kwargs: conversation.kwargs.cloned().unwrap_or_default(),
+            add_generation_prompt: conversation.end == PromptEnd::Answer,
+        };
+        let mark = match special {
+            Some(special) => marks::mark_special_tokens(&mut given, special)?,
+            None => None,
+        };
+        if conversation.end != PromptEnd::OpenMessage {
+            return Ok((self.render_given(&given)?, mark));
+        }
+        let open = OpenMessage::new(&mut given)?;
+        let text = self.render_given(&given)?;
+        Ok((open.cut(text)?, mark))
+    }
+
+    fn render_given(&self, given: &Given) -> Result<String, TextError> {
         let variable = |value: &Value| Variable::from(Serde(value));
         let mut context: BTreeMap<String, Variable> =
-            kwargs.iter().map(|(name, value)| (name.clone(), variable(value))).collect();
+            given.kwargs.iter().map(|(name, value)| (name.clone(), variable(value))).collect();
         let tokens = self.special_tokens.iter();
         context.extend(tokens.map(|(role, token)| (role.clone(), Variable::from(token.as_str()))));
         context.extend([
-            ("messages".to_owned(), variable(messages)),
-            ("tools".to_owned(), tools.map_or(Variable::from(()), variable)),
+            ("messages".to_owned(), variable(&given.messages)),
+            ("tools".to_owned(), given.tools.as_ref().map_or(Variable::from(()), variable)),
             ("documents".to_owned(), Variable::from(())),
-            ("add_generation_prompt".to_owned(), Variable::from(add_generation_prompt)),
+            ("add_generation_prompt".to_owned(), Variable::from(given.add_generation_prompt)),
         ]);
-        let name = if tools.is_some() && self.has(TOOL_USE) { TOOL_USE } else { DEFAULT };
+        let name = if given.tools.is_some() && self.has(TOOL_USE) { TOOL_USE } else { DEFAULT };
         let template = self.environment.get_template(name).map_err(|e| TextError::Render(describe(&e)))?;
         template.render(Variable::from(context)).map_err(|e| match functions::raised(&e) {
             Some(message) => TextError::Raised(message),
@@ -120,44 +213,57 @@ impl ChatTemplate {
         self.environment.templates().any(|(n, _)| n == name)
     }
 
-    /// Finds out which form of content the template reads, by rendering one message in both.
-    fn probe_content_format(&self) -> ContentFormat {
-        const NEEDLE: &str = "content-probe";
-        let shows = |content: Value| {
-            let messages = json!([{"role": "user", "content": content}]);
-            let text = self.render_normalized(&messages, None, false, &Map::new());
-            text.is_ok_and(|text| text.contains(NEEDLE))
-        };
-        if !shows(json!(NEEDLE)) && shows(json!([{"type": "text", "text": NEEDLE}])) {
-            ContentFormat::Parts
-        } else {
-            ContentFormat::Text
-        }
+    /// Whether the template's source has a string that is this role.
+    fn names_role(&self, role: &str) -> bool {
+        let quoted = [format!("'{role}'"), format!("\"{role}\"")];
+        self.environment.templates().any(|(_, t)| quoted.iter().any(|role| t.source().contains(role)))
     }
 }
 
-/// The templates in `tokenizer_config.json`, with their names.
-///
-/// Errors: a `chat_template` of another form, a list without a "default" one.
-fn configured(config: &TokenizerConfig) -> Result<Option<Vec<(String, String)>>, TextError> {
-    const FIELD: &str = "chat_template";
-    let Some(value) = config.get(FIELD) else {
-        return Ok(None);
-    };
-    let wrong = || config.wrong(FIELD, "it must be a string or a list of {\"name\": .., \"template\": ..}");
-    let named = |entry: &Value| {
-        let text = |key: &str| entry.get(key).and_then(Value::as_str).map(str::to_owned);
-        text("name").zip(text("template")).ok_or_else(wrong)
-    };
-    let sources = match value {
-        Value::String(source) => vec![(DEFAULT.to_owned(), source.clone())],
-        Value::Array(entries) => entries.iter().map(named).collect::<Result<Vec<_>, _>>()?,
-        _ => return Err(wrong()),
-    };
-    if !sources.iter().any(|(name, _)| name == DEFAULT) {
-        return Err(config.wrong(FIELD, "the list has no template named \"default\""));
+/// The last message of a conversation, whose end has been marked so that the prompt can be cut there.
+struct OpenMessage {
+    path: String,
+    mark: char,
+}
+
+impl OpenMessage {
+    /// Appends a mark and a space to the last message's text.
+    ///
+    /// Errors: a last message without a text.
+    fn new(given: &mut Given) -> Result<Self, TextError> {
+        let mark = marks::free_character(given)?;
+        let messages = given.messages.as_array_mut();
+        let path = format!("messages[{}].content", messages.as_ref().map_or(0, |list| list.len().saturating_sub(1)));
+        let content = messages.and_then(|list| list.last_mut()?.get_mut("content"));
+        let text = match content {
+            Some(Value::Array(parts)) => parts.last_mut().and_then(|part| part.get_mut("text")),
+            other => other,
+        };
+        let Some(Value::String(text)) = text else {
+            let message = "it has no text; continue_final_message continues the last message's text".into();
+            return Err(TextError::Messages { path, message });
+        };
+        text.push(mark);
+        text.push(' ');
+        Ok(OpenMessage { path, mark })
     }
-    Ok(Some(sources))
+
+    /// The prompt's text up to the end of the last message's text.
+    ///
+    /// Errors: a template that does not show it.
+    fn cut(self, mut text: String) -> Result<String, TextError> {
+        let Some(at) = text.rfind(self.mark) else {
+            let message = "the chat template does not show it, so that it cannot be continued".into();
+            return Err(TextError::Messages { path: self.path, message });
+        };
+        // A template that took the space away would have taken away those that end the message too.
+        let trimmed = !text[at + self.mark.len_utf8()..].starts_with(' ');
+        text.truncate(at);
+        if trimmed {
+            text.truncate(text.trim_end().len());
+        }
+        Ok(text)
+    }
 }
 
 /// An error with its causes.
@@ -169,40 +275,4 @@ fn describe(error: &minijinja::Error) -> String {
         cause = inner.source();
     }
     text
-}
-
-/// Replaces the tags `{% generation %}` and `{% endgeneration %}`, which mark what transformers trains on. For a prompt
-/// they make a block like any other. Since minijinja can be given no tags, the pair becomes `{% if true %}` and `{%
-/// endif %}`, with its whitespace control.
-fn without_generation_tags(source: &str) -> String {
-    let mut out = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(start) = rest.find("{%") {
-        let (before, tag) = rest.split_at(start + 2);
-        let Some(end) = tag.find("%}") else {
-            break;
-        };
-        let (inside, after) = tag.split_at(end);
-        out.push_str(before);
-        let word = inside.trim_matches(|c: char| c.is_whitespace() || c == '-' || c == '+');
-        match word {
-            "generation" => out.push_str(&inside.replacen(word, "if true", 1)),
-            "endgeneration" => out.push_str(&inside.replacen(word, "endif", 1)),
-            _ => out.push_str(inside),
-        }
-        rest = after;
-    }
-    out + rest
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn generation_tags_keep_their_whitespace_control() {
-        let source = "{%- generation -%}a{% if generation %}b{% endif %}{%+ endgeneration %} generation {% x";
-        let expected = "{%- if true -%}a{% if generation %}b{% endif %}{%+ endif %} generation {% x";
-        assert_eq!(without_generation_tags(source), expected);
-    }
 }

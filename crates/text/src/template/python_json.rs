@@ -101,12 +101,18 @@ impl Formatter for PythonJson {
         out.write_all(self.key_separator.as_bytes())
     }
 
+    fn write_f64<W: ?Sized + Write>(&mut self, out: &mut W, value: f64) -> io::Result<()> {
+        out.write_all(python_float(value).as_bytes())
+    }
+
     fn write_string_fragment<W: ?Sized + Write>(&mut self, out: &mut W, fragment: &str) -> io::Result<()> {
         if !self.ensure_ascii {
             return out.write_all(fragment.as_bytes());
         }
         for c in fragment.chars() {
-            if c.is_ascii() {
+            // Marks of ours (`marks`) must be found again; Python would escape these characters, which stand for
+            // nothing.
+            if c.is_ascii() || ('\u{FDD0}'..='\u{FDEF}').contains(&c) {
                 write!(out, "{c}")?;
             } else {
                 let mut units = [0; 2];
@@ -117,10 +123,45 @@ impl Formatter for PythonJson {
     }
 }
 
+/// A finite number as Python writes it: the shortest digits that are read as the same number, with an exponent below
+/// 1e-4 and from 1e16 on.
+pub(super) fn python_float(value: f64) -> String {
+    let scientific = format!("{value:e}");
+    let Some((digits, exponent)) = scientific.split_once('e') else { return scientific };
+    match exponent.parse::<i32>() {
+        Ok(exponent) if !(-4..16).contains(&exponent) => {
+            let sign = if exponent < 0 { '-' } else { '+' };
+            format!("{digits}e{sign}{:02}", exponent.abs())
+        }
+        _ => {
+            let plain = value.to_string();
+            if plain.contains('.') { plain } else { plain + ".0" }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+
+    // Expected texts: Python's repr.
+    #[test]
+    fn numbers_are_pythons() {
+        for (value, expected) in [
+            (1.0, "1.0"),
+            (-0.0, "-0.0"),
+            (123456.75, "123456.75"),
+            (1e15, "1000000000000000.0"),
+            (1e16, "1e+16"),
+            (1.5e300, "1.5e+300"),
+            (0.0001, "0.0001"),
+            (0.00001, "1e-05"),
+            (5e-324, "5e-324"),
+        ] {
+            assert_eq!(python_float(value), expected);
+        }
+    }
 
     // Expected texts: Python 3.12's json.dumps of the same value.
     #[test]

@@ -1,13 +1,21 @@
-"""Renders cases.json's templates with Jinja2, set up as transformers' `_compile_jinja_template` does, into golden.json.
+"""Renders templates with Jinja2, set up as transformers' `_compile_jinja_template` does.
 
-    python golden.py          (needs jinja2; written with 3.1.6)
+    python golden.py                     writes all of the below (needs jinja2; written with 3.1.6)
+    python golden.py FAMILY NUMBER       prints one conversation of the corpus
 
-The templates are written for these tests after what Llama 3.1, Qwen2.5, Qwen3 and Mistral v0.3 are published with: the same
-constructs, shortened texts.
+golden.json: what cases.json's templates render. expressions.json: what its keys, each a template, render. corpus.json: for
+each template here and in corpus/ and each of conversations.json the 64-bit FNV-1a hash of the text, what the template raises,
+or that it fails.
+
+The templates are written for these tests after what the families are published with: the same constructs, shortened texts.
 """
 
+import copy
+import datetime
 import json
 import pathlib
+import re
+import sys
 
 import jinja2
 from jinja2.ext import Extension
@@ -30,19 +38,32 @@ class Generation(Extension):
         return caller()
 
 
+class Raised(jinja2.TemplateError):
+    """What a template refuses by `raise_exception`."""
+
+
 def raise_exception(message):
-    raise jinja2.TemplateError(message)
+    raise Raised(message)
 
 
 def tojson(x, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
     return json.dumps(x, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
-def render(case):
+def strftime_now(format):
+    return datetime.datetime.now().strftime(format)
+
+
+def environment():
     env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, "jinja2.ext.loopcontrols"])
     env.filters["tojson"] = tojson
     env.globals["raise_exception"] = raise_exception
-    template = env.from_string((HERE / f"{case['template']}.jinja").read_text())
+    env.globals["strftime_now"] = strftime_now
+    return env
+
+
+def render(case):
+    template = environment().from_string((HERE / f"{case['template']}.jinja").read_text())
     try:
         text = template.render(
             messages=case["messages"],
@@ -58,9 +79,106 @@ def render(case):
         return {"error": str(error)}
 
 
-if __name__ == "__main__":
+# What the expressions find in their context.
+VARIABLES = {
+    "text": " Hallo Wörld ",
+    "map": {"a": 1, "b": {"c": ["x", 2, None]}, "f": 1.5, "t": True, "n": None},
+    "lists": {"a": [[1, 2], []]},
+    "nothing": None,
+}
+
+
+def expression(source):
+    """What a line of expressions.txt renders to; it must render."""
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+    given = dict(tools=None, documents=None, add_generation_prompt=True, bos_token="<s>", eos_token="</s>")
+    return environment().from_string(source).render(messages=messages, **given, **VARIABLES)
+
+
+def text_of(content):
+    """A content as a template for texts is given it."""
+    return "\n".join(part["text"] for part in content) if isinstance(content, list) else content
+
+
+def given(conversation, source, arguments_as_text, empty_content):
+    """The messages as the template of `source` is given them, with one choice of two where clients leave two."""
+    messages = copy.deepcopy(conversation["messages"])
+    for message in messages:
+        if message["role"] == "developer" and "'developer'" not in source and '"developer"' not in source:
+            message["role"] = "system"
+        if "content" in message:
+            message["content"] = text_of(message["content"])
+        if message.get("content") is None and empty_content:
+            message["content"] = ""
+        for call in message.get("tool_calls", []):
+            if not arguments_as_text:
+                call["function"]["arguments"] = json.loads(call["function"]["arguments"])
+    return messages
+
+
+def shown(conversation, source):
+    """The text of a conversation: arguments are objects, and a missing content is missing, unless the template then fails,
+    says None, or writes an object as Python does."""
+    tools = json.loads((HERE / "tools.json").read_text()) if conversation.get("tools") else None
+    prompt = conversation.get("add_generation_prompt", True)
+    more = dict(bos_token="<s>", eos_token="</s>", **conversation.get("kwargs", {}))
+
+    def text(arguments_as_text, empty_content):
+        messages = given(conversation, source, arguments_as_text, empty_content)
+        template = environment().from_string(source)
+        return template.render(messages=messages, tools=tools, documents=None, add_generation_prompt=prompt, **more)
+
+    refusal = None
+    for empty_content in (False, True):
+        for arguments_as_text in (False, True):
+            try:
+                rendered = text(arguments_as_text, empty_content)
+                says_none = not empty_content and rendered.count("None") > text(arguments_as_text, True).count("None")
+            except Raised as raised:
+                refusal = f"raises {raised}"
+                continue
+            except Exception:
+                continue
+            if not says_none and not re.search(r"\{'(city|code)': ['\"]", rendered):
+                return rendered
+    return refusal
+
+
+def fnv(text):
+    value = 0xCBF29CE484222325
+    for byte in text.encode():
+        value = (value ^ byte) * 0x100000001B3 % (1 << 64)
+    return f"{value:016x}"
+
+
+def entry(text):
+    return "fails" if text is None else text if text.startswith("raises ") else fnv(text)
+
+
+def templates():
+    # blocks.jinja is no family's: it has the blocks that transformers adds to Jinja.
+    families = [path for path in HERE.glob("**/*.jinja") if path.stem != "blocks"]
+    return sorted(families, key=lambda path: path.stem)
+
+
+def write_all():
     cases = json.loads((HERE / "cases.json").read_text())
     golden = {case["name"]: render(case) for case in cases}
     (HERE / "golden.json").write_text(json.dumps(golden, indent=1, ensure_ascii=False) + "\n")
-    for name, result in golden.items():
-        print(f"--- {name}\n{result.get('text', result)}")
+    lines = json.loads((HERE / "expressions.json").read_text())["rendered"]
+    expressions = {"variables": VARIABLES, "rendered": {line: expression(line) for line in lines}}
+    (HERE / "expressions.json").write_text(json.dumps(expressions, indent=0, ensure_ascii=False) + "\n")
+    conversations = json.loads((HERE / "conversations.json").read_text())
+    sources = {path.stem: path.read_text() for path in templates()}
+    corpus = {name: [entry(shown(c, source)) for c in conversations] for name, source in sources.items()}
+    (HERE / "corpus.json").write_text(json.dumps(corpus, indent=0, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 3:
+        family, number = sys.argv[1:]
+        conversation = json.loads((HERE / "conversations.json").read_text())[int(number)]
+        source = next(path.read_text() for path in templates() if path.stem == family)
+        print(shown(conversation, source), end="")
+    else:
+        write_all()

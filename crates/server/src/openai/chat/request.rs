@@ -9,6 +9,7 @@ use crate::openai::request::{Endpoint, PromptOptions};
 use axum::extract::State;
 use axum::response::Response;
 use serde::Deserialize;
+use text::PromptEnd;
 
 pub static ENDPOINT: Endpoint = Endpoint {
     path: "/v1/chat/completions",
@@ -46,7 +47,8 @@ pub async fn chat_completions(State(state): State<ServerState>, request: JsonReq
     fields.log_unread(&state, ENDPOINT.path);
 
     let request = shared.resolve(&ENDPOINT, &state, served, request.peer)?;
-    let options = PromptOptions { logprobs: own.logprobs()?, ..PromptOptions::default() };
+    let begins_text = messages.end()? != PromptEnd::OpenMessage;
+    let options = PromptOptions { logprobs: own.logprobs()?, begins_text, ..PromptOptions::default() };
     let prompt = messages.encode(served).await?;
     let generation = request.submit(served, [prompt.clone()], &options)?;
     let delivery = request.delivery;

@@ -16,7 +16,7 @@ pub static ENDPOINT: Endpoint = Endpoint {
     id_prefix: "cmpl",
     prompt_field: "prompt",
     logprobs_field: "logprobs",
-    unsupported: &[("suffix", &[r#""""#])],
+    unsupported: &[("suffix", &[r#""""#]), ("continue_final_message", &["false"])],
 };
 
 /// The fields that only this endpoint has.
@@ -58,6 +58,7 @@ pub async fn completions(State(state): State<ServerState>, request: JsonRequest)
         logprobs: own.logprobs,
         prompt_logprobs: own.prompt_logprobs.max(own.logprobs.filter(|_| echo)),
         prompt_only,
+        begins_text: false,
     };
     let generation = request.submit(served, prompts.iter().map(|prompt| prompt.ids.clone()), &options)?;
     let delivery = request.delivery;

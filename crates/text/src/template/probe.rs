@@ -1,0 +1,73 @@
+//! Finds out by rendering probes what a template reads messages as.
+use super::messages::{ArgumentsForm, ContentForm, MessageForms, MissingContent};
+use serde_json::{Value, json};
+
+/// A text that no template has of its own.
+pub(super) const NEEDLE: &str = "needle_of_a_probe";
+
+/// What the template reads messages as. `names_role` tells whether its source names a role; `render` gives the text for
+/// messages and tools, without a header for an answer, or `None` where the template fails or refuses them.
+pub(super) fn forms(
+    names_role: impl Fn(&str) -> bool,
+    render: impl Fn(&Value, Option<&Value>) -> Option<String>,
+) -> MessageForms {
+    let shows = |messages: Value| render(&messages, None).is_some_and(|text| text.contains(NEEDLE));
+    let user = |content: Value| json!([{"role": "user", "content": content}]);
+    let parts = !shows(user(json!(NEEDLE))) && shows(user(json!([{"type": "text", "text": NEEDLE}])));
+    let content = if parts { ContentForm::Parts } else { ContentForm::Text };
+    let text = |text: &str| if parts { json!([{"type": "text", "text": text}]) } else { json!(text) };
+    let history = |message: Value| json!([{"role": "user", "content": text("x")}, message]);
+
+    let contents = [Some(Value::Null), Some(text("")), None];
+    let arguments = arguments_form(|arguments| {
+        let tools = json!([{"type": "function", "function": {"name": "f", "description": "", "parameters": {}}}]);
+        let messages = contents.iter().map(|content| history(call(content.clone(), arguments.clone())));
+        let rendered = messages.flat_map(|m| [render(&m, None), render(&m, Some(&tools))]).flatten();
+        rendered.filter(|text| text.contains(NEEDLE)).collect()
+    });
+    let given = match arguments {
+        ArgumentsForm::Object => json!({}),
+        ArgumentsForm::Text => json!("{}"),
+    };
+    let missing = |content: Option<Value>| {
+        let rendered = |content: Option<Value>| render(&history(call(content, given.clone())), None);
+        let says_none = |text: &str| text.matches("None").count();
+        let empty = rendered(Some(text("")));
+        let kept = rendered(content).filter(|kept| says_none(kept) <= empty.as_deref().map_or(0, says_none));
+        if kept.is_some() { MissingContent::Kept } else { MissingContent::Empty }
+    };
+    MessageForms {
+        content,
+        arguments,
+        null_content: missing(Some(Value::Null)),
+        absent_content: missing(None),
+        has_developer: names_role("developer"),
+    }
+}
+
+/// An assistant's message that calls a tool; without a content where that is `None`.
+fn call(content: Option<Value>, arguments: Value) -> Value {
+    // Mistral's templates insist on ids of nine letters and digits.
+    let function = json!({"name": "f", "arguments": arguments});
+    let mut message = json!({
+        "role": "assistant",
+        "tool_calls": [{"id": "abcdefgh1", "type": "function", "function": function}],
+    });
+    if let Some(content) = content {
+        message["content"] = content;
+    }
+    message
+}
+
+/// The form of arguments that the template takes. `rendered` gives the texts that show some arguments.
+///
+/// A template that prints an object without a filter writes it as Python does, which no model has been trained on; it
+/// is made for text.
+fn arguments_form(rendered: impl Fn(Value) -> Vec<String>) -> ArgumentsForm {
+    let python = format!("'{NEEDLE}'");
+    let as_object = rendered(json!({NEEDLE: 1})).iter().any(|text| !text.contains(&python));
+    if !as_object && !rendered(json!(format!("{{\"{NEEDLE}\": 1}}"))).is_empty() {
+        return ArgumentsForm::Text;
+    }
+    ArgumentsForm::Object
+}
