@@ -260,14 +260,15 @@ mod tests {
     }
 
     #[test]
-    fn settings_that_refuse_a_number_are_the_texts() {
+    fn settings_that_take_a_text_and_no_number_are_the_texts() {
         let defaults = Figment::from(Toml::string(DEFAULTS));
         let unknown = defaults.clone().merge(("nope", 1)).extract::<RawSettings>().unwrap_err();
         let figment::error::Kind::UnknownField(_, settings) = unknown.kind else { panic!("{unknown}") };
         assert!(settings.len() > TEXTS.len());
         for setting in settings {
-            let refused = defaults.clone().merge((*setting, 16)).extract::<RawSettings>().is_err();
-            assert_eq!(refused, TEXTS.contains(setting), "{setting}");
+            let number = defaults.clone().merge((*setting, 16)).extract::<RawSettings>().is_ok();
+            let text = defaults.clone().merge((*setting, "16")).extract::<RawSettings>().is_ok();
+            assert_eq!(text && !number, TEXTS.contains(setting), "{setting}");
         }
     }
 
