@@ -2,9 +2,8 @@
 use crate::http::encoding::{ContentCoding, utf8_text};
 use crate::http::error::{ApiError, ErrorCode};
 use crate::http::state::{ServerState, Stage};
-use axum::body::BodyDataStream;
 use axum::extract::{ConnectInfo, FromRequest, Request};
-use axum::http::header::{CONTENT_LENGTH, EXPECT};
+use axum::http::header::CONTENT_LENGTH;
 use futures_util::StreamExt;
 use serde::Deserialize;
 use serde_ignored::Path;
@@ -27,11 +26,9 @@ impl FromRequest<ServerState> for JsonRequest {
 
     async fn from_request(request: Request, state: &ServerState) -> Result<Self, ApiError> {
         let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip().to_string());
-        let coding = ContentCoding::named_in(request.headers());
+        let coding = ContentCoding::named_in(request.headers())?;
         let limit = state.config().max_body_bytes;
-        // A body is read before it is refused for its coding, for the reason that `read_limited` gives.
-        let packed = read_in_time(request, state).await?;
-        let bytes = coding?.unpack(packed, limit)?;
+        let bytes = coding.unpack(read_in_time(request, state).await?, limit)?;
         if bytes.len() > limit {
             return Err(too_large(limit));
         }
@@ -64,31 +61,21 @@ async fn read_in_time(request: Request, state: &ServerState) -> Result<Vec<u8>, 
     }
 }
 
-/// A body that is too large is read up to this multiple of the limit.
-const DISCARD_FACTOR: usize = 16;
-/// A body that is too large is read for this long at most.
-const DISCARD_TIME: Duration = Duration::from_secs(10);
-
-/// The body's bytes. Most clients read the answer only after they have sent everything, and see a broken connection if
-/// they cannot. So the rest of a body that is too large is read and discarded before the answer, unless the client
-/// asked first, with `Expect: 100-continue`.
+/// The body's bytes.
 ///
 /// Errors: a body of more than `limit` bytes or with a longer pause than `pause`, a connection that breaks.
 async fn read_limited(request: Request, limit: usize, pause: Duration) -> Result<Vec<u8>, ApiError> {
     let (parts, body) = request.into_parts();
-    let header = |name| parts.headers.get(name).and_then(|v| v.to_str().ok());
-    let length = header(CONTENT_LENGTH).and_then(|v| v.parse::<usize>().ok()).unwrap_or(0);
-    if length > limit && header(EXPECT).is_some() {
+    let length = parts.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok()).unwrap_or(0);
+    if length > limit {
         return Err(too_large(limit));
     }
     let mut pieces = body.into_data_stream();
-    let mut bytes = Vec::with_capacity(length.min(limit));
+    let mut bytes = Vec::with_capacity(length);
     while let Some(piece) = timeout(pause, pieces.next()).await.map_err(|_| too_slow(pause))? {
         let piece =
             piece.map_err(|e| ApiError::new(ErrorCode::InvalidJson, format!("the body cannot be read: {e}")))?;
         if bytes.len() + piece.len() > limit {
-            // However the reading ends, the answer follows.
-            let _ = timeout(DISCARD_TIME, discard(pieces, limit.saturating_mul(DISCARD_FACTOR))).await;
             return Err(too_large(limit));
         }
         bytes.extend_from_slice(&piece);
@@ -104,17 +91,6 @@ fn too_large(limit: usize) -> ApiError {
 fn too_slow(limit: Duration) -> ApiError {
     let message = format!("the body did not come within {} s", limit.as_secs_f32());
     ApiError::new(ErrorCode::RequestTimeout, message)
-}
-
-/// Reads until the end, an error, or more than `limit` bytes.
-async fn discard(mut pieces: BodyDataStream, limit: usize) {
-    let mut read = 0;
-    while let Some(Ok(piece)) = pieces.next().await {
-        read += piece.len();
-        if read > limit {
-            break;
-        }
-    }
 }
 
 /// Typed views of one JSON object. Several small views take the place of serde's `flatten`, which loses the path of a

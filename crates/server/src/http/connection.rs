@@ -1,13 +1,14 @@
 //! One connection, from its first byte to its end.
 use crate::http::client::{Client, ClientIo, Watch};
 use crate::http::state::Stage;
+use crate::http::unread::Unread;
 use axum::Router;
-use axum::body::Body;
 use axum::extract::ConnectInfo;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -19,19 +20,25 @@ pub struct Service {
     pub router: Router,
     /// Whether further requests may follow the first.
     pub keep_alive: bool,
+    /// Bytes of a body that are read although its endpoint did not.
+    pub discard_limit: usize,
 }
 
 /// Serves the requests of one client until it leaves, takes too long, or the server ends.
 pub async fn serve(client: Arc<Client>, peer: SocketAddr, service: Service, mut stages: watch::Receiver<Stage>) {
-    let Service { router, keep_alive } = service;
+    let Service { router, keep_alive, discard_limit } = service;
     let requests = {
-        let client = client.clone();
+        let (client, stages) = (client.clone(), stages.clone());
         service_fn(move |request: hyper::Request<Incoming>| {
             client.request_came(request.version());
-            let mut request = request.map(Body::new);
+            let (mut request, unread) = Unread::watch(request);
             request.extensions_mut().insert(ConnectInfo(peer));
-            let (router, client) = (router.clone(), client.clone());
-            async move { router.oneshot(request).await.map(|response| client.answer(response)) }
+            let (router, client, stages) = (router.clone(), client.clone(), stages.clone());
+            async move {
+                let response = router.oneshot(request).await?;
+                unread.discard(response.status(), discard_limit, stages).await;
+                Ok::<_, Infallible>(client.answer(response))
+            }
         })
     };
     let io = TokioIo::new(ClientIo(client.clone()));

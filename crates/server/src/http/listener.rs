@@ -24,6 +24,8 @@ const TCP_KEEPALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::
 /// Bytes of an answer that the system holds for a client that does not read, beside those that hyper holds. Linux alone
 /// would take 4 MiB for each.
 const SEND_BUFFER: usize = 128 << 10;
+/// A body that is not taken, above all one that is too large, is read up to this multiple of the limit.
+const DISCARD_FACTOR: usize = 16;
 /// Connections beyond the limit, which only monitoring is answered on.
 const MONITORING_CONNECTIONS: usize = 16;
 /// How long those may take for anything.
@@ -156,7 +158,8 @@ impl Connections {
             (self.routers.all.clone(), self.limits)
         };
         let client = Client::new(stream, limits);
-        let service = Service { router, keep_alive: !full };
+        let discard_limit = self.state.config().max_body_bytes.saturating_mul(DISCARD_FACTOR);
+        let service = Service { router, keep_alive: !full, discard_limit };
         let task = self.tasks.spawn(connection::serve(client.clone(), peer, service, self.state.stages()));
         self.open.insert(task.id(), (client, task));
     }

@@ -15,3 +15,4 @@ pub mod sse;
 pub mod state;
 pub mod status;
 mod unknown_fields;
+mod unread;

@@ -1,9 +1,11 @@
 //! Refusals and failures: each with its status, code and field, in OpenAI's shape.
 use crate::common::{CONTEXT, Options, Script, chat_body, completion_body, error, eventually, start, start_with};
+use crate::connections::{connect, connect_and_send, read_to_end};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 use server::ServerConfig;
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const CHAT: &str = "/v1/chat/completions";
 const COMPLETIONS: &str = "/v1/completions";
@@ -217,6 +219,42 @@ async fn a_body_over_the_limit_is_a_clear_error() {
     // Just within the limit it is the body's content that counts.
     let request = server.client.post(format!("{}{CHAT}", server.url)).body(vec![b' '; 4 << 20]);
     assert_eq!(error(request.send().await.unwrap()).await.1, "invalid_json");
+}
+
+/// A client that sends all of its body before it reads, as most do.
+#[tokio::test]
+async fn whoever_is_refused_with_a_long_body_reads_why_and_keeps_the_connection() {
+    let config = ServerConfig { port: 0, api_key: Some("secret".into()), ..Default::default() };
+    let server = start(Options { config, ..Default::default() }).await;
+    let mut client = connect(&server).await;
+    let body = " ".repeat(10 << 20);
+    let authorised = "Authorization: Bearer secret\r\n";
+    for (path, more, status) in [
+        (CHAT, String::new(), 401),
+        ("/nowhere", String::new(), 404),
+        ("/health", String::new(), 405),
+        (CHAT, authorised.to_owned(), 413),
+        (CHAT, format!("{authorised}Content-Encoding: br\r\n"), 415),
+    ] {
+        let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\n{more}Content-Length: {}\r\n\r\n", body.len());
+        client.write_all(head.as_bytes()).await.unwrap();
+        client.write_all(body.as_bytes()).await.unwrap();
+        let mut answer = vec![0; 4096];
+        let n = client.read(&mut answer).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer[..n]).into_owned();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{path}: {answer}");
+    }
+}
+
+/// A client that asks first is told before it has sent anything.
+#[tokio::test]
+async fn whoever_asks_before_sending_is_refused_at_once() {
+    let server = start_with(Script::Answer("x")).await;
+    for (path, status) in [(CHAT, 413), ("/nowhere", 404)] {
+        let head = format!("POST {path} HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: {}\r\n\r\n", 10 << 20);
+        let mut client = connect_and_send(&server, &head).await;
+        assert!(read_to_end(&mut client).await.starts_with(&format!("HTTP/1.1 {status} ")), "{path}");
+    }
 }
 
 #[tokio::test]
