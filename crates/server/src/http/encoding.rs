@@ -82,8 +82,8 @@ mod tests {
     use super::*;
     use axum::http::HeaderValue;
 
-    fn coding(value: &'static str) -> Option<ContentCoding> {
-        let headers = HeaderMap::from_iter([(CONTENT_ENCODING, HeaderValue::from_static(value))]);
+    fn coding(value: &str) -> Option<ContentCoding> {
+        let headers = HeaderMap::from_iter([(CONTENT_ENCODING, HeaderValue::from_bytes(value.as_bytes()).unwrap())]);
         ContentCoding::named_in(&headers).ok()
     }
 
