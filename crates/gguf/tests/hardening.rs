@@ -115,6 +115,8 @@ fn values_of_another_type_are_errors() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(testkit::cases(256)))]
+
     #[test]
     fn every_prefix_of_a_file_is_an_error(cut in 0usize..) {
         let file = good();

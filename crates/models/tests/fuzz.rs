@@ -26,7 +26,7 @@ fn changes() -> impl Strategy<Value = Vec<(Index, u8)>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(testkit::cases(400)))]
 
     #[test]
     fn gguf(changes in changes()) {

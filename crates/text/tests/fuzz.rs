@@ -66,7 +66,7 @@ const SNIPPETS: [&str; 24] = [
 ];
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(testkit::cases(200)))]
 
     #[test]
     fn tokenizer_folders_never_panic(

@@ -9,6 +9,15 @@ pub fn repo(path: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join(path)
 }
 
+/// How many cases a test with random inputs runs: `usual`, or what the variable `FUZZ_CASES` says
+/// (`scripts/fuzz.sh`).
+pub fn cases(usual: u32) -> u32 {
+    std::env::var("FUZZ_CASES").map_or(usual, |text| match text.parse() {
+        Ok(cases) => cases,
+        Err(error) => panic!("FUZZ_CASES is {text}: {error}"),
+    })
+}
+
 /// What `transformers` computed in fp32 for one model (`scripts/goldens/make_fixtures.py`).
 #[derive(Debug, Deserialize)]
 pub struct Golden {

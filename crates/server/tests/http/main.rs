@@ -6,6 +6,7 @@ mod bodies;
 mod common;
 mod connections;
 mod errors;
+mod fuzz;
 mod limits;
 mod metrics;
 mod pages;
