@@ -224,7 +224,7 @@ def a_client_may_leave(s):
 @check
 def wrong_fields_are_named(s):
     for field, value in [
-        ("max_tokens", -1), ("max_tokens", 0), ("temperature", -1), ("temperature", "hot"), ("top_p", 0), ("top_p", 2),
+        ("max_tokens", -1), ("max_tokens", 0), ("temperature", -1), ("temperature", "hot"), ("top_p", -1), ("top_p", 2),
         ("presence_penalty", 3), ("frequency_penalty", -3), ("n", 0), ("n", 129), ("seed", "x"), ("stop", 5), ("stop", ""),
         ("logit_bias", {"1": 101}), ("logit_bias", {"99999999": 1}),
     ]:
