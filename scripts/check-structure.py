@@ -14,20 +14,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-# Cycles that are left: by crate, sets of modules that may still depend on each other. Never to be added to.
-CYCLES_LEFT = {
-    "turboquant": ("simd::avx2 simd::avx512 simd::dispatch simd::neon",),
-}
 # Names that mean the same in sibling files, by a pattern of those files' paths: all definitions there count as one.
 NAMES_OF_SIBLINGS = {
     "Layer": "^crates/models/src/",  # one for each model family
     **dict.fromkeys(("Avx2", "Avx512", "Neon", "F", "I", "Floats", "Words"), "/simd/"),  # one for each instruction set
     "Isa": "^crates/(matmul|turboquant)/src/",  # neither crate depends on the other
-}
-# Names that are left, with their number of meanings. Never to be added to.
-NAMES_LEFT = {
-    **dict.fromkeys(("Chunk", "Scratch", "Slice", "Sums"), 2),
-    **dict.fromkeys(("Layer", "State", "Tile"), 3),
 }
 
 TEXT = re.compile(r'//[^\n]*|/\*.*?\*/|r(#*)".*?"\1|"(?:\\.|[^"\\])*"|\'(?:\\.[^\']*|[^\\\'])\'', re.S)
@@ -180,17 +171,16 @@ def main():
     for folder in crates + tools:
         crate = Crate(folder)
         for cycle, where in crate.cycles():
-            if not any(cycle <= set(left.split()) for left in CYCLES_LEFT.get(folder.name, ())):
-                failed = True
-                message = f"{folder}: a cycle of modules: {' <-> '.join(sorted(cycle))}"
-                print("\n    ".join([message, *where]), file=sys.stderr)
+            failed = True
+            message = f"{folder}: a cycle of modules: {' <-> '.join(sorted(cycle))}"
+            print("\n    ".join([message, *where]), file=sys.stderr)
         for file, text in crate.modules.values() if folder in crates else ():
             for m in TYPE.finditer(text):
                 names[m[1]].append(f"{file}:{text.count(chr(10), 0, m.start()) + 1}")
     for name, places in sorted(names.items()):
         siblings = [p for p in places if name in NAMES_OF_SIBLINGS and re.search(NAMES_OF_SIBLINGS[name], p)]
         meanings = len(places) - len(siblings) + bool(siblings)
-        if meanings > NAMES_LEFT.get(name, 1):
+        if meanings > 1:
             failed = True
             print(f"{places[-1]}: a type name with {meanings} meanings: {name}: {', '.join(places)}", file=sys.stderr)
     return failed

@@ -1,5 +1,5 @@
 // Decode attention with matrix products (docs/kernels.md): one threadgroup a (kv head, tile, partition). A simdgroup
-// takes every fourth step of 8 U tokens; the four states are merged in order, as `prefill` merges them.
+// takes every fourth iteration of 8 U tokens; the four states are merged in order, as `prefill` merges them.
 #include "attend/mean_correction.h"
 #include "attend/softmax.h"
 #include "attend/stream.h"
@@ -10,21 +10,21 @@ struct StoredPowers {
   inline uint2 of(uint tile) const { return at[tile / 2 * 32]; }
 };
 
-// A thread's part of what the logits of C blocks of columns lack in a partition, on its way to threadgroup memory.
+// A thread's part of what the logits of C column octets lack in a partition, on its way to threadgroup memory.
 template <int U, int C>
 struct FetchCorrections {
-  static constant constexpr int kThreads = 32 * kSimdgroups, kBlocks = kPartition / kInterval;
+  static constant constexpr int kThreads = 32 * kSimdgroups, kIntervals = kPartition / kInterval;
   struct Memory {
-    Corrections<U, C, C * kBlocks> lacking;
+    Corrections<U, C, C * kIntervals> corrections;
     uint2 powers[2 * 32];  // [two tiles of 32 tokens][place]
   };
   FetchShared<U, kThreads> shared;
   Fetch<float4, 32, kThreads> amplitudes[C];
-  Fetch<uint2, kBlocks * kQuadratic / 2, kThreads> terms[C];
-  inline void load_shared(device const uint4* fast, device const float2* turns, uint tid) {
-    shared.load(fast, turns, tid);
+  Fetch<uint2, kIntervals * kQuadratic / 2, kThreads> terms[C];
+  inline void load_shared(device const uint4* operands, device const float2* angles, uint tid) {
+    shared.load(operands, angles, tid);
   }
-  // record: of the first block, `stride` from the next one's.
+  // record: of the first octet, `stride` from the next one's.
   inline void load_own(device const float* record, ulong stride, uint tid) {
     UNROLL for (int b = 0; b < C; b++) {
       device const float* from = record + b * stride;
@@ -33,18 +33,18 @@ struct FetchCorrections {
     }
   }
   inline void store(threadgroup Memory& to, uint tid, Place l) const {
-    shared.store(to.lacking, tid);
+    shared.store(to.corrections, tid);
     if (tid < 64) to.powers[tid / 32 * 32 + l.r * 4 + l.c] = powers_of(tid / 32 * 2, l);
     UNROLL for (int b = 0; b < C; b++) {
-      amplitudes[b].store(to.lacking.amplitudes[b], tid);
-      terms[b].store(to.lacking.terms + b * (kBlocks * kQuadratic / 2), tid);
+      amplitudes[b].store(to.corrections.amplitudes[b], tid);
+      terms[b].store(to.corrections.terms + b * (kIntervals * kQuadratic / 2), tid);
     }
   }
 };
 
-// queries, follow: of `query`. tables: block numbers. fast: [kv head][2 pairs of tiles][high, low parts][place] cos in
-// both tiles, sin in both, of the high-frequency pairs at the tiles' tokens; turns: [kv head][64 multiples of 8 tokens,
-// then 0 to 7 tokens][8] (cos, sin).
+// queries, corrections: of `query`. tables: block numbers. high_operands: [kv head][2 pairs of tiles][high, low
+// parts][place] cos in both tiles, sin in both, of the high-frequency pairs at the tiles' tokens; high_angles: [kv
+// head][64 multiples of 8 tokens, then 0 to 7 tokens][8] (cos, sin).
 template <int D, int C, int U>
 kernel void attend_mma(device const uint* queries [[buffer(0)]],
                        device const Tile* tiles [[buffer(1)]],
@@ -66,7 +66,7 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
   threadgroup float4 s_acc[kSimdgroups * kMerged * Merge<D, kMerged>::kRow / 4];
   threadgroup float s_m[kSimdgroups * 8], s_l[kSimdgroups * 8];
   threadgroup uint s_to[C * 8];
-  const uint head = tg.x, part = p.first + tg.z, start = part * kPartition, step = 8 * U;
+  const uint head = tg.x, part = p.first + tg.z, start = part * kPartition, iteration = 8 * U;
   const Tile tile = load_tile(tiles, tg.y);
   // What does not depend on the tile is asked for before it is there; `slices.rs` launches few threadgroups in vain.
   const Place l = find_place(s_index + sg * 64, lane);
@@ -75,14 +75,14 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
   typedef FetchCorrections<U, C> Fetched;
   Fetched fetched;
   if (fitted)
-    fetched.load_shared((device const uint4*)(high_operands + head * 512), high_angles + head * kTurnPairs, tid);
+    fetched.load_shared((device const uint4*)(high_operands + head * 512), high_angles + head * kAnglesOfHead, tid);
   Columns<D> x[C];
   UNROLL for (int b = 0; b < C; b++) {
     x[b].clear();
     x[b].load(queries + ulong(index + b) * (4 * D), l);
   }
   if (!sees(tile, part)) return;
-  const uint end = min(start + kPartition, tile.position + tile.rows), first = start + sg * step;
+  const uint end = min(start + kPartition, tile.position + tile.rows), first = start + sg * iteration;
   Stream<D, U> stream;
   stream.open(cache, tables + tile.table, p.kv_heads, head, end);
   if (first < end) stream.seek(first);  // whose answer what follows does not wait for
@@ -90,7 +90,7 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
   // What logits lack lies in threadgroup memory until states are merged there.
   typedef typename Fetched::Memory InMemory;
   static_assert(sizeof(InMemory) <= sizeof(s_acc), "room for what logits lack");
-  threadgroup InMemory& followed = *(threadgroup InMemory*)s_acc;
+  threadgroup InMemory& correction = *(threadgroup InMemory*)s_acc;
   device const float* record = corrections + (ulong(index) * p.partitions + part) * p.correction_stride;
   const ulong stride = ulong(p.partitions) * p.correction_stride;
   if (fitted) fetched.load_own(record, stride, tid);
@@ -100,16 +100,16 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
   const uint magic = 0x64006400u | p.kv_heads >> 31;  // in a register: and-or with two literals is two instructions
   const float unit = p.scale * unit_of(kKeyFormat);
   if (fitted) {
-    fetched.store(followed, tid, l);
+    fetched.store(correction, tid, l);
     threadgroup_barrier(mem_flags::mem_threadgroup);
   }
   StoredPowers powers;
-  powers.at = followed.powers + (l.r * 4 + l.c);
+  powers.at = correction.powers + (l.r * 4 + l.c);
   float ks[U];
   receive<D, U>(k, ks, unit);
-  if (first < end) stream.values(v, first + kSimdgroups * step, l);
+  if (first < end) stream.values(v, first + kSimdgroups * iteration, l);
 
-  for (uint base = first; base < end; base += kSimdgroups * step) {
+  for (uint base = first; base < end; base += kSimdgroups * iteration) {
     simdgroup_float8x8 s[C][U];
     UNROLL for (int b = 0; b < C; b++) UNROLL for (int u = 0; u < U; u++) s[b][u] =
         make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
@@ -120,20 +120,20 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
                               c1 = tile_of(key_pair<D>(k[u + 1], j + 1, key_table, magic));
       UNROLL for (int b = 0; b < C; b++) mma_2x2(s[b][u], s[b][u + 1], a0, c0, x[b].q[j], a1, c1, x[b].q[j + 1]);
     }
-    const bool more = base + kSimdgroups * step < end;
+    const bool more = base + kSimdgroups * iteration < end;
     float vs[U];
     receive_scales<D, U>(v, vs);
     UNROLL for (int b = 0; b < C; b++) {
       x[b].template scale<U>(s[b], ks);
       if (fitted)
-        add_corrections(s[b], followed.lacking, powers, b, b * Fetched::kBlocks + (base - start) / kInterval,
+        add_corrections(s[b], correction.corrections, powers, b, b * Fetched::kIntervals + (base - start) / kInterval,
                         base - start, l);
       if (keys_exact())
         add_exact<U>(s[b], record + b * stride, high_operands, high_angles, p.pair_groups, (base - start) / 8, l);
     }
     if (more) stream.keys(k, l);
     simdgroup_half8x8 w[C][U];
-    weigh_blocks<U>(x, s, vs, tile, 0, base, p, l, w);
+    weigh_octets<U>(x, s, vs, tile, 0, base, p, l, w);
     UNROLL for (int u = 0; u < U; u++) spread<D>(v[u], kValueFormat);
     UNROLL for (int j = 0; j < J; j += 2) UNROLL for (int u = 0; u < U; u += 2) {
       const simdgroup_half8x8 a0 = tile_of(value_pair<D>(v[u], j, value_table, magic)),
@@ -143,7 +143,7 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
       UNROLL for (int b = 0; b < C; b++) mma_2x2(x[b].acc[j], x[b].acc[j + 1], a0, c0, w[b][u], a1, c1, w[b][u + 1]);
     }
     receive<D, U>(k, ks, unit);
-    if (more) stream.values(v, base + 2 * kSimdgroups * step, l);
+    if (more) stream.values(v, base + 2 * kSimdgroups * iteration, l);
   }
 
   if (fitted) threadgroup_barrier(mem_flags::mem_threadgroup);

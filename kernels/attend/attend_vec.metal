@@ -10,44 +10,44 @@ constant constexpr int kHeads = 4;
 // high-frequency pairs at multiples of 8 tokens, quadratics, [32 tokens][1, v, v^2][column], and the high-frequency
 // pairs' amplitudes.
 struct CorrectionHeads {
-  float4 turns[kTurns * 8 / 2];
-  float4 parabolas[kPartition / kInterval * kQuadratic / 4];
+  float4 angles[kHighAngles * 8 / 2];
+  float4 quadratics[kPartition / kInterval * kQuadratic / 4];
   float4 amplitudes[32];  // [pair][columns 2c, 2c + 1]: A of both, then B
 };
-// A thread's part of it. from: turns of the kv head.
+// A thread's part of it. from: angles of the kv head.
 struct FetchHeads {
   static constant constexpr int kThreads = 32 * kSimdgroups;
-  Fetch<float4, kTurns * 4, kThreads> turns;
+  Fetch<float4, kHighAngles * 4, kThreads> angles;
   Fetch<float4, 32, kThreads> amplitudes;
-  Fetch<float4, kPartition / kInterval * kQuadratic / 4, kThreads> parabolas;
+  Fetch<float4, kPartition / kInterval * kQuadratic / 4, kThreads> quadratics;
   inline void load(device const float2* from, device const float* record, uint tid) {
-    turns.load((device const float4*)from, tid);
+    angles.load((device const float4*)from, tid);
     amplitudes.load((device const float4*)record, tid);
-    parabolas.load((device const float4*)(record + kHighFloats), tid);
+    quadratics.load((device const float4*)(record + kHighFloats), tid);
   }
   inline void store(threadgroup CorrectionHeads& to, uint tid) const {
-    turns.store(to.turns, tid);
+    angles.store(to.angles, tid);
     amplitudes.store(to.amplitudes, tid);
-    parabolas.store(to.parabolas, tid);
+    quadratics.store(to.quadratics, tid);
   }
 };
 
-// The high-frequency pairs at the first token of tile u of a step, for every lane: [u][head][8 pairs and padding
+// The high-frequency pairs at the first token of tile u of an iteration, for every lane: [u][head][8 pairs and padding
 // against bank conflicts]. A lane turns pair r of head c; offset: tiles from the partition's start.
 enum Turned : uint { kTurnedHead = 10, kTurnedTile = 4 * kTurnedHead };
 template <int U>
 inline void turn_pairs(
-    threadgroup float2* turned, threadgroup const CorrectionHeads& followed, uint offset, uint r, uint c) {
-  threadgroup const float* amplitudes = (threadgroup const float*)followed.amplitudes + (r * 4 + c / 2) * 4 + c % 2;
+    threadgroup float2* turned, threadgroup const CorrectionHeads& correction, uint offset, uint r, uint c) {
+  threadgroup const float* amplitudes = (threadgroup const float*)correction.amplitudes + (r * 4 + c / 2) * 4 + c % 2;
   const float a = amplitudes[0], b = amplitudes[2];
   UNROLL for (uint u = 0; u < U; u++) {
-    const float2 by = ((threadgroup const float2*)followed.turns)[(offset + u) * 8 + r];
+    const float2 by = ((threadgroup const float2*)correction.angles)[(offset + u) * 8 + r];
     turned[u * kTurnedTile + c * kTurnedHead + r] = float2(a * by.x + b * by.y, b * by.x - a * by.y);
   }
 }
 // The correction of the logit of token r of 8 tokens, for one head. turned: the pairs at its first token; at: (cos,
 // sin) of pairs 2 i and 2 i + 1 at r tokens; v: the token's.
-inline float lacking(threadgroup const float2* turned, threadgroup const float4* at, float3 quadratic, float v) {
+inline float correction_of(threadgroup const float2* turned, threadgroup const float4* at, float3 quadratic, float v) {
   float sum = fma(fma(quadratic.z, v, quadratic.y), v, quadratic.x);
   UNROLL for (uint i = 0; i < 4; i++) {
     const float4 x = ((threadgroup const float4*)turned)[i], f = at[i];
@@ -87,10 +87,10 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
   threadgroup float s_m[kSimdgroups * 8], s_l[kSimdgroups * 8];
   threadgroup uint s_to[kHeads];
   threadgroup float4 s_turned[kSimdgroups * U * kTurnedTile / 2], s_at[8 * kTurnedHead / 2];
-  const uint head = tg.x, part = p.first + tg.z, start = part * kPartition, step = 8 * U;
+  const uint head = tg.x, part = p.first + tg.z, start = part * kPartition, iteration = 8 * U;
   const Tile tile = load_tile(tiles, tg.y);
   if (!sees(tile, part)) return;
-  const uint end = min(start + kPartition, tile.position + 1), first = start + sg * step;
+  const uint end = min(start + kPartition, tile.position + 1), first = start + sg * iteration;
   const uint from = kWindowed && end > 0 && tile.position + 1 > p.window ? tile.position + 1 - p.window : 0u;
   Place l;
   l.r = lane / 4;
@@ -105,22 +105,21 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
   Words<D> k[U], v[U];
   if (first < end) {
     stream.keys(k, l);
-    stream.values(v, first + kSimdgroups * step, l);
+    stream.values(v, first + kSimdgroups * iteration, l);
   }
   const uint index = tg.y * p.kv_heads + head;
   device const float* record = corrections + (ulong(index) * p.partitions + part) * p.correction_stride;
   threadgroup float2* turned = (threadgroup float2*)s_turned + sg * (U * kTurnedTile);
-  device const float2* turns = high_angles + head * kTurnPairs;
+  device const float2* angles = high_angles + head * kAnglesOfHead;
   const bool fitted = keys_fitted();
   threadgroup float2* at = (threadgroup float2*)s_at;
-  threadgroup CorrectionHeads& followed = *(threadgroup CorrectionHeads*)s_acc;
+  threadgroup CorrectionHeads& correction = *(threadgroup CorrectionHeads*)s_acc;
   FetchHeads fetched;
   if (fitted) {
-    fetched.load(turns, record, tid);
-    if (tid < 64) at[tid / 8 * kTurnedHead + tid % 8] = turns[kTurns * 8 + tid];
+    fetched.load(angles, record, tid);
+    if (tid < 64) at[tid / 8 * kTurnedHead + tid % 8] = angles[kHighAngles * 8 + tid];
   }
-  UNROLL for (uint i0 = 0; i0 < D;
-              i0 += 32 * kSimdgroups) {  // element e of lane c's pair at step j lies at j 8 + e 4 + c
+  UNROLL for (uint i0 = 0; i0 < D; i0 += 32 * kSimdgroups) {  // element e of lane c's j-th pair lies at j 8 + e 4 + c
     const uint i = i0 + tid, j = i / 8, row = i % 4 * 2 + i / 4 % 2;
     if (i < D) {
       device const uint* q = queries + ulong(index) * (8 * D) + row * 4 * J + j;
@@ -129,7 +128,7 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
       s_q[i] = float4(a.x, a.y, b.x, b.y);
     }
   }
-  if (fitted) fetched.store(followed, tid);
+  if (fitted) fetched.store(correction, tid);
   const uint key_table = table_of(kKeyFormat, lane), value_table = table_of(kValueFormat, lane);
   const uint magic = 0x64006400u | p.kv_heads >> 31;  // in a register: and-or with two literals is two instructions
   const float unit = p.scale * unit_of(kKeyFormat);
@@ -140,9 +139,9 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
   float ks[U];
   receive<D, U>(k, ks, unit);
 
-  for (uint base = first; base < end; base += kSimdgroups * step) {
+  for (uint base = first; base < end; base += kSimdgroups * iteration) {
     const uint offset = (base - start) / 8;
-    if (fitted) simdgroup_barrier(mem_flags::mem_threadgroup);  // the step before has read `turned`
+    if (fitted) simdgroup_barrier(mem_flags::mem_threadgroup);  // the iteration before has read `turned`
     float s[U][G];
     UNROLL for (int u = 0; u < U; u++) UNROLL for (int g = 0; g < G; g++) s[u][g] = 0.0f;
     UNROLL for (int j = 0; j < J; j++) {
@@ -152,15 +151,15 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
         UNROLL for (int g = 0; g < G; g++) s[u][g] = fma(qb[g], x.y, fma(qa[g], x.x, s[u][g]));
       }
     }
-    const bool more = base + kSimdgroups * step < end;
+    const bool more = base + kSimdgroups * iteration < end;
     float vs[U];
     receive_scales<D, U>(v, vs);
     if (more) stream.keys(k, l);
     float3 quadratic = float3(0.0f);
     if (fitted) {
-      turn_pairs<U>(turned, followed, offset, l.r, l.c);
+      turn_pairs<U>(turned, correction, offset, l.r, l.c);
       simdgroup_barrier(mem_flags::mem_threadgroup);
-      threadgroup const float* from = (threadgroup const float*)followed.parabolas + offset / 4 * kQuadratic + l.c;
+      threadgroup const float* from = (threadgroup const float*)correction.quadratics + offset / 4 * kQuadratic + l.c;
       quadratic = float3(from[0], from[8], from[16]);
     }
     float e[U], top = m;
@@ -169,8 +168,9 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
       float x = sum_of_head(s[u][0], s[u][1], s[u][2], s[u][3], l.c) * ks[u];
       if (keys_exact()) x += exact_correction(record, high_angles, p.pair_groups, offset + u, l.r, l.c);
       if (fitted) {
-        x += lacking(turned + u * kTurnedTile + l.c * kTurnedHead, (threadgroup const float4*)(at + l.r * kTurnedHead),
-                     quadratic, v_of(offset % 4 * 8 + 8 * u + l.r));
+        x += correction_of(turned + u * kTurnedTile + l.c * kTurnedHead,
+                           (threadgroup const float4*)(at + l.r * kTurnedHead), quadratic,
+                           v_of(offset % 4 * 8 + 8 * u + l.r));
       }
       e[u] = t < end && (!kWindowed || t >= from) ? x : kNone;
       top = max(top, e[u]);
@@ -202,7 +202,7 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
       }
     }
     receive<D, U>(k, ks, unit);
-    if (more) stream.values(v, base + 2 * kSimdgroups * step, l);
+    if (more) stream.values(v, base + 2 * kSimdgroups * iteration, l);
   }
 
   if (fitted) threadgroup_barrier(mem_flags::mem_threadgroup);

@@ -1,5 +1,5 @@
-// Who attends to what. A tile is some rows of one sequence; its columns are (row, query head) of one kv head, in blocks
-// of 8.
+// Who attends to what. A tile is some rows of one sequence; its columns are (row, query head) of one kv head, in
+// octets.
 #pragma once
 #include "common/formats.h"
 
@@ -49,7 +49,7 @@ enum CorrectionFloats : uint { kHighFloats = 128, kQuadratic = 8 * kFewTerms };
 inline float v_of(uint token) { return (float(token) - 15.5f) * 0.0625f; }
 // (cos, sin) of a kv head's 8 high-frequency pairs in `high_angles`: at 64 multiples of 8 tokens, then at 0 to 7
 // tokens.
-enum Turns : uint { kTurns = 64, kTurnPairs = 72 * 8 };
+enum HighAngles : uint { kHighAngles = 64, kAnglesOfHead = 72 * 8 };
 
 // Weights are relative to a maximum that moves once a logit, base 2, is so far above it: sums are rarely rescaled.
 constant constexpr float kGrowth = 8.0f;

@@ -83,7 +83,7 @@ inline uint code5(thread const uint* x, int e, int j) {
   return at <= 27 ? low >> at : low >> at | x[w + 1 < W ? e * W + w + 1 : 2 * W + e] << (32 - at);
 }
 
-// The two elements of step j, without scales. x: main plane, y: plane of top bits, table: table_of.
+// The j-th two elements of a lane, without scales. x: main plane, y: plane of top bits, table: table_of.
 template <int D>
 inline half2 decode_pair(uint f, thread const uint* x, thread const uint* y, int j, uint table, uint magic) {
   if (f == kF16) return as_type<half2>(x[j]);

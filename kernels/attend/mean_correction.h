@@ -2,8 +2,8 @@
 //
 // Coded keys have 8 high-frequency pairs that are corrected exactly, turned from the partition's start; all their other
 // pairs are corrected by one quadratic for each interval of 32 tokens. Keys stored as floats have a smaller error of
-// their own than a quadratic, so all of their pairs are corrected exactly, to some 2^-22: fast ones in pair groups of
-// 8, slow ones together by a polynomial of degree 7 over each interval.
+// their own than a quadratic, so all of their pairs are corrected exactly, to some 2^-22: those of high frequency in
+// pair groups of 8, the others together by a polynomial of degree 7 over each interval.
 //
 // A partition's corrections are, in this order: for each pair group (coded keys have one) the amplitudes of its 8
 // pairs; for each interval its terms. `offset` counts 8 tokens from the partition's start to the first of U 8-token
@@ -49,12 +49,12 @@ inline void add_high_frequency(thread simdgroup_float8x8* s, float4 a, float2 t,
   UNROLL for (int u = 0; u < U; u += 2) add_pairs(s[u], s[u + 1], x, tiles[u * 32], tiles[u * 32 + 32]);
 }
 
-// What the logits of A blocks of columns lack, and T times 32 tokens of a block, in threadgroup memory: a step would
+// What the logits of A column octets lack, and T times 32 tokens of an octet, in threadgroup memory: an iteration would
 // wait for what it reads of device memory.
 template <int U, int A, int T>
 struct Corrections {
   uint4 tiles[U * 32];              // left operands of the high-frequency pairs
-  float2 turns[kPartition / U];     // [step][pair]
+  float2 angles[kPartition / U];    // [iteration][pair]
   float4 amplitudes[A][32];         // by place
   uint2 terms[T * kQuadratic / 2];  // [1, v, v^2][pair of columns] high and low parts
 };
@@ -86,19 +86,19 @@ struct Fetch {
     }
   }
 };
-// What all columns share. fast, from: of the kv head.
+// What all columns share. operands, from: of the kv head.
 template <int U, int N>
 struct FetchShared {
   Fetch<uint4, U * 32, N> tiles;
-  Fetch<float2, kPartition / U, N> turns;
-  inline void load(device const uint4* fast, device const float2* from, uint tid) {
-    tiles.load(fast, tid);
-    turns.load(from, tid, U);
+  Fetch<float2, kPartition / U, N> angles;
+  inline void load(device const uint4* operands, device const float2* from, uint tid) {
+    tiles.load(operands, tid);
+    angles.load(from, tid, U);
   }
   template <int A, int T>
   inline void store(threadgroup Corrections<U, A, T>& to, uint tid) const {
     tiles.store(to.tiles, tid);
-    turns.store(to.turns, tid);
+    angles.store(to.angles, tid);
   }
 };
 
@@ -113,7 +113,7 @@ inline void add_corrections(thread simdgroup_float8x8* s,
                             uint tokens,
                             Place l) {
   const uint place = l.r * 4 + l.c;
-  add_high_frequency<U>(s, from.amplitudes[a][place], from.turns[tokens / U + l.r],
+  add_high_frequency<U>(s, from.amplitudes[a][place], from.angles[tokens / U + l.r],
                         (threadgroup const uint4*)from.tiles + place);
   // Rows are high and low parts in turn; 6 and 7 meet zeros, whatever they hold.
   const uint row = min(l.r, 5u);
@@ -145,39 +145,39 @@ inline void add_polynomial(thread simdgroup_float8x8* s, float2 y, uint offset, 
   }
 }
 
-// Adds all that the logits of exactly followed keys lack. fast, turns: of each group.
+// Adds all that the logits of exactly corrected keys lack. operands, angles: of each group.
 template <int U>
 inline void add_exact(thread simdgroup_float8x8* s,
                       device const float* record,
-                      device const uint* fast,
-                      device const float2* turns,
+                      device const uint* operands,
+                      device const float2* angles,
                       uint groups,
                       uint offset,
                       Place l) {
   for (uint g = 0; g < groups; g++) {
     const float4 a = ((device const float4*)(record + g * kHighFloats))[l.r * 4 + l.c];
-    add_high_frequency<U>(s, a, turns[g * kTurnPairs + offset * 8 + l.r],
-                          (device const uint4*)(fast + g * 512) + l.r * 4 + l.c);
+    add_high_frequency<U>(s, a, angles[g * kAnglesOfHead + offset * 8 + l.r],
+                          (device const uint4*)(operands + g * 512) + l.r * 4 + l.c);
   }
   const float2 y = ((device const float2*)(record + groups * kHighFloats + (offset / 4 * kTerms + l.r) * 8))[l.c];
   add_polynomial<U>(s, y, offset, l);
 }
 
-// What an exactly followed logit lacks, of one token, r of its tile, and head c, by plain arithmetic: lane (r, c) turns
-// pair r of each group.
+// What an exactly corrected logit lacks, of one token, r of its tile, and head c, by plain arithmetic: lane (r, c)
+// turns pair r of each group.
 inline float exact_correction(
-    device const float* record, device const float2* turns, uint groups, uint offset, uint r, uint c) {
+    device const float* record, device const float2* angles, uint groups, uint offset, uint r, uint c) {
   device const float* terms = record + groups * kHighFloats + offset / 4 * kTerms * 8 + c;
   const float v = v_of(offset % 4 * 8 + r);
   float sum = terms[7 * 8];
   UNROLL for (uint k = 7; k > 0; k--) sum = fma(sum, v, terms[(k - 1) * 8]);
   for (uint g = 0; g < groups; g++) {
     device const float* from = record + g * kHighFloats + (r * 4 + c / 2) * 4 + c % 2;
-    device const float2* turn = turns + g * kTurnPairs;
-    const float2 t = turn[offset * 8 + r];
+    device const float2* angle = angles + g * kAnglesOfHead;
+    const float2 t = angle[offset * 8 + r];
     const float a = from[0] * t.x + from[2] * t.y, b = from[2] * t.x - from[0] * t.y;
     UNROLL for (uint i = 0; i < 8; i++) {
-      const float2 f = turn[kTurns * 8 + r * 8 + i];
+      const float2 f = angle[kHighAngles * 8 + r * 8 + i];
       sum = fma(simd_shuffle(a, ushort(4 * i + c)), f.x, fma(simd_shuffle(b, ushort(4 * i + c)), f.y, sum));
     }
   }

@@ -1,19 +1,20 @@
 // Attention of chunks: `attend_mma`'s arithmetic, so that a row's bits are the same in either, for 64 or 128 columns at
-// once. Eight simdgroups decode a step's K and V into threadgroup memory once; each multiplies it with one or two
-// column octets of its own, running through the steps of one state after the other and merging the four states in
-// order, where they are written to: registers hold one state.
+// once. Eight simdgroups decode the K and V of an iteration into threadgroup memory once; each multiplies it with one
+// or two column octets of its own, running through the iterations of one state after the other and merging the four
+// states in order, where they are written to: registers hold one state.
 #include "attend/mean_correction.h"
 #include "attend/softmax.h"
 
 constant constexpr int kChunkSimdgroups = 8;
-// Column octets of a simdgroup: as many as registers hold, since each reads a step's operands once for all of them.
+// Column octets of a simdgroup: as many as registers hold, since each reads an iteration's operands once for all of
+// them.
 template <int D>
-struct Blocks {
+struct Octets {
   static constant constexpr int kCount = D <= 64 ? 2 : 1;
 };
 
-// A step's operands as they lie in threadgroup memory, `place` being a lane's: two words of it follow each other, those
-// of two tiles of K, those of two steps of V, as products take them.
+// An iteration's operands as they lie in threadgroup memory, `place` being a lane's: two words of it follow each other,
+// those of two tiles of K, those of two iterations of V, as products take them.
 template <int D>
 struct Operands {
   static constant constexpr int J = D / 8;
@@ -24,7 +25,7 @@ struct Operands {
   }
 };
 
-// What one simdgroup decodes of a step: a tile of K or V, or half of one.
+// What one simdgroup decodes of an iteration: a tile of K or V, or half of one.
 template <int D, int U>
 struct Share {
   static constant constexpr int J = D / 8, kSharers = kChunkSimdgroups / (2 * U);
@@ -93,13 +94,14 @@ struct MadePowers {
 // The mean correction of coded keys. (That of keys stored as floats is read from device memory.)
 template <int U, int C>
 struct Correction {
-  static constant constexpr uint kEach = kQuadratic / 2;  // lanes that read a block's terms of a step
+  static constant constexpr uint kEach = kQuadratic / 2;  // lanes that read an octet's terms of an iteration
   typedef Corrections<U, kChunkSimdgroups * C, kChunkSimdgroups * C> Memory;
-  threadgroup Memory* memory;  // amplitudes and a step's terms of every simdgroup's blocks
+  threadgroup Memory* memory;  // amplitudes and an iteration's terms of every simdgroup's octets
   device const uint2* from;    // a lane's share of `terms`, of the partition's first 32 tokens
-  uint2 next;                  // and of the next step
+  uint2 next;                  // and of the next iteration
 
-  // fast, by: of the kv head; record: of the first block, `stride` from the next. All simdgroups fill what they share.
+  // operands, by: of the kv head; record: of the first octet, `stride` from the next. All simdgroups fill what they
+  // share.
   inline void start(device const uint4* fast,
                     device const float2* by,
                     device const float* record,
@@ -126,7 +128,7 @@ struct Correction {
   inline void store(uint sg, uint lane) const {
     if (lane < C * kEach) memory->terms[sg * C * kEach + lane] = next;
   }
-  // To the logits of block b.
+  // To the logits of octet b.
   inline void add(thread simdgroup_float8x8* s, uint sg, int b, uint offset, Place l) const {
     MadePowers powers;
     powers.l = l;
@@ -137,10 +139,10 @@ struct Correction {
 // One variable, so that all of it is reached from one address.
 template <int D, int U>
 struct Shared {
-  static constant constexpr int kBlocks = kChunkSimdgroups * Blocks<D>::kCount;
+  static constant constexpr int kOctets = kChunkSimdgroups * Octets<D>::kCount;
   uint4 operands[2 * U * D];   // of K, then of V
-  float4 merged[kBlocks * 4];  // of two columns: maxima and sums of weights so far
-  uint2 to[kBlocks * 4];       // where their states go
+  float4 merged[kOctets * 4];  // of two columns: maxima and sums of weights so far
+  uint2 to[kOctets * 4];       // where their states go
   float scales[2 * U * 8];
   half index[kChunkSimdgroups * 64];
   ushort lanes[kChunkSimdgroups * 32];  // by place
@@ -177,14 +179,14 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
                     uint3 tg [[threadgroup_position_in_grid]],
                     uint sg [[simdgroup_index_in_threadgroup]],
                     uint lane [[thread_index_in_simdgroup]]) {
-  constexpr int J = D / 8, C = Blocks<D>::kCount;
+  constexpr int J = D / 8, C = Octets<D>::kCount;
   // Arrays, since a struct in threadgroup memory would need a constructor of its own.
   threadgroup uint4 s_shared[sizeof(Shared<D, U>) / 16], s_corrections[sizeof(typename Correction<U, C>::Memory) / 16];
   threadgroup Shared<D, U>& shared = *(threadgroup Shared<D, U>*)s_shared;
   threadgroup uint* operands = (threadgroup uint*)shared.operands;
   threadgroup const uint* keys = operands;
   threadgroup const uint* values = operands + U * J * 32;
-  const uint head = tg.x, part = p.first + tg.z, start = part * kPartition, step = 8 * U;
+  const uint head = tg.x, part = p.first + tg.z, start = part * kPartition, iteration = 8 * U;
   const Tile tile = load_tile(tiles, tg.y);
   if (!sees(tile, part)) return;
   const uint end = min(start + kPartition, tile.position + tile.rows);
@@ -193,7 +195,7 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
   shared.lanes[sg * 32 + l.r * 4 + l.c] = ushort(lane);
   simdgroup_barrier(mem_flags::mem_threadgroup);
   const ushort writes = shared.lanes[sg * 32 + lane % 8 * 4 + lane / 8];
-  const uint place = l.r * 4 + l.c, block = sg * C, index = (tg.y * p.kv_heads + head) * p.octets + block;
+  const uint place = l.r * 4 + l.c, octet = sg * C, index = (tg.y * p.kv_heads + head) * p.octets + octet;
   const uint key_table = table_of(kKeyFormat, lane), value_table = table_of(kValueFormat, lane);
   const uint magic = 0x64006400u | p.kv_heads >> 31;
   const float unit = p.scale * unit_of(kKeyFormat);
@@ -202,35 +204,35 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
   device const uint* table = tables + tile.table;
   Share<D, U> share;
   share.assign(sg, l);
-  const bool live = block * 8 < tile.rows * p.gqa_group;  // else the simdgroup decodes for the others
+  const bool live = octet * 8 < tile.rows * p.gqa_group;  // else the simdgroup decodes for the others
   Columns<D> x[C];
   share.load(cache, table, p.kv_heads, head, start, end, l);
   const bool fitted = keys_fitted();
-  Correction<U, C> lacking;
+  Correction<U, C> correction;
   if (fitted) {
-    lacking.memory = (threadgroup typename Correction<U, C>::Memory*)s_corrections;
-    lacking.start((device const uint4*)(high_operands + head * 512), high_angles + head * kTurnPairs, record, stride,
-                  live, sg, lane, l);
+    correction.memory = (threadgroup typename Correction<U, C>::Memory*)s_corrections;
+    correction.start((device const uint4*)(high_operands + head * 512), high_angles + head * kAnglesOfHead, record,
+                     stride, live, sg, lane, l);
   }
   UNROLL for (int b = 0; b < C; b++) {
     x[b].load(queries + ulong(index + b) * (4 * D), l);
-    const uint column = (block + b) * 8 + 2 * l.c;
+    const uint column = (octet + b) * 8 + 2 * l.c;
     if (l.r == 0)
       shared.to[column / 2] = uint2(state_of(tile, column, head, part, p), state_of(tile, column + 1, head, part, p));
   }
   for (uint w = 0; w < kSimdgroups; w++) {
     UNROLL for (int b = 0; b < C; b++) x[b].clear();
-    for (uint base = start + w * step; base < end; base += kSimdgroups * step) {
+    for (uint base = start + w * iteration; base < end; base += kSimdgroups * iteration) {
       threadgroup_barrier(mem_flags::mem_threadgroup);
       share.store(operands + (share.value ? U * J * 32 : 0), shared.scales + (share.value ? U * 8 : 0), unit, key_table,
                   value_table, magic, l);
-      if (fitted) lacking.store(sg, lane);
+      if (fitted) correction.store(sg, lane);
       threadgroup_barrier(mem_flags::mem_threadgroup);
-      uint next = base + kSimdgroups * step;
-      if (next >= end && w + 1 < kSimdgroups) next = start + (w + 1) * step;
+      uint next = base + kSimdgroups * iteration;
+      if (next >= end && w + 1 < kSimdgroups) next = start + (w + 1) * iteration;
       if (next < end) {
         share.load(cache, table, p.kv_heads, head, next, end, l);
-        if (fitted) lacking.load(next - start, lane);
+        if (fitted) correction.load(next - start, lane);
       }
       if (!live) continue;
       simdgroup_float8x8 s[C][U];
@@ -248,13 +250,13 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
       UNROLL for (int u = 0; u < U; u++) scales[u] = shared.scales[l.r * U + u];
       UNROLL for (int b = 0; b < C; b++) {
         x[b].template scale<U>(s[b], scales);
-        if (fitted) lacking.add(s[b], sg, b, base - start, l);
+        if (fitted) correction.add(s[b], sg, b, base - start, l);
         if (keys_exact())
           add_exact<U>(s[b], record + b * stride, high_operands, high_angles, p.pair_groups, (base - start) / 8, l);
       }
       UNROLL for (int u = 0; u < U; u++) scales[u] = shared.scales[U * 8 + l.r * U + u];
       simdgroup_half8x8 weights[C][U];
-      weigh_blocks<U>(x, s, scales, tile, block, base, p, l, weights);
+      weigh_octets<U>(x, s, scales, tile, octet, base, p, l, weights);
       UNROLL for (int j = 0; j < J; j += 2) UNROLL for (int u = 0; u < U; u += 2) {
         const uint2 a = Operands<D>::read(values, Operands<D>::of_value(u, j, place)),
                     c = Operands<D>::read(values, Operands<D>::of_value(u + 1, j, place));
@@ -266,7 +268,7 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
     }
     // As `Merge`.
     UNROLL for (int b = 0; b < C; b++) {
-      const uint pair = (block + b) * 4 + l.c;
+      const uint pair = (octet + b) * 4 + l.c;
       const float4 old = w == 0 ? float4(kStart, kStart, 0.0f, 0.0f) : shared.merged[pair];
       const float2 back = x[b].back(), other = float2(row_sum(x[b].sum.x, l), row_sum(x[b].sum.y, l));
       const float2 top = float2(max(old.x, x[b].m.x), max(old.y, x[b].m.y));
@@ -276,7 +278,7 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
       simdgroup_barrier(mem_flags::mem_threadgroup);
       if (l.r == 0) shared.merged[pair] = float4(top.x, top.y, sum.x, sum.y);
       simdgroup_barrier(mem_flags::mem_threadgroup);
-      const uint2 to = shared.to[pair], to_write = shared.to[(block + b) * 4 + lane / 8];
+      const uint2 to = shared.to[pair], to_write = shared.to[(octet + b) * 4 + lane / 8];
       if (l.r == 0 && w + 1 == kSimdgroups) {
         UNROLL for (int i = 0; i < 2; i++) {
           if (to[i] != kDead) part_ml[to[i]] = float2(top[i], sum[i]);

@@ -12,7 +12,7 @@ struct QueryParams {
   uint approximated;       // how many times 8 pairs quadratics or polynomials correct
   uint pair_groups;        // groups of 8 high-frequency pairs
   uint correction_stride;  // floats of a partition in `corrections`
-  uint span;               // partitions of a simdgroup: 1 or kTogether
+  uint partitions_each;    // partitions of a simdgroup: 1 or kTogether
   uint append_low_halves;  // for attend_vec, which takes no operands: what half loses of all words of queries follows
                            // them, and terms are floats
   float norm;              // 1 / sqrt(D)
@@ -36,12 +36,12 @@ inline void lay_out(threadgroup float* s_q,
                     constant QueryParams& p,
                     Tile tile,
                     uint kv_head,
-                    uint block,
+                    uint octet,
                     uint sg,
                     uint lane) {
   for (uint n = sg; n < 8; n += kSimdgroups) {
     uint row, head;
-    const bool live = column(block * 8 + n, p.gqa_group, tile, row, head);
+    const bool live = column(octet * 8 + n, p.gqa_group, tile, row, head);
     threadgroup float* z = s_q + n * D;
     device const float* x = q + ((ulong(tile.row + row) * p.kv_heads + kv_head) * p.gqa_group + head) * D;
     device const float2* turn = angles + (tile.row + (live ? row : 0)) * p.pairs;
@@ -82,16 +82,16 @@ struct Products {
                           constant QueryParams& p,
                           Tile tile,
                           uint kv_head,
-                          uint block,
+                          uint octet,
                           uint tid) {
-    device const uint* fast = lists + 8 * p.approximated + kv_head * 8 * p.pair_groups;
+    device const uint* high = lists + 8 * p.approximated + kv_head * 8 * p.pair_groups;
     const uint n = tid % 8;
     uint row, head;
-    const bool live = column(block * 8 + n, p.gqa_group, tile, row, head);
+    const bool live = column(octet * 8 + n, p.gqa_group, tile, row, head);
     device const float* x = q + ((ulong(tile.row + (live ? row : 0)) * p.kv_heads + kv_head) * p.gqa_group + head) * D;
     device const float2* turn = angles + (tile.row + (live ? row : 0)) * p.pairs;
     UNROLL_4 for (uint i = tid / 8; i < 8 * (p.approximated + p.pair_groups); i += 4 * kSimdgroups) {
-      const uint pair = i < 8 * p.approximated ? lists[i] : fast[i - 8 * p.approximated];
+      const uint pair = i < 8 * p.approximated ? lists[i] : high[i - 8 * p.approximated];
       float a = 0.0f, b = 0.0f;
       if (live && pair < p.pairs) {
         const uint other = pair + p.pairs;
@@ -187,9 +187,9 @@ inline void prepare_partitions(threadgroup const Products<D>& products,
 }
 
 // q: [rows][kv heads][group][D], before RoPE. angles: [rows][pairs] (cos, sin), times RoPE's attention factor. lists:
-// groups of 8 followed pairs, then of 8 high-frequency ones of each kv head (past `pairs`: none). fits: [followed
-// group][pair of tiles][high, low parts][place] left operands, of cos in both tiles, of sin in both: see
-// `correction_terms`. Threadgroup (kv head and block of columns, tile, 0) lays out, (.., 1 + i) follows in `span`
+// groups of 8 approximated pairs, then of 8 high-frequency ones of each kv head (past `pairs`: none). fits:
+// [approximated group][pair of tiles][high, low parts][place] left operands, of cos in both tiles, of sin in both: see
+// `correction_terms`. Threadgroup (kv head and column octet, tile, 0) lays out, (.., 1 + i) prepares `partitions_each`
 // partitions a simdgroup.
 template <int D>
 kernel void query(device const float* q [[buffer(0)]],
@@ -211,22 +211,22 @@ kernel void query(device const float* q [[buffer(0)]],
   threadgroup float4 s_mem[kProducts > kQueries ? kProducts : kQueries];
   threadgroup half s_index[kSimdgroups * 64];
   const Tile tile = load_tile(tiles, tg.y);
-  const uint kv_head = tg.x / p.octets, block = tg.x % p.octets,
-             index = (tg.y * p.kv_heads + kv_head) * p.octets + block;
+  const uint kv_head = tg.x / p.octets, octet = tg.x % p.octets,
+             index = (tg.y * p.kv_heads + kv_head) * p.octets + octet;
   if (tg.z == 0) {
     lay_out<D>((threadgroup float*)s_mem, q, angles, rotation,
-               queries + ulong(index) * (p.append_low_halves ? 8 * D : 4 * D), p, tile, kv_head, block, sg, lane);
+               queries + ulong(index) * (p.append_low_halves ? 8 * D : 4 * D), p, tile, kv_head, octet, sg, lane);
     return;
   }
-  const uint of_all = kSimdgroups * p.span, from = (tg.z - 1) * of_all;
+  const uint of_all = kSimdgroups * p.partitions_each, from = (tg.z - 1) * of_all;
   if (!sees(tile, from, from + of_all)) return;
   threadgroup Products<D>& products = *(threadgroup Products<D>*)s_mem;
-  Products<D>::make(products, q, angles, means + kv_head * D, lists, p, tile, kv_head, block, tid);
+  Products<D>::make(products, q, angles, means + kv_head * D, lists, p, tile, kv_head, octet, tid);
   const Place l = find_place(s_index + sg * 64, lane);
   threadgroup_barrier(mem_flags::mem_threadgroup);
-  const uint first = from + sg * p.span;
+  const uint first = from + sg * p.partitions_each;
   device float* out = corrections + ulong(index) * p.partitions * p.correction_stride;
-  if (p.span == kTogether) {
+  if (p.partitions_each == kTogether) {
     prepare_partitions<D, kTogether>(products, starts, fits, out, p, tile, first, l);
   } else {
     prepare_partitions<D, 1>(products, starts, fits, out, p, tile, first, l);

@@ -1,7 +1,7 @@
-// 8 query columns of a simdgroup against steps of 8 U tokens: S^T = K Q^T, O^T = V^T P^T, tokens being rows. A lane's
-// two scores are of one token and two columns, its two outputs of one dim and the same columns, so that the score tile,
-// once exponentiated, is the right operand of the second product as it lies. Nothing of a column depends on another
-// column.
+// 8 query columns of a simdgroup against 8 U tokens an iteration: S^T = K Q^T, O^T = V^T P^T, tokens being rows. A
+// lane's two scores are of one token and two columns, its two outputs of one dim and the same columns, so that the
+// score tile, once exponentiated, is the right operand of the second product as it lies. Nothing of a column depends on
+// another column.
 #pragma once
 #include "attend/columns.h"
 #include "attend/decode.h"
@@ -60,7 +60,7 @@ struct Columns {
       elements(s[u])[1] *= f[u];
     }
   }
-  // What of a step may move m or vinv: the largest logit and scale of V that a lane's columns see.
+  // What of an iteration may move m or vinv: the largest logit and scale of V that a lane's columns see.
   struct Top {
     float2 logit, scale;
   };
@@ -126,13 +126,13 @@ struct Columns {
   }
 };
 
-// Logits of C blocks from `block` on, of a step at `base`, to weights. All move together, if one does.
+// Logits of C column octets from `octet` on, of an iteration at `base`, to weights. All move together, if one does.
 template <int U, bool Masked, int D, int C>
 inline void weigh_masked(thread Columns<D> (&x)[C],
                          thread simdgroup_float8x8 (&s)[C][U],
                          thread const float* vs,
                          Tile tile,
-                         uint block,
+                         uint octet,
                          uint base,
                          constant AttendParams& p,
                          Place l,
@@ -140,7 +140,7 @@ inline void weigh_masked(thread Columns<D> (&x)[C],
   typename Columns<D>::Top top[C];
   bool moves = false;
   UNROLL for (int b = 0; b < C; b++) {
-    top[b] = x[b].template top_of<U, Masked>(s[b], vs, Masked ? sight_of(tile, (block + b) * 8 + 2 * l.c, p) : Sight(),
+    top[b] = x[b].template top_of<U, Masked>(s[b], vs, Masked ? sight_of(tile, (octet + b) * 8 + 2 * l.c, p) : Sight(),
                                              base + l.r);
     moves = moves || x[b].moves(top[b]);
   }
@@ -150,18 +150,18 @@ inline void weigh_masked(thread Columns<D> (&x)[C],
   UNROLL for (int b = 0; b < C; b++) x[b].template weigh<U, Masked>(s[b], vs, w[b]);
 }
 template <int U, int D, int C>
-inline void weigh_blocks(thread Columns<D> (&x)[C],
+inline void weigh_octets(thread Columns<D> (&x)[C],
                          thread simdgroup_float8x8 (&s)[C][U],
                          thread const float* vs,
                          Tile tile,
-                         uint block,
+                         uint octet,
                          uint base,
                          constant AttendParams& p,
                          Place l,
                          thread simdgroup_half8x8 (&w)[C][U]) {
   if (all_see(tile, base, 8 * U, p)) {
-    weigh_masked<U, false>(x, s, vs, tile, block, base, p, l, w);
+    weigh_masked<U, false>(x, s, vs, tile, octet, base, p, l, w);
   } else {
-    weigh_masked<U, true>(x, s, vs, tile, block, base, p, l, w);
+    weigh_masked<U, true>(x, s, vs, tile, octet, base, p, l, w);
   }
 }

@@ -1,13 +1,13 @@
-// What both forms of decode attention share: reading the cache step by step, and merging the states of a partition's
-// simdgroups.
+// What both kernels of decode attention share: reading the cache an iteration at a time, and merging the states of a
+// partition's simdgroups.
 #pragma once
 #include "attend/columns.h"
 #include "attend/decode.h"
 #include "attend/matrix.h"
 
-// Reads of a step in one register set: next K is asked for once the scores are done, next V once the output is.
-// A step starts at a multiple of its tokens, so that a tile's place in its block is known to the compiler. Past the end
-// the last block is read again.
+// Reads of an iteration in one register set: next K is asked for once the scores are done, next V once the output is.
+// An iteration starts at a multiple of its tokens, so that a tile's place in its block is known to the compiler. Past
+// the end the last block is read again.
 template <int D, int U>
 struct Stream {
   device const uchar* records;  // of the kv head, in block 0
@@ -43,7 +43,7 @@ struct Stream {
   }
 };
 
-// Scales of a step's keys as floats, ks, and words that are not whole: keys that have either are waited for here,
+// Scales of an iteration's keys as floats, ks, and words that are not whole: keys that have either are waited for here,
 // before more is asked for, which would be waited for too. Of keys that were not asked for nothing is used.
 template <int D, int U>
 inline void receive(thread Words<D>* k, thread float* ks, float unit) {
@@ -53,7 +53,7 @@ inline void receive(thread Words<D>* k, thread float* ks, float unit) {
   }
 }
 
-// Scales of a step's V as floats: before the next K is asked for, as above.
+// Scales of an iteration's V as floats: before the next K is asked for, as above.
 template <int D, int U>
 inline void receive_scales(thread const Words<D>* v, thread float* vs) {
   UNROLL for (int u = 0; u < U; u++) vs[u] = is_scaled(kValueFormat) ? v[u].scale(u % 2) : 1.0f;

@@ -3,7 +3,7 @@
 // A record holds the tokens of one (block, kv head): K codes, V codes, K scales, V scales. Codes lie in planes of 16,
 // 8, 5, 4, 2 or 1 bits an element, ordered as the lanes of an 8x8 tile read them, (r, c) being a lane's row and pair of
 // columns:
-//   K: a row a token; lane c has 2 elements a step j (of D / 8), key_dim(c, j, 0 or 1)
+//   K: a row a token; lane c has 2 elements for each j of D / 8, key_dim(c, j, 0 or 1)
 //   V: a row a pair of tokens (2c, 2c + 1); lane r has element value_dim(r, j) of both
 // So a lane has two strings of codes, of the first of the two and of the second (`Plane`). A word holds 16 bits of
 // each, the first's in its low half; codes of 5 bits, which are looked up one by one, are dense in words of either
@@ -68,7 +68,7 @@ inline uint main_plane(uint f) {
   return (D * main_bits(f) / 8) << kBlockShift;
 }
 
-// Elements of 32 share a scale, so a step's lie in group j / 4. D % 32 is 0 or 16.
+// Elements of 32 share a scale, so those of j lie in group j / 4. D % 32 is 0 or 16.
 template <int D>
 inline uint key_dim(uint c, uint j, uint e) {
   return j < D / 32 * 4 ? j / 4 * 32 + e * 16 + c * 4 + j % 4 : D / 32 * 32 + c * 4 + e * 2 + j % 2;
@@ -97,7 +97,7 @@ inline uint word_offset(uint words, uint w, uint lane, uint lanes) {
   return ((w / piece * lanes + lane) * piece + w % piece) * 4;
 }
 
-// Every head size, or the one that the library is compiled for; those whose state leaves registers for steps of 32
+// Every head size, or the one that the library is compiled for; those whose state leaves registers for iterations of 32
 // tokens; those of `prefill`, which keeps two states.
 #ifdef HEAD_DIM
 #define FOR_HEAD_DIMS(M) M(HEAD_DIM)

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Driver, Setup, alone, emulated};
-use metal::{Executor, Form, GpuBackend, Launch};
+use metal::{AttendKernel, Executor, GpuBackend, Launch};
 use msl_emu::{Emulator, EmulatorExecutor, Memory, Watched};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -11,13 +11,13 @@ use testkit::Golden;
 use turboquant::Format::{self, *};
 
 /// Greedy tokens of the CPU backend and of the kernels are equal, with each of the kernels that decode.
-fn check(model: &str, k: Format, v: Format, forms: &[Form], output: usize) {
+fn check(model: &str, k: Format, v: Format, kernels: &[AttendKernel], output: usize) {
     let Some(emulator) = Emulator::fast() else { return };
     let setup = || Setup::new(&format!("models/{model}"), k, v);
     let golden = Golden::read(model);
     let prompt = &golden.prompts[0].ids;
     let want = alone(&setup(), prompt, output);
-    for &form in forms {
+    for &kernel in kernels {
         let ran = Arc::new(Mutex::new(BTreeSet::new()));
         let executor = || {
             let noted = Arc::clone(&ran);
@@ -29,15 +29,15 @@ fn check(model: &str, k: Format, v: Format, forms: &[Form], output: usize) {
         };
         let setup = Setup { compute: Some(emulated(executor())), ..setup() };
         let mut driver = Driver::with_backend(&setup, |layout, geometry, centring, _| {
-            Box::new(GpuBackend::new(executor(), layout, geometry, &centring, form).unwrap())
+            Box::new(GpuBackend::new(executor(), layout, geometry, &centring, kernel).unwrap())
         });
         // The CPU's tokens come from whole rows.
         driver.largest = true;
         driver.add(0, prompt, output);
         driver.run();
-        assert_eq!(driver.trace(0).tokens, want.tokens, "{model} {k:?}/{v:?} by {form:?}");
+        assert_eq!(driver.trace(0).tokens, want.tokens, "{model} {k:?}/{v:?} by {kernel:?}");
         let ran = ran.lock().unwrap();
-        let attend = if form == Form::Mma { "attend_mma" } else { "attend_vec" };
+        let attend = if kernel == AttendKernel::Mma { "attend_mma" } else { "attend_vec" };
         for kernel in ["write", "query", attend, "reduce", "add_rms_norm", "gate_mul", "top_rows"] {
             assert!(ran.iter().any(|name| name.starts_with(kernel)), "{kernel} did not run: {ran:?}");
         }
@@ -46,20 +46,20 @@ fn check(model: &str, k: Format, v: Format, forms: &[Form], output: usize) {
 
 #[test]
 fn kernels_write_what_the_cpu_writes() {
-    check("demo", Tq8, Tq8, &[Form::Mma, Form::Vec], 16);
-    check("demo", Tq4, Tq4, &[Form::Mma, Form::Vec], 16);
+    check("demo", Tq8, Tq8, &[AttendKernel::Mma, AttendKernel::Vec], 16);
+    check("demo", Tq4, Tq4, &[AttendKernel::Mma, AttendKernel::Vec], 16);
 }
 
 /// Qwen3: with a norm over each head of q and k.
 #[test]
 fn heads_are_normed_by_the_kernels() {
-    check("eval", Tq8, Tq4, &[Form::Mma], 4);
+    check("eval", Tq8, Tq4, &[AttendKernel::Mma], 4);
 }
 
 /// Mixtures and recurrent layers.
 #[test]
 fn mixtures_and_recurrent_layers_run() {
     for model in ["tiny-qwen3moe", "tiny-qwen35"] {
-        check(model, Tq8, Tq8, &[Form::Mma], 8);
+        check(model, Tq8, Tq8, &[AttendKernel::Mma], 8);
     }
 }

@@ -38,7 +38,7 @@ impl GgmlRounding {
         let angles = rope.angles(&plan.layout.positions);
         let mut values: Vec<f32> = x.flatten_all()?.to_vec1()?;
         for (i, head) in values.chunks_exact_mut(d).enumerate() {
-            apply_rope(head, &angles[i / heads * rope.pairs()..][..rope.pairs()]);
+            apply_rope(head, rope.row(&angles, i / heads));
         }
         Tensor::from_vec(values, x.dims(), x.device())
     }

@@ -1,26 +1,34 @@
 //! Launches as data, and the trait of what runs them.
 use candle_core::{DType, Device, Tensor};
 
-/// What a kernel does with a buffer. `Write` includes reading.
+/// What a kernel does with a buffer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Access {
+    /// Reads it.
     Read,
+    /// Writes it, and may read it.
     Write,
 }
 
 /// A buffer at `[[buffer(index)]]`, from byte `offset` on.
 #[derive(Debug)]
 pub struct Binding<'a, B> {
+    /// The number of the kernel's argument.
     pub index: u32,
+    /// What is bound.
     pub buffer: &'a B,
+    /// The byte of the buffer at which the argument begins.
     pub offset: usize,
+    /// What the kernel does with it.
     pub access: Access,
 }
 
 /// The value of `[[function_constant(index)]]`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Constant {
+    /// Index and value of a `bool`.
     Bool(u32, bool),
+    /// Index and value of a `uint`.
     Uint(u32, u32),
 }
 
@@ -29,11 +37,13 @@ pub enum Constant {
 pub struct Launch<'a, B> {
     /// The kernel's host name.
     pub kernel: String,
+    /// The values of its function constants.
     pub constants: Vec<Constant>,
     /// Threadgroups.
     pub grid: [u32; 3],
     /// Threads of a threadgroup.
     pub threads: u32,
+    /// The kernel's buffers, all but the params.
     pub bindings: Vec<Binding<'a, B>>,
     /// The params struct and its buffer index.
     pub params: (u32, Vec<u8>),
@@ -41,7 +51,9 @@ pub struct Launch<'a, B> {
     pub work: u64,
 }
 
+/// What can fail on a device.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[allow(missing_docs)] // the messages name the fields
 pub enum ExecError {
     #[error("kernel {kernel}: {message}")]
     Kernel { kernel: String, message: String },
@@ -54,6 +66,7 @@ pub enum ExecError {
 /// A device's memory and the running of launches. The launches of one call run in order: each sees what those before it
 /// wrote.
 pub trait Executor: Send + Sync {
+    /// Memory of the device.
     type Buffer: Send + Sync + 'static;
 
     /// Lane operations that one dispatch may take.
@@ -79,12 +92,18 @@ pub trait Executor: Send + Sync {
     /// Errors: none to be had.
     fn create(&self, bytes: usize) -> Result<Self::Buffer, ExecError>;
 
+    /// Copies bytes into a buffer, from byte `offset` on.
+    ///
     /// Errors: a range outside of the buffer.
     fn upload(&self, buffer: &Self::Buffer, offset: usize, bytes: &[u8]) -> Result<(), ExecError>;
 
-    /// Waits for what runs. Errors: as `upload`.
+    /// Waits for what runs, then copies bytes out of a buffer, from byte `offset` on.
+    ///
+    /// Errors: as `upload`.
     fn download(&self, buffer: &Self::Buffer, offset: usize, out: &mut [u8]) -> Result<(), ExecError>;
 
+    /// Runs launches in order.
+    ///
     /// Errors: a kernel that is not there or that failed, by name.
     fn run(&self, launches: &[Launch<'_, Self::Buffer>]) -> Result<(), ExecError>;
 

@@ -3,6 +3,7 @@
 //! A [`Launch`] is plain data: kernel, function constants, grid, params, buffers with what is read and written.
 //! [`launch`] makes them, an [`Executor`] runs them (Metal on a Mac; the emulator and CUDA in tests), and
 //! [`GpuBackend`] is the [`attention::AttentionBackend`] over any executor. Nothing here depends on the platform.
+#![warn(missing_docs)]
 
 mod backend;
 mod batch;
@@ -26,5 +27,5 @@ pub use launch::{
     AttendParams, CopyParams, GateParams, NormParams, Params, QueryParams, ReduceParams, TileParams, TopParams,
     WriteParams,
 };
-pub use shape::{Form, KernelError, Shape};
+pub use shape::{AttendKernel, KernelError, Shape};
 pub use tables::{LayerTables, PartitionTables, exact_groups, rotation_words};

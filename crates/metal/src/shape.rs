@@ -5,19 +5,23 @@ use turboquant::{Format, PARTITION, RecordLayout};
 /// Partitions that a simdgroup of `query` prepares together where there are many: `kTogether` of `query.metal`.
 const TOGETHER: usize = 4;
 
-/// The kernel that attends. The bits of a row are the same in `Mma` and `Chunk`; `Vec` sums in another order.
+/// The most query heads of a kv head that `attend_vec` serves: `kHeads` of `attend_vec.metal`.
+const VEC_GROUP: usize = 4;
+
+/// The kernel that attends. The bits of a row are the same in `Mma` and `Prefill`; `Vec` sums in another order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Form {
+pub enum AttendKernel {
     /// `attend_mma`: single rows, or a few, by 8x8 matrix products.
     Mma,
     /// `attend_vec`: single rows of at most 4 query heads a kv head, by arithmetic without matrices.
     Vec,
     /// `prefill`: chunks of a prompt, 64 columns at once, 128 at a head size of 64.
-    Chunk,
+    Prefill,
 }
 
 /// Why there are no kernels for a layer.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[allow(missing_docs)] // the messages name the fields
 pub enum KernelError {
     #[error("{side} format {format} has no Metal kernels; allowed: f16, bf16, tq8 to tq2, q8_0 to q2_0")]
     Format { side: &'static str, format: &'static str },
@@ -25,20 +29,27 @@ pub enum KernelError {
     HeadDim(usize),
     #[error("{heads} query heads for {kv_heads} kv heads; allowed: 1 to 16 query heads a kv head")]
     Group { heads: usize, kv_heads: usize },
+    /// `attend_vec` keeps the query heads of a kv head in registers.
+    #[error("decode kernel vec is for at most {most} query heads a kv head, not {0}; allowed: mma", most = VEC_GROUP)]
+    Vec(usize),
 }
 
 /// One layer: its cache, its heads, and what is subtracted from K and V.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Shape {
+    /// The layout of a record.
     pub record: RecordLayout,
+    /// Kv heads.
     pub kv_heads: usize,
     /// Query heads of a kv head: the size of a GQA group.
     pub group: usize,
     /// What multiplies logits.
     pub scale: f32,
     /// The kernel for single rows, `Mma` or `Vec`.
-    pub form: Form,
+    pub decode: AttendKernel,
+    /// Whether a mean is subtracted from keys.
     pub keys_centred: bool,
+    /// Whether a mean is subtracted from values.
     pub values_centred: bool,
     /// The number of pair groups where the mean correction is exact, as for keys stored as floats; `None` where
     /// quadratics correct coded keys.
@@ -58,7 +69,7 @@ impl Shape {
             kv_heads,
             group,
             scale: 1.0 / (d as f32).sqrt(),
-            form: Form::Mma,
+            decode: AttendKernel::Mma,
             keys_centred: false,
             values_centred: false,
             exact_groups: None,
@@ -80,13 +91,18 @@ impl Shape {
         if !(1..=16).contains(&self.group) {
             return Err(KernelError::Group { heads: self.group * self.kv_heads, kv_heads: self.kv_heads });
         }
+        if self.decode == AttendKernel::Vec && self.group > VEC_GROUP {
+            return Err(KernelError::Vec(self.group));
+        }
         Ok(())
     }
 
+    /// Elements of a head.
     pub fn head_dim(&self) -> usize {
         self.record.head_dim()
     }
 
+    /// Query heads of the layer.
     pub fn heads(&self) -> usize {
         self.kv_heads * self.group
     }
@@ -115,34 +131,34 @@ impl Shape {
     }
 
     /// The kernel that attends `rows` rows of a sequence.
-    pub fn form_of(&self, rows: usize) -> Form {
+    pub fn kernel_of(&self, rows: usize) -> AttendKernel {
         match rows {
-            1 => self.form,
-            _ if rows <= self.tile_rows(Form::Mma) || self.head_dim() > 256 => Form::Mma,
-            _ => Form::Chunk,
+            1 => self.decode,
+            _ if rows <= self.tile_rows(AttendKernel::Mma) || self.head_dim() > 256 => AttendKernel::Mma,
+            _ => AttendKernel::Prefill,
         }
     }
 
     /// Column octets of a tile.
-    pub fn blocks(&self, form: Form) -> usize {
-        match form {
-            // `prefill` has 8 simdgroups, each with as many octets as `Blocks` of `prefill.metal` says.
-            Form::Chunk if self.head_dim() == 64 => 16,
-            Form::Chunk => 8,
-            Form::Mma | Form::Vec => self.group.div_ceil(8),
+    pub fn octets(&self, kernel: AttendKernel) -> usize {
+        match kernel {
+            // `prefill` has 8 simdgroups, each with as many octets as `Octets` of `prefill.metal` says.
+            AttendKernel::Prefill if self.head_dim() == 64 => 16,
+            AttendKernel::Prefill => 8,
+            AttendKernel::Mma | AttendKernel::Vec => self.group.div_ceil(8),
         }
     }
 
     /// Rows of a tile: as many as its columns hold.
-    pub fn tile_rows(&self, form: Form) -> usize {
-        if form == Form::Vec { 1 } else { self.blocks(form) * 8 / self.group }
+    pub fn tile_rows(&self, kernel: AttendKernel) -> usize {
+        if kernel == AttendKernel::Vec { 1 } else { self.octets(kernel) * 8 / self.group }
     }
 
-    /// How many times 8 tokens a simdgroup has in flight: as many as its registers hold. `Mma` and `Chunk` have the
+    /// How many times 8 tokens a simdgroup has in flight: as many as its registers hold. `Mma` and `Prefill` have the
     /// same number, since those tokens move the maximum of a partial state together, which shows in its bits.
-    pub(crate) fn depth(&self, form: Form) -> usize {
+    pub(crate) fn depth(&self, kernel: AttendKernel) -> usize {
         let coded = self.record.k().is_rotated() && self.record.v().is_rotated();
-        let largest = if form == Form::Vec { 64 } else { 128 };
+        let largest = if kernel == AttendKernel::Vec { 64 } else { 128 };
         if coded && self.head_dim() <= largest { 4 } else { 2 }
     }
 
@@ -153,8 +169,8 @@ impl Shape {
 
     /// Partitions that a simdgroup of `query` prepares: [`TOGETHER`] where enough threadgroups are left to fill a GPU,
     /// since it reads its tables once for all of them; else 1.
-    pub(crate) fn partitions_together(&self, form: Form, tiles: usize, parts: usize) -> usize {
-        if self.kv_heads * self.blocks(form) * tiles * parts < 4096 { 1 } else { TOGETHER }
+    pub(crate) fn partitions_together(&self, kernel: AttendKernel, tiles: usize, partitions: usize) -> usize {
+        if self.kv_heads * self.octets(kernel) * tiles * partitions < 4096 { 1 } else { TOGETHER }
     }
 
     /// f32 values that the mean correction of a partition takes for one column octet: the amplitudes of the
@@ -166,17 +182,17 @@ impl Shape {
     /// About how many lane operations `query` takes for `tiles` tiles: a rotation of each element and, where keys are
     /// centred, for each RoPE pair, column octet and partition the products that make the terms of 16 intervals (3 of a
     /// quadratic, 8 of a polynomial), of the cosine and of the sine in three parts.
-    pub(crate) fn query_work(&self, form: Form, tiles: usize, parts: usize) -> u64 {
+    pub(crate) fn query_work(&self, kernel: AttendKernel, tiles: usize, partitions: usize) -> u64 {
         let terms = if self.exact_groups.is_some() { 8 } else { 3 };
         let partition = if self.keys_centred { 8 * (self.head_dim() / 2) * (16 * 6 * terms + 20) } else { 0 };
-        (tiles * self.kv_heads * self.blocks(form) * (8 * self.head_dim() * 40 + parts * partition)) as u64
+        (tiles * self.kv_heads * self.octets(kernel) * (8 * self.head_dim() * 40 + partitions * partition)) as u64
     }
 
     /// About how many lane operations attention takes for one kv head, tile and partition: an element of K or V is
     /// decoded in 7 and multiplied with each column (docs/kernels-log.md: 15 cycles an element for 8 columns). The
     /// products of the mean correction come on top of those with K.
-    pub(crate) fn partition_work(&self, form: Form) -> u64 {
-        let (columns, steps) = (8 * self.blocks(form), self.head_dim() / 8);
+    pub(crate) fn partition_work(&self, kernel: AttendKernel) -> u64 {
+        let (columns, steps) = (8 * self.octets(kernel), self.head_dim() / 8);
         let missing = match (self.keys_centred, self.exact_groups) {
             (false, _) => 0,
             (true, None) => 7,
@@ -203,7 +219,24 @@ impl Shape {
 
 #[cfg(test)]
 mod tests {
-    use super::TOGETHER;
+    use super::*;
+
+    #[test]
+    fn vec_is_refused_for_more_query_heads_than_its_registers_hold() {
+        let record = RecordLayout::new(Format::Tq4, Format::Tq4, 64, 32).unwrap();
+        for (decode, group, good) in [
+            (AttendKernel::Vec, VEC_GROUP, true),
+            (AttendKernel::Vec, VEC_GROUP + 1, false),
+            (AttendKernel::Mma, VEC_GROUP + 1, true),
+        ] {
+            let checked = Shape { decode, ..Shape::new(record, 2, group) }.check();
+            assert_eq!(checked, if good { Ok(()) } else { Err(KernelError::Vec(group)) });
+        }
+        let message = KernelError::Vec(7).to_string();
+        assert!(["vec", "4", "7", "mma"].iter().all(|part| message.contains(part)), "{message}");
+        let text = crate::source::library(None);
+        assert!(text.contains(&format!("constant constexpr int kHeads = {VEC_GROUP};")));
+    }
 
     #[test]
     fn query_follows_as_many_partitions_together() {

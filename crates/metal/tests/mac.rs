@@ -8,14 +8,14 @@ use conformance::{Case, rows};
 use kv::KvLayout;
 use matmul::{Weight, WeightType};
 use metal::macos::MetalExecutor;
-use metal::{Form, GpuBackend, GpuDevice};
+use metal::{AttendKernel, GpuBackend, GpuDevice};
 use std::sync::Arc;
 use turboquant::Format;
 
 fn backend(layout: KvLayout, geometry: &ModelGeometry, centring: &Centring) -> Box<dyn AttentionBackend> {
     let Device::Metal(device) = device() else { panic!("a Mac without a GPU") };
     let executor = MetalExecutor::new(&device, Some(geometry.layers[0].head_dim)).unwrap();
-    Box::new(GpuBackend::new(executor, layout, geometry, centring, Form::Mma).unwrap())
+    Box::new(GpuBackend::new(executor, layout, geometry, centring, AttendKernel::Mma).unwrap())
 }
 
 fn device() -> Device {

@@ -1,20 +1,23 @@
-//! Attention of rows over one partition: tiles outside, rows inside.
+//! Attention of rows over one partition: spans outside, rows inside.
 use crate::correction_tables::INTERVALS;
 use crate::format::{Format, Side};
 use crate::kernel::{Kernel, Query};
 use crate::key_mean::CorrectionQuery;
-use crate::layout::{PARTITION, STRIP, TILE};
-use crate::simd::{CHUNK, CorrectionHead, CorrectionTile, HeadQuery, Place, STRIPS, Scratch, Tile};
+use crate::layout::{PARTITION, SPAN, STRIP};
+use crate::simd::{CorrectionHead, CorrectionSpan, HeadQuery, Place, QUAD, STRIPS, Span, SpanScratch};
 use std::cell::RefCell;
 
-/// How far ahead records are fetched, in tiles.
-const PREFETCH_TILES: usize = 2;
+/// How far ahead records are fetched, in spans.
+const PREFETCH_SPANS: usize = 2;
 
 /// One row: a query and the tokens of the partition that it sees, `from..to` counted from the partition's first (`from`
 /// > 0 under a sliding window).
 pub struct Row<'a> {
+    /// The row's query heads of the kv head.
     pub query: &'a Query,
+    /// The first token that the row sees.
     pub from: usize,
+    /// The end of the tokens that it sees.
     pub to: usize,
 }
 
@@ -26,6 +29,7 @@ pub struct Job<'a> {
     pub prefetch: &'a [&'a [u8]],
     /// Position in the sequence of the partition's first token.
     pub first_position: usize,
+    /// The rows that attend.
     pub rows: &'a [Row<'a>],
 }
 
@@ -34,8 +38,8 @@ const BATCH_HEADS: usize = 128;
 
 /// Memory of a call, kept by the thread.
 struct Buffers {
-    scratch: Scratch,
-    /// f32 strips of a tile whose format has no kernel of its own, K and V.
+    scratch: SpanScratch,
+    /// f32 strips of a span whose format has no kernel of its own, K and V.
     decoded: [Vec<u8>; 2],
     /// Centring states of a batch's heads, in order.
     states: Vec<[f32; INTERVALS]>,
@@ -43,7 +47,7 @@ struct Buffers {
 
 thread_local! {
     static BUFFERS: RefCell<Buffers> = RefCell::new(Buffers {
-        scratch: Scratch::new(),
+        scratch: SpanScratch::new(),
         decoded: [Vec::new(), Vec::new()],
         states: Vec::new(),
     });
@@ -103,11 +107,11 @@ struct Head<'a> {
 }
 
 impl Head<'_> {
-    /// What it sees of a tile, counted from the tile's start.
+    /// What it sees of a span, counted from the span's start.
     #[inline(always)]
-    fn visible(&self, tile: usize) -> (usize, usize) {
-        let start = tile * TILE;
-        let clip = |token: usize| token.clamp(start, start + TILE) - start;
+    fn visible(&self, span: usize) -> (usize, usize) {
+        let start = span * SPAN;
+        let clip = |token: usize| token.clamp(start, start + SPAN) - start;
         (clip(self.from), clip(self.to))
     }
 }
@@ -116,8 +120,8 @@ impl<'a> Batch<'a> {
     fn run(&self, parts: &mut [f32], buffers: &mut Buffers) {
         let heads = self.heads(&mut buffers.states);
         let last = heads.iter().map(|head| head.to).max().unwrap_or(0);
-        for tile in 0..last.div_ceil(TILE) {
-            self.tile(tile, &heads, parts, buffers);
+        for span in 0..last.div_ceil(SPAN) {
+            self.span(span, &heads, parts, buffers);
         }
     }
 
@@ -149,45 +153,45 @@ impl<'a> Batch<'a> {
         heads
     }
 
-    fn tile(&self, tile: usize, heads: &[Head<'_>], parts: &mut [f32], buffers: &mut Buffers) {
-        let ranges = heads.iter().map(|head| head.visible(tile)).filter(|(from, to)| from < to);
+    fn span(&self, span: usize, heads: &[Head<'_>], parts: &mut [f32], buffers: &mut Buffers) {
+        let ranges = heads.iter().map(|head| head.visible(span)).filter(|(from, to)| from < to);
         let Some(range) = ranges.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))) else { return };
         let Buffers { scratch, decoded: [k_decoded, v_decoded], states } = buffers;
         let d = self.kernel.layout().head_dim();
-        let (mut k, mut v) = (Tile::new(d), Tile::new(d));
-        self.fill(&mut k, tile, range, Side::K, k_decoded);
-        self.fill(&mut v, tile, range, Side::V, v_decoded);
-        let mut chunk = Chunk::new(tile);
+        let (mut k, mut v) = (Span::new(d), Span::new(d));
+        self.fill(&mut k, span, range, Side::K, k_decoded);
+        self.fill(&mut v, span, range, Side::V, v_decoded);
+        let mut quad = Quad::new(span);
         for head in heads {
-            let (from, to) = head.visible(tile);
+            let (from, to) = head.visible(span);
             if from >= to {
                 continue;
             }
             let correction =
                 head.correction.map(|(query, at)| CorrectionHead { query, state: &states[at..at + query.state_len()] });
-            chunk.push(head.query, Place { from, to, o: head.o, m: head.m, l: head.l }, correction);
-            if chunk.len == CHUNK {
-                chunk.run(self.kernel, &mut k, &mut v, scratch, parts);
+            quad.push(head.query, Place { from, to, o: head.o, m: head.m, l: head.l }, correction);
+            if quad.len == QUAD {
+                quad.run(self.kernel, &mut k, &mut v, scratch, parts);
             }
         }
-        chunk.run(self.kernel, &mut k, &mut v, scratch, parts);
+        quad.run(self.kernel, &mut k, &mut v, scratch, parts);
     }
 
-    /// Fills in the strips of one side of a tile; `range` is what some head sees of it.
-    fn fill<'b>(&self, out: &mut Tile<'b>, tile: usize, range: (usize, usize), side: Side, decoded: &'b mut Vec<u8>)
+    /// Fills in the strips of one side of a span; `range` is what some head sees of it.
+    fn fill<'b>(&self, out: &mut Span<'b>, span: usize, range: (usize, usize), side: Side, decoded: &'b mut Vec<u8>)
     where
         'a: 'b,
     {
         let layout = self.kernel.layout();
         // Strips of a block are 1 << shift.
         let shift = layout.block_size().trailing_zeros() - STRIP.trailing_zeros();
-        let per_tile = STRIPS >> shift;
+        let per_span = STRIPS >> shift;
         let (first, last) = (range.0 / STRIP, range.1.div_ceil(STRIP));
         let (code_bytes, scale_bytes) = layout.strip_bytes(side);
         for block in first >> shift..=(last - 1) >> shift {
-            let index = tile * per_tile + block;
+            let index = span * per_span + block;
             let record = self.job.records[index];
-            let ahead = index + PREFETCH_TILES * per_tile;
+            let ahead = index + PREFETCH_SPANS * per_span;
             let next = || self.job.prefetch.get(ahead.wrapping_sub(self.job.records.len()));
             let ahead = self.job.records.get(ahead).or_else(next).filter(|_| self.prefetch).unwrap_or(&record);
             let (mut codes, mut scales) = layout.planes(side, record);
@@ -203,7 +207,7 @@ impl<'a> Batch<'a> {
             decoded.resize(STRIPS * bytes, 0);
             for (strip, decoded) in decoded.chunks_exact_mut(bytes).enumerate().take(last).skip(first) {
                 let (record, inner) =
-                    (self.job.records[tile * per_tile + (strip >> shift)], strip & ((1 << shift) - 1));
+                    (self.job.records[span * per_span + (strip >> shift)], strip & ((1 << shift) - 1));
                 let start = strip * STRIP;
                 let tokens = (range.0.max(start) - start, range.1.min(start + STRIP) - start);
                 self.kernel.steps.decode(layout, record, inner, tokens, side, decoded);
@@ -215,19 +219,19 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// Query heads that a tile is multiplied with together.
-struct Chunk<'a> {
-    tile: usize,
+/// Up to four query heads that a span is multiplied with together.
+struct Quad<'a> {
+    span: usize,
     len: usize,
-    heads: [HeadQuery<'a>; CHUNK],
-    places: [Place; CHUNK],
-    corrections: [Option<CorrectionHead<'a>>; CHUNK],
+    heads: [HeadQuery<'a>; QUAD],
+    places: [Place; QUAD],
+    corrections: [Option<CorrectionHead<'a>>; QUAD],
 }
 
-impl<'a> Chunk<'a> {
-    fn new(tile: usize) -> Self {
+impl<'a> Quad<'a> {
+    fn new(span: usize) -> Self {
         let none = HeadQuery { floats: &[], words: &[], wide: &[], sum: 0, unit: 0.0 };
-        Chunk { tile, len: 0, heads: [none; CHUNK], places: [Place::default(); CHUNK], corrections: [None; CHUNK] }
+        Quad { span, len: 0, heads: [none; QUAD], places: [Place::default(); QUAD], corrections: [None; QUAD] }
     }
 
     fn push(&mut self, head: HeadQuery<'a>, place: Place, correction: Option<CorrectionHead<'a>>) {
@@ -235,8 +239,15 @@ impl<'a> Chunk<'a> {
         self.len += 1;
     }
 
-    /// Attends and empties the chunk.
-    fn run(&mut self, kernel: &Kernel, k: &mut Tile<'_>, v: &mut Tile<'_>, scratch: &mut Scratch, parts: &mut [f32]) {
+    /// Attends and empties the quad.
+    fn run(
+        &mut self,
+        kernel: &Kernel,
+        k: &mut Span<'_>,
+        v: &mut Span<'_>,
+        scratch: &mut SpanScratch,
+        parts: &mut [f32],
+    ) {
         let (heads, places) = (&self.heads[..self.len], &self.places[..self.len]);
         if places.is_empty() {
             return;
@@ -248,12 +259,12 @@ impl<'a> Chunk<'a> {
         let steps = kernel.steps;
         steps.scores(k, heads, &mut scratch.s);
         steps.correct(
-            &CorrectionTile { tile: self.tile, first, last, heads: &self.corrections[..self.len] },
+            &CorrectionSpan { span: self.span, first, last, heads: &self.corrections[..self.len] },
             &mut scratch.s,
         );
         steps.softmax(v, places, scratch, parts);
         steps.accumulate(v, places, scratch, parts);
-        // What lies ahead has been asked for; a chunk's own lines are in the cache already.
+        // What lies ahead has been asked for; a quad's own lines are in the cache already.
         (k.ahead, v.ahead) = ([0; STRIPS], [0; STRIPS]);
         self.len = 0;
     }

@@ -66,10 +66,12 @@ impl Kernel {
         Kernel { layout, isa, steps, rotation: rotated.then(|| Rotation::new(layout.head_dim())) }
     }
 
+    /// The layout of the records that it takes.
     pub fn layout(&self) -> &RecordLayout {
         &self.layout
     }
 
+    /// The instruction set that it was compiled for.
     pub fn isa(&self) -> Isa {
         self.isa
     }

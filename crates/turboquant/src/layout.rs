@@ -7,9 +7,9 @@ pub(crate) const STRIP: usize = 16;
 /// Tokens of a partition, counted from the sequence's start: partitions are summed apart and merged in order, whatever
 /// the number of threads.
 pub const PARTITION: usize = 512;
-/// Tokens of a tile, counted from the partition's start: one update of the running maximum, one scale of integer
+/// Tokens of a span, counted from the partition's start: one update of the running maximum, one scale of integer
 /// weights.
-pub const TILE: usize = 128;
+pub const SPAN: usize = 128;
 
 /// Layout of a record: K codes, V codes, K scales, V scales of `block_size` tokens of one kv head.
 ///
@@ -45,18 +45,22 @@ impl RecordLayout {
         Ok(RecordLayout { k, v, head_dim, block_size, codes, scales })
     }
 
+    /// The format of K.
     pub fn k(&self) -> Format {
         self.k
     }
 
+    /// The format of V.
     pub fn v(&self) -> Format {
         self.v
     }
 
+    /// The format of one side.
     pub fn format(&self, side: Side) -> Format {
         if side == Side::K { self.k } else { self.v }
     }
 
+    /// Elements of a vector.
     pub fn head_dim(&self) -> usize {
         self.head_dim
     }

@@ -2,10 +2,11 @@
 //!
 //! A K or V vector of one (token, kv head) is rotated, quantised and packed into a *record*, the bytes of one (block,
 //! kv head). [`Kernel`] stores vectors into records and computes attention over them: exact stores for `f32`, `f16`,
-//! `bf16`, integer dot products on the packed codes for `tq8` to `tq2`, decoding tile by tile for the rest.
+//! `bf16`, integer dot products on the packed codes for `tq8` to `tq2`, decoding span by span for the rest.
 //!
 //! **A row's result depends on its query, its visible range and the stored bytes alone**, bit for bit: not on the other
 //! rows of the call, the threads, or what dead slots hold.
+#![warn(missing_docs)]
 
 mod attend;
 mod codebook;
@@ -31,7 +32,7 @@ pub use correction_tables::{CorrectionTables, KeyMeanError, LOW_FREQUENCY};
 pub use format::{Format, FormatError, MAX_HEAD_DIM, Side};
 pub use kernel::{Kernel, MAX_GROUP, Query};
 pub use key_mean::{DEFAULT_HIGH_PAIRS, KeyMean};
-pub use layout::{PARTITION, RecordLayout, TILE};
+pub use layout::{PARTITION, RecordLayout, SPAN};
 pub use preset::{KvPair, PRESETS, Preset};
 pub use rope::{Rope, RopeError, apply_rope};
 pub use rotation::Rotation;

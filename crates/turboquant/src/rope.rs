@@ -107,6 +107,11 @@ impl Rope {
         let angle = |(position, pair): (u32, usize)| self.cos_sin(pair, position as usize).map(|x| (factor * x) as f32);
         positions.iter().flat_map(|p| (0..self.pairs()).map(move |pair| (*p, pair))).map(angle).collect()
     }
+
+    /// The angles of one row among those that [`Rope::angles`] gave for several positions.
+    pub fn row<'a>(&self, angles: &'a [[f32; 2]], row: usize) -> &'a [[f32; 2]] {
+        &angles[row * self.pairs()..][..self.pairs()]
+    }
 }
 
 impl PartialEq for Rope {

@@ -48,7 +48,7 @@ fn compare(k: Format, v: Format, d: usize, block_size: usize, group: usize, toke
     }
 }
 
-/// Every format of either side, with an exact one on the other; sizes: one token, the edges of a strip, a block, a tile
+/// Every format of either side, with an exact one on the other; sizes: one token, the edges of a strip, a block, a span
 /// and a partition.
 #[test]
 fn formats_and_edges() {

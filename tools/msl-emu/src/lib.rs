@@ -4,6 +4,7 @@
 //! [`Emulator::fast`] has guard pages around buffers. [`Emulator::checked`] also finds races, accesses that are out of
 //! bounds by a byte, and reads of uninitialised threadgroup memory. Both find divergence and more than 32 KB of
 //! threadgroup memory.
+#![warn(missing_docs)]
 
 #[cfg(feature = "cuda")]
 #[allow(unsafe_code)] // the driver's C interface

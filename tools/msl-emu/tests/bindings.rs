@@ -5,7 +5,7 @@ use candle_core::{DType, Device, Tensor};
 use common::*;
 use compute::ComputeDevice;
 use conformance::rows;
-use metal::{Executor, Form, GpuDevice, Launch};
+use metal::{AttendKernel, Executor, GpuDevice, Launch};
 use msl_emu::{Emulator, EmulatorExecutor, Memory, Watched};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use turboquant::{Format, Side};
@@ -43,8 +43,8 @@ fn misbound(emulator: &'static Emulator, kernel: &'static str, swapped: [u32; 2]
 
 /// Relative error of a row and a chunk, and a tenth of that of the stored keys, whose int8 codes cost half a percent;
 /// infinite where the emulator refuses.
-fn error(emulator: &'static Emulator, form: Form, kernel: &'static str, swapped: [u32; 2]) -> f64 {
-    let case = Case { centred: true, form, ..Case::new(Format::Tq8, Format::Tq4, 64) };
+fn error(emulator: &'static Emulator, decode: AttendKernel, kernel: &'static str, swapped: [u32; 2]) -> f64 {
+    let case = Case { centred: true, decode, ..Case::new(Format::Tq8, Format::Tq4, 64) };
     let run = || {
         let mut cache = Cache::new(misbound(emulator, kernel, swapped), case, 50);
         cache.write();
@@ -65,17 +65,17 @@ fn error(emulator: &'static Emulator, form: Form, kernel: &'static str, swapped:
 #[test]
 fn swapped_buffers_are_found() {
     let Some(emulator) = Emulator::fast() else { return };
-    assert!(error(emulator, Form::Mma, "none", [0, 1]) < 1e-3);
-    for (form, kernel, swaps) in [
-        (Form::Mma, "write", &[[0, 1], [2, 3], [3, 5], [5, 6], [6, 7]][..]),
-        (Form::Mma, "query", &[[2, 5], [3, 4], [4, 6], [6, 7], [8, 9]]),
-        (Form::Mma, "attend_mma", &[[0, 3], [1, 2], [4, 6], [7, 8]]),
-        (Form::Vec, "attend_vec", &[[0, 3], [4, 6], [7, 8]]),
-        (Form::Mma, "prefill", &[[2, 4], [5, 6]]),
-        (Form::Mma, "reduce", &[[0, 1], [2, 3], [4, 5]]),
+    assert!(error(emulator, AttendKernel::Mma, "none", [0, 1]) < 1e-3);
+    for (decode, kernel, swaps) in [
+        (AttendKernel::Mma, "write", &[[0, 1], [2, 3], [3, 5], [5, 6], [6, 7]][..]),
+        (AttendKernel::Mma, "query", &[[2, 5], [3, 4], [4, 6], [6, 7], [8, 9]]),
+        (AttendKernel::Mma, "attend_mma", &[[0, 3], [1, 2], [4, 6], [7, 8]]),
+        (AttendKernel::Vec, "attend_vec", &[[0, 3], [4, 6], [7, 8]]),
+        (AttendKernel::Mma, "prefill", &[[2, 4], [5, 6]]),
+        (AttendKernel::Mma, "reduce", &[[0, 1], [2, 3], [4, 5]]),
     ] {
         for swapped in swaps {
-            let error = error(emulator, form, kernel, *swapped);
+            let error = error(emulator, decode, kernel, *swapped);
             assert!(error > 1e-2, "{kernel} with {swapped:?} swapped: {error:.1e}");
         }
     }

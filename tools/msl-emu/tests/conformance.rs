@@ -4,7 +4,7 @@ use attention::{AttentionBackend, Centring, KeyCentring, ModelGeometry};
 use candle_core::Device;
 use conformance::Case;
 use kv::KvLayout;
-use metal::{Form, GpuBackend};
+use metal::{AttendKernel, GpuBackend};
 use msl_emu::{Emulator, EmulatorExecutor};
 use turboquant::Format;
 
@@ -18,7 +18,7 @@ const BASE: Case =
 fn make(emulator: &'static Emulator) -> impl Fn(KvLayout, ModelGeometry) -> Box<dyn AttentionBackend> {
     move |layout, geometry| {
         let centring = Centring::none(&geometry);
-        Box::new(GpuBackend::new(executor(emulator, 0), layout, &geometry, &centring, Form::Mma).unwrap())
+        Box::new(GpuBackend::new(executor(emulator, 0), layout, &geometry, &centring, AttendKernel::Mma).unwrap())
     }
 }
 
@@ -27,7 +27,7 @@ fn make_centred(emulator: &'static Emulator) -> impl Fn(KvLayout, ModelGeometry)
     move |layout, geometry| {
         let means = conformance::large_means(&geometry);
         let centring = Centring::new(&geometry, &means, |_| KeyCentring::Approximated, |_| true).unwrap();
-        Box::new(GpuBackend::new(executor(emulator, 0), layout, &geometry, &centring, Form::Mma).unwrap())
+        Box::new(GpuBackend::new(executor(emulator, 0), layout, &geometry, &centring, AttendKernel::Mma).unwrap())
     }
 }
 

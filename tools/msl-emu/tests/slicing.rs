@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)] // helpers of tests
 mod common;
 use common::*;
-use metal::{Executor, Form, Launch};
+use metal::{AttendKernel, Executor, Launch};
 use msl_emu::{Emulator, EmulatorExecutor, Memory, Watched};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -38,10 +38,10 @@ fn slices_do_not_change_a_bit() {
     let exact = Case { bias: 30.0, ..Case { centred: true, ..Case::new(Format::Bf16, Format::Bf16, 64) } };
     for (case, from, to) in [
         (base, 1099, 1100),
-        (Case { form: Form::Vec, ..base }, 1099, 1100),
+        (Case { decode: AttendKernel::Vec, ..base }, 1099, 1100),
         (base, 1060, 1100),
         (exact, 1060, 1100),
-        (Case { form: Form::Vec, ..exact }, 1099, 1100),
+        (Case { decode: AttendKernel::Vec, ..exact }, 1099, 1100),
     ] {
         let (want, one) = attend(emulator, case, from, to, u64::MAX);
         assert_eq!(one, 1);
@@ -57,8 +57,8 @@ fn slices_do_not_change_a_bit() {
 #[test]
 fn what_no_row_sees_is_not_dispatched() {
     let Some(emulator) = Emulator::fast() else { return };
-    for form in [Form::Mma, Form::Vec] {
-        let case = Case { centred: true, form, ..Case::new(Format::Tq4, Format::Tq4, 64) };
+    for decode in [AttendKernel::Mma, AttendKernel::Vec] {
+        let case = Case { centred: true, decode, ..Case::new(Format::Tq4, Format::Tq4, 64) };
         let grids = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&grids);
         let run = move |inner: &EmulatorExecutor, launches: &[Launch<'_, Memory>]| {
@@ -117,9 +117,9 @@ fn changed(emulator: &'static Emulator, case: Case, to: usize, much: Option<Much
                 counted.fetch_add(1, Ordering::Relaxed);
             };
             match much {
-                Some(Much::Corrections(span)) if launch.kernel.starts_with("query") => {
-                    set(offset_of("QueryParams", "span"), 1, span);
-                    grid[2] = 1 + (grid[2] - 1).div_ceil(span);
+                Some(Much::Corrections(partitions)) if launch.kernel.starts_with("query") => {
+                    set(offset_of("QueryParams", "partitions_each"), 1, partitions);
+                    grid[2] = 1 + (grid[2] - 1).div_ceil(partitions);
                 }
                 Some(Much::Alone) if launch.kernel.starts_with("reduce") => {
                     set(offset_of("ReduceParams", "one_simdgroup_per_item"), 0, 1);
@@ -151,7 +151,7 @@ fn partitions_followed_together_and_items_merged_alone_have_the_same_bits() {
     for (emulator, to, case) in [
         (fast, 2100, case(Format::Tq4, Format::Tq4, 64)),
         (fast, 2100, Case { bias: 30.0, ..case(Format::Bf16, Format::Bf16, 64) }),
-        (fast, 2100, Case { form: Form::Vec, ..case(Format::Tq5, Format::Tq4, 128) }),
+        (fast, 2100, Case { decode: AttendKernel::Vec, ..case(Format::Tq5, Format::Tq4, 128) }),
         (fast, 2100, Case { window: Some(700), ..case(Format::Tq4, Format::Tq4, 96) }),
         // 6 of 8 simdgroups merge.
         (fast, 1100, Case { group: 3, ..case(Format::Tq5, Format::Tq5, 80) }),

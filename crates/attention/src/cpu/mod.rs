@@ -10,7 +10,7 @@ use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use turboquant::{Isa, Kernel, MAX_GROUP, MAX_HEAD_DIM, Rope, apply_rope};
 
 /// The cache of one layer and the kernels for its formats.
-struct Layer {
+struct CpuLayer {
     kernel: Kernel,
     centre: LayerCentre,
     /// The index of the layer's RoPE among those of the model; `None` for a layer without.
@@ -18,7 +18,7 @@ struct Layer {
     pages: RwLock<Pages>,
 }
 
-impl Layer {
+impl CpuLayer {
     fn read(&self) -> RwLockReadGuard<'_, Pages> {
         // Bytes of any value are valid, so a panic in a writer leaves nothing broken.
         self.pages.read().unwrap_or_else(|e| e.into_inner())
@@ -57,26 +57,20 @@ impl StepAngles {
         prepared.ok_or_else(|| Error::Msg("the plan was made by another backend".to_owned()))
     }
 
-    /// A layer's angles, and RoPE pairs of a head.
-    fn angles(&self, rope: Option<usize>, ropes: &[Rope]) -> LayerAngles<'_> {
-        match rope {
-            Some(rope) => LayerAngles { angles: &self.angles[rope], pairs: ropes[rope].pairs() },
-            None => LayerAngles { angles: &[], pairs: 0 },
-        }
+    /// A layer's angles.
+    fn angles<'a>(&'a self, rope: Option<usize>, ropes: &'a [Rope]) -> LayerAngles<'a> {
+        LayerAngles(rope.map(|rope| (&ropes[rope], self.angles[rope].as_slice())))
     }
 }
 
-/// The angles of a step's rows in one layer.
+/// The RoPE of one layer and the angles of a step's rows; `None` for a layer without RoPE.
 #[derive(Clone, Copy)]
-struct LayerAngles<'a> {
-    angles: &'a [[f32; 2]],
-    pairs: usize,
-}
+struct LayerAngles<'a>(Option<(&'a Rope, &'a [[f32; 2]])>);
 
 impl<'a> LayerAngles<'a> {
     /// (cos, sin) of each pair of a row; none for a layer without RoPE.
     fn row(&self, row: usize) -> &'a [[f32; 2]] {
-        &self.angles[row * self.pairs..][..self.pairs]
+        self.0.map_or(&[], |(rope, angles)| rope.row(angles, row))
     }
 }
 
@@ -86,7 +80,7 @@ pub struct CpuBackend {
     geometry: ModelGeometry,
     /// The different RoPEs of the layers.
     ropes: Vec<Rope>,
-    layers: Vec<Layer>,
+    layers: Vec<CpuLayer>,
 }
 
 impl CpuBackend {
@@ -119,7 +113,7 @@ impl CpuBackend {
             .zip(centring.layers)
             .zip(of_layers)
             .enumerate()
-            .map(|(i, ((layer, centre), rope))| Layer {
+            .map(|(i, ((layer, centre), rope))| CpuLayer {
                 kernel: Kernel::new(layer.record, isa),
                 centre,
                 rope,

@@ -22,7 +22,7 @@ pub struct Work<'a> {
 }
 
 /// Rows of one sequence and the kv head they attend to.
-struct Tile {
+struct HeadTile {
     seq: usize,
     rows: Range<usize>,
     kv_head: usize,
@@ -45,20 +45,20 @@ impl Work<'_> {
         }
     }
 
-    fn tiles(&self) -> Vec<Tile> {
+    fn tiles(&self) -> Vec<HeadTile> {
         let mut tiles = Vec::new();
         for seq in 0..self.layout.num_seqs() {
             let rows = self.layout.rows(seq);
             for start in rows.clone().step_by(TILE_ROWS) {
                 let rows = start..(start + TILE_ROWS).min(rows.end);
-                tiles.extend((0..self.geometry.kv_heads).map(|kv_head| Tile { seq, rows: rows.clone(), kv_head }));
+                tiles.extend((0..self.geometry.kv_heads).map(|kv_head| HeadTile { seq, rows: rows.clone(), kv_head }));
             }
         }
         tiles
     }
 
     /// Attention of a tile: `[rows][group][head_dim]`.
-    fn tile(&self, tile: &Tile, q: &[f32], split: bool) -> Vec<f32> {
+    fn tile(&self, tile: &HeadTile, q: &[f32], split: bool) -> Vec<f32> {
         let (kernel, d, group) = (self.kernel, self.geometry.head_dim, self.geometry.group());
         let width = group * d;
         let mut heads = vec![0f32; width];
@@ -108,14 +108,14 @@ impl Work<'_> {
     }
 
     /// Partitions that some row of the tile sees, counted from the sequence's start.
-    fn partitions(&self, tile: &Tile) -> Range<usize> {
+    fn partitions(&self, tile: &HeadTile) -> Range<usize> {
         // Both ends grow from row to row.
         let (first, last) = (self.visible(tile.rows.start), self.visible(tile.rows.end - 1));
         first.start / PARTITION..last.end.div_ceil(PARTITION)
     }
 
     /// The records of a partition that some row of the tile sees; none beyond the last.
-    fn records(&self, tile: &Tile, partition: usize) -> Vec<&[u8]> {
+    fn records(&self, tile: &HeadTile, partition: usize) -> Vec<&[u8]> {
         let (start, block_size) = (partition * PARTITION, self.kernel.layout().block_size());
         let end = (start + PARTITION).min(self.visible(tile.rows.end - 1).end);
         let blocks =
@@ -123,7 +123,7 @@ impl Work<'_> {
         blocks.iter().map(|b| self.pages.record(*b, tile.kv_head)).collect()
     }
 
-    fn partition(&self, tile: &Tile, queries: &[Query], partition: usize) -> Vec<f32> {
+    fn partition(&self, tile: &HeadTile, queries: &[Query], partition: usize) -> Vec<f32> {
         let start = partition * PARTITION;
         let records = self.records(tile, partition);
         // Whoever attends this one goes on to the next, or a neighbour does: either way it will be read soon.

@@ -43,34 +43,22 @@ pub fn select(
     device: &Device,
     decode: DecodeKernel,
 ) -> Result<Box<dyn AttentionBackend>, StartError> {
-    if decode == DecodeKernel::Vec {
-        check_vec(geometry, device)?;
+    if decode == DecodeKernel::Vec && device.is_cpu() {
+        let message = "is vec, a kernel of GPUs; this model runs on the CPU".to_owned();
+        return Err(StartError::flag("--decode-kernel", message));
     }
     match device {
         Device::Cpu => Ok(Box::new(CpuBackend::new(layout, geometry.clone(), centring)?)),
         #[cfg(all(target_os = "macos", feature = "metal"))]
         Device::Metal(device) => {
             let executor = executor(device, geometry)?;
-            let form = match decode {
-                DecodeKernel::Mma => ::metal::Form::Mma,
-                DecodeKernel::Vec => ::metal::Form::Vec,
+            let kernel = match decode {
+                DecodeKernel::Mma => ::metal::AttendKernel::Mma,
+                DecodeKernel::Vec => ::metal::AttendKernel::Vec,
             };
-            Ok(Box::new(::metal::GpuBackend::new(executor, layout, geometry, &centring, form)?))
+            Ok(Box::new(::metal::GpuBackend::new(executor, layout, geometry, &centring, kernel)?))
         }
         other => Err(unsupported(other)),
-    }
-}
-
-/// `attend_vec` runs on GPUs alone and keeps 4 query heads of a kv head in registers.
-fn check_vec(geometry: &ModelGeometry, device: &Device) -> Result<(), StartError> {
-    const MOST: usize = 4;
-    let flag = |message| Err(StartError::flag("--decode-kernel", message));
-    if device.is_cpu() {
-        return flag("is vec, a kernel of GPUs; this model runs on the CPU".to_owned());
-    }
-    match geometry.layers.iter().map(attention::LayerGeometry::group).find(|group| *group > MOST) {
-        Some(group) => flag(format!("is vec, for at most {MOST} query heads a kv head; this model has {group}")),
-        None => Ok(()),
     }
 }
 

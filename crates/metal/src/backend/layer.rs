@@ -1,6 +1,6 @@
 //! One layer's shape, and the buffers that its kernels read beside the batch.
 use crate::executor::Executor;
-use crate::shape::{Form, Shape};
+use crate::shape::{AttendKernel, Shape};
 use crate::tables::{LayerTables, PartitionTables, exact_groups, rotation_words};
 use attention::{LayerCentre, LayerGeometry};
 use candle_core::{Error, Result};
@@ -25,7 +25,7 @@ pub(crate) struct CorrectionBuffers<B> {
     pub fits: B,
 }
 
-pub(crate) struct Layer<B> {
+pub(crate) struct GpuLayer<B> {
     pub shape: Shape,
     pub buffers: LayerBuffers<B>,
     pub correction: Option<CorrectionBuffers<B>>,
@@ -33,11 +33,10 @@ pub(crate) struct Layer<B> {
     pub rope: Option<usize>,
 }
 
-pub(crate) fn shape_of(kv: &LayerKv, model: &LayerGeometry, centre: &LayerCentre, form: Form) -> Shape {
+pub(crate) fn shape_of(kv: &LayerKv, model: &LayerGeometry, centre: &LayerCentre, decode: AttendKernel) -> Shape {
     Shape {
         scale: model.scale,
-        // `attend_vec` keeps 4 query heads in registers.
-        form: if model.group() <= 4 { form } else { Form::Mma },
+        decode,
         keys_centred: !centre.keys.is_empty(),
         values_centred: !centre.values.is_empty(),
         exact_groups: exact_groups(&centre.keys),
@@ -52,7 +51,7 @@ pub(crate) fn layer<E: Executor>(
     shape: Shape,
     centre: &LayerCentre,
     rope: Option<usize>,
-) -> Result<Layer<E::Buffer>> {
+) -> Result<GpuLayer<E::Buffer>> {
     let tables = centre.keys.first().map(|_| LayerTables::new(&centre.keys));
     let correction = match centre.keys.first() {
         Some(first) => Some(correction_buffers(executor, &shape, first.tables(), turboquant::PARTITION)?),
@@ -70,7 +69,7 @@ pub(crate) fn layer<E: Executor>(
         high_operands: of(|t| &t.high_operands)?,
         high_angles: of(|t| &t.high_angles)?,
     };
-    Ok(Layer { shape, buffers, correction, rope })
+    Ok(GpuLayer { shape, buffers, correction, rope })
 }
 
 pub(crate) fn correction_buffers<E: Executor>(

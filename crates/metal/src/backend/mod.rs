@@ -5,12 +5,12 @@ mod scratch;
 use crate::batch::{Slice, Tile, slices, tiles};
 use crate::executor::{Executor, Launch};
 use crate::launch::{self, AttendBuffers, Params, QueryBuffers, ReduceBuffers, WriteBuffers};
-use crate::shape::{Form, Shape};
+use crate::shape::{AttendKernel, Shape};
 use crate::tables::words;
 use attention::{AttentionBackend, AttentionPlan, BatchLayout, Centring, LayerId, ModelGeometry};
 use candle_core::{Error, Result, Tensor, bail};
 use kv::{BlockCopy, BlockId, KvLayout};
-use layer::{CorrectionBuffers, Layer, correction_buffers, layer, shape_of};
+use layer::{CorrectionBuffers, GpuLayer, correction_buffers, layer, shape_of};
 use scratch::Scratch;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
@@ -44,7 +44,7 @@ pub struct GpuBackend<E: Executor> {
     ropes: Vec<Rope>,
     /// The different shapes of the layers.
     shapes: Vec<Shape>,
-    layers: Vec<Layer<E::Buffer>>,
+    layers: Vec<GpuLayer<E::Buffer>>,
     scratch: Mutex<Scratch<E::Buffer>>,
     /// Bound where a kernel reads nothing.
     pub(crate) nothing: E::Buffer,
@@ -60,7 +60,7 @@ impl<E: Executor> GpuBackend<E> {
         spec: KvLayout,
         geometry: &ModelGeometry,
         centring: &Centring,
-        decode: Form,
+        decode: AttendKernel,
     ) -> Result<Self> {
         let (layers, n) = (spec.layers(), geometry.layers.len());
         if layers.len() != n || centring.layers.len() != n {
@@ -80,7 +80,7 @@ impl<E: Executor> GpuBackend<E> {
             shape.check().map_err(|e| Error::Msg(format!("layer {i}: {e}")))?;
             layer(&executor, shape, centre, rope).map_err(|e| Error::Msg(format!("layer {i}: {e}")))
         });
-        let layers: Vec<Layer<_>> = layers.collect::<Result<_>>()?;
+        let layers: Vec<GpuLayer<_>> = layers.collect::<Result<_>>()?;
         let mut shapes: Vec<Shape> = Vec::new();
         layers.iter().for_each(|layer| {
             if !shapes.contains(&layer.shape) {
@@ -91,7 +91,7 @@ impl<E: Executor> GpuBackend<E> {
         Ok(GpuBackend { executor, spec, ropes, shapes, layers, scratch: Mutex::default(), nothing, num_blocks: 0 })
     }
 
-    fn cache<'a>(&self, layer: &'a Layer<E::Buffer>) -> Result<&'a E::Buffer> {
+    fn cache<'a>(&self, layer: &'a GpuLayer<E::Buffer>) -> Result<&'a E::Buffer> {
         layer.buffers.cache.as_ref().ok_or_else(|| Error::Msg("the cache is not allocated".to_owned()))
     }
 
@@ -105,7 +105,7 @@ impl<E: Executor> GpuBackend<E> {
     }
 
     /// The step's angles for a layer; nothing for one without RoPE.
-    fn angles<'a>(&'a self, layer: &Layer<E::Buffer>, prepared: &'a StepBuffers<E::Buffer>) -> &'a E::Buffer {
+    fn angles<'a>(&'a self, layer: &GpuLayer<E::Buffer>, prepared: &'a StepBuffers<E::Buffer>) -> &'a E::Buffer {
         layer.rope.map_or(&self.nothing, |rope| &prepared.angles[rope])
     }
 
@@ -126,17 +126,17 @@ impl<E: Executor> GpuBackend<E> {
     /// Attends the rows of a slice of a batch.
     fn attend_slice(
         &self,
-        layer: &Layer<E::Buffer>,
+        layer: &GpuLayer<E::Buffer>,
         SliceBuffers { slice, tiles: table }: &SliceBuffers<E::Buffer>,
         q: &E::Buffer,
         out: &E::Buffer,
         prepared: &StepBuffers<E::Buffer>,
     ) -> Result<()> {
         let (shape, buffers, correction) = (&layer.shape, &layer.buffers, layer.correction.as_ref());
-        let (tiles, parts, form) = (&slice.tiles, slice.parts(), slice.tiles[0].form);
+        let (tiles, partitions, kernel) = (&slice.tiles, slice.partitions(), slice.tiles[0].kernel);
         let (first, rows) = (slice.rows.start, slice.rows.len());
         let mut scratch = self.scratch.lock().unwrap_or_else(|e| e.into_inner());
-        scratch.reserve(&self.executor, shape, form, rows, tiles.len(), parts).map_err(Error::wrap)?;
+        scratch.reserve(&self.executor, shape, kernel, rows, tiles.len(), partitions).map_err(Error::wrap)?;
         let corrected = |f: fn(&CorrectionBuffers<E::Buffer>) -> &E::Buffer| correction.map_or(&self.nothing, f);
         let query = QueryBuffers {
             q,
@@ -170,17 +170,17 @@ impl<E: Executor> GpuBackend<E> {
             out,
         };
         let mut launches =
-            vec![launch::query(shape, form, correction.map(|c| &c.tables), first, tiles.len(), parts, &query)];
+            vec![launch::query(shape, kernel, correction.map(|c| &c.tables), first, tiles.len(), partitions, &query)];
         let attends = slice
             .dispatches
             .iter()
-            .map(|some| launch::attend_some(shape, form, some.tiles, (some.parts.clone(), parts), &attend));
+            .map(|some| launch::attend_some(shape, kernel, some.tiles, (some.partitions.clone(), partitions), &attend));
         launches.extend(attends);
-        launches.push(launch::reduce(shape, first, rows, parts, &reduce));
+        launches.push(launch::reduce(shape, first, rows, partitions, &reduce));
         self.run(&launches)
     }
 
-    fn block_bytes(&self, layer: &Layer<E::Buffer>, block: BlockId) -> Result<Range<usize>> {
+    fn block_bytes(&self, layer: &GpuLayer<E::Buffer>, block: BlockId) -> Result<Range<usize>> {
         if block.0 as usize >= self.num_blocks {
             bail!("block {} of a pool of {}", block.0, self.num_blocks);
         }

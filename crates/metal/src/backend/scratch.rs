@@ -1,7 +1,7 @@
 //! Device memory that the launches of one attention hand to each other. It grows to what was needed and is used by one
 //! call at a time.
 use crate::executor::{ExecError, Executor};
-use crate::shape::{Form, Shape};
+use crate::shape::{AttendKernel, Shape};
 
 pub(crate) struct Scratch<B> {
     pub queries: Region<B>,
@@ -49,20 +49,20 @@ impl<B> Region<B> {
 }
 
 impl<B> Scratch<B> {
-    /// Room for `rows` rows in `tiles` tiles over `parts` partitions.
+    /// Room for `rows` rows in `tiles` tiles over `partitions` partitions.
     pub fn reserve<E: Executor<Buffer = B>>(
         &mut self,
         executor: &E,
         shape: &Shape,
-        form: Form,
+        kernel: AttendKernel,
         rows: usize,
         tiles: usize,
-        parts: usize,
+        partitions: usize,
     ) -> Result<(), ExecError> {
-        let blocks = tiles * shape.kv_heads * shape.blocks(form);
-        let corrections = if shape.keys_centred { blocks * parts * shape.correction_floats() * 4 } else { 16 };
-        let states = rows * shape.heads() * parts;
-        self.queries.reserve(executor, 2 * blocks * shape.head_dim() * 16)?;
+        let octets = tiles * shape.kv_heads * shape.octets(kernel);
+        let corrections = if shape.keys_centred { octets * partitions * shape.correction_floats() * 4 } else { 16 };
+        let states = rows * shape.heads() * partitions;
+        self.queries.reserve(executor, 2 * octets * shape.head_dim() * 16)?;
         self.corrections.reserve(executor, corrections)?;
         self.part_o.reserve(executor, states * shape.head_dim() * 4)?;
         self.part_ml.reserve(executor, states * 8)

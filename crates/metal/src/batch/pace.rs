@@ -7,16 +7,16 @@ use std::time::{Duration, Instant};
 /// of operations leaves out before the display waits a tenth.
 const TURN: Duration = Duration::from_millis(50);
 
-/// Lane operations that an M1, the slowest GPU, does in a [`TURN`]: 1.3e12 a second.
+/// Lane operations that an M1, the slowest GPU, does in 50 ms: 1.3e12 a second.
 pub const WORK_OF_TURN: u64 = 65_000_000_000;
 
 /// Counts lane operations since the last wait. It learns from the time of each full command buffer how much a GPU
 /// faster than an M1 does, so that such a GPU is waited for less often.
 #[derive(Debug)]
-pub struct Pace(Mutex<State>);
+pub struct Pace(Mutex<Started>);
 
 #[derive(Debug)]
-struct State {
+struct Started {
     work: u64,
     /// When the first work since the last wait was started.
     since: Option<Instant>,
@@ -26,12 +26,12 @@ struct State {
 
 impl Default for Pace {
     fn default() -> Self {
-        Pace(Mutex::new(State { work: 0, since: None, most: WORK_OF_TURN }))
+        Pace(Mutex::new(Started { work: 0, since: None, most: WORK_OF_TURN }))
     }
 }
 
 impl Pace {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, Started> {
         self.0.lock().unwrap_or_else(|e| e.into_inner())
     }
 
@@ -49,14 +49,14 @@ impl Pace {
 
     /// Tells that the GPU has done at `now` all that was started. `full` means that it was waited for because `start`
     /// said so: then the time since the first start, which is no less than the GPU took, tells how much it does in a
-    /// [`TURN`].
+    /// `TURN`.
     pub fn finished(&self, now: Instant, full: bool) {
         let mut state = self.state();
         if let (true, Some(since)) = (full, state.since) {
             let took = now.saturating_duration_since(since).as_secs_f64();
             state.most = ((state.work as f64 * TURN.as_secs_f64() / took) as u64).max(WORK_OF_TURN);
         }
-        *state = State { work: 0, since: None, most: state.most };
+        *state = Started { work: 0, since: None, most: state.most };
     }
 }
 

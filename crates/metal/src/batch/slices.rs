@@ -24,8 +24,8 @@ pub(crate) struct Slice {
 
 impl Slice {
     /// Partitions of the longest tile.
-    pub fn parts(&self) -> usize {
-        self.tiles[0].parts()
+    pub fn partitions(&self) -> usize {
+        self.tiles[0].partitions()
     }
 }
 
@@ -33,27 +33,27 @@ impl Slice {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Dispatch {
     pub tiles: usize,
-    pub parts: Range<usize>,
+    pub partitions: Range<usize>,
 }
 
 /// Cuts a batch's tiles into slices. A slice's partial states take at most [`STATE_BYTES`] (or what one tile takes),
 /// and a dispatch takes at most `most_work` lane operations (or what one partition of one tile takes, or the queries of
 /// one tile).
 pub(crate) fn slices(shape: &Shape, tiles: &[Tile], most_work: u64) -> Vec<Slice> {
-    let parts = tiles.iter().map(Tile::parts).max().unwrap_or(1);
-    let rows = (STATE_BYTES / (shape.heads() * parts * (shape.head_dim() + 2) * 4)).max(64);
+    let partitions = tiles.iter().map(Tile::partitions).max().unwrap_or(1);
+    let rows = (STATE_BYTES / (shape.heads() * partitions * (shape.head_dim() + 2) * 4)).max(64);
     let (mut slices, mut start) = (Vec::new(), 0);
     while start < tiles.len() {
-        let (first, form) = (tiles[start].rows.start, tiles[start].form);
+        let (first, kernel) = (tiles[start].rows.start, tiles[start].kernel);
         let most = |work: u64| usize::try_from(most_work / work).unwrap_or(usize::MAX).max(1);
-        let partitions = most(shape.kv_heads as u64 * shape.partition_work(form));
-        let most_tiles = partitions.min(most(shape.query_work(form, 1, parts)));
-        let fits = |tile: &&Tile| tile.form == form && tile.rows.end - first <= rows;
+        let most_partitions = most(shape.kv_heads as u64 * shape.partition_work(kernel));
+        let most_tiles = most_partitions.min(most(shape.query_work(kernel, 1, partitions)));
+        let fits = |tile: &&Tile| tile.kernel == kernel && tile.rows.end - first <= rows;
         let count = tiles[start..].iter().take(most_tiles).take_while(fits).count().max(1);
         let mut tiles = tiles[start..start + count].to_vec();
         let rows = first..tiles[count - 1].rows.end;
-        tiles.sort_by_key(|tile| Reverse(tile.parts()));
-        slices.push(Slice { dispatches: dispatches(shape, &tiles, partitions), tiles, rows });
+        tiles.sort_by_key(|tile| Reverse(tile.partitions()));
+        slices.push(Slice { dispatches: dispatches(shape, &tiles, most_partitions), tiles, rows });
         start += count;
     }
     slices
@@ -62,7 +62,7 @@ pub(crate) fn slices(shape: &Shape, tiles: &[Tile], most_work: u64) -> Vec<Slice
 /// The dispatches that cover every (tile, partition) that some row sees, at most `most` of them each. `tiles` are in
 /// order of their number of partitions, the largest first.
 fn dispatches(shape: &Shape, tiles: &[Tile], most: usize) -> Vec<Dispatch> {
-    let all = tiles[0].parts();
+    let all = tiles[0].partitions();
     // For each partition: how many tiles, from the first on, hold all that see it.
     let mut until = vec![0; all];
     for (tile, count) in tiles.iter().zip(1..) {
@@ -84,7 +84,7 @@ fn dispatches(shape: &Shape, tiles: &[Tile], most: usize) -> Vec<Dispatch> {
                 end = part + 1;
             }
         }
-        dispatches.push(Dispatch { tiles, parts: from..end });
+        dispatches.push(Dispatch { tiles, partitions: from..end });
         from = end;
     }
     dispatches
@@ -117,8 +117,8 @@ mod tests {
             (8, 64, 1, 32_000, 16, Some(1024)),
         ] {
             let shape = Shape { window, ..shape(kv_heads, d) };
-            let form = shape.form_of(rows);
-            let per_tile = shape.tile_rows(form);
+            let kernel = shape.kernel_of(rows);
+            let per_tile = shape.tile_rows(kernel);
             let position = |seq: usize| position * (seq + 1) / seqs;
             let tiles: Vec<Tile> = (0..seqs)
                 .flat_map(|seq| (0..rows).step_by(per_tile).map(move |at| (seq * rows + at, at, rows)))
@@ -126,10 +126,10 @@ mod tests {
                     rows: row..row + per_tile.min(rows - at),
                     table: 0,
                     position: position(row / rows) + at,
-                    form,
+                    kernel,
                 })
                 .collect();
-            let one = kv_heads as u64 * shape.partition_work(form);
+            let one = kv_heads as u64 * shape.partition_work(kernel);
             for most_work in [1, 5 * one, 1000 * one, u64::MAX] {
                 let mut next = 0;
                 for slice in slices(&shape, &tiles, most_work) {
@@ -140,44 +140,44 @@ mod tests {
                     in_order.sort_by_key(|tile| tile.rows.start);
                     assert!(tiles.windows(here.len()).any(|tiles| tiles == in_order), "other tiles");
                     assert_eq!(in_order[0].rows.start..in_order[here.len() - 1].rows.end, slice.rows);
-                    let parts = here.iter().map(Tile::parts).max().unwrap();
-                    assert_eq!(slice.parts(), parts);
-                    let mut times = vec![vec![0; parts]; here.len()];
-                    let mut until = vec![0; parts];
+                    let partitions = here.iter().map(Tile::partitions).max().unwrap();
+                    assert_eq!(slice.partitions(), partitions);
+                    let mut times = vec![vec![0; partitions]; here.len()];
+                    let mut until = vec![0; partitions];
                     for dispatch in &slice.dispatches {
-                        assert!(!dispatch.parts.is_empty());
-                        let work = (dispatch.tiles * dispatch.parts.len()) as u64 * one;
+                        assert!(!dispatch.partitions.is_empty());
+                        let work = (dispatch.tiles * dispatch.partitions.len()) as u64 * one;
                         assert!(work <= most_work.max(one), "{work} of {most_work}");
                         times[..dispatch.tiles]
                             .iter_mut()
-                            .flat_map(|t| &mut t[dispatch.parts.clone()])
+                            .flat_map(|t| &mut t[dispatch.partitions.clone()])
                             .for_each(|t| *t += 1);
                     }
                     for ((tile, times), count) in here.iter().zip(times).zip(1..) {
                         for (part, times) in times.into_iter().enumerate() {
                             let to = (part + 1) * PARTITION;
                             let first = window.map_or(0, |window| (tile.position + 1).saturating_sub(window));
-                            let seen = part < tile.parts() && to > first;
+                            let seen = part < tile.partitions() && to > first;
                             assert!(times == 1 || !seen && times == 0, "{times} times {part} of {tile:?}");
                             until[part] = if seen { count } else { until[part] };
                         }
                     }
-                    let spared = |tiles: usize, parts: Range<usize>| -> usize {
-                        until[parts].iter().map(|until| tiles.saturating_sub(*until) * kv_heads).sum()
+                    let spared = |tiles: usize, partitions: Range<usize>| -> usize {
+                        until[partitions].iter().map(|until| tiles.saturating_sub(*until) * kv_heads).sum()
                     };
                     for dispatch in &slice.dispatches {
-                        let idle = spared(dispatch.tiles, dispatch.parts.clone());
+                        let idle = spared(dispatch.tiles, dispatch.partitions.clone());
                         assert!(idle <= IDLE, "{idle} of {dispatch:?}");
                     }
                     for pair in slice.dispatches.windows(2) {
                         let (a, b) = (&pair[0], &pair[1]);
-                        let whole = (a.tiles * (b.parts.start + 1 - a.parts.start)) as u64 * one > most_work;
-                        let longer = spared(a.tiles, a.parts.start..b.parts.start + 1) > IDLE;
+                        let whole = (a.tiles * (b.partitions.start + 1 - a.partitions.start)) as u64 * one > most_work;
+                        let longer = spared(a.tiles, a.partitions.start..b.partitions.start + 1) > IDLE;
                         assert!(whole || longer || b.tiles > a.tiles, "{b:?} spares nothing of {a:?}");
                     }
-                    let work = shape.query_work(form, here.len(), parts);
+                    let work = shape.query_work(kernel, here.len(), partitions);
                     assert!(work <= most_work || here.len() == 1, "{work} of {most_work} for queries");
-                    let state = slice.rows.len() * shape.heads() * parts * (d + 2) * 4;
+                    let state = slice.rows.len() * shape.heads() * partitions * (d + 2) * 4;
                     assert!(state <= STATE_BYTES || slice.rows.len() <= 64, "{state} bytes for {:?}", slice.rows);
                 }
                 assert_eq!(next, seqs * rows);

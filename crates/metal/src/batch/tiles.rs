@@ -1,6 +1,6 @@
 //! How a batch's rows are cut into tiles.
 use crate::launch::TileParams;
-use crate::shape::{Form, Shape};
+use crate::shape::{AttendKernel, Shape};
 use attention::BatchLayout;
 use std::ops::Range;
 use turboquant::PARTITION;
@@ -8,17 +8,19 @@ use turboquant::PARTITION;
 /// Rows of one sequence that share one reading of the cache.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Tile {
+    /// Rows of the batch.
     pub rows: Range<usize>,
     /// Where the sequence's blocks start in the list of all sequences' blocks.
     pub table: usize,
     /// The first row's position in its sequence.
     pub position: usize,
-    pub form: Form,
+    /// The kernel that attends them.
+    pub kernel: AttendKernel,
 }
 
 impl Tile {
     /// Partitions up to the last one that some row sees.
-    pub fn parts(&self) -> usize {
+    pub fn partitions(&self) -> usize {
         (self.position + self.rows.len()).div_ceil(PARTITION)
     }
 
@@ -29,7 +31,7 @@ impl Tile {
 
     /// Partitions of which some row sees tokens.
     pub(crate) fn seen(&self, window: Option<usize>) -> Range<usize> {
-        self.first(window) / PARTITION..self.parts()
+        self.first(window) / PARTITION..self.partitions()
     }
 
     /// The tile as kernels read it.
@@ -51,11 +53,11 @@ pub fn tiles(shape: &Shape, layout: &BatchLayout) -> Vec<Tile> {
     let (mut tiles, mut table) = (Vec::new(), 0);
     for seq in 0..layout.num_seqs() {
         let all = layout.rows(seq);
-        let form = shape.form_of(all.len());
-        let most = shape.tile_rows(form);
+        let kernel = shape.kernel_of(all.len());
+        let most = shape.tile_rows(kernel);
         for start in all.clone().step_by(most) {
             let (rows, position) = (start..(start + most).min(all.end), layout.positions[start] as usize);
-            tiles.push(Tile { rows, table, position, form });
+            tiles.push(Tile { rows, table, position, kernel });
         }
         table += layout.block_tables[seq].len();
     }

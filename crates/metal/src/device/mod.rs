@@ -124,10 +124,10 @@ impl<E: Executor> ComputeDevice for GpuDevice<E> {
 
     fn read(&self, tensors: &[&Tensor]) -> Result<Vec<Vec<f32>>> {
         scoped(&self.executor, || {
-            let parts = tensors.iter().map(|tensor| tensor.flatten_all()).collect::<Result<Vec<_>>>()?;
-            let all = if let [one] = &*parts { one.to_vec1::<f32>()? } else { Tensor::cat(&parts, 0)?.to_vec1()? };
+            let flat = tensors.iter().map(|tensor| tensor.flatten_all()).collect::<Result<Vec<_>>>()?;
+            let all = if let [one] = &*flat { one.to_vec1::<f32>()? } else { Tensor::cat(&flat, 0)?.to_vec1()? };
             let mut rest = all.into_iter();
-            Ok(parts.iter().map(|part| rest.by_ref().take(part.elem_count()).collect()).collect())
+            Ok(flat.iter().map(|tensor| rest.by_ref().take(tensor.elem_count()).collect()).collect())
         })
     }
 

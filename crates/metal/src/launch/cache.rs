@@ -4,11 +4,12 @@ use super::params::{CopyParams, Params, WriteParams};
 use crate::executor::Launch;
 use crate::shape::Shape;
 
-/// Buffers of [`write`].
+/// Buffers of [`write()`].
 #[derive(Debug)]
 pub struct WriteBuffers<'a, B> {
     /// `[tokens][kv_heads][head_dim]`, K before RoPE.
     pub k: &'a B,
+    /// `[tokens][kv_heads][head_dim]`.
     pub v: &'a B,
     /// Block x block size + offset, of each token.
     pub slots: &'a B,
@@ -18,7 +19,9 @@ pub struct WriteBuffers<'a, B> {
     pub rotation: &'a B,
     /// `[kv_heads][head_dim]`, subtracted before RoPE; not read unless centred.
     pub key_means: &'a B,
+    /// `[kv_heads][head_dim]`; not read unless centred.
     pub value_means: &'a B,
+    /// The layer's pages.
     pub cache: &'a B,
 }
 

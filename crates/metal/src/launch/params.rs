@@ -7,6 +7,7 @@ pub trait Params {
     const NAME: &'static str;
     /// Name and Metal type of each field.
     const FIELDS: &'static [(&'static str, &'static str)];
+    /// The fields in order, little-endian.
     fn bytes(&self) -> Vec<u8>;
 }
 
@@ -43,7 +44,9 @@ macro_rules! params {
 params! {
     /// What `write` is told.
     WriteParams = "WriteParams" {
+        /// Tokens that are stored.
         tokens: u32,
+        /// Kv heads of the layer.
         kv_heads: u32,
         /// RoPE pairs of a head.
         pairs: u32,
@@ -55,12 +58,15 @@ params! {
 params! {
     /// What `query` is told.
     QueryParams = "QueryParams" {
+        /// Kv heads of the layer.
         kv_heads: u32,
+        /// Query heads of a kv head.
         gqa_group: u32,
         /// Column octets of a tile.
         octets: u32,
         /// Partitions for which the mean correction is prepared.
         partitions: u32,
+        /// RoPE pairs of a head.
         pairs: u32,
         /// How many times 8 pairs quadratics or polynomials correct.
         approximated: u32,
@@ -69,10 +75,11 @@ params! {
         /// f32 values of a partition in the buffer of mean corrections.
         correction_stride: u32,
         /// Partitions that a simdgroup prepares.
-        span: u32,
+        partitions_each: u32,
         /// Whether the queries are followed by what they lose when they are rounded to halves, and terms are floats:
         /// what `attend_vec` reads.
         append_low_halves: u32,
+        /// 1 / sqrt(head_dim).
         norm: f32,
         /// The scale of logits, base 2, times RoPE's attention factor: products of queries and means are multiplied by
         /// it.
@@ -83,12 +90,17 @@ params! {
 params! {
     /// What `attend_mma`, `attend_vec` and `prefill` are told.
     AttendParams = "AttendParams" {
+        /// Kv heads of the layer.
         kv_heads: u32,
+        /// Query heads of a kv head.
         gqa_group: u32,
+        /// Column octets of a tile.
         octets: u32,
+        /// Partitions for which there are partial states.
         partitions: u32,
         /// A row sees at most so many positions, itself included.
         window: u32,
+        /// The scale of logits, base 2.
         scale: f32,
         /// The partition of the grid's first threadgroups.
         first: u32,
@@ -104,12 +116,17 @@ params! {
     ReduceParams = "ReduceParams" {
         /// How many (row, query head) there are.
         items: u32,
+        /// Query heads of the layer.
         heads: u32,
+        /// Query heads of a kv head.
         gqa_group: u32,
+        /// Partitions for which there are partial states.
         partitions: u32,
+        /// A row sees at most so many positions, itself included.
         window: u32,
         /// Whether one simdgroup merges a (row, query head) alone, in place of the whole threadgroup.
         one_simdgroup_per_item: u32,
+        /// 1 / sqrt(head_dim).
         norm: f32,
     }
 }
@@ -125,11 +142,17 @@ params! {
 params! {
     /// A tile as kernels read it.
     TileParams = "Tile" {
+        /// The first row, counted in the batch.
         row: u32,
+        /// How many rows there are.
         rows: u32,
+        /// Where the sequence's blocks start in the list of all sequences' blocks.
         table: u32,
+        /// The first row's position in its sequence.
         position: u32,
+        /// The first position that some row sees.
         first: u32,
+        /// A tile is read as three pairs of words.
         unused: u32,
     }
 }
@@ -137,9 +160,11 @@ params! {
 params! {
     /// What `add_rms_norm` is told.
     NormParams = "NormParams" {
+        /// Elements of a row.
         width: u32,
         /// Whether delta is added to x, and the sum kept.
         add: u32,
+        /// What is added to the mean square.
         eps: f32,
     }
 }
@@ -147,6 +172,7 @@ params! {
 params! {
     /// What `gate_mul` is told.
     GateParams = "GateParams" {
+        /// Elements.
         count: u32,
         /// Whether x is multiplied by the SiLU of the gate, or else by its sigmoid.
         silu: u32,
@@ -156,8 +182,11 @@ params! {
 params! {
     /// What `top_slices` and `top_rows` are told.
     TopParams = "TopParams" {
+        /// Candidates of a row.
         width: u32,
+        /// How many are wanted.
         count: u32,
+        /// Candidates of a threadgroup.
         slice: u32,
     }
 }

@@ -11,11 +11,13 @@ pub const TOP_SLICE: usize = 4096;
 pub struct NormBuffers<'a, B> {
     /// `[rows][width]`.
     pub x: &'a B,
-    /// As x, and the sum of both; not touched where nothing is added.
+    /// `[rows][width]`; neither this nor `sum` is touched where nothing is added.
     pub delta: &'a B,
+    /// `[rows][width]`: x + delta.
     pub sum: &'a B,
     /// `[width]`.
     pub weight: &'a B,
+    /// `[rows][width]`.
     pub out: &'a B,
 }
 
@@ -55,8 +57,9 @@ pub fn gate_mul<'a, B>(count: usize, silu: bool, [gate, x, out]: [&'a B; 3]) -> 
 pub struct TopBuffers<'a, B> {
     /// `[rows][width]`.
     pub logits: &'a B,
-    /// `[rows][slices][count]`, f32 and u32.
+    /// `[rows][slices][count]`, f32.
     pub slice_values: &'a B,
+    /// `[rows][slices][count]`, u32.
     pub slice_indices: &'a B,
     /// `[2][rows][count]`: f32 values, then u32 indices, so that both are downloaded at once.
     pub top: &'a B,

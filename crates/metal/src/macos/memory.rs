@@ -4,10 +4,13 @@ use candle_core::MetalDevice;
 /// What Metal recommends, what the machine has, and what to count on. Bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WorkingSet {
+    /// What Metal recommends to use at most.
     pub recommended: u64,
+    /// The memory of the machine.
     pub physical: u64,
     /// The part of the recommended memory that Candle and others in this process have taken.
     pub allocated: u64,
+    /// What may still be taken.
     pub usable: u64,
 }
 

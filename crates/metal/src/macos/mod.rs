@@ -23,6 +23,7 @@ use std::time::Instant;
 const SHARED: MTLResourceOptions =
     MTLResourceOptions(MTLResourceOptions::StorageModeShared.0 | MTLResourceOptions::HazardTrackingModeUntracked.0);
 
+/// Runs launches on the queue of a Candle device.
 pub struct MetalExecutor {
     device: MetalDevice,
     pipelines: Arc<Pipelines>,
@@ -30,7 +31,7 @@ pub struct MetalExecutor {
 }
 
 /// Device memory from `offset` on, and who keeps it.
-pub struct Slice {
+pub struct MetalBuffer {
     buffer: Buffer,
     offset: usize,
     owner: Owner,
@@ -45,7 +46,7 @@ enum Owner {
     Own(MetalDevice),
 }
 
-impl Drop for Slice {
+impl Drop for MetalBuffer {
     fn drop(&mut self) {
         if let Owner::Own(device) = &self.owner {
             device.unregister_buffers([&self.buffer]);
@@ -70,7 +71,7 @@ impl MetalExecutor {
         result
     }
 
-    fn encode(&self, launch: &Launch<'_, Slice>) -> Result<(), ExecError> {
+    fn encode(&self, launch: &Launch<'_, MetalBuffer>) -> Result<(), ExecError> {
         let pipeline = self.pipelines.get(&self.device, &launch.kernel, &launch.constants)?;
         let guard = self.device.command_encoder().map_err(|e| kernel_error(&launch.kernel, e))?;
         let encoder = guard.as_ref();
@@ -92,7 +93,7 @@ impl MetalExecutor {
 }
 
 impl Executor for MetalExecutor {
-    type Buffer = Slice;
+    type Buffer = MetalBuffer;
 
     fn most_work(&self) -> u64 {
         WORK_OF_TURN
@@ -112,7 +113,7 @@ impl Executor for MetalExecutor {
     }
 
     /// Candle's pool rounds up to powers of two, so what is large, the cache above all, is taken from Metal itself.
-    fn create(&self, bytes: usize) -> Result<Slice, ExecError> {
+    fn create(&self, bytes: usize) -> Result<MetalBuffer, ExecError> {
         const LARGE: usize = 1 << 20;
         let memory = |message: String| ExecError::Memory { wanted: bytes, message };
         if bytes < LARGE {
@@ -124,17 +125,17 @@ impl Executor for MetalExecutor {
             Ok(buffer)
         });
         let buffer = buffer.map_err(|e: MetalKernelError| memory(e.to_string()))?;
-        Ok(Slice { buffer, offset: 0, owner: Owner::Own(self.device.clone()) })
+        Ok(MetalBuffer { buffer, offset: 0, owner: Owner::Own(self.device.clone()) })
     }
 
     /// From Candle's pool, whatever its size: activations come and go with every layer.
-    fn create_tensor(&self, bytes: usize) -> Result<Slice, ExecError> {
+    fn create_tensor(&self, bytes: usize) -> Result<MetalBuffer, ExecError> {
         let memory = |e: candle_core::Error| ExecError::Memory { wanted: bytes, message: e.to_string() };
         let buffer = autoreleasepool(|_| self.device.allocate_buffer(bytes.max(16))).map_err(memory)?;
-        Ok(Slice { buffer: (*buffer).clone(), offset: 0, owner: Owner::Pool(buffer) })
+        Ok(MetalBuffer { buffer: (*buffer).clone(), offset: 0, owner: Owner::Pool(buffer) })
     }
 
-    fn upload(&self, buffer: &Slice, offset: usize, bytes: &[u8]) -> Result<(), ExecError> {
+    fn upload(&self, buffer: &MetalBuffer, offset: usize, bytes: &[u8]) -> Result<(), ExecError> {
         self.wait(false)?;
         let to = buffer.at(offset, bytes.len())?;
         // SAFETY: the range lies inside the buffer's shared memory, and the GPU has finished.
@@ -142,7 +143,7 @@ impl Executor for MetalExecutor {
         Ok(())
     }
 
-    fn download(&self, buffer: &Slice, offset: usize, out: &mut [u8]) -> Result<(), ExecError> {
+    fn download(&self, buffer: &MetalBuffer, offset: usize, out: &mut [u8]) -> Result<(), ExecError> {
         self.wait(false)?;
         let from = buffer.at(offset, out.len())?;
         // SAFETY: as in `upload`.
@@ -150,7 +151,7 @@ impl Executor for MetalExecutor {
         Ok(())
     }
 
-    fn run(&self, launches: &[Launch<'_, Slice>]) -> Result<(), ExecError> {
+    fn run(&self, launches: &[Launch<'_, MetalBuffer>]) -> Result<(), ExecError> {
         autoreleasepool(|_| {
             for launch in launches {
                 self.start(launch.work)?;
@@ -161,15 +162,15 @@ impl Executor for MetalExecutor {
     }
 
     /// A buffer of its own: one of the pool may still be read by what runs.
-    fn buffer(&self, bytes: &[u8]) -> Result<Slice, ExecError> {
+    fn buffer(&self, bytes: &[u8]) -> Result<MetalBuffer, ExecError> {
         let padded = [bytes, &[0; 16][bytes.len().min(16)..]].concat();
         let memory = |e: candle_core::Error| ExecError::Memory { wanted: bytes.len(), message: e.to_string() };
         let buffer = autoreleasepool(|_| self.device.new_buffer_with_data(&padded)).map_err(memory)?;
-        Ok(Slice { buffer: (*buffer).clone(), offset: 0, owner: Owner::Pool(buffer) })
+        Ok(MetalBuffer { buffer: (*buffer).clone(), offset: 0, owner: Owner::Pool(buffer) })
     }
 
     /// Lends the tensor's memory, which is made contiguous where it is not.
-    fn import(&self, tensor: &Tensor) -> candle_core::Result<Slice> {
+    fn import(&self, tensor: &Tensor) -> candle_core::Result<MetalBuffer> {
         if tensor.dtype() != DType::F32 {
             bail!("the Metal attention backend takes f32 tensors, not {:?}", tensor.dtype());
         }
@@ -181,11 +182,11 @@ impl Executor for MetalExecutor {
             };
             (storage.buffer().clone(), layout.start_offset() * 4)
         };
-        Ok(Slice { buffer, offset, owner: Owner::Tensor { _lender: tensor } })
+        Ok(MetalBuffer { buffer, offset, owner: Owner::Tensor { _lender: tensor } })
     }
 
     /// Makes the buffer the tensor's.
-    fn export(&self, buffer: &Slice, shape: &[usize], _: &Device) -> candle_core::Result<Tensor> {
+    fn export(&self, buffer: &MetalBuffer, shape: &[usize], _: &Device) -> candle_core::Result<Tensor> {
         let count = shape.iter().product();
         let shared = match &buffer.owner {
             Owner::Pool(shared) => shared.clone(),
@@ -196,7 +197,7 @@ impl Executor for MetalExecutor {
     }
 }
 
-impl Slice {
+impl MetalBuffer {
     fn at(&self, offset: usize, len: usize) -> Result<*mut u8, ExecError> {
         let (end, size) = (self.offset + offset + len, self.buffer.length());
         if end > size {

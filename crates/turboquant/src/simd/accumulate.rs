@@ -1,11 +1,11 @@
-//! Weighted sums of a tile's V strips, added to the heads' running outputs.
+//! Weighted sums of a span's V strips, added to the heads' running outputs.
 use super::scores::{read, sign_line, unpack};
 use super::{
-    CHUNK, Place, Scratch, Simd, Tile, WIDE_MAX, book, is_integer, is_wide, pair_most, strip, strip_of, table_bytes,
+    Place, QUAD, Simd, Span, SpanScratch, WIDE_MAX, book, is_integer, is_wide, pair_most, strip, strip_of, table_bytes,
 };
 use crate::format::MAX_HEAD_DIM;
+use crate::layout::SPAN;
 use crate::layout::STRIP;
-use crate::layout::TILE;
 use std::borrow::Borrow;
 
 /// Largest integer weight for V of `FORMAT`.
@@ -22,28 +22,28 @@ pub(super) const fn weight_pair_most<S: Simd>(format: u8) -> Option<f32> {
 #[inline(always)]
 pub(super) fn accumulate<S: Simd, const FORMAT: u8, const C: usize, const W: usize>(
     s: S,
-    tile: &Tile<'_>,
+    span: &Span<'_>,
     places: &[Place],
-    scratch: &Scratch,
+    scratch: &SpanScratch,
     parts: &mut [f32],
 ) {
-    let most = if const { is_wide(FORMAT) } { S::WIDE_HEADS } else { CHUNK };
+    let most = if const { is_wide(FORMAT) } { S::WIDE_HEADS } else { QUAD };
     for (i, places) in places.chunks(most).enumerate() {
         let h = i * most;
         if const { is_wide(FORMAT) } {
             match places.len() {
-                1 => columns::<S, FORMAT, 1, W>(s, tile, places, scratch, h, parts),
-                2 => columns::<S, FORMAT, 2, W>(s, tile, places, scratch, h, parts),
-                3 => columns::<S, FORMAT, 3, W>(s, tile, places, scratch, h, parts),
-                _ => columns::<S, FORMAT, 4, W>(s, tile, places, scratch, h, parts),
+                1 => columns::<S, FORMAT, 1, W>(s, span, places, scratch, h, parts),
+                2 => columns::<S, FORMAT, 2, W>(s, span, places, scratch, h, parts),
+                3 => columns::<S, FORMAT, 3, W>(s, span, places, scratch, h, parts),
+                _ => columns::<S, FORMAT, 4, W>(s, span, places, scratch, h, parts),
             }
             continue;
         }
         match places.len() {
-            1 => columns::<S, FORMAT, 1, C>(s, tile, places, scratch, h, parts),
-            2 => columns::<S, FORMAT, 2, C>(s, tile, places, scratch, h, parts),
-            3 => columns::<S, FORMAT, 3, C>(s, tile, places, scratch, h, parts),
-            _ => columns::<S, FORMAT, 4, C>(s, tile, places, scratch, h, parts),
+            1 => columns::<S, FORMAT, 1, C>(s, span, places, scratch, h, parts),
+            2 => columns::<S, FORMAT, 2, C>(s, span, places, scratch, h, parts),
+            3 => columns::<S, FORMAT, 3, C>(s, span, places, scratch, h, parts),
+            _ => columns::<S, FORMAT, 4, C>(s, span, places, scratch, h, parts),
         }
     }
 }
@@ -51,37 +51,37 @@ pub(super) fn accumulate<S: Simd, const FORMAT: u8, const C: usize, const W: usi
 #[inline(always)]
 fn columns<S: Simd, const FORMAT: u8, const H: usize, const C: usize>(
     s: S,
-    tile: &Tile<'_>,
+    span: &Span<'_>,
     places: &[Place],
-    scratch: &Scratch,
+    scratch: &SpanScratch,
     first_head: usize,
     parts: &mut [f32],
 ) {
     let heads = Heads { places, scratch, first: first_head };
-    let count = tile.head_dim / 16;
+    let count = span.head_dim / 16;
     let mut col = 0;
     while col + C <= count {
-        some_columns::<S, FORMAT, H, C>(s, tile, &heads, col, parts);
+        some_columns::<S, FORMAT, H, C>(s, span, &heads, col, parts);
         col += C;
     }
     while col < count {
-        some_columns::<S, FORMAT, H, 1>(s, tile, &heads, col, parts);
+        some_columns::<S, FORMAT, H, 1>(s, span, &heads, col, parts);
         col += 1;
     }
-    if const { !is_integer(FORMAT) } && !tile.head_dim.is_multiple_of(16) {
-        half_column::<S, FORMAT, H>(s, tile, &heads, parts);
+    if const { !is_integer(FORMAT) } && !span.head_dim.is_multiple_of(16) {
+        half_column::<S, FORMAT, H>(s, span, &heads, parts);
     }
 }
 
 /// The heads of a pass: `first` is the first one's row in the scratch.
 struct Heads<'a> {
     places: &'a [Place],
-    scratch: &'a Scratch,
+    scratch: &'a SpanScratch,
     first: usize,
 }
 
 impl Heads<'_> {
-    /// Tokens of the tile that some head sees.
+    /// Tokens of the span that some head sees.
     fn visible(&self) -> (usize, usize) {
         let from = self.places.iter().map(|p| p.from).min().unwrap_or(0);
         (from, self.places.iter().map(|p| p.to).max().unwrap_or(0))
@@ -91,7 +91,7 @@ impl Heads<'_> {
 #[inline(always)]
 fn some_columns<S: Simd, const FORMAT: u8, const H: usize, const C: usize>(
     s: S,
-    tile: &Tile<'_>,
+    span: &Span<'_>,
     heads: &Heads<'_>,
     col: usize,
     parts: &mut [f32],
@@ -104,14 +104,14 @@ fn some_columns<S: Simd, const FORMAT: u8, const H: usize, const C: usize>(
         }
     }
     o = match const { strip_of(FORMAT) } {
-        strip::F32 => floats::<S, FORMAT, 64, 1, H, C>(s, tile, heads, col, o),
-        strip::F16 => floats::<S, FORMAT, 32, 1, H, C>(s, tile, heads, col, o),
-        strip::BF16 => floats::<S, FORMAT, 64, 2, H, C>(s, tile, heads, col, o),
-        strip::BITS_8 => lines::<S, FORMAT, 1, 4, false, H, C>(s, tile, heads, col, o),
-        strip::BITS_4_SIGNS => lines::<S, FORMAT, 2, 2, true, H, C>(s, tile, heads, col, o),
-        strip::BITS_4 => lines::<S, FORMAT, 2, 2, false, H, C>(s, tile, heads, col, o),
-        strip::BITS_2_SIGNS => lines::<S, FORMAT, 4, 1, true, H, C>(s, tile, heads, col, o),
-        _ => lines::<S, FORMAT, 4, 1, false, H, C>(s, tile, heads, col, o),
+        strip::F32 => floats::<S, FORMAT, 64, 1, H, C>(s, span, heads, col, o),
+        strip::F16 => floats::<S, FORMAT, 32, 1, H, C>(s, span, heads, col, o),
+        strip::BF16 => floats::<S, FORMAT, 64, 2, H, C>(s, span, heads, col, o),
+        strip::BITS_8 => lines::<S, FORMAT, 1, 4, false, H, C>(s, span, heads, col, o),
+        strip::BITS_4_SIGNS => lines::<S, FORMAT, 2, 2, true, H, C>(s, span, heads, col, o),
+        strip::BITS_4 => lines::<S, FORMAT, 2, 2, false, H, C>(s, span, heads, col, o),
+        strip::BITS_2_SIGNS => lines::<S, FORMAT, 4, 1, true, H, C>(s, span, heads, col, o),
+        _ => lines::<S, FORMAT, 4, 1, false, H, C>(s, span, heads, col, o),
     };
     for h in 0..H {
         let new = parts[heads.places[h].o + col * 16..].as_chunks_mut::<16>().0;
@@ -126,7 +126,7 @@ fn some_columns<S: Simd, const FORMAT: u8, const H: usize, const C: usize>(
 #[inline(always)]
 fn floats<S: Simd, const FORMAT: u8, const BYTES: usize, const TOKENS: usize, const H: usize, const C: usize>(
     s: S,
-    tile: &Tile<'_>,
+    span: &Span<'_>,
     heads: &Heads<'_>,
     col: usize,
     mut o: [[S::F; C]; H],
@@ -142,7 +142,7 @@ fn floats<S: Simd, const FORMAT: u8, const BYTES: usize, const TOKENS: usize, co
         let start = col * rows * BYTES;
         let mut columns: [&[[u8; BYTES]]; C] = [&[]; C];
         for c in 0..C {
-            columns[c] = &tile.strips[strip][start..].as_chunks().0[c * rows..(c + 1) * rows];
+            columns[c] = &span.strips[strip][start..].as_chunks().0[c * rows..(c + 1) * rows];
         }
         let whole = from.div_ceil(TOKENS)..to / TOKENS;
         if !from.is_multiple_of(TOKENS) {
@@ -153,7 +153,7 @@ fn floats<S: Simd, const FORMAT: u8, const BYTES: usize, const TOKENS: usize, co
         for row in whole.clone() {
             let mut line = [&[0; BYTES]; C];
             for c in 0..C {
-                s.prefetch(tile.ahead(strip, start + (c * rows + row) * BYTES));
+                s.prefetch(span.ahead(strip, start + (c * rows + row) * BYTES));
                 line[c] = &columns[c][row];
             }
             o = float_row::<S, FORMAT, BYTES, TOKENS, H, C, _>(s, &line, &w, row, o);
@@ -213,9 +213,9 @@ fn float_row<
 
 /// The last 8 dims of a float format whose head_dim is no multiple of 16: one token at a time, as the columns do.
 #[inline(always)]
-fn half_column<S: Simd, const FORMAT: u8, const H: usize>(s: S, tile: &Tile<'_>, heads: &Heads<'_>, parts: &mut [f32]) {
+fn half_column<S: Simd, const FORMAT: u8, const H: usize>(s: S, span: &Span<'_>, heads: &Heads<'_>, parts: &mut [f32]) {
     let (from, to) = heads.visible();
-    let first = tile.head_dim - 8;
+    let first = span.head_dim - 8;
     let mut o = [s.splat(0.0); H];
     let mut buffer = [[0f32; 16]; H];
     for h in 0..H {
@@ -225,7 +225,7 @@ fn half_column<S: Simd, const FORMAT: u8, const H: usize>(s: S, tile: &Tile<'_>,
     for t in from..to {
         let mut v = [0f32; 16];
         for (i, v) in v.iter_mut().take(8).enumerate() {
-            *v = element::<FORMAT>(tile.strips[t / STRIP], t % STRIP, first + i, tile.head_dim);
+            *v = element::<FORMAT>(span.strips[t / STRIP], t % STRIP, first + i, span.head_dim);
         }
         for h in 0..H {
             o[h] = s.fma(s.load(&v), s.splat(heads.scratch.s[heads.first + h][t]), o[h]);
@@ -245,7 +245,6 @@ fn element<const FORMAT: u8>(strip: &[u8], token: usize, i: usize, head_dim: usi
 }
 
 /// Integer strips: 16 dims are `LINES` lines of `GROUPS` groups of 4 tokens.
-#[expect(clippy::too_many_lines, reason = "to be split")]
 #[inline(always)]
 fn lines<
     S: Simd,
@@ -257,32 +256,32 @@ fn lines<
     const C: usize,
 >(
     s: S,
-    tile: &Tile<'_>,
+    span: &Span<'_>,
     heads: &Heads<'_>,
     col: usize,
     mut o: [[S::F; C]; H],
 ) -> [[S::F; C]; H] {
     let wide = const { is_wide(FORMAT) };
     let table = s.table(&const { table_bytes(&book(FORMAT), GROUPS, PLANE, 0) });
-    let plane = tile.head_dim / 16 * LINES * 64;
-    let (mut w, mut ww) = ([&[0u32; TILE / 4]; H], [&[0u64; TILE / 4]; H]);
+    let plane = span.head_dim / 16 * LINES * 64;
+    let (mut w, mut ww) = ([&[0u32; SPAN / 4]; H], [&[0u64; SPAN / 4]; H]);
     for h in 0..H {
         (w[h], ww[h]) = (&heads.scratch.words[heads.first + h], &heads.scratch.wide[heads.first + h]);
     }
     let (mut acc, mut wide_acc) = ([[s.acc(); C]; H], [[s.wide_acc(); C]; H]);
-    for strip in tile.first..tile.last {
+    for strip in span.first..span.last {
         if col == 0 {
-            s.prefetch(tile.ahead_scales(strip));
+            s.prefetch(span.ahead_scales(strip));
         }
         let at = col * LINES * 64;
-        let codes = tile.strips[strip][at..at + C * LINES * 64].as_chunks::<64>().0.as_chunks::<LINES>().0;
+        let codes = span.strips[strip][at..at + C * LINES * 64].as_chunks::<64>().0.as_chunks::<LINES>().0;
         let mut signs = [s.bytes(&[0; 64]); C];
         if PLANE {
             for c in 0..C {
                 // Two columns share a line.
                 let at = plane + (col + c) / 2 * 64;
-                s.prefetch(tile.ahead(strip, at));
-                signs[c] = sign_line(s, &tile.strips[strip][at..]);
+                s.prefetch(span.ahead(strip, at));
+                signs[c] = sign_line(s, &span.strips[strip][at..]);
                 if !(col + c).is_multiple_of(2) {
                     signs[c] = s.upper(signs[c]);
                 }
@@ -291,7 +290,7 @@ fn lines<
         for l in 0..LINES {
             let mut line = [s.bytes(&[0; 64]); C];
             for c in 0..C {
-                s.prefetch(tile.ahead(strip, at + (c * LINES + l) * 64));
+                s.prefetch(span.ahead(strip, at + (c * LINES + l) * 64));
                 line[c] = s.bytes(&codes[c][l]);
             }
             for g in 0..GROUPS {
@@ -312,11 +311,24 @@ fn lines<
             }
         }
     }
+    add_sums::<S, FORMAT, H, C>(s, heads, acc, wide_acc, &mut o);
+    o
+}
+
+/// Adds integer sums to outputs.
+#[inline(always)]
+fn add_sums<S: Simd, const FORMAT: u8, const H: usize, const C: usize>(
+    s: S,
+    heads: &Heads<'_>,
+    acc: [[S::Acc; C]; H],
+    wide_acc: [[S::WideAcc; C]; H],
+    o: &mut [[S::F; C]; H],
+) {
     let scale = if const { is_wide(FORMAT) } { 1.0 } else { 1.0 / const { book(FORMAT).scale } };
     for h in 0..H {
         let unit = s.splat(heads.scratch.unit[heads.first + h] * scale);
         for c in 0..C {
-            let sum = if wide {
+            let sum = if const { is_wide(FORMAT) } {
                 s.wide_f32(wide_acc[h][c], -S::WIDE_OFFSET * heads.scratch.sum[heads.first + h])
             } else {
                 s.acc_f32(acc[h][c], 0)
@@ -324,5 +336,4 @@ fn lines<
             o[h][c] = s.fma(sum, unit, o[h][c]);
         }
     }
-    o
 }

@@ -1,14 +1,8 @@
 //! AVX2 with FMA and F16C: two registers are 16 lanes. Without VNNI, `maddubs` adds pairs of u8 x i8 products in 16
 //! bits, so queries and weights are kept small enough that a pair cannot saturate; 15-bit forms go through 16-bit
 //! `madd`.
-use super::dispatch::{Steps, steps};
-use super::{CHUNK, CorrectionTile, HeadQuery, Place, Scratch, Simd, State, Tile};
-use super::{accumulate, correction, query, scores, softmax, state, store};
-use crate::format::Side;
-use crate::key_mean::CorrectionQuery;
-use crate::layout::RecordLayout;
-use crate::layout::TILE;
-use crate::rotation::Rotation;
+use super::Simd;
+use super::steps::prelude::*;
 use core::arch::x86_64::*;
 
 pub(super) fn is_available() -> bool {

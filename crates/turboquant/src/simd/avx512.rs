@@ -1,13 +1,7 @@
 //! AVX-512 with VNNI and VBMI: one register is 16 lanes; `vpdpbusd` multiplies unsigned by signed bytes, `vpermb` looks
 //! up 64 bytes and ignores the two top bits of an index, so junk there needs no mask.
-use super::dispatch::{Steps, steps};
-use super::{CHUNK, CorrectionTile, HeadQuery, Place, Scratch, Simd, State, Tile};
-use super::{accumulate, correction, query, scores, softmax, state, store};
-use crate::format::Side;
-use crate::key_mean::CorrectionQuery;
-use crate::layout::RecordLayout;
-use crate::layout::TILE;
-use crate::rotation::Rotation;
+use super::Simd;
+use super::steps::prelude::*;
 use core::arch::x86_64::*;
 
 pub(super) fn is_available() -> bool {

@@ -8,24 +8,24 @@ use super::Simd;
 use super::scores::SUM_BLOCK;
 use crate::correction_tables::{INTERVAL, INTERVALS, LowFrequency, QUADRATIC, Start, VeryLowFrequency};
 use crate::key_mean::CorrectionQuery;
+use crate::layout::SPAN;
 use crate::layout::STRIP;
-use crate::layout::TILE;
 
 /// A head's correction in a partition, rows of one value an interval: the quadratic's three coefficients, then C and D
 /// of each high-frequency pair at the intervals' middles.
-pub(crate) type State = [[f32; INTERVALS]];
+pub(crate) type CorrectionState = [[f32; INTERVALS]];
 
-/// One head of a chunk.
+/// One head of a quad.
 #[derive(Clone, Copy)]
 pub(crate) struct CorrectionHead<'a> {
     pub query: &'a CorrectionQuery,
-    pub state: &'a State,
+    pub state: &'a CorrectionState,
 }
 
-/// A chunk's heads over one tile; they may belong to different queries.
-pub(crate) struct CorrectionTile<'a> {
-    /// Tile of the partition.
-    pub tile: usize,
+/// A quad's heads over one span; they may belong to different queries.
+pub(crate) struct CorrectionSpan<'a> {
+    /// Span of the partition.
+    pub span: usize,
     /// Strips that are visible.
     pub first: usize,
     pub last: usize,
@@ -51,7 +51,7 @@ const fn powers(step: f32, first: f32) -> [[f32; 16]; 2] {
 
 /// Fills the states of a query's heads, one after the other, for the partition that starts at `position`.
 #[inline(always)]
-pub(super) fn prepare<S: Simd>(s: S, query: &CorrectionQuery, position: usize, states: &mut State) {
+pub(super) fn prepare<S: Simd>(s: S, query: &CorrectionQuery, position: usize, states: &mut CorrectionState) {
     let (mean, len) = (&query.mean, query.state_len());
     for (g, state) in states.chunks_exact_mut(len).enumerate() {
         prepare_quadratic(s, query, g, position, state);
@@ -89,7 +89,7 @@ fn phases<S: Simd>(s: S, a: &[f32; 16], b: &[f32; 16], start: &Start) -> Start {
 
 /// Sums the approximated pairs' quadratics of head `g`.
 #[inline(always)]
-fn prepare_quadratic<S: Simd>(s: S, query: &CorrectionQuery, g: usize, position: usize, out: &mut State) {
+fn prepare_quadratic<S: Simd>(s: S, query: &CorrectionQuery, g: usize, position: usize, out: &mut CorrectionState) {
     let tables = query.mean.tables();
     let (very_low, (a, b)) = (tables.very_low(), query.head(g));
     let (mut whole, mut of_c, mut of_d) =
@@ -123,24 +123,24 @@ fn prepare_quadratic<S: Simd>(s: S, query: &CorrectionQuery, g: usize, position:
     }
 }
 
-/// Adds the mean correction to the logits of a tile.
+/// Adds the mean correction to the logits of a span.
 #[inline(always)]
-pub(super) fn add<S: Simd>(s: S, tile: &CorrectionTile<'_>, out: &mut [[f32; TILE]; super::CHUNK]) {
-    let shared = match tile.heads.first() {
+pub(super) fn add<S: Simd>(s: S, span: &CorrectionSpan<'_>, out: &mut [[f32; SPAN]; super::QUAD]) {
+    let shared = match span.heads.first() {
         Some(Some(head)) => {
             let same = |other: &CorrectionHead<'_>| other.query.mean.same(&head.query.mean);
-            tile.heads.iter().all(|other| other.as_ref().is_some_and(same))
+            span.heads.iter().all(|other| other.as_ref().is_some_and(same))
         }
         _ => false,
     };
-    match tile.heads {
-        [Some(a), Some(b), Some(c), Some(d)] if shared => add_heads::<S, 4>(s, tile, [*a, *b, *c, *d], out),
-        [Some(a), Some(b), Some(c)] if shared => add_heads::<S, 3>(s, tile, [*a, *b, *c], out),
-        [Some(a), Some(b)] if shared => add_heads::<S, 2>(s, tile, [*a, *b], out),
+    match span.heads {
+        [Some(a), Some(b), Some(c), Some(d)] if shared => add_heads::<S, 4>(s, span, [*a, *b, *c, *d], out),
+        [Some(a), Some(b), Some(c)] if shared => add_heads::<S, 3>(s, span, [*a, *b, *c], out),
+        [Some(a), Some(b)] if shared => add_heads::<S, 2>(s, span, [*a, *b], out),
         heads => {
             for (head, out) in heads.iter().zip(out) {
                 if let Some(head) = head {
-                    add_heads::<S, 1>(s, tile, [*head], std::slice::from_mut(out));
+                    add_heads::<S, 1>(s, span, [*head], std::slice::from_mut(out));
                 }
             }
         }
@@ -151,9 +151,9 @@ pub(super) fn add<S: Simd>(s: S, tile: &CorrectionTile<'_>, out: &mut [[f32; TIL
 #[inline(always)]
 fn add_heads<S: Simd, const H: usize>(
     s: S,
-    tile: &CorrectionTile<'_>,
+    span: &CorrectionSpan<'_>,
     heads: [CorrectionHead<'_>; H],
-    out: &mut [[f32; TILE]],
+    out: &mut [[f32; SPAN]],
 ) {
     let high = heads[0].query.mean.high();
     let mut rows: [&[[[f32; INTERVALS]; 2]]; H] = [&[]; H];
@@ -161,8 +161,8 @@ fn add_heads<S: Simd, const H: usize>(
         rows[h] = &heads[h].state[QUADRATIC..].as_chunks().0[..high.len()];
     }
     let (u, u2) = (s.load(&U[0]), s.load(&U[1]));
-    for interval in tile.first / 2..tile.last.div_ceil(2) {
-        let at = (tile.tile * (TILE / INTERVAL) + interval) % INTERVALS;
+    for interval in span.first / 2..span.last.div_ceil(2) {
+        let at = (span.span * (SPAN / INTERVAL) + interval) % INTERVALS;
         let (mut even, mut odd) = ([s.splat(0.0); H], [s.splat(0.0); H]);
         for h in 0..H {
             let state = heads[h].state;

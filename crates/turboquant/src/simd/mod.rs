@@ -18,23 +18,25 @@ mod query;
 mod scores;
 mod softmax;
 mod state;
+mod steps;
 mod store;
 #[cfg(test)]
 mod twins;
 
-pub(crate) use correction::{CorrectionHead, CorrectionTile, State};
+pub(crate) use correction::{CorrectionHead, CorrectionSpan, CorrectionState};
 pub use dispatch::Isa;
-pub(crate) use dispatch::{Steps, load};
+pub(crate) use steps::Steps;
+pub(crate) use store::load;
 
 use crate::codebook::IntBook;
 use crate::format::{Coding, Format};
-use crate::layout::{STRIP, TILE};
+use crate::layout::{SPAN, STRIP};
 use crate::page::Lines;
 
-/// Heads that a kernel treats together: what is read or looked up once serves all of them.
-pub(crate) const CHUNK: usize = 4;
-/// Strips of a tile.
-pub(crate) const STRIPS: usize = TILE / STRIP;
+/// Query heads of a quad, which a kernel treats together: what is read or looked up once serves all of them.
+pub(crate) const QUAD: usize = 4;
+/// Strips of a span.
+pub(crate) const STRIPS: usize = SPAN / STRIP;
 /// Below every real logit, and finite: infinities would make NaN in differences.
 pub(crate) const NONE: f32 = -1e30;
 /// Largest integer of a query element or weight in the 15-bit form: 127 * 128 + 63, two signed limbs.
@@ -168,8 +170,8 @@ const fn alternate() -> [[f32; 16]; 4] {
     signs
 }
 
-/// One side of one tile (128 tokens of one kv head).
-pub(crate) struct Tile<'a> {
+/// One side of one span (128 tokens of one kv head).
+pub(crate) struct Span<'a> {
     pub head_dim: usize,
     /// Codes of each strip.
     pub strips: [&'a [u8]; STRIPS],
@@ -177,15 +179,15 @@ pub(crate) struct Tile<'a> {
     pub scales: [&'a [u8]; STRIPS],
     /// How many bytes beyond each strip and its scales those lie that will be read later, to be fetched meanwhile.
     pub ahead: [isize; STRIPS],
-    /// The strips that some head of the chunk sees.
+    /// The strips that some head of the quad sees.
     pub first: usize,
     pub last: usize,
 }
 
-impl Tile<'_> {
+impl Span<'_> {
     pub(crate) fn new(head_dim: usize) -> Self {
         let none: [&[u8]; STRIPS] = [&[]; STRIPS];
-        Tile { head_dim, strips: none, scales: none, ahead: [0; STRIPS], first: 0, last: 0 }
+        Span { head_dim, strips: none, scales: none, ahead: [0; STRIPS], first: 0, last: 0 }
     }
 
     /// What lies ahead of byte `at` of a strip's codes.
@@ -214,7 +216,7 @@ pub(crate) struct HeadQuery<'a> {
     pub unit: f32,
 }
 
-/// A head's place in a chunk: visible tokens of the tile, and where its state lies in `parts`.
+/// A head's place in a quad: visible tokens of the span, and where its state lies in `parts`.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Place {
     pub from: usize,
@@ -224,30 +226,30 @@ pub(crate) struct Place {
     pub l: usize,
 }
 
-/// What passes between the steps of a tile.
+/// What passes between the steps of a span.
 #[repr(align(64))]
-pub(crate) struct Scratch {
+pub(crate) struct SpanScratch {
     /// Logits in base 2, then weights.
-    pub s: [[f32; TILE]; CHUNK],
-    /// Weights as integers, four a word, relative to the head's largest of the tile.
-    pub words: [[u32; TILE / 4]; CHUNK],
-    pub wide: [[u64; TILE / 4]; CHUNK],
+    pub s: [[f32; SPAN]; QUAD],
+    /// Weights as integers, four a word, relative to the head's largest of the span.
+    pub words: [[u32; SPAN / 4]; QUAD],
+    pub wide: [[u64; SPAN / 4]; QUAD],
     /// Sum of a head's 15-bit weights, and the float that one unit of its integer weights stands for.
-    pub sum: [i32; CHUNK],
-    pub unit: [f32; CHUNK],
+    pub sum: [i32; QUAD],
+    pub unit: [f32; QUAD],
     /// What the head's earlier sums are multiplied by.
-    pub alpha: [f32; CHUNK],
+    pub alpha: [f32; QUAD],
 }
 
-impl Scratch {
+impl SpanScratch {
     pub(crate) fn new() -> Self {
-        Scratch {
-            s: [[0.0; TILE]; CHUNK],
-            words: [[0; TILE / 4]; CHUNK],
-            wide: [[0; TILE / 4]; CHUNK],
-            sum: [0; CHUNK],
-            unit: [0.0; CHUNK],
-            alpha: [0.0; CHUNK],
+        SpanScratch {
+            s: [[0.0; SPAN]; QUAD],
+            words: [[0; SPAN / 4]; QUAD],
+            wide: [[0; SPAN / 4]; QUAD],
+            sum: [0; QUAD],
+            unit: [0.0; QUAD],
+            alpha: [0.0; QUAD],
         }
     }
 }

@@ -1,12 +1,6 @@
 //! NEON with the dot product extension: four registers are 16 lanes; `sdot` multiplies signed bytes by signed bytes.
-use super::dispatch::{Steps, steps};
-use super::{CHUNK, CorrectionTile, HeadQuery, Place, Scratch, Simd, State, Tile};
-use super::{accumulate, correction, query, scores, softmax, state, store};
-use crate::format::Side;
-use crate::key_mean::CorrectionQuery;
-use crate::layout::RecordLayout;
-use crate::layout::TILE;
-use crate::rotation::Rotation;
+use super::Simd;
+use super::steps::prelude::*;
 use core::arch::aarch64::*;
 use core::arch::asm;
 

@@ -1,5 +1,6 @@
 //! The [`Simd`] operations in plain Rust: the fallback, and what every instruction set is compared with, those that
 //! multiply smaller integers in a form that has their limits.
+use super::steps::prelude::*;
 use super::{Simd, WIDE_MAX};
 use half::f16;
 
@@ -176,3 +177,5 @@ impl MapU32 for [[u8; 4]] {
         std::array::from_fn(|i| u32::from_le_bytes(self[i]))
     }
 }
+
+steps!(Portable<BYTES>, Portable::<BYTES>, 1, 1, 1, 1);

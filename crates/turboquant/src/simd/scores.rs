@@ -1,11 +1,11 @@
-//! Logits of a tile: query heads times K strips, 16 tokens a register, summed over dims in order.
+//! Logits of a span: query heads times K strips, 16 tokens a register, summed over dims in order.
 use super::{
-    CHUNK, HeadQuery, Simd, Tile, book, has_sign_plane, is_integer, is_wide, pair_most, strip, strip_of, table_bytes,
+    HeadQuery, QUAD, Simd, Span, book, has_sign_plane, is_integer, is_wide, pair_most, strip, strip_of, table_bytes,
 };
+use crate::layout::SPAN;
 use crate::layout::STRIP;
-use crate::layout::TILE;
 
-type Out = [[f32; TILE]; CHUNK];
+type Out = [[f32; SPAN]; QUAD];
 
 /// Largest integer of an int8 query.
 pub(super) const QUERY_MOST: f32 = 127.0;
@@ -35,17 +35,17 @@ const fn offset<S: Simd>(format: u8) -> u8 {
 #[inline(always)]
 pub(super) fn scores<S: Simd, const FORMAT: u8, const N: usize, const M: usize>(
     s: S,
-    tile: &Tile<'_>,
+    span: &Span<'_>,
     heads: &[HeadQuery<'_>],
     out: &mut Out,
 ) {
-    let most = if const { is_wide(FORMAT) } { S::WIDE_HEADS } else { CHUNK };
+    let most = if const { is_wide(FORMAT) } { S::WIDE_HEADS } else { QUAD };
     for (heads, out) in heads.chunks(most).zip(out.chunks_mut(most)) {
         match heads.len() {
-            1 => passes::<S, FORMAT, 1, M>(s, tile, heads, out),
-            2 => passes::<S, FORMAT, 2, M>(s, tile, heads, out),
-            3 => passes::<S, FORMAT, 3, N>(s, tile, heads, out),
-            _ => passes::<S, FORMAT, 4, N>(s, tile, heads, out),
+            1 => passes::<S, FORMAT, 1, M>(s, span, heads, out),
+            2 => passes::<S, FORMAT, 2, M>(s, span, heads, out),
+            3 => passes::<S, FORMAT, 3, N>(s, span, heads, out),
+            _ => passes::<S, FORMAT, 4, N>(s, span, heads, out),
         }
     }
 }
@@ -53,32 +53,32 @@ pub(super) fn scores<S: Simd, const FORMAT: u8, const N: usize, const M: usize>(
 #[inline(always)]
 fn passes<S: Simd, const FORMAT: u8, const H: usize, const N: usize>(
     s: S,
-    tile: &Tile<'_>,
+    span: &Span<'_>,
     heads: &[HeadQuery<'_>],
-    out: &mut [[f32; TILE]],
+    out: &mut [[f32; SPAN]],
 ) {
-    let mut first = tile.first;
-    while first < tile.last {
+    let mut first = span.first;
+    while first < span.last {
         // The last pass may treat its last strip more than once, with the same result.
-        let strips: [usize; N] = std::array::from_fn(|x| (first + x).min(tile.last - 1));
+        let strips: [usize; N] = std::array::from_fn(|x| (first + x).min(span.last - 1));
         let sums = match const { strip_of(FORMAT) } {
-            strip::F32 => floats::<S, FORMAT, 64, 1, H, N>(s, tile, heads, strips),
-            strip::F16 => floats::<S, FORMAT, 32, 1, H, N>(s, tile, heads, strips),
-            strip::BF16 => floats::<S, FORMAT, 64, 2, H, N>(s, tile, heads, strips),
-            strip::BITS_8 => lines::<S, FORMAT, 1, false, H, N>(s, tile, heads, strips),
-            strip::BITS_4_SIGNS => lines::<S, FORMAT, 2, true, H, N>(s, tile, heads, strips),
-            strip::BITS_4 => lines::<S, FORMAT, 2, false, H, N>(s, tile, heads, strips),
-            strip::BITS_2_SIGNS => lines::<S, FORMAT, 4, true, H, N>(s, tile, heads, strips),
-            _ => lines::<S, FORMAT, 4, false, H, N>(s, tile, heads, strips),
+            strip::F32 => floats::<S, FORMAT, 64, 1, H, N>(s, span, heads, strips),
+            strip::F16 => floats::<S, FORMAT, 32, 1, H, N>(s, span, heads, strips),
+            strip::BF16 => floats::<S, FORMAT, 64, 2, H, N>(s, span, heads, strips),
+            strip::BITS_8 => lines::<S, FORMAT, 1, false, H, N>(s, span, heads, strips),
+            strip::BITS_4_SIGNS => lines::<S, FORMAT, 2, true, H, N>(s, span, heads, strips),
+            strip::BITS_4 => lines::<S, FORMAT, 2, false, H, N>(s, span, heads, strips),
+            strip::BITS_2_SIGNS => lines::<S, FORMAT, 4, true, H, N>(s, span, heads, strips),
+            _ => lines::<S, FORMAT, 4, false, H, N>(s, span, heads, strips),
         };
         for x in 0..N {
             if const { is_integer(FORMAT) } {
-                s.prefetch(tile.ahead_scales(strips[x]));
+                s.prefetch(span.ahead_scales(strips[x]));
             }
             for h in 0..H {
                 let mut f = sums[h][x];
                 if const { is_integer(FORMAT) }
-                    && let Some(scales) = tile.scales[strips[x]].first_chunk()
+                    && let Some(scales) = span.scales[strips[x]].first_chunk()
                 {
                     f = s.mul(f, s.f16_bytes(scales));
                 }
@@ -96,12 +96,12 @@ pub(super) const SUM_BLOCK: usize = 8;
 #[inline(always)]
 fn floats<S: Simd, const FORMAT: u8, const BYTES: usize, const DIMS: usize, const H: usize, const N: usize>(
     s: S,
-    tile: &Tile<'_>,
+    span: &Span<'_>,
     heads: &[HeadQuery<'_>],
     strips: [usize; N],
 ) -> [[S::F; N]; H] {
-    let count = tile.head_dim / DIMS;
-    let codes: [&[[u8; BYTES]]; N] = strips.map(|x| &tile.strips[x].as_chunks().0[..count]);
+    let count = span.head_dim / DIMS;
+    let codes: [&[[u8; BYTES]]; N] = strips.map(|x| &span.strips[x].as_chunks().0[..count]);
     let q: [&[[f32; DIMS]]; H] = std::array::from_fn(|h| &heads[h].floats.as_chunks().0[..count]);
     let (mut sums, mut blocks) = ([[s.splat(0.0); N]; H], [[s.splat(0.0); N]; H]);
     for j in 0..count {
@@ -114,7 +114,7 @@ fn floats<S: Simd, const FORMAT: u8, const BYTES: usize, const DIMS: usize, cons
             }
         }
         for x in 0..N {
-            s.prefetch(tile.ahead(strips[x], j * BYTES));
+            s.prefetch(span.ahead(strips[x], j * BYTES));
             let dims = read::<S, FORMAT, BYTES, DIMS>(s, &codes[x][j]);
             for h in 0..H {
                 for i in 0..DIMS {
@@ -156,29 +156,79 @@ pub(super) fn read<S: Simd, const FORMAT: u8, const BYTES: usize, const DIMS: us
 }
 
 /// Sums of integer products so far, of `H` heads and `N` strips.
-struct Sums<S: Simd, const H: usize, const N: usize> {
+struct LogitSums<S: Simd, const H: usize, const N: usize> {
     acc: [[S::Acc; N]; H],
     wide: [[S::WideAcc; N]; H],
 }
 
 /// Integer strips: a line holds `GROUPS` groups of 4 dims of 16 tokens.
-#[expect(clippy::too_many_lines, reason = "to be split")]
 #[inline(always)]
 fn lines<S: Simd, const FORMAT: u8, const GROUPS: usize, const PLANE: bool, const H: usize, const N: usize>(
     s: S,
-    tile: &Tile<'_>,
+    span: &Span<'_>,
     heads: &[HeadQuery<'_>],
     strips: [usize; N],
 ) -> [[S::F; N]; H] {
-    let table = s.table(&const { table_bytes(&book(FORMAT), GROUPS, PLANE, offset::<S>(FORMAT)) });
-    let count = tile.head_dim / 4 / GROUPS;
-    let codes: [&[[u8; 64]]; N] = strips.map(|x| &tile.strips[x].as_chunks().0[..count]);
+    let mut sums = LogitSums::<S, H, N> { acc: [[s.acc(); N]; H], wide: [[s.wide_acc(); N]; H] };
+    if PLANE {
+        add_signed_lines::<S, FORMAT, GROUPS, H, N>(s, span, heads, strips, &mut sums);
+    } else {
+        add_lines::<S, FORMAT, GROUPS, H, N>(s, span, heads, strips, &mut sums);
+    }
+    logits::<S, FORMAT, H, N>(s, heads, &sums)
+}
+
+/// Adds the products with codes that need no further signs.
+#[inline(always)]
+fn add_lines<S: Simd, const FORMAT: u8, const GROUPS: usize, const H: usize, const N: usize>(
+    s: S,
+    span: &Span<'_>,
+    heads: &[HeadQuery<'_>],
+    strips: [usize; N],
+    sums: &mut LogitSums<S, H, N>,
+) {
+    let table = s.table(&const { table_bytes(&book(FORMAT), GROUPS, false, offset::<S>(FORMAT)) });
+    let count = span.head_dim / 4 / GROUPS;
+    let codes: [&[[u8; 64]]; N] = strips.map(|x| &span.strips[x].as_chunks().0[..count]);
     let q: [&[[u32; GROUPS]]; H] =
         std::array::from_fn(|h| if const { is_wide(FORMAT) } { &[] } else { &heads[h].words.as_chunks().0[..count] });
     let qw: [&[[u64; GROUPS]]; H] =
         std::array::from_fn(|h| if const { is_wide(FORMAT) } { &heads[h].wide.as_chunks().0[..count] } else { &[] });
+    for j in 0..count {
+        let mut line = [s.bytes(&[0; 64]); N];
+        for x in 0..N {
+            line[x] = s.bytes(&codes[x][j]);
+            s.prefetch(span.ahead(strips[x], j * 64));
+        }
+        for g in 0..GROUPS {
+            for x in 0..N {
+                let c = unpack::<S, GROUPS>(s, table, line[x], g);
+                for h in 0..H {
+                    if const { is_wide(FORMAT) } {
+                        sums.wide[h][x] = s.dot_wide(sums.wide[h][x], c, qw[h][j][g]);
+                    } else {
+                        sums.acc[h][x] = s.dot_k(sums.acc[h][x], c, q[h][j][g]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Adds the products with codes whose signs lie in a plane of their own.
+#[inline(always)]
+fn add_signed_lines<S: Simd, const FORMAT: u8, const GROUPS: usize, const H: usize, const N: usize>(
+    s: S,
+    span: &Span<'_>,
+    heads: &[HeadQuery<'_>],
+    strips: [usize; N],
+    sums: &mut LogitSums<S, H, N>,
+) {
+    let table = s.table(&const { table_bytes(&book(FORMAT), GROUPS, true, offset::<S>(FORMAT)) });
+    let count = span.head_dim / 4 / GROUPS;
+    let codes: [&[[u8; 64]]; N] = strips.map(|x| &span.strips[x].as_chunks().0[..count]);
+    let q: [&[[u32; GROUPS]]; H] = std::array::from_fn(|h| &heads[h].words.as_chunks().0[..count]);
     let none = s.bytes(&[0; 64]);
-    let mut sums = Sums::<S, H, N> { acc: [[s.acc(); N]; H], wide: [[s.wide_acc(); N]; H] };
     // Line `$j`, whose groups' signs are bits `$bit`.. of `$signs`. A macro: each use is unrolled, its bits constants.
     macro_rules! line {
         ($j:expr, $signs:expr, $bit:expr) => {{
@@ -186,42 +236,25 @@ fn lines<S: Simd, const FORMAT: u8, const GROUPS: usize, const PLANE: bool, cons
             let mut line = [none; N];
             for x in 0..N {
                 line[x] = s.bytes(&codes[x][j]);
-                s.prefetch(tile.ahead(strips[x], j * 64));
+                s.prefetch(span.ahead(strips[x], j * 64));
             }
             for g in 0..GROUPS {
                 for x in 0..N {
-                    let c = unpack::<S, GROUPS>(s, table, line[x], g);
-                    if PLANE {
-                        let c = s.signed(c, $signs[x], $bit + g);
-                        for h in 0..H {
-                            sums.acc[h][x] = s.dot_signed(sums.acc[h][x], c, q[h][j][g]);
-                        }
-                    } else if const { is_wide(FORMAT) } {
-                        for h in 0..H {
-                            sums.wide[h][x] = s.dot_wide(sums.wide[h][x], c, qw[h][j][g]);
-                        }
-                    } else {
-                        for h in 0..H {
-                            sums.acc[h][x] = s.dot_k(sums.acc[h][x], c, q[h][j][g]);
-                        }
+                    let c = s.signed(unpack::<S, GROUPS>(s, table, line[x], g), $signs[x], $bit + g);
+                    for h in 0..H {
+                        sums.acc[h][x] = s.dot_signed(sums.acc[h][x], c, q[h][j][g]);
                     }
                 }
             }
         }};
-    }
-    if !PLANE {
-        for j in 0..count {
-            line!(j, [none; N], 0);
-        }
-        return logits::<S, FORMAT, H, N>(s, heads, &sums);
     }
     let together = 8 / GROUPS;
     for first in (0..count).step_by(together) {
         let at = count * 64 + first * GROUPS * 8;
         let mut signs = [none; N];
         for x in 0..N {
-            s.prefetch(tile.ahead(strips[x], at));
-            signs[x] = sign_line(s, &tile.strips[strips[x]][at..]);
+            s.prefetch(span.ahead(strips[x], at));
+            signs[x] = sign_line(s, &span.strips[strips[x]][at..]);
         }
         line!(first, signs, 0);
         if GROUPS == 2 {
@@ -234,7 +267,6 @@ fn lines<S: Simd, const FORMAT: u8, const GROUPS: usize, const PLANE: bool, cons
             }
         }
     }
-    logits::<S, FORMAT, H, N>(s, heads, &sums)
 }
 
 /// A line of signs: folded if it is the last and short.
@@ -252,7 +284,7 @@ pub(super) fn sign_line<S: Simd>(s: S, rest: &[u8]) -> S::Bytes {
 fn logits<S: Simd, const FORMAT: u8, const H: usize, const N: usize>(
     s: S,
     heads: &[HeadQuery<'_>],
-    sums: &Sums<S, H, N>,
+    sums: &LogitSums<S, H, N>,
 ) -> [[S::F; N]; H] {
     let scale = if const { is_wide(FORMAT) } { 1.0 } else { 1.0 / const { book(FORMAT).scale } };
     let mut out = [[s.splat(0.0); N]; H];

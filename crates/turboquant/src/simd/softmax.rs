@@ -1,20 +1,20 @@
-//! Online softmax of a tile: masks, running maximum, and the weights in the form that the V step multiplies with.
+//! Online softmax of a span: masks, running maximum, and the weights in the form that the V step multiplies with.
 use super::accumulate::{weight_most, weight_pair_most};
-use super::{CHUNK, NONE, Place, STRIPS, Scratch, Simd, Tile, is_integer, is_wide, scale_of};
+use super::{NONE, Place, QUAD, STRIPS, Simd, Span, SpanScratch, is_integer, is_wide, scale_of};
+use crate::layout::SPAN;
 use crate::layout::STRIP;
-use crate::layout::TILE;
 
-/// Turns the logits of `places` into weights; `tile` is the V side. Quantities relative to the tile are taken over each
+/// Turns the logits of `places` into weights; `span` is the V side. Quantities relative to the span are taken over each
 /// head's visible tokens. Each step runs over all heads, so that one's latency hides another's.
 #[inline(always)]
 pub(super) fn softmax<S: Simd, const FORMAT: u8>(
     s: S,
-    tile: &Tile<'_>,
+    span: &Span<'_>,
     places: &[Place],
-    scratch: &mut Scratch,
+    scratch: &mut SpanScratch,
     parts: &mut [f32],
 ) {
-    let places = &places[..places.len().min(CHUNK)];
+    let places = &places[..places.len().min(QUAD)];
     for (h, place) in places.iter().enumerate() {
         let top = mask(s, place, &mut scratch.s[h]);
         let before = parts[place.m];
@@ -23,9 +23,9 @@ pub(super) fn softmax<S: Simd, const FORMAT: u8>(
         scratch.alpha[h] = s.max_lane(s.exp2(s.splat(before - m)));
     }
     let (most, limit) = const { (weight_most::<S>(FORMAT), weight_pair_most::<S>(FORMAT)) };
-    let mut tops = [(0f32, 0f32); CHUNK];
+    let mut tops = [(0f32, 0f32); QUAD];
     for (h, place) in places.iter().enumerate() {
-        let [sum, top, pair] = exponentials::<S, FORMAT>(s, tile, place, parts[place.m], &mut scratch.s[h]);
+        let [sum, top, pair] = exponentials::<S, FORMAT>(s, span, place, parts[place.m], &mut scratch.s[h]);
         parts[place.l] = parts[place.l] * scratch.alpha[h] + sum;
         tops[h] = scale_of(most, if top > 1e-30 { top } else { 1e-30 }, limit, pair);
     }
@@ -33,11 +33,11 @@ pub(super) fn softmax<S: Simd, const FORMAT: u8>(
         let (first, last) = strips(place);
         if const { !is_integer(FORMAT) } {
             let row = scratch.s[h].as_chunks_mut::<STRIP>().0;
-            for strip in (tile.first..first).chain(last..tile.last) {
+            for strip in (span.first..first).chain(last..span.last) {
                 row[strip] = [0.0; STRIP];
             }
         } else {
-            weights::<S, FORMAT>(s, h, [tile.first, first, last, tile.last], tops[h], scratch);
+            weights::<S, FORMAT>(s, h, [span.first, first, last, span.last], tops[h], scratch);
         }
     }
 }
@@ -58,7 +58,7 @@ fn range(place: &Place, strip: usize) -> (i32, i32, bool) {
 
 /// Sets the logits that a head does not see to `NONE`; returns the largest.
 #[inline(always)]
-fn mask<S: Simd>(s: S, place: &Place, row: &mut [f32; TILE]) -> f32 {
+fn mask<S: Simd>(s: S, place: &Place, row: &mut [f32; SPAN]) -> f32 {
     let row = row.as_chunks_mut::<STRIP>().0;
     let none = s.splat(NONE);
     let mut top = none;
@@ -80,10 +80,10 @@ fn mask<S: Simd>(s: S, place: &Place, row: &mut [f32; TILE]) -> f32 {
 #[inline(always)]
 fn exponentials<S: Simd, const FORMAT: u8>(
     s: S,
-    tile: &Tile<'_>,
+    span: &Span<'_>,
     place: &Place,
     m: f32,
-    row: &mut [f32; TILE],
+    row: &mut [f32; SPAN],
 ) -> [f32; 3] {
     let row = row.as_chunks_mut::<STRIP>().0;
     let (m, zero) = (s.splat(m), s.splat(0.0));
@@ -93,7 +93,7 @@ fn exponentials<S: Simd, const FORMAT: u8>(
         let mut w = s.exp2(s.sub(s.load(x), m));
         sum = s.add(sum, w);
         if const { is_integer(FORMAT) }
-            && let Some(scales) = tile.scales[strip].first_chunk()
+            && let Some(scales) = span.scales[strip].first_chunk()
         {
             let (from, to, whole) = range(place, strip);
             let mut scales = s.f16_bytes(scales);
@@ -111,7 +111,7 @@ fn exponentials<S: Simd, const FORMAT: u8>(
     [s.sum(sum), s.max_lane(top), s.max_lane(pair)]
 }
 
-/// Weights of head `h` as integers, of which `most` is for `top`; strips that only other heads of the chunk see get
+/// Weights of head `h` as integers, of which `most` is for `top`; strips that only other heads of the quad see get
 /// zeros.
 #[inline(always)]
 fn weights<S: Simd, const FORMAT: u8>(
@@ -119,7 +119,7 @@ fn weights<S: Simd, const FORMAT: u8>(
     h: usize,
     [from, first, last, to]: [usize; 4],
     (most, top): (f32, f32),
-    scratch: &mut Scratch,
+    scratch: &mut SpanScratch,
 ) {
     let wide = const { is_wide(FORMAT) };
     scratch.unit[h] = top / most;

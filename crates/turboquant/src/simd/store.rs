@@ -82,7 +82,7 @@ pub(super) fn store<S: Simd>(
 
 /// Decodes slot `slot`; rotated formats stay rotated.
 #[inline(always)]
-pub(super) fn load(layout: &RecordLayout, record: &[u8], slot: usize, side: Side, out: &mut [f32]) {
+pub(crate) fn load(layout: &RecordLayout, record: &[u8], slot: usize, side: Side, out: &mut [f32]) {
     let (format, d, strip, token) = (layout.format(side), layout.head_dim(), slot / STRIP, slot % STRIP);
     let plane = &record[layout.codes(side, strip)];
     if !format.is_rotated() {

@@ -1,12 +1,12 @@
 //! AVX2's and NEON's integer kernels against scalar code with the same limits of queries and weights, bit by bit.
 use super::dispatch::Isa;
 use super::portable::Portable;
-use super::{CHUNK, HeadQuery, Place, Scratch, Tile, accumulate, query, scores, softmax};
+use super::{HeadQuery, Place, QUAD, Span, SpanScratch, accumulate, query, scores, softmax};
 use crate::attend::{Job, Row};
 use crate::format::{Format, Side, for_direct_format};
 use crate::kernel::Kernel;
 use crate::layout::RecordLayout;
-use crate::layout::{PARTITION, TILE};
+use crate::layout::{PARTITION, SPAN};
 use proptest::prelude::*;
 
 /// The formats whose codes are multiplied as integers.
@@ -22,20 +22,20 @@ const NARROW: (Isa, u8) = (Isa::Avx2, super::portable::PAIRS);
 
 type Narrow = Portable<{ NARROW.1 }>;
 
-fn scores<const FORMAT: u8>(tile: &Tile<'_>, heads: &[HeadQuery<'_>], out: &mut [[f32; TILE]; CHUNK]) {
-    scores::scores::<Narrow, FORMAT, 1, 1>(Portable, tile, heads, out)
+fn scores<const FORMAT: u8>(span: &Span<'_>, heads: &[HeadQuery<'_>], out: &mut [[f32; SPAN]; QUAD]) {
+    scores::scores::<Narrow, FORMAT, 1, 1>(Portable, span, heads, out)
 }
 
 fn quantize<const FORMAT: u8>(q: &[f32], words: &mut Vec<u32>, wide: &mut Vec<u64>) -> (i32, f32) {
     query::quantize::<Narrow, FORMAT>(Portable, q, words, wide)
 }
 
-fn softmax<const FORMAT: u8>(tile: &Tile<'_>, places: &[Place], scratch: &mut Scratch, parts: &mut [f32]) {
-    softmax::softmax::<Narrow, FORMAT>(Portable, tile, places, scratch, parts)
+fn softmax<const FORMAT: u8>(span: &Span<'_>, places: &[Place], scratch: &mut SpanScratch, parts: &mut [f32]) {
+    softmax::softmax::<Narrow, FORMAT>(Portable, span, places, scratch, parts)
 }
 
-fn accumulate<const FORMAT: u8>(tile: &Tile<'_>, places: &[Place], scratch: &Scratch, parts: &mut [f32]) {
-    accumulate::accumulate::<Narrow, FORMAT, 1, 1>(Portable, tile, places, scratch, parts)
+fn accumulate<const FORMAT: u8>(span: &Span<'_>, places: &[Place], scratch: &SpanScratch, parts: &mut [f32]) {
+    accumulate::accumulate::<Narrow, FORMAT, 1, 1>(Portable, span, places, scratch, parts)
 }
 
 /// A scalar kernel of the same limits.

@@ -10,7 +10,7 @@ use attention::{
 };
 use candle_core::{Device, Tensor};
 use kv::{BlockCopy, BlockId, BlockPool, BlockTable, KvLayout};
-use metal::{Executor, Form, GpuBackend};
+use metal::{AttendKernel, Executor, GpuBackend};
 use msl_emu::{Emulator, EmulatorExecutor};
 use page::Page;
 use std::ops::Range;
@@ -28,13 +28,24 @@ pub struct Case {
     /// How much larger the keys' means are than the noise.
     pub bias: f32,
     pub window: Option<usize>,
-    pub form: Form,
+    pub decode: AttendKernel,
     pub order: u32,
 }
 
 impl Case {
     pub fn new(k: Format, v: Format, d: usize) -> Case {
-        Case { k, v, d, group: 4, block_size: 16, centred: false, bias: 1.0, window: None, form: Form::Mma, order: 0 }
+        Case {
+            k,
+            v,
+            d,
+            group: 4,
+            block_size: 16,
+            centred: false,
+            bias: 1.0,
+            window: None,
+            decode: AttendKernel::Mma,
+            order: 0,
+        }
     }
 }
 
@@ -87,7 +98,7 @@ impl<E: Executor> Cache<E> {
             true => Centring::new(&geometry, &means, |_| KeyCentring::of(case.k), |_| true).unwrap(),
             false => Centring::none(&geometry),
         };
-        let backend = GpuBackend::new(executor, layout, &geometry, &centring, case.form);
+        let backend = GpuBackend::new(executor, layout, &geometry, &centring, case.decode);
         let mut backend = backend.unwrap();
         let blocks = tokens.div_ceil(case.block_size);
         let num_blocks = 2 * blocks + 1;

@@ -1,6 +1,6 @@
 //! Times of attention, in ratios to the best 16-bit kernel of the same run.
 use crate::workload::{Attention, Centred, GROUP, KV_HEADS, Workload};
-use metal::{Executor, Form, Launch};
+use metal::{AttendKernel, Executor, Launch};
 use msl_emu::cuda::{CudaExecutor, Memory};
 use std::collections::BTreeMap;
 use turboquant::Format::{self, *};
@@ -36,17 +36,17 @@ pub fn decode(executor: &CudaExecutor, filter: &str, centred: Centred) -> Result
         // Microseconds of the best 16-bit kernel, attend alone and in all.
         let mut best: BTreeMap<(usize, usize), [f32; 2]> = BTreeMap::new();
         for (k, v) in PAIRS {
-            let named = |form| (form, format!("d{d} {form:?} {}/{}", k.name(), v.name()));
-            let mut wanted = [Form::Mma, Form::Vec].map(named).to_vec();
+            let named = |decode| (decode, format!("d{d} {decode:?} {}/{}", k.name(), v.name()));
+            let mut wanted = [AttendKernel::Mma, AttendKernel::Vec].map(named).to_vec();
             wanted.retain(|(_, name)| name.contains(filter));
             if wanted.is_empty() {
                 continue;
             }
             let workload = Workload::new(executor, k, v, d, centred)?;
-            for (form, name) in wanted {
+            for (decode, name) in wanted {
                 let mut line = format!("{name:20}");
                 for (context, seqs) in SHAPES {
-                    let attention = Attention::new(&workload, form, context, seqs, 1)?;
+                    let attention = Attention::new(&workload, decode, context, seqs, 1)?;
                     for launches in attention.launches() {
                         executor.run(&launches).map_err(|e| e.to_string())?;
                     }
@@ -89,7 +89,7 @@ pub fn prefill(executor: &CudaExecutor, filter: &str) -> Result<(), String> {
             let workload = Workload::new(executor, k, v, d, Centred::Coded)?;
             let mut line = format!("{name:16}");
             for (i, context) in [4096usize, 16_384].into_iter().enumerate() {
-                let attention = Attention::new(&workload, Form::Chunk, context, 1, 512)?;
+                let attention = Attention::new(&workload, AttendKernel::Prefill, context, 1, 512)?;
                 for launches in attention.launches().into_iter().take(1) {
                     executor.run(&launches).map_err(|e| e.to_string())?;
                 }

@@ -1,7 +1,7 @@
 //! A cache of random tokens on the device, and the launches of one attention over it.
 use attention::{Centring, KeyCentring, KvMeans, LayerGeometry, ModelGeometry, Rope};
 use metal::launch::{self, AttendBuffers, QueryBuffers, ReduceBuffers, WriteBuffers};
-use metal::{Executor, Form, Launch, LayerTables, Params, PartitionTables, Shape, Tile};
+use metal::{AttendKernel, Executor, Launch, LayerTables, Params, PartitionTables, Shape, Tile};
 use msl_emu::cuda::{CudaExecutor, Memory};
 use turboquant::{CorrectionTables, Format, PARTITION, RecordLayout};
 
@@ -155,7 +155,7 @@ impl<'a> Workload<'a> {
 /// One attention of `rows` rows at the end of each of `seqs` contexts of `context` tokens.
 pub struct Attention<'a> {
     workload: &'a Workload<'a>,
-    form: Form,
+    kernel: AttendKernel,
     rows: usize,
     parts: usize,
     tiles: usize,
@@ -174,7 +174,7 @@ pub struct Attention<'a> {
 impl<'a> Attention<'a> {
     pub fn new(
         workload: &'a Workload<'a>,
-        form: Form,
+        kernel: AttendKernel,
         context: usize,
         seqs: usize,
         chunk: usize,
@@ -182,7 +182,7 @@ impl<'a> Attention<'a> {
         let (shape, executor) = (&workload.shape, workload.executor);
         let (rows, parts) = (seqs * chunk, context.div_ceil(PARTITION));
         let error = |e: metal::ExecError| e.to_string();
-        let per_tile = shape.tile_rows(form);
+        let per_tile = shape.tile_rows(kernel);
         let mut turns = Vec::new();
         let mut tiles = 0;
         for turn in 0..(TOTAL / (context * seqs)).min(16) {
@@ -194,7 +194,7 @@ impl<'a> Attention<'a> {
                     rows: first..first + per_tile.min(chunk - at),
                     table: (turn * seqs + seq) * context / BLOCK,
                     position: context - chunk + at,
-                    form,
+                    kernel,
                 };
                 bytes.extend(tile.params(None).bytes());
                 tiles += 1;
@@ -207,7 +207,7 @@ impl<'a> Attention<'a> {
         let positions: Vec<u32> = (0..rows).map(|r| (context - chunk + r % chunk) as u32).collect();
         Ok(Attention {
             workload,
-            form,
+            kernel,
             rows,
             parts,
             tiles,
@@ -215,8 +215,8 @@ impl<'a> Attention<'a> {
             q: executor.buffer(&noise(3, rows * heads * d)).map_err(error)?,
             angles: executor.buffer(&angle_bytes(workload.tables.rope(), &positions)).map_err(error)?,
             positions: executor.buffer(&words(positions)).map_err(error)?,
-            queries: create(tiles * KV_HEADS * shape.blocks(form) * d * 32)?,
-            corrections: create(tiles * KV_HEADS * shape.blocks(form) * parts * shape.correction_floats() * 4)?,
+            queries: create(tiles * KV_HEADS * shape.octets(kernel) * d * 32)?,
+            corrections: create(tiles * KV_HEADS * shape.octets(kernel) * parts * shape.correction_floats() * 4)?,
             part_o: create(rows * heads * parts * d * 4)?,
             part_ml: create(rows * heads * parts * 8)?,
             out: create(rows * heads * d * 4)?,
@@ -259,8 +259,8 @@ impl<'a> Attention<'a> {
                 out: &self.out,
             };
             [
-                launch::query(shape, self.form, Some(&w.tables), 0, self.tiles, self.parts, &query),
-                launch::attend(shape, self.form, self.tiles, self.parts, &attend),
+                launch::query(shape, self.kernel, Some(&w.tables), 0, self.tiles, self.parts, &query),
+                launch::attend(shape, self.kernel, self.tiles, self.parts, &attend),
                 launch::reduce(shape, 0, self.rows, self.parts, &reduce),
             ]
         };
