@@ -1,11 +1,12 @@
 """Renders templates with Jinja2, set up as transformers' `_compile_jinja_template` does.
 
     python golden.py                     writes all of the below (needs jinja2; written with 3.1.6)
+    python golden.py NAME                prints one of cases.json
     python golden.py FAMILY NUMBER       prints one conversation of the corpus
 
-golden.json: what cases.json's templates render. expressions.json: what its keys, each a template, render. corpus.json: for
-each template here and in corpus/ and each of conversations.json the 64-bit FNV-1a hash of the text, what the template raises,
-or that it fails.
+golden.json: for each of cases.json the 64-bit FNV-1a hash of the text, or what the template raises. corpus.json: the same,
+for each template here and in corpus/ and each of conversations.json. expressions.json: what its keys, each a template,
+render.
 
 The templates are written for these tests after what the families are published with: the same constructs, shortened texts.
 """
@@ -74,9 +75,9 @@ def render(case):
             eos_token="</s>",
             **case.get("kwargs", {}),
         )
-        return {"text": text}
-    except jinja2.TemplateError as error:
-        return {"error": str(error)}
+        return text
+    except Raised as error:
+        return f"raises {error}"
 
 
 # What the expressions find in their context.
@@ -163,8 +164,8 @@ def templates():
 
 def write_all():
     cases = json.loads((HERE / "cases.json").read_text())
-    golden = {case["name"]: render(case) for case in cases}
-    (HERE / "golden.json").write_text(json.dumps(golden, indent=1, ensure_ascii=False) + "\n")
+    golden = {case["name"]: entry(render(case)) for case in cases}
+    (HERE / "golden.json").write_text(json.dumps(golden, indent=0, ensure_ascii=False) + "\n")
     lines = json.loads((HERE / "expressions.json").read_text())["rendered"]
     expressions = {"variables": VARIABLES, "rendered": {line: expression(line) for line in lines}}
     (HERE / "expressions.json").write_text(json.dumps(expressions, indent=0, ensure_ascii=False) + "\n")
@@ -175,7 +176,10 @@ def write_all():
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 3:
+    if len(sys.argv) == 2:
+        cases = json.loads((HERE / "cases.json").read_text())
+        print(render(next(case for case in cases if case["name"] == sys.argv[1])), end="")
+    elif len(sys.argv) == 3:
         family, number = sys.argv[1:]
         conversation = json.loads((HERE / "conversations.json").read_text())[int(number)]
         source = next(path.read_text() for path in templates() if path.stem == family)
