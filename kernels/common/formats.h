@@ -100,14 +100,16 @@ inline uint word_offset(uint words, uint w, uint lane, uint lanes) {
 // Every head size, or the one that the library is compiled for; those whose state leaves registers for iterations of 32
 // tokens; those of `prefill`, which keeps two states.
 #ifdef HEAD_DIM
-#define FOR_HEAD_DIMS(M) M(HEAD_DIM)
+// A macro that makes a name of its argument must get the number, not the name HEAD_DIM.
+#define APPLY(M, D) M(D)
+#define FOR_HEAD_DIMS(M) APPLY(M, HEAD_DIM)
 #if HEAD_DIM <= 128
-#define FOR_SMALL_HEAD_DIMS(M) M(HEAD_DIM)
+#define FOR_SMALL_HEAD_DIMS(M) APPLY(M, HEAD_DIM)
 #else
 #define FOR_SMALL_HEAD_DIMS(M)
 #endif
 #if HEAD_DIM <= 256
-#define FOR_CHUNK_HEAD_DIMS(M) M(HEAD_DIM)
+#define FOR_CHUNK_HEAD_DIMS(M) APPLY(M, HEAD_DIM)
 #else
 #define FOR_CHUNK_HEAD_DIMS(M)
 #endif
