@@ -26,6 +26,15 @@ impl Cache {
         (is_commit(revision) && self.commit_folder(revision).is_dir()).then(|| revision.to_owned())
     }
 
+    /// The commits of which the cache has files.
+    pub fn commits(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.folder.join("snapshots")).into_iter().flatten();
+        let mut names: Vec<String> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+        names.retain(|name| is_commit(name));
+        names.sort();
+        names
+    }
+
     /// Remembers the commit that `revision` names.
     ///
     /// Errors: the file cannot be written.

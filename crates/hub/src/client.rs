@@ -6,6 +6,7 @@ use reqwest::header::{CONTENT_RANGE, ETAG, HeaderMap, LOCATION, RANGE};
 use reqwest::redirect::Policy;
 use reqwest::{Response, StatusCode};
 use serde::Deserialize;
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
@@ -55,6 +56,21 @@ pub fn http() -> reqwest::ClientBuilder {
     reqwest::Client::builder()
 }
 
+/// [`http()`] for what lies at `url`: no proxy stands before this machine itself, whatever the environment says.
+pub fn http_for(url: &str) -> reqwest::ClientBuilder {
+    if is_this_machine(url) { http().no_proxy() } else { http() }
+}
+
+/// Whether an address leads to this machine by a loopback address or name.
+fn is_this_machine(url: &str) -> bool {
+    let Ok(url) = reqwest::Url::parse(url) else { return false };
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    match host.parse::<IpAddr>() {
+        Ok(address) => address.to_canonical().is_loopback() || address.is_unspecified(),
+        Err(_) => host == "localhost" || host.ends_with(".localhost"),
+    }
+}
+
 impl HubClient {
     /// A client for the repository of `model`.
     ///
@@ -62,7 +78,7 @@ impl HubClient {
     pub fn new(config: &HubConfig, model: &ModelName) -> Result<Self, HubError> {
         let build = |redirect| {
             let agent = concat!("tallow/", env!("CARGO_PKG_VERSION"));
-            let builder = http().user_agent(agent).redirect(redirect);
+            let builder = http_for(&config.endpoint).user_agent(agent).redirect(redirect);
             builder
                 .connect_timeout(CONNECT_TIMEOUT)
                 .read_timeout(READ_TIMEOUT)
@@ -300,4 +316,28 @@ fn describe(error: &reqwest::Error) -> String {
         cause = inner.source();
     }
     if causes.is_empty() { error.to_string() } else { causes.join(": ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_this_machine;
+
+    #[test]
+    fn loopback_addresses_are_this_machine() {
+        for url in [
+            "http://127.0.0.1:8000",
+            "http://127.9.9.9",
+            "http://localhost:8000/v1",
+            "http://LOCALHOST",
+            "http://x.localhost",
+            "http://[::1]:8000",
+            "http://[::ffff:127.0.0.1]",
+            "http://0.0.0.0:8000",
+        ] {
+            assert!(is_this_machine(url), "{url}");
+        }
+        for url in ["https://huggingface.co", "http://192.168.1.2", "http://localhost.example.com", "localhost", ""] {
+            assert!(!is_this_machine(url), "{url}");
+        }
+    }
 }

@@ -8,6 +8,22 @@ pub enum HubError {
     /// There is no folder for the cache.
     #[error("there is no home folder for the cache; set HF_HOME")]
     NoHome,
+    /// A variable of the environment has a value that cannot be used.
+    #[error("{variable} is {value}; {message}")]
+    Variable {
+        /// The variable's name.
+        variable: String,
+        /// Its value.
+        value: String,
+        /// What is allowed.
+        message: &'static str,
+    },
+    /// The access token cannot be sent. It is not shown.
+    #[error("the token in {place} has a blank, a line break or another character inside that no token has")]
+    Token {
+        /// The variable or file that has it.
+        place: String,
+    },
     /// A revision has characters that no branch, tag or commit has.
     #[error("--revision is {revision}; it must be a branch, a tag or a commit")]
     Revision {

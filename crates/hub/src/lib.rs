@@ -11,11 +11,11 @@ mod error;
 mod files;
 
 use cache::Cache;
-use client::HubClient;
+use client::{HubClient, Listing};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-pub use client::http;
+pub use client::{http, http_for};
 pub use error::HubError;
 
 /// The name of a model: `ORG/NAME`, or `ORG/NAME:QUANT` for one of a repository's GGUF files.
@@ -80,9 +80,10 @@ pub struct HubConfig {
 
 impl HubConfig {
     /// Reads the environment as the official client does: `HF_ENDPOINT`, `HF_HUB_CACHE`, `HF_HOME`, `HF_TOKEN` (or the
-    /// file `token` in `HF_HOME`) and `HF_HUB_OFFLINE`.
+    /// file that `HF_TOKEN_PATH` names, or `token` in `HF_HOME`) and `HF_HUB_OFFLINE`, and their older names.
     ///
-    /// Errors: the user has no home folder, and no variable names another one.
+    /// Errors: the user has no home folder, and no variable names another one; a variable whose value cannot be used; a
+    /// token that cannot be sent.
     pub fn from_env() -> Result<Self, HubError> {
         Self::from_variables(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
     }
@@ -92,15 +93,69 @@ impl HubConfig {
             let cache = get("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| Some(dirs::home_dir()?.join(".cache")));
             cache.map(|cache| cache.join("huggingface"))
         };
-        let home = get("HF_HOME").map(PathBuf::from).or_else(default_home).ok_or(HubError::NoHome)?;
-        let stored = || std::fs::read_to_string(home.join("token")).ok().map(|t| t.trim().to_owned());
-        let on = |value: String| ["1", "on", "yes", "true"].contains(&value.to_lowercase().as_str());
+        let first = |names: [&'static str; 2]| names.into_iter().find_map(|name| Some((name, get(name)?)));
+        let home = folder(get("HF_HOME").map(|value| ("HF_HOME", value)))?;
+        let home = home.or_else(default_home).ok_or(HubError::NoHome)?;
+        let cache = folder(first(["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"]))?.unwrap_or_else(|| home.join("hub"));
+        let token = match first(["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"]) {
+            Some((name, token)) => Some((name.to_owned(), token)),
+            None => stored_token(&get("HF_TOKEN_PATH").map_or_else(|| home.join("token"), |path| in_home(&path))),
+        };
+        let endpoint = get("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into());
+        if !["https://", "http://"].iter().any(|scheme| endpoint.starts_with(scheme)) {
+            let message = "it must begin with https:// or http://";
+            return Err(HubError::Variable { variable: "HF_ENDPOINT".into(), value: endpoint, message });
+        }
+        let on = |value: &str| ["1", "on", "yes", "true"].contains(&value.to_lowercase().as_str());
         Ok(HubConfig {
-            endpoint: get("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into()),
-            cache: get("HF_HUB_CACHE").map_or_else(|| home.join("hub"), PathBuf::from),
-            token: get("HF_TOKEN").or_else(stored).filter(|token| !token.is_empty()),
-            offline: get("HF_HUB_OFFLINE").is_some_and(on),
+            endpoint,
+            cache,
+            token: token.map(checked_token).transpose()?.flatten(),
+            offline: first(["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"]).is_some_and(|(_, value)| on(&value)),
         })
+    }
+}
+
+/// The folder that a variable names.
+///
+/// Errors: it names something else.
+fn folder(named: Option<(&'static str, String)>) -> Result<Option<PathBuf>, HubError> {
+    let Some((variable, value)) = named else { return Ok(None) };
+    let path = in_home(&value);
+    if path.exists() && !path.is_dir() {
+        let message = "it must be a folder, or not be there yet";
+        return Err(HubError::Variable { variable: variable.into(), value, message });
+    }
+    Ok(Some(path))
+}
+
+/// A path in which `~` stands for the user's home.
+fn in_home(path: &str) -> PathBuf {
+    let home = || path.strip_prefix("~/").and_then(|rest| Some(dirs::home_dir()?.join(rest)));
+    home().unwrap_or_else(|| PathBuf::from(path))
+}
+
+/// The token that the official client has stored, with the file's name.
+fn stored_token(path: &Path) -> Option<(String, String)> {
+    match std::fs::read_to_string(path) {
+        Ok(token) => Some((path.display().to_string(), token)),
+        Err(error) => {
+            if error.kind() != std::io::ErrorKind::NotFound {
+                tracing::warn!("no token is sent to the hub: {}: {error}", path.display());
+            }
+            None
+        }
+    }
+}
+
+/// The token without the white space around it; `None` if that is all.
+///
+/// Errors: characters that no header can carry, or white space inside.
+fn checked_token((place, token): (String, String)) -> Result<Option<String>, HubError> {
+    let token = token.trim();
+    match token.chars().all(|c| c.is_ascii_graphic()) {
+        true => Ok(Some(token.to_owned()).filter(|token| !token.is_empty())),
+        false => Err(HubError::Token { place }),
     }
 }
 
@@ -132,17 +187,43 @@ pub async fn fetch(
         }
         other => other?,
     };
+    match fetch_listed(&client, &cache, model, revision, listing, progress).await {
+        // A cache that cannot be written may still have the model as it was.
+        Err(error @ HubError::File { .. }) => match cached(&cache, model, revision, "") {
+            Ok(path) => {
+                tracing::warn!("{error}; {model} is taken from the cache as it is");
+                Ok(path)
+            }
+            Err(_) => Err(error),
+        },
+        other => other,
+    }
+}
+
+/// Fetches what the cache lacks of a commit that the hub has told of.
+async fn fetch_listed(
+    client: &HubClient,
+    cache: &Cache,
+    model: &ModelName,
+    revision: &str,
+    listing: Listing,
+    progress: &dyn DownloadProgress,
+) -> Result<PathBuf, HubError> {
     let folder = cache.commit_folder(&listing.commit);
     let mut wanted = files::choose(model, &listing.files)?;
     let mut next = 0;
     while let Some(file) = wanted.get(next).cloned() {
-        client.fetch(&cache, &listing.commit, &file, progress).await?;
+        client.fetch(cache, &listing.commit, &file, progress).await?;
         if file == files::INDEX {
             wanted.extend(files::shards(&folder.join(&file))?);
         }
         next += 1;
     }
-    cache.set_reference(revision, &listing.commit)?;
+    if cache.reference(revision).as_ref() != Some(&listing.commit)
+        && let Err(error) = cache.set_reference(revision, &listing.commit)
+    {
+        tracing::warn!("{model} is there, but without the hub it will not be found: {error}");
+    }
     Ok(files::model_path(&folder, &wanted))
 }
 
@@ -151,8 +232,17 @@ pub async fn fetch(
 /// Errors: [`HubError::NotCached`].
 fn cached(cache: &Cache, model: &ModelName, revision: &str, reason: &str) -> Result<PathBuf, HubError> {
     let missing = |what: String| HubError::NotCached { model: model.to_string(), reason: reason.to_owned(), what };
-    let commit = cache.reference(revision).ok_or_else(|| missing(format!("revision {revision}")))?;
+    let no_revision = || match &cache.commits()[..] {
+        [] => format!("revision {revision}"),
+        commits => {
+            format!("revision {revision} (there are commits, which --revision can name: {})", commits.join(", "))
+        }
+    };
+    let commit = cache.reference(revision).ok_or_else(|| missing(no_revision()))?;
     let folder = cache.commit_folder(&commit);
+    if !folder.is_dir() {
+        return Err(missing(format!("commit {commit}, which is revision {revision},")));
+    }
     let mut wanted = files::choose(model, &cache.files(&commit)?).map_err(|e| missing(e.to_string()))?;
     if wanted.iter().any(|file| file == files::INDEX) {
         wanted.extend(files::shards(&folder.join(files::INDEX))?);
@@ -196,6 +286,34 @@ mod tests {
         let config = read(&[("HF_HOME", "/h"), ("HF_HUB_CACHE", "/c"), ("HF_ENDPOINT", "http://e")]);
         assert_eq!((config.cache, config.endpoint.as_str(), config.offline), ("/c".into(), "http://e", false));
         assert_eq!(read(&[("XDG_CACHE_HOME", "/x")]).cache, PathBuf::from("/x/huggingface/hub"));
+    }
+
+    #[test]
+    fn odd_values_are_read_or_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        std::fs::write(path("file"), "hf_stored\n").unwrap();
+        std::fs::write(path("empty"), "\n").unwrap();
+        let read = |pairs: &[(&str, &str)]| {
+            let get = |name: &str| pairs.iter().find(|p| p.0 == name).map(|p| p.1.to_owned());
+            HubConfig::from_variables(|name| get(name).or_else(|| (name == "HF_HOME").then(|| path("home"))))
+        };
+        let token = |pairs: &[(&str, &str)]| read(pairs).unwrap().token;
+        assert_eq!(token(&[("HF_TOKEN", "hf_x\n")]).as_deref(), Some("hf_x"));
+        assert_eq!(token(&[("HF_TOKEN_PATH", &path("file"))]).as_deref(), Some("hf_stored"));
+        assert_eq!(token(&[("HF_TOKEN_PATH", &path("empty"))]), None);
+        // A folder in the place of the file.
+        assert_eq!(token(&[("HF_TOKEN_PATH", folder.path().to_str().unwrap())]), None);
+        assert!(read(&[("TRANSFORMERS_OFFLINE", "1")]).unwrap().offline);
+        for (name, value, told) in [
+            ("HF_TOKEN", "hf_x\nhf_y", "HF_TOKEN has a blank, a line break"),
+            ("HF_HOME", &*path("file"), "it must be a folder"),
+            ("HF_HUB_CACHE", &path("file"), "it must be a folder"),
+            ("HF_ENDPOINT", "huggingface.co", "it must begin with https://"),
+        ] {
+            let message = read(&[(name, value)]).unwrap_err().to_string();
+            assert!(message.contains(name) && message.contains(told) && !message.contains("hf_x"), "{message}");
+        }
     }
 
     #[test]

@@ -271,6 +271,72 @@ async fn offline_the_cache_is_all_there_is() {
     assert!(error.contains("model-00002-of-00002.safetensors") && error.contains("127.0.0.1:1"), "{error}");
 }
 
+/// Nothing can be written to a cache whose folders are somebody else's; a test that may run as root makes sure that
+/// nothing is tried.
+#[tokio::test]
+async fn a_cache_that_has_the_model_is_not_written_to() {
+    let (endpoint, _hub) = Hub::safetensors().serve().await;
+    let setup = setup(&endpoint);
+    let folder = get_model(&setup.config, "org/model").await.unwrap();
+    let reference = folder.join("../../refs/main");
+    let epoch = std::time::SystemTime::UNIX_EPOCH;
+    std::fs::File::options().write(true).open(&reference).unwrap().set_modified(epoch).unwrap();
+    assert_eq!(get_model(&setup.config, "org/model").await.unwrap(), folder);
+    assert_eq!(reference.metadata().unwrap().modified().unwrap(), epoch);
+    // A reference that cannot be written costs the next start without the hub, not this one.
+    std::fs::remove_file(&reference).unwrap();
+    std::fs::create_dir(&reference).unwrap();
+    assert_eq!(get_model(&setup.config, "org/model").await.unwrap(), folder);
+}
+
+#[tokio::test]
+async fn a_cache_that_cannot_be_written_serves_what_it_has() {
+    const OLDER: &str = "76543210abcdef0123456789abcdef0123456789";
+    let (endpoint, _hub) = Hub::safetensors().serve().await;
+    let setup = setup(&endpoint);
+    let folder = get_model(&setup.config, "org/model").await.unwrap();
+    // The cache has an older commit whole, and a file is in the way of all that is new.
+    let repo = setup.home.path().join("hub/models--org--model");
+    let older = repo.join("snapshots").join(OLDER);
+    std::fs::create_dir(&older).unwrap();
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), older.join(entry.file_name())).unwrap();
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+    std::fs::remove_dir_all(repo.join("blobs")).unwrap();
+    std::fs::write(repo.join("blobs"), "in the way").unwrap();
+    std::fs::write(repo.join("refs/main"), OLDER).unwrap();
+    assert_eq!(get_model(&setup.config, "org/model").await.unwrap(), older);
+    std::fs::remove_file(older.join("config.json")).unwrap();
+    let error = get_model(&setup.config, "org/model").await.unwrap_err().to_string();
+    assert!(error.contains("models--org--model/blobs"), "{error}");
+}
+
+#[tokio::test]
+async fn odd_caches_are_named() {
+    let (endpoint, _hub) = Hub::safetensors().serve().await;
+    let setup = setup(&endpoint);
+    let folder = get_model(&setup.config, "org/model").await.unwrap();
+    let offline = HubConfig { offline: true, ..setup.config.clone() };
+    let error = async || get_model(&offline, "org/model").await.unwrap_err().to_string();
+    let repo = setup.home.path().join("hub/models--org--model");
+    // A link whose content is gone is no file, and online it is fetched again.
+    let blob = folder.join("config.json").canonicalize().unwrap();
+    std::fs::remove_file(&blob).unwrap();
+    let told = error().await;
+    assert!(told.contains("config.json is missing"), "{told}");
+    get_model(&setup.config, "org/model").await.unwrap();
+    assert!(blob.exists() && get_model(&offline, "org/model").await.is_ok());
+    // Only the commit is there, as after a download by its name.
+    std::fs::remove_file(repo.join("refs/main")).unwrap();
+    let told = error().await;
+    assert!(told.contains("revision main (there are commits") && told.contains(COMMIT), "{told}");
+    std::fs::write(repo.join("refs/main"), "0".repeat(40)).unwrap();
+    let told = error().await;
+    assert!(told.contains(&"0".repeat(40)) && told.contains("main"), "{told}");
+}
+
 #[tokio::test]
 async fn a_quantisation_fetches_its_shards_alone() {
     let bytes = |n: usize| vec![7u8; n];
