@@ -169,8 +169,7 @@ impl<'a> Info<'a> {
         // The file has the elements of a row first.
         shape.reverse();
         let id = reader.u32(&what)?;
-        let kind =
-            TensorType::of(id).ok_or_else(|| malformed(&what, format!("is of type {id}, which is not known")))?;
+        let kind = TensorType::of(id).map_err(|message| malformed(&what, message))?;
         Ok(Info { name, shape, kind, offset: reader.u64(&what)? })
     }
 
@@ -191,7 +190,8 @@ impl<'a> Info<'a> {
         let range = start.and_then(|start| Some(start..start.checked_add(bytes)?));
         let range = range.filter(|range| range.end <= len).ok_or_else(|| {
             let message = format!(
-                "of {bytes} bytes at offset {} of the data, which begins at {data}, ends past the file's {len}",
+                "of {bytes} bytes at offset {} of the data, which begins at {data}, ends past the file's {len}: the \
+                 file is not whole, fetch it again",
                 self.offset
             );
             malformed(what(), message)

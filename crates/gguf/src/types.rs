@@ -13,7 +13,7 @@ pub struct TensorType {
 }
 
 /// The number, the name, and the elements and bytes of a quantisation block of each type (`ggml.h`, `ggml-common.h`).
-const TYPES: [(u32, &str, usize, usize); 30] = [
+const TYPES: [(u32, &str, usize, usize); 33] = [
     (0, "F32", 1, 4),
     (1, "F16", 1, 2),
     (2, "Q4_0", 32, 18),
@@ -43,13 +43,57 @@ const TYPES: [(u32, &str, usize, usize); 30] = [
     (28, "F64", 1, 8),
     (29, "IQ1_M", 256, 56),
     (30, "BF16", 1, 2),
+    (34, "TQ1_0", 256, 54),
+    (35, "TQ2_0", 256, 66),
     (39, "MXFP4", 32, 17),
+    (40, "NVFP4", 64, 36),
+];
+
+/// The types whose sizes are not known here, by number and name, each with the type of a file that can be read instead:
+/// those that llama.cpp itself reads no more, and new ones.
+const UNREADABLE: [(u32, &str, &str); 10] = [
+    (4, "Q4_2", "Q4_K_M"),
+    (5, "Q4_3", "Q4_K_M"),
+    (31, "Q4_0_4_4", "Q4_0"),
+    (32, "Q4_0_4_8", "Q4_0"),
+    (33, "Q4_0_8_8", "Q4_0"),
+    (36, "IQ4_NL_4_4", "Q4_K_M"),
+    (37, "IQ4_NL_4_8", "Q4_K_M"),
+    (38, "IQ4_NL_8_8", "Q4_K_M"),
+    (41, "Q1_0", "Q2_K"),
+    (42, "Q2_0", "Q2_K"),
 ];
 
 impl TensorType {
-    /// The type of a number in the file; `None` for a number that names no type.
-    pub fn of(id: u32) -> Option<Self> {
-        let (_, name, block_len, block_bytes) = *TYPES.iter().find(|t| t.0 == id)?;
-        Some(TensorType { name, block_len, block_bytes })
+    /// The type of a number in the file.
+    ///
+    /// Errors: a number that names no type, or one that cannot be read. The message continues a sentence that begins
+    /// with the tensor's name.
+    pub fn of(id: u32) -> Result<Self, String> {
+        if let Some((_, name, block_len, block_bytes)) = TYPES.iter().find(|t| t.0 == id) {
+            return Ok(TensorType { name, block_len: *block_len, block_bytes: *block_bytes });
+        }
+        Err(match UNREADABLE.iter().find(|t| t.0 == id) {
+            Some((_, name, take)) => format!("is of type {name}, which is not read; take a {take} file of this model"),
+            None => format!("is of type {id}, which is not known; a newer program may have written this file"),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The enum of `ggml.h` numbers its types from 0 on.
+    #[test]
+    fn every_type_of_ggml_is_known_by_name() {
+        for id in 0..=42 {
+            match TensorType::of(id) {
+                Ok(known) => assert!(known.block_len > 0 && known.block_bytes > 0, "{known:?}"),
+                Err(told) => assert!(told.contains("which is not read; take a Q"), "{id}: {told}"),
+            }
+        }
+        assert!(TensorType::of(31).unwrap_err().contains("Q4_0_4_4"));
+        assert!(TensorType::of(43).unwrap_err().contains("43, which is not known"));
     }
 }
