@@ -146,6 +146,9 @@ pub struct ModelSettings {
     /// Quantise float weights at load: q8_0, q6_k, q4_k [default: as they are]
     #[arg(long, value_name = "TYPE")]
     pub weight_quant: Option<String>,
+    /// Read weights into memory at start instead of mapping their files
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub no_mmap: Option<bool>,
     /// What computes: auto (the GPU of a Mac, if built for it), cpu, metal [default: auto]
     #[arg(long, value_name = "NAME")]
     pub device: Option<String>,

@@ -11,7 +11,7 @@ use turboquant::{Format, KvPair};
 pub async fn bench(args: BenchArgs) -> Result<()> {
     let settings = Settings::read(args.model.config.as_deref(), &(&args.model, &args.kv, &args.step))?;
     let config = model::engine_config(&settings).await?;
-    tokio::task::block_in_place(|| measure(args, &config))
+    tokio::task::block_in_place(|| measure(args, &config)).map_err(|error| settings.explain(error))
 }
 
 fn measure(args: BenchArgs, config: &EngineConfig) -> Result<()> {
@@ -22,14 +22,20 @@ fn measure(args: BenchArgs, config: &EngineConfig) -> Result<()> {
         steps: args.steps,
         chunk: config.max_num_batched_tokens,
     };
-    println!("| K | V | context | sequences | prefill, tok/s | decode, tok/s | KV bytes a token |");
-    println!("|---|---|---|---|---|---|---|");
+    output::line(format_args!(
+        "| K | V | context | sequences | prefill, tok/s | decode, tok/s | KV bytes a token |\n|{}",
+        "---|".repeat(7)
+    ));
     let line = |r: &BenchRow| {
         let BenchRow { k, v, context, batch, prefill, decode, kv_bytes_per_token: bytes } = r;
-        println!("| {k} | {v} | {context} | {batch} | {prefill:.1} | {decode:.1} | {bytes:.0} |");
+        output::line(format_args!("| {k} | {v} | {context} | {batch} | {prefill:.1} | {decode:.1} | {bytes:.0} |"));
     };
     let schemes = schemes(&config.kv);
-    let rows = engine::compute_pool(config.threads)?.install(move || speed(&bundle, &schemes, &options, line))?;
+    let rows = engine::compute_pool(config.threads)?.install(move || -> Result<_> {
+        let rows = speed(&bundle, &schemes, &options, line)?;
+        bundle.files.check()?;
+        Ok(rows)
+    })?;
     output::plot(args.plot.as_deref(), || plot::speed(&rows))?;
     output::json(args.json.as_deref(), &rows)
 }

@@ -1,13 +1,15 @@
 //! `tallow chat`: a conversation in the terminal, over the same HTTP interface that every client uses.
 use crate::args::ChatArgs;
+use crate::output;
 use crate::serve::Running;
 use crate::settings::Settings;
+use crate::signals::{Signal, Signals};
 use anyhow::{Context, Result, bail};
+use engine::EngineHandle;
 use futures_util::StreamExt;
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 use serde_json::{Value, json};
-use std::io::Write;
 
 const HELP: &str = "\
 /clear          begin anew
@@ -18,12 +20,16 @@ const HELP: &str = "\
 Ctrl-C          stop an answer";
 
 /// Runs the command until the conversation is left.
-pub async fn chat(args: ChatArgs) -> Result<()> {
+pub async fn chat(args: ChatArgs, signals: &Signals) -> Result<()> {
     let mut settings =
         Settings::read(args.model.config.as_deref(), &(&args.model, &args.kv, &args.step, &args.serving))?;
     // A server of our own lives as long as the conversation, and no proxy stands before it.
     let (running, url, http) = match &args.url {
-        Some(url) => (None, base_address(url), hub::http()),
+        Some(url) => {
+            let url = base_address(url);
+            let http = hub::http_for(&url);
+            (None, url, http)
+        }
         None => {
             (settings.host, settings.port) = ("127.0.0.1".into(), 0);
             let running = Running::start(&settings).await?;
@@ -31,9 +37,10 @@ pub async fn chat(args: ChatArgs) -> Result<()> {
             (Some(running), url, hub::http().no_proxy())
         }
     };
+    let engine = running.as_ref().map(|running| running.engine.clone());
     let mut session = Session::open(http.build()?, url, settings.api_key, args.system.as_deref()).await?;
-    println!("{} · /help for commands", session.model);
-    let result = session.run().await;
+    output::line(format_args!("{} · /help for commands", session.model));
+    let result = session.run(signals, engine.as_ref()).await;
     if let Some(running) = running {
         running.stop().await?;
     }
@@ -100,9 +107,11 @@ impl Session {
         self.messages = system.map(|text| json!({"role": "system", "content": text})).into_iter().collect();
     }
 
-    async fn run(&mut self) -> Result<()> {
+    /// Talks until the conversation is left, or `engine`, that of a server of our own, has ended.
+    async fn run(&mut self, signals: &Signals, engine: Option<&EngineHandle>) -> Result<()> {
         let mut editor = DefaultEditor::new()?;
-        loop {
+        // Without a standard output nobody reads an answer.
+        while !output::is_closed() {
             // Reading a line blocks its thread; Ctrl-C at the prompt is the editor's.
             let (back, line) = tokio::task::spawn_blocking(move || {
                 let line = editor.readline("> ");
@@ -113,7 +122,7 @@ impl Session {
             let line = match line {
                 Ok(line) => line,
                 Err(ReadlineError::Interrupted) => {
-                    println!("Ctrl-D or /exit leaves");
+                    output::line(format_args!("Ctrl-D or /exit leaves"));
                     continue;
                 }
                 Err(ReadlineError::Eof) => return Ok(()),
@@ -126,19 +135,23 @@ impl Session {
                 Input::Say(text) => self.messages.push(json!({"role": "user", "content": text})),
                 Input::Retry => {}
             }
-            if let Err(error) = self.answer().await {
-                eprintln!("{error:#}");
+            if let Err(error) = self.answer(signals).await {
+                if let Some(reason) = engine.and_then(EngineHandle::failure) {
+                    bail!("{reason}");
+                }
+                output::complain(format_args!("{}", output::describe(&error)));
                 // The message was not answered, so it is not part of the conversation.
                 self.messages.pop();
             }
         }
+        Ok(())
     }
 
     fn command(&mut self, line: &str) -> Input {
         match line.split_once(' ').unwrap_or((line, "")) {
             ("", _) => return Input::Nothing,
             ("/exit" | "/quit", _) => return Input::Leave,
-            ("/help", _) => println!("{HELP}"),
+            ("/help", _) => output::line(format_args!("{HELP}")),
             ("/clear", _) => self.begin(None),
             ("/system", text) => self.begin(Some(text.trim())),
             ("/retry", _) => {
@@ -148,25 +161,29 @@ impl Session {
                 if self.messages.last().is_some_and(|m| m["role"] == "user") {
                     return Input::Retry;
                 }
-                println!("nothing to answer yet");
+                output::line(format_args!("nothing to answer yet"));
             }
-            (command, _) if command.starts_with('/') => println!("unknown command {command}\n{HELP}"),
+            (command, _) if command.starts_with('/') => output::line(format_args!("unknown command {command}\n{HELP}")),
             _ => return Input::Say(line.to_owned()),
         }
         Input::Nothing
     }
 
     /// Streams an answer; Ctrl-C ends it, and what has come stays in the conversation.
-    async fn answer(&mut self) -> Result<()> {
+    async fn answer(&mut self, signals: &Signals) -> Result<()> {
         let body = json!({"model": self.model, "messages": self.messages, "stream": true});
         let request = self.authorised(self.client.post(format!("{}/v1/chat/completions", self.url))).json(&body);
-        let answer = self.checked(request.send().await?).await?;
+        let mut interrupted = signals.next(&[Signal::Interrupt]);
+        let answer = tokio::select! {
+            answer = request.send() => self.checked(answer?).await?,
+            _ = &mut interrupted => bail!("the answer was stopped before it began"),
+        };
         let mut bytes = answer.bytes_stream();
         let (mut lines, mut text) = (LineBuffer::default(), String::new());
         loop {
             let chunk = tokio::select! {
                 chunk = bytes.next() => chunk,
-                _ = tokio::signal::ctrl_c() => None,
+                _ = &mut interrupted => None,
             };
             let Some(chunk) = chunk else { break };
             for line in lines.push(&chunk?) {
@@ -177,12 +194,11 @@ impl Session {
                 }
                 if let Some(delta) = event["choices"][0]["delta"]["content"].as_str() {
                     text += delta;
-                    print!("{delta}");
-                    std::io::stdout().flush()?;
+                    output::print(format_args!("{delta}"));
                 }
             }
         }
-        println!();
+        output::line(format_args!(""));
         self.messages.push(json!({"role": "assistant", "content": text}));
         Ok(())
     }

@@ -23,7 +23,7 @@ pub async fn eval(args: EvalArgs) -> Result<()> {
     let settings = Settings::read(args.model.config.as_deref(), &(&args.model, &args.kv))?;
     let config = model::engine_config(&settings).await?;
     let pool = engine::compute_pool(config.threads)?;
-    tokio::task::block_in_place(|| pool.install(|| judge(args, &config)))
+    tokio::task::block_in_place(|| pool.install(|| judge(args, &config))).map_err(|error| settings.explain(error))
 }
 
 fn judge(args: EvalArgs, config: &EngineConfig) -> Result<()> {
@@ -43,8 +43,10 @@ fn judge(args: EvalArgs, config: &EngineConfig) -> Result<()> {
         bar.set_position(done as u64);
     })?;
     bar.finish_and_clear();
-    print!("{}", quality_table(&report));
+    bundle.files.check()?;
+    output::print(format_args!("{}", quality_table(&report)));
     let needles = if args.needles { retrieval(&bundle, &text, &args, &config.kv)? } else { Vec::new() };
+    bundle.files.check()?;
     let report = Report { quality: report, needles };
     output::json(args.json.as_deref(), &report)?;
     // The plot comes last: not every report has something to show.
@@ -95,8 +97,8 @@ fn retrieval(bundle: &ModelBundle, text: &str, args: &EvalArgs, kv: &KvOptions) 
     let texts = schemes.len() * options.lengths.len() * options.texts;
     let bar = progress::count("retrieval", texts as u64);
     let mut all = Vec::new();
-    println!("\n| cache | {} | all |", options.lengths.iter().map(usize::to_string).collect::<Vec<_>>().join(" | "));
-    println!("|---|{}", "---|".repeat(options.lengths.len() + 1));
+    let heads = options.lengths.iter().map(usize::to_string).collect::<Vec<_>>().join(" | ");
+    output::line(format_args!("\n| cache | {heads} | all |\n|---|{}", "---|".repeat(options.lengths.len() + 1)));
     for (name, scheme) in schemes {
         let rows = needles(bundle, &scheme, text, &options, || bar.inc(1))?;
         let share = |rows: &mut dyn Iterator<Item = &NeedleRow>| {
@@ -105,7 +107,8 @@ fn retrieval(bundle: &ModelBundle, text: &str, args: &EvalArgs, kv: &KvOptions) 
         };
         let by_length: Vec<_> =
             options.lengths.iter().map(|n| share(&mut rows.iter().filter(|r| r.length == *n))).collect();
-        bar.suspend(|| println!("| {name} | {} | {} |", by_length.join(" | "), share(&mut rows.iter())));
+        let all_lengths = share(&mut rows.iter());
+        bar.suspend(|| output::line(format_args!("| {name} | {} | {all_lengths} |", by_length.join(" | "))));
         all.extend(rows);
     }
     bar.finish_and_clear();

@@ -3,18 +3,21 @@ use crate::args::ServeArgs;
 use crate::demo;
 use crate::model::{self, ModelSource};
 use crate::settings::Settings;
-use anyhow::{Context, Result};
+use crate::signals::{Signal, Signals};
+use anyhow::{Context, Error, Result, anyhow};
 use engine::EngineHandle;
 use server::{ServerConfig, ServerState};
-use std::future::Future;
 use std::net::SocketAddr;
-use std::thread::JoinHandle;
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle as Task;
+use tokio::task::JoinHandle;
 
-/// Runs the command until it is interrupted.
-pub async fn serve(args: ServeArgs) -> Result<()> {
+/// How long clients get to read why the server ends when a part of it has ended by itself.
+const FAILURE_GRACE: Duration = Duration::from_secs(5);
+
+/// Runs the command until it is interrupted, or until a part of the server ends by itself.
+pub async fn serve(args: ServeArgs, signals: &Signals) -> Result<()> {
     let settings = Settings::read(args.model.config.as_deref(), &(&args.model, &args.kv, &args.step, &args.serving))?;
     if settings.model.is_none() {
         tracing::info!("{}", demo::NOTICE);
@@ -22,17 +25,18 @@ pub async fn serve(args: ServeArgs) -> Result<()> {
         tracing::info!("{}", demo::BIGGER);
     }
     let begin = Instant::now();
-    let running = Running::start(&settings).await?;
+    let mut running = Running::start(&settings).await?;
     tracing::info!("serving {} after {:.1} s", running.engine.info().name, begin.elapsed().as_secs_f64());
-    interrupted().await;
+    let interrupted = signals.next(&[Signal::Interrupt, Signal::Terminate]);
+    tokio::select! {
+        _ = interrupted => {}
+        error = running.failure() => return Err(error),
+    }
     tracing::info!(
         "shutting down: running answers have {} s; interrupt again to end at once",
         settings.shutdown_timeout.as_secs()
     );
-    tokio::select! {
-        ended = running.stop() => ended,
-        () = interrupted() => std::process::exit(130),
-    }
+    running.stop().await
 }
 
 /// A server with its model loaded.
@@ -41,9 +45,10 @@ pub struct Running {
     pub address: SocketAddr,
     /// The engine that answers.
     pub engine: EngineHandle,
-    thread: JoinHandle<()>,
-    http: Task<std::io::Result<()>>,
-    shutdown: oneshot::Sender<()>,
+    /// Ends when the engine's thread does.
+    thread: JoinHandle<thread::Result<()>>,
+    http: JoinHandle<std::io::Result<()>>,
+    shutdown: Option<oneshot::Sender<()>>,
 }
 
 impl Running {
@@ -75,7 +80,7 @@ impl Running {
         let state = ServerState::new(config, server::install_metrics()?);
         let (shutdown, signal) = oneshot::channel();
         let ended = async {
-            // If the sender is gone, nobody is left who could ask for the shutdown.
+            // The sender is dropped to ask for the shutdown.
             let _ = signal.await;
         };
         let http = tokio::spawn(server::serve(listener, state.clone(), ended));
@@ -86,36 +91,37 @@ impl Running {
             let template = loaded.template.clone();
             engine::launch(&engine_config, loaded).map(|(engine, thread)| (engine, thread, template))
         });
-        let (engine, thread, template) = started.await?.context("the model could not be loaded")?;
+        let started = started.await?.map_err(|error| settings.explain(error));
+        let (engine, thread, template) = started.context("the model could not be loaded")?;
         state.set_engine(engine.clone(), template);
-        Ok(Running { address, engine, thread, http, shutdown })
+        let thread = tokio::task::spawn_blocking(move || thread.join());
+        Ok(Running { address, engine, thread, http, shutdown: Some(shutdown) })
     }
 
     /// Ends the server: running answers may finish within the limit, and the engine's thread is waited for.
-    pub async fn stop(self) -> Result<()> {
-        let _ = self.shutdown.send(());
+    pub async fn stop(mut self) -> Result<()> {
+        self.shutdown.take();
         self.http.await??;
-        let thread = self.thread;
-        let joined = tokio::task::spawn_blocking(move || thread.join()).await?;
-        joined.map_err(|_| anyhow::anyhow!("the engine's thread panicked"))
+        self.thread.await?.map_err(|_| anyhow!("the engine's thread panicked"))
     }
-}
 
-/// Ctrl-C, or SIGTERM where there is one.
-fn interrupted() -> impl Future<Output = ()> {
-    #[cfg(unix)]
-    let terminated = async {
-        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-            Ok(mut signal) => signal.recv().await.unwrap_or_default(),
-            Err(_) => std::future::pending().await,
-        }
-    };
-    #[cfg(not(unix))]
-    let terminated = std::future::pending::<()>();
-    async {
+    /// Waits for a part of the server to end by itself, which none should. Answers then end with an error.
+    async fn failure(&mut self) -> Error {
         tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            () = terminated => {}
+            ended = &mut self.thread => {
+                self.shutdown.take();
+                // Answers that never end are cut.
+                let _ = tokio::time::timeout(FAILURE_GRACE, &mut self.http).await;
+                match self.engine.failure() {
+                    Some(reason) => anyhow!("{reason}"),
+                    None => anyhow!("the engine has ended: {ended:?}"),
+                }
+            }
+            ended = &mut self.http => match ended {
+                Ok(Ok(())) => anyhow!("the HTTP server has ended"),
+                Ok(Err(error)) => Error::new(error).context("the HTTP server has ended"),
+                Err(error) => Error::new(error).context("the HTTP server has failed"),
+            },
         }
     }
 }

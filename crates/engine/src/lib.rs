@@ -8,7 +8,7 @@ mod threads;
 
 pub use error::{EngineError, RequestField, StartError, SubmitError};
 pub use forward::{ModelRef, PrivateSequences};
-pub use models::WeightQuant;
+pub use models::{Reading, WeightFiles, WeightQuant};
 pub use serve::{
     EngineHandle, EngineInbox, EngineStats, Event, FinishReason, GenerationRequest, Logits, LogitsNeed, LogitsRow,
     MatchedStop, Message, ModelInfo, ModelRunner, QueuePermit, RequestId, RequestStream, SamplingParams, StopParams,

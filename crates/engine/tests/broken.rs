@@ -78,7 +78,7 @@ fn folders_without_tokenizer_or_configuration() {
     says(&error(|f| std::fs::remove_file(f.join("config.json")).unwrap()), &["config.json"]);
     says(&error(|f| rewrite(f, "tokenizer.json", |b| b.truncate(300))), &["tokenizer.json"]);
     let Err(message) = load(&EngineConfig::new("/no/such/model")) else { panic!("a model was loaded") };
-    says(&message.to_string(), &["/no/such/model", "neither"]);
+    says(&message.to_string(), &["/no/such/model", "No such file"]);
 }
 
 /// Heads of 8 in place of 32, four times as many: tensors of the same shapes.

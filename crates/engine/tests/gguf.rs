@@ -6,7 +6,7 @@ mod common;
 use common::{Setup, alone};
 use compute::{ComputeDevice, CpuDevice};
 use engine::{EngineConfig, WeightQuant, load};
-use models::{Checkpoint, LoadOptions};
+use models::{Checkpoint, LoadOptions, Reading};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use testkit::{Golden, repo};
@@ -147,7 +147,7 @@ fn broken(file: &str, change: impl FnOnce(&mut Vec<u8>)) -> (tempfile::TempDir, 
 }
 
 fn error(path: &Path) -> String {
-    let checkpoint = match Checkpoint::open(path) {
+    let checkpoint = match Checkpoint::open(path, Reading::Mapped) {
         Ok(checkpoint) => checkpoint,
         Err(error) => return error.to_string(),
     };

@@ -8,13 +8,14 @@ mod config;
 mod error;
 mod families;
 mod family;
+mod foreign_quant;
 mod layers;
 mod load;
 mod model;
 mod registry;
 mod weights;
 
-pub use checkpoint::{Checkpoint, GgufFiles};
+pub use checkpoint::{Checkpoint, GgufFiles, Reading, WeightFiles};
 pub use config::{GenerationDefaults, ModelConfig};
 pub use error::ModelError;
 pub use load::{LoadOptions, LoadedModel, OpenModel, open};

@@ -1,8 +1,9 @@
 //! From a checkpoint to a model.
-use crate::checkpoint::{Checkpoint, Tensors, safetensors};
+use crate::checkpoint::{Checkpoint, Tensors, WeightFiles, safetensors};
 use crate::config::{ConfigJson, GenerationDefaults, GgufKeys, ModelConfig};
 use crate::error::ModelError;
 use crate::family::Family;
+use crate::foreign_quant;
 use crate::model::Model;
 use crate::registry::{family_of_gguf, family_of_json};
 use crate::weights::{OnProgress, Quantizer, WeightQuant, Weights, fingerprint, num_bytes};
@@ -25,6 +26,8 @@ pub struct LoadedModel {
     pub owned_bytes: u64,
     /// A name for the weights, other for others: a hash in hexadecimal digits.
     pub fingerprint: String,
+    /// The files that weights still lie in.
+    pub files: WeightFiles,
 }
 
 /// How the weights of a checkpoint are loaded.
@@ -51,15 +54,16 @@ pub struct OpenModel<'a> {
 /// files.
 pub fn open(checkpoint: &Checkpoint) -> Result<OpenModel<'_>, ModelError> {
     match checkpoint {
-        Checkpoint::Folder(path) => {
+        Checkpoint::Folder(path, reading) => {
             let json = ConfigJson::read(path)?;
+            foreign_quant::check(&json)?;
             let family = family_of_json(&json)?;
             if json.is_wrapper {
                 tracing::info!("{}: a multimodal model, of which the text part is served", json.path.display());
             }
             let config = family.config_of_json(&json)?;
             let generation = GenerationDefaults::of_folder(path, &config)?;
-            Ok(OpenModel { path, family, config, generation, tensors: safetensors(path)? })
+            Ok(OpenModel { path, family, config, generation, tensors: safetensors(path, *reading)? })
         }
         Checkpoint::Gguf(files) => {
             let (path, metadata) = (files.path(), files.metadata()?);
@@ -89,24 +93,27 @@ impl OpenModel<'_> {
     /// Errors: missing or malformed tensors, each named.
     pub fn load(self, device: &Arc<dyn ComputeDevice>, options: &LoadOptions) -> Result<LoadedModel, ModelError> {
         let OpenModel { path, family, config, generation, tensors } = self;
+        let files = WeightFiles::of(tensors.values().map(|entry| &entry.file));
         let (total, fingerprint) = (num_bytes(&tensors), fingerprint(&tensors, options.weight_quant));
         let quantizer = Quantizer::new(options.weight_quant, options.progress.clone(), total);
         let weights = Weights::new(tensors, path, device, quantizer);
         let model = (family.load)(&config, &weights)?;
         let (mapped_bytes, owned_bytes) = weights.report();
-        Ok(LoadedModel { model, config, generation, mapped_bytes, owned_bytes, fingerprint })
+        files.check()?;
+        Ok(LoadedModel { model, config, generation, mapped_bytes, owned_bytes, fingerprint, files })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::Reading;
     use compute::CpuDevice;
 
     #[test]
     fn quantised_weights_have_another_name() {
         let name = |weight_quant| {
-            let checkpoint = Checkpoint::open(&testkit::repo("models/tiny-mistral")).unwrap();
+            let checkpoint = Checkpoint::open(&testkit::repo("models/tiny-mistral"), Reading::Mapped).unwrap();
             let options = LoadOptions { weight_quant, ..Default::default() };
             let device: Arc<dyn ComputeDevice> = Arc::new(CpuDevice);
             open(&checkpoint).unwrap().load(&device, &options).unwrap().fingerprint

@@ -1,7 +1,7 @@
 //! Checkpoints with broken bytes end in an error or in a model, never in a panic.
 #![allow(clippy::unwrap_used)] // helpers of tests
 use compute::{ComputeDevice, CpuDevice};
-use models::{Checkpoint, LoadOptions, ModelError};
+use models::{Checkpoint, LoadOptions, ModelError, Reading};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use std::path::Path;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 fn open(path: &Path) -> Result<(), ModelError> {
     let device: Arc<dyn ComputeDevice> = Arc::new(CpuDevice);
-    models::open(&Checkpoint::open(path)?)?.load(&device, &LoadOptions::default()).map(|_| ())
+    models::open(&Checkpoint::open(path, Reading::Mapped)?)?.load(&device, &LoadOptions::default()).map(|_| ())
 }
 
 /// Overwrites bytes of the first `head`, where all that is not numbers lies.

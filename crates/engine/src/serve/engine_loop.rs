@@ -10,6 +10,7 @@ use super::metrics::Metrics;
 use super::request::{Event, GenerationRequest, TokenLogprob};
 use super::runner::{Logits, LogitsNeed, ModelRunner};
 use crate::error::EngineError;
+use models::WeightFiles;
 use scheduler::{Chunk, NewRequest, Scheduler, SeqId, Step};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,6 +27,8 @@ const IDLE_CHECK: Duration = Duration::from_secs(1);
 pub(crate) struct Engine {
     scheduler: Scheduler,
     runner: ModelRunner,
+    /// The files that the model's weights lie in.
+    files: WeightFiles,
     inbox: EngineInbox,
     tokenizer: Arc<Tokenizer>,
     /// The token ids that end an answer.
@@ -45,6 +48,7 @@ impl Engine {
     pub fn new(
         scheduler: Scheduler,
         runner: ModelRunner,
+        files: WeightFiles,
         inbox: EngineInbox,
         tokenizer: Arc<Tokenizer>,
         eos: Vec<u32>,
@@ -53,6 +57,7 @@ impl Engine {
         Engine {
             scheduler,
             runner,
+            files,
             inbox,
             tokenizer,
             eos,
@@ -64,18 +69,22 @@ impl Engine {
         }
     }
 
-    /// Runs until shutdown, or until every handle and stream is gone.
+    /// Runs until shutdown, until every handle and stream is gone, or until the model's weights are lost.
     pub fn run(mut self) {
-        loop {
-            if !self.receive() {
-                break;
-            }
+        let mut end = EngineError::ShutDown;
+        while self.receive() {
             if !self.scheduler.is_idle() {
                 self.step();
             }
+            if let Err(error) = self.files.check() {
+                tracing::error!(%error, "the model cannot be served any more");
+                self.inbox.fail(error.to_string());
+                end = EngineError::StepFailed(error.to_string());
+                break;
+            }
             self.publish();
         }
-        self.fail_all(&EngineError::ShutDown);
+        self.fail_all(&end);
         self.publish();
     }
 
@@ -101,7 +110,6 @@ impl Engine {
             };
             match message {
                 Ok(message) => self.handle_message(message),
-                Err(RecvTimeoutError::Timeout) if idle => {}
                 Err(RecvTimeoutError::Timeout) => return true,
                 // Nobody is left who could read an answer.
                 Err(RecvTimeoutError::Disconnected) => return !idle,
@@ -153,6 +161,8 @@ impl Engine {
                 .run(&step, &self.scheduler, |chunk| logits_need(requests, chunk))
                 .map_err(|e| e.to_string())?;
             self.scheduler.measured(&step, begin.elapsed());
+            // Nobody must see a token of weights that were not whole.
+            self.files.check().map_err(|e| e.to_string())?;
             self.sample(&step, logits)
         }));
         let error = match work {

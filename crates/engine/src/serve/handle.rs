@@ -2,7 +2,7 @@
 use super::request::{Event, GenerationRequest, SamplingParams};
 use crate::error::SubmitError;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, RwLock, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, RwLock, mpsc};
 use std::time::{Duration, Instant};
 use text::Tokenizer;
 use tokio::sync::mpsc as events;
@@ -91,6 +91,8 @@ struct HandleShared {
     /// Locked while a request is sent, so that none comes behind the message that ends the engine and is lost.
     closing: RwLock<bool>,
     stats: Mutex<EngineStats>,
+    /// Why the engine has ended, if it has by itself.
+    ended: OnceLock<String>,
 }
 
 /// Submits requests to an engine. Cheap to clone; all clones speak to one thread.
@@ -117,6 +119,21 @@ impl EngineInbox {
     pub fn set_stats(&self, stats: EngineStats) {
         *self.shared.stats.lock().unwrap_or_else(|e| e.into_inner()) = stats;
     }
+
+    /// The engine is about to end for this reason, which [`EngineHandle::failure`] gives from now on.
+    pub fn fail(&self, reason: String) {
+        // The first reason is the cause of all later ones.
+        let _ = self.shared.ended.set(reason);
+    }
+}
+
+impl Drop for EngineInbox {
+    fn drop(&mut self) {
+        // After a shutdown it is no failure.
+        if !*self.shared.closing.read().unwrap_or_else(|e| e.into_inner()) {
+            self.fail("the engine's thread has ended".into());
+        }
+    }
 }
 
 /// A handle and the inbox that it feeds. `queue_limit` is the number of requests that may wait before
@@ -131,6 +148,7 @@ pub fn channel(info: ModelInfo, tokenizer: Arc<Tokenizer>, queue_limit: usize) -
         next_id: AtomicU64::new(0),
         closing: RwLock::new(false),
         stats: Mutex::default(),
+        ended: OnceLock::new(),
     });
     (EngineHandle { messages: send, shared: shared.clone() }, EngineInbox { messages, shared })
 }
@@ -170,6 +188,11 @@ impl EngineHandle {
     /// How much runs and waits, as of the end of the last step.
     pub fn stats(&self) -> EngineStats {
         *self.shared.stats.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Why the engine has ended, or is about to, although nobody had asked for it by [`Self::shutdown`].
+    pub fn failure(&self) -> Option<&str> {
+        self.shared.ended.get().map(String::as_str)
     }
 
     /// Refuses new requests, lets the accepted ones finish within `limit` and fails the rest.

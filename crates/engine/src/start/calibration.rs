@@ -6,7 +6,7 @@ use crate::error::StartError;
 use crate::forward::{ModelRef, PrivateSequences};
 use attention::{Centring, HookedBackend, KeyCentring, KvMeans, MeanCalibration, ModelGeometry};
 use compute::ComputeDevice;
-use models::Model;
+use models::{Model, WeightFiles};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::path::{Path, PathBuf};
 use text::Tokenizer;
@@ -33,6 +33,8 @@ pub struct Calibration<'a> {
     pub tokenizer: &'a Tokenizer,
     /// Names the weights: means are kept for these weights and this text.
     pub fingerprint: &'a str,
+    /// The files that its weights lie in.
+    pub files: &'a WeightFiles,
     /// The text over which means are measured.
     pub text: &'a str,
     /// What computes the model.
@@ -77,6 +79,8 @@ impl Calibration<'_> {
             return Ok(means);
         }
         let (means, share) = self.measure()?;
+        // Means of other weights must not be kept under these weights' name.
+        self.files.check()?;
         tracing::info!(
             "centring: {:.0} % of the keys' energy is constant and subtracted (over {CALIBRATION_TOKENS} tokens)",
             100.0 * share

@@ -2,7 +2,7 @@
 use super::device::{DecodeKernel, DeviceChoice};
 use super::kv_plan::KvOptions;
 use crate::error::StartError;
-use models::WeightQuant;
+use models::{Reading, WeightQuant};
 use scheduler::SchedulerConfig;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,7 +14,7 @@ const MAX_THREADS: usize = 1024;
 /// What the engine is started with.
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
-    /// A Hugging Face model folder, or a GGUF file.
+    /// A Hugging Face model folder, a GGUF file, or a folder with one.
     pub model: PathBuf,
     /// The name that clients ask for; `None`: the folder's or file's.
     pub served_model_name: Option<String>,
@@ -41,6 +41,8 @@ pub struct EngineConfig {
     pub threads: Option<usize>,
     /// What the projections of float weights are quantised to at load; `None`: they stay as they are.
     pub weight_quant: Option<WeightQuant>,
+    /// How weights come into memory.
+    pub reading: Reading,
     /// What computes.
     pub device: DeviceChoice,
     /// The kernel for single rows on a GPU.
@@ -76,6 +78,7 @@ impl EngineConfig {
             max_queued_requests: 1024,
             threads: None,
             weight_quant: None,
+            reading: Reading::Mapped,
             device: DeviceChoice::Auto,
             decode_kernel: DecodeKernel::Mma,
             load_progress: None,

@@ -174,6 +174,8 @@ mod tests {
             max_num_seqs: 8,
             state_bytes: 0,
             free_memory: None,
+            total_memory: None,
+            weight_bytes: 0,
         }
     }
 

@@ -6,7 +6,7 @@ use super::device::DecodeKernel;
 use super::generation::turn_ends;
 use crate::error::StartError;
 use compute::ComputeDevice;
-use models::{Checkpoint, GenerationDefaults, LoadOptions, LoadedModel, Model};
+use models::{Checkpoint, GenerationDefaults, LoadOptions, LoadedModel, Model, WeightFiles};
 use std::sync::Arc;
 use text::{ChatTemplate, Tokenizer};
 
@@ -26,6 +26,10 @@ pub struct ModelBundle {
     pub max_position_embeddings: usize,
     /// Bytes of the weights that are mapped: they will be in memory once they have been read.
     pub mapped_bytes: u64,
+    /// Bytes of the weights that are in memory.
+    pub owned_bytes: u64,
+    /// The files that weights still lie in.
+    pub files: WeightFiles,
     /// Names the weights.
     pub fingerprint: String,
     /// The text over which the means of K and V are measured.
@@ -43,6 +47,7 @@ impl ModelBundle {
             model: &*self.model,
             tokenizer: &self.tokenizer,
             fingerprint: &self.fingerprint,
+            files: &self.files,
             text: &self.calibration_text,
             device: &*self.device,
         }
@@ -55,9 +60,9 @@ impl ModelBundle {
 pub fn load(config: &EngineConfig) -> Result<ModelBundle, StartError> {
     config.check()?;
     let device = config.device.open()?;
-    let checkpoint = Checkpoint::open(&config.model)?;
+    let checkpoint = Checkpoint::open(&config.model, config.reading)?;
     let (tokenizer, template) = match &checkpoint {
-        Checkpoint::Folder(folder) => (Tokenizer::from_dir(folder)?, ChatTemplate::from_dir(folder)?),
+        Checkpoint::Folder(folder, _) => (Tokenizer::from_dir(folder)?, ChatTemplate::from_dir(folder)?),
         Checkpoint::Gguf(files) => {
             let (metadata, path) = (files.metadata()?, files.path());
             (Tokenizer::from_gguf(&metadata, path)?, ChatTemplate::from_gguf(&metadata, path)?)
@@ -71,7 +76,7 @@ pub fn load(config: &EngineConfig) -> Result<ModelBundle, StartError> {
     let device = compute_device(&device, &open.geometry())?;
     let progress = config.load_progress.clone().map(|p| p.0);
     let options = LoadOptions { weight_quant: config.weight_quant, progress };
-    let LoadedModel { model, config: model_config, mut generation, mapped_bytes, owned_bytes, fingerprint } =
+    let LoadedModel { model, config: model_config, mut generation, mapped_bytes, owned_bytes, fingerprint, files } =
         open.load(&device, &options)?;
     generation.eos_token_ids = turn_ends(&generation, &tokenizer, template.as_ref());
     tracing::info!("weights: {} bytes", mapped_bytes + owned_bytes);
@@ -83,7 +88,9 @@ pub fn load(config: &EngineConfig) -> Result<ModelBundle, StartError> {
         template: template.map(Arc::new),
         generation,
         mapped_bytes,
+        owned_bytes,
         fingerprint,
+        files,
         calibration_text: CALIBRATION_TEXT.to_owned(),
         device,
         decode_kernel: config.decode_kernel,

@@ -1,6 +1,7 @@
 //! How many blocks the cache gets, and how long a context may be.
 use crate::error::StartError;
 use kv::KvLayout;
+use sysinfo::{CGroupLimits, ProcessRefreshKind, ProcessesToUpdate, System};
 
 /// Share of the free memory that the cache takes where nobody says how much; the rest is for activations and other
 /// programs.
@@ -30,6 +31,10 @@ pub struct MemoryLimits {
     pub state_bytes: u64,
     /// Free memory of the machine less what mapped weights will take, bytes; `None` if unknown.
     pub free_memory: Option<u64>,
+    /// All memory of the machine, or of the container, bytes; `None` if unknown.
+    pub total_memory: Option<u64>,
+    /// Bytes of the weights, mapped ones included.
+    pub weight_bytes: u64,
 }
 
 impl MemoryBudget {
@@ -54,7 +59,10 @@ impl MemoryBudget {
             bytes.checked_sub(limits.state_bytes).ok_or_else(|| StartError::flag("--kv-cache-memory", message))
         };
         let num_blocks = match limits.kv_cache_memory {
-            Some(bytes) => layout.blocks_in(beside_states(bytes)?),
+            Some(bytes) => {
+                limits.check_total(bytes)?;
+                layout.blocks_in(beside_states(bytes)?)
+            }
             None => {
                 let unknown = || {
                     StartError::flag("--kv-cache-memory", "the system does not say how much memory is free; name it")
@@ -78,22 +86,58 @@ impl MemoryBudget {
     }
 }
 
+impl MemoryLimits {
+    /// Errors: `bytes` of cache are more than there is, whatever else the machine does.
+    fn check_total(&self, bytes: u64) -> Result<(), StartError> {
+        let Some(total) = self.total_memory else { return Ok(()) };
+        // Mapped weights that are larger than the machine are read again and again, but they are served.
+        let weights = if self.weight_bytes < total { self.weight_bytes } else { 0 };
+        if bytes.saturating_add(weights) <= total {
+            return Ok(());
+        }
+        let message = format!(
+            "is {bytes} bytes, and the weights have {}; this machine, or the container, has {total} bytes in all. It \
+             must be at most {}; left out, it is what fits",
+            self.weight_bytes,
+            total - weights
+        );
+        Err(StartError::flag("--kv-cache-memory", message))
+    }
+}
+
 /// Memory of this machine in bytes; 0 where the system does not say.
 #[cfg(all(target_os = "macos", feature = "metal"))]
 pub(crate) fn physical_memory() -> u64 {
-    sysinfo::System::new().map_or(0, |mut system| {
-        system.refresh_memory();
-        system.total_memory()
-    })
+    total_memory().unwrap_or(0)
 }
 
 /// Free memory of this machine in bytes; `None` where the system does not say.
 pub fn free_memory() -> Option<u64> {
-    let mut system = sysinfo::System::new().ok()?;
+    let system = system()?;
+    let limits = container_limits(&system).map(|limits| limits.free_memory);
+    Some(limits.fold(system.available_memory(), u64::min))
+}
+
+/// All memory of this machine in bytes, or what a container may take of it; `None` where the system does not say.
+pub(crate) fn total_memory() -> Option<u64> {
+    let system = system()?;
+    let limits = container_limits(&system).map(|limits| limits.total_memory);
+    Some(limits.fold(system.total_memory(), u64::min)).filter(|total| *total > 0)
+}
+
+fn system() -> Option<System> {
+    let mut system = System::new().ok()?;
     system.refresh_memory();
-    let free = system.available_memory();
-    // A container's limit counts where there is one.
-    Some(system.cgroup_limits().map_or(free, |limits| free.min(limits.free_memory)))
+    if let Ok(own) = sysinfo::get_current_pid() {
+        system.refresh_processes_specifics(ProcessesToUpdate::Some(&[own]), false, ProcessRefreshKind::nothing());
+    }
+    Some(system)
+}
+
+/// The limits of the container that this process sees as the system, and of the control group that it is in.
+fn container_limits(system: &System) -> impl Iterator<Item = CGroupLimits> {
+    let own = sysinfo::get_current_pid().ok().and_then(|own| system.process(own)?.cgroup_limits());
+    system.cgroup_limits().into_iter().chain(own)
 }
 
 #[cfg(test)]
@@ -112,6 +156,8 @@ mod tests {
         max_num_seqs: 4,
         state_bytes: 0,
         free_memory: Some(1 << 30),
+        total_memory: Some(1 << 32),
+        weight_bytes: 1 << 20,
     };
 
     #[test]
@@ -127,6 +173,29 @@ mod tests {
         let bytes = 10 * layout().bytes_per_block() as u64 + 5;
         let budget = MemoryBudget::new(&layout(), &MemoryLimits { kv_cache_memory: Some(bytes), ..LIMITS }).unwrap();
         assert_eq!(budget, MemoryBudget { num_blocks: 10, max_model_len: 160 });
+    }
+
+    #[test]
+    fn a_pool_that_is_larger_than_the_machine_is_refused_with_the_numbers() {
+        let with = |bytes: u64, weight_bytes: u64| {
+            let limits = MemoryLimits { kv_cache_memory: Some(bytes), weight_bytes, ..LIMITS };
+            MemoryBudget::new(&layout(), &limits).map_err(|error| error.to_string())
+        };
+        let total = LIMITS.total_memory.unwrap();
+        assert!(with(total - 5, 5).is_ok());
+        for (bytes, weights) in [(total + 1, 0), (total - 5, 6), (u64::MAX, 5)] {
+            let error = with(bytes, weights).unwrap_err();
+            for number in [bytes, weights, total, total - weights] {
+                assert!(error.starts_with("--kv-cache-memory: is ") && error.contains(&number.to_string()), "{error}");
+            }
+        }
+        // Weights that do not fit themselves are mapped.
+        assert!(with(1 << 20, total + 1).is_ok() && with(total + 1, total + 1).is_err());
+    }
+
+    #[test]
+    fn a_machine_says_how_much_memory_it_has() {
+        assert!(free_memory().unwrap() <= total_memory().unwrap());
     }
 
     #[test]

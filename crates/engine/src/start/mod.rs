@@ -40,7 +40,7 @@ pub fn start(config: &EngineConfig) -> Result<(EngineHandle, JoinHandle<()>), St
 pub fn launch(config: &EngineConfig, bundle: ModelBundle) -> Result<(EngineHandle, JoinHandle<()>), StartError> {
     let named = |error: StartError| error.of_model(&bundle.model_type);
     let (plan, backend) = plan_cache(config, &bundle).map_err(named)?;
-    let ModelBundle { model, tokenizer, generation, device, .. } = bundle;
+    let ModelBundle { model, tokenizer, generation, device, files, .. } = bundle;
     let budget = plan.budget;
     let mut scheduler = Scheduler::new(config.scheduler(budget.num_blocks))?;
     let no_memory = |e: candle_core::Error| StartError::flag("--kv-cache-memory", e.to_string());
@@ -68,7 +68,7 @@ pub fn launch(config: &EngineConfig, bundle: ModelBundle) -> Result<(EngineHandl
     }
     let metrics = Metrics::new(&info.name);
     let (handle, inbox) = channel(info, tokenizer.clone(), config.max_queued_requests);
-    let engine = Engine::new(scheduler, runner, inbox, tokenizer, generation.eos_token_ids, metrics);
+    let engine = Engine::new(scheduler, runner, files, inbox, tokenizer, generation.eos_token_ids, metrics);
     // On a thread of the pool the parallel parts of a step start without waking anybody first.
     let thread =
         std::thread::Builder::new().name("tallow-engine".into()).spawn(move || pool.install(|| engine.run()))?;
@@ -85,6 +85,8 @@ fn plan_cache(config: &EngineConfig, bundle: &ModelBundle) -> Result<(KvPlan, Bo
         max_num_seqs: config.max_num_seqs,
         state_bytes: (config.max_num_seqs * bundle.model.state_layout().bytes_per_sequence()) as u64,
         free_memory: device::free_on(bundle.device.tensors()).map(|free| free.saturating_sub(bundle.mapped_bytes)),
+        total_memory: memory::total_memory(),
+        weight_bytes: bundle.mapped_bytes + bundle.owned_bytes,
     };
     let plan = config.kv.plan(geometry, &limits)?;
     if let Some(reason) = &plan.reason {

@@ -93,7 +93,7 @@ impl Driver {
         let config = EngineConfig { weight_quant, device, ..EngineConfig::new(testkit::repo(&setup.model)) };
         let mut loaded = load(&config).unwrap();
         if let Some(compute) = &setup.compute {
-            let checkpoint = Checkpoint::open(&config.model).unwrap();
+            let checkpoint = Checkpoint::open(&config.model, config.reading).unwrap();
             loaded.model = models::open(&checkpoint).unwrap().load(compute, &LoadOptions::default()).unwrap().model;
             loaded.device = Arc::clone(compute);
         }

@@ -1,29 +1,27 @@
 //! Checkpoints in GGUF: one file, or shards.
 use super::gguf_names::{GgufNames, Namer};
-use super::mapped::map;
-use super::{Entry, Tensors};
+use super::{Entry, Reading, Tensors, WeightFile};
 use crate::error::ModelError;
 use gguf::{Gguf, Metadata, Split};
 use matmul::WeightType;
-use memmap2::Mmap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The mapped files of one checkpoint, their headers checked.
+/// The files of one checkpoint, their headers checked.
 pub struct GgufFiles {
-    files: Vec<(PathBuf, Arc<Mmap>)>,
+    files: Vec<(PathBuf, Arc<WeightFile>)>,
 }
 
 impl GgufFiles {
     /// Opens a model's file, or all of its shards, of which `path` may name any.
     ///
     /// Errors: missing files, files that are no GGUF or not whole, shards that are not of one model.
-    pub fn open(path: &Path) -> Result<Self, ModelError> {
+    pub fn open(path: &Path, reading: Reading) -> Result<Self, ModelError> {
         let paths = gguf::shards(path);
         let count = paths.len();
         let mut files = Vec::with_capacity(count);
         for (number, path) in paths.into_iter().enumerate() {
-            let file = map(&path)?;
+            let file = WeightFile::open(&path, reading)?;
             let error = |e| ModelError::file(&path, e);
             let header = Gguf::parse(&file).map_err(error)?;
             let split = Split::of(&header.metadata).map_err(error)?;

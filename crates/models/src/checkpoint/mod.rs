@@ -1,4 +1,6 @@
 //! The files of a checkpoint: what they are, and where their tensors lie.
+mod content;
+mod folder;
 mod gguf;
 mod gguf_names;
 mod mapped;
@@ -6,7 +8,6 @@ mod safetensors;
 
 use crate::error::ModelError;
 use matmul::{Weight, WeightType};
-use memmap2::Mmap;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -15,37 +16,47 @@ use std::sync::Arc;
 
 pub use gguf::GgufFiles;
 pub(crate) use gguf_names::{GgufNames, size_of_layers};
-pub(crate) use mapped::forget;
+pub(crate) use mapped::WeightFile;
+pub use mapped::{Reading, WeightFiles};
 pub(crate) use safetensors::safetensors;
 
 /// Where a model lies.
 pub enum Checkpoint {
     /// A Hugging Face model folder: `config.json`, `generation_config.json` if there is one, one or many safetensors
     /// files, and the tokenizer's files.
-    Folder(PathBuf),
+    Folder(PathBuf, Reading),
     /// The GGUF files of one model, which have its tokenizer too.
     Gguf(GgufFiles),
 }
 
 impl Checkpoint {
-    /// Opens a model folder or a `.gguf` file; `path` may name any of a model's shards.
+    /// Opens a model folder, a GGUF file by whatever name, or a folder with one; `path` may name any of a model's
+    /// shards.
     ///
-    /// Errors: a path that is neither, and a GGUF file that is not whole.
-    pub fn open(path: &Path) -> Result<Self, ModelError> {
-        if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) {
-            return Ok(Checkpoint::Gguf(GgufFiles::open(path)?));
+    /// Errors: a path that is none of these, with what it is; a GGUF file that is not whole.
+    pub fn open(path: &Path, reading: Reading) -> Result<Self, ModelError> {
+        if path.is_dir() {
+            return folder::open(path, reading);
         }
-        match path.is_dir() {
-            true => Ok(Checkpoint::Folder(path.to_owned())),
-            false => Err(ModelError::file(path, "is neither a model folder nor a .gguf file")),
+        let head = content::head(path)?;
+        let is_named_so = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"));
+        if is_named_so || head.starts_with(b"GGUF") {
+            return Ok(Checkpoint::Gguf(GgufFiles::open(path, reading)?));
         }
+        // A safetensors file begins with the length of its header, which is JSON.
+        let message = match content::foreign(&head) {
+            Some(message) => message,
+            None if head.get(8) == Some(&b'{') => "is a file of safetensors; name the folder it lies in",
+            None => "is neither a model folder nor a GGUF file",
+        };
+        Err(ModelError::file(path, message))
     }
 }
 
-/// A tensor of a mapped file.
+/// A tensor of a file of weights.
 #[derive(Clone)]
 pub(crate) struct Entry {
-    pub file: Arc<Mmap>,
+    pub file: Arc<WeightFile>,
     pub path: PathBuf,
     pub range: Range<usize>,
     /// The type of the elements; the name of a type that cannot be multiplied with is an error.
@@ -75,12 +86,25 @@ impl Entry {
 
     /// Drops the tensor's pages from memory once they have been read for the last time.
     pub fn forget(&self) {
-        forget(&self.file, self.range.clone());
+        self.file.forget(self.range.clone());
     }
 }
 
 /// The tensors of a checkpoint by the names that Hugging Face's checkpoints use.
 pub(crate) type Tensors = BTreeMap<String, Entry>;
+
+/// What a type that cannot be multiplied with could be replaced by, as the end of a sentence.
+pub(crate) fn instead_of(kind: &str) -> &'static str {
+    match kind {
+        _ if kind.starts_with("IQ1") || kind.starts_with("IQ2") || kind.starts_with("TQ") => {
+            "take a Q2_K file of this model, or a larger one"
+        }
+        _ if kind.starts_with("IQ3") => "take a Q3_K_M file of this model, or a larger one",
+        _ if kind.starts_with("IQ4") || kind.contains("FP4") => "take a Q4_K_M or Q4_0 file of this model",
+        "Q8_1" | "Q8_K" => "take a Q8_0 file of this model",
+        _ => "take the model's weights as BF16, F16 or F32, or a GGUF file of it",
+    }
+}
 
 /// Reads a JSON file. A byte order mark is skipped, and NaN and infinities, which Python writes and JSON does not have,
 /// are read as null.
@@ -88,7 +112,10 @@ pub(crate) fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T, Mo
     let text = std::fs::read_to_string(path).map_err(|e| ModelError::file(path, e))?;
     let text = text.strip_prefix('\u{FEFF}').unwrap_or(&text);
     serde_json::from_str(text).or_else(|e| {
-        let Some(repaired) = with_null_for_nan(text) else { return Err(ModelError::file(path, e)) };
+        let Some(repaired) = with_null_for_nan(text) else {
+            let message = content::foreign(text.as_bytes()).map_or_else(|| e.to_string(), str::to_owned);
+            return Err(ModelError::file(path, message));
+        };
         tracing::warn!("{}: NaN or Infinity is no JSON; it is read as null", path.display());
         serde_json::from_str(&repaired).map_err(|e| ModelError::file(path, e))
     })

@@ -1,6 +1,5 @@
 //! Checkpoints in safetensors: one file, or shards that an index names.
-use super::mapped::map;
-use super::{Entry, Tensors, read_json};
+use super::{Entry, Reading, Tensors, WeightFile, read_json};
 use crate::error::ModelError;
 use matmul::WeightType;
 use safetensors::{Dtype, SafeTensors};
@@ -9,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Opens `model.safetensors`, or the shards that `model.safetensors.index.json` names.
-pub(crate) fn safetensors(folder: &Path) -> Result<Tensors, ModelError> {
+pub(crate) fn safetensors(folder: &Path, reading: Reading) -> Result<Tensors, ModelError> {
     #[derive(Deserialize)]
     struct Index {
         weight_map: BTreeMap<String, String>,
@@ -27,9 +26,12 @@ pub(crate) fn safetensors(folder: &Path) -> Result<Tensors, ModelError> {
             return Err(ModelError::file(&index, format!("{name} is not the name of a file beside it")));
         }
         let path = folder.join(&name);
-        let file = map(&path)?;
+        let file = WeightFile::open(&path, reading)?;
         let start = file.as_ptr() as usize;
-        let header = SafeTensors::deserialize(&file).map_err(|e| ModelError::file(&path, e))?;
+        let header = SafeTensors::deserialize(&file).map_err(|e| {
+            let cause = cut_short(&file).unwrap_or_else(|| e.to_string());
+            ModelError::file(&path, cause)
+        })?;
         for (name, view) in header.iter() {
             let at = view.data().as_ptr() as usize - start;
             let entry = Entry {
@@ -44,6 +46,20 @@ pub(crate) fn safetensors(folder: &Path) -> Result<Tensors, ModelError> {
         }
     }
     Ok(tensors)
+}
+
+/// What a file lacks that ends too early; `None` for a file that does not, or whose header cannot be read.
+fn cut_short(file: &[u8]) -> Option<String> {
+    let told = |needed: u64| Some(format!("has {} of {needed} bytes: it is not whole, fetch it again", file.len()));
+    let Some((length, rest)) = file.split_first_chunk::<8>() else { return told(8) };
+    let length = u64::from_le_bytes(*length);
+    // The library believes no larger header.
+    let header_len = usize::try_from(length).ok().filter(|n| *n <= 100_000_000)?;
+    let Some(header) = rest.get(..header_len) else { return told(8 + length) };
+    let header: BTreeMap<String, serde_json::Value> = serde_json::from_slice(header).ok()?;
+    let ends = header.values().filter_map(|tensor| tensor.get("data_offsets")?.get(1)?.as_u64());
+    let needed = ends.max()?.checked_add(8 + length)?;
+    if needed > file.len() as u64 { told(needed) } else { None }
 }
 
 fn weight_type(dtype: Dtype) -> Option<WeightType> {

@@ -2,7 +2,7 @@
 mod quantize;
 mod stored;
 
-use crate::checkpoint::{Entry, Tensors};
+use crate::checkpoint::{Entry, Tensors, instead_of};
 use crate::error::ModelError;
 use compute::{ComputeDevice, StoredMatrix};
 use matmul::MatmulError;
@@ -127,10 +127,10 @@ impl Weights {
         }
         let unknown = |kind: &String| {
             let known = matmul::WeightType::ALL.map(|t| t.name()).join(", ");
-            error(format!("is of type {kind}; known are {known}"))
+            error(format!("is of type {kind}; known are {known}: {}", instead_of(kind)))
         };
         let kind = *entry.kind.as_ref().map_err(unknown)?;
-        StoredWeight::mapped(entry.file.clone(), entry.range.clone(), kind, (n, k)).map_err(|e| error(e.to_string()))
+        StoredWeight::in_file(entry.file.clone(), entry.range.clone(), kind, (n, k)).map_err(|e| error(e.to_string()))
     }
 
     /// Logs what could not be loaded as asked. Returns the bytes of all weights that stay in their files, and of those

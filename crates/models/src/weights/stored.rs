@@ -1,18 +1,17 @@
 //! A weight matrix as it is kept: in its file, or in memory.
-use crate::checkpoint::forget;
+use crate::checkpoint::WeightFile;
 use compute::StoredMatrix;
 use matmul::{MatmulError, Weight, WeightType};
-use memmap2::Mmap;
 use std::ops::Range;
 use std::sync::Arc;
 
 #[derive(Clone)]
 enum Bytes {
-    Mapped(Arc<Mmap>, Range<usize>),
+    InFile(Arc<WeightFile>, Range<usize>),
     Owned(Arc<Vec<u8>>),
 }
 
-/// A matrix `[n, k]`, inside a mapped file or made at load. Copies share the bytes.
+/// A matrix `[n, k]`, inside a file of weights or made at load. Copies share the bytes.
 #[derive(Clone)]
 pub(crate) struct StoredWeight {
     bytes: Bytes,
@@ -22,13 +21,13 @@ pub(crate) struct StoredWeight {
 
 impl StoredWeight {
     /// Errors: a range whose length is not that of the shape.
-    pub fn mapped(
-        file: Arc<Mmap>,
+    pub fn in_file(
+        file: Arc<WeightFile>,
         range: Range<usize>,
         kind: WeightType,
         shape: (usize, usize),
     ) -> Result<Self, MatmulError> {
-        Self { bytes: Bytes::Mapped(file, range), kind, shape }.checked()
+        Self { bytes: Bytes::InFile(file, range), kind, shape }.checked()
     }
 
     /// Errors: bytes whose length is not that of the shape.
@@ -43,21 +42,21 @@ impl StoredWeight {
 
     fn bytes(&self) -> &[u8] {
         match &self.bytes {
-            Bytes::Mapped(file, range) => &file[range.clone()],
+            Bytes::InFile(file, range) => &file[range.clone()],
             Bytes::Owned(bytes) => bytes,
         }
     }
 
-    /// Whether the matrix lies in a file, whose pages may not be in memory yet.
+    /// Whether the matrix lies in a mapped file, whose pages may not be in memory yet.
     pub fn is_mapped(&self) -> bool {
-        matches!(self.bytes, Bytes::Mapped(..))
+        matches!(&self.bytes, Bytes::InFile(file, _) if file.is_mapped())
     }
 
     /// Drops the pages of rows from memory once these have been read for the last time.
     pub fn forget_rows(&self, rows: Range<usize>) {
-        if let Bytes::Mapped(file, range) = &self.bytes {
+        if let Bytes::InFile(file, range) = &self.bytes {
             let row = range.len() / self.shape.0.max(1);
-            forget(file, range.start + rows.start * row..range.start + rows.end * row);
+            file.forget(range.start + rows.start * row..range.start + rows.end * row);
         }
     }
 }

@@ -75,6 +75,8 @@ error_codes! {
     TooManyConnections = "too_many_connections", SERVICE_UNAVAILABLE, "service_unavailable_error", Some(1);
     /// The server is shutting down.
     ShuttingDown = "shutting_down", SERVICE_UNAVAILABLE, "service_unavailable_error", Some(30);
+    /// The engine has ended by itself, and the server is about to.
+    EngineEnded = "engine_ended", SERVICE_UNAVAILABLE, "service_unavailable_error", Some(30);
     /// The step that served the request failed; the engine lives on.
     StepFailed = "step_failed", INTERNAL_SERVER_ERROR, "server_error", None;
     /// The server has a fault.

@@ -136,8 +136,11 @@ impl ServerState {
 
     /// The model that requests are served by.
     ///
-    /// Errors: the model is being loaded, or the server is shutting down.
+    /// Errors: the model is being loaded, the server is shutting down, or its engine has ended by itself.
     pub(crate) fn served(&self) -> Result<&ServedModel, ApiError> {
+        if let Some(reason) = self.0.served.get().and_then(|served| served.engine.failure()) {
+            return Err(ApiError::new(ErrorCode::EngineEnded, format!("this server is about to end: {reason}")));
+        }
         if *self.0.stage.borrow() != Stage::Serving {
             return Err(ApiError::new(ErrorCode::ShuttingDown, "the server is shutting down"));
         }

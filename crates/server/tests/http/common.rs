@@ -32,7 +32,7 @@ fn demo() -> PathBuf {
 }
 
 /// What the fake engine does with every request.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 pub enum Script {
     /// The text, as tokens of the demo vocabulary, up to `max_tokens`.
     Answer(&'static str),
@@ -50,6 +50,8 @@ pub enum Script {
     FailLate,
     /// Goes away without a last event.
     Vanish,
+    /// The engine's thread ends at the first request.
+    Die,
 }
 
 pub struct Options {
@@ -114,7 +116,8 @@ pub async fn start(options: Options) -> Server {
         let (seen, script) = (seen.clone(), options.script);
         std::thread::spawn(move || {
             let mut engine = Fake { seen, script, waiting: Vec::new(), ticking: Vec::new() };
-            inbox.messages.iter().for_each(|message| engine.take(message));
+            let alive = |_: &Message| script != Script::Die;
+            inbox.messages.iter().take_while(alive).for_each(|message| engine.take(message));
         });
         state.set_engine(handle, template);
     }
@@ -186,6 +189,7 @@ impl Fake {
                 events.send(failure()).ok();
             }
             Script::Vanish => begin(request, &events),
+            Script::Die => {}
             Script::Tick => {
                 begin(request, &events);
                 self.ticking.push(events.clone());

@@ -7,6 +7,7 @@ mod common;
 mod connections;
 mod errors;
 mod fuzz;
+mod health;
 mod limits;
 mod metrics;
 mod pages;

@@ -1,41 +1,26 @@
 //! Settings in layers: the embedded default file, a file, the environment, flags.
-use anyhow::{Context, Result, bail};
+mod environment;
+mod keys;
+mod values;
+
+use anyhow::{Context, Error, Result, bail};
 use bytesize::ByteSize;
-use engine::{DecodeKernel, DeviceChoice, EngineConfig, KvOptions, WeightQuant};
+use engine::{DecodeKernel, DeviceChoice, EngineConfig, KvOptions, Reading, WeightQuant};
+use environment::{PREFIX, Variables};
 use figment::Figment;
-use figment::providers::{Env, Format as _, Serialized, Toml};
+use figment::Provider as _;
+use figment::providers::{Format as _, Toml};
 use figment::value::Value;
+use keys::{Origin, Origins, line_of};
 use serde::{Deserialize, Serialize};
-use server::{AllowedHost, CorsOrigin, InvalidSetting};
+use server::{AllowedHost, CorsOrigin};
 use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
+use values::{OneSetting, TextList};
 
 /// The documentation of every key.
-pub const DEFAULTS: &str = include_str!("../../../config/default.toml");
-
-/// Variables `TALLOW_…` that are not settings: they are read before there are any, or by the engine itself.
-const NON_SETTING_VARS: [&str; 3] = ["LOG", "CONFIG", "CACHE_DIR"];
-
-/// Settings that are text, and may be text of digits alone (a test compares them with [`RawSettings`]).
-const TEXTS: [&str; 15] = [
-    "host",
-    "api_key",
-    "cors_origin",
-    "allowed_host",
-    "model",
-    "revision",
-    "weight_quant",
-    "served_model_name",
-    "chat_template",
-    "device",
-    "decode_kernel",
-    "kv_preset",
-    "k_quant",
-    "v_quant",
-    "kv_centre",
-];
+pub const DEFAULTS: &str = include_str!("../../../../config/default.toml");
 
 /// Longest of the times, seconds.
 const MAX_TIMEOUT: u64 = 24 * 60 * 60;
@@ -67,6 +52,8 @@ pub struct Settings {
     pub shutdown_timeout: Duration,
     /// What the engine is started with, but for the path of the model, which is known once the model has been fetched.
     pub engine: EngineConfig,
+    /// Where each value came from.
+    origins: Origins,
 }
 
 /// The settings as the layers spell them.
@@ -81,6 +68,7 @@ struct RawSettings {
     model: Option<String>,
     revision: String,
     weight_quant: Option<String>,
+    no_mmap: bool,
     served_model_name: Option<String>,
     chat_template: Option<PathBuf>,
     chat_special_tokens: bool,
@@ -104,27 +92,6 @@ struct RawSettings {
     shutdown_timeout: u64,
 }
 
-/// A list of texts; in the environment one text with commas.
-#[derive(Debug, Deserialize)]
-#[serde(untagged, expecting = "expected a list of texts, or one text with commas")]
-enum TextList {
-    List(Vec<String>),
-    Joined(String),
-}
-
-impl TextList {
-    /// What the texts say. `flag` is the flag's name.
-    ///
-    /// Errors: the first text that says nothing.
-    fn parse<T: FromStr<Err = InvalidSetting>>(self, flag: &str) -> Result<Vec<T>> {
-        let texts = match self {
-            TextList::List(texts) => texts,
-            TextList::Joined(text) => text.split(',').filter(|part| !part.is_empty()).map(str::to_owned).collect(),
-        };
-        texts.iter().map(|text| text.parse().map_err(|e| anyhow::anyhow!("{flag}: {e}"))).collect()
-    }
-}
-
 impl Settings {
     /// Reads the layers. `config_file` is the file that `--config` names; `flags` is a tuple of the groups of flags
     /// that the command has, `None` where a flag is not given.
@@ -133,21 +100,43 @@ impl Settings {
     /// is named.
     pub fn read(config_file: Option<&Path>, flags: &impl Serialize) -> Result<Self> {
         let mut layers = Figment::from(Toml::string(DEFAULTS));
-        if let Some(path) = config_file {
-            layers = layers.merge(Toml::file_exact(path));
+        let mut origins = Origins::default();
+        if let Some(path) = config_file.filter(|path| !path.as_os_str().is_empty()) {
+            let named = || format!("the configuration file {} (--config, {PREFIX}CONFIG)", path.display());
+            let text = std::fs::read_to_string(path).with_context(named)?;
+            // The message of a syntax error is of several lines, the first of which tells line and column.
+            let data = Toml::string(&text).data().map_err(|error| Error::msg(error.kind).context(named()))?;
+            for (key, value) in data.into_values().flatten() {
+                origins.set(&key, Origin::File(path.to_owned(), line_of(&text, &key)));
+                layers = layers.merge(OneSetting(key, value));
+            }
         }
-        let environment = Env::prefixed("TALLOW_").ignore(&NON_SETTING_VARS);
-        layers = layers.merge(&environment);
-        // Figment has made numbers and lists of what looks like them.
-        for (key, text) in environment.only(&TEXTS).iter() {
-            layers = layers.merge(Serialized::default(key.as_str(), text));
+        let variables = Variables::of(std::env::vars_os());
+        if let Some(warning) = variables.warning() {
+            tracing::warn!("{warning}");
+        }
+        for (key, text) in variables.settings {
+            origins.set(&key, Origin::Variable(format!("{PREFIX}{}", key.to_uppercase())));
+            layers = layers.merge(OneSetting::of_text(key, text));
         }
         for group in Value::serialize(flags)?.into_array().unwrap_or_default() {
-            let mut given = group.into_dict().unwrap_or_default();
-            given.retain(|_, value| !matches!(value, Value::Empty(..)));
-            layers = layers.merge(Serialized::defaults(given));
+            for (key, value) in group.into_dict().unwrap_or_default() {
+                if !matches!(value, Value::Empty(..)) {
+                    origins.set(&key, Origin::Flag);
+                    layers = layers.merge(OneSetting(key, value));
+                }
+            }
         }
-        layers.extract::<RawSettings>().context("the configuration is wrong")?.check()
+        let raw = layers.extract::<RawSettings>().map_err(|errors| origins.explain_layers(errors))?;
+        match raw.check() {
+            Ok(settings) => Ok(Settings { origins, ..settings }),
+            Err(error) => Err(origins.explain(error)),
+        }
+    }
+
+    /// An error that names a flag, with the file or the variable that the flag's value came from.
+    pub fn explain(&self, error: impl Into<Error>) -> Error {
+        self.origins.explain(error)
     }
 }
 
@@ -179,6 +168,7 @@ impl RawSettings {
             device: DeviceChoice::parse(&self.device)?,
             decode_kernel: DecodeKernel::parse(&self.decode_kernel)?,
             weight_quant: self.weight_quant.as_deref().map(weight_quant).transpose()?,
+            reading: if self.no_mmap { Reading::InMemory } else { Reading::Mapped },
             served_model_name: self.served_model_name,
             chat_template: self.chat_template,
             chat_special_tokens: self.chat_special_tokens,
@@ -205,6 +195,7 @@ impl RawSettings {
             write_timeout,
             shutdown_timeout,
             engine,
+            origins: Origins::default(),
         })
     }
 }
@@ -234,6 +225,7 @@ mod tests {
     use super::*;
     use crate::args::{Cli, Command};
     use clap::Parser;
+    use keys::{KEYS, ValueKind};
     use turboquant::{Format, KvPair, PRESETS, Side};
 
     /// The settings of `tallow serve` with these flags.
@@ -260,33 +252,47 @@ mod tests {
     }
 
     #[test]
-    fn settings_that_take_a_text_and_no_number_are_the_texts() {
+    fn the_kinds_of_settings_are_those_of_their_fields() {
         let defaults = Figment::from(Toml::string(DEFAULTS));
         let unknown = defaults.clone().merge(("nope", 1)).extract::<RawSettings>().unwrap_err();
         let figment::error::Kind::UnknownField(_, settings) = unknown.kind else { panic!("{unknown}") };
-        assert!(settings.len() > TEXTS.len());
-        for setting in settings {
-            let number = defaults.clone().merge((*setting, 16)).extract::<RawSettings>().is_ok();
-            let text = defaults.clone().merge((*setting, "16")).extract::<RawSettings>().is_ok();
-            assert_eq!(text && !number, TEXTS.contains(setting), "{setting}");
+        assert_eq!(settings.to_vec(), KEYS.map(|(key, _)| key));
+        for (key, kind) in KEYS {
+            let refused = |value: Value| defaults.clone().merge((key, value)).extract::<RawSettings>().is_err();
+            assert_eq!(
+                refused(16.into()),
+                [ValueKind::Text, ValueKind::Switch, ValueKind::Texts].contains(&kind),
+                "{key}"
+            );
+            assert_eq!(refused(true.into()), kind != ValueKind::Switch, "{key}");
         }
     }
 
     #[test]
     fn what_is_wrong_is_named() {
-        assert!(refusal(&["--kv-cache-memory", "lots"]).contains("kv_cache_memory"));
+        let error = refusal(&["--kv-cache-memory", "lots"]);
+        assert_eq!(error, "--kv-cache-memory: is \"lots\"; it must be a number of bytes, such as 2147483648 or 2GiB");
         assert!(refusal(&["--config", "/no/such/file.toml"]).contains("/no/such/file.toml"));
         let error = refusal(&["--k-quant", "q9"]);
         assert!(error.contains("--k-quant") && error.contains("q9") && error.contains("bf16"), "{error}");
     }
 
     #[test]
-    fn what_is_wrong_in_a_file_is_named_with_the_file() {
+    fn what_is_wrong_in_a_file_is_named_with_file_and_line() {
         let path = std::env::temp_dir().join(format!("tallow-settings-{}.toml", std::process::id()));
-        for (text, told) in [("max_num_seqs = -1", "max_num_seqs"), ("nope = 1", "nope"), ("port = ", "parse error")] {
+        let file = path.to_str().unwrap();
+        for (text, told) in [
+            ("\nmax_num_seqs = -1", ", line 2: max_num_seqs is -1; it must be a whole number that is not negative"),
+            ("# none\n\nmax_num_seq = 1", ", line 3: max_num_seq is no setting; did you mean max_num_seqs?"),
+            ("[kv]\npreset = 1", ", line 1: kv is no setting"),
+            ("host = 1", ", line 1: host is 1; it must be text"),
+            ("port = 65536", ", line 1: port is 65536; it must be a whole number from 0 to 65535"),
+            ("host = \"h\"\nblock_size = 24", ", line 2: --block-size is 24"),
+            ("port = ", " (--config, TALLOW_CONFIG): TOML parse error at line 1"),
+        ] {
             std::fs::write(&path, text).unwrap();
-            let error = refusal(&["--config", path.to_str().unwrap()]);
-            assert!(error.contains(told) && error.contains(path.to_str().unwrap()), "{error}");
+            let error = refusal(&["--config", file]);
+            assert!(error.contains(&format!("{file}{told}")), "{error}");
         }
         std::fs::remove_file(path).unwrap();
     }
@@ -333,6 +339,14 @@ mod tests {
         for (host, listened) in [("[::1]", "::1"), ("::", "::"), ("localhost", "localhost"), ("0.0.0.0", "0.0.0.0")] {
             assert_eq!(read(&["--host", host]).unwrap().host, listened);
         }
+    }
+
+    #[test]
+    fn weights_are_mapped_unless_that_is_switched_off() {
+        let reading = |flags: &[&str]| read(flags).unwrap().engine.reading;
+        assert_eq!(reading(&[]), Reading::Mapped);
+        assert_eq!(reading(&["--no-mmap"]), Reading::InMemory);
+        assert_eq!(reading(&["--no-mmap=false"]), Reading::Mapped);
     }
 
     #[test]

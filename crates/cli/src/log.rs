@@ -1,0 +1,184 @@
+//! The log: to standard error, as well as that goes. A closed pipe, a full disk or a terminal that has been stopped
+//! costs lines of the log, never a request or the process.
+use anyhow::{Context, Result};
+use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tracing_subscriber::EnvFilter;
+
+/// Lines that may wait for standard error; further ones are lost.
+const QUEUE: usize = 4096;
+/// How long the end of the process waits for lines to be written.
+const FLUSH_LIMIT: Duration = Duration::from_millis(500);
+
+static WRITER: OnceLock<LogWriter> = OnceLock::new();
+
+/// Begins to log what `TALLOW_LOG` asks for, or `level` where it asks for nothing.
+///
+/// Errors: words in `TALLOW_LOG` that are not known.
+pub fn start(level: &str) -> Result<()> {
+    let filter = filter(std::env::var("TALLOW_LOG").ok(), level)?;
+    let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let writer = WRITER.get_or_init(|| LogWriter::new(io::stderr())).clone();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_writer(move || writer.clone())
+        .with_ansi(io::stderr().is_terminal() && !no_colour)
+        .init();
+    Ok(())
+}
+
+/// Waits a little for the lines that have not been written yet.
+pub fn flush() {
+    if let Some(writer) = WRITER.get() {
+        writer.flush_within(FLUSH_LIMIT);
+    }
+}
+
+/// What `TALLOW_LOG` asks for; `level` where it is unset or empty.
+fn filter(asked: Option<String>, level: &str) -> Result<EnvFilter> {
+    let asked = asked.filter(|text| !text.is_empty()).unwrap_or_else(|| level.to_owned());
+    EnvFilter::try_new(&asked).with_context(|| {
+        format!(
+            "TALLOW_LOG is {asked:?}; it must be a level (error, warn, info, debug, trace) or CRATE=LEVEL, \
+             separated by commas"
+        )
+    })
+}
+
+enum Item {
+    Line(Vec<u8>),
+    /// Dropped when all lines before it have been written.
+    Flush(SyncSender<()>),
+}
+
+/// Hands lines to a thread that writes them, because a write to a stopped terminal or to a pipe that nobody reads does
+/// not return. Nothing here waits or fails.
+#[derive(Clone)]
+struct LogWriter {
+    queue: SyncSender<Item>,
+    lost: Arc<AtomicU64>,
+}
+
+impl LogWriter {
+    fn new(out: impl Write + Send + 'static) -> Self {
+        let (queue, items) = sync_channel(QUEUE);
+        let lost = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&lost);
+        // Without the thread every line is lost, and the program goes on.
+        let _ = std::thread::Builder::new().name("tallow-log".into()).spawn(move || write_all(&items, out, &counted));
+        LogWriter { queue, lost }
+    }
+
+    fn flush_within(&self, limit: Duration) {
+        let (done, wait) = sync_channel(0);
+        if self.queue.try_send(Item::Flush(done)).is_ok() {
+            // The other end is only dropped, so this ends with an error, at the limit at the latest.
+            let _ = wait.recv_timeout(limit);
+        }
+    }
+}
+
+impl Write for LogWriter {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.queue.try_send(Item::Line(line.to_vec())).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes lines until nobody is left who could send one. A line that cannot be written is dropped.
+fn write_all(items: &Receiver<Item>, mut out: impl Write, lost: &AtomicU64) {
+    for item in items {
+        match item {
+            Item::Line(line) => {
+                let missed = lost.swap(0, Ordering::Relaxed);
+                if missed > 0 {
+                    let _ = writeln!(out, "{missed} lines of the log were lost here");
+                }
+                let _ = out.write_all(&line);
+            }
+            Item::Flush(done) => drop(done),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+    use std::time::Instant;
+
+    #[test]
+    fn what_is_logged_is_asked_for_in_known_words() {
+        assert_eq!(filter(None, "warn").unwrap().to_string(), "warn");
+        assert_eq!(filter(Some("server=debug".into()), "warn").unwrap().to_string(), "server=debug");
+        let message = filter(Some("server=verbose".into()), "warn").unwrap_err().to_string();
+        assert!(message.contains("TALLOW_LOG is \"server=verbose\"") && message.contains("debug"), "{message}");
+    }
+
+    /// Blocks each write until the other end of the channel gives way, as a stopped terminal does.
+    struct Stopped(Receiver<()>, Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Stopped {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.0.recv();
+            self.1.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_stopped_terminal_holds_nobody_up_and_lost_lines_are_counted() {
+        let (go_on, stop) = sync_channel(0);
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let mut writer = LogWriter::new(Stopped(stop, Arc::clone(&written)));
+        for _ in 0..QUEUE + 100 {
+            writer.write_all(b"a line\n").unwrap();
+        }
+        // The thread may have taken one line out of the queue, and holds it.
+        let lost = writer.lost.load(Ordering::Relaxed);
+        assert!((99..=100).contains(&lost), "{lost}");
+        let begin = Instant::now();
+        writer.flush_within(Duration::from_millis(10));
+        assert!(begin.elapsed() < Duration::from_secs(5), "the end of the process waits for a stopped terminal");
+        // From here on each write passes at once.
+        drop(go_on);
+        while writer.queue.try_send(Item::Line(b"the last\n".to_vec())).is_err() {
+            std::thread::yield_now();
+        }
+        writer.flush_within(Duration::from_secs(60));
+        let text = String::from_utf8(written.lock().unwrap().clone()).unwrap();
+        assert!(text.contains(&format!("{lost} lines of the log were lost here\n")) && text.ends_with("the last\n"));
+    }
+
+    #[test]
+    fn a_writer_that_fails_costs_nothing() {
+        struct Full;
+        impl Write for Full {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Err(io::ErrorKind::StorageFull.into())
+            }
+        }
+        let mut writer = LogWriter::new(Full);
+        for _ in 0..10 {
+            writer.write_all(b"a line\n").unwrap();
+        }
+        writer.flush_within(Duration::from_secs(60));
+    }
+}

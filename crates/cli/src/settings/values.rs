@@ -1,0 +1,54 @@
+//! Values of settings, one at a time.
+use super::keys::{ValueKind, kind};
+use anyhow::{Result, anyhow};
+use figment::value::{Dict, Map, Value};
+use figment::{Metadata, Profile, Provider};
+use serde::Deserialize;
+use server::InvalidSetting;
+use std::str::FromStr;
+
+/// A layer with the value of one setting.
+pub struct OneSetting(pub String, pub Value);
+
+impl OneSetting {
+    /// The value of an environment variable, which is text or a number by its setting's kind.
+    pub fn of_text(key: String, text: String) -> Self {
+        let value = match kind(&key) {
+            Some(ValueKind::Port | ValueKind::Count) => text.trim().parse::<u64>().ok().map(Value::from),
+            Some(ValueKind::Switch) => text.trim().to_lowercase().parse::<bool>().ok().map(Value::from),
+            _ => None,
+        };
+        OneSetting(key, value.unwrap_or_else(|| Value::from(text)))
+    }
+}
+
+impl Provider for OneSetting {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(self.0.clone())
+    }
+
+    fn data(&self) -> figment::Result<Map<Profile, Dict>> {
+        Ok(Profile::Default.collect(Dict::from([(self.0.clone(), self.1.clone())])))
+    }
+}
+
+/// A list of texts; in the environment one text with commas.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "expected a list of texts, or one text with commas")]
+pub enum TextList {
+    List(Vec<String>),
+    Joined(String),
+}
+
+impl TextList {
+    /// What the texts say. `flag` is the flag's name.
+    ///
+    /// Errors: the first text that says nothing.
+    pub fn parse<T: FromStr<Err = InvalidSetting>>(self, flag: &str) -> Result<Vec<T>> {
+        let texts = match self {
+            TextList::List(texts) => texts,
+            TextList::Joined(text) => text.split(',').filter(|part| !part.is_empty()).map(str::to_owned).collect(),
+        };
+        texts.iter().map(|text| text.parse().map_err(|e| anyhow!("{flag}: {e}"))).collect()
+    }
+}

@@ -1,0 +1,133 @@
+//! SIGINT (Ctrl-C) and SIGTERM, handled from the first moment on.
+//!
+//! The handlers are installed before anything else happens, because process 1 of a container has no default action for
+//! a signal: without a handler it would go on until it is killed. A thread of its own waits for signals, so that
+//! nothing which the rest of the program does, such as loading a model, can hold one up.
+use crate::log;
+use std::io;
+use std::process;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+/// A request to end, from a terminal or from another process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// SIGINT, which a terminal sends for Ctrl-C.
+    Interrupt,
+    /// SIGTERM.
+    Terminate,
+}
+
+impl Signal {
+    /// The exit code of a program that a signal has ended, as shells give it: 128 and the signal's number.
+    fn exit_code(self) -> i32 {
+        match self {
+            Signal::Interrupt => 128 + SignalKind::interrupt().as_raw_value(),
+            Signal::Terminate => 128 + SignalKind::terminate().as_raw_value(),
+        }
+    }
+}
+
+/// Who is told of the next signal.
+#[derive(Default)]
+struct Waiting {
+    signals: &'static [Signal],
+    tell: Option<oneshot::Sender<Signal>>,
+}
+
+/// The process's signals. A signal that nobody waits for ends the process at once.
+#[derive(Clone, Default)]
+pub struct Signals(Arc<Mutex<Waiting>>);
+
+impl Signals {
+    /// Installs the handlers.
+    ///
+    /// Errors: the system gives no thread or no handler.
+    pub fn install() -> io::Result<Self> {
+        let signals = Signals::default();
+        let (installed, result) = mpsc::sync_channel(1);
+        let thread = signals.clone();
+        std::thread::Builder::new().name("tallow-signals".into()).spawn(move || thread.watch(&installed))?;
+        result.recv().map_err(io::Error::other)??;
+        Ok(signals)
+    }
+
+    /// Waits for one of `signals`, from this call on. It then no longer ends the process; the one after it does, unless
+    /// this is called again. Only the last call waits.
+    pub fn next(&self, signals: &'static [Signal]) -> oneshot::Receiver<Signal> {
+        let (tell, told) = oneshot::channel();
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Waiting { signals, tell: Some(tell) };
+        told
+    }
+
+    /// Waits for signals until the process ends.
+    fn watch(&self, installed: &mpsc::SyncSender<io::Result<()>>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
+        let handlers = runtime.and_then(|runtime| {
+            let _inside = runtime.enter();
+            let handlers = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+            Ok((runtime, handlers))
+        });
+        let (runtime, (mut interrupt, mut terminate)) = match handlers {
+            Ok(handlers) => handlers,
+            Err(error) => {
+                let _ = installed.send(Err(error));
+                return;
+            }
+        };
+        let _ = installed.send(Ok(()));
+        runtime.block_on(async {
+            loop {
+                let signal = tokio::select! {
+                    _ = interrupt.recv() => Signal::Interrupt,
+                    _ = terminate.recv() => Signal::Terminate,
+                };
+                if !self.deliver(signal) {
+                    log::flush();
+                    process::exit(signal.exit_code());
+                }
+            }
+        });
+    }
+
+    /// Tells a signal to who waits for it. False if nobody does.
+    fn deliver(&self, signal: Signal) -> bool {
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.signals.contains(&signal) && waiting.tell.take().is_some_and(|tell| tell.send(signal).is_ok())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_is_told_once_to_who_waits_for_it() {
+        let signals = Signals::default();
+        assert!(!signals.deliver(Signal::Terminate), "nobody waits");
+        let mut told = signals.next(&[Signal::Interrupt]);
+        assert!(!signals.deliver(Signal::Terminate), "nobody waits for this one");
+        assert!(signals.deliver(Signal::Interrupt));
+        assert_eq!(told.try_recv(), Ok(Signal::Interrupt));
+        assert!(!signals.deliver(Signal::Interrupt), "the second one ends the process");
+        drop(signals.next(&[Signal::Interrupt]));
+        assert!(!signals.deliver(Signal::Interrupt), "who waited has gone");
+    }
+
+    /// Process 1 has no default action, so the handler must be there when `install` returns.
+    #[test]
+    fn both_handlers_are_installed_when_the_call_returns() {
+        let caught = || {
+            let status = std::fs::read_to_string("/proc/self/status").ok()?;
+            let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
+            u64::from_str_radix(mask.trim(), 16).ok()
+        };
+        let Some(_) = caught() else { return eprintln!("skipped: this system has no /proc/self/status") };
+        Signals::install().unwrap();
+        for signal in [SignalKind::interrupt(), SignalKind::terminate()] {
+            let bit = 1 << (signal.as_raw_value() - 1);
+            assert_ne!(caught().unwrap() & bit, 0, "{signal:?}");
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! The command as its users run it: spawned, with an environment of its own.
+#![allow(clippy::unwrap_used)] // helpers of tests
+mod common;
+mod files;
+mod process;
+mod settings;
