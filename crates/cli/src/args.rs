@@ -1,4 +1,5 @@
-//! The command line.
+//! The command line. Doc comments of flags are what `--help` prints, so addresses stand in them as users type them.
+#![allow(rustdoc::bare_urls)]
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 use std::path::PathBuf;

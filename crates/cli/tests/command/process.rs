@@ -1,7 +1,7 @@
 //! The process and its surroundings: signals, pipes, full disks.
 use crate::common::{
-    PATIENCE, Process, answer, completion, free_port, repo, run, send, serve, signal, spawn, tallow, tiny_model,
-    wait_until_healthy,
+    PATIENCE, Process, answer, completion, free_port, refused, repo, run, says, send, serve, signal, spawn, tallow,
+    tiny_model, wait_until_healthy,
 };
 use std::fs::File;
 use std::io::Read;
@@ -28,6 +28,16 @@ fn a_signal_ends_the_loading_at_once() {
         signal(name, server.child.id());
         assert_eq!(server.wait_for_end().code(), Some(code), "{}", server.stderr());
     }
+}
+
+/// The model is one that is read without end, so that a start which loaded it first would not end.
+#[test]
+fn a_port_in_use_is_refused_before_the_model_is_loaded() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let (model, home) = (endless_model(), TempDir::new().unwrap());
+    let message = refused(tallow(home.path()).args(serve(model.path(), &port)));
+    says(&message, &[&format!("--port {port}"), "in use"]);
 }
 
 #[test]

@@ -271,6 +271,7 @@ impl Server {
         let response = self.post(path, &body).await;
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(response.headers()["content-type"], "text/event-stream; charset=utf-8");
+        assert_eq!(response.headers()["x-accel-buffering"], "no");
         let text = response.text().await.unwrap();
         let mut events: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
         assert_eq!(events.pop(), Some("[DONE]"), "{text}");
