@@ -37,10 +37,9 @@ enum Size : uint {
   kSimdgroups = 4,   // that share a partition
   kInterval = 32,    // tokens that share a quadratic
 };
-// Finite, since fast math may assume that infinities do not occur: a masked logit, and the running maximum before the
-// first one.
-constant constexpr float kNone = -1.0e30f;
-constant constexpr float kStart = -1.0e28f;
+// Both are finite, since fast math may assume that infinities do not occur.
+constant constexpr float kNone = -1.0e30f;   // a masked logit
+constant constexpr float kStart = -1.0e28f;  // the maximum before any logit; above kNone: a masked weight becomes 0
 constant constexpr float kLimit = 65504.0f;
 
 inline uint code_bits(uint f) { return main_bits(f) + (has_top_plane(f) ? 1 : 0); }

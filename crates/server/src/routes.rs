@@ -3,8 +3,9 @@ use crate::http::auth::require_key;
 use crate::http::error::{ApiError, ErrorCode};
 use crate::http::listener::{self, Routers};
 use crate::http::pages::{self, PagePolicy};
+use crate::http::paths::Paths;
 use crate::http::state::ServerState;
-use crate::http::{paths, status};
+use crate::http::status;
 use crate::{openai, vllm};
 use axum::Router;
 use axum::extract::Request;
@@ -29,33 +30,40 @@ pub async fn serve(
 ) -> io::Result<()> {
     let policy = Arc::new(PagePolicy::new(state.config(), listener.local_addr()?));
     // Only the routes of `status` are open to clients without the API key, if there is one.
-    let guarded = openai::routes().merge(vllm::routes()).route_layer(from_fn_with_state(state.clone(), require_key));
+    let key = from_fn_with_state(state.clone(), require_key);
+    let guarded = openai::routes().merge(vllm::routes()).map(|router| router.route_layer(key));
+    let (all, paths) = guarded.merge(status::routes()).into_parts();
+    let (monitoring, _) = status::routes().into_parts();
+    let not_found = {
+        let paths = paths.clone();
+        move |method: Method, uri: Uri| async move { not_found(&method, uri.path(), &paths) }
+    };
     let routers = Routers {
-        all: finish(status::routes().merge(guarded).fallback(not_found), &state, &policy),
-        monitoring: finish(status::routes().fallback(too_many_connections), &state, &policy),
+        all: finish(all.fallback(not_found), &paths, &state, &policy),
+        monitoring: finish(monitoring.fallback(too_many_connections), &paths, &state, &policy),
     };
     listener::serve(listener, routers, state, shutdown).await;
     Ok(())
 }
 
 /// Adds to routes what is the same for all.
-fn finish(routes: Router<ServerState>, state: &ServerState, policy: &Arc<PagePolicy>) -> Router {
+fn finish(routes: Router<ServerState>, paths: &Paths, state: &ServerState, policy: &Arc<PagePolicy>) -> Router {
     let routes = routes
         .method_not_allowed_fallback(method_not_allowed)
         .layer(map_response(with_charset))
         .layer(pages::cors(policy.clone()))
         .layer(from_fn_with_state(policy.clone(), pages::guard))
         .with_state(state.clone());
+    let paths = paths.clone();
     // A router looks at the path before its layers run, so this one takes every path.
     Router::new().fallback(move |mut request: Request| {
-        paths::normalise(request.uri_mut());
+        paths.normalise(request.uri_mut());
         routes.clone().oneshot(request)
     })
 }
 
-async fn not_found(method: Method, uri: Uri) -> ApiError {
-    let path = uri.path();
-    ApiError::new(ErrorCode::NotFound, format!("there is no {method} {path}; {}", paths::suggestion(path)))
+fn not_found(method: &Method, path: &str, paths: &Paths) -> ApiError {
+    ApiError::new(ErrorCode::NotFound, format!("there is no {method} {path}; {}", paths.suggestion(path)))
 }
 
 async fn too_many_connections() -> ApiError {

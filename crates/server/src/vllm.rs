@@ -1,11 +1,12 @@
 //! `POST /tokenize` and `POST /detokenize` in vLLM's form. The types of `openai-protocol` have another server's form.
 use crate::http::body::{FieldReader, JsonRequest};
 use crate::http::error::ApiError;
+use crate::http::paths::Routes;
 use crate::http::state::ServerState;
 use crate::openai::prompt::{MessageFields, PromptSource, encode, parse_ids};
+use axum::Json;
 use axum::extract::State;
 use axum::routing::post;
-use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -13,8 +14,8 @@ const TOKENIZE: &str = "/tokenize";
 const DETOKENIZE: &str = "/detokenize";
 
 /// The routes of vLLM's endpoints.
-pub fn routes() -> Router<ServerState> {
-    Router::new().route(TOKENIZE, post(tokenize)).route(DETOKENIZE, post(detokenize))
+pub fn routes() -> Routes {
+    Routes::new().route(TOKENIZE, post(tokenize)).route(DETOKENIZE, post(detokenize))
 }
 
 #[derive(Debug, Default, Deserialize)]

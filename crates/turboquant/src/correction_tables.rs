@@ -276,7 +276,7 @@ fn quadratic(frequency: f64, tokens: usize) -> [f32; 3] {
 mod tests {
     use super::*;
 
-    /// The bounds that [`LOW_FREQUENCY`] documents, per unit of amplitude.
+    /// Both quadratics stay within 3 % of the amplitude at the highest frequency that each is used for.
     #[test]
     fn quadratics_stay_within_three_percent() {
         for (frequency, tokens) in [(f64::from(LOW_FREQUENCY), INTERVAL), (VERY_LOW_FREQUENCY, PARTITION)] {

@@ -1,57 +1,117 @@
 //! Paths as clients write them. Each client joins an endpoint's path to the base address that its user gave, with or
 //! without `/v1` and a slash at the end.
+use crate::http::state::ServerState;
+use axum::Router;
 use axum::http::Uri;
 use axum::http::uri::PathAndQuery;
+use axum::routing::MethodRouter;
 
 /// Where the paths of OpenAI's protocol begin.
 const VERSION: &str = "/v1";
-/// The first segments of paths below [`VERSION`].
-const BELOW_VERSION: &[&str] = &["chat", "completions", "models"];
-/// The paths beside [`VERSION`].
-const BESIDE_VERSION: &[&str] = &["health", "version", "metrics", "tokenize", "detokenize"];
 
-/// Gives `uri` the path that its route has.
-pub fn normalise(uri: &mut Uri) {
-    let Some(path) = route_path(uri.path()) else { return };
-    let query = uri.query().map_or_else(String::new, |query| format!("?{query}"));
-    let mut parts = std::mem::take(uri).into_parts();
-    // The path's characters were those of a valid path before.
-    parts.path_and_query = PathAndQuery::try_from(path + &query).ok();
-    *uri = Uri::from_parts(parts).unwrap_or_default();
+/// Routes and their paths, by which a path that a client wrote otherwise is understood.
+pub struct Routes {
+    router: Router<ServerState>,
+    paths: Paths,
 }
 
-/// The path of the route that `path` means: slashes are single, none ends it, and [`VERSION`] is there once where it
-/// belongs. `None`: the path is that already.
-fn route_path(path: &str) -> Option<String> {
-    let mut segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
-    let versions = segments.iter().take_while(|segment| **segment == &VERSION[1..]).count();
-    segments.drain(..versions);
-    let versioned = match segments.first() {
-        None => false,
-        Some(first) if BELOW_VERSION.contains(first) => true,
-        Some(first) if BESIDE_VERSION.contains(first) && segments.len() == 1 => false,
-        Some(_) => versions > 0,
-    };
-    let meant = format!("{}/{}", if versioned { VERSION } else { "" }, segments.join("/"));
-    (meant != path).then_some(meant)
+impl Routes {
+    /// No routes.
+    pub fn new() -> Self {
+        Routes { router: Router::new(), paths: Paths(Vec::new()) }
+    }
+
+    /// Adds a route.
+    pub fn route(self, path: &'static str, handler: MethodRouter<ServerState>) -> Self {
+        let mut paths = self.paths;
+        paths.0.push(path);
+        Routes { router: self.router.route(path, handler), paths }
+    }
+
+    /// Adds the routes of another protocol.
+    pub fn merge(mut self, other: Routes) -> Self {
+        self.paths.0.extend(other.paths.0);
+        Routes { router: self.router.merge(other.router), paths: self.paths }
+    }
+
+    /// Changes the router and leaves its paths.
+    pub fn map(self, change: impl FnOnce(Router<ServerState>) -> Router<ServerState>) -> Self {
+        Routes { router: change(self.router), paths: self.paths }
+    }
+
+    /// The router and the paths of its routes.
+    pub fn into_parts(self) -> (Router<ServerState>, Paths) {
+        (self.router, self.paths)
+    }
 }
 
-/// A sentence that names the route whose path ends `path`, or all routes there are.
-pub fn suggestion(path: &str) -> String {
-    let routes = ["/v1/chat/completions", "/v1/completions", "/v1/models", "/tokenize", "/detokenize"];
-    let meant = routes.iter().find(|route| {
-        let end = route.strip_prefix(VERSION).unwrap_or(route);
-        path.ends_with(end)
-    });
-    match meant {
-        Some(route) => format!("{route} is what this server has"),
-        None => format!("this server has {}, /health, /version and /metrics", routes.join(", ")),
+/// The paths of a server's routes. A segment in braces stands for any.
+#[derive(Debug, Clone)]
+pub struct Paths(Vec<&'static str>);
+
+impl Paths {
+    /// Gives `uri` the path that its route has.
+    pub fn normalise(&self, uri: &mut Uri) {
+        let Some(path) = self.route_path(uri.path()) else { return };
+        let query = uri.query().map_or_else(String::new, |query| format!("?{query}"));
+        let mut parts = std::mem::take(uri).into_parts();
+        // The path's characters were those of a valid path before.
+        parts.path_and_query = PathAndQuery::try_from(path + &query).ok();
+        *uri = Uri::from_parts(parts).unwrap_or_default();
+    }
+
+    /// The path of the route that `path` means: slashes are single, none ends it, and [`VERSION`] is there once where
+    /// it belongs. `None`: the path is that already.
+    fn route_path(&self, path: &str) -> Option<String> {
+        let mut segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
+        let versions = segments.iter().take_while(|segment| **segment == &VERSION[1..]).count();
+        segments.drain(..versions);
+        let versioned = match segments.first() {
+            None => false,
+            Some(first) if self.below_version().any(|below| below == *first) => true,
+            Some(_) if self.has(&format!("/{}", segments.join("/"))) => false,
+            Some(_) => versions > 0,
+        };
+        let meant = format!("{}/{}", if versioned { VERSION } else { "" }, segments.join("/"));
+        (meant != path).then_some(meant)
+    }
+
+    fn has(&self, path: &str) -> bool {
+        self.0.contains(&path)
+    }
+
+    /// The first segments of paths below [`VERSION`].
+    fn below_version(&self) -> impl Iterator<Item = &str> {
+        let below = self.0.iter().filter_map(|path| path.strip_prefix(VERSION)?.strip_prefix('/'));
+        below.filter_map(|path| path.split('/').next())
+    }
+
+    /// A sentence that names the route whose path ends `path`, or all routes there are.
+    pub fn suggestion(&self, path: &str) -> String {
+        let named = self.0.iter().copied().filter(|route| route.len() > 1 && !route.contains('{'));
+        let end = |route: &str| route.strip_prefix(VERSION).map_or_else(|| route.to_owned(), str::to_owned);
+        match named.clone().find(|route| path.ends_with(&end(route))) {
+            Some(route) => format!("{route} is what this server has"),
+            None => format!("this server has {}", named.collect::<Vec<_>>().join(", ")),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn paths() -> Paths {
+        Paths(vec![
+            "/",
+            "/health",
+            "/tokenize",
+            "/v1/chat/completions",
+            "/v1/completions",
+            "/v1/models",
+            "/v1/models/{*name}",
+        ])
+    }
 
     #[test]
     fn a_path_means_the_route_that_a_client_built_it_for() {
@@ -75,17 +135,17 @@ mod tests {
             ("/api/v1/chat/completions", "/api/v1/chat/completions"),
         ] {
             let mut uri: Uri = format!("{written}?a=//b/").parse().unwrap();
-            normalise(&mut uri);
+            paths().normalise(&mut uri);
             assert_eq!(uri.to_string(), format!("{meant}?a=//b/"), "{written}");
         }
         let mut absolute: Uri = "http://localhost:8000//models".parse().unwrap();
-        normalise(&mut absolute);
+        paths().normalise(&mut absolute);
         assert_eq!(absolute, "http://localhost:8000/v1/models");
     }
 
     #[test]
     fn the_route_that_ends_a_path_is_named() {
-        assert_eq!(suggestion("/api/v1/chat/completions"), "/v1/chat/completions is what this server has");
-        assert!(suggestion("/v1/embeddings").contains("/v1/completions, /v1/models"));
+        assert_eq!(paths().suggestion("/api/v1/chat/completions"), "/v1/chat/completions is what this server has");
+        assert!(paths().suggestion("/v1/embeddings").ends_with("/v1/completions, /v1/models"));
     }
 }

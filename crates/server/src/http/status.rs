@@ -1,15 +1,16 @@
 //! `/`, `/health`, `/version` and `/metrics`, which monitoring asks for without an API key.
 use crate::http::error::ApiError;
+use crate::http::paths::Routes;
 use crate::http::state::ServerState;
+use axum::Json;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
 use serde_json::{Value, json};
 
-pub fn routes() -> Router<ServerState> {
-    Router::new()
+pub fn routes() -> Routes {
+    Routes::new()
         .route("/", get(root))
         .route("/health", get(health))
         .route("/version", get(version))

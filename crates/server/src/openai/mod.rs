@@ -19,13 +19,12 @@ mod completions {
     pub mod request;
 }
 
-use crate::http::state::ServerState;
-use axum::Router;
+use crate::http::paths::Routes;
 use axum::routing::{get, post};
 
 /// The routes of this protocol.
-pub fn routes() -> Router<ServerState> {
-    Router::new()
+pub fn routes() -> Routes {
+    Routes::new()
         .route(chat::request::ENDPOINT.path, post(chat::request::chat_completions))
         .route(completions::request::ENDPOINT.path, post(completions::request::completions))
         .route("/v1/models", get(models::models))

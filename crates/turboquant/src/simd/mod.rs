@@ -216,13 +216,18 @@ pub(crate) struct HeadQuery<'a> {
     pub unit: f32,
 }
 
-/// A head's place in a quad: visible tokens of the span, and where its state lies in `parts`.
+/// What a query head of a quad attends to, and where its partial state begins in `parts`.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Place {
+    /// The first token of the span that the head sees.
     pub from: usize,
+    /// The token behind the last that it sees.
     pub to: usize,
+    /// Where the weighted sum of values begins.
     pub o: usize,
+    /// Where the largest logit is.
     pub m: usize,
+    /// Where the sum of weights is.
     pub l: usize,
 }
 
