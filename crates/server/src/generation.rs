@@ -3,9 +3,7 @@
 use crate::http::error::{ApiError, ErrorCode};
 use crate::http::metrics::Meter;
 use crate::http::state::ServedModel;
-use engine::{
-    Event, FinishReason, GenerationRequest, MatchedStop, RequestField, RequestStream, SubmitError, TokenLogprob,
-};
+use engine::{Event, FinishReason, GenerationRequest, MatchedStop, RequestField, RequestStream, TokenLogprob};
 use futures_util::stream::{self, BoxStream, SelectAll, StreamExt};
 use tokio::sync::watch;
 
@@ -50,6 +48,13 @@ impl Generation {
         prompt_only: bool,
         name: impl Fn(RequestField) -> &'static str,
     ) -> Result<Self, ApiError> {
+        let (prompts, limit) = (requests.len(), served.engine.queue_limit());
+        // A queue that never takes so many is not full: it does not help to try again.
+        if prompts > limit {
+            let field = name(RequestField::Prompt);
+            let message = format!("{field} holds {prompts} prompts; --max-queued-requests allows {limit} to wait");
+            return Err(ApiError::invalid(field, message));
+        }
         let mut generation = Generation {
             events: SelectAll::new(),
             meters: Vec::new(),
@@ -58,19 +63,9 @@ impl Generation {
             prompt_only,
             _active: Active::new(&served.active),
         };
-        let prompts = requests.len();
-        let refused = |error: SubmitError| match error {
-            // A queue that never takes so many is not full: it does not help to try again.
-            SubmitError::QueueFull { limit } if prompts > limit => {
-                let field = name(RequestField::Prompt);
-                let message = format!("{field} holds {prompts} prompts; --max-queued-requests allows {limit} to wait");
-                ApiError::invalid(field, message)
-            }
-            other => ApiError::refused(other, &name),
-        };
         for (prompt, request) in requests.into_iter().enumerate() {
             let (n, max_tokens) = (request.n, request.stop.max_tokens);
-            let stream = served.engine.submit(request).map_err(refused)?;
+            let stream = served.engine.submit(request).map_err(|error| ApiError::refused(error, &name))?;
             generation.meters.push(Meter::new(served.metrics.clone(), n, max_tokens));
             generation.open += n;
             generation.events.push(with_prompt(prompt, stream));

@@ -1,6 +1,6 @@
 //! `POST /tokenize` and `POST /detokenize` in vLLM's form. The types of `openai-protocol` have another server's form.
 use crate::http::body::{FieldReader, JsonRequest};
-use crate::http::error::ApiError;
+use crate::http::error::{ApiError, ErrorCode};
 use crate::http::paths::Routes;
 use crate::http::state::ServerState;
 use crate::openai::prompt::{MessageFields, PromptSource, encode, parse_ids};
@@ -41,6 +41,11 @@ async fn tokenize(State(state): State<ServerState>, request: JsonRequest) -> Res
     let engine = &served.engine;
     let mut fields = FieldReader::new(&request.object);
     let has_messages = fields.get(MessageFields::FIELD).is_some();
+    // They are part of a prompt, and its tokens would be others.
+    if fields.get("tools").is_some_and(|tools| !tools.is_null() && *tools != json!([])) {
+        let message = "tools is not supported yet; leave it out";
+        return Err(ApiError::new(ErrorCode::UnsupportedParameter, message).at("tools"));
+    }
     let own: TokenizeFields = fields.view()?;
     let messages: MessageFields = fields.view()?;
     fields.log_unread(&state, TOKENIZE);

@@ -200,3 +200,39 @@ fn json_is_indented_within_reason() {
         assert!(message.contains(&format!("indent is {n}")), "{message}");
     }
 }
+
+/// Each of these would overflow a thread's usual stack, which ends the process.
+#[test]
+fn what_nests_deeply_is_rendered_or_refused() {
+    let messages = user(json!("x"));
+    let expressions = [
+        format!("{{{{ 1{} }}}}", "+1".repeat(60_000)),
+        format!("{{{{ messages{} }}}}", ".a".repeat(60_000)),
+        format!("{{{{ {}1 }}}}", "not ".repeat(40_000)),
+    ];
+    let nested = |levels: &str, rest: &str| {
+        format!(
+            "{{% set ns = namespace(x=[]) %}}{{% for i in range(1000) %}}{{% for j in range({levels}) %}}\
+             {{% set ns.x = [ns.x] %}}{{% endfor %}}{{% endfor %}}{rest}"
+        )
+    };
+    let values = ["{{ ns.x|length }}", "{{ ns.x == ns.x }}", "{{ ns.x }}", "{{ ns.x|tojson }}"];
+    for source in expressions.into_iter().chain(values.map(|rest| nested("90", rest))) {
+        let rendered = render(&with_template(&source), &messages);
+        assert!(rendered.is_ok() || matches!(rendered, Err(TextError::Render(_) | TextError::Template { .. })));
+    }
+    let endless = render(&with_template(&nested("90000", "")), &messages);
+    assert!(matches!(endless, Err(TextError::Render(_))), "{endless:?}");
+}
+
+#[test]
+fn a_template_of_many_bytes_is_refused_with_the_limit() {
+    let error = render(&with_template(&"x".repeat(300_000)), &user(json!("x"))).unwrap_err().to_string();
+    assert!(error.contains("300000") && error.contains("262144"), "{error}");
+}
+
+#[test]
+fn a_cause_that_repeats_is_told_once() {
+    let error = render(&with_template("{% include 'default' %}"), &user(json!("x"))).unwrap_err().to_string();
+    assert!(error.len() < 500, "{error}");
+}

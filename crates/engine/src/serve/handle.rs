@@ -175,6 +175,11 @@ impl EngineHandle {
         Ok(RequestStream { id, events, messages: self.messages.clone() })
     }
 
+    /// How many requests may wait.
+    pub fn queue_limit(&self) -> usize {
+        self.shared.queue_limit
+    }
+
     /// What is served.
     pub fn info(&self) -> &ModelInfo {
         &self.shared.info

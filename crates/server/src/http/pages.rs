@@ -42,7 +42,8 @@ impl PagePolicy {
     /// Errors: [`ErrorCode::NotAllowed`] for a host that is not this server's, and for a foreign page's request that
     /// may change something.
     fn check(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), ApiError> {
-        let named = headers.get_all(HOST).into_iter().map(|host| host.to_str().unwrap_or("not ASCII"));
+        // A host that is not ASCII is nobody's name; it is shown as what no host is called.
+        let named = headers.get_all(HOST).into_iter().map(|host| host.to_str().unwrap_or("not.ASCII"));
         let foreign = uri.authority().map(Authority::as_str).into_iter().chain(named).find(|h| !self.allows_host(h));
         if let Some(host) = foreign.filter(|_| self.checks_hosts) {
             let message = format!(
@@ -52,7 +53,7 @@ impl PagePolicy {
             return Err(ApiError::new(ErrorCode::NotAllowed, message));
         }
         let reads = method == Method::GET || method == Method::HEAD;
-        let foreign = headers.get(ORIGIN).filter(|origin| !self.allows_origin(origin, headers));
+        let foreign = headers.get_all(ORIGIN).into_iter().find(|origin| !self.allows_origin(origin, headers));
         if let Some(origin) = foreign.filter(|_| self.checks_origins && !reads) {
             let origin = origin.to_str().unwrap_or("not ASCII");
             let message = format!(
@@ -78,13 +79,14 @@ impl PagePolicy {
         if self.origins.iter().any(|allowed| allowed.allows(origin)) {
             return true;
         }
-        match origin.split_once("://") {
+        match origin.to_ascii_lowercase().split_once("://") {
             Some(("http" | "https", host)) => {
-                let own = headers.get(HOST).and_then(|own| own.to_str().ok()).is_some_and(|own| own == host);
-                own || is_this_machine(&host_name(host))
+                let own = headers.get(HOST).and_then(|own| own.to_str().ok());
+                own.is_some_and(|own| own.eq_ignore_ascii_case(host)) || is_this_machine(&host_name(host))
             }
-            // Applications and extensions, such as tauri://localhost. A page in a sandbox or a file sends "null".
-            Some(_) => true,
+            // Applications and extensions, such as tauri://localhost, but not blob:http://.., which a page made. A page
+            // in a sandbox or a file sends "null".
+            Some((scheme, _)) => !scheme.contains(':'),
             None => false,
         }
     }

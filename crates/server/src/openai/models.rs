@@ -2,7 +2,9 @@
 use crate::http::error::ApiError;
 use crate::http::state::{ServedModel, ServerState};
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
+use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
 use openai_protocol::models::ModelObject;
 use serde::Serialize;
@@ -34,8 +36,14 @@ pub async fn models(State(state): State<ServerState>) -> Result<Json<Value>, Api
     Ok(Json(json!({"object": "list", "data": data})))
 }
 
-pub async fn model(State(state): State<ServerState>, Path(name): Path<String>) -> Result<Response, ApiError> {
+pub async fn model(
+    State(state): State<ServerState>,
+    name: Result<Path<String>, PathRejection>,
+    uri: Uri,
+) -> Result<Response, ApiError> {
     let served = state.served()?;
+    // No model has a name that is not UTF-8; it is shown as it was sent.
+    let name = name.map_or_else(|_| uri.path().to_owned(), |Path(name)| name);
     served.name(Some(&name))?;
     Ok(Json(ServedModelObject::new(&name, served)).into_response())
 }

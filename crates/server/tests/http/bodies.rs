@@ -143,3 +143,12 @@ async fn a_top_p_of_zero_is_taken() {
     assert_eq!((status, param), (400, Value::from("top_p")));
     assert!(object["message"].as_str().unwrap().contains("[0, 1]"), "{object}");
 }
+
+#[tokio::test]
+async fn tools_change_a_prompts_tokens_and_are_not_left_out_of_them() {
+    let server = start_with(Script::Answer("x")).await;
+    let tools = json!({"tools": [{"type": "function", "function": {"name": "f"}}]});
+    let (status, _, param, _) = error(server.post("/tokenize", &chat_body(tools)).await).await;
+    assert_eq!((status, param), (400, Value::from("tools")));
+    server.ask("/tokenize", chat_body(json!({"tools": []}))).await;
+}

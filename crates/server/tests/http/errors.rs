@@ -273,22 +273,6 @@ async fn a_full_queue_says_when_to_try_again() {
 }
 
 #[tokio::test]
-async fn one_refused_prompt_keeps_the_others_from_running() {
-    let server = start(Options { script: Script::Wait, queue_limit: 2, ..Default::default() }).await;
-    let ask = async |prompts: &[&str]| {
-        error(server.post(COMPLETIONS, &completion_body(json!({"prompt": prompts}))).await).await
-    };
-    // More than can ever wait: to try again does not help.
-    let (status, code, param, object) = ask(&["a", "b", "c"]).await;
-    assert_eq!((status, code.as_str(), param.as_str()), (400, "invalid_value", Some("prompt")));
-    let message = object["message"].as_str().unwrap();
-    assert!(message.contains("3 prompts") && message.contains("--max-queued-requests allows 2 to wait"), "{message}");
-    eventually("two aborts", || server.seen.aborts.lock().unwrap().len() == 2).await;
-    // The script lets go of no place in the queue.
-    assert_eq!(ask(&["a", "b"]).await.0, 429);
-}
-
-#[tokio::test]
 async fn while_the_model_loads_all_is_unavailable() {
     let server = start(Options { loaded: false, ..Default::default() }).await;
     for path in ["/health", "/v1/models", "/v1/models/demo"] {

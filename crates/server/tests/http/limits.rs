@@ -1,5 +1,5 @@
 //! What clients may take: time and connections.
-use crate::common::{Options, Script, Server, TEXT, chat_body, error, eventually, long_text, start};
+use crate::common::{Options, Script, Server, TEXT, chat_body, completion_body, error, eventually, long_text, start};
 use crate::connections::{chat_request, connect, connect_and_send, connect_without_reading, read_to_end};
 use serde_json::json;
 use server::ServerConfig;
@@ -192,4 +192,29 @@ async fn slow_readers_keep_nobody_else_waiting() {
         read_faster(reader);
         read_stream_to_end(reader).await;
     }
+}
+
+#[tokio::test]
+async fn more_prompts_than_may_ever_wait_take_no_place_in_the_queue() {
+    let server = start(Options { script: Script::Wait, queue_limit: 2, ..Default::default() }).await;
+    let body = completion_body(json!({"prompt": ["a", "b", "c"]}));
+    // To try again does not help.
+    let (status, code, param, object) = error(server.post("/v1/completions", &body).await).await;
+    assert_eq!((status, code.as_str(), param.as_str()), (400, "invalid_value", Some("prompt")));
+    let message = object["message"].as_str().unwrap();
+    assert!(message.contains("3 prompts") && message.contains("--max-queued-requests allows 2 to wait"), "{message}");
+    assert!(server.seen.requests.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn one_refused_prompt_keeps_the_others_from_running() {
+    let server = start(Options { script: Script::Wait, queue_limit: 2, ..Default::default() }).await;
+    let url = format!("{}/v1/completions", server.url);
+    let waiting = tokio::spawn(server.client.post(url).json(&completion_body(json!({"prompt": "x"}))).send());
+    eventually("a request that waits", || server.seen.requests.lock().unwrap().len() == 1).await;
+    let (status, ..) =
+        error(server.post("/v1/completions", &completion_body(json!({"prompt": ["a", "b"]}))).await).await;
+    assert_eq!(status, 429);
+    eventually("the abort of the other", || server.seen.aborts.lock().unwrap().len() == 1).await;
+    waiting.abort();
 }

@@ -71,7 +71,13 @@ async fn hosts_are_checked_where_it_helps() {
 #[tokio::test]
 async fn a_foreign_page_can_neither_post_nor_read() {
     let server = with_config(|_| ()).await;
-    for origin in ["https://evil.example", "http://localhost.evil.example", "null"] {
+    for origin in [
+        "https://evil.example",
+        "HTTP://evil.example",
+        "blob:http://evil.example",
+        "http://localhost.evil.example",
+        "null",
+    ] {
         let headers = [("origin", origin)];
         refused(send(&server, Method::POST, CHAT, &headers).await, "--cors-origin").await;
         let asks = [("origin", origin), ("access-control-request-method", "POST")];
@@ -79,6 +85,8 @@ async fn a_foreign_page_can_neither_post_nor_read() {
         let read = send(&server, Method::GET, "/v1/models", &headers).await;
         assert_eq!((read.status().as_u16(), header(&read, "access-control-allow-origin")), (200, None));
     }
+    let both = [("origin", "http://localhost"), ("origin", "http://evil.example")];
+    refused(send(&server, Method::POST, CHAT, &both).await, "evil.example").await;
     assert!(server.seen.requests.lock().unwrap().is_empty());
     // A server that is reached over a network is as open to them.
     let mut everywhere = with_config(|c| c.host = "0.0.0.0".into()).await;

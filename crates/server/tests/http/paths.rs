@@ -70,3 +70,10 @@ async fn head_is_get_without_a_body_and_a_wrong_method_names_the_right_ones() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_models_name_that_is_no_text_is_unknown() {
+    let server = start(Options::default()).await;
+    let (status, code, ..) = error(server.get("/v1/models/%ff").await).await;
+    assert_eq!((status, code.as_str()), (404, "model_not_found"));
+}

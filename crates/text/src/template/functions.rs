@@ -7,8 +7,8 @@ use std::fmt::Write;
 use thiserror::Error as ThisError;
 
 /// The work that one rendering may take: 1 for each instruction, and 1 for each 64 bytes of text. That is far more than
-/// a conversation of the longest context takes, and it bounds the text to half a GiB.
-pub(super) const FUEL: u64 = 1 << 23;
+/// a conversation of the longest context takes, and it bounds the text to a quarter of a GiB.
+pub(super) const FUEL: u64 = 1 << 22;
 /// The work that rendering a probe may take, which is a conversation of two messages.
 pub(super) const PROBE_FUEL: u64 = 1 << 18;
 /// The most spaces by which `tojson` indents a level. Python has no limit, and no template is known to use more than 4.

@@ -1,5 +1,6 @@
 //! Chat templates as models ship them, rendered the way transformers' `apply_chat_template` does.
 mod conversation;
+mod deep_stack;
 mod functions;
 mod jinja;
 mod marks;
@@ -15,6 +16,7 @@ pub use conversation::{Conversation, PromptEnd};
 use crate::error::TextError;
 use crate::special::SpecialTexts;
 use crate::tokenizer::Tokenizer;
+use deep_stack::{MAX_SOURCE, with_deep_stack};
 use messages::{MessageForms, NormalMessages};
 use minijinja::value::Serde;
 use minijinja::{Environment, Value as Variable};
@@ -68,8 +70,13 @@ impl ChatTemplate {
             if source.trim().is_empty() {
                 return Err(broken("it is empty".into()));
             }
-            let source = percent::rewritten(&source::without_generation_tags(&source));
-            environment.add_template_owned(name, source).map_err(|e| broken(describe(&e)))?;
+            if source.len() > MAX_SOURCE {
+                return Err(broken(format!("it has {} bytes; a chat template may have {MAX_SOURCE}", source.len())));
+            }
+            with_deep_stack(|| {
+                let source = percent::rewritten(&source::without_generation_tags(&source));
+                environment.add_template_owned(name, source).map_err(|e| broken(describe(&e)))
+            })??;
         }
         let mut template = ChatTemplate {
             environment,
@@ -203,10 +210,14 @@ impl ChatTemplate {
         ]);
         let name = if given.tools.is_some() && self.has(TOOL_USE) { TOOL_USE } else { DEFAULT };
         let template = self.environment.get_template(name).map_err(|e| TextError::Render(describe(&e)))?;
-        template.render(Variable::from(context)).map_err(|e| match functions::raised(&e) {
-            Some(message) => TextError::Raised(message),
-            None => TextError::Render(describe(&e)),
-        })
+        let context = Variable::from(context);
+        // Errors hold values too.
+        with_deep_stack(|| {
+            template.render(context).map_err(|e| match functions::raised(&e) {
+                Some(message) => TextError::Raised(message),
+                None => TextError::Render(describe(&e)),
+            })
+        })?
     }
 
     fn has(&self, name: &str) -> bool {
@@ -266,12 +277,15 @@ impl OpenMessage {
     }
 }
 
-/// An error with its causes.
+/// An error with its causes, each of which is told once.
 fn describe(error: &minijinja::Error) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {
-        text += &format!(": {inner}");
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text += &format!(": {inner_text}");
+        }
         cause = inner.source();
     }
     text
