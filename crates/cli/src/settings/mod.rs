@@ -17,7 +17,7 @@ use server::{AllowedHost, CorsOrigin};
 use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use values::{OneSetting, TextList};
+use values::{OneSetting, TextList, not_empty};
 
 /// The documentation of every key.
 pub const DEFAULTS: &str = include_str!("../../../../config/default.toml");
@@ -153,13 +153,17 @@ impl RawSettings {
         let keep_alive_timeout = seconds("keep-alive-timeout", self.keep_alive_timeout, 1)?;
         let read_timeout = seconds("read-timeout", self.read_timeout, 1)?;
         let write_timeout = seconds("write-timeout", self.write_timeout, 1)?;
-        // A header's value comes without the white space around it.
-        if self.api_key.as_ref().is_some_and(|key| key.is_empty() || key.trim() != key) {
+        // A header's value has no control characters, and comes without the white space around it.
+        let unsendable = |key: &String| key.is_empty() || key.trim() != key || key.contains(char::is_control);
+        if self.api_key.as_ref().is_some_and(unsendable) {
             bail!(
-                "--api-key: is empty or has white space around it, which no client could send; leave it out for a \
-                 server without a key"
+                "--api-key: is empty, or has control characters or white space around it, which no client could send; \
+                 leave it out for a server without a key"
             );
         }
+        not_empty("model", self.model.as_deref())?;
+        not_empty("--served-model-name", self.served_model_name.as_deref())?;
+        not_empty("--chat-template", self.chat_template.as_ref().and_then(|path| path.to_str()))?;
         let host = listen_host(&self.host)?;
         let (k, v) = (self.k_quant.as_deref(), self.v_quant.as_deref());
         let engine = EngineConfig {
@@ -304,7 +308,10 @@ mod tests {
             ("--shutdown-timeout", &*u64::MAX.to_string(), "--shutdown-timeout"),
             ("--read-timeout", "0", "--read-timeout: is 0; it must lie in [1, 86400]"),
             ("--api-key", "", "--api-key: is empty"),
-            ("--api-key", "secret\n", "--api-key: is empty or has white space"),
+            ("--api-key", "secret\n", "control characters or white space around it"),
+            ("--api-key", "a\nb", "control characters"),
+            ("--served-model-name", "", "--served-model-name: is empty"),
+            ("--chat-template", "", "--chat-template: is empty"),
             ("--host", "http://127.0.0.1", "--host: is \"http://127.0.0.1\"; it must be a name or an address alone"),
             ("--host", "127.0.0.1:80", "the port in --port"),
             ("--host", "", "--host: is \"\""),

@@ -1,6 +1,6 @@
 //! Values of settings, one at a time.
 use super::keys::{ValueKind, kind};
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 use figment::value::{Dict, Map, Value};
 use figment::{Metadata, Profile, Provider};
 use serde::Deserialize;
@@ -50,5 +50,13 @@ impl TextList {
             TextList::Joined(text) => text.split(',').filter(|part| !part.is_empty()).map(str::to_owned).collect(),
         };
         texts.iter().map(|text| text.parse().map_err(|e| anyhow!("{flag}: {e}"))).collect()
+    }
+}
+
+/// Errors: a text that is given and empty, by its name.
+pub fn not_empty(name: &str, text: Option<&str>) -> Result<()> {
+    match text {
+        Some("") => bail!("{name}: is empty; leave it out for the default"),
+        _ => Ok(()),
     }
 }

@@ -44,6 +44,10 @@ impl MemoryBudget {
     /// Errors: a context that the model or the memory does not hold, with what would be needed.
     pub fn new(layout: &KvLayout, limits: &MemoryLimits) -> Result<Self, StartError> {
         let wanted = limits.max_model_len.unwrap_or(limits.model_limit);
+        if limits.model_limit < 2 {
+            let message = format!("is {} tokens; a prompt and an answer need 2 at least", limits.model_limit);
+            return Err(StartError::flag("the model's context", message));
+        }
         if wanted < 2 || wanted > limits.model_limit {
             let message = format!("is {wanted}; it must lie in [2, {}], the model's context", limits.model_limit);
             return Err(StartError::flag("--max-model-len", message));
@@ -214,5 +218,7 @@ mod tests {
         assert!(error.contains("--max-model-len") && error.contains(&(256 * 8192).to_string()), "{error}");
         let error = MemoryBudget::new(&layout(), &MemoryLimits { max_model_len: Some(5000), ..LIMITS }).unwrap_err();
         assert!(error.to_string().contains("[2, 4096]"), "{error}");
+        let error = MemoryBudget::new(&layout(), &MemoryLimits { model_limit: 1, ..LIMITS }).unwrap_err().to_string();
+        assert!(error.contains("the model's context") && error.contains("is 1 tokens"), "{error}");
     }
 }
