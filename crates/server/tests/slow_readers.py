@@ -10,6 +10,7 @@ import urllib.request
 from urllib.parse import urlsplit
 
 ANSWER_WITHIN = 5.0
+BEGUN_WITHIN = 30.0
 GONE_WITHIN = 30.0
 
 
@@ -50,10 +51,14 @@ def main():
     message = {"role": "user", "content": "Tell a long story."}
     body = json.dumps({"messages": [message], "stream": True, "ignore_eos": True}).encode()
     readers = [ask((url.hostname, url.port), body) for _ in range(args.readers)]
+    begun = time.monotonic() + BEGUN_WITHIN
+    while requests(args.url) == 0:
+        assert time.monotonic() < begun, "nothing runs"
+        time.sleep(0.2)
     end = time.monotonic() + args.seconds
     while time.monotonic() < end:
         get(args.url + "/health")
-        assert requests(args.url) > 0, "nothing runs"
+        assert requests(args.url) > 0, "nothing runs any more"
         time.sleep(0.2)
     for reader in readers:
         reader.close()
