@@ -72,20 +72,25 @@ part "6 speed on the CPU" "$tallow" bench "$model" --device cpu --contexts 512,2
 part "6 speed of a mixture" "$tallow" bench models/tiny-qwen3moe --device metal --contexts 512 --batches 1,4 --kv-preset bf16
 part "6 speed of a recurrent model" "$tallow" bench models/tiny-qwen35 --device metal --contexts 512 --batches 1,4 --kv-preset bf16
 
-# The longest context that the presets' pools hold, really filled: the server takes a prompt that is all but a few tokens of it. Runs in
-# a subshell of its own, so that its server ends with it.
-capacity() (
-    preset=$1
+# Serves the model on the GPU with these flags, and sets server, log and url once it is healthy. For a subshell, whose end ends the server.
+serve() {
     log=$(mktemp)
-    "$tallow" serve "$model" --device metal --kv-preset "$preset" --max-num-seqs 1 --port 0 2>"$log" &
+    "$tallow" serve "$model" --device metal --port 0 "$@" 2>"$log" &
     server=$!
     trap 'kill "$server" 2>/dev/null; rm -f "$log"' EXIT
     for _ in $(seq 600); do
         url=$(grep -oE 'http://[0-9.:]+' "$log" | head -n 1)
-        [ -n "$url" ] && curl -fs "$url/health" >/dev/null && break
+        [ -n "$url" ] && curl -fs "$url/health" >/dev/null && return
         kill -0 "$server" 2>/dev/null || { cat "$log"; echo "the server ended before it listened"; exit 1; }
         sleep 0.5
     done
+}
+
+# The longest context that the presets' pools hold, really filled: the server takes a prompt that is all but a few tokens of it. Runs in
+# a subshell of its own, so that its server ends with it.
+capacity() (
+    preset=$1
+    serve --kv-preset "$preset" --max-num-seqs 1
     grep -E 'KV cache|GPU memory|compiled|centring|on a GPU' "$log"
     python3 - "$url" <<'PY'
 import json, sys, time, urllib.request
@@ -114,16 +119,7 @@ done
 
 # The server's memory after 500 tokens and after 5,000 more: a driver's objects that are never freed would be some .1 MB a token.
 growth() (
-    log=$(mktemp)
-    "$tallow" serve "$model" --device metal --max-num-seqs 2 --port 0 2>"$log" &
-    server=$!
-    trap 'kill "$server" 2>/dev/null; rm -f "$log"' EXIT
-    for _ in $(seq 600); do
-        url=$(grep -oE 'http://[0-9.:]+' "$log" | head -n 1)
-        [ -n "$url" ] && curl -fs "$url/health" >/dev/null && break
-        kill -0 "$server" 2>/dev/null || { cat "$log"; echo "the server ended before it listened"; exit 1; }
-        sleep 0.5
-    done
+    serve --max-num-seqs 2
     resident() { ps -o rss= -p "$server"; }
     answer() { curl -fsS "$url/v1/completions" -H 'content-type: application/json' -d "{\"prompt\": \"The\", \"max_tokens\": $1, \"ignore_eos\": true}" >/dev/null; }
     answer 500 || exit 1
