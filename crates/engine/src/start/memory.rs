@@ -78,6 +78,10 @@ impl MemoryBudget {
         // The number of a slot has 32 bits.
         let num_blocks = num_blocks.min(u32::MAX as usize / block_size);
         let capacity = num_blocks * block_size;
+        if let (0, Some(bytes)) = (num_blocks, limits.kv_cache_memory) {
+            let message = format!("is {bytes} bytes; a block of {block_size} tokens takes {block_bytes}");
+            return Err(StartError::flag("--kv-cache-memory", message));
+        }
         if capacity < 2 || (limits.max_model_len.is_some() && capacity < wanted) {
             let needed = wanted.div_ceil(block_size) * block_bytes;
             let message = format!(
@@ -218,6 +222,9 @@ mod tests {
         assert!(error.contains("--max-model-len") && error.contains(&(256 * 8192).to_string()), "{error}");
         let error = MemoryBudget::new(&layout(), &MemoryLimits { max_model_len: Some(5000), ..LIMITS }).unwrap_err();
         assert!(error.to_string().contains("[2, 4096]"), "{error}");
+        let none = MemoryLimits { kv_cache_memory: Some(5), ..LIMITS };
+        let error = MemoryBudget::new(&layout(), &none).unwrap_err().to_string();
+        assert!(error.contains("--kv-cache-memory: is 5 bytes") && error.contains("takes 8192"), "{error}");
         let error = MemoryBudget::new(&layout(), &MemoryLimits { model_limit: 1, ..LIMITS }).unwrap_err().to_string();
         assert!(error.contains("the model's context") && error.contains("is 1 tokens"), "{error}");
     }
