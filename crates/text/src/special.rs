@@ -1,6 +1,20 @@
 //! The texts of a tokenizer's special tokens, found in what clients write.
 use aho_corasick::{AhoCorasick, BuildError};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
+
+/// Characters that stand for nothing in Unicode, then those of private use.
+const UNASSIGNED: [std::ops::RangeInclusive<char>; 3] =
+    ['\u{FDD0}'..='\u{FDEF}', '\u{F0000}'..='\u{FFFFD}', '\u{100000}'..='\u{10FFFD}'];
+
+/// Characters that no text holds and that may therefore mark places in one: those that `taken` does not have.
+pub(crate) fn free_characters(taken: &HashSet<char>) -> impl Iterator<Item = char> {
+    UNASSIGNED.into_iter().flatten().filter(|c| !taken.contains(c))
+}
+
+/// The characters of a text that [`free_characters`] might give.
+pub(crate) fn taken_characters(text: &str) -> impl Iterator<Item = char> {
+    text.chars().filter(|c| c >= UNASSIGNED[0].start())
+}
 
 /// The texts of a tokenizer's special tokens.
 #[derive(Debug)]

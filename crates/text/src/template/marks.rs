@@ -1,13 +1,9 @@
 //! Characters that mark places in what clients send, so that they are found again in the text of a prompt.
 use super::Given;
 use crate::error::TextError;
-use crate::special::SpecialTexts;
+use crate::special::{SpecialTexts, free_characters, taken_characters};
 use serde_json::{Map, Value};
 use std::collections::HashSet;
-
-/// Characters that stand for nothing in Unicode; where a conversation holds all of them, those of private use serve.
-const CANDIDATES: [std::ops::RangeInclusive<char>; 3] =
-    ['\u{FDD0}'..='\u{FDEF}', '\u{F0000}'..='\u{FFFFD}', '\u{100000}'..='\u{10FFFD}'];
 
 /// Puts a mark into each special token's text that a client wrote, behind the token's first character. `None` if there
 /// is none, which is nearly always so.
@@ -34,9 +30,8 @@ pub(super) fn mark_special_tokens(given: &mut Given, special: &SpecialTexts) -> 
 /// Errors: there is none.
 pub(super) fn free_character(given: &Given) -> Result<char, TextError> {
     let mut taken = HashSet::new();
-    given.each_text(&mut |text| taken.extend(text.chars().filter(|c| *c >= '\u{FDD0}')));
-    let free = CANDIDATES.into_iter().flatten().find(|c| !taken.contains(c));
-    free.ok_or_else(|| TextError::Messages {
+    given.each_text(&mut |text| taken.extend(taken_characters(text)));
+    free_characters(&taken).next().ok_or_else(|| TextError::Messages {
         path: "messages".into(),
         message: "they hold every character of private use; at least one must be left out".into(),
     })

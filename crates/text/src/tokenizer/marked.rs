@@ -1,6 +1,7 @@
 //! Texts in which some special tokens are text, because a mark breaks them.
 use super::Tokenizer;
 use crate::error::TextError;
+use crate::special::{free_characters, taken_characters};
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use tokenizers::tokenizer::{AddedToken, AddedVocabulary, Model, OffsetReferential, OffsetType, PreTokenizer};
@@ -79,8 +80,8 @@ impl Tokenizer {
         special: &[Special],
         vocabulary: &mut AddedVocabulary,
     ) -> Result<Guards, TextError> {
-        let taken: HashSet<char> = text.chars().filter(|c| *c >= '\u{FDD0}').chain([mark]).collect();
-        let mut free = ('\u{FDD0}'..='\u{FDEF}').chain('\u{F0000}'..='\u{10FFFD}').filter(|c| !taken.contains(c));
+        let taken: HashSet<char> = taken_characters(text).chain([mark]).collect();
+        let mut free = free_characters(&taken);
         let mut ids = Vec::new();
         let mut add = |like: AddedToken| -> Result<String, TextError> {
             let content = free.next().ok_or_else(|| TextError::Encode("it holds every character".into()))?.to_string();
