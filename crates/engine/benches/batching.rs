@@ -1,5 +1,5 @@
-//! Batching pays: tokens a second of 1, 2, 4, 8 and 16 concurrent decodes, as ratios in one run, and how long a short
-//! request waits beside a long prefill, and how long a stream stands still beside one.
+//! Batching pays: tokens a second of 1, 2, 4, 8 and 16 concurrent decodes, as ratios in one run; how long a short
+//! request waits beside a long prefill; how long a stream stands still beside one.
 //! `cargo bench -p engine --bench batching [-- MODEL_FOLDER]`.
 use engine::{EngineConfig, EngineHandle, Event, GenerationRequest, RequestStream, start};
 use std::time::{Duration, Instant};

@@ -84,7 +84,7 @@ struct ClientState {
 
 #[derive(Clone, Copy)]
 enum Exchange {
-    /// No request has come. `begun`: a part of its head has.
+    /// The client has no request in work since `since`. `begun` tells whether a part of a request's head has come.
     Waiting { since: Instant, begun: bool },
     /// The answer's head is not known yet. `interim`: the client understands interim answers.
     Answering { interim: bool },
