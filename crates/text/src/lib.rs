@@ -2,6 +2,7 @@
 //! stop strings.
 #![warn(missing_docs)]
 
+mod answer;
 mod config;
 mod detokenizer;
 mod error;
@@ -12,6 +13,7 @@ mod template;
 mod tokenizer;
 mod vocabulary;
 
+pub use answer::{AnswerPart, Tool, ToolCallFormat, UnknownToolCallFormat};
 pub use detokenizer::Detokenizer;
 pub use error::TextError;
 pub use stop::{StopMatcher, Stopped};
