@@ -64,10 +64,11 @@ impl fmt::Display for RequestField {
 /// Why a request was refused. Nothing of it has been computed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum SubmitError {
-    /// The prompt leaves no place for an answer.
+    /// The prompt leaves no place for an answer. Clients know this case by the words of the message.
     #[error(
-        "the prompt has {n_prompt_tokens} tokens; this server's context is {n_ctx} tokens, of which at least one is \
-         for the answer"
+        "prompt is too long: {n_prompt_tokens} tokens > {} maximum; this model's maximum context length is {n_ctx} \
+         tokens, of which at least one is for the answer",
+        n_ctx.saturating_sub(1)
     )]
     ContextLengthExceeded {
         /// Tokens of the prompt.

@@ -109,7 +109,15 @@ async fn wrong_fields_of_one_endpoint_are_named() {
         let (status, code, named, object) = error(server.post(path, &body).await).await;
         assert_eq!((status, code.as_str(), named.as_str()), (400, "context_length_exceeded", Some(param)));
         assert_eq!(object["n_ctx"], CONTEXT);
-        assert!(object["n_prompt_tokens"].as_u64().unwrap() >= CONTEXT as u64);
+        let n_prompt_tokens = object["n_prompt_tokens"].as_u64().unwrap();
+        assert!(n_prompt_tokens >= CONTEXT as u64);
+        // Agents know by these words that the conversation has to be made shorter.
+        let told = format!(
+            "prompt is too long: {n_prompt_tokens} tokens > {} maximum; this model's maximum context length is \
+             {CONTEXT} tokens",
+            CONTEXT - 1
+        );
+        assert!(object["message"].as_str().unwrap().starts_with(&told), "{object}");
     }
 }
 
