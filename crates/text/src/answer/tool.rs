@@ -31,7 +31,7 @@ macro_rules! formats {
 }
 
 formats! {
-    /// `<tool_call>{"name": .., "arguments": {..}}</tool_call>`, one pair of tags for each call (Qwen2.5, Qwen3, Hermes,
+    /// `<tool_call>{"name": .., "arguments": {..}}</tool_call>`, a pair of tags for each call (Qwen2.5, Qwen3, Hermes,
     /// SmolLM3), or a list of such objects between the tags (SmolLM2).
     Hermes = "hermes";
     /// `<tool_call><function=NAME><parameter=KEY>VALUE</parameter></function></tool_call>` with newlines between tags
