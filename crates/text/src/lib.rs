@@ -1,5 +1,5 @@
 //! From messages to token ids and from token ids back to text: tokenizer, chat template, incremental detokenizer and
-//! stop strings.
+//! stop strings; and an answer's text, thoughts and tool calls told apart.
 #![warn(missing_docs)]
 
 mod answer;
@@ -13,7 +13,7 @@ mod template;
 mod tokenizer;
 mod vocabulary;
 
-pub use answer::{AnswerPart, Tool, ToolCallFormat, UnknownToolCallFormat};
+pub use answer::{AnswerParser, AnswerPart, AnswerSyntax, ThoughtTags, Tool, ToolCallFormat, UnknownToolCallFormat};
 pub use detokenizer::Detokenizer;
 pub use error::TextError;
 pub use stop::{StopMatcher, Stopped};

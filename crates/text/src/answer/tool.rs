@@ -1,7 +1,5 @@
-//! The tools that a model may call, and how models write calls.
+//! The tools that a model may call.
 use serde_json::Value;
-use std::fmt;
-use std::str::FromStr;
 
 /// A tool that the model may call.
 #[derive(Debug, Clone, PartialEq)]
@@ -10,65 +8,4 @@ pub struct Tool {
     pub name: String,
     /// The JSON schema of its arguments, which are an object.
     pub parameters: Value,
-}
-
-macro_rules! formats {
-    ($($(#[$doc:meta])* $format:ident = $name:literal;)*) => {
-        /// How a model writes tool calls in its answers. The names are those of vLLM's `--tool-call-parser`.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum ToolCallFormat { $($(#[$doc])* $format,)* }
-
-        impl ToolCallFormat {
-            /// All formats.
-            pub const ALL: &[ToolCallFormat] = &[$(ToolCallFormat::$format),*];
-
-            /// The format's name.
-            pub const fn name(self) -> &'static str {
-                match self { $(ToolCallFormat::$format => $name,)* }
-            }
-        }
-    };
-}
-
-formats! {
-    /// `<tool_call>{"name": .., "arguments": {..}}</tool_call>`, a pair of tags for each call (Qwen2.5, Qwen3, Hermes,
-    /// SmolLM3), or a list of such objects between the tags (SmolLM2).
-    Hermes = "hermes";
-    /// `<tool_call><function=NAME><parameter=KEY>VALUE</parameter></function></tool_call>` with newlines between tags
-    /// and values (Qwen3-Coder, Qwen3.5).
-    QwenXml = "qwen3_coder";
-    /// `{"name": .., "parameters": {..}}` and nothing else, after `<|python_tag|>` or not, several after semicolons
-    /// (Llama 3.1 and 3.2).
-    LlamaJson = "llama3_json";
-    /// `[NAME(KEY=VALUE, ..), ..]`, with values as Python writes them (Llama 3.2 and 4).
-    Pythonic = "pythonic";
-    /// `[TOOL_CALLS]` before a list of `{"name": .., "arguments": {..}}`, or before each `NAME[ARGS]{..}` (Mistral).
-    Mistral = "mistral";
-    /// `<｜tool▁calls▁begin｜>`, then for each call `<｜tool▁call▁begin｜>`, kind, `<｜tool▁sep｜>`, name and arguments in a
-    /// fenced block of JSON (DeepSeek V3 and R1 and its distills), or name, `<｜tool▁sep｜>`, arguments (V3.1).
-    DeepSeek = "deepseek_v3";
-}
-
-impl fmt::Display for ToolCallFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// No tool-call format has this name.
-#[derive(Debug, thiserror::Error)]
-#[error("{0:?} is no tool-call format; it must be one of {names}", names = names())]
-pub struct UnknownToolCallFormat(String);
-
-impl FromStr for ToolCallFormat {
-    type Err = UnknownToolCallFormat;
-
-    fn from_str(name: &str) -> Result<Self, UnknownToolCallFormat> {
-        let known = ToolCallFormat::ALL.iter().find(|format| format.name() == name);
-        known.copied().ok_or_else(|| UnknownToolCallFormat(name.to_owned()))
-    }
-}
-
-fn names() -> String {
-    ToolCallFormat::ALL.iter().map(|format| format.name()).collect::<Vec<_>>().join(", ")
 }

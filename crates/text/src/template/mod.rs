@@ -13,6 +13,7 @@ mod source;
 
 pub use conversation::{Conversation, PromptEnd};
 
+use crate::answer::AnswerSyntax;
 use crate::error::TextError;
 use crate::special::SpecialTexts;
 use crate::tokenizer::Tokenizer;
@@ -108,6 +109,16 @@ impl ChatTemplate {
     pub fn problem(&self) -> Option<TextError> {
         let (path, message) = self.problem.clone()?;
         Some(TextError::Template { path, message })
+    }
+
+    /// How the model writes thoughts and tool calls, as its templates show.
+    pub fn answer_syntax(&self) -> AnswerSyntax {
+        let of = |name| {
+            let template = self.environment.get_template(name);
+            template.map(|template| AnswerSyntax::of_template(template.source())).unwrap_or_default()
+        };
+        let (default, tool_use) = (of(DEFAULT), of(TOOL_USE));
+        AnswerSyntax { thought: default.thought.or(tool_use.thought), calls: tool_use.calls.or(default.calls) }
     }
 
     /// The prompt's text. Text parts of a message are joined with newlines where the template reads strings.

@@ -1,0 +1,258 @@
+//! Where a JSON value ends.
+use super::{Fed, is_json_space};
+
+/// Reads one JSON value, with whitespace before it, and says where it ends or breaks.
+#[derive(Debug, Default)]
+pub(in crate::answer) struct JsonScanner {
+    state: ScannerState,
+    /// The brackets that are open, objects' as `true`.
+    open: Vec<bool>,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+enum ScannerState {
+    /// A value must follow.
+    #[default]
+    Value,
+    /// A value or the end of a list must follow.
+    FirstItem,
+    /// A key must follow, or the end of an object if it is the first.
+    Key { first: bool },
+    /// The colon behind a key must follow.
+    Colon,
+    /// A comma or a closing bracket must follow.
+    AfterValue,
+    /// Within a string.
+    Text { key: bool, escape: Escape },
+    /// Within a word: what is left of it.
+    Word(&'static [u8]),
+    /// Within a number.
+    Number(NumberState),
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Escape {
+    None,
+    /// Behind a backslash.
+    Begun,
+    /// So many hexadecimal digits must follow.
+    Hex(u8),
+}
+
+#[derive(Debug, Clone, Copy)]
+enum NumberState {
+    Minus,
+    Zero,
+    Digits,
+    Point,
+    Fraction,
+    Exponent,
+    ExponentSign,
+    ExponentDigits,
+}
+
+impl NumberState {
+    fn next(self, byte: u8) -> Option<Self> {
+        use NumberState::*;
+        Some(match (self, byte) {
+            (Minus, b'0') => Zero,
+            (Minus, b'1'..=b'9') | (Digits, b'0'..=b'9') => Digits,
+            (Zero | Digits, b'.') => Point,
+            (Point | Fraction, b'0'..=b'9') => Fraction,
+            (Zero | Digits | Fraction, b'e' | b'E') => Exponent,
+            (Exponent, b'+' | b'-') => ExponentSign,
+            (Exponent | ExponentSign | ExponentDigits, b'0'..=b'9') => ExponentDigits,
+            _ => return None,
+        })
+    }
+
+    fn may_end(self) -> bool {
+        use NumberState::*;
+        matches!(self, Zero | Digits | Fraction | ExponentDigits)
+    }
+}
+
+/// What one byte brought.
+enum ByteStep {
+    More,
+    /// The value is complete with this byte.
+    Done,
+    /// The value was complete before this byte, which is a number's only way to end.
+    DoneBefore,
+    Broken,
+}
+
+impl JsonScanner {
+    /// Takes in a piece of text. Nothing may be given after the end of the value.
+    pub fn push(&mut self, text: &str) -> Fed {
+        for (i, byte) in text.bytes().enumerate() {
+            match self.step(byte) {
+                ByteStep::More => {}
+                ByteStep::Done => return Fed::Done(i + 1),
+                ByteStep::DoneBefore => return Fed::Done(i),
+                ByteStep::Broken => return Fed::Broken(i),
+            }
+        }
+        Fed::More
+    }
+
+    fn step(&mut self, byte: u8) -> ByteStep {
+        match self.state {
+            ScannerState::Text { key, escape } => self.in_text(byte, key, escape),
+            ScannerState::Word(rest) => match rest.split_first() {
+                Some((first, [])) if *first == byte => self.complete(),
+                Some((first, rest)) if *first == byte => self.to(ScannerState::Word(rest)),
+                _ => ByteStep::Broken,
+            },
+            ScannerState::Number(number) => match number.next(byte) {
+                Some(number) => self.to(ScannerState::Number(number)),
+                None if !number.may_end() => ByteStep::Broken,
+                None if self.open.is_empty() => ByteStep::DoneBefore,
+                None => {
+                    self.state = ScannerState::AfterValue;
+                    self.step(byte)
+                }
+            },
+            _ if is_json_space(byte) => ByteStep::More,
+            ScannerState::Value => self.begin(byte),
+            ScannerState::FirstItem if byte == b']' => self.close(false),
+            ScannerState::FirstItem => self.begin(byte),
+            ScannerState::Key { first: true } if byte == b'}' => self.close(true),
+            ScannerState::Key { .. } if byte == b'"' => self.to(ScannerState::Text { key: true, escape: Escape::None }),
+            ScannerState::Colon if byte == b':' => self.to(ScannerState::Value),
+            ScannerState::AfterValue => match (byte, self.open.last()) {
+                (b',', Some(true)) => self.to(ScannerState::Key { first: false }),
+                (b',', Some(false)) => self.to(ScannerState::Value),
+                (b'}', _) => self.close(true),
+                (b']', _) => self.close(false),
+                _ => ByteStep::Broken,
+            },
+            ScannerState::Key { .. } | ScannerState::Colon => ByteStep::Broken,
+        }
+    }
+
+    fn to(&mut self, state: ScannerState) -> ByteStep {
+        self.state = state;
+        ByteStep::More
+    }
+
+    /// Begins a value.
+    fn begin(&mut self, byte: u8) -> ByteStep {
+        self.state = match byte {
+            b'{' => ScannerState::Key { first: true },
+            b'[' => ScannerState::FirstItem,
+            b'"' => ScannerState::Text { key: false, escape: Escape::None },
+            b't' => ScannerState::Word(b"rue"),
+            b'f' => ScannerState::Word(b"alse"),
+            b'n' => ScannerState::Word(b"ull"),
+            b'-' => ScannerState::Number(NumberState::Minus),
+            b'0' => ScannerState::Number(NumberState::Zero),
+            b'1'..=b'9' => ScannerState::Number(NumberState::Digits),
+            _ => return ByteStep::Broken,
+        };
+        if matches!(byte, b'{' | b'[') {
+            self.open.push(byte == b'{');
+        }
+        ByteStep::More
+    }
+
+    fn in_text(&mut self, byte: u8, key: bool, escape: Escape) -> ByteStep {
+        let escape = match (escape, byte) {
+            (Escape::None, b'"') if key => return self.to(ScannerState::Colon),
+            (Escape::None, b'"') => return self.complete(),
+            (Escape::None, b'\\') => Escape::Begun,
+            (Escape::None, 0x20..) => Escape::None,
+            (Escape::Begun, b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => Escape::None,
+            (Escape::Begun, b'u') => Escape::Hex(4),
+            (Escape::Hex(1), byte) if byte.is_ascii_hexdigit() => Escape::None,
+            (Escape::Hex(n), byte) if byte.is_ascii_hexdigit() => Escape::Hex(n - 1),
+            _ => return ByteStep::Broken,
+        };
+        self.to(ScannerState::Text { key, escape })
+    }
+
+    /// Closes a list or an object.
+    fn close(&mut self, object: bool) -> ByteStep {
+        match self.open.pop() {
+            Some(open) if open == object => self.complete(),
+            _ => ByteStep::Broken,
+        }
+    }
+
+    /// Ends a value.
+    fn complete(&mut self) -> ByteStep {
+        self.state = ScannerState::AfterValue;
+        if self.open.is_empty() { ByteStep::Done } else { ByteStep::More }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    /// What a scanner says of a text in one piece, and in pieces of one character.
+    fn scan(text: &str) -> Fed {
+        let mut whole = JsonScanner::default();
+        let fed = whole.push(text);
+        let (mut scanner, mut single) = (JsonScanner::default(), Fed::More);
+        for (at, c) in text.char_indices() {
+            single = match scanner.push(c.encode_utf8(&mut [0; 4])) {
+                Fed::More => continue,
+                Fed::Done(n) => Fed::Done(at + n),
+                Fed::Broken(n) => Fed::Broken(at + n),
+            };
+            break;
+        }
+        assert_eq!(fed, single, "{text}");
+        fed
+    }
+
+    #[test]
+    fn values_end_where_serde_ends_them() {
+        for text in [
+            "{}",
+            "[]",
+            " {\"a\" : [1, -0.5e+3, 1E2, 0, true,false , null], \"b\":{\"\":\"\\u00e9\\\"\"}}",
+            "\"é\\n\"",
+            "[[], [{}]]",
+            "true",
+            "null",
+            "\n\t\"x\"",
+        ] {
+            assert!(serde_json::from_str::<Value>(text).is_ok(), "{text}");
+            assert_eq!(scan(&format!("{text} x")), Fed::Done(text.len()), "{text}");
+        }
+        for text in ["1", "-0", "10.25", "1e5", "0.0E-1"] {
+            assert_eq!(scan(text), Fed::More, "{text}");
+            assert_eq!(scan(&format!("{text},")), Fed::Done(text.len()), "{text}");
+        }
+    }
+
+    #[test]
+    fn broken_values_break_at_the_first_wrong_byte() {
+        for (text, at) in [
+            ("{,", 1),
+            ("{\"a\" 1", 5),
+            ("[1,]", 3),
+            ("{\"a\":1,}", 7),
+            ("[}", 1),
+            ("{\"a\":1]", 6),
+            ("01,", 1),
+            ("[01", 2),
+            ("-x", 1),
+            ("1.,", 2),
+            ("1e,", 2),
+            ("\"\\x", 2),
+            ("\"\\u00g", 5),
+            ("\"\n", 1),
+            ("trux", 3),
+            ("'a'", 0),
+            ("é", 0),
+            ("{1", 1),
+        ] {
+            let expected = if text == "01," { Fed::Done(at) } else { Fed::Broken(at) };
+            assert_eq!(scan(text), expected, "{text}");
+        }
+    }
+}
