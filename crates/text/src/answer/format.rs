@@ -1,6 +1,6 @@
 //! How models write tool calls.
-use super::hermes;
 use super::section::CallSyntax;
+use super::{deepseek, hermes, llama_json, mistral, pythonic, qwen_xml};
 use std::fmt;
 use std::str::FromStr;
 
@@ -20,8 +20,8 @@ macro_rules! formats {
             }
 
             /// How the format is found and read.
-            pub(super) fn syntax(self) -> Option<&'static CallSyntax> {
-                match self { $(ToolCallFormat::$format => $syntax,)* }
+            pub(super) fn syntax(self) -> &'static CallSyntax {
+                match self { $(ToolCallFormat::$format => &$syntax,)* }
             }
         }
     };
@@ -30,20 +30,20 @@ macro_rules! formats {
 formats! {
     /// `<tool_call>{"name": .., "arguments": {..}}</tool_call>`, a pair of tags for each call (Qwen2.5, Qwen3, Hermes,
     /// SmolLM3), or a list of such objects between the tags (SmolLM2).
-    Hermes = "hermes", Some(&hermes::CALLS);
+    Hermes = "hermes", hermes::CALLS;
     /// `<tool_call><function=NAME><parameter=KEY>VALUE</parameter></function></tool_call>` with newlines between tags
     /// and values (Qwen3-Coder, Qwen3.5).
-    QwenXml = "qwen3_coder", None;
+    QwenXml = "qwen3_coder", qwen_xml::CALLS;
     /// `{"name": .., "parameters": {..}}` and nothing else, after `<|python_tag|>` or not, several after semicolons
     /// (Llama 3.1 and 3.2).
-    LlamaJson = "llama3_json", None;
+    LlamaJson = "llama3_json", llama_json::CALLS;
     /// `[NAME(KEY=VALUE, ..), ..]`, with values as Python writes them (Llama 3.2 and 4).
-    Pythonic = "pythonic", None;
+    Pythonic = "pythonic", pythonic::CALLS;
     /// `[TOOL_CALLS]` before a list of `{"name": .., "arguments": {..}}`, or before each `NAME[ARGS]{..}` (Mistral).
-    Mistral = "mistral", None;
+    Mistral = "mistral", mistral::CALLS;
     /// `<｜tool▁calls▁begin｜>`, then for each call `<｜tool▁call▁begin｜>`, kind, `<｜tool▁sep｜>`, name and arguments in a
     /// fenced block of JSON (DeepSeek V3 and R1 and its distills), or name, `<｜tool▁sep｜>`, arguments (V3.1).
-    DeepSeek = "deepseek_v3", None;
+    DeepSeek = "deepseek_v3", deepseek::CALLS;
 }
 
 impl fmt::Display for ToolCallFormat {

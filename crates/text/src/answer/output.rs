@@ -12,10 +12,12 @@ pub(super) struct Output {
     space: String,
     /// A thought or a call came last, so that whitespace is left out.
     after_section: bool,
+    /// Text that is no whitespace, or a call, has come.
+    begun: bool,
 }
 
 /// Whether a character is whitespace between the parts of an answer.
-fn is_space(c: char) -> bool {
+pub(super) fn is_space(c: char) -> bool {
     c.is_ascii_whitespace()
 }
 
@@ -38,7 +40,7 @@ impl Output {
         if kept.is_empty() {
             return;
         }
-        self.after_section = false;
+        (self.after_section, self.begun) = (false, true);
         let space = std::mem::take(&mut self.space);
         self.join(&space);
         self.join(kept);
@@ -72,6 +74,7 @@ impl Output {
     /// Opens a call.
     pub fn open_call(&mut self, name: String) {
         self.skip_space();
+        self.begun = true;
         self.parts.push(AnswerPart::CallOpened { name });
     }
 
@@ -87,6 +90,11 @@ impl Output {
     /// Closes the open call.
     pub fn close_call(&mut self) {
         self.parts.push(AnswerPart::CallClosed);
+    }
+
+    /// Whether text or a call has come.
+    pub fn has_begun(&self) -> bool {
+        self.begun
     }
 
     /// Whether a thought or a call came last.

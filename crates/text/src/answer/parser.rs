@@ -1,8 +1,8 @@
 //! Tells the parts of an answer apart while it is generated.
-use super::format::ToolCallFormat;
-use super::output::Output;
+use super::output::{Output, is_space};
 use super::part::AnswerPart;
-use super::section::{CallSyntax, Flow, KnownTools, Opening, Section};
+use super::schema::KnownTools;
+use super::section::{Flow, Opening, Section};
 use super::syntax::AnswerSyntax;
 use super::tags::{Scanned, TagScanner};
 use super::thought::Thought;
@@ -29,12 +29,7 @@ pub struct AnswerParser {
 enum Mode {
     Text,
     Thought(Thought),
-    /// Within a section of calls: what opened it, and its text.
-    Calls {
-        section: Box<dyn Section>,
-        opening: Opening,
-        raw: String,
-    },
+    Calls(Section),
 }
 
 impl AnswerParser {
@@ -68,7 +63,7 @@ impl AnswerParser {
                 self.out.text(&held);
             }
             Mode::Thought(thought) => thought.finish(&mut self.out),
-            Mode::Calls { section, .. } => section.finish(&mut self.out),
+            Mode::Calls(section) => section.finish(&mut self.out),
         }
         self.mode = Mode::Text;
         self.out.finish();
@@ -80,10 +75,11 @@ impl AnswerParser {
         matches!(self.mode, Mode::Thought(_))
     }
 
-    /// The text of the section of calls that is open, from behind the tag that opened it.
+    /// The text of the section of calls that is open: from behind the tag that opened it, or with what opened it where
+    /// that is no tag before the section.
     pub fn open_call(&self) -> Option<&str> {
         match &self.mode {
-            Mode::Calls { raw, .. } => Some(raw),
+            Mode::Calls(section) => Some(section.raw()),
             _ => None,
         }
     }
@@ -100,50 +96,64 @@ impl AnswerParser {
                     n
                 }
             },
-            Mode::Calls { section, opening, raw } => {
-                let flow = section.push(text, &mut self.out);
-                match flow {
-                    Flow::Open => {
-                        raw.push_str(text);
-                        text.len()
-                    }
-                    Flow::Ended(n) => {
-                        self.mode = Mode::Text;
-                        n
-                    }
-                    Flow::Reopened(n) => {
-                        let opening = *opening;
-                        self.open(opening);
-                        n
-                    }
+            Mode::Calls(section) => match section.push(text, &mut self.out) {
+                Flow::Open => text.len(),
+                Flow::Ended(n) => {
+                    self.mode = Mode::Text;
+                    n
                 }
-            }
+                Flow::Reopened(n) => {
+                    self.mode = Mode::Text;
+                    if let Some(opening) = self.openings().first() {
+                        self.open(*opening);
+                    }
+                    n
+                }
+            },
         }
     }
 
     /// Reads text outside of sections.
     fn in_text(&mut self, text: &str) -> usize {
+        if let Some(space) = self.begins_with_call(text) {
+            self.out.text(text.get(..space).unwrap_or_default());
+            return space;
+        }
         let Scanned { plain, tag } = self.scanner.push(text);
         self.out.text(&plain);
         let Some((tag, read)) = tag else { return text.len() };
         if let Some(tags) = self.syntax.thought.filter(|tags| tags.open == tag) {
             self.mode = Mode::Thought(Thought::new(tags, &mut self.out));
         }
-        let mut openings = self.calls().map_or(&[][..], |calls| calls.openings).iter();
-        if let Some(opening) = openings.find(|opening| opening.tag() == tag) {
+        if let Some(opening) = self.openings().iter().find(|opening| opening.tag() == Some(tag)) {
             self.open(*opening);
         }
         read
     }
 
-    fn calls(&self) -> Option<&'static CallSyntax> {
-        self.syntax.calls.and_then(ToolCallFormat::syntax)
+    /// Opens a section if the answer begins with one that no tag opens. Returns how much space is before it.
+    fn begins_with_call(&mut self, text: &str) -> Option<usize> {
+        let opening = self.openings().iter().find(|opening| opening.tag().is_none())?;
+        let Opening::First(first) = *opening else { return None };
+        let inner = text.trim_start_matches(is_space);
+        if !inner.starts_with(first) || self.out.has_begun() || self.scanner.is_holding() || self.tools.is_empty() {
+            return None;
+        }
+        self.open(*opening);
+        Some(text.len() - inner.len())
+    }
+
+    fn openings(&self) -> &'static [Opening] {
+        self.syntax.calls.map_or(&[], |format| format.syntax().openings)
     }
 
     /// Opens a section of calls.
     fn open(&mut self, opening: Opening) {
-        let Some(calls) = self.calls() else { return };
-        let section = (calls.begin)(&self.tools, opening);
-        self.mode = Mode::Calls { section, opening, raw: String::new() };
+        let Some(format) = self.syntax.calls else { return };
+        let mut section = Section::new(format.syntax(), opening, &self.tools);
+        if let Opening::Kept(tag) = opening {
+            section.push(tag, &mut self.out);
+        }
+        self.mode = Mode::Calls(section);
     }
 }

@@ -19,6 +19,7 @@ pub enum AnswerPart {
     },
     /// A piece of the open call's arguments, which are JSON text.
     CallArguments(String),
-    /// The open call is complete. A call that the answer's end cut off is not closed.
+    /// The open call is complete. A call that broke, or that the answer's end cut off, is not closed: another part
+    /// follows it, or none.
     CallClosed,
 }

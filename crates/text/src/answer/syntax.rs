@@ -41,10 +41,7 @@ impl AnswerSyntax {
     pub fn of_template(source: &str) -> Self {
         AnswerSyntax {
             thought: ThoughtTags::ALL.iter().copied().find(|tags| source.contains(tags.close)),
-            calls: ToolCallFormat::ALL
-                .iter()
-                .copied()
-                .find(|format| format.syntax().is_some_and(|syntax| (syntax.is_in_template)(source))),
+            calls: ToolCallFormat::ALL.iter().copied().find(|format| (format.syntax().is_in_template)(source)),
         }
     }
 
@@ -57,9 +54,7 @@ impl AnswerSyntax {
     /// [`AnswerParser`](super::AnswerParser) is given, which leaves it out itself.
     pub fn special_tags(&self) -> Vec<&'static str> {
         let thought = self.thought.iter().flat_map(|tags| [tags.open, tags.close]);
-        let calls = self.calls.and_then(ToolCallFormat::syntax).into_iter().flat_map(|syntax| {
-            syntax.openings.iter().map(|opening| opening.tag()).chain(syntax.other_tags.iter().copied())
-        });
+        let calls = self.calls.iter().flat_map(|format| format.syntax().tags());
         thought.chain(calls).collect()
     }
 }

@@ -55,6 +55,11 @@ impl TagScanner {
         Some(at + bytes.iter().position(begins)?)
     }
 
+    /// Whether some text is held back.
+    pub fn is_holding(&self) -> bool {
+        !self.held.is_empty()
+    }
+
     /// Ends the text and returns what was held back: the beginning of a tag that never came.
     pub fn flush(&mut self) -> String {
         std::mem::take(&mut self.held)

@@ -1,6 +1,11 @@
 //! Text, thoughts and tool calls of answers, in whatever pieces they come.
 #![allow(clippy::unwrap_used)] // helpers of tests
+mod deepseek;
 mod hermes;
+mod llama;
+mod mistral;
+mod pythonic;
+mod qwen_xml;
 mod templates;
 mod thoughts;
 
@@ -65,9 +70,17 @@ pub fn parse<'p>(mut parser: AnswerParser, pieces: impl IntoIterator<Item = &'p 
 }
 
 pub fn tools() -> Vec<Tool> {
-    let schema = |properties| json!({"type": "object", "properties": properties});
-    let tool = |name: &str, properties| Tool { name: name.into(), parameters: schema(properties) };
-    vec![tool("get_weather", json!({"city": {"type": "string"}, "days": {"type": "integer"}})), tool("f", json!({}))]
+    let weather = json!({
+        "city": {"type": "string"},
+        "days": {"type": "integer"},
+        "wind": {"type": "boolean"},
+        "area": {"anyOf": [{"type": "array"}, {"type": "null"}]},
+    });
+    let tool = |name: &str, properties| Tool {
+        name: name.into(),
+        parameters: json!({"type": "object", "properties": properties}),
+    };
+    vec![tool("get_weather", weather), tool("f", json!({})), tool("search.web", json!({}))]
 }
 
 pub const THINK: Option<ThoughtTags> = Some(ThoughtTags { open: "<think>", close: "</think>" });

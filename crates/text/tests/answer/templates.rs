@@ -14,13 +14,13 @@ const TABLE: [(&str, Option<&str>, Option<ToolCallFormat>); 26] = {
     const THINK: Option<&str> = Some("<think>");
     [
         ("blocks", None, None),
-        ("llama3", None, None),
-        ("mistral", None, None),
+        ("llama3", None, Some(LlamaJson)),
+        ("mistral", None, Some(Mistral)),
         ("qwen2_5", None, Some(Hermes)),
         ("qwen3", THINK, Some(Hermes)),
         ("corpus/chatml", None, None),
         ("corpus/command_r", None, None),
-        ("corpus/deepseek_r1", THINK, None),
+        ("corpus/deepseek_r1", THINK, Some(DeepSeek)),
         ("corpus/functionary", None, None),
         ("corpus/gemma", None, None),
         ("corpus/gemma3", None, None),
@@ -29,11 +29,11 @@ const TABLE: [(&str, Option<&str>, Option<ToolCallFormat>); 26] = {
         ("corpus/hermes", None, Some(Hermes)),
         ("corpus/llama2", None, None),
         ("corpus/llama3_0", None, None),
-        ("corpus/llama3_2", None, None),
-        ("corpus/nemo", None, None),
+        ("corpus/llama3_2", None, Some(LlamaJson)),
+        ("corpus/nemo", None, Some(Mistral)),
         ("corpus/phi3", None, None),
         ("corpus/phi4", None, None),
-        ("corpus/qwen3_coder", None, None),
+        ("corpus/qwen3_coder", None, Some(QwenXml)),
         ("corpus/qwq", THINK, Some(Hermes)),
         ("corpus/smollm2", None, None),
         ("corpus/smollm3", THINK, Some(Hermes)),
@@ -80,4 +80,51 @@ fn the_template_for_tools_shows_the_calls() {
     // Templates of other names are for other requests, and broken ones show nothing.
     assert_eq!(template(&[("default", &plain), ("rag", &calls)]).answer_syntax(), AnswerSyntax::default());
     assert_eq!(template(&[("default", &(calls + "{%"))]).answer_syntax(), AnswerSyntax::default());
+}
+
+/// What templates of other families say about calls.
+#[test]
+fn what_other_families_write_shows_their_syntax() {
+    use ToolCallFormat::*;
+    for (source, calls) in [
+        // Qwen3.5.
+        (r"'<tool_call>\n<function=' + tool_call.name + '>\n' '<parameter=' + args_name + '>\n'", Some(QwenXml)),
+        // SmolLM3, Hermes, EXAONE.
+        (
+            r#""<tool_call>\n{\"name\": <function-name>, \"arguments\": <args-json-object>}\n</tool_call>""#,
+            Some(Hermes),
+        ),
+        // Llama 3.2 and 4 with a list of calls.
+        ("Environment: ipython. Respond in the format [func_name1(params_name1=params_value1, ..)]", Some(Pythonic)),
+        // Llama 4.
+        (
+            r#"message.role == "ipython" '{"name": "' + tool_call.function.name + '", ' '"parameters": '"#,
+            Some(LlamaJson),
+        ),
+        // Devstral, Ministral 3.
+        ("'[TOOL_CALLS]' + tool['function']['name'] + '[ARGS]' + arguments", Some(Mistral)),
+        // DeepSeek V3.1.
+        ("'<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>'+ name + '<｜tool▁sep｜>' + arguments", Some(DeepSeek)),
+        // GLM 4.5.
+        (r#"'\n<tool_call>' + tc.name '<arg_key>' k '</arg_key>' "arguments""#, None),
+        // Apriel.
+        (r#"within <tool_call></tool_call> <tool_calls>[{"name": <name>, "arguments": <args>}]</tool_calls>"#, None),
+        // Seed-OSS.
+        ("<seed:tool_call>\n<function=example>\n<parameter=a>", None),
+        // Nemotron.
+        (r#"'<TOOLCALL>[' '{"name": "' + fn.name + '", "arguments": '"#, None),
+        // Functionary.
+        (r#"ipython {"name": "x", "parameters": } <function=example_function_name>{"a": 1}</function>"#, None),
+        // Command R7B.
+        (r#"<|START_ACTION|>[ {"tool_call_id": "0", "tool_name": "", "parameters": {}} {"name": "x"}"#, None),
+    ] {
+        assert_eq!(AnswerSyntax::of_template(source).calls, calls, "{source}");
+    }
+    for (source, open) in [
+        ("'[SYSTEM_PROMPT]' '[THINK]' + block.thinking + '[/THINK]'", "[THINK]"),
+        ("<|START_THINKING|>{{message.reasoning_content}}<|END_THINKING|>", "<|START_THINKING|>"),
+        ("'<｜Assistant｜></think>'", "<think>"),
+    ] {
+        assert_eq!(AnswerSyntax::of_template(source).thought.map(|tags| tags.open), Some(open), "{source}");
+    }
 }

@@ -5,7 +5,10 @@ mod object;
 mod scanner;
 mod unescape;
 
-pub(super) use calls::{CallList, JsonCalls, JsonFlow};
+pub(super) use arguments::Arguments;
+pub(super) use calls::{CallList, JsonCalls};
+pub(super) use scanner::JsonScanner;
+pub(super) use unescape::Surrogates;
 
 /// How the reading of something goes on after a piece of text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,4 +24,26 @@ pub(super) enum Fed {
 /// Whether JSON allows this byte between values.
 fn is_json_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
+}
+
+/// Adds a character of a string's text to JSON, escaped.
+pub(super) fn escape_into(c: char, json: &mut String) {
+    match c {
+        '"' => json.push_str("\\\""),
+        '\\' => json.push_str("\\\\"),
+        '\n' => json.push_str("\\n"),
+        '\r' => json.push_str("\\r"),
+        '\t' => json.push_str("\\t"),
+        '\0'..='\u{1F}' => json.push_str(&format!("\\u{:04x}", c as u32)),
+        _ => json.push(c),
+    }
+}
+
+/// A text as a JSON string.
+pub(super) fn quoted(text: &str) -> String {
+    let mut json = String::with_capacity(text.len() + 2);
+    json.push('"');
+    text.chars().for_each(|c| escape_into(c, &mut json));
+    json.push('"');
+    json
 }

@@ -3,7 +3,7 @@ use super::arguments::Arguments;
 use super::scanner::JsonScanner;
 use super::{Fed, is_json_space};
 use crate::answer::output::Output;
-use crate::answer::section::KnownTools;
+use crate::answer::schema::KnownTools;
 
 /// The keys that hold arguments.
 const ARGUMENTS: [&str; 2] = ["arguments", "parameters"];

@@ -96,6 +96,17 @@ impl JsonScanner {
         Fed::More
     }
 
+    /// Whether a text is one JSON value and nothing else.
+    pub fn is_value(text: &str) -> bool {
+        let mut scanner = JsonScanner::default();
+        match scanner.push(text) {
+            // A number ends with what follows it.
+            Fed::More => scanner.push(" ") == Fed::Done(0),
+            Fed::Done(n) => n == text.len(),
+            Fed::Broken(_) => false,
+        }
+    }
+
     fn step(&mut self, byte: u8) -> ByteStep {
         match self.state {
             ScannerState::Text { key, escape } => self.in_text(byte, key, escape),

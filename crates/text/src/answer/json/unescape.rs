@@ -5,8 +5,42 @@
 #[derive(Debug, Default)]
 pub(super) struct Unescaper {
     state: Escaped,
-    /// The first half of a surrogate pair.
+    surrogates: Surrogates,
+}
+
+/// Joins the halves of surrogate pairs. Half of one becomes U+FFFD.
+#[derive(Debug, Default)]
+pub(in crate::answer) struct Surrogates {
+    /// The first half of a pair.
     high: Option<u32>,
+}
+
+impl Surrogates {
+    /// Takes in a unit of UTF-16.
+    pub fn unit(&mut self, unit: u32, out: &mut String) {
+        match (self.high, unit) {
+            (Some(high), 0xDC00..=0xDFFF) => {
+                self.high = None;
+                let code = 0x10000 + ((high - 0xD800) << 10) + (unit - 0xDC00);
+                out.push(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER));
+            }
+            (_, 0xD800..=0xDBFF) => {
+                self.finish(out);
+                self.high = Some(unit);
+            }
+            _ => {
+                self.finish(out);
+                out.push(char::from_u32(unit).unwrap_or(char::REPLACEMENT_CHARACTER));
+            }
+        }
+    }
+
+    /// Something else than a unit follows, or nothing.
+    pub fn finish(&mut self, out: &mut String) {
+        if self.high.take().is_some() {
+            out.push(char::REPLACEMENT_CHARACTER);
+        }
+    }
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -29,41 +63,24 @@ impl Unescaper {
             Escaped::Begun => self.plain(named(c), out),
             Escaped::Hex { value, missing } => {
                 let value = value << 4 | c.to_digit(16).unwrap_or(0);
-                if missing > 1 { Escaped::Hex { value, missing: missing - 1 } } else { self.unit(value, out) }
+                if missing > 1 {
+                    Escaped::Hex { value, missing: missing - 1 }
+                } else {
+                    self.surrogates.unit(value, out);
+                    Escaped::No
+                }
             }
         };
     }
 
     /// Ends the string.
     pub fn finish(&mut self, out: &mut String) {
-        if self.high.take().is_some() {
-            out.push(char::REPLACEMENT_CHARACTER);
-        }
+        self.surrogates.finish(out);
     }
 
     fn plain(&mut self, c: char, out: &mut String) -> Escaped {
-        self.finish(out);
+        self.surrogates.finish(out);
         out.push(c);
-        Escaped::No
-    }
-
-    /// Takes in a unit of UTF-16.
-    fn unit(&mut self, unit: u32, out: &mut String) -> Escaped {
-        match (self.high, unit) {
-            (Some(high), 0xDC00..=0xDFFF) => {
-                self.high = None;
-                let code = 0x10000 + ((high - 0xD800) << 10) + (unit - 0xDC00);
-                out.push(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER));
-            }
-            (_, 0xD800..=0xDBFF) => {
-                self.finish(out);
-                self.high = Some(unit);
-            }
-            _ => {
-                self.finish(out);
-                out.push(char::from_u32(unit).unwrap_or(char::REPLACEMENT_CHARACTER));
-            }
-        }
         Escaped::No
     }
 }
