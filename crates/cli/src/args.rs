@@ -227,6 +227,9 @@ pub struct ServingSettings {
     /// Longest context in tokens [default: the model's, or what the cache holds]
     #[arg(long, value_name = "TOKENS")]
     pub max_model_len: Option<usize>,
+    /// Most tokens of an answer to a request that names no limit [default: up to the context's end]
+    #[arg(long, value_name = "TOKENS")]
+    pub max_tokens_default: Option<usize>,
     /// Tokens of a cache block, 16 or 32 [default: 32]
     #[arg(long, value_name = "TOKENS")]
     pub block_size: Option<usize>,

@@ -63,6 +63,7 @@ impl Running {
             cors_origins: settings.cors_origins.clone(),
             allowed_hosts: settings.allowed_hosts.clone(),
             served_model_name: settings.engine.served_model_name.clone().into_iter().collect(),
+            max_tokens_default: settings.max_tokens_default,
             keep_alive_timeout: settings.keep_alive_timeout,
             read_timeout: settings.read_timeout,
             write_timeout: settings.write_timeout,

@@ -12,10 +12,14 @@ pub enum RequestField {
     Choices,
     /// [`GenerationRequest::logprobs`](crate::GenerationRequest::logprobs).
     Logprobs,
+    /// [`GenerationRequest::logprob_token_ids`](crate::GenerationRequest::logprob_token_ids).
+    LogprobTokenIds,
     /// [`GenerationRequest::prompt_logprobs`](crate::GenerationRequest::prompt_logprobs).
     PromptLogprobs,
     /// [`StopParams::max_tokens`](crate::StopParams::max_tokens).
     MaxTokens,
+    /// [`StopParams::min_tokens`](crate::StopParams::min_tokens).
+    MinTokens,
     /// [`StopParams::stop`](crate::StopParams::stop).
     Stop,
     /// [`SamplingParams::temperature`](crate::SamplingParams::temperature).
@@ -32,6 +36,8 @@ pub enum RequestField {
     FrequencyPenalty,
     /// [`SamplingParams::logit_bias`](crate::SamplingParams::logit_bias).
     LogitBias,
+    /// [`SamplingParams::allowed_token_ids`](crate::SamplingParams::allowed_token_ids).
+    AllowedTokenIds,
 }
 
 impl RequestField {
@@ -41,8 +47,10 @@ impl RequestField {
             RequestField::Prompt => "prompt",
             RequestField::Choices => "n",
             RequestField::Logprobs => "logprobs",
+            RequestField::LogprobTokenIds => "logprob_token_ids",
             RequestField::PromptLogprobs => "prompt_logprobs",
             RequestField::MaxTokens => "max_tokens",
+            RequestField::MinTokens => "min_tokens",
             RequestField::Stop => "stop",
             RequestField::Temperature => "temperature",
             RequestField::TopP => "top_p",
@@ -51,6 +59,7 @@ impl RequestField {
             RequestField::PresencePenalty => "presence_penalty",
             RequestField::FrequencyPenalty => "frequency_penalty",
             RequestField::LogitBias => "logit_bias",
+            RequestField::AllowedTokenIds => "allowed_token_ids",
         }
     }
 }

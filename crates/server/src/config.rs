@@ -22,6 +22,8 @@ pub struct ServerConfig {
     /// Names by which requests may ask for the model; answers carry the first one. If it is empty, the model has the
     /// engine's name for it.
     pub served_model_name: Vec<String>,
+    /// The most tokens of an answer to a request that names no limit. `None`: up to the context's end.
+    pub max_tokens_default: Option<usize>,
     /// The largest request body in bytes; a larger one is answered with status 413.
     pub max_body_bytes: usize,
     /// How long a connection is kept that no request comes on. Clients close theirs after 90 s at most, as far as they
@@ -48,6 +50,7 @@ impl Default for ServerConfig {
             cors_origins: Vec::new(),
             allowed_hosts: Vec::new(),
             served_model_name: Vec::new(),
+            max_tokens_default: None,
             max_body_bytes: 4 << 20,
             keep_alive_timeout: Duration::from_secs(120),
             read_timeout: Duration::from_secs(30),

@@ -9,6 +9,8 @@ pub struct StopMatcher {
     include_in_output: bool,
     /// The end of the text, as far as it may begin a stop string.
     held: String,
+    /// How many bytes of `held` are passed over: no stop string that ends in them counts.
+    passed: usize,
     /// A stop string has been found.
     done: bool,
 }
@@ -26,7 +28,16 @@ impl StopMatcher {
     /// Looks for `stops`, of which empty ones match nothing. `include_in_output` leaves the matched string in the text.
     pub fn new(mut stops: Vec<String>, include_in_output: bool) -> Self {
         stops.retain(|s| !s.is_empty());
-        StopMatcher { stops, include_in_output, held: String::new(), done: false }
+        StopMatcher { stops, include_in_output, held: String::new(), passed: 0, done: false }
+    }
+
+    /// Takes in a piece of text in which no stop string may end, and returns the text in which none can begin.
+    pub fn pass(&mut self, text: &str) -> String {
+        self.held.push_str(text);
+        let open = self.open_suffix();
+        self.passed = open;
+        let rest = self.held.split_off(self.held.len() - open);
+        std::mem::replace(&mut self.held, rest)
     }
 
     /// Takes in a piece of text. After a match all further text is dropped.
@@ -43,7 +54,9 @@ impl StopMatcher {
             return Stopped { text: std::mem::take(&mut self.held), matched: Some(matched) };
         }
         let rest = self.held.split_off(self.held.len() - self.open_suffix());
-        Stopped { text: std::mem::replace(&mut self.held, rest), matched: None }
+        let text = std::mem::replace(&mut self.held, rest);
+        self.passed = self.passed.saturating_sub(text.len());
+        Stopped { text, matched: None }
     }
 
     /// Ends the text and returns what was held back: the beginning of a stop string that never came.
@@ -53,7 +66,14 @@ impl StopMatcher {
 
     /// Where the stop string that is complete first begins in `held`, and which it is.
     fn first_match(&self) -> Option<(usize, &str)> {
-        let found = self.stops.iter().filter_map(|stop| Some((self.held.find(stop.as_str())?, stop.as_str())));
+        let found = self.stops.iter().filter_map(|stop| {
+            // It ends behind what is passed over, and so begins at most its length before that.
+            let mut from = (self.passed + 1).saturating_sub(stop.len());
+            while !self.held.is_char_boundary(from) {
+                from += 1;
+            }
+            Some((from + self.held.get(from..)?.find(stop.as_str())?, stop.as_str()))
+        });
         found.min_by_key(|(start, stop)| (start + stop.len(), *start))
     }
 

@@ -2,10 +2,10 @@
 use proptest::prelude::*;
 use text::{StopMatcher, Stopped};
 
-/// The text up to the first place where a stop string is complete, and that string.
-fn naive(text: &str, stops: &[String], include: bool) -> (String, Option<String>) {
+/// The text up to the first place behind its first `passed` bytes where a stop string is complete, and that string.
+fn naive(text: &str, passed: usize, stops: &[String], include: bool) -> (String, Option<String>) {
     let ends = text.char_indices().map(|(i, c)| i + c.len_utf8());
-    for end in ends {
+    for end in ends.filter(|end| *end > passed) {
         let here = stops.iter().filter(|s| !s.is_empty() && text[..end].ends_with(s.as_str()));
         if let Some(stop) = here.max_by_key(|s| s.len()) {
             let kept = if include { end } else { end - stop.len() };
@@ -34,13 +34,18 @@ proptest! {
         pieces in proptest::collection::vec(word(4), 0..12),
         stops in proptest::collection::vec(word(4), 0..4),
         include: bool,
+        num_passed in prop_oneof![Just(0), 0..6usize],
     ) {
-        let (expected, expected_match) = naive(&pieces.concat(), &stops, include);
+        let passed = pieces.iter().take(num_passed).map(String::len).sum();
+        let (expected, expected_match) = naive(&pieces.concat(), passed, &stops, include);
         let mut matcher = StopMatcher::new(stops.clone(), include);
         let (mut text, mut matched, mut seen) = (String::new(), None, String::new());
-        for piece in &pieces {
+        for (i, piece) in pieces.iter().enumerate() {
             seen += piece;
-            let stopped = matcher.push(piece);
+            let stopped = match i < num_passed {
+                true => Stopped { text: matcher.pass(piece), matched: None },
+                false => matcher.push(piece),
+            };
             text += &stopped.text;
             if matched.is_some() {
                 prop_assert_eq!(stopped, Stopped::default());

@@ -37,7 +37,7 @@ impl ValueKind {
 }
 
 /// All settings (a test compares them with `RawSettings`).
-pub const KEYS: [(&str, ValueKind); 30] = [
+pub const KEYS: [(&str, ValueKind); 31] = [
     ("host", ValueKind::Text),
     ("port", ValueKind::Port),
     ("api_key", ValueKind::Text),
@@ -51,6 +51,7 @@ pub const KEYS: [(&str, ValueKind); 30] = [
     ("chat_template", ValueKind::Text),
     ("chat_special_tokens", ValueKind::Switch),
     ("max_model_len", ValueKind::Count),
+    ("max_tokens_default", ValueKind::Count),
     ("device", ValueKind::Text),
     ("decode_kernel", ValueKind::Text),
     ("kv_preset", ValueKind::Text),

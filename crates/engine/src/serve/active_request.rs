@@ -33,16 +33,20 @@ pub(super) struct ActiveRequest {
 }
 
 impl ActiveRequest {
-    /// A request that has just arrived. `seed` serves where it names none.
+    /// A request that has just arrived. `seed` serves where it names none; `turn_ends` are the model's.
     pub fn new(
         request: GenerationRequest,
         seed: u64,
         events: UnboundedSender<Event>,
         queued: QueuePermit,
         tokenizer: &Arc<Tokenizer>,
+        turn_ends: &[u32],
     ) -> Self {
+        let min_tokens = request.stop.min_tokens;
+        let ends: Arc<[u32]> = if min_tokens > 0 { request.stop.ends(turn_ends).collect() } else { Arc::default() };
         let choices = (0..request.n as u32).map(|choice| {
-            let sampler = SamplerState::new(request.sampling.clone(), seed, choice, &request.prompt);
+            let sampler = SamplerState::new(request.sampling.clone(), seed, choice, &request.prompt)
+                .with_min_tokens(min_tokens, ends.clone());
             (choice, ActiveChoice::new(choice as usize, sampler, &request, tokenizer, events.clone()))
         });
         ActiveRequest {
@@ -88,7 +92,7 @@ impl ActiveRequest {
                 (LogitsRow::Whole(row), None) if alone => (choice.sampler.sample(row)?, None),
                 (LogitsRow::Whole(row), top) => {
                     let token = choice.sampler.sample(&mut row.to_vec())?;
-                    (token, top.map(|top| sampler::logprob(row, token, top)))
+                    (token, top.map(|top| self.request.answer_logprob(row, token, top)))
                 }
             };
             sampled.push((index, token, logprob));
@@ -118,6 +122,17 @@ impl ActiveRequest {
             let logprobs = self.request.prompt_logprobs.map(|_| self.prompt_logprobs.clone());
             let tokens = self.request.prompt.len();
             let _ = self.events.send(Event::Prompt { tokens, cached_tokens: 0, logprobs });
+        }
+    }
+}
+
+impl GenerationRequest {
+    /// The log-probability of a token of the answer, with those of the tokens that the request names, or else of the
+    /// `top` most likely ones.
+    fn answer_logprob(&self, logits: &[f32], token: u32, top: usize) -> TokenLogprob {
+        match self.logprob_token_ids.as_slice() {
+            [] => sampler::logprob(logits, token, top),
+            named => sampler::logprob_with(logits, token, named),
         }
     }
 }

@@ -2,7 +2,7 @@
 use super::request::{Event, FinishReason, GenerationRequest, MatchedStop, TokenLogprob};
 use super::sampler::SamplerState;
 use std::sync::Arc;
-use text::{Detokenizer, StopMatcher, Tokenizer};
+use text::{Detokenizer, StopMatcher, Stopped, Tokenizer};
 use tokio::sync::mpsc::UnboundedSender;
 
 /// A choice that has not ended.
@@ -12,6 +12,8 @@ pub(super) struct ActiveChoice {
     pub sampler: SamplerState,
     detokenizer: Detokenizer,
     matcher: StopMatcher,
+    /// Tokens to come in whose text no stop string is looked for.
+    unsearched: usize,
     tokenizer: Arc<Tokenizer>,
     events: UnboundedSender<Event>,
 }
@@ -32,6 +34,7 @@ impl ActiveChoice {
             sampler,
             detokenizer: begin(!stop.keep_special_tokens),
             matcher: StopMatcher::new(stop.stop.clone(), stop.include_stop_str_in_output),
+            unsearched: stop.min_tokens,
             tokenizer: tokenizer.clone(),
             events,
         }
@@ -48,7 +51,13 @@ impl ActiveChoice {
             return self.finish(FinishReason::Stop, matched_stop);
         }
         let text = self.detokenizer.push(&self.tokenizer, token);
-        let stopped = self.matcher.push(&text);
+        let stopped = match self.unsearched.checked_sub(1) {
+            Some(left) => {
+                self.unsearched = left;
+                Stopped { text: self.matcher.pass(&text), matched: None }
+            }
+            None => self.matcher.push(&text),
+        };
         self.send(Event::Delta { choice, text: stopped.text, token, logprob });
         if let Some(stop) = stopped.matched {
             let matched_stop = Some(MatchedStop::Text(stop));

@@ -145,7 +145,7 @@ impl Engine {
         }
         let seed = self.next_seed;
         self.next_seed = self.next_seed.wrapping_add(1);
-        self.requests.insert(id, ActiveRequest::new(request, seed, events, queued, &self.tokenizer));
+        self.requests.insert(id, ActiveRequest::new(request, seed, events, queued, &self.tokenizer, &self.eos));
     }
 
     fn step(&mut self) {

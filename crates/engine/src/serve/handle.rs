@@ -20,6 +20,8 @@ pub struct ModelInfo {
     pub max_model_len: usize,
     /// Tokens of the vocabulary; every id is smaller.
     pub vocab_size: usize,
+    /// The ids of the tokens that end an answer.
+    pub turn_ends: Vec<u32>,
     /// Tokens of a block.
     pub block_size: usize,
     /// Blocks of the cache.

@@ -20,6 +20,8 @@ pub struct SamplingParams {
     pub frequency_penalty: f32,
     /// Added to the logits of these tokens.
     pub logit_bias: Vec<(u32, f32)>,
+    /// The only tokens that may be drawn; `None` allows all.
+    pub allowed_token_ids: Option<Vec<u32>>,
     /// Picks the random numbers: equal requests with equal seeds get equal text, whatever else is in the batch. `None`:
     /// each request gets another one.
     pub seed: Option<u64>,
@@ -36,6 +38,7 @@ impl Default for SamplingParams {
             presence_penalty: 0.0,
             frequency_penalty: 0.0,
             logit_bias: Vec::new(),
+            allowed_token_ids: None,
             seed: None,
         }
     }
@@ -53,6 +56,8 @@ impl SamplingParams {
 pub struct StopParams {
     /// Tokens to generate at most; `None`: up to the model's context.
     pub max_tokens: Option<usize>,
+    /// Tokens to generate at least: before that no token that ends the text is drawn, and no stop string is looked for.
+    pub min_tokens: usize,
     /// Strings that end the text; they are found across token boundaries.
     pub stop: Vec<String>,
     /// Token ids that end the text, beside the model's EOS ids.
@@ -63,6 +68,14 @@ pub struct StopParams {
     pub include_stop_str_in_output: bool,
     /// Leave special tokens in the text.
     pub keep_special_tokens: bool,
+}
+
+impl StopParams {
+    /// The ids of the tokens that end the text: those of the request, and of the model's `turn_ends` if they count.
+    pub(crate) fn ends<'a>(&'a self, turn_ends: &'a [u32]) -> impl Iterator<Item = u32> + 'a {
+        let own = if self.ignore_eos { &[] } else { turn_ends };
+        self.stop_token_ids.iter().chain(own).copied()
+    }
 }
 
 /// One request: `n` choices of one prompt, which share the blocks of the prompt.
@@ -85,6 +98,9 @@ pub struct GenerationRequest {
     pub stop: StopParams,
     /// Report the log-probability of each token, with this many alternatives (0 to 20).
     pub logprobs: Option<usize>,
+    /// Tokens whose log-probabilities come with each token, in this order, in place of the most likely ones. Empty: the
+    /// most likely ones.
+    pub logprob_token_ids: Vec<u32>,
     /// Report the log-probability of each token of the prompt, with this many alternatives (0 to 20).
     pub prompt_logprobs: Option<usize>,
 }
@@ -101,6 +117,7 @@ impl GenerationRequest {
             sampling: SamplingParams::greedy(),
             stop: StopParams { max_tokens: Some(max_tokens), ..Default::default() },
             logprobs: None,
+            logprob_token_ids: Vec::new(),
             prompt_logprobs: None,
         }
     }
@@ -119,7 +136,8 @@ pub struct TokenLogprob {
     pub token: u32,
     /// The natural logarithm of its probability.
     pub logprob: f32,
-    /// The most likely tokens at its position with theirs, most likely first.
+    /// The most likely tokens at its position with theirs, most likely first, or those of
+    /// [`GenerationRequest::logprob_token_ids`].
     pub top: Vec<(u32, f32)>,
 }
 

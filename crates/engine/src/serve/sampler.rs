@@ -1,11 +1,12 @@
 //! From logits to a token.
 //!
-//! Order: logit bias, penalties, temperature, top-k, top-p, min-p, draw. Log-probabilities are the model's own, before
-//! all of it.
+//! Order: logit bias, penalties, tokens that may not come next, temperature, top-k, top-p, min-p, draw.
+//! Log-probabilities are the model's own, before all of it.
 use super::request::{SamplingParams, TokenLogprob};
 use compute::MASKED_LOGIT;
 use std::cmp::Ordering;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// What the sampling of one choice depends on beside its logits.
 #[derive(Debug, Clone)]
@@ -17,17 +18,33 @@ pub struct SamplerState {
     /// How often the output holds a token; 0 for tokens that only the prompt holds. Empty unless a penalty asks for it.
     seen: HashMap<u32, u32>,
     tokens_drawn: u64,
+    /// Tokens that are not drawn before this many others.
+    ends: Arc<[u32]>,
+    min_tokens: u64,
 }
 
 impl SamplerState {
     /// The state before the first token of choice `choice`. `seed` serves where the parameters name none.
     pub fn new(params: SamplingParams, seed: u64, choice: u32, prompt: &[u32]) -> Self {
         let seed = params.seed.unwrap_or(seed);
-        let mut state = SamplerState { params, seed, choice, seen: HashMap::new(), tokens_drawn: 0 };
+        let mut state = SamplerState {
+            params,
+            seed,
+            choice,
+            seen: HashMap::new(),
+            tokens_drawn: 0,
+            ends: Arc::default(),
+            min_tokens: 0,
+        };
         if state.counts() {
             state.seen = prompt.iter().map(|t| (*t, 0)).collect();
         }
         state
+    }
+
+    /// Draws none of the tokens `ends` before `min_tokens` others.
+    pub fn with_min_tokens(self, min_tokens: usize, ends: Arc<[u32]>) -> Self {
+        SamplerState { min_tokens: min_tokens as u64, ends, ..self }
     }
 
     fn counts(&self) -> bool {
@@ -39,7 +56,8 @@ impl SamplerState {
     /// all.
     pub fn needs(&self) -> Option<usize> {
         let p = &self.params;
-        if self.counts() || !p.logit_bias.is_empty() {
+        let masks = p.allowed_token_ids.is_some() || self.holds_back_ends();
+        if masks || self.counts() || !p.logit_bias.is_empty() {
             return None;
         }
         if p.temperature == 0.0 { Some(1) } else { Some(p.top_k).filter(|k| *k > 0) }
@@ -48,8 +66,10 @@ impl SamplerState {
     /// The next token, or `None` if no logit is a number. `logits` are left changed.
     pub fn sample(&mut self, logits: &mut [f32]) -> Option<u32> {
         self.penalise(logits);
+        self.mask(logits);
         let token = match self.params.temperature == 0.0 {
-            true => argmax(logits)?,
+            // Where no allowed token has a number, the largest is one that is masked.
+            true => argmax(logits).filter(|token| logits[*token as usize] > f32::NEG_INFINITY)?,
             false => {
                 let numbers = logits.iter().enumerate().filter(|(_, l)| !l.is_nan());
                 self.draw(numbers.map(|(token, logit)| (token as u32, *logit)).collect())?
@@ -81,6 +101,27 @@ impl SamplerState {
             *logit = if *logit > 0.0 { *logit / p.repetition_penalty } else { *logit * p.repetition_penalty };
             if times > 0 {
                 *logit -= p.presence_penalty + p.frequency_penalty * times as f32;
+            }
+        }
+    }
+
+    fn holds_back_ends(&self) -> bool {
+        self.tokens_drawn < self.min_tokens && !self.ends.is_empty()
+    }
+
+    /// Takes their probability from the tokens that may not come next.
+    fn mask(&self, logits: &mut [f32]) {
+        if let Some(allowed) = &self.params.allowed_token_ids {
+            let kept: Vec<f32> = allowed.iter().map(|token| logits[*token as usize]).collect();
+            logits.fill(f32::NEG_INFINITY);
+            allowed.iter().zip(kept).for_each(|(token, logit)| logits[*token as usize] = logit);
+        }
+        if self.holds_back_ends() {
+            for end in self.ends.iter() {
+                // A model's files may name ids that its vocabulary does not have.
+                if let Some(logit) = logits.get_mut(*end as usize) {
+                    *logit = f32::NEG_INFINITY;
+                }
             }
         }
     }
@@ -165,10 +206,6 @@ fn uniform(seed: u64, choice: u32, place: u64) -> f64 {
 
 /// Log-probability of `token` with the `top` most likely ones.
 pub fn logprob(logits: &[f32], token: u32, top: usize) -> TokenLogprob {
-    let max = logits.iter().copied().filter(|l| !l.is_nan()).fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().filter(|l| !l.is_nan()).map(|l| f64::from(l - max).exp()).sum();
-    let norm = f64::from(max) + sum.ln();
-    let of = |t: u32| (f64::from(logits[t as usize]) - norm) as f32;
     let mut ids: Vec<u32> = (0..logits.len() as u32).collect();
     let order = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
     if top > 0 && top < ids.len() {
@@ -176,7 +213,16 @@ pub fn logprob(logits: &[f32], token: u32, top: usize) -> TokenLogprob {
     }
     ids.truncate(top);
     ids.sort_unstable_by(order);
-    TokenLogprob { token, logprob: of(token), top: ids.into_iter().map(|t| (t, of(t))).collect() }
+    logprob_with(logits, token, &ids)
+}
+
+/// Log-probability of `token` with those of the tokens `others`, in their order.
+pub fn logprob_with(logits: &[f32], token: u32, others: &[u32]) -> TokenLogprob {
+    let max = logits.iter().copied().filter(|l| !l.is_nan()).fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().filter(|l| !l.is_nan()).map(|l| f64::from(l - max).exp()).sum();
+    let norm = f64::from(max) + sum.ln();
+    let of = |t: u32| (f64::from(logits[t as usize]) - norm) as f32;
+    TokenLogprob { token, logprob: of(token), top: others.iter().map(|t| (*t, of(*t))).collect() }
 }
 
 #[cfg(test)]
@@ -296,6 +342,32 @@ mod tests {
     }
 
     #[test]
+    fn only_allowed_tokens_are_drawn_in_the_shares_they_have_among_themselves() {
+        let logits: Vec<f32> = [0.4f32, 0.3, 0.2, 0.1].iter().map(|p| p.ln()).collect();
+        let allowed = |ids: &[u32]| SamplingParams { allowed_token_ids: Some(ids.to_vec()), ..Default::default() };
+        // An id that is named twice is no likelier for it.
+        assert_shares(&draws(allowed(&[3, 1, 3]), &logits, 20_000), &[0.0, 0.75, 0.0, 0.25]);
+        assert_eq!(draws(SamplingParams { temperature: 0.0, ..allowed(&[3, 2]) }, &logits, 1), [2]);
+        // No bias brings back what is not allowed.
+        let biased = SamplingParams { logit_bias: vec![(0, 100.0)], ..allowed(&[1]) };
+        assert_eq!(draws(biased, &logits, 3), [1, 1, 1]);
+        let mut state = SamplerState::new(SamplingParams { temperature: 0.0, ..allowed(&[1]) }, 0, 0, &[]);
+        assert_eq!(state.sample(&mut [0.0, f32::NAN]), None);
+        assert_eq!(state.needs(), None);
+    }
+
+    #[test]
+    fn tokens_that_end_an_answer_are_held_back_until_there_are_enough_others() {
+        let mut state = SamplerState::new(SamplingParams::greedy(), 0, 0, &[]).with_min_tokens(2, [2, 9].into());
+        let drawn = [0, 1, 2].map(|_| {
+            // All logits are needed as long as one of them may not be drawn.
+            let needs = state.needs();
+            (needs, state.sample(&mut [0.0, 1.0, 2.0]).unwrap())
+        });
+        assert_eq!(drawn, [(None, 1), (None, 1), (Some(1), 2)]);
+    }
+
+    #[test]
     fn streams_differ_by_seed_choice_and_place() {
         let draw = |seed, choice, place| uniform(seed, choice, place).to_bits();
         let all: std::collections::BTreeSet<_> =
@@ -311,5 +383,8 @@ mod tests {
         assert!((f64::from(got.logprob) - (1.0 - norm)).abs() < 1e-6);
         assert!((f64::from(got.top[0].1) - (2.0 - norm)).abs() < 1e-6);
         assert!(logprob(&[0.0, 1.0], 0, 0).top.is_empty());
+        let named = logprob_with(&[0.0, 2.0, 1.0, 2.0], 2, &[0, 3]);
+        assert_eq!(named.top, [(0, -norm as f32), (3, (2.0 - norm) as f32)]);
+        assert_eq!(named.logprob, got.logprob);
     }
 }

@@ -4,11 +4,14 @@ use super::handle::ModelInfo;
 use super::request::{GenerationRequest, SamplingParams};
 use crate::error::{RequestField, SubmitError};
 use scheduler::RequestLimits;
+use std::collections::BTreeSet;
 
 /// Choices that one request may ask for, where `--max-num-seqs` allows as many.
 const MAX_CHOICES: usize = 128;
 /// Alternatives that a token's log-probability may come with (OpenAI's limit).
 const MAX_TOP_LOGPROBS: usize = 20;
+/// Tokens that may be named to be reported with each token (vLLM's limit).
+const MAX_LOGPROB_TOKEN_IDS: usize = 128;
 /// Stop strings of one request. Each of them is searched for at every token.
 const MAX_STOP_STRINGS: usize = 64;
 
@@ -33,8 +36,10 @@ impl GenerationRequest {
                 return Err(SubmitError::invalid(field, format!("is {n}; it must lie in [0, {MAX_TOP_LOGPROBS}]")));
             }
         }
+        self.check_logprob_token_ids(info)?;
         self.check_stop_strings()?;
-        self.sampling.check(info.vocab_size)
+        self.sampling.check(info.vocab_size)?;
+        self.check_min_tokens(info)
     }
 
     fn check_prompt(&self, info: &ModelInfo) -> Result<(), SubmitError> {
@@ -49,6 +54,45 @@ impl GenerationRequest {
         if self.prompt.len() >= info.max_model_len {
             let (n_prompt_tokens, n_ctx) = (self.prompt.len(), info.max_model_len);
             return Err(SubmitError::ContextLengthExceeded { n_prompt_tokens, n_ctx });
+        }
+        Ok(())
+    }
+
+    fn check_logprob_token_ids(&self, info: &ModelInfo) -> Result<(), SubmitError> {
+        let (ids, vocab_size) = (&self.logprob_token_ids, info.vocab_size);
+        let problem = if ids.is_empty() {
+            return Ok(());
+        } else if self.logprobs.is_none() {
+            "needs logprobs".into()
+        } else if ids.len() > MAX_LOGPROB_TOKEN_IDS {
+            format!("has {} tokens; at most {MAX_LOGPROB_TOKEN_IDS} are allowed", ids.len())
+        } else if let Some(token) = unknown_token(ids, vocab_size) {
+            format!("names token {token}; the vocabulary has {vocab_size}")
+        } else {
+            return Ok(());
+        };
+        Err(SubmitError::invalid(RequestField::LogprobTokenIds, problem))
+    }
+
+    /// Checks that as many tokens can be generated, and that there is one to go on with.
+    fn check_min_tokens(&self, info: &ModelInfo) -> Result<(), SubmitError> {
+        let min_tokens = self.stop.min_tokens;
+        if min_tokens == 0 {
+            return Ok(());
+        }
+        let most = self.max_len(info.max_model_len) - self.prompt.len();
+        if min_tokens > most {
+            let problem = format!("is {min_tokens}; this answer can have {most} tokens at most");
+            return Err(SubmitError::invalid(RequestField::MinTokens, problem));
+        }
+        let ends: BTreeSet<u32> = self.stop.ends(&info.turn_ends).collect();
+        let goes_on = match &self.sampling.allowed_token_ids {
+            Some(allowed) => allowed.iter().any(|token| !ends.contains(token)),
+            None => (0..info.vocab_size as u32).any(|token| !ends.contains(&token)),
+        };
+        if !goes_on {
+            let problem = format!("is {min_tokens}; every token that may be drawn ends the answer");
+            return Err(SubmitError::invalid(RequestField::MinTokens, problem));
         }
         Ok(())
     }
@@ -73,7 +117,15 @@ impl SamplingParams {
             let problem = format!("names token {token}; the vocabulary has {vocab_size}");
             return Err(SubmitError::invalid(RequestField::LogitBias, problem));
         }
-        Ok(())
+        let Some(allowed) = &self.allowed_token_ids else { return Ok(()) };
+        let problem = if allowed.is_empty() {
+            "is empty, which allows no token; name one at least".into()
+        } else if let Some(token) = unknown_token(allowed, vocab_size) {
+            format!("names token {token}; the vocabulary has {vocab_size}")
+        } else {
+            return Ok(());
+        };
+        Err(SubmitError::invalid(RequestField::AllowedTokenIds, problem))
     }
 
     /// Checks what can be wrong whatever the model.
@@ -101,4 +153,9 @@ impl SamplingParams {
         }
         Ok(())
     }
+}
+
+/// The first of `ids` that the vocabulary does not have.
+fn unknown_token(ids: &[u32], vocab_size: usize) -> Option<u32> {
+    ids.iter().copied().find(|id| *id as usize >= vocab_size)
 }

@@ -51,6 +51,7 @@ pub fn launch(config: &EngineConfig, bundle: ModelBundle) -> Result<(EngineHandl
         name: config.model_name(),
         max_model_len: budget.max_model_len,
         vocab_size: runner.vocab_size(),
+        turn_ends: generation.eos_token_ids.clone(),
         block_size: plan.layout.block_size(),
         num_blocks: budget.num_blocks,
         bytes_per_block: plan.layout.bytes_per_block(),

@@ -7,7 +7,7 @@ use attention::{ForwardContext, KvMeans, ModelGeometry, StateLayout};
 use candle_core::Tensor;
 use engine::{
     EngineConfig, EngineError, EngineHandle, Event, FinishReason, GenerationRequest, KvOptions, MatchedStop,
-    RequestField, RequestStream, SamplingParams, SubmitError, launch, load, start,
+    RequestField, RequestStream, SamplingParams, StopParams, SubmitError, launch, load, start,
 };
 use models::Model;
 use std::thread::JoinHandle;
@@ -261,13 +261,25 @@ fn text_ends_at_stops_and_limits() {
     assert_eq!(stopped.tokens, free.tokens[..=first]);
     assert_eq!(stopped.stop, Some(MatchedStop::Token(free.tokens[7])));
 
+    // With a least number of tokens no stop is looked for in the first of them, and none of the ends is drawn.
+    let mut request = GenerationRequest::greedy(golden.prompts[3].ids.clone(), 30);
+    request.stop = StopParams { stop: vec![word.clone()], min_tokens: 30, ..request.stop };
+    assert_eq!(answer(&engine.0, request).text, free.text);
+
     // The chat prompt ends with an EOS id, which ignore_eos runs past.
     let chat = golden.prompts[0].ids.clone();
     let ended = answer(&engine.0, GenerationRequest::greedy(chat.clone(), 32));
     assert_eq!((ended.reason, ended.stop), (Some(FinishReason::Stop), None));
-    let mut request = GenerationRequest::greedy(chat, 32);
+    let mut request = GenerationRequest::greedy(chat.clone(), 32);
     request.stop.ignore_eos = true;
     assert_eq!(answer(&engine.0, request).tokens.len(), 32);
+    let mut request = GenerationRequest::greedy(chat, 32);
+    let least = ended.tokens.len() + 3;
+    request.stop.min_tokens = least;
+    let longer = answer(&engine.0, request);
+    assert_eq!(longer.tokens[..ended.tokens.len() - 1], ended.tokens[..ended.tokens.len() - 1]);
+    let ends = &engine.0.info().turn_ends;
+    assert!(longer.tokens.len() >= least && longer.tokens[..least].iter().all(|token| !ends.contains(token)));
     stop(engine);
 }
 
@@ -316,6 +328,19 @@ fn log_probabilities_cover_prompt_and_answer() {
         assert!(entry.logprob <= entry.top[0].1 && entry.top[0].1 < 0.0);
     }
     assert!(whole.1.iter().all(|l| l.token == l.top[0].0 && l.logprob == l.top[0].1 && l.top.len() == 3));
+    // Named tokens take the place of the most likely ones.
+    let named: Vec<u32> = whole.1[0].top.iter().map(|(token, _)| *token).rev().collect();
+    let request = GenerationRequest {
+        logprobs: Some(0),
+        logprob_token_ids: named,
+        ..GenerationRequest::greedy(tokens.clone(), 1)
+    };
+    let mut stream = engine.0.submit(request).unwrap();
+    let first = std::iter::from_fn(|| stream.blocking_next()).find_map(|event| match event {
+        Event::Delta { logprob, .. } => logprob,
+        _ => None,
+    });
+    assert_eq!(first.unwrap().top, whole.1[0].top.iter().rev().copied().collect::<Vec<_>>());
     stop(engine);
 }
 

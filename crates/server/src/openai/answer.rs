@@ -25,6 +25,11 @@ pub trait AnswerFormat: Send + 'static {
         None
     }
 
+    /// The log-probabilities of the prompt's tokens, where a whole answer carries them beside its choices.
+    fn prompt_logprobs(&self, _answer: &CollectedAnswer) -> Option<Value> {
+        None
+    }
+
     /// The choices of a whole answer.
     fn choices(&mut self, answer: CollectedAnswer) -> Vec<AnswerChoice<Self::Choice>>;
 
@@ -58,6 +63,9 @@ pub struct Envelope<'a, C> {
     /// vLLM's field for `return_token_ids`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt_token_ids: Option<&'a [u32]>,
+    /// vLLM's field, which completions have in their choices.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_logprobs: Option<Value>,
 }
 
 impl AnswerHeader {
@@ -71,6 +79,7 @@ impl AnswerHeader {
             usage: None,
             system_fingerprint: &self.system_fingerprint,
             prompt_token_ids: None,
+            prompt_logprobs: None,
         }
     }
 }
@@ -80,9 +89,10 @@ impl AnswerHeader {
 pub struct AnswerChoice<C> {
     #[serde(flatten)]
     pub inner: C,
-    /// The stop string, or the id of the stop token, that ended the text.
+    /// The stop string, or the id of the stop token, that ended the text. The outer `None` leaves the field out, as
+    /// long as the choice has not ended; null is that none of them did.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub stop_reason: Option<Value>,
+    pub stop_reason: Option<Option<Value>>,
     /// The ids of the tokens that the text comes from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_ids: Option<Vec<u32>>,
@@ -99,7 +109,7 @@ impl<C> AnswerChoice<C> {
             MatchedStop::Text(text) => Value::from(text),
             MatchedStop::Token(id) => Value::from(id),
         });
-        AnswerChoice { inner, stop_reason, token_ids: None }
+        AnswerChoice { inner, stop_reason: Some(stop_reason), token_ids: None }
     }
 }
 

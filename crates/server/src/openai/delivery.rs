@@ -6,17 +6,39 @@ use crate::openai::answer::{AnswerChoice, AnswerFormat, usage};
 use axum::Json;
 use axum::response::sse::Event as SseEvent;
 use axum::response::{IntoResponse, Response};
+use engine::Event;
 use futures_util::{Stream, stream};
 use openai_protocol::common::Usage;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// How the answer is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivery {
     /// As one JSON object.
     Whole,
-    /// As server-sent events. `include_usage`: an answer chunk with the usage follows the last choice's end.
-    Streamed { include_usage: bool },
+    /// As server-sent events.
+    Streamed { usage: StreamedUsage },
+}
+
+impl Delivery {
+    /// Errors: `prompt_logprobs` is asked for in a stream, whose answer chunks have no place for it.
+    pub fn check_prompt_logprobs(self, prompt_logprobs: Option<usize>) -> Result<(), ApiError> {
+        if prompt_logprobs.is_some() && self != Delivery::Whole {
+            let message = "prompt_logprobs does not go with stream: true; completions have echo and logprobs for it";
+            return Err(ApiError::invalid("prompt_logprobs", message));
+        }
+        Ok(())
+    }
+}
+
+/// Where a streamed answer tells how many tokens it took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamedUsage {
+    Nowhere,
+    /// In an answer chunk without choices that follows the last choice's end (OpenAI's `include_usage`).
+    AtTheEnd,
+    /// There, and in every answer chunk for the choice that it is about, so far (vLLM's `continuous_usage_stats`).
+    Everywhere,
 }
 
 /// Answers an HTTP request with what `generation` brings, in the form of `format`.
@@ -28,16 +50,16 @@ pub async fn respond<F: AnswerFormat>(
     delivery: Delivery,
 ) -> Result<Response, ApiError> {
     match delivery {
-        Delivery::Streamed { include_usage } => {
-            Ok(sse::respond(AnswerStream::new(format, generation, include_usage).events()))
-        }
+        Delivery::Streamed { usage } => Ok(sse::respond(AnswerStream::new(format, generation, usage).events())),
         Delivery::Whole => {
             let answer = generation.collect().await?;
             let usage = usage(&answer.tally);
+            let prompt_logprobs = format.prompt_logprobs(&answer);
             let choices = format.choices(answer);
             let mut envelope = format.header().envelope(F::OBJECT, choices);
             envelope.usage = Some(Some(usage));
             envelope.prompt_token_ids = format.prompt_token_ids();
+            envelope.prompt_logprobs = prompt_logprobs;
             Ok(Json(envelope).into_response())
         }
     }
@@ -48,8 +70,11 @@ pub async fn respond<F: AnswerFormat>(
 struct AnswerStream<F> {
     format: F,
     generation: Generation,
-    include_usage: bool,
+    usage: StreamedUsage,
     tally: Tally,
+    /// The tokens of each prompt, and of each choice so far by prompt and choice, for the usage of choices.
+    prompt_tallies: BTreeMap<usize, Tally>,
+    choice_tokens: BTreeMap<(usize, usize), usize>,
     /// No answer chunk has been written yet.
     at_start: bool,
     /// Texts of events that have not been sent.
@@ -58,9 +83,18 @@ struct AnswerStream<F> {
 }
 
 impl<F: AnswerFormat> AnswerStream<F> {
-    fn new(format: F, generation: Generation, include_usage: bool) -> Self {
-        let (tally, ready) = (Tally::default(), VecDeque::new());
-        AnswerStream { format, generation, include_usage, tally, at_start: true, ready, ended: false }
+    fn new(format: F, generation: Generation, usage: StreamedUsage) -> Self {
+        AnswerStream {
+            format,
+            generation,
+            usage,
+            tally: Tally::default(),
+            prompt_tallies: BTreeMap::new(),
+            choice_tokens: BTreeMap::new(),
+            at_start: true,
+            ready: VecDeque::new(),
+            ended: false,
+        }
     }
 
     /// The events to send.
@@ -91,13 +125,17 @@ impl<F: AnswerFormat> AnswerStream<F> {
         match self.generation.next().await.transpose()? {
             Some((prompt, event)) => {
                 self.tally.add(&event);
+                let usage = match self.usage {
+                    StreamedUsage::Everywhere => Some(self.choice_usage(prompt, &event)),
+                    StreamedUsage::Nowhere | StreamedUsage::AtTheEnd => None,
+                };
                 for choice in self.format.answer_chunks(prompt, event) {
-                    self.write(vec![choice], None)?;
+                    self.write(vec![choice], usage.clone())?;
                 }
             }
             None => {
                 self.ended = true;
-                if self.include_usage {
+                if self.usage != StreamedUsage::Nowhere {
                     self.write(Vec::new(), Some(usage(&self.tally)))?;
                 }
             }
@@ -105,10 +143,27 @@ impl<F: AnswerFormat> AnswerStream<F> {
         Ok(())
     }
 
-    /// Makes one answer chunk. If the client asked for the usage, it is null in all answer chunks but the last.
+    /// The tokens of a prompt and of the choice of it that an event is about, this event included.
+    fn choice_usage(&mut self, prompt: usize, event: &Event) -> Usage {
+        let mut tally = *self.prompt_tallies.entry(prompt).or_default();
+        match event {
+            Event::Prompt { .. } => {
+                tally.add(event);
+                self.prompt_tallies.insert(prompt, tally);
+            }
+            Event::Delta { choice, .. } => *self.choice_tokens.entry((prompt, *choice)).or_default() += 1,
+            Event::Finished { .. } | Event::Failed(_) => {}
+        }
+        if let Event::Delta { choice, .. } | Event::Finished { choice, .. } = event {
+            tally.completion = self.choice_tokens.get(&(prompt, *choice)).copied().unwrap_or(0);
+        }
+        usage(&tally)
+    }
+
+    /// Makes one answer chunk. If the client asked for the usage, it is null in answer chunks that do not tell it.
     fn write(&mut self, choices: Vec<AnswerChoice<F::ChunkChoice>>, usage: Option<Usage>) -> Result<(), ApiError> {
         let mut envelope = self.format.header().envelope(F::ANSWER_CHUNK_OBJECT, choices);
-        envelope.usage = self.include_usage.then_some(usage);
+        envelope.usage = (self.usage != StreamedUsage::Nowhere).then_some(usage);
         envelope.prompt_token_ids = self.format.prompt_token_ids().filter(|_| self.at_start);
         let text = serde_json::to_string(&envelope).map_err(|e| ApiError::new(ErrorCode::Internal, e.to_string()))?;
         self.ready.push_back(text);

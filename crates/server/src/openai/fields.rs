@@ -3,7 +3,7 @@
 //! The request types of `openai-protocol` do not serve here: they insist on `model`, take at most 10 choices and 4 stop
 //! strings, know no token ids as prompts, and drop what chat templates read from messages beyond OpenAI's fields.
 use crate::http::error::ApiError;
-use crate::openai::delivery::Delivery;
+use crate::openai::delivery::{Delivery, StreamedUsage};
 use engine::{SamplingParams, StopParams};
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -21,12 +21,14 @@ pub struct CommonFields {
     pub user: Option<String>,
     pub return_tokens_as_token_ids: Option<bool>,
     pub return_token_ids: Option<bool>,
+    pub logprob_token_ids: Option<Vec<u32>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct StreamOptions {
     include_usage: Option<bool>,
+    continuous_usage_stats: Option<bool>,
 }
 
 impl CommonFields {
@@ -38,8 +40,14 @@ impl CommonFields {
             (false, None) => Ok(Delivery::Whole),
             (false, Some(_)) => Err(ApiError::invalid("stream_options", "stream_options needs stream: true")),
             (true, options) => {
-                let include_usage = options.as_ref().and_then(|o| o.include_usage).unwrap_or(false);
-                Ok(Delivery::Streamed { include_usage })
+                let options = options.as_ref();
+                let continuous = options.and_then(|o| o.continuous_usage_stats).unwrap_or(false);
+                let usage = match options.and_then(|o| o.include_usage).unwrap_or(continuous) {
+                    false => StreamedUsage::Nowhere,
+                    true if continuous => StreamedUsage::Everywhere,
+                    true => StreamedUsage::AtTheEnd,
+                };
+                Ok(Delivery::Streamed { usage })
             }
         }
     }
@@ -57,6 +65,7 @@ pub struct SamplingFields {
     presence_penalty: Option<f32>,
     frequency_penalty: Option<f32>,
     logit_bias: Option<BTreeMap<String, f32>>,
+    allowed_token_ids: Option<Vec<u32>>,
     seed: Option<i64>,
 }
 
@@ -87,6 +96,7 @@ impl SamplingFields {
             presence_penalty: self.presence_penalty.unwrap_or(defaults.presence_penalty),
             frequency_penalty: self.frequency_penalty.unwrap_or(defaults.frequency_penalty),
             logit_bias,
+            allowed_token_ids: self.allowed_token_ids,
             seed: self.seed.map(|seed| seed as u64).or(defaults.seed),
         })
     }
@@ -105,6 +115,7 @@ fn biased_token((key, bias): (String, f32)) -> Result<(u32, f32), ApiError> {
 pub struct StopFields {
     max_tokens: Option<usize>,
     max_completion_tokens: Option<usize>,
+    min_tokens: Option<usize>,
     #[serde(deserialize_with = "string_or_list")]
     stop: Option<Vec<String>>,
     stop_token_ids: Option<Vec<u32>>,
@@ -114,10 +125,11 @@ pub struct StopFields {
 }
 
 impl StopFields {
-    /// The engine's parameters. The engine checks the values.
-    pub fn resolve(self) -> StopParams {
+    /// The engine's parameters, with `max_tokens` where the request names no limit. The engine checks the values.
+    pub fn resolve(self, max_tokens: Option<usize>) -> StopParams {
         StopParams {
-            max_tokens: self.max_completion_tokens.or(self.max_tokens),
+            max_tokens: self.max_completion_tokens.or(self.max_tokens).or(max_tokens),
+            min_tokens: self.min_tokens.unwrap_or(0),
             stop: self.stop.unwrap_or_default(),
             stop_token_ids: self.stop_token_ids.unwrap_or_default(),
             ignore_eos: self.ignore_eos.unwrap_or(false),

@@ -5,8 +5,10 @@ mod delivery;
 mod fields;
 mod models;
 pub mod prompt;
+mod prompt_logprobs;
 mod request;
 mod token_names;
+mod truncation;
 
 mod chat {
     mod answer;

@@ -119,6 +119,25 @@ impl MessageFields {
         }
     }
 
+    /// The text of a last message that is the assistant's, or that the prompt does not follow by an answer's header:
+    /// what the answer begins with where it is to be echoed.
+    ///
+    /// Errors: those of [`end`](Self::end).
+    pub fn begun_answer(&self) -> Result<String, ApiError> {
+        let Some(last) = self.messages.as_array().and_then(|messages| messages.last()) else {
+            return Ok(String::new());
+        };
+        if last["role"] != "assistant" && self.end()? == PromptEnd::Answer {
+            return Ok(String::new());
+        }
+        Ok(match &last["content"] {
+            Value::String(text) => text.clone(),
+            // As templates that take no parts are given them.
+            Value::Array(parts) => parts.iter().filter_map(|part| part["text"].as_str()).collect::<Vec<_>>().join("\n"),
+            _ => String::new(),
+        })
+    }
+
     /// Renders the chat template and tokenizes what it gives. A template brings its own special tokens, so none are
     /// added unless the request asks for them.
     ///

@@ -7,6 +7,7 @@ use crate::openai::answer::AnswerHeader;
 use crate::openai::delivery::Delivery;
 use crate::openai::fields::{CommonFields, SamplingFields, StopFields};
 use crate::openai::token_names::TokenNames;
+use crate::openai::truncation::{Truncation, TruncationFields};
 use engine::{GenerationRequest, RequestField, SamplingParams, StopParams};
 
 /// What tells one generating endpoint from another.
@@ -37,7 +38,6 @@ const UNSUPPORTED: &[UnsupportedField] = &[
     ("audio", &[]),
     ("modalities", &[r#"["text"]"#]),
     ("web_search_options", &[]),
-    ("min_tokens", &["0"]),
     ("best_of", &["1"]),
     ("use_beam_search", &["false"]),
     ("structured_outputs", &[]),
@@ -49,7 +49,6 @@ const UNSUPPORTED: &[UnsupportedField] = &[
     ("ebnf", &[]),
     ("json_schema", &[]),
     ("bad_words", &["[]"]),
-    ("allowed_token_ids", &[]),
     ("logits_processors", &["[]"]),
     ("prompt_embeds", &[]),
     ("chat_template", &[]),
@@ -61,6 +60,7 @@ pub struct SharedFields {
     common: CommonFields,
     sampling: SamplingFields,
     stop: StopFields,
+    truncation: TruncationFields,
 }
 
 /// A request for an answer, but for the fields that its endpoint alone has.
@@ -74,6 +74,10 @@ pub struct AnswerRequest {
     pub token_names: TokenNames,
     /// vLLM's `return_token_ids`.
     pub return_token_ids: bool,
+    /// How long prompts are cut.
+    pub truncation: Truncation,
+    /// vLLM's `logprob_token_ids`.
+    logprob_token_ids: Vec<u32>,
     /// Who waits for the answer: requests are served fairly between clients.
     client: String,
     endpoint: &'static Endpoint,
@@ -105,7 +109,12 @@ impl Endpoint {
                 return Err(ApiError::new(ErrorCode::UnsupportedParameter, message).at(*field));
             }
         }
-        Ok(SharedFields { common: fields.view()?, sampling: fields.view()?, stop: fields.view()? })
+        Ok(SharedFields {
+            common: fields.view()?,
+            sampling: fields.view()?,
+            stop: fields.view()?,
+            truncation: fields.view()?,
+        })
     }
 }
 
@@ -121,8 +130,10 @@ impl SharedFields {
         served: &ServedModel,
         peer: Option<String>,
     ) -> Result<AnswerRequest, ApiError> {
-        let SharedFields { common, sampling, stop } = self;
+        let SharedFields { common, sampling, stop, truncation } = self;
         let info = served.engine.info();
+        let max_tokens_field = stop.max_tokens_field();
+        let stop = stop.resolve(state.config().max_tokens_default);
         Ok(AnswerRequest {
             header: AnswerHeader {
                 model: served.name(common.model.as_deref())?.to_owned(),
@@ -134,13 +145,15 @@ impl SharedFields {
             delivery: common.delivery()?,
             n: common.n.unwrap_or(1),
             sampling: sampling.resolve(&info.default_sampling)?,
-            max_tokens_field: stop.max_tokens_field(),
-            stop: stop.resolve(),
+            truncation: truncation.resolve(info.max_model_len, stop.max_tokens)?,
+            max_tokens_field,
+            stop,
             token_names: TokenNames {
                 tokenizer: served.engine.tokenizer().clone(),
                 as_ids: common.return_tokens_as_token_ids.unwrap_or(false),
             },
             return_token_ids: common.return_token_ids.unwrap_or(false),
+            logprob_token_ids: common.logprob_token_ids.unwrap_or_default(),
             client: common.user.filter(|user| !user.is_empty()).or(peer).unwrap_or_default(),
             endpoint,
         })
@@ -166,6 +179,7 @@ impl AnswerRequest {
             sampling: self.sampling.clone(),
             stop: self.stop.clone(),
             logprobs: options.logprobs,
+            logprob_token_ids: self.logprob_token_ids.clone(),
             prompt_logprobs: options.prompt_logprobs,
         };
         let requests = prompts.into_iter().map(request).collect();

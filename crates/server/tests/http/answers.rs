@@ -282,6 +282,7 @@ async fn parameters_reach_the_engine() {
     let body = json!({
         "temperature": 0.25, "top_p": 0.5, "top_k": 7, "min_p": 0.125, "repetition_penalty": 1.5,
         "presence_penalty": -1.0, "frequency_penalty": 2.0, "logit_bias": {"5": -100, "6": 1.5}, "seed": 42,
+        "allowed_token_ids": [7, 8], "min_tokens": 4, "logprob_token_ids": [9],
         "max_tokens": 9, "max_completion_tokens": 11, "stop": ["x", "y"], "stop_token_ids": [3], "ignore_eos": true,
         "include_stop_str_in_output": true, "skip_special_tokens": false, "n": 2, "user": "someone", "logprobs": true,
     });
@@ -298,6 +299,7 @@ async fn parameters_reach_the_engine() {
             presence_penalty: -1.0,
             frequency_penalty: 2.0,
             logit_bias: vec![(5, -100.0), (6, 1.5)],
+            allowed_token_ids: Some(vec![7, 8]),
             seed: Some(42),
         }
     );
@@ -305,6 +307,7 @@ async fn parameters_reach_the_engine() {
         request.stop,
         StopParams {
             max_tokens: Some(11),
+            min_tokens: 4,
             stop: vec!["x".into(), "y".into()],
             stop_token_ids: vec![3],
             ignore_eos: true,
@@ -313,6 +316,7 @@ async fn parameters_reach_the_engine() {
         }
     );
     assert_eq!((request.n, request.client.as_str(), request.logprobs), (2, "someone", Some(0)));
+    assert_eq!(request.logprob_token_ids, [9]);
 }
 
 #[tokio::test]

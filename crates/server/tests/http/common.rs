@@ -96,6 +96,7 @@ pub async fn start(options: Options) -> Server {
             name: options.model.into(),
             max_model_len: CONTEXT,
             vocab_size: TOKENIZER.vocab_size(),
+            turn_ends: vec![TOKENIZER.eos_id().unwrap()],
             block_size: 32,
             num_blocks: 10,
             bytes_per_block: 1024,

@@ -15,7 +15,7 @@ static SERVER: LazyLock<(Runtime, Server)> = LazyLock::new(|| {
 const PATHS: [&str; 4] = ["/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize"];
 
 /// Fields of all endpoints, known and unknown ones.
-const FIELDS: [&str; 46] = [
+const FIELDS: [&str; 52] = [
     "model",
     "messages",
     "prompt",
@@ -23,6 +23,9 @@ const FIELDS: [&str; 46] = [
     "n",
     "max_tokens",
     "max_completion_tokens",
+    "min_tokens",
+    "truncate_prompt_tokens",
+    "truncation_side",
     "temperature",
     "top_p",
     "top_k",
@@ -34,6 +37,9 @@ const FIELDS: [&str; 46] = [
     "logprobs",
     "top_logprobs",
     "prompt_logprobs",
+    "logprob_token_ids",
+    "allowed_token_ids",
+    "bad_words",
     "echo",
     "logit_bias",
     "presence_penalty",

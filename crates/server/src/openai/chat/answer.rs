@@ -1,11 +1,13 @@
 //! Chat answers, whole and in answer chunks.
 use crate::generation::{CollectedAnswer, CollectedChoice};
 use crate::openai::answer::{AnswerChoice, AnswerFormat, AnswerHeader, finish_reason};
+use crate::openai::prompt_logprobs::prompt_logprobs;
 use crate::openai::request::AnswerRequest;
 use crate::openai::token_names::TokenNames;
 use engine::{Event, TokenLogprob};
 use openai_protocol::chat::{ChatChoice, ChatCompletionMessage, ChatMessageDelta, ChatStreamChoice};
 use openai_protocol::common::{ChatLogProbs, ChatLogProbsContent, TopLogProb};
+use serde_json::Value;
 use std::mem::replace;
 
 /// Writes chat answers. A streamed one begins with an answer chunk for each choice, which tells the role. Answer chunks
@@ -15,22 +17,32 @@ pub struct ChatFormat {
     token_names: TokenNames,
     /// Choices of the answer.
     n: usize,
-    /// Whether log-probabilities are asked for.
-    logprobs: bool,
+    options: ChatOptions,
     /// The prompt's ids, if token ids are asked for.
     prompt_token_ids: Option<Vec<u32>>,
     /// The answer chunks with the roles have been written.
     begun: bool,
 }
 
+/// The fields of a request that shape its chat answers.
+#[derive(Debug, Clone, Default)]
+pub struct ChatOptions {
+    /// Whether log-probabilities are asked for.
+    pub logprobs: bool,
+    /// Alternatives to each token in vLLM's `prompt_logprobs`.
+    pub prompt_logprobs: Option<usize>,
+    /// The text that answers begin with; empty unless it is asked for (vLLM's `echo`).
+    pub echo: String,
+}
+
 impl ChatFormat {
     /// A format for the answer to `request`, whose messages became the token ids `prompt`.
-    pub fn new(request: AnswerRequest, prompt: Vec<u32>, logprobs: bool) -> Self {
+    pub fn new(request: AnswerRequest, prompt: Vec<u32>, options: ChatOptions) -> Self {
         ChatFormat {
             header: request.header,
             token_names: request.token_names,
             n: request.n,
-            logprobs,
+            options,
             prompt_token_ids: request.return_token_ids.then_some(prompt),
             begun: false,
         }
@@ -39,7 +51,7 @@ impl ChatFormat {
     fn choice(&self, index: usize, answer: CollectedChoice) -> AnswerChoice<ChatChoice> {
         let message = ChatCompletionMessage {
             role: "assistant".into(),
-            content: Some(answer.text),
+            content: Some(format!("{}{}", self.options.echo, answer.text)),
             refusal: None,
             annotations: Vec::new(),
             tool_calls: None,
@@ -48,7 +60,7 @@ impl ChatFormat {
         let inner = ChatChoice {
             index: index as u32,
             message,
-            logprobs: self.logprobs.then(|| self.chat_logprobs(&answer.logprobs)),
+            logprobs: self.options.logprobs.then(|| self.chat_logprobs(&answer.logprobs)),
             finish_reason: answer.reason.map(finish_reason),
             matched_stop: None,
             hidden_states: None,
@@ -67,11 +79,11 @@ impl ChatFormat {
         logprob: Option<&TokenLogprob>,
     ) -> Option<AnswerChoice<ChatStreamChoice>> {
         let with_ids = self.prompt_token_ids.is_some();
-        if text.is_empty() && !self.logprobs && !with_ids {
+        if text.is_empty() && !self.options.logprobs && !with_ids {
             return None;
         }
         let mut inner = chunk_choice(index, None, Some(text));
-        inner.logprobs = self.logprobs.then(|| self.chat_logprobs(logprob));
+        inner.logprobs = self.options.logprobs.then(|| self.chat_logprobs(logprob));
         Some(AnswerChoice { token_ids: with_ids.then(|| vec![token]), ..AnswerChoice::new(inner) })
     }
 
@@ -106,6 +118,12 @@ impl AnswerFormat for ChatFormat {
         self.prompt_token_ids.as_deref()
     }
 
+    fn prompt_logprobs(&self, answer: &CollectedAnswer) -> Option<Value> {
+        let alternatives = self.options.prompt_logprobs?;
+        let entries = answer.prompts.first()?;
+        Some(prompt_logprobs(&self.token_names, entries, alternatives))
+    }
+
     fn choices(&mut self, answer: CollectedAnswer) -> Vec<AnswerChoice<ChatChoice>> {
         answer.choices.into_iter().enumerate().map(|(index, choice)| self.choice(index, choice)).collect()
     }
@@ -115,6 +133,10 @@ impl AnswerFormat for ChatFormat {
         if !replace(&mut self.begun, true) {
             let role = |index| chunk_choice(index, Some("assistant".into()), Some(String::new()));
             chunks.extend((0..self.n).map(role).map(AnswerChoice::new));
+            if !self.options.echo.is_empty() {
+                let echo = |index| chunk_choice(index, None, Some(self.options.echo.clone()));
+                chunks.extend((0..self.n).map(echo).map(AnswerChoice::new));
+            }
         }
         match event {
             Event::Prompt { .. } | Event::Failed(_) => {}

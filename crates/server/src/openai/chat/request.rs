@@ -1,5 +1,5 @@
 //! `POST /v1/chat/completions`: an answer to a list of messages.
-use super::answer::ChatFormat;
+use super::answer::{ChatFormat, ChatOptions};
 use crate::http::body::{FieldReader, JsonRequest};
 use crate::http::error::ApiError;
 use crate::http::state::ServerState;
@@ -16,7 +16,7 @@ pub static ENDPOINT: Endpoint = Endpoint {
     id_prefix: "chatcmpl",
     prompt_field: MessageFields::FIELD,
     logprobs_field: "top_logprobs",
-    unsupported: &[("echo", &["false"]), ("prompt_logprobs", &[])],
+    unsupported: &[],
 };
 
 /// The fields that only this endpoint has, beside those of the messages.
@@ -25,6 +25,8 @@ pub static ENDPOINT: Endpoint = Endpoint {
 struct ChatFields {
     logprobs: Option<bool>,
     top_logprobs: Option<usize>,
+    prompt_logprobs: Option<usize>,
+    echo: Option<bool>,
 }
 
 impl ChatFields {
@@ -48,9 +50,21 @@ pub async fn chat_completions(State(state): State<ServerState>, request: JsonReq
 
     let request = shared.resolve(&ENDPOINT, &state, served, request.peer)?;
     let begins_text = messages.end()? != PromptEnd::OpenMessage;
-    let options = PromptOptions { logprobs: own.logprobs()?, begins_text, ..PromptOptions::default() };
-    let prompt = messages.encode(served).await?;
+    request.delivery.check_prompt_logprobs(own.prompt_logprobs)?;
+    let options = PromptOptions {
+        logprobs: own.logprobs()?,
+        prompt_logprobs: own.prompt_logprobs,
+        begins_text,
+        ..PromptOptions::default()
+    };
+    let form = ChatOptions {
+        logprobs: options.logprobs.is_some(),
+        prompt_logprobs: own.prompt_logprobs,
+        echo: if own.echo.unwrap_or(false) { messages.begun_answer()? } else { String::new() },
+    };
+    let mut prompt = messages.encode(served).await?;
+    request.truncation.cut(&mut prompt);
     let generation = request.submit(served, [prompt.clone()], &options)?;
     let delivery = request.delivery;
-    respond(ChatFormat::new(request, prompt, options.logprobs.is_some()), generation, delivery).await
+    respond(ChatFormat::new(request, prompt, form), generation, delivery).await
 }

@@ -1,8 +1,9 @@
 //! Completions, whole and in answer chunks.
-use super::logprobs::{CompletionLogprobs, LogprobsWriter, prompt_logprobs};
+use super::logprobs::{CompletionLogprobs, LogprobsWriter};
 use crate::generation::{CollectedAnswer, CollectedChoice, PromptLogprobs};
 use crate::openai::answer::{AnswerChoice, AnswerFormat, AnswerHeader, finish_reason};
 use crate::openai::prompt::Prompt;
+use crate::openai::prompt_logprobs::prompt_logprobs;
 use crate::openai::request::AnswerRequest;
 use crate::openai::token_names::TokenNames;
 use engine::{Event, TokenLogprob};

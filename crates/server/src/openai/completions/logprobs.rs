@@ -36,7 +36,7 @@ impl CompletionLogprobs {
 /// Writes the log-probabilities of one choice. It detokenizes the choice's text, so that it knows each token's offset.
 pub struct LogprobsWriter {
     names: TokenNames,
-    /// Alternatives to each token at most.
+    /// Alternatives to each token of the prompt at most.
     most: usize,
     detokenizer: Detokenizer,
     /// Characters of the text so far.
@@ -64,26 +64,8 @@ impl LogprobsWriter {
 
     /// Adds a generated token to `out`.
     pub fn token(&mut self, out: &mut CompletionLogprobs, entry: &TokenLogprob) {
-        out.push(&self.names, entry.token, Some(entry), self.most, self.offset);
+        // It has as many alternatives as were asked for; the prompt's may have more.
+        out.push(&self.names, entry.token, Some(entry), usize::MAX, self.offset);
         self.offset += self.detokenizer.push(&self.names.tokenizer, entry.token).chars().count();
     }
-}
-
-/// vLLM's `prompt_logprobs`: for each token of the prompt null, or a map from token ids to log-probabilities, which
-/// holds the token itself and at most `most` alternatives.
-pub fn prompt_logprobs(names: &TokenNames, entries: &[Option<TokenLogprob>], most: usize) -> Value {
-    let entry = |token: u32, logprob: f32, rank: Option<usize>| {
-        let text = names.tokenizer.token_text(token);
-        json!({"logprob": logprob, "rank": rank, "decoded_token": text})
-    };
-    let token_map = |own: &TokenLogprob| {
-        let mut map = Map::new();
-        for (rank, &(token, logprob)) in own.top.iter().take(most).enumerate() {
-            map.insert(token.to_string(), entry(token, logprob, Some(rank + 1)));
-        }
-        // The rank of a token that is not among the most likely is not known.
-        map.entry(own.token.to_string()).or_insert_with(|| entry(own.token, own.logprob, None));
-        Value::Object(map)
-    };
-    entries.iter().map(|e| e.as_ref().map_or(Value::Null, token_map)).collect()
 }

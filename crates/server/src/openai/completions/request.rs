@@ -3,7 +3,7 @@ use super::answer::{CompletionFormat, CompletionOptions};
 use crate::http::body::{FieldReader, JsonRequest};
 use crate::http::error::ApiError;
 use crate::http::state::ServerState;
-use crate::openai::delivery::{Delivery, respond};
+use crate::openai::delivery::respond;
 use crate::openai::prompt::{encode, parse_sources};
 use crate::openai::request::{Endpoint, PromptOptions};
 use axum::extract::State;
@@ -38,10 +38,7 @@ pub async fn completions(State(state): State<ServerState>, request: JsonRequest)
     fields.log_unread(&state, ENDPOINT.path);
 
     let mut request = shared.resolve(&ENDPOINT, &state, served, request.peer)?;
-    if own.prompt_logprobs.is_some() && request.delivery != Delivery::Whole {
-        let message = "prompt_logprobs does not go with stream: true; use echo and logprobs";
-        return Err(ApiError::invalid("prompt_logprobs", message));
-    }
+    request.delivery.check_prompt_logprobs(own.prompt_logprobs)?;
     if own.prompt.is_null() {
         return Err(ApiError::invalid("prompt", "prompt is missing; it must be a string or a list"));
     }
@@ -53,7 +50,8 @@ pub async fn completions(State(state): State<ServerState>, request: JsonRequest)
         request.stop.max_tokens = Some(1);
     }
     let sources = parse_sources(&own.prompt)?;
-    let prompts = encode(&served.engine, sources, own.add_special_tokens.unwrap_or(true)).await?;
+    let mut prompts = encode(&served.engine, sources, own.add_special_tokens.unwrap_or(true)).await?;
+    prompts.iter_mut().for_each(|prompt| request.truncation.cut_prompt(prompt, served.engine.tokenizer()));
     let options = PromptOptions {
         logprobs: own.logprobs,
         prompt_logprobs: own.prompt_logprobs.max(own.logprobs.filter(|_| echo)),
