@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A night of random inputs: bodies of requests, chat templates, headers of GGUF and safetensors files, tokenizers, configurations. None may
-# be a panic. The gate runs the same tests with some hundred cases each.
+# A night of random inputs: bodies of requests, chat templates, headers of GGUF and safetensors files, tokenizers,
+# configurations, answers of models. None may be a panic. The gate runs the same tests with some hundred cases each.
 #   usage: scripts/fuzz.sh [CASES, 1000000 if none are named]
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -11,4 +11,5 @@ fuzz() { cargo test --release --locked --workspace "$@" || failed=1; }
 fuzz --test hardening
 fuzz --test fuzz
 fuzz --test http fuzz::
+fuzz --test answer fuzz::
 exit $failed

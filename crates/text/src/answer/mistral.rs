@@ -56,7 +56,9 @@ impl Mistral {
                     if !*in_id {
                         name.push_str(&held);
                     }
-                    if text.as_bytes().get(end) == Some(&b'{') {
+                    // The beginning of a tag is no name.
+                    let is_name = *in_id || held.is_empty();
+                    if is_name && text.as_bytes().get(end) == Some(&b'{') {
                         return self.open(text, end, out);
                     }
                     out.text(name);

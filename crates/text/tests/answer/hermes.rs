@@ -110,6 +110,11 @@ fn a_call_that_breaks_stays_unclosed() {
         .check(&open(r#"{"name": "f", "arguments": "{\"a\": x}"}"#), &[open_call("f", r#"{"a": "#), text("After.")]);
     examples().check(&open(r#"{"name": "f", "arguments": [1]}"#), &[open_call("f", ""), text("After.")]);
     examples().check(&open(r#"{"name": "f", "arguments": nil}"#), &[open_call("f", ""), text("After.")]);
+    // What broke is behind a closing tag that is part of a key.
+    examples().check(
+        &open(r#"{"name": "f", "arguments": "{\"</tool_call>\": x"}"#),
+        &[open_call("f", r#"{"</tool_call>": "#), text("After.")],
+    );
     // The next call is whole.
     examples().check(
         &(open(r#"{"name": "f", !"#) + "<tool_call>{\"name\": \"g\"}</tool_call>"),

@@ -1,6 +1,7 @@
 //! Text, thoughts and tool calls of answers, in whatever pieces they come.
 #![allow(clippy::unwrap_used)] // helpers of tests
 mod deepseek;
+mod fuzz;
 mod hermes;
 mod llama;
 mod mistral;

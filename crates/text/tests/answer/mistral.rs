@@ -45,6 +45,7 @@ fn what_is_no_call_is_text_and_what_breaks_stays_unclosed() {
     examples().check("[TOOL_CALLS]f[TOOL_CALLS]g[ARGS]{}", &[text("f"), call("g", "{}")]);
     examples().check("[TOOL_CALLS][1, 2][TOOL_CALLS]f{}", &[text("[1, 2]"), call("f", "{}")]);
     examples().check("a [ARGS] b", &[text("a  b")]);
+    examples().check("[TOOL_CALLS]f[AR{}", &[text("f[AR{}")]);
     examples().check("[TOOL_CALLS]f[ARGS]{\"a\": x} b", &[open_call("f", "{\"a\": ")]);
     examples().check("[TOOL_CALLS]f[ARGS]oops[TOOL_CALLS]g[ARGS]{}", &[open_call("f", ""), call("g", "{}")]);
     examples().check("[TOOL_CALLS][{\"name\": \"f\", }, x]", &[open_call("f", "")]);
