@@ -7,8 +7,10 @@
 mod config;
 mod generation;
 mod http;
+mod llama_cpp;
 mod openai;
 mod routes;
+mod sglang;
 mod vllm;
 
 pub use config::{AllowedHost, CorsOrigin, InvalidSetting, ServerConfig};

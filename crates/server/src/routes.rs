@@ -1,23 +1,25 @@
 //! All routes of all protocols.
 use crate::http::auth::require_key;
 use crate::http::error::{ApiError, ErrorCode};
+use crate::http::ids::REQUEST_ID;
 use crate::http::listener::{self, Routers};
 use crate::http::pages::{self, PagePolicy};
 use crate::http::paths::Paths;
 use crate::http::state::ServerState;
 use crate::http::status;
-use crate::{openai, vllm};
+use crate::{llama_cpp, openai, sglang, vllm};
 use axum::Router;
 use axum::extract::Request;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, Method, Uri};
 use axum::middleware::{from_fn_with_state, map_response};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tower::ServiceExt;
+use tracing::Instrument;
 
 /// Serves until `shutdown` resolves. From then on new requests are refused with status 503, accepted ones may finish
 /// within [`ServerConfig::shutdown_limit`](crate::ServerConfig::shutdown_limit), and then the listener closes.
@@ -31,7 +33,8 @@ pub async fn serve(
     let policy = Arc::new(PagePolicy::new(state.config(), listener.local_addr()?));
     // Only the routes of `status` are open to clients without the API key, if there is one.
     let key = from_fn_with_state(state.clone(), require_key);
-    let guarded = openai::routes().merge(vllm::routes()).map(|router| router.route_layer(key));
+    let guarded = openai::routes().merge(vllm::routes()).merge(llama_cpp::routes()).merge(sglang::routes());
+    let guarded = guarded.map(|router| router.route_layer(key));
     let (all, paths) = guarded.merge(status::routes()).into_parts();
     let (monitoring, _) = status::routes().into_parts();
     let not_found = {
@@ -54,11 +57,21 @@ fn finish(routes: Router<ServerState>, paths: &Paths, state: &ServerState, polic
         .layer(pages::cors(policy.clone()))
         .layer(from_fn_with_state(policy.clone(), pages::guard))
         .with_state(state.clone());
-    let paths = paths.clone();
+    let (paths, state) = (paths.clone(), state.clone());
     // A router looks at the path before its layers run, so this one takes every path.
     Router::new().fallback(move |mut request: Request| {
         paths.normalise(request.uri_mut());
-        routes.clone().oneshot(request)
+        let id = state.ids().of(request.headers());
+        let span = tracing::info_span!("request", id = id.shown());
+        request.extensions_mut().insert(id.clone());
+        let answer = routes.clone().oneshot(request).instrument(span);
+        async move {
+            let mut answer = answer.await.into_response();
+            if let Some(id) = id.to_header() {
+                answer.headers_mut().insert(REQUEST_ID, id);
+            }
+            answer
+        }
     })
 }
 

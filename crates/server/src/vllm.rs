@@ -1,4 +1,5 @@
-//! `POST /tokenize` and `POST /detokenize` in vLLM's form. The types of `openai-protocol` have another server's form.
+//! `/tokenize`, `/detokenize`, `/tokenizer_info` and `/load` in vLLM's form. The types of `openai-protocol` have
+//! another server's form.
 use crate::http::body::{FieldReader, JsonRequest};
 use crate::http::error::{ApiError, ErrorCode};
 use crate::http::paths::Routes;
@@ -6,7 +7,7 @@ use crate::http::state::ServerState;
 use crate::openai::prompt::{MessageFields, PromptSource, encode, parse_ids};
 use axum::Json;
 use axum::extract::State;
-use axum::routing::post;
+use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -15,7 +16,11 @@ const DETOKENIZE: &str = "/detokenize";
 
 /// The routes of vLLM's endpoints.
 pub fn routes() -> Routes {
-    Routes::new().route(TOKENIZE, post(tokenize)).route(DETOKENIZE, post(detokenize))
+    Routes::new()
+        .route(TOKENIZE, post(tokenize))
+        .route(DETOKENIZE, post(detokenize))
+        .route("/tokenizer_info", get(tokenizer_info))
+        .route("/load", get(load))
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -90,4 +95,20 @@ async fn detokenize(State(state): State<ServerState>, request: JsonRequest) -> R
     let tokenizer = served.engine.tokenizer().clone();
     let text = tokio::task::spawn_blocking(move || tokenizer.decode(&ids, false)).await?;
     Ok(Json(json!({"prompt": text})))
+}
+
+/// The tokenizer and the chat template, under the names that the configuration files of transformers have for them.
+async fn tokenizer_info(State(state): State<ServerState>) -> Result<Json<Value>, ApiError> {
+    let served = state.served()?;
+    let mut info = served.engine.tokenizer().description();
+    if let Some(template) = &served.template {
+        info.insert("chat_template".into(), template.source().into());
+    }
+    Ok(Json(info.into()))
+}
+
+/// How many requests are being answered.
+async fn load(State(state): State<ServerState>) -> Result<Json<Value>, ApiError> {
+    let active = *state.served()?.active.borrow();
+    Ok(Json(json!({"server_load": active})))
 }

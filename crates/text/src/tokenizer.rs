@@ -1,4 +1,5 @@
 //! Text to token ids and back.
+mod description;
 mod marked;
 
 use crate::config::TokenizerConfig;
@@ -6,6 +7,7 @@ use crate::error::TextError;
 use crate::gguf;
 use crate::special::SpecialTexts;
 use crate::vocabulary::Vocabulary;
+use serde_json::Value;
 use std::path::Path;
 
 /// Names of tokens that end a turn or a text, after the list in llama.cpp (`llama-vocab.cpp`).
@@ -43,6 +45,8 @@ pub struct Tokenizer {
     bos_id: Option<u32>,
     eos_id: Option<u32>,
     adds_bos: bool,
+    /// The class of transformers that the model's files name.
+    class: Option<String>,
     /// Whether the post-processor of `tokenizer.json` itself puts BOS first.
     processor_adds_bos: bool,
 }
@@ -119,6 +123,7 @@ impl Tokenizer {
             bos_id,
             eos_id,
             adds_bos,
+            class: config.get("tokenizer_class").and_then(Value::as_str).map(str::to_owned),
             processor_adds_bos,
             inner,
         })

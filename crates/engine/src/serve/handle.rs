@@ -1,6 +1,7 @@
 //! The engine as its clients see it: submit a request, read its events, drop the stream to cancel.
 use super::request::{Event, GenerationRequest, SamplingParams};
 use crate::error::SubmitError;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, OnceLock, RwLock, mpsc};
 use std::time::{Duration, Instant};
@@ -16,6 +17,14 @@ pub struct RequestId(pub u64);
 pub struct ModelInfo {
     /// The name clients ask for (`--served-model-name`, or the model's own).
     pub name: String,
+    /// The model's folder or file.
+    pub path: PathBuf,
+    /// The `model_type` of the model's configuration.
+    pub model_type: String,
+    /// Bytes of the weights.
+    pub weight_bytes: u64,
+    /// The longest context that the model was made for, tokens.
+    pub trained_len: usize,
     /// The longest context, tokens of prompt and answer together.
     pub max_model_len: usize,
     /// Tokens of the vocabulary; every id is smaller.
@@ -36,6 +45,13 @@ pub struct ModelInfo {
     pub v_quant: String,
     /// Sampling where a request leaves it open (`generation_config.json`).
     pub default_sampling: SamplingParams,
+}
+
+impl ModelInfo {
+    /// The name of the formats of keys and values: one name if both are the same.
+    pub fn cache_dtype(&self) -> String {
+        if self.k_quant == self.v_quant { self.k_quant.clone() } else { format!("{}/{}", self.k_quant, self.v_quant) }
+    }
 }
 
 /// What the engine's metrics show of one moment.

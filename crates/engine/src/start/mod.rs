@@ -40,7 +40,8 @@ pub fn start(config: &EngineConfig) -> Result<(EngineHandle, JoinHandle<()>), St
 pub fn launch(config: &EngineConfig, bundle: ModelBundle) -> Result<(EngineHandle, JoinHandle<()>), StartError> {
     let named = |error: StartError| error.of_model(&bundle.model_type);
     let (plan, backend) = plan_cache(config, &bundle).map_err(named)?;
-    let ModelBundle { model, tokenizer, generation, device, files, .. } = bundle;
+    let weight_bytes = bundle.mapped_bytes + bundle.owned_bytes;
+    let ModelBundle { model, model_type, max_position_embeddings, tokenizer, generation, device, files, .. } = bundle;
     let budget = plan.budget;
     let mut scheduler = Scheduler::new(config.scheduler(budget.num_blocks))?;
     let no_memory = |e: candle_core::Error| StartError::flag("--kv-cache-memory", e.to_string());
@@ -49,6 +50,10 @@ pub fn launch(config: &EngineConfig, bundle: ModelBundle) -> Result<(EngineHandl
         ModelRunner::new(model, backend, budget.num_blocks, scheduler.num_state_slots(), device).map_err(no_memory)?;
     let info = ModelInfo {
         name: config.model_name(),
+        path: config.model.clone(),
+        model_type,
+        weight_bytes,
+        trained_len: max_position_embeddings,
         max_model_len: budget.max_model_len,
         vocab_size: runner.vocab_size(),
         turn_ends: generation.eos_token_ids.clone(),

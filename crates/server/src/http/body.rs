@@ -1,6 +1,7 @@
 //! Request bodies: read within the limit, parsed as JSON, and read field by field.
 use crate::http::encoding::{ContentCoding, utf8_text};
 use crate::http::error::{ApiError, ErrorCode};
+use crate::http::ids::HttpRequestId;
 use crate::http::state::{ServerState, Stage};
 use axum::extract::{ConnectInfo, FromRequest, Request};
 use axum::http::header::CONTENT_LENGTH;
@@ -17,15 +18,26 @@ use tokio::time::timeout;
 pub struct JsonRequest {
     /// The object; [`FieldReader`] reads it.
     pub object: Value,
-    /// The client's address, if it is known.
-    pub peer: Option<String>,
+    /// The client that sent it.
+    pub peer: Peer,
+}
+
+/// The client of a request, as far as it is known.
+pub struct Peer {
+    /// Its address.
+    pub address: Option<String>,
+    /// The id that its request has.
+    pub request_id: HttpRequestId,
 }
 
 impl FromRequest<ServerState> for JsonRequest {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &ServerState) -> Result<Self, ApiError> {
-        let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip().to_string());
+        let extensions = request.extensions();
+        let address = extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip().to_string());
+        let request_id = extensions.get().cloned().unwrap_or_else(|| state.ids().of(request.headers()));
+        let peer = Peer { address, request_id };
         let coding = ContentCoding::named_in(request.headers())?;
         let limit = state.config().max_body_bytes;
         let bytes = coding.unpack(read_in_time(request, state).await?, limit)?;

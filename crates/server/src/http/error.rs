@@ -73,6 +73,8 @@ error_codes! {
     ModelLoading = "model_loading", SERVICE_UNAVAILABLE, "service_unavailable_error", Some(5);
     /// As many connections have answers in work as may.
     TooManyConnections = "too_many_connections", SERVICE_UNAVAILABLE, "service_unavailable_error", Some(1);
+    /// As many sequences run as can.
+    NoSlot = "no_slot", SERVICE_UNAVAILABLE, "service_unavailable_error", Some(1);
     /// The server is shutting down.
     ShuttingDown = "shutting_down", SERVICE_UNAVAILABLE, "service_unavailable_error", Some(30);
     /// The engine has ended by itself, and the server is about to.

@@ -94,16 +94,11 @@ impl ModelMetrics {
         let success = |reason: &'static str| {
             counter!("vllm:request_success_total", &[model(), ("finished_reason", reason.into())])
         };
-        let dtype = if info.k_quant == info.v_quant {
-            info.k_quant.clone()
-        } else {
-            format!("{}/{}", info.k_quant, info.v_quant)
-        };
         let labels = [
             model(),
             ("block_size", info.block_size.to_string()),
             ("num_gpu_blocks", info.num_blocks.to_string()),
-            ("cache_dtype", dtype),
+            ("cache_dtype", info.cache_dtype()),
             ("bytes_per_block", info.bytes_per_block.to_string()),
             ("k_quant", info.k_quant.clone()),
             ("v_quant", info.v_quant.clone()),

@@ -6,7 +6,7 @@ mod client;
 mod connection;
 mod encoding;
 pub mod error;
-mod ids;
+pub mod ids;
 pub mod listener;
 pub mod metrics;
 pub mod pages;

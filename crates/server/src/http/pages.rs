@@ -2,8 +2,9 @@
 //! can read the answers too once the site's name leads to such a server (DNS rebinding).
 use crate::config::{AllowedHost, CorsOrigin, ServerConfig};
 use crate::http::error::{ApiError, ErrorCode};
+use crate::http::ids::REQUEST_ID;
 use axum::extract::{Request, State};
-use axum::http::header::{HOST, ORIGIN};
+use axum::http::header::{HOST, ORIGIN, RETRY_AFTER};
 use axum::http::request::Parts;
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Method, Uri};
@@ -124,6 +125,6 @@ pub fn cors(policy: Arc<PagePolicy>) -> CorsLayer {
         .allow_origin(AllowOrigin::predicate(allowed))
         .allow_methods(AllowMethods::list([Method::GET, Method::HEAD, Method::POST]))
         .allow_headers(AllowHeaders::mirror_request())
-        .expose_headers([axum::http::header::RETRY_AFTER])
+        .expose_headers([RETRY_AFTER, REQUEST_ID])
         .max_age(PREFLIGHT_AGE)
 }

@@ -1,7 +1,7 @@
 //! What all requests share.
 use crate::config::ServerConfig;
 use crate::http::error::{ApiError, ErrorCode};
-use crate::http::ids::AnswerIds;
+use crate::http::ids::RequestIds;
 use crate::http::metrics::ModelMetrics;
 use crate::http::unknown_fields::UnknownFields;
 use engine::EngineHandle;
@@ -21,7 +21,7 @@ struct SharedState {
     served: OnceLock<ServedModel>,
     stage: watch::Sender<Stage>,
     unknown_fields: UnknownFields,
-    ids: AnswerIds,
+    ids: RequestIds,
 }
 
 /// How far the shutdown is.
@@ -75,7 +75,7 @@ impl ServerState {
             served: OnceLock::new(),
             stage: watch::channel(Stage::Serving).0,
             unknown_fields: UnknownFields::default(),
-            ids: AnswerIds::new(),
+            ids: RequestIds::new(),
         }))
     }
 
@@ -130,7 +130,7 @@ impl ServerState {
         &self.0.unknown_fields
     }
 
-    pub(crate) fn ids(&self) -> &AnswerIds {
+    pub(crate) fn ids(&self) -> &RequestIds {
         &self.0.ids
     }
 

@@ -109,7 +109,7 @@ impl<F: AnswerFormat> AnswerStream<F> {
     async fn next(&mut self) -> Option<String> {
         while self.ready.is_empty() && !self.ended {
             if let Err(error) = self.advance().await {
-                tracing::warn!(%error, "a streamed answer failed");
+                tracing::warn!(id = self.format.header().id, %error, "a streamed answer failed");
                 self.ended = true;
                 self.ready.push_back(error.to_json().to_string());
             }

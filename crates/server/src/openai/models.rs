@@ -2,38 +2,92 @@
 use crate::http::error::ApiError;
 use crate::http::state::{ServedModel, ServerState};
 use axum::Json;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
 use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
 use openai_protocol::models::ModelObject;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// OpenAI's model object with the context length that vLLM adds.
+/// OpenAI's model object with what vLLM and llama.cpp add.
 #[derive(Serialize)]
 struct ServedModelObject {
     #[serde(flatten)]
     object: ModelObject,
+    /// vLLM's name for the model's folder or file.
+    root: String,
+    /// vLLM's name for the longest context.
     max_model_len: usize,
+    meta: ModelMeta,
+}
+
+/// What llama.cpp tells of a model.
+#[derive(Serialize)]
+struct ModelMeta {
+    n_vocab: usize,
+    /// The longest context that is served.
+    n_ctx: usize,
+    /// The longest context that the model was made for.
+    n_ctx_train: usize,
+    /// Bytes of the weights.
+    size: u64,
 }
 
 impl ServedModelObject {
     fn new(name: &str, served: &ServedModel) -> Self {
+        let info = served.engine.info();
         let object = ModelObject {
             id: name.to_owned(),
             object: "model".into(),
             created: served.created as i64,
             owned_by: "tallow".into(),
         };
-        ServedModelObject { object, max_model_len: served.engine.info().max_model_len }
+        let meta = ModelMeta {
+            n_vocab: info.vocab_size,
+            n_ctx: info.max_model_len,
+            n_ctx_train: info.trained_len,
+            size: info.weight_bytes,
+        };
+        ServedModelObject { object, root: info.path.display().to_string(), max_model_len: info.max_model_len, meta }
     }
 }
 
-pub async fn models(State(state): State<ServerState>) -> Result<Json<Value>, ApiError> {
+#[derive(Deserialize)]
+pub struct ModelsQuery {
+    /// Codex names its version.
+    client_version: Option<String>,
+}
+
+/// A model as llama.cpp lists it beside OpenAI's list. Texts that it leaves empty are empty here too.
+fn llama_cpp_entry(name: &str) -> Value {
+    json!({
+        "name": name,
+        "model": name,
+        "modified_at": "",
+        "size": "",
+        "digest": "",
+        "type": "model",
+        "description": "",
+        "tags": [""],
+        "capabilities": ["completion"],
+        "parameters": "",
+        "details": {},
+    })
+}
+
+pub async fn models(
+    State(state): State<ServerState>,
+    query: Result<Query<ModelsQuery>, QueryRejection>,
+) -> Result<Json<Value>, ApiError> {
     let served = state.served()?;
     let data: Vec<_> = served.names.iter().map(|name| ServedModelObject::new(name, served)).collect();
-    Ok(Json(json!({"object": "list", "data": data})))
+    // Codex asks for a list of another form, whose entries bring its instructions. It keeps its own where the list is
+    // empty, and reports an error where it is missing.
+    let for_codex = query.is_ok_and(|query| query.0.client_version.is_some());
+    let names = served.names.iter().filter(|_| !for_codex);
+    let models: Vec<_> = names.map(|name| llama_cpp_entry(name)).collect();
+    Ok(Json(json!({"object": "list", "data": data, "models": models})))
 }
 
 pub async fn model(

@@ -4,7 +4,8 @@ use crate::http::state::ServedModel;
 use engine::EngineHandle;
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use text::{Conversation, PromptEnd};
+use std::sync::Arc;
+use text::{ChatTemplate, Conversation, PromptEnd};
 
 /// A prompt as a client gives it.
 #[derive(Debug, Clone)]
@@ -138,20 +139,39 @@ impl MessageFields {
         })
     }
 
+    /// The template that renders the messages.
+    ///
+    /// Errors: messages that are missing, a template that is missing.
+    fn template(&self, served: &ServedModel) -> Result<Arc<ChatTemplate>, ApiError> {
+        if self.messages.is_null() {
+            let message = "messages is missing; it must be a list of messages";
+            return Err(ApiError::invalid(MessageFields::FIELD, message));
+        }
+        served.template.clone().ok_or_else(|| {
+            let message = "this model has no chat template; use /v1/completions, or name one with --chat-template";
+            ApiError::new(ErrorCode::InvalidTemplate, message).at(MessageFields::FIELD)
+        })
+    }
+
+    /// The prompt's text, as the chat template renders it with `tools`.
+    ///
+    /// Errors: messages that are missing or that the template refuses, a template that is missing or fails.
+    pub async fn render(self, served: &ServedModel, tools: Option<Vec<Value>>) -> Result<String, ApiError> {
+        let (template, end, tools) = (self.template(served)?, self.end()?, tools.map(Value::from));
+        let render = move || {
+            let kwargs = self.chat_template_kwargs.as_ref();
+            template.render(&Conversation { messages: &self.messages, tools: tools.as_ref(), kwargs, end })
+        };
+        let text = tokio::task::spawn_blocking(render).await?;
+        text.map_err(|e| ApiError::from_text(e, MessageFields::FIELD))
+    }
+
     /// Renders the chat template and tokenizes what it gives. A template brings its own special tokens, so none are
     /// added unless the request asks for them.
     ///
     /// Errors: messages that are missing or that the template refuses, a template that is missing or fails.
     pub async fn encode(self, served: &ServedModel) -> Result<Vec<u32>, ApiError> {
-        if self.messages.is_null() {
-            let message = "messages is missing; it must be a list of messages";
-            return Err(ApiError::invalid(MessageFields::FIELD, message));
-        }
-        let Some(template) = served.template.clone() else {
-            let message = "this model has no chat template; use /v1/completions, or name one with --chat-template";
-            return Err(ApiError::new(ErrorCode::InvalidTemplate, message).at(MessageFields::FIELD));
-        };
-        let end = self.end()?;
+        let (template, end) = (self.template(served)?, self.end()?);
         let tokenizer = served.engine.tokenizer().clone();
         let encode = move || {
             let kwargs = self.chat_template_kwargs.as_ref();

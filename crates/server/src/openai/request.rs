@@ -1,6 +1,6 @@
 //! What is done with every request for an answer, whatever its endpoint.
 use crate::generation::Generation;
-use crate::http::body::FieldReader;
+use crate::http::body::{FieldReader, Peer};
 use crate::http::error::{ApiError, ErrorCode};
 use crate::http::state::{ServedModel, ServerState, unix_seconds};
 use crate::openai::answer::AnswerHeader;
@@ -80,6 +80,8 @@ pub struct AnswerRequest {
     logprob_token_ids: Vec<u32>,
     /// Who waits for the answer: requests are served fairly between clients.
     client: String,
+    /// The id by which logs name the request.
+    request_id: String,
     endpoint: &'static Endpoint,
     max_tokens_field: &'static str,
 }
@@ -119,8 +121,8 @@ impl Endpoint {
 }
 
 impl SharedFields {
-    /// Completes the request by the model's defaults. `peer` is the client's address, which stands for the client where
-    /// the request names no `user`.
+    /// Completes the request by the model's defaults. The address of `peer` stands for the client where the request
+    /// names no `user`.
     ///
     /// Errors: an unknown model, a value that the engine could not be told.
     pub fn resolve(
@@ -128,7 +130,7 @@ impl SharedFields {
         endpoint: &'static Endpoint,
         state: &ServerState,
         served: &ServedModel,
-        peer: Option<String>,
+        peer: Peer,
     ) -> Result<AnswerRequest, ApiError> {
         let SharedFields { common, sampling, stop, truncation } = self;
         let info = served.engine.info();
@@ -137,7 +139,7 @@ impl SharedFields {
         Ok(AnswerRequest {
             header: AnswerHeader {
                 model: served.name(common.model.as_deref())?.to_owned(),
-                id: state.ids().next(endpoint.id_prefix),
+                id: peer.request_id.answer_id(endpoint.id_prefix),
                 created: unix_seconds(),
                 // Beside the model and the seed, the program and the cache's formats decide the tokens.
                 system_fingerprint: format!("tallow-{}-{}-{}", env!("CARGO_PKG_VERSION"), info.k_quant, info.v_quant),
@@ -154,7 +156,8 @@ impl SharedFields {
             },
             return_token_ids: common.return_token_ids.unwrap_or(false),
             logprob_token_ids: common.logprob_token_ids.unwrap_or_default(),
-            client: common.user.filter(|user| !user.is_empty()).or(peer).unwrap_or_default(),
+            client: common.user.filter(|user| !user.is_empty()).or(peer.address).unwrap_or_default(),
+            request_id: peer.request_id.shown().to_owned(),
             endpoint,
         })
     }
@@ -171,7 +174,7 @@ impl AnswerRequest {
         options: &PromptOptions,
     ) -> Result<Generation, ApiError> {
         let request = |prompt| GenerationRequest {
-            id: self.header.id.clone(),
+            id: self.request_id.clone(),
             client: self.client.clone(),
             prompt,
             begins_text: options.begins_text,

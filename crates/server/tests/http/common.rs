@@ -59,6 +59,8 @@ pub struct Options {
     pub config: ServerConfig,
     pub model: &'static str,
     pub queue_limit: usize,
+    /// Sequences that the engine says it runs.
+    pub running: usize,
     pub loaded: bool,
     /// `None`: the demo's; `Some("")`: none.
     pub template: Option<&'static str>,
@@ -67,7 +69,15 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         let config = ServerConfig { port: 0, ..Default::default() };
-        Options { script: Script::Answer(TEXT), config, model: "demo", queue_limit: 100, loaded: true, template: None }
+        Options {
+            script: Script::Answer(TEXT),
+            config,
+            model: "demo",
+            queue_limit: 100,
+            running: 2,
+            loaded: true,
+            template: None,
+        }
     }
 }
 
@@ -94,6 +104,10 @@ pub async fn start(options: Options) -> Server {
     if options.loaded {
         let info = ModelInfo {
             name: options.model.into(),
+            path: demo(),
+            model_type: "llama".into(),
+            weight_bytes: 123_456,
+            trained_len: 4 * CONTEXT,
             max_model_len: CONTEXT,
             vocab_size: TOKENIZER.vocab_size(),
             turn_ends: vec![TOKENIZER.eos_id().unwrap()],
@@ -108,7 +122,7 @@ pub async fn start(options: Options) -> Server {
         let template = template(options.template).map(Arc::new);
         let (handle, inbox) = channel(info, TOKENIZER.clone(), options.queue_limit);
         inbox.set_stats(engine::EngineStats {
-            running: 2,
+            running: options.running,
             waiting: 3,
             blocks_used: 5,
             preemptions: 7,

@@ -35,6 +35,8 @@ pub struct ChatTemplate {
     special_tokens: Vec<(String, String)>,
     forms: MessageForms,
     reads_special_tokens: bool,
+    /// The template for requests without tools as the model has it.
+    source: String,
     /// Why nothing can be rendered; the file, if that is known, and the message.
     problem: Option<(PathBuf, String)>,
 }
@@ -59,6 +61,7 @@ impl ChatTemplate {
             special_tokens: Vec::new(),
             forms: MessageForms::default(),
             reads_special_tokens: false,
+            source: String::new(),
             problem: Some(problem),
         }
     }
@@ -66,6 +69,8 @@ impl ChatTemplate {
     fn compile(sources: Sources, special_tokens: Vec<(String, String)>) -> Result<Self, TextError> {
         let Sources { path, templates } = sources;
         let broken = |message: String| TextError::Template { path: path.clone(), message };
+        let default = templates.iter().find(|(name, _)| name == DEFAULT);
+        let default = default.map_or_else(String::new, |(_, source)| source.clone());
         let mut environment = functions::environment().map_err(|e| broken(describe(&e)))?;
         for (name, source) in templates {
             if source.trim().is_empty() {
@@ -84,6 +89,7 @@ impl ChatTemplate {
             special_tokens,
             forms: MessageForms::default(),
             reads_special_tokens: false,
+            source: default,
             problem: None,
         };
         // A template that does not end must not take long to load.
@@ -103,6 +109,11 @@ impl ChatTemplate {
     /// Reads special tokens that clients write as special tokens instead of text, if `reads` is set.
     pub fn reading_special_tokens(self, reads: bool) -> Self {
         ChatTemplate { reads_special_tokens: reads, ..self }
+    }
+
+    /// The template as the model has it, the one for requests without tools; empty if nothing can be rendered.
+    pub fn source(&self) -> &str {
+        &self.source
     }
 
     /// Why nothing can be rendered, if that is so.

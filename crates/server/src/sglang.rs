@@ -1,0 +1,120 @@
+//! `/v1/loads`, `/server_info` and `/model_info` in SGLang's form, by which routers learn what a server serves and how
+//! much it has to do. What is not known here is left out.
+use crate::http::error::ApiError;
+use crate::http::paths::Routes;
+use crate::http::state::{ServedModel, ServerState};
+use axum::Json;
+use axum::extract::State;
+use axum::routing::get;
+use chrono::{SecondsFormat, Utc};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+/// The routes of SGLang's endpoints.
+pub fn routes() -> Routes {
+    Routes::new()
+        .route("/v1/loads", get(loads))
+        .route("/server_info", get(server_info))
+        .route("/model_info", get(model_info))
+}
+
+#[derive(Serialize)]
+struct Loads {
+    timestamp: String,
+    version: &'static str,
+    dp_rank_count: usize,
+    loads: [Load; 1],
+    aggregate: LoadSums,
+}
+
+/// What the engine has to do. This server has one, so it is rank 0 of 1.
+#[derive(Serialize)]
+struct Load {
+    dp_rank: usize,
+    num_running_reqs: usize,
+    num_waiting_reqs: usize,
+    num_total_reqs: usize,
+    /// Tokens in blocks that sequences hold, which may not be full.
+    num_used_tokens: usize,
+    max_total_num_tokens: usize,
+    /// The share of the cache that is held.
+    token_usage: f64,
+    /// The share of the sequences that can run at once which do run.
+    utilization: f64,
+    max_running_requests: usize,
+}
+
+#[derive(Serialize)]
+struct LoadSums {
+    total_running_reqs: usize,
+    total_waiting_reqs: usize,
+    total_reqs: usize,
+    avg_token_usage: f64,
+    avg_utilization: f64,
+}
+
+impl Load {
+    fn of(served: &ServedModel) -> Self {
+        let (info, stats) = (served.engine.info(), served.engine.stats());
+        let share = |part: usize, whole: usize| part as f64 / whole.max(1) as f64;
+        Load {
+            dp_rank: 0,
+            num_running_reqs: stats.running,
+            num_waiting_reqs: stats.waiting,
+            num_total_reqs: stats.running + stats.waiting,
+            num_used_tokens: stats.blocks_used * info.block_size,
+            max_total_num_tokens: info.num_blocks * info.block_size,
+            token_usage: share(stats.blocks_used, info.num_blocks),
+            utilization: share(stats.running, info.max_num_seqs),
+            max_running_requests: info.max_num_seqs,
+        }
+    }
+}
+
+async fn loads(State(state): State<ServerState>) -> Result<Json<Loads>, ApiError> {
+    let load = Load::of(state.served()?);
+    let aggregate = LoadSums {
+        total_running_reqs: load.num_running_reqs,
+        total_waiting_reqs: load.num_waiting_reqs,
+        total_reqs: load.num_total_reqs,
+        avg_token_usage: load.token_usage,
+        avg_utilization: load.utilization,
+    };
+    Ok(Json(Loads {
+        timestamp: Utc::now().to_rfc3339_opts(SecondsFormat::Micros, false),
+        version: env!("CARGO_PKG_VERSION"),
+        dp_rank_count: 1,
+        loads: [load],
+        aggregate,
+    }))
+}
+
+async fn server_info(State(state): State<ServerState>) -> Result<Json<Value>, ApiError> {
+    let served = state.served()?;
+    let info = served.engine.info();
+    Ok(Json(json!({
+        "model_path": info.path.display().to_string(),
+        "served_model_name": served.names[0],
+        "version": env!("CARGO_PKG_VERSION"),
+        "tp_size": 1,
+        "dp_size": 1,
+        "context_length": info.max_model_len,
+        "max_total_tokens": info.num_blocks * info.block_size,
+        "max_total_num_tokens": info.num_blocks * info.block_size,
+        "max_running_requests": info.max_num_seqs,
+        "max_num_reqs": info.max_num_seqs,
+        "max_queued_requests": served.engine.queue_limit(),
+        "kv_cache_dtype": info.cache_dtype(),
+    })))
+}
+
+async fn model_info(State(state): State<ServerState>) -> Result<Json<Value>, ApiError> {
+    let info = state.served()?.engine.info();
+    let path = info.path.display().to_string();
+    Ok(Json(json!({
+        "model_path": path,
+        "tokenizer_path": path,
+        "is_generation": true,
+        "model_type": info.model_type,
+    })))
+}
