@@ -134,6 +134,9 @@ pub enum EngineError {
     /// The step that served the request panicked or returned an error; the server lives on.
     #[error("the step that served this request failed: {0}")]
     StepFailed(String),
+    /// Following the constraint on the answer took more work or memory than it may; other requests are not affected.
+    #[error("{0}")]
+    ConstraintFailed(String),
     /// The time that a shutdown left to running requests is over.
     #[error("the server shut down before the request was finished")]
     ShutDown,

@@ -1,5 +1,6 @@
 //! The engine's side of one HTTP request: the events of all its prompts in one stream, or collected to the whole
 //! answer.
+use crate::content::AnswerContent;
 use crate::http::error::{ApiError, ErrorCode};
 use crate::http::metrics::Meter;
 use crate::http::state::ServedModel;
@@ -87,10 +88,10 @@ impl Generation {
                     return Some(Err(error.clone().into()));
                 }
                 Event::Delta { .. } if self.prompt_only => continue,
-                Event::Finished { text, reason, matched_stop, .. } => {
+                Event::Finished { parts, reason, matched_stop, .. } => {
                     self.open -= 1;
                     if self.prompt_only {
-                        text.clear();
+                        parts.clear();
                         (*reason, *matched_stop) = (FinishReason::Length, None);
                     }
                 }
@@ -114,15 +115,15 @@ impl Generation {
             answer.tally.add(&event);
             match event {
                 Event::Prompt { logprobs, .. } => answer.prompts[prompt] = logprobs.unwrap_or_default(),
-                Event::Delta { choice, text, token, logprob } => {
+                Event::Delta { choice, parts, token, logprob, .. } => {
                     let choice = answer.choice(prompt, n, choice)?;
-                    choice.text += &text;
+                    choice.content.extend(parts);
                     choice.tokens.push(token);
                     choice.logprobs.extend(logprob);
                 }
-                Event::Finished { choice, text, reason, matched_stop } => {
+                Event::Finished { choice, parts, reason, matched_stop } => {
                     let choice = answer.choice(prompt, n, choice)?;
-                    choice.text += &text;
+                    choice.content.extend(parts);
                     (choice.reason, choice.matched_stop) = (Some(reason), matched_stop);
                 }
                 // `next` has made an error of it.
@@ -157,7 +158,7 @@ pub struct CollectedAnswer {
 /// What the events said of one choice.
 #[derive(Clone, Default)]
 pub struct CollectedChoice {
-    pub text: String,
+    pub content: AnswerContent,
     pub tokens: Vec<u32>,
     /// One for each token if they were asked for, else none.
     pub logprobs: Vec<TokenLogprob>,
@@ -183,6 +184,8 @@ pub struct Tally {
     pub cached: usize,
     /// Tokens of all choices.
     pub completion: usize,
+    /// Those of them that belong to thoughts.
+    pub thought: usize,
 }
 
 impl Tally {
@@ -193,7 +196,10 @@ impl Tally {
                 self.prompt += tokens;
                 self.cached += cached_tokens;
             }
-            Event::Delta { .. } => self.completion += 1,
+            Event::Delta { in_thought, .. } => {
+                self.completion += 1;
+                self.thought += usize::from(*in_thought);
+            }
             Event::Finished { .. } | Event::Failed(_) => {}
         }
     }

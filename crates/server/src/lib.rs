@@ -5,12 +5,14 @@
 #![warn(missing_docs)]
 
 mod config;
+mod content;
 mod generation;
 mod http;
 mod llama_cpp;
 mod openai;
 mod routes;
 mod sglang;
+mod turn;
 mod vllm;
 
 pub use config::{AllowedHost, CorsOrigin, InvalidSetting, ServerConfig};

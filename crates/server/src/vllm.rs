@@ -1,10 +1,12 @@
 //! `/tokenize`, `/detokenize`, `/tokenizer_info` and `/load` in vLLM's form. The types of `openai-protocol` have
 //! another server's form.
 use crate::http::body::{FieldReader, JsonRequest};
-use crate::http::error::{ApiError, ErrorCode};
+use crate::http::error::ApiError;
 use crate::http::paths::Routes;
 use crate::http::state::ServerState;
+use crate::openai::chat::tools::ToolFields;
 use crate::openai::prompt::{MessageFields, PromptSource, encode, parse_ids};
+use crate::turn::Turn;
 use axum::Json;
 use axum::extract::State;
 use axum::routing::{get, post};
@@ -46,13 +48,9 @@ async fn tokenize(State(state): State<ServerState>, request: JsonRequest) -> Res
     let engine = &served.engine;
     let mut fields = FieldReader::new(&request.object);
     let has_messages = fields.get(MessageFields::FIELD).is_some();
-    // They are part of a prompt, and its tokens would be others.
-    if fields.get("tools").is_some_and(|tools| !tools.is_null() && *tools != json!([])) {
-        let message = "tools is not supported yet; leave it out";
-        return Err(ApiError::new(ErrorCode::UnsupportedParameter, message).at("tools"));
-    }
     let own: TokenizeFields = fields.view()?;
     let messages: MessageFields = fields.view()?;
+    let tools: ToolFields = fields.view()?;
     fields.log_unread(&state, TOKENIZE);
     served.name(own.model.as_deref())?;
     let tokens = match own.prompt {
@@ -64,7 +62,10 @@ async fn tokenize(State(state): State<ServerState>, request: JsonRequest) -> Res
                 encode(engine, vec![PromptSource::Text(text)], own.add_special_tokens.unwrap_or(true)).await?;
             prompts.into_iter().flat_map(|prompt| prompt.ids).collect()
         }
-        None if has_messages => messages.encode(served).await?,
+        None if has_messages => {
+            let turn = Turn { tools: tools.resolve()?, ..messages.turn()? };
+            turn.prepare(served, MessageFields::FIELD).await?.prompt
+        }
         None => return Err(ApiError::invalid("prompt", "prompt is missing; it must be a string (or give messages)")),
     };
     let spell = |id: &u32| engine.tokenizer().spelling(*id).unwrap_or_default();

@@ -9,6 +9,8 @@ use crate::tokenizer::Tokenizer;
 #[derive(Debug, Clone)]
 pub struct Detokenizer {
     skip_special: bool,
+    /// Special tokens that are not left out.
+    kept: Vec<u32>,
     /// No byte of the text has come yet.
     at_start: bool,
     /// Bytes of an incomplete character.
@@ -19,7 +21,7 @@ impl Detokenizer {
     /// Begins a text of its own: the space that SentencePiece puts before the first word is left out. `skip_special`
     /// leaves special tokens out.
     pub fn new(skip_special: bool) -> Self {
-        Detokenizer { skip_special, at_start: true, pending: Vec::new() }
+        Detokenizer { skip_special, kept: Vec::new(), at_start: true, pending: Vec::new() }
     }
 
     /// Begins a text that continues a prompt: a leading space belongs to the text.
@@ -27,10 +29,16 @@ impl Detokenizer {
         Detokenizer { at_start: false, ..Detokenizer::new(skip_special) }
     }
 
+    /// Leaves the special tokens with these texts in the text, whatever is done with others.
+    pub fn keeping(mut self, tokenizer: &Tokenizer, texts: &[&str]) -> Self {
+        self.kept.extend(texts.iter().filter_map(|text| tokenizer.token_id(text)));
+        self
+    }
+
     /// The text that `id` completes; empty while a character is incomplete.
     pub fn push(&mut self, tokenizer: &Tokenizer, id: u32) -> String {
         let vocabulary = tokenizer.vocabulary();
-        if self.skip_special && vocabulary.is_special(id) {
+        if self.skip_special && vocabulary.is_special(id) && !self.kept.contains(&id) {
             return String::new();
         }
         let mut bytes = vocabulary.bytes(id);

@@ -4,9 +4,11 @@
 
 mod answer;
 mod config;
+mod constraint;
 mod detokenizer;
 mod error;
 mod gguf;
+mod pipeline;
 mod special;
 mod stop;
 mod template;
@@ -14,8 +16,12 @@ mod tokenizer;
 mod vocabulary;
 
 pub use answer::{AnswerParser, AnswerPart, AnswerSyntax, ThoughtTags, Tool, ToolCallFormat, UnknownToolCallFormat};
+pub use constraint::{
+    AnswerConstraint, CallGrammar, Constraint, ConstraintError, ConstraintFactory, Grammar, TokenMask,
+};
 pub use detokenizer::Detokenizer;
 pub use error::TextError;
+pub use pipeline::{AnswerEnd, AnswerOptions, AnswerPipeline, AnswerReading, Pushed};
 pub use stop::{StopMatcher, Stopped};
-pub use template::{ChatTemplate, Conversation, PromptEnd};
+pub use template::{ChatTemplate, Conversation, PromptEnd, RenderedPrompt};
 pub use tokenizer::Tokenizer;

@@ -173,6 +173,11 @@ impl Tokenizer {
         self.inner.id_to_token(id)
     }
 
+    /// The id of the token that the vocabulary spells so.
+    pub fn token_id(&self, spelling: &str) -> Option<u32> {
+        self.inner.token_to_id(spelling)
+    }
+
     /// The largest id plus one. A model's logits may be more, because models pad their vocabularies.
     pub fn vocab_size(&self) -> usize {
         self.vocabulary.len()

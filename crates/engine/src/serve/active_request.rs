@@ -9,8 +9,29 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
-use text::Tokenizer;
+use text::{ConstraintError, Tokenizer};
+use thiserror::Error;
 use tokio::sync::mpsc::UnboundedSender;
+
+/// A token that has been drawn for a choice.
+pub(super) struct SampledToken {
+    /// The number of the choice.
+    pub choice: u32,
+    pub token: u32,
+    /// Its log-probability, if asked for.
+    pub logprob: Option<TokenLogprob>,
+}
+
+/// Why no token can be drawn.
+#[derive(Debug, Error)]
+pub(super) enum SampleError {
+    /// The request's constraint cannot be followed.
+    #[error(transparent)]
+    Constraint(#[from] ConstraintError),
+    /// The model is at fault.
+    #[error("the model's logits are not numbers")]
+    NotNumbers,
+}
 
 /// A request between its submission and its last event.
 pub(super) struct ActiveRequest {
@@ -67,8 +88,8 @@ impl ActiveRequest {
         if self.request.prompt_logprobs.is_some() && prompt_left && chunk.seq.choice == 0 {
             return LogitsNeed::All;
         }
-        let samplers = chunk.samples.clone().filter_map(|index| self.choices.get(&index)).map(|choice| &choice.sampler);
-        let needs = samplers.map(SamplerState::needs).try_fold(1, |most, needs| Some(needs?.max(most)));
+        let choices = chunk.samples.clone().filter_map(|index| self.choices.get(&index));
+        let needs = choices.map(ActiveChoice::needs).try_fold(1, |most, needs| Some(needs?.max(most)));
         match (needs, self.request.logprobs) {
             (Some(count), None) => LogitsNeed::Largest(count),
             _ => LogitsNeed::Last,
@@ -76,28 +97,29 @@ impl ActiveRequest {
     }
 
     /// Samples the next token of each of some choices from the logits of the token before: choice, token and, if asked
-    /// for, its log-probability. `None` if no logit is a number.
-    pub fn sample(
-        &mut self,
-        mut row: LogitsRow<'_>,
-        choices: Range<u32>,
-    ) -> Option<Vec<(u32, u32, Option<TokenLogprob>)>> {
+    /// for, its log-probability.
+    ///
+    /// Errors: a constraint cannot be followed, or no logit is a number.
+    pub fn sample(&mut self, mut row: LogitsRow<'_>, choices: Range<u32>) -> Result<Vec<SampledToken>, SampleError> {
         let alone = choices.len() == 1;
         let mut sampled = Vec::with_capacity(choices.len());
         for index in choices {
             let Some(choice) = self.choices.get_mut(&index) else { continue };
             let (token, logprob) = match (&mut row, self.request.logprobs) {
-                (LogitsRow::Largest(largest), _) => (choice.sampler.sample_largest(largest)?, None),
+                (LogitsRow::Largest(largest), _) => (Ok(choice.sample_largest(largest)), None),
                 // Sampling may change the logits, which nobody looks at after.
-                (LogitsRow::Whole(row), None) if alone => (choice.sampler.sample(row)?, None),
+                (LogitsRow::Whole(row), None) if alone => (choice.sample(row), None),
                 (LogitsRow::Whole(row), top) => {
-                    let token = choice.sampler.sample(&mut row.to_vec())?;
-                    (token, top.map(|top| self.request.answer_logprob(row, token, top)))
+                    let token = choice.sample(&mut row.to_vec());
+                    let logprob = |token| top.map(|top| self.request.answer_logprob(row, token, top));
+                    let known = token.as_ref().ok().copied().flatten().and_then(logprob);
+                    (token, known)
                 }
             };
-            sampled.push((index, token, logprob));
+            let token = token?.ok_or(SampleError::NotNumbers)?;
+            sampled.push(SampledToken { choice: index, token, logprob });
         }
-        Some(sampled)
+        Ok(sampled)
     }
 
     /// Takes the log-probabilities of the prompt tokens that follow those of a chunk. What a prefill had before it was

@@ -1,8 +1,8 @@
-//! One choice as its client sees it: text, stops, log-probabilities.
+//! One choice as its client sees it: the parts of its answer, stops, log-probabilities.
 use super::request::{Event, FinishReason, GenerationRequest, MatchedStop, TokenLogprob};
 use super::sampler::SamplerState;
 use std::sync::Arc;
-use text::{Detokenizer, StopMatcher, Stopped, Tokenizer};
+use text::{AnswerEnd, AnswerPart, AnswerPipeline, ConstraintError, TokenMask, Tokenizer};
 use tokio::sync::mpsc::UnboundedSender;
 
 /// A choice that has not ended.
@@ -10,11 +10,9 @@ pub(super) struct ActiveChoice {
     index: usize,
     /// Draws its tokens.
     pub sampler: SamplerState,
-    detokenizer: Detokenizer,
-    matcher: StopMatcher,
-    /// Tokens to come in whose text no stop string is looked for.
-    unsearched: usize,
-    tokenizer: Arc<Tokenizer>,
+    pipeline: AnswerPipeline,
+    /// The tokens that may come next, once [`prepare`](Self::prepare) has found them out; `None`: all.
+    mask: Result<Option<TokenMask>, ConstraintError>,
     events: UnboundedSender<Event>,
 }
 
@@ -27,56 +25,98 @@ impl ActiveChoice {
         tokenizer: &Arc<Tokenizer>,
         events: UnboundedSender<Event>,
     ) -> Self {
-        let stop = &request.stop;
-        let begin = if request.begins_text { Detokenizer::new } else { Detokenizer::after_prompt };
-        ActiveChoice {
-            index,
-            sampler,
-            detokenizer: begin(!stop.keep_special_tokens),
-            matcher: StopMatcher::new(stop.stop.clone(), stop.include_stop_str_in_output),
-            unsearched: stop.min_tokens,
-            tokenizer: tokenizer.clone(),
-            events,
+        let pipeline = AnswerPipeline::new(tokenizer, &request.answer_options());
+        ActiveChoice { index, sampler, pipeline, mask: Ok(None), events }
+    }
+
+    /// How many of the largest logits are enough to draw the next token; `None`: all are needed.
+    pub fn needs(&self) -> Option<usize> {
+        if self.is_held() { None } else { self.sampler.needs() }
+    }
+
+    /// Whether the next token is held to a constraint, so that [`prepare`](Self::prepare) has work to do.
+    pub fn is_held(&self) -> bool {
+        self.pipeline.is_held()
+    }
+
+    /// Finds out which tokens may come next. It needs no logits, so that it can be done while they are computed.
+    pub fn prepare(&mut self) {
+        self.mask = self.pipeline.mask();
+    }
+
+    /// Draws the next token from `logits`, which are left changed. `None` if no logit is a number.
+    ///
+    /// Errors: the constraint cannot be followed.
+    pub fn sample(&mut self, logits: &mut [f32]) -> Result<Option<u32>, ConstraintError> {
+        let mask = std::mem::replace(&mut self.mask, Ok(None))?;
+        if let Some(token) = self.forced() {
+            return Ok(Some(token));
         }
+        if let Some(mask) = mask {
+            mask.apply(logits);
+        }
+        Ok(self.sampler.sample(logits))
+    }
+
+    /// Draws the next token from the largest logits. `None` if no logit is a number.
+    pub fn sample_largest(&mut self, largest: &[(u32, f32)]) -> Option<u32> {
+        self.forced().or_else(|| self.sampler.sample_largest(largest))
+    }
+
+    /// The next token, if it does not depend on the model.
+    fn forced(&mut self) -> Option<u32> {
+        let token = self.pipeline.forced()?;
+        self.sampler.accept(token);
+        Some(token)
     }
 
     /// Appends a sampled token and tells the client. `end`: why the token ends the answer by itself, if it does;
     /// `full`: the length limit is reached. True if the choice has ended.
-    pub fn push(&mut self, token: u32, logprob: Option<TokenLogprob>, end: Option<EndToken>, full: bool) -> bool {
+    ///
+    /// Errors: the constraint cannot be followed.
+    pub fn push(
+        &mut self,
+        token: u32,
+        logprob: Option<TokenLogprob>,
+        end: Option<EndToken>,
+        full: bool,
+    ) -> Result<bool, ConstraintError> {
         let choice = self.index;
         if let Some(end) = end {
             // The token that ends the text is no part of it.
-            self.send(Event::Delta { choice, text: String::new(), token, logprob });
+            self.send(Event::Delta { choice, parts: Vec::new(), in_thought: false, token, logprob });
             let matched_stop = matches!(end, EndToken::Stop).then_some(MatchedStop::Token(token));
-            return self.finish(FinishReason::Stop, matched_stop);
+            self.finish(FinishReason::Stop, matched_stop);
+            return Ok(true);
         }
-        let text = self.detokenizer.push(&self.tokenizer, token);
-        let stopped = match self.unsearched.checked_sub(1) {
-            Some(left) => {
-                self.unsearched = left;
-                Stopped { text: self.matcher.pass(&text), matched: None }
+        let pushed = self.pipeline.push(token)?;
+        self.send(Event::Delta { choice, parts: pushed.parts, in_thought: pushed.in_thought, token, logprob });
+        match pushed.end {
+            // What follows a stop string is no part of the answer.
+            Some(AnswerEnd::StopString(stop)) => {
+                self.send_end(Vec::new(), FinishReason::Stop, Some(MatchedStop::Text(stop)));
             }
-            None => self.matcher.push(&text),
-        };
-        self.send(Event::Delta { choice, text: stopped.text, token, logprob });
-        if let Some(stop) = stopped.matched {
-            let matched_stop = Some(MatchedStop::Text(stop));
-            self.send(Event::Finished { choice, text: String::new(), reason: FinishReason::Stop, matched_stop });
-            return true;
+            Some(AnswerEnd::Complete) => self.finish(FinishReason::Stop, None),
+            None if full => self.finish(FinishReason::Length, None),
+            None => return Ok(false),
         }
-        full && self.finish(FinishReason::Length, None)
+        Ok(true)
     }
 
-    /// Sends the text that was held back for a stop string or an unfinished character, and ends the choice.
-    fn finish(&mut self, reason: FinishReason, matched_stop: Option<MatchedStop>) -> bool {
-        let rest = self.detokenizer.flush();
-        let stopped = self.matcher.push(&rest);
-        let (text, reason, matched_stop) = match stopped.matched {
-            Some(stop) => (stopped.text, FinishReason::Stop, Some(MatchedStop::Text(stop))),
-            None => (stopped.text + &self.matcher.flush(), reason, matched_stop),
+    /// Sends what was held back for a stop string, a tag or an unfinished character, and ends the choice.
+    fn finish(&mut self, reason: FinishReason, matched_stop: Option<MatchedStop>) {
+        match self.pipeline.finish() {
+            (parts, Some(stop)) => self.send_end(parts, FinishReason::Stop, Some(MatchedStop::Text(stop))),
+            (parts, None) => self.send_end(parts, reason, matched_stop),
+        }
+    }
+
+    fn send_end(&self, parts: Vec<AnswerPart>, reason: FinishReason, matched_stop: Option<MatchedStop>) {
+        let reason = match reason {
+            FinishReason::Stop if self.pipeline.has_calls() => FinishReason::ToolCalls,
+            reason => reason,
         };
-        self.send(Event::Finished { choice: self.index, text, reason, matched_stop });
-        true
+        self.send(Event::Finished { choice: self.index, parts, reason, matched_stop });
     }
 
     fn send(&self, event: Event) {
@@ -107,12 +147,12 @@ mod tests {
         let sampler = SamplerState::new(SamplingParams::greedy(), 0, 0, &[]);
         let mut choice = ActiveChoice::new(0, sampler, &request, tokenizer, send);
         for (i, id) in ids.iter().enumerate() {
-            choice.push(*id, None, None, i + 1 == ids.len());
+            choice.push(*id, None, None, i + 1 == ids.len()).unwrap();
         }
         let mut text = String::new();
         while let Ok(event) = events.try_recv() {
-            if let Event::Delta { text: part, .. } | Event::Finished { text: part, .. } = event {
-                text += &part;
+            if let Event::Delta { parts, .. } | Event::Finished { parts, .. } = event {
+                text += &AnswerPart::text_of(&parts);
             }
         }
         text

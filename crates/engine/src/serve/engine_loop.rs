@@ -3,8 +3,8 @@
 //! One thread owns scheduler, model and requests, so nothing in it needs a lock. Each round takes in the messages that
 //! have come, runs one step, and hands out its tokens. A step that fails or panics fails the requests that were in it;
 //! their blocks free themselves and the loop goes on.
-use super::active_request::ActiveRequest;
-use super::choice::EndToken;
+use super::active_request::{ActiveRequest, SampleError, SampledToken};
+use super::choice::{ActiveChoice, EndToken};
 use super::handle::{EngineInbox, EngineStats, Message, QueuePermit, RequestId};
 use super::metrics::Metrics;
 use super::request::{Event, GenerationRequest, TokenLogprob};
@@ -12,12 +12,13 @@ use super::runner::{Logits, LogitsNeed, ModelRunner};
 use crate::error::EngineError;
 use models::WeightFiles;
 use scheduler::{Chunk, NewRequest, Scheduler, SeqId, Step};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
-use text::Tokenizer;
+use text::{ConstraintError, Tokenizer};
 use tokio::sync::mpsc::UnboundedSender;
 
 /// How often an idle engine looks whether its deadline has come, beside every message.
@@ -155,11 +156,7 @@ impl Engine {
         self.metrics.step(step.num_tokens());
         let begin = Instant::now();
         let work = catch_unwind(AssertUnwindSafe(|| {
-            let requests = &self.requests;
-            let logits = self
-                .runner
-                .run(&step, &self.scheduler, |chunk| logits_need(requests, chunk))
-                .map_err(|e| e.to_string())?;
+            let logits = self.compute(&step)?;
             self.scheduler.measured(&step, begin.elapsed());
             // Nobody must see a token of weights that were not whole.
             self.files.check().map_err(|e| e.to_string())?;
@@ -176,6 +173,24 @@ impl Engine {
         }
     }
 
+    /// Runs a step on the model. Which tokens may come next is found out meanwhile.
+    fn compute(&mut self, step: &Step) -> Result<Logits, String> {
+        let need = |chunk: &Chunk| (chunk.seq, logits_need(&self.requests, chunk));
+        let needs: HashMap<SeqId, LogitsNeed> = step.chunks.iter().map(need).collect();
+        let need = |chunk: &Chunk| needs.get(&chunk.seq).copied().unwrap_or(LogitsNeed::Last);
+        let held = held_choices(&mut self.requests, step);
+        let (runner, scheduler) = (&mut self.runner, &self.scheduler);
+        let logits = if held.is_empty() {
+            runner.run(step, scheduler, need)
+        } else {
+            std::thread::scope(|scope| {
+                scope.spawn(|| held.into_iter().for_each(ActiveChoice::prepare));
+                runner.run(step, scheduler, need)
+            })
+        };
+        logits.map_err(|e| e.to_string())
+    }
+
     fn mark_scheduled(&mut self, step: &Step) {
         for chunk in &step.chunks {
             let Some(request) = self.requests.get_mut(&RequestId(chunk.seq.request)) else { continue };
@@ -188,7 +203,7 @@ impl Engine {
 
     /// Samples from the logits of a step, tells the scheduler the tokens and delivers them.
     fn sample(&mut self, step: &Step, mut logits: Logits) -> Result<(), String> {
-        let mut sampled = Vec::new();
+        let (mut sampled, mut failed) = (Vec::new(), Vec::new());
         for (at, chunk) in step.chunks.iter().enumerate() {
             let Some(request) = self.requests.get_mut(&RequestId(chunk.seq.request)) else { continue };
             request.take_prompt_logprobs(chunk, logits.all(at));
@@ -197,24 +212,33 @@ impl Engine {
             }
             let Some(row) = logits.last(at) else { return Err("a chunk came without logits".into()) };
             request.announce_prompt();
-            let tokens = request.sample(row, chunk.samples.clone()).ok_or("the model's logits are not numbers")?;
-            sampled.extend(
-                tokens
-                    .into_iter()
-                    .map(|(choice, token, logprob)| (SeqId { request: chunk.seq.request, choice }, token, logprob)),
-            );
+            match request.sample(row, chunk.samples.clone()) {
+                Ok(tokens) => {
+                    let with_id = |sampled: SampledToken| (SeqId { choice: sampled.choice, ..chunk.seq }, sampled);
+                    sampled.extend(tokens.into_iter().map(with_id));
+                }
+                Err(SampleError::Constraint(error)) => failed.push((chunk.seq, error)),
+                Err(error @ SampleError::NotNumbers) => return Err(error.to_string()),
+            }
         }
-        self.scheduler.update(step, &sampled.iter().map(|(id, token, _)| (*id, *token)).collect::<Vec<_>>());
-        for (id, token, logprob) in sampled {
-            self.deliver(id, token, logprob);
+        self.scheduler.update(step, &sampled.iter().map(|(id, sampled)| (*id, sampled.token)).collect::<Vec<_>>());
+        for (id, sampled) in sampled {
+            if let Err(error) = self.deliver(id, sampled.token, sampled.logprob) {
+                failed.push((id, error));
+            }
+        }
+        for (id, error) in failed {
+            self.fail(RequestId(id.request), &EngineError::ConstraintFailed(error.to_string()));
         }
         Ok(())
     }
 
     /// Hands a token to its choice, and ends the choice where the token does.
-    fn deliver(&mut self, id: SeqId, token: u32, logprob: Option<TokenLogprob>) {
+    ///
+    /// Errors: the choice's constraint cannot be followed.
+    fn deliver(&mut self, id: SeqId, token: u32, logprob: Option<TokenLogprob>) -> Result<(), ConstraintError> {
         let key = RequestId(id.request);
-        let Some(request) = self.requests.get_mut(&key) else { return };
+        let Some(request) = self.requests.get_mut(&key) else { return Ok(()) };
         if request.first_token.is_none() {
             request.first_token = Some(Instant::now());
             self.metrics.prefill_time(request.scheduled.unwrap_or(request.submitted).elapsed());
@@ -223,11 +247,13 @@ impl Engine {
         let ends = if stop.stop_token_ids.contains(&token) {
             Some(EndToken::Stop)
         } else {
-            (!stop.ignore_eos && self.eos.contains(&token)).then_some(EndToken::Eos)
+            // A constraint that lets the answer end has nothing to say of what would follow.
+            let ignored = stop.ignore_eos && request.request.constraint.is_none();
+            (!ignored && self.eos.contains(&token)).then_some(EndToken::Eos)
         };
         let full = self.scheduler.sequence(id).is_none_or(|s| s.is_full());
-        let Some(choice) = request.choices.get_mut(&id.choice) else { return };
-        if choice.push(token, logprob, ends, full) {
+        let Some(choice) = request.choices.get_mut(&id.choice) else { return Ok(()) };
+        if choice.push(token, logprob, ends, full)? {
             request.choices.remove(&id.choice);
             self.scheduler.finish(id);
             if request.choices.is_empty() {
@@ -235,6 +261,7 @@ impl Engine {
                 self.requests.remove(&key);
             }
         }
+        Ok(())
     }
 
     /// Drops a request whose client has gone or has all it wants; no event is sent.
@@ -286,6 +313,20 @@ impl Engine {
 fn logits_need(requests: &BTreeMap<RequestId, ActiveRequest>, chunk: &Chunk) -> LogitsNeed {
     let request = requests.get(&RequestId(chunk.seq.request));
     request.map_or(LogitsNeed::Last, |request| request.logits_need(chunk))
+}
+
+/// The choices that a step samples for and that are held to a constraint.
+fn held_choices<'a>(requests: &'a mut BTreeMap<RequestId, ActiveRequest>, step: &Step) -> Vec<&'a mut ActiveChoice> {
+    let sampled: HashMap<RequestId, Vec<Range<u32>>> = step.chunks.iter().fold(HashMap::new(), |mut map, chunk| {
+        map.entry(RequestId(chunk.seq.request)).or_default().push(chunk.samples.clone());
+        map
+    });
+    let of_step = requests.iter_mut().filter_map(|(id, request)| Some((sampled.get(id)?, request)));
+    let choices = of_step.flat_map(|(samples, request)| {
+        let choices = request.choices.iter_mut();
+        choices.filter_map(move |(index, choice)| samples.iter().any(|s| s.contains(index)).then_some(choice))
+    });
+    choices.filter(|choice| choice.is_held()).collect()
 }
 
 fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {

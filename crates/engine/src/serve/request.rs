@@ -1,5 +1,6 @@
 //! What a client asks for, in validated form.
 use crate::error::EngineError;
+use text::{AnswerConstraint, AnswerOptions, AnswerPart, AnswerReading};
 
 /// How the next token is drawn from the logits. `Default` is plain sampling at temperature 1.
 #[derive(Debug, Clone, PartialEq)]
@@ -96,6 +97,10 @@ pub struct GenerationRequest {
     pub sampling: SamplingParams,
     /// When a choice ends.
     pub stop: StopParams,
+    /// How thoughts and tool calls are told from text; `None` leaves them in it.
+    pub reading: Option<AnswerReading>,
+    /// What each choice is held to.
+    pub constraint: Option<AnswerConstraint>,
     /// Report the log-probability of each token, with this many alternatives (0 to 20).
     pub logprobs: Option<usize>,
     /// Tokens whose log-probabilities come with each token, in this order, in place of the most likely ones. Empty: the
@@ -116,9 +121,24 @@ impl GenerationRequest {
             n: 1,
             sampling: SamplingParams::greedy(),
             stop: StopParams { max_tokens: Some(max_tokens), ..Default::default() },
+            reading: None,
+            constraint: None,
             logprobs: None,
             logprob_token_ids: Vec::new(),
             prompt_logprobs: None,
+        }
+    }
+
+    /// What becomes of the tokens of each choice.
+    pub fn answer_options(&self) -> AnswerOptions {
+        AnswerOptions {
+            begins_text: self.begins_text,
+            keep_special_tokens: self.stop.keep_special_tokens,
+            stop: self.stop.stop.clone(),
+            include_stop_str_in_output: self.stop.include_stop_str_in_output,
+            min_tokens: self.stop.min_tokens,
+            reading: self.reading.clone(),
+            constraint: self.constraint.clone(),
         }
     }
 
@@ -148,6 +168,8 @@ pub enum FinishReason {
     Stop,
     /// `max_tokens` or the context's end.
     Length,
+    /// The model has ended its answer, and calls tools in it.
+    ToolCalls,
 }
 
 /// What a request's stream carries. Every choice ends with `Finished`, or the whole request with `Failed`.
@@ -166,8 +188,10 @@ pub enum Event {
     Delta {
         /// The number of the choice, from 0.
         choice: usize,
-        /// The text that the token completes: whole UTF-8, empty while bytes or a possible stop string are held back.
-        text: String,
+        /// What the token completes: none while a part of a character, of a stop string or of a tag is held back.
+        parts: Vec<AnswerPart>,
+        /// Whether the token belongs to a thought.
+        in_thought: bool,
         /// The token id.
         token: u32,
         /// Its log-probability, if asked for.
@@ -178,7 +202,7 @@ pub enum Event {
         /// The number of the choice, from 0.
         choice: usize,
         /// What was held back until now.
-        text: String,
+        parts: Vec<AnswerPart>,
         /// Why the choice ended.
         reason: FinishReason,
         /// The stop string or token id that ended it, if it was not an EOS id.

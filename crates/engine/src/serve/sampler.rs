@@ -71,15 +71,20 @@ impl SamplerState {
             // Where no allowed token has a number, the largest is one that is masked.
             true => argmax(logits).filter(|token| logits[*token as usize] > f32::NEG_INFINITY)?,
             false => {
-                let numbers = logits.iter().enumerate().filter(|(_, l)| !l.is_nan());
-                self.draw(numbers.map(|(token, logit)| (token as u32, *logit)).collect())?
+                let possible = logits.iter().enumerate().filter(|(_, l)| !l.is_nan() && **l > f32::NEG_INFINITY);
+                self.draw(possible.map(|(token, logit)| (token as u32, *logit)).collect())?
             }
         };
+        self.accept(token);
+        Some(token)
+    }
+
+    /// Takes in the next token, wherever it comes from.
+    pub fn accept(&mut self, token: u32) {
         self.tokens_drawn += 1;
         if self.counts() {
             *self.seen.entry(token).or_default() += 1;
         }
-        Some(token)
     }
 
     /// The next token from the largest logits alone, with their ids, in descending order: at least as many as
@@ -87,7 +92,7 @@ impl SamplerState {
     pub fn sample_largest(&mut self, largest: &[(u32, f32)]) -> Option<u32> {
         let numbers: Vec<_> = largest.iter().copied().filter(|(_, logit)| *logit > MASKED_LOGIT).collect();
         let token = if self.params.temperature == 0.0 { numbers.first()?.0 } else { self.draw(numbers)? };
-        self.tokens_drawn += 1;
+        self.accept(token);
         Some(token)
     }
 
@@ -187,7 +192,8 @@ pub fn argmax(logits: &[f32]) -> Option<u32> {
         best.iter_mut().zip(chunk).for_each(|(best, l)| *best = if *l > *best { *l } else { *best });
     }
     let best = best.iter().chain(rest).fold(f32::NEG_INFINITY, |best, l| if *l > best { *l } else { best });
-    logits.iter().position(|l| *l == best).map(|i| i as u32)
+    // Minus infinity is the logit of a token that may not come.
+    logits.iter().position(|l| *l == best && *l > f32::NEG_INFINITY).map(|i| i as u32)
 }
 
 /// A number in [0, 1) for one token: a hash (SplitMix64's finaliser) of seed, choice and place, so that a draw depends

@@ -12,6 +12,7 @@ use engine::{
 use models::Model;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use text::AnswerPart;
 use turboquant::{Format, KvPair};
 
 fn config() -> EngineConfig {
@@ -36,12 +37,12 @@ fn answers(stream: &mut RequestStream, n: usize) -> Result<Vec<Answer>, EngineEr
         (0..n).map(|_| Answer { text: String::new(), tokens: vec![], reason: None, stop: None }).collect();
     while let Some(event) = stream.blocking_next() {
         match event {
-            Event::Delta { choice, text, token, .. } => {
-                all[choice].text += &text;
+            Event::Delta { choice, parts, token, .. } => {
+                all[choice].text += &AnswerPart::text_of(&parts);
                 all[choice].tokens.push(token);
             }
-            Event::Finished { choice, text, reason, matched_stop } => {
-                all[choice].text += &text;
+            Event::Finished { choice, parts, reason, matched_stop } => {
+                all[choice].text += &AnswerPart::text_of(&parts);
                 all[choice].reason = Some(reason);
                 all[choice].stop = matched_stop;
             }

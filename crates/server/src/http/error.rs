@@ -67,6 +67,8 @@ error_codes! {
     UnsupportedEncoding = "unsupported_encoding", UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", None;
     /// The model's chat template is missing or fails.
     InvalidTemplate = "invalid_template", UNPROCESSABLE_ENTITY, "invalid_request_error", None;
+    /// A schema or a grammar is wrong, or asks for what cannot be held.
+    InvalidSchema = "invalid_schema", UNPROCESSABLE_ENTITY, "invalid_request_error", None;
     /// As many requests wait as may.
     QueueFull = "queue_full", TOO_MANY_REQUESTS, "rate_limit_error", Some(1);
     /// The server has started and the model is still being loaded.
@@ -176,7 +178,9 @@ impl From<EngineError> for ApiError {
     fn from(error: EngineError) -> Self {
         match error {
             EngineError::Refused(refusal) => ApiError::refused(refusal, RequestField::name),
-            EngineError::StepFailed(_) => ApiError::new(ErrorCode::StepFailed, error.to_string()),
+            EngineError::StepFailed(_) | EngineError::ConstraintFailed(_) => {
+                ApiError::new(ErrorCode::StepFailed, error.to_string())
+            }
             EngineError::ShutDown => ApiError::new(ErrorCode::ShuttingDown, error.to_string()),
         }
     }

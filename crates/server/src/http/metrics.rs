@@ -173,7 +173,10 @@ impl Meter {
                 self.metrics.request_prompt_tokens.record(*tokens as f64);
             }
             Event::Delta { choice, .. } => self.token(*choice),
-            Event::Finished { choice, reason: FinishReason::Stop, .. } => self.end(*choice, Ending::Stop),
+            // Clients of vLLM's metrics know no other name for an answer that calls tools.
+            Event::Finished { choice, reason: FinishReason::Stop | FinishReason::ToolCalls, .. } => {
+                self.end(*choice, Ending::Stop);
+            }
             Event::Finished { choice, reason: FinishReason::Length, .. } => self.end(*choice, Ending::Length),
             Event::Failed(_) => {}
         }

@@ -8,7 +8,7 @@ use engine::EngineHandle;
 use metrics_exporter_prometheus::PrometheusHandle;
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
-use text::ChatTemplate;
+use text::{ChatTemplate, ConstraintFactory};
 use tokio::sync::watch;
 
 /// The server's state. All clones share one.
@@ -18,7 +18,7 @@ pub struct ServerState(Arc<SharedState>);
 struct SharedState {
     config: ServerConfig,
     prometheus: PrometheusHandle,
-    served: OnceLock<ServedModel>,
+    served: OnceLock<Arc<ServedModel>>,
     stage: watch::Sender<Stage>,
     unknown_fields: UnknownFields,
     ids: RequestIds,
@@ -38,6 +38,8 @@ pub(crate) enum Stage {
 /// What exists once the model is loaded.
 pub(crate) struct ServedModel {
     pub engine: EngineHandle,
+    /// Made when the first request needs it.
+    constraints: OnceLock<ConstraintFactory>,
     /// `None` if the model came without a chat template.
     pub template: Option<Arc<ChatTemplate>>,
     /// Names by which requests may ask for the model, at least one. Answers carry the first.
@@ -50,6 +52,22 @@ pub(crate) struct ServedModel {
 }
 
 impl ServedModel {
+    /// Makes the constraints of answers.
+    ///
+    /// Errors: a vocabulary for which none can be made.
+    pub fn constraints(&self) -> Result<&ConstraintFactory, ApiError> {
+        if let Some(factory) = self.constraints.get() {
+            return Ok(factory);
+        }
+        let info = self.engine.info();
+        let made = ConstraintFactory::new(self.engine.tokenizer(), &info.turn_ends, info.vocab_size);
+        let made = made.map_err(|e| {
+            let message = format!("answers of this model cannot be held to a grammar: {e}");
+            ApiError::new(ErrorCode::UnsupportedParameter, message)
+        })?;
+        Ok(self.constraints.get_or_init(|| made))
+    }
+
     /// The model's name in the answer to a request for `asked`. `None` and an empty name ask for the model, whatever
     /// its name.
     ///
@@ -88,8 +106,9 @@ impl ServerState {
         };
         let metrics = Arc::new(ModelMetrics::new(engine.info()));
         let active = watch::channel(0).0;
-        let served = ServedModel { engine, template, names, metrics, created: unix_seconds(), active };
-        if self.0.served.set(served).is_err() {
+        let constraints = OnceLock::new();
+        let served = ServedModel { engine, constraints, template, names, metrics, created: unix_seconds(), active };
+        if self.0.served.set(Arc::new(served)).is_err() {
             tracing::warn!("the server has an engine already");
         }
     }
@@ -137,7 +156,7 @@ impl ServerState {
     /// The model that requests are served by.
     ///
     /// Errors: the model is being loaded, the server is shutting down, or its engine has ended by itself.
-    pub(crate) fn served(&self) -> Result<&ServedModel, ApiError> {
+    pub(crate) fn served(&self) -> Result<&Arc<ServedModel>, ApiError> {
         if let Some(reason) = self.0.served.get().and_then(|served| served.engine.failure()) {
             return Err(ApiError::new(ErrorCode::EngineEnded, format!("this server is about to end: {reason}")));
         }

@@ -2,7 +2,9 @@
 use crate::http::body::{FieldReader, JsonRequest};
 use crate::http::error::ApiError;
 use crate::http::state::ServerState;
+use crate::openai::chat::tools::ToolFields;
 use crate::openai::prompt::MessageFields;
+use crate::turn::Turn;
 use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
@@ -10,12 +12,11 @@ use serde_json::{Value, json};
 
 pub const PATH: &str = "/apply-template";
 
-/// The fields beside those of the messages.
+/// The fields beside those of messages and tools.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct TemplateFields {
     model: Option<String>,
-    tools: Option<Vec<Value>>,
 }
 
 pub async fn apply_template(State(state): State<ServerState>, request: JsonRequest) -> Result<Json<Value>, ApiError> {
@@ -23,8 +24,10 @@ pub async fn apply_template(State(state): State<ServerState>, request: JsonReque
     let mut fields = FieldReader::new(&request.object);
     let own: TemplateFields = fields.view()?;
     let messages: MessageFields = fields.view()?;
+    let tools: ToolFields = fields.view()?;
     fields.log_unread(&state, PATH);
     served.name(own.model.as_deref())?;
-    let prompt = messages.render(served, own.tools.filter(|tools| !tools.is_empty())).await?;
+    let turn = Turn { tools: tools.resolve()?, ..messages.turn()? };
+    let prompt = turn.prompt_text(served, MessageFields::FIELD).await?;
     Ok(Json(json!({"prompt": prompt})))
 }

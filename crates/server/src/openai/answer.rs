@@ -69,6 +69,13 @@ pub struct Envelope<'a, C> {
 }
 
 impl AnswerHeader {
+    /// The id of a tool call by the numbers of its choice and of the call, the same in a whole and in a streamed
+    /// answer.
+    pub fn call_id(&self, choice: usize, call: usize) -> String {
+        let (_, unique) = self.id.rsplit_once('-').unwrap_or(("", &self.id));
+        format!("call_{unique}{choice:02x}{call:02x}")
+    }
+
     pub fn envelope<C>(&self, object: &'static str, choices: Vec<AnswerChoice<C>>) -> Envelope<'_, C> {
         Envelope {
             id: &self.id,
@@ -114,14 +121,16 @@ impl<C> AnswerChoice<C> {
 }
 
 /// OpenAI's name for a reason.
-pub fn finish_reason(reason: FinishReason) -> String {
+pub fn finish_reason(reason: FinishReason) -> &'static str {
     match reason {
-        FinishReason::Stop => "stop".into(),
-        FinishReason::Length => "length".into(),
+        FinishReason::Stop => "stop",
+        FinishReason::Length => "length",
+        FinishReason::ToolCalls => "tool_calls",
     }
 }
 
 /// OpenAI's report of the tokens counted.
 pub fn usage(tally: &Tally) -> Usage {
-    Usage::from_counts(tally.prompt as u32, tally.completion as u32).with_cached_tokens(tally.cached as u32)
+    let usage = Usage::from_counts(tally.prompt as u32, tally.completion as u32);
+    usage.with_cached_tokens(tally.cached as u32).with_reasoning_tokens(tally.thought as u32)
 }

@@ -7,12 +7,15 @@ mod models;
 pub mod prompt;
 mod prompt_logprobs;
 mod request;
+mod structure;
 mod token_names;
 mod truncation;
 
-mod chat {
+pub mod chat {
     mod answer;
+    mod message;
     pub mod request;
+    pub mod tools;
 }
 
 mod completions {

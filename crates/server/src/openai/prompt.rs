@@ -1,11 +1,10 @@
 //! Prompts: from text, token ids or messages to the engine's token ids.
-use crate::http::error::{ApiError, ErrorCode};
-use crate::http::state::ServedModel;
+use crate::http::error::ApiError;
+use crate::turn::Turn;
 use engine::EngineHandle;
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use std::sync::Arc;
-use text::{ChatTemplate, Conversation, PromptEnd};
+use text::PromptEnd;
 
 /// A prompt as a client gives it.
 #[derive(Debug, Clone)]
@@ -107,7 +106,7 @@ impl MessageFields {
     /// continued.
     ///
     /// Errors: fields that contradict each other.
-    pub fn end(&self) -> Result<PromptEnd, ApiError> {
+    fn end(&self) -> Result<PromptEnd, ApiError> {
         match (self.continue_final_message.unwrap_or(false), self.add_generation_prompt) {
             (true, Some(true)) => {
                 let message = "continue_final_message does not go with add_generation_prompt: true; an answer either \
@@ -139,46 +138,20 @@ impl MessageFields {
         })
     }
 
-    /// The template that renders the messages.
+    /// The turn that these messages are, without tools.
     ///
-    /// Errors: messages that are missing, a template that is missing.
-    fn template(&self, served: &ServedModel) -> Result<Arc<ChatTemplate>, ApiError> {
+    /// Errors: messages that are missing, fields that contradict each other.
+    pub fn turn(self) -> Result<Turn, ApiError> {
         if self.messages.is_null() {
             let message = "messages is missing; it must be a list of messages";
             return Err(ApiError::invalid(MessageFields::FIELD, message));
         }
-        served.template.clone().ok_or_else(|| {
-            let message = "this model has no chat template; use /v1/completions, or name one with --chat-template";
-            ApiError::new(ErrorCode::InvalidTemplate, message).at(MessageFields::FIELD)
+        Ok(Turn {
+            end: self.end()?,
+            messages: self.messages,
+            kwargs: self.chat_template_kwargs.unwrap_or_default(),
+            add_special_tokens: self.add_special_tokens.unwrap_or(false),
+            ..Turn::default()
         })
-    }
-
-    /// The prompt's text, as the chat template renders it with `tools`.
-    ///
-    /// Errors: messages that are missing or that the template refuses, a template that is missing or fails.
-    pub async fn render(self, served: &ServedModel, tools: Option<Vec<Value>>) -> Result<String, ApiError> {
-        let (template, end, tools) = (self.template(served)?, self.end()?, tools.map(Value::from));
-        let render = move || {
-            let kwargs = self.chat_template_kwargs.as_ref();
-            template.render(&Conversation { messages: &self.messages, tools: tools.as_ref(), kwargs, end })
-        };
-        let text = tokio::task::spawn_blocking(render).await?;
-        text.map_err(|e| ApiError::from_text(e, MessageFields::FIELD))
-    }
-
-    /// Renders the chat template and tokenizes what it gives. A template brings its own special tokens, so none are
-    /// added unless the request asks for them.
-    ///
-    /// Errors: messages that are missing or that the template refuses, a template that is missing or fails.
-    pub async fn encode(self, served: &ServedModel) -> Result<Vec<u32>, ApiError> {
-        let (template, end) = (self.template(served)?, self.end()?);
-        let tokenizer = served.engine.tokenizer().clone();
-        let encode = move || {
-            let kwargs = self.chat_template_kwargs.as_ref();
-            let conversation = Conversation { messages: &self.messages, tools: None, kwargs, end };
-            template.encode(&conversation, &tokenizer, self.add_special_tokens.unwrap_or(false))
-        };
-        let ids = tokio::task::spawn_blocking(encode).await?;
-        ids.map_err(|e| ApiError::from_text(e, MessageFields::FIELD))
     }
 }

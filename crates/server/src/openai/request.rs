@@ -8,6 +8,7 @@ use crate::openai::delivery::Delivery;
 use crate::openai::fields::{CommonFields, SamplingFields, StopFields};
 use crate::openai::token_names::TokenNames;
 use crate::openai::truncation::{Truncation, TruncationFields};
+use crate::turn::PreparedTurn;
 use engine::{GenerationRequest, RequestField, SamplingParams, StopParams};
 
 /// What tells one generating endpoint from another.
@@ -30,24 +31,13 @@ pub type UnsupportedField = (&'static str, &'static [&'static str]);
 /// Fields that would change the answer and that no endpoint does yet. They are refused, since an answer that silently
 /// leaves them out would be wrong.
 const UNSUPPORTED: &[UnsupportedField] = &[
-    ("tools", &["[]"]),
-    ("tool_choice", &[r#""none""#]),
     ("functions", &["[]"]),
     ("function_call", &[r#""none""#]),
-    ("response_format", &[r#"{"type":"text"}"#]),
     ("audio", &[]),
     ("modalities", &[r#"["text"]"#]),
     ("web_search_options", &[]),
     ("best_of", &["1"]),
     ("use_beam_search", &["false"]),
-    ("structured_outputs", &[]),
-    ("guided_json", &[]),
-    ("guided_regex", &[]),
-    ("guided_choice", &[]),
-    ("guided_grammar", &[]),
-    ("regex", &[]),
-    ("ebnf", &[]),
-    ("json_schema", &[]),
     ("bad_words", &["[]"]),
     ("logits_processors", &["[]"]),
     ("prompt_embeds", &[]),
@@ -93,8 +83,8 @@ pub struct PromptOptions {
     pub logprobs: Option<usize>,
     /// Alternatives to each token of the prompt; `None` asks for no log-probabilities.
     pub prompt_logprobs: Option<usize>,
-    /// Whether the answer is a text of its own, and does not continue the prompt's.
-    pub begins_text: bool,
+    /// How the answer is read and what it is held to.
+    pub turn: PreparedTurn,
     /// Only the prompt is asked for, and no answer.
     pub prompt_only: bool,
 }
@@ -173,17 +163,23 @@ impl AnswerRequest {
         prompts: impl IntoIterator<Item = Vec<u32>>,
         options: &PromptOptions,
     ) -> Result<Generation, ApiError> {
-        let request = |prompt| GenerationRequest {
-            id: self.request_id.clone(),
-            client: self.client.clone(),
-            prompt,
-            begins_text: options.begins_text,
-            n: self.n,
-            sampling: self.sampling.clone(),
-            stop: self.stop.clone(),
-            logprobs: options.logprobs,
-            logprob_token_ids: self.logprob_token_ids.clone(),
-            prompt_logprobs: options.prompt_logprobs,
+        let request = |prompt| {
+            let mut request = GenerationRequest {
+                id: self.request_id.clone(),
+                client: self.client.clone(),
+                prompt,
+                begins_text: false,
+                n: self.n,
+                sampling: self.sampling.clone(),
+                stop: self.stop.clone(),
+                reading: None,
+                constraint: None,
+                logprobs: options.logprobs,
+                logprob_token_ids: self.logprob_token_ids.clone(),
+                prompt_logprobs: options.prompt_logprobs,
+            };
+            options.turn.apply(&mut request);
+            request
         };
         let requests = prompts.into_iter().map(request).collect();
         Generation::submit(served, requests, options.prompt_only, |field| self.field_name(field))

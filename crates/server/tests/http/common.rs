@@ -9,7 +9,7 @@ use server::{ServerConfig, ServerState, bind, serve};
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
-use text::{ChatTemplate, Detokenizer, Tokenizer};
+use text::{AnswerOptions, AnswerPart, AnswerPipeline, ChatTemplate, Pushed, Tokenizer};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
@@ -64,6 +64,8 @@ pub struct Options {
     pub loaded: bool,
     /// `None`: the demo's; `Some("")`: none.
     pub template: Option<&'static str>,
+    /// Tokens of the context.
+    pub context: usize,
 }
 
 impl Default for Options {
@@ -77,6 +79,7 @@ impl Default for Options {
             running: 2,
             loaded: true,
             template: None,
+            context: CONTEXT,
         }
     }
 }
@@ -108,11 +111,11 @@ pub async fn start(options: Options) -> Server {
             model_type: "llama".into(),
             weight_bytes: 123_456,
             trained_len: 4 * CONTEXT,
-            max_model_len: CONTEXT,
+            max_model_len: options.context,
             vocab_size: TOKENIZER.vocab_size(),
             turn_ends: vec![TOKENIZER.eos_id().unwrap()],
             block_size: 32,
-            num_blocks: 10,
+            num_blocks: (options.context / 32).max(10),
             bytes_per_block: 1024,
             max_num_seqs: 64,
             k_quant: "bf16".into(),
@@ -221,7 +224,8 @@ impl Fake {
 /// False if nobody listens.
 fn tick(events: &UnboundedSender<Event>) -> bool {
     let token = TOKENIZER.encode("tick ", false).unwrap()[0];
-    events.send(Event::Delta { choice: 0, text: "tick ".into(), token, logprob: None }).is_ok()
+    let parts = vec![AnswerPart::Text("tick ".into())];
+    events.send(Event::Delta { choice: 0, parts, in_thought: false, token, logprob: None }).is_ok()
 }
 
 fn begin(request: &GenerationRequest, events: &UnboundedSender<Event>) {
@@ -243,19 +247,28 @@ fn answer(request: &GenerationRequest, text: &str, events: &UnboundedSender<Even
     begin(request, events);
     let ids = TOKENIZER.encode(text, false).unwrap();
     let kept = request.stop.max_tokens.unwrap_or(usize::MAX).min(ids.len());
-    let mut detokenizers = vec![Detokenizer::after_prompt(true); request.n];
-    for token in &ids[..kept] {
-        for (choice, detokenizer) in detokenizers.iter_mut().enumerate() {
-            let logprob = request.logprobs.map(|top| logprob(*token, top));
-            events
-                .send(Event::Delta { choice, text: detokenizer.push(&TOKENIZER, *token), token: *token, logprob })
-                .ok();
+    // A script keeps to no constraint.
+    let mut options =
+        AnswerOptions { begins_text: false, stop: Vec::new(), constraint: None, ..request.answer_options() };
+    if let Some(reading) = &mut options.reading {
+        reading.call_constraint = None;
+    }
+    let mut pipelines: Vec<_> = (0..request.n).map(|_| AnswerPipeline::new(&TOKENIZER, &options)).collect();
+    for &token in &ids[..kept] {
+        for (choice, pipeline) in pipelines.iter_mut().enumerate() {
+            let logprob = request.logprobs.map(|top| logprob(token, top));
+            let Pushed { parts, in_thought, .. } = pipeline.push(token).unwrap();
+            events.send(Event::Delta { choice, parts, in_thought, token, logprob }).ok();
         }
     }
-    let reason = if kept < ids.len() { FinishReason::Length } else { FinishReason::Stop };
-    for (choice, detokenizer) in detokenizers.iter_mut().enumerate() {
-        let text = detokenizer.flush();
-        events.send(Event::Finished { choice, text, reason, matched_stop: stop.clone() }).ok();
+    for (choice, pipeline) in pipelines.iter_mut().enumerate() {
+        let (parts, _) = pipeline.finish();
+        let reason = match kept < ids.len() {
+            true => FinishReason::Length,
+            false if pipeline.has_calls() => FinishReason::ToolCalls,
+            false => FinishReason::Stop,
+        };
+        events.send(Event::Finished { choice, parts, reason, matched_stop: stop.clone() }).ok();
     }
 }
 

@@ -136,15 +136,11 @@ async fn what_is_not_supported_is_refused_and_not_ignored() {
     let server = start_with(Script::Answer("x")).await;
     let tool = json!([{"type": "function", "function": {"name": "f"}}]);
     for (field, value) in [
+        // The demo model's template has no way to call tools.
         ("tools", tool.clone()),
-        ("tool_choice", json!("auto")),
-        ("tool_choice", json!("required")),
         ("functions", tool),
-        ("response_format", json!({"type": "json_object"})),
-        ("response_format", json!({"type": "json_schema", "json_schema": {"name": "x", "schema": {}}})),
         ("bad_words", json!(["no"])),
         ("best_of", json!(2)),
-        ("guided_json", json!({})),
     ] {
         for (path, body) in
             [(CHAT, chat_body(json!({field: value}))), (COMPLETIONS, completion_body(json!({field: value})))]

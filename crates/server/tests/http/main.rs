@@ -16,4 +16,5 @@ mod metrics;
 mod pages;
 mod paths;
 mod prompts;
+mod tools;
 mod vllm_fields;

@@ -23,3 +23,14 @@ pub enum AnswerPart {
     /// follows it, or none.
     CallClosed,
 }
+
+impl AnswerPart {
+    /// The text among `parts`, joined.
+    pub fn text_of(parts: &[AnswerPart]) -> String {
+        let text = |part: &AnswerPart| match part {
+            AnswerPart::Text(text) => Some(text.clone()),
+            _ => None,
+        };
+        parts.iter().filter_map(text).collect()
+    }
+}

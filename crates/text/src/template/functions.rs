@@ -72,9 +72,13 @@ fn strftime_now(format: &str) -> Result<String, Error> {
     Ok(text)
 }
 
+/// The variable that gives, for arguments of tool calls as [`to_json`] writes them, the text in which the model wrote
+/// them. No template can name it.
+pub(super) const WRITTEN_ARGUMENTS: &str = "arguments as written";
+
 /// Writes JSON as Python's `json.dumps` does, with transformers' default of `ensure_ascii=False`. In contrast to
-/// Jinja's own filter it escapes nothing for HTML.
-fn to_json(value: Value, kwargs: Kwargs) -> Result<String, Error> {
+/// Jinja's own filter it escapes nothing for HTML, and arguments of tool calls are written as the model wrote them.
+fn to_json(state: &State, value: Value, kwargs: Kwargs) -> Result<String, Error> {
     let failed = |message: String| Error::new(ErrorKind::InvalidOperation, format!("tojson: {message}"));
     let indent: Option<usize> = kwargs.get("indent")?;
     if let Some(indent) = indent.filter(|n| *n > MAX_INDENT) {
@@ -90,9 +94,13 @@ fn to_json(value: Value, kwargs: Kwargs) -> Result<String, Error> {
             .map_err(|s| failed(format!("separators has {} entries; it must have two", s.len())))?;
         (style.item_separator, style.key_separator) = (item, key);
     }
+    let is_plain = style == PythonJson::new(None, false) && sort_keys != Some(true);
     let mut value = serde_json::to_value(&value).map_err(|e| failed(e.to_string()))?;
     if sort_keys == Some(true) {
         value.sort_all_objects();
     }
-    style.dump(&value).map_err(|e| failed(e.to_string()))
+    let text = style.dump(&value).map_err(|e| failed(e.to_string()))?;
+    let written = state.lookup(WRITTEN_ARGUMENTS).filter(|_| is_plain && value.is_object());
+    let written = written.and_then(|written| written.get_attr(&text).ok());
+    Ok(written.and_then(|written| written.as_str().map(str::to_owned)).unwrap_or(text))
 }

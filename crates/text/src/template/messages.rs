@@ -64,6 +64,16 @@ pub(super) struct NormalMessages {
     pub messages: Value,
     /// Whether a content is missing and was kept so.
     pub kept_missing: bool,
+    /// Arguments that became objects, as they were written.
+    pub written: Vec<WrittenArguments>,
+}
+
+/// The arguments of a tool call as they were written.
+pub(super) struct WrittenArguments {
+    /// The path of the object in the messages (RFC 6901).
+    pub pointer: String,
+    /// The text in which they came.
+    pub text: String,
 }
 
 /// Brings the messages into `forms`. `names_role` tells whether the template names a role.
@@ -77,7 +87,7 @@ pub(super) fn normalize(
     let list = messages.as_array().filter(|list| !list.is_empty());
     let list = list.ok_or_else(|| wrong("messages", "it must be a list with at least one message"))?;
     let mut out = list.clone();
-    let mut kept_missing = false;
+    let (mut kept_missing, mut written) = (false, Vec::new());
     for (i, message) in out.iter_mut().enumerate() {
         let path = format!("messages[{i}]");
         let Some(message) = message.as_object_mut() else {
@@ -92,9 +102,13 @@ pub(super) fn normalize(
         });
         let role = normalize_role(message, forms, &names_role, &path)?;
         kept_missing |= normalize_content(message, &role, forms, &format!("{path}.content"))?;
-        normalize_calls(message, forms.arguments, &path)?;
+        let texts = normalize_calls(message, forms.arguments, &path)?;
+        written.extend(texts.into_iter().map(|(call, text)| WrittenArguments {
+            pointer: format!("/{i}/tool_calls/{call}/function/arguments"),
+            text,
+        }));
     }
-    Ok(NormalMessages { messages: Value::Array(out), kept_missing })
+    Ok(NormalMessages { messages: Value::Array(out), kept_missing, written })
 }
 
 fn wrong(path: impl Into<String>, message: impl Into<String>) -> TextError {
@@ -177,11 +191,17 @@ fn content_in_form(content: Value, form: ContentForm, path: &str) -> Result<Valu
     }
 }
 
-/// Brings the arguments of each tool call, which clients send as JSON text, into `form`.
-fn normalize_calls(message: &mut Map<String, Value>, form: ArgumentsForm, path: &str) -> Result<(), TextError> {
+/// Brings the arguments of each tool call, which clients send as JSON text, into `form`. Returns the texts of those
+/// that became objects, with the numbers of their calls.
+fn normalize_calls(
+    message: &mut Map<String, Value>,
+    form: ArgumentsForm,
+    path: &str,
+) -> Result<Vec<(usize, String)>, TextError> {
     let path = format!("{path}.tool_calls");
+    let mut written = Vec::new();
     let calls = match message.get_mut("tool_calls") {
-        None => return Ok(()),
+        None => return Ok(written),
         Some(Value::Array(calls)) => calls,
         Some(other) => return Err(wrong(path, format!("{other}; it must be a list of calls"))),
     };
@@ -194,10 +214,13 @@ fn normalize_calls(message: &mut Map<String, Value>, form: ArgumentsForm, path: 
             return Err(wrong(format!("{path}.function"), "it must be an object with a name and arguments"));
         };
         let arguments = function.get_mut("arguments").map_or(Value::Null, Value::take);
+        if let (Value::String(text), ArgumentsForm::Object) = (&arguments, form) {
+            written.push((j, text.trim().to_owned()));
+        }
         let arguments = arguments_in_form(arguments, form, &format!("{path}.function.arguments"))?;
         function.insert("arguments".into(), arguments);
     }
-    Ok(())
+    Ok(written)
 }
 
 fn arguments_in_form(arguments: Value, form: ArgumentsForm, path: &str) -> Result<Value, TextError> {

@@ -18,9 +18,10 @@ use crate::error::TextError;
 use crate::special::SpecialTexts;
 use crate::tokenizer::Tokenizer;
 use deep_stack::{MAX_SOURCE, with_deep_stack};
-use messages::{MessageForms, NormalMessages};
+use messages::{MessageForms, NormalMessages, WrittenArguments};
 use minijinja::value::Serde;
 use minijinja::{Environment, Value as Variable};
+use python_json::PythonJson;
 use serde_json::{Map, Value, json};
 use source::{DEFAULT, Sources};
 use std::collections::BTreeMap;
@@ -41,9 +42,37 @@ pub struct ChatTemplate {
     problem: Option<(PathBuf, String)>,
 }
 
+impl Given {
+    /// Keeps arguments as they were written, where Python would write them otherwise: a prompt then repeats what the
+    /// model has generated. `marks` are the special tokens' texts and the mark that breaks them.
+    fn keep_written(&mut self, written: Vec<WrittenArguments>, marks: Option<(&SpecialTexts, char)>) {
+        for WrittenArguments { pointer, text } in written {
+            let Some(arguments) = self.messages.pointer(&pointer).filter(|a| a.is_object()) else { continue };
+            let marked = marks.and_then(|(special, mark)| special.marked(&text, mark));
+            let text = marked.unwrap_or(text);
+            if let Ok(python) = PythonJson::new(None, false).dump(arguments)
+                && python != text
+            {
+                self.written.insert(python, text);
+            }
+        }
+    }
+}
+
+/// A prompt as a model reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RenderedPrompt {
+    /// Its token ids.
+    pub ids: Vec<u32>,
+    /// Whether it ends within a thought, so that the answer begins in one.
+    pub opens_thought: bool,
+}
+
 /// What a client gives to a template, as the template is given it.
 struct Given {
     messages: Value,
+    /// Arguments of tool calls, as Python's JSON and as they were written.
+    written: BTreeMap<String, String>,
     tools: Option<Value>,
     kwargs: Map<String, Value>,
     add_generation_prompt: bool,
@@ -98,7 +127,8 @@ impl ChatTemplate {
             |role| template.names_role(role),
             |messages, tools| {
                 let (tools, kwargs) = (tools.cloned(), Map::new());
-                let given = Given { messages: messages.clone(), tools, kwargs, add_generation_prompt: false };
+                let (messages, written) = (messages.clone(), BTreeMap::new());
+                let given = Given { messages, written, tools, kwargs, add_generation_prompt: false };
                 template.render_given(&given).ok()
             },
         );
@@ -150,12 +180,19 @@ impl ChatTemplate {
         conversation: &Conversation<'_>,
         tokenizer: &Tokenizer,
         add_special_tokens: bool,
-    ) -> Result<Vec<u32>, TextError> {
+    ) -> Result<RenderedPrompt, TextError> {
         let special = (!self.reads_special_tokens).then(|| tokenizer.special_texts());
-        match self.render_marked(conversation, special)? {
-            (text, Some(mark)) => tokenizer.encode_marked(&text, mark, add_special_tokens),
-            (text, None) => tokenizer.encode(&text, add_special_tokens),
-        }
+        let (text, mark) = self.render_marked(conversation, special)?;
+        let ids = match mark {
+            Some(mark) => tokenizer.encode_marked(&text, mark, add_special_tokens)?,
+            None => tokenizer.encode(&text, add_special_tokens)?,
+        };
+        Ok(RenderedPrompt { ids, opens_thought: self.answer_syntax().opens_thought(&text) })
+    }
+
+    /// Whether the template's source has this word, which may be one of its variables.
+    pub fn names_variable(&self, name: &str) -> bool {
+        self.environment.templates().any(|(_, template)| template.source().contains(name))
     }
 
     /// The token with which the template closes an assistant's message, if that is a special one.
@@ -182,13 +219,14 @@ impl ChatTemplate {
             return Err(problem);
         }
         let normal = |forms| messages::normalize(conversation.messages, forms, |role| self.names_role(role));
-        let NormalMessages { messages, kept_missing } = normal(self.forms)?;
-        match self.render_normal(conversation, messages, special) {
+        let normal_messages = normal(self.forms)?;
+        let kept_missing = normal_messages.kept_missing;
+        match self.render_normal(conversation, normal_messages, special) {
             // The probes did not go where this conversation goes.
             Err(TextError::Render(_)) if kept_missing => {
                 let empty = messages::MissingContent::Empty;
                 let forms = MessageForms { null_content: empty, absent_content: empty, ..self.forms };
-                self.render_normal(conversation, normal(forms)?.messages, special)
+                self.render_normal(conversation, normal(forms)?, special)
             }
             rendered => rendered,
         }
@@ -197,11 +235,12 @@ impl ChatTemplate {
     fn render_normal(
         &self,
         conversation: &Conversation<'_>,
-        messages: Value,
+        normal: NormalMessages,
         special: Option<&SpecialTexts>,
     ) -> Result<(String, Option<char>), TextError> {
         let mut given = Given {
-            messages,
+            messages: normal.messages,
+            written: BTreeMap::new(),
             tools: conversation.tools.cloned(),
             kwargs: conversation.kwargs.cloned().unwrap_or_default(),
             add_generation_prompt: conversation.end == PromptEnd::Answer,
@@ -210,6 +249,7 @@ impl ChatTemplate {
             Some(special) => marks::mark_special_tokens(&mut given, special)?,
             None => None,
         };
+        given.keep_written(normal.written, special.zip(mark));
         if conversation.end != PromptEnd::OpenMessage {
             return Ok((self.render_given(&given)?, mark));
         }
@@ -225,6 +265,7 @@ impl ChatTemplate {
         let tokens = self.special_tokens.iter();
         context.extend(tokens.map(|(role, token)| (role.clone(), Variable::from(token.as_str()))));
         context.extend([
+            (functions::WRITTEN_ARGUMENTS.to_owned(), Variable::from(Serde(&given.written))),
             ("messages".to_owned(), variable(&given.messages)),
             ("tools".to_owned(), given.tools.as_ref().map_or(Variable::from(()), variable)),
             ("documents".to_owned(), Variable::from(())),

@@ -6,6 +6,7 @@ use serde_json::ser::{Formatter, Serializer};
 use std::io::{self, Write};
 
 /// The arguments of `json.dumps`, and where the writing stands.
+#[derive(PartialEq)]
 pub(super) struct PythonJson {
     /// The text between two items.
     pub item_separator: String,

@@ -49,7 +49,7 @@ fn apart(tokenizer: &Tokenizer, text: &str, unshown: &str, add_special_tokens: b
     let kwargs: Map<String, Value> = Map::from_iter([("unshown".to_owned(), json!(unshown))]);
     let messages = json!([{"role": "user", "content": "x"}]);
     let conversation = Conversation { kwargs: Some(&kwargs), ..Conversation::of(&messages) };
-    template.encode(&conversation, tokenizer, add_special_tokens).unwrap()
+    template.encode(&conversation, tokenizer, add_special_tokens).unwrap().ids
 }
 
 /// A special token that is broken somewhere must not change how the rest is tokenised: pieces between special tokens
@@ -82,12 +82,16 @@ fn a_prompt_has_the_ids_of_its_flat_text() {
         let Ok(text) = template.render(conversation) else { return };
         for (name, tokenizer) in &tokenizers {
             let flat = tokenizer.encode(&text, false).unwrap();
-            let ids = template.encode(conversation, tokenizer, false).unwrap();
+            let ids = template.encode(conversation, tokenizer, false).unwrap().ids;
             assert_eq!(ids, flat, "{family} {number} {name}");
             let mut kwargs = conversation.kwargs.cloned().unwrap_or_default();
             kwargs.insert("unshown".into(), json!(special(tokenizer)[0].1));
             let marked = Conversation { kwargs: Some(&kwargs), ..*conversation };
-            assert_eq!(template.encode(&marked, tokenizer, false).unwrap(), flat, "{family} {number} {name}, apart");
+            assert_eq!(
+                template.encode(&marked, tokenizer, false).unwrap().ids,
+                flat,
+                "{family} {number} {name}, apart"
+            );
             compared += 1;
         }
     });
@@ -96,7 +100,7 @@ fn a_prompt_has_the_ids_of_its_flat_text() {
 
 fn said(template: &ChatTemplate, tokenizer: &Tokenizer, content: Value) -> Vec<u32> {
     let messages = json!([{"role": "user", "content": content}]);
-    template.encode(&Conversation::of(&messages), tokenizer, false).unwrap()
+    template.encode(&Conversation::of(&messages), tokenizer, false).unwrap().ids
 }
 
 #[test]
@@ -139,7 +143,7 @@ fn every_text_of_a_client_is_kept_apart() {
     let tools = json!([{"type": "function", "function": {"name": "f", "description": "<|eot_id|> é"}}]);
     let kwargs: Map<String, Value> = Map::from_iter([("note".to_owned(), json!("<|eot_id|>"))]);
     let conversation = Conversation { tools: Some(&tools), kwargs: Some(&kwargs), ..Conversation::of(&messages) };
-    let ids = template.encode(&conversation, &tokenizer, false).unwrap();
+    let ids = template.encode(&conversation, &tokenizer, false).unwrap().ids;
     assert_eq!(ids.iter().filter(|id| **id == end).count(), 1);
     let text = tokenizer.decode(&ids, false);
     assert_eq!(text, template.render(&conversation).unwrap());

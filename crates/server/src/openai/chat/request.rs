@@ -1,15 +1,17 @@
 //! `POST /v1/chat/completions`: an answer to a list of messages.
 use super::answer::{ChatFormat, ChatOptions};
+use super::tools::ToolFields;
 use crate::http::body::{FieldReader, JsonRequest};
 use crate::http::error::ApiError;
 use crate::http::state::ServerState;
 use crate::openai::delivery::respond;
 use crate::openai::prompt::MessageFields;
 use crate::openai::request::{Endpoint, PromptOptions};
+use crate::openai::structure::StructureFields;
+use crate::turn::{Thinking, Turn};
 use axum::extract::State;
 use axum::response::Response;
 use serde::Deserialize;
-use text::PromptEnd;
 
 pub static ENDPOINT: Endpoint = Endpoint {
     path: "/v1/chat/completions",
@@ -27,6 +29,13 @@ struct ChatFields {
     top_logprobs: Option<usize>,
     prompt_logprobs: Option<usize>,
     echo: Option<bool>,
+    reasoning_effort: Option<String>,
+    /// Alibaba's name of it.
+    thinking_budget: Option<usize>,
+    /// vLLM's name of it.
+    thinking_token_budget: Option<usize>,
+    /// Alibaba's and SGLang's short form of the template's variable.
+    enable_thinking: Option<bool>,
 }
 
 impl ChatFields {
@@ -40,30 +49,44 @@ impl ChatFields {
     }
 }
 
+impl ChatFields {
+    fn thinking(&self) -> Thinking {
+        Thinking {
+            effort: self.reasoning_effort.clone(),
+            enabled: self.enable_thinking,
+            budget: self.thinking_budget.or(self.thinking_token_budget),
+        }
+    }
+}
+
 pub async fn chat_completions(State(state): State<ServerState>, request: JsonRequest) -> Result<Response, ApiError> {
     let served = state.served()?;
     let mut fields = FieldReader::new(&request.object);
     let shared = ENDPOINT.read_shared(&mut fields)?;
     let own: ChatFields = fields.view()?;
     let messages: MessageFields = fields.view()?;
+    let tools: ToolFields = fields.view()?;
+    let structure: StructureFields = fields.view()?;
     fields.log_unread(&state, ENDPOINT.path);
 
     let request = shared.resolve(&ENDPOINT, &state, served, request.peer)?;
-    let begins_text = messages.end()? != PromptEnd::OpenMessage;
     request.delivery.check_prompt_logprobs(own.prompt_logprobs)?;
-    let options = PromptOptions {
-        logprobs: own.logprobs()?,
-        prompt_logprobs: own.prompt_logprobs,
-        begins_text,
-        ..PromptOptions::default()
-    };
     let form = ChatOptions {
-        logprobs: options.logprobs.is_some(),
+        logprobs: own.logprobs()?.is_some(),
         prompt_logprobs: own.prompt_logprobs,
         echo: if own.echo.unwrap_or(false) { messages.begun_answer()? } else { String::new() },
     };
-    let mut prompt = messages.encode(served).await?;
-    request.truncation.cut(&mut prompt);
+    let thinking = own.thinking();
+    let turn = Turn { tools: tools.resolve()?, held_to: structure.resolve()?, thinking, ..messages.turn()? };
+    let mut turn = turn.prepare(served, MessageFields::FIELD).await?;
+    request.truncation.cut(&mut turn.prompt);
+    let prompt = turn.prompt.clone();
+    let options = PromptOptions {
+        logprobs: own.logprobs()?,
+        prompt_logprobs: own.prompt_logprobs,
+        turn,
+        ..PromptOptions::default()
+    };
     let generation = request.submit(served, [prompt.clone()], &options)?;
     let delivery = request.delivery;
     respond(ChatFormat::new(request, prompt, form), generation, delivery).await

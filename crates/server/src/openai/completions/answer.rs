@@ -9,6 +9,7 @@ use crate::openai::token_names::TokenNames;
 use engine::{Event, TokenLogprob};
 use serde::Serialize;
 use serde_json::Value;
+use text::AnswerPart;
 
 /// Writes completions. A streamed one begins with the echoed prompt of each choice, if that is asked for, then come
 /// answer chunks of text, and at each choice's end one with the reason.
@@ -40,7 +41,7 @@ pub struct CompletionChoice {
     index: usize,
     text: String,
     logprobs: Option<CompletionLogprobs>,
-    finish_reason: Option<String>,
+    finish_reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     prompt_logprobs: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -97,7 +98,7 @@ impl CompletionFormat {
         entries: &PromptLogprobs,
     ) -> AnswerChoice<CompletionChoice> {
         let mut inner = self.beginning(index, entries);
-        inner.text += &answer.text;
+        inner.text += &answer.content.text();
         if self.options.logprobs.is_some() {
             let logprobs = inner.logprobs.get_or_insert_default();
             answer.logprobs.iter().for_each(|entry| self.writers[index].token(logprobs, entry));
@@ -153,11 +154,12 @@ impl AnswerFormat for CompletionFormat {
                 (first..first + self.n).map(|index| AnswerChoice::new(self.beginning(index, &entries))).collect()
             }
             Event::Prompt { .. } | Event::Failed(_) => Vec::new(),
-            Event::Delta { choice, text, token, logprob } => {
-                self.token_chunk(first + choice, text, token, logprob.as_ref()).into_iter().collect()
-            }
-            Event::Finished { choice, text, reason, matched_stop } => {
-                let mut inner = CompletionChoice::new(first + choice, text);
+            Event::Delta { choice, parts, token, logprob, .. } => self
+                .token_chunk(first + choice, AnswerPart::text_of(&parts), token, logprob.as_ref())
+                .into_iter()
+                .collect(),
+            Event::Finished { choice, parts, reason, matched_stop } => {
+                let mut inner = CompletionChoice::new(first + choice, AnswerPart::text_of(&parts));
                 inner.finish_reason = Some(finish_reason(reason));
                 vec![AnswerChoice::ended(inner, matched_stop)]
             }

@@ -2,21 +2,25 @@
 use super::answer::{CompletionFormat, CompletionOptions};
 use crate::http::body::{FieldReader, JsonRequest};
 use crate::http::error::ApiError;
-use crate::http::state::ServerState;
+use crate::http::state::{ServedModel, ServerState};
 use crate::openai::delivery::respond;
 use crate::openai::prompt::{encode, parse_sources};
 use crate::openai::request::{Endpoint, PromptOptions};
+use crate::openai::structure::StructureFields;
+use crate::turn::{HeldTo, PreparedTurn};
 use axum::extract::State;
 use axum::response::Response;
 use serde::Deserialize;
 use serde_json::Value;
+use std::sync::Arc;
+use text::AnswerConstraint;
 
 pub static ENDPOINT: Endpoint = Endpoint {
     path: "/v1/completions",
     id_prefix: "cmpl",
     prompt_field: "prompt",
     logprobs_field: "logprobs",
-    unsupported: &[("suffix", &[r#""""#]), ("continue_final_message", &["false"])],
+    unsupported: &[("suffix", &[r#""""#]), ("continue_final_message", &["false"]), ("tools", &["[]"])],
 };
 
 /// The fields that only this endpoint has.
@@ -35,6 +39,7 @@ pub async fn completions(State(state): State<ServerState>, request: JsonRequest)
     let mut fields = FieldReader::new(&request.object);
     let shared = ENDPOINT.read_shared(&mut fields)?;
     let own: CompletionFields = fields.view()?;
+    let structure: StructureFields = fields.view()?;
     fields.log_unread(&state, ENDPOINT.path);
 
     let mut request = shared.resolve(&ENDPOINT, &state, served, request.peer)?;
@@ -56,10 +61,17 @@ pub async fn completions(State(state): State<ServerState>, request: JsonRequest)
         logprobs: own.logprobs,
         prompt_logprobs: own.prompt_logprobs.max(own.logprobs.filter(|_| echo)),
         prompt_only,
-        begins_text: false,
+        turn: PreparedTurn::of_text(held_to(served, structure.resolve()?).await?),
     };
     let generation = request.submit(served, prompts.iter().map(|prompt| prompt.ids.clone()), &options)?;
     let delivery = request.delivery;
     let options = CompletionOptions { echo, logprobs: own.logprobs, prompt_logprobs: own.prompt_logprobs };
     respond(CompletionFormat::new(request, prompts, options), generation, delivery).await
+}
+
+/// Makes the constraint off the threads that serve connections, which a large schema would hold up.
+async fn held_to(served: &Arc<ServedModel>, held_to: Option<HeldTo>) -> Result<Option<AnswerConstraint>, ApiError> {
+    let Some(held_to) = held_to else { return Ok(None) };
+    let served = served.clone();
+    tokio::task::spawn_blocking(move || held_to.constraint(&served)).await?.map(Some)
 }
