@@ -224,6 +224,10 @@ pub struct ServingSettings {
     /// Read special tokens that clients write in messages as special tokens, not as text [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub chat_special_tokens: Option<bool>,
+    /// How the model writes tool calls: hermes, qwen3_coder, llama3_json, pythonic, mistral or deepseek_v3 [default: as
+    /// its chat template shows]
+    #[arg(long, value_name = "FORMAT")]
+    pub tool_call_format: Option<String>,
     /// Longest context in tokens [default: the model's, or what the cache holds]
     #[arg(long, value_name = "TOKENS")]
     pub max_model_len: Option<usize>,

@@ -18,4 +18,5 @@ pub use start::{
     Calibration, CentreMode, DecodeKernel, DeviceChoice, EngineConfig, KvOptions, KvPlan, LoadProgress, MemoryBudget,
     MemoryLimits, ModelBundle, cache_layout, free_memory, launch, load, most_exact_format, select, start,
 };
+pub use text::{ToolCallFormat, UnknownToolCallFormat};
 pub use threads::compute_pool;

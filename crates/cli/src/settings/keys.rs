@@ -37,7 +37,7 @@ impl ValueKind {
 }
 
 /// All settings (a test compares them with `RawSettings`).
-pub const KEYS: [(&str, ValueKind); 31] = [
+pub const KEYS: [(&str, ValueKind); 32] = [
     ("host", ValueKind::Text),
     ("port", ValueKind::Port),
     ("api_key", ValueKind::Text),
@@ -50,6 +50,7 @@ pub const KEYS: [(&str, ValueKind); 31] = [
     ("served_model_name", ValueKind::Text),
     ("chat_template", ValueKind::Text),
     ("chat_special_tokens", ValueKind::Switch),
+    ("tool_call_format", ValueKind::Text),
     ("max_model_len", ValueKind::Count),
     ("max_tokens_default", ValueKind::Count),
     ("device", ValueKind::Text),

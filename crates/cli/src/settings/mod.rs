@@ -19,7 +19,7 @@ use server::{AllowedHost, CorsOrigin};
 use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use values::{OneSetting, TextList, not_empty};
+use values::{OneSetting, TextList, not_empty, tool_call_format};
 
 /// The documentation of every key.
 pub const DEFAULTS: &str = include_str!("../../../../config/default.toml");
@@ -76,6 +76,7 @@ struct RawSettings {
     served_model_name: Option<String>,
     chat_template: Option<PathBuf>,
     chat_special_tokens: bool,
+    tool_call_format: Option<String>,
     max_model_len: Option<usize>,
     max_tokens_default: Option<usize>,
     device: String,
@@ -181,6 +182,7 @@ impl RawSettings {
             served_model_name: self.served_model_name,
             chat_template: self.chat_template,
             chat_special_tokens: self.chat_special_tokens,
+            tool_call_format: self.tool_call_format.as_deref().map(tool_call_format).transpose()?,
             kv_cache_memory: self.kv_cache_memory.map(|b| b.as_u64()),
             max_model_len: self.max_model_len,
             max_num_seqs: self.max_num_seqs,

@@ -1,6 +1,7 @@
 //! Values of settings, one at a time.
 use super::keys::{ValueKind, kind};
 use anyhow::{Result, anyhow, bail};
+use engine::ToolCallFormat;
 use figment::value::{Dict, Map, Value};
 use figment::{Metadata, Profile, Provider};
 use serde::Deserialize;
@@ -51,6 +52,11 @@ impl TextList {
         };
         texts.iter().map(|text| text.parse().map_err(|e| anyhow!("{flag}: {e}"))).collect()
     }
+}
+
+/// Errors: no format of this name.
+pub fn tool_call_format(name: &str) -> Result<ToolCallFormat> {
+    name.parse().map_err(|e| anyhow!("--tool-call-format: {e}"))
 }
 
 /// Errors: a text that is given and empty, by its name.

@@ -6,6 +6,7 @@ use models::{Reading, WeightQuant};
 use scheduler::SchedulerConfig;
 use std::path::PathBuf;
 use std::time::Duration;
+use text::ToolCallFormat;
 use turboquant::{Format, KvPair};
 
 /// Most `--threads`: more cores than any machine has that this program is built for.
@@ -22,6 +23,8 @@ pub struct EngineConfig {
     pub chat_template: Option<PathBuf>,
     /// Whether special tokens that clients write in messages are special tokens rather than text.
     pub chat_special_tokens: bool,
+    /// How the model writes tool calls; `None`: as its chat template shows.
+    pub tool_call_format: Option<ToolCallFormat>,
     /// How the cache is stored.
     pub kv: KvOptions,
     /// Bytes of the cache; `None`: half of the free memory, or less if that is enough for every sequence at full
@@ -69,6 +72,7 @@ impl EngineConfig {
             served_model_name: None,
             chat_template: None,
             chat_special_tokens: false,
+            tool_call_format: None,
             kv: KvOptions::pair(KvPair::both(Format::Bf16), 32),
             kv_cache_memory: None,
             max_model_len: None,

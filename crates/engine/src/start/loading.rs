@@ -116,5 +116,8 @@ fn chat_template(
     if let Some(problem) = template.as_ref().and_then(ChatTemplate::problem) {
         tracing::warn!("{problem}; requests with messages are refused until --chat-template names another");
     }
-    Ok(template.map(|template| template.reading_special_tokens(config.chat_special_tokens)))
+    Ok(template.map(|template| {
+        let template = template.reading_special_tokens(config.chat_special_tokens);
+        template.calling_tools_as(config.tool_call_format)
+    }))
 }

@@ -13,7 +13,7 @@ mod source;
 
 pub use conversation::{Conversation, PromptEnd};
 
-use crate::answer::AnswerSyntax;
+use crate::answer::{AnswerSyntax, ToolCallFormat};
 use crate::error::TextError;
 use crate::special::SpecialTexts;
 use crate::tokenizer::Tokenizer;
@@ -36,6 +36,10 @@ pub struct ChatTemplate {
     special_tokens: Vec<(String, String)>,
     forms: MessageForms,
     reads_special_tokens: bool,
+    /// How the model writes tool calls, where the template's source does not decide it.
+    call_format: Option<ToolCallFormat>,
+    /// Whether the template tells the model of tools.
+    tells_of_tools: bool,
     /// The template for requests without tools as the model has it.
     source: String,
     /// Why nothing can be rendered; the file, if that is known, and the message.
@@ -90,6 +94,8 @@ impl ChatTemplate {
             special_tokens: Vec::new(),
             forms: MessageForms::default(),
             reads_special_tokens: false,
+            call_format: None,
+            tells_of_tools: false,
             source: String::new(),
             problem: Some(problem),
         }
@@ -118,20 +124,21 @@ impl ChatTemplate {
             special_tokens,
             forms: MessageForms::default(),
             reads_special_tokens: false,
+            call_format: None,
+            tells_of_tools: false,
             source: default,
             problem: None,
         };
         // A template that does not end must not take long to load.
         template.environment.set_fuel(Some(functions::PROBE_FUEL));
-        template.forms = probe::forms(
-            |role| template.names_role(role),
-            |messages, tools| {
-                let (tools, kwargs) = (tools.cloned(), Map::new());
-                let (messages, written) = (messages.clone(), BTreeMap::new());
-                let given = Given { messages, written, tools, kwargs, add_generation_prompt: false };
-                template.render_given(&given).ok()
-            },
-        );
+        let render = |messages: &Value, tools: Option<&Value>| {
+            let (messages, tools, written, kwargs) = (messages.clone(), tools.cloned(), BTreeMap::new(), Map::new());
+            let given = Given { messages, written, tools, kwargs, add_generation_prompt: false };
+            template.render_given(&given).ok()
+        };
+        let forms = probe::forms(|role| template.names_role(role), render);
+        let tells_of_tools = probe::tells_of_tools(forms, render);
+        (template.forms, template.tells_of_tools) = (forms, tells_of_tools);
         template.environment.set_fuel(Some(functions::FUEL));
         Ok(template)
     }
@@ -144,6 +151,16 @@ impl ChatTemplate {
     /// The template as the model has it, the one for requests without tools; empty if nothing can be rendered.
     pub fn source(&self) -> &str {
         &self.source
+    }
+
+    /// Takes tool calls to be written in `format`, if there is one, whatever the template shows.
+    pub fn calling_tools_as(self, format: Option<ToolCallFormat>) -> Self {
+        ChatTemplate { call_format: format.or(self.call_format), ..self }
+    }
+
+    /// Whether the template tells the model of the tools that it may call.
+    pub fn tells_of_tools(&self) -> bool {
+        self.tells_of_tools
     }
 
     /// Why nothing can be rendered, if that is so.
@@ -159,7 +176,10 @@ impl ChatTemplate {
             template.map(|template| AnswerSyntax::of_template(template.source())).unwrap_or_default()
         };
         let (default, tool_use) = (of(DEFAULT), of(TOOL_USE));
-        AnswerSyntax { thought: default.thought.or(tool_use.thought), calls: tool_use.calls.or(default.calls) }
+        AnswerSyntax {
+            thought: default.thought.or(tool_use.thought),
+            calls: self.call_format.or(tool_use.calls).or(default.calls),
+        }
     }
 
     /// The prompt's text. Text parts of a message are joined with newlines where the template reads strings.

@@ -45,6 +45,21 @@ pub(super) fn forms(
     }
 }
 
+/// Whether the template tells the model of a tool.
+pub(super) fn tells_of_tools(forms: MessageForms, render: impl Fn(&Value, Option<&Value>) -> Option<String>) -> bool {
+    let content = match forms.content {
+        ContentForm::Text => json!("x"),
+        ContentForm::Parts => json!([{"type": "text", "text": "x"}]),
+    };
+    let user = json!({"role": "user", "content": content});
+    let function = json!({"name": NEEDLE, "description": "", "parameters": {"type": "object", "properties": {}}});
+    let tools = json!([{"type": "function", "function": function}]);
+    let system = json!({"role": "system", "content": content});
+    // Some templates put tools into a system message that has to be there.
+    let conversations = [json!([user]), json!([system, user])];
+    conversations.iter().any(|messages| render(messages, Some(&tools)).is_some_and(|text| text.contains(NEEDLE)))
+}
+
 /// An assistant's message that calls a tool; without a content where that is `None`.
 fn call(content: Option<Value>, arguments: Value) -> Value {
     // Mistral's templates insist on ids of nine letters and digits.
