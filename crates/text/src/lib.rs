@@ -24,4 +24,4 @@ pub use error::TextError;
 pub use pipeline::{AnswerEnd, AnswerOptions, AnswerPipeline, AnswerReading, Pushed};
 pub use stop::{StopMatcher, Stopped};
 pub use template::{ChatTemplate, Conversation, PromptEnd, RenderedPrompt};
-pub use tokenizer::Tokenizer;
+pub use tokenizer::{FillInTheMiddle, Infill, Tokenizer};

@@ -1,6 +1,9 @@
 //! Text to token ids and back.
 mod description;
+mod infill;
 mod marked;
+
+pub use infill::{FillInTheMiddle, Infill};
 
 use crate::config::TokenizerConfig;
 use crate::error::TextError;
@@ -39,6 +42,7 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     vocabulary: Vocabulary,
     special_texts: SpecialTexts,
+    fill_in_the_middle: Option<FillInTheMiddle>,
     /// The special tokens that have a role, such as `bos_token`, by their roles.
     special_token_roles: Vec<(String, String)>,
     bos: Option<String>,
@@ -113,11 +117,13 @@ impl Tokenizer {
         }
         let added = inner.get_added_tokens_decoder();
         let special = added.values().filter(|token| token.special).map(|token| token.content.as_str());
-        let special_texts = SpecialTexts::new(special)
-            .map_err(|e| TextError::Parse { path: path.to_owned(), message: e.to_string() })?;
+        let too_many = |e: aho_corasick::BuildError| TextError::Parse { path: path.to_owned(), message: e.to_string() };
+        let special_texts = SpecialTexts::new(special).map_err(too_many)?;
+        let fill_in_the_middle = FillInTheMiddle::of(&inner).map_err(too_many)?;
         Ok(Tokenizer {
             vocabulary,
             special_texts,
+            fill_in_the_middle,
             special_token_roles: config.special_token_roles(),
             bos: config.special_token("bos_token").filter(|bos| !bos.is_empty()).map(str::to_owned),
             bos_id,
@@ -211,6 +217,11 @@ impl Tokenizer {
         let harmony = HARMONY_ENDS.iter().all(|name| special(name).is_some());
         let names = TURN_ENDS.iter().filter(|name| !(harmony && **name == "<|end|>"));
         names.filter_map(special).collect()
+    }
+
+    /// How the model is asked to fill in the middle; `None` if it was not trained for it.
+    pub fn fill_in_the_middle(&self) -> Option<&FillInTheMiddle> {
+        self.fill_in_the_middle.as_ref()
     }
 
     /// The special tokens that have a role, such as `bos_token`, with their roles.

@@ -1,4 +1,6 @@
 //! Endpoints of llama.cpp's server in its form. What is not known here is left out.
+mod infill;
+mod infill_answer;
 mod props;
 mod slots;
 mod template;
@@ -10,6 +12,7 @@ use axum::routing::{get, post};
 pub fn routes() -> Routes {
     Routes::new()
         .route(template::PATH, post(template::apply_template))
+        .route(infill::PATH, post(infill::infill))
         .route("/props", get(props::props))
         .route("/slots", get(slots::slots))
 }

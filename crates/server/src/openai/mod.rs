@@ -2,11 +2,12 @@
 //! endpoints share lies here.
 mod answer;
 mod delivery;
-mod fields;
+pub mod fields;
+pub mod infill;
 mod models;
 pub mod prompt;
 mod prompt_logprobs;
-mod request;
+pub mod request;
 mod structure;
 mod token_names;
 mod truncation;

@@ -45,6 +45,18 @@ const UNSUPPORTED: &[UnsupportedField] = &[
     ("lora_path", &[]),
 ];
 
+/// Errors: a field that asks for something unsupported.
+pub fn refuse_unsupported(fields: &FieldReader<'_>, unsupported: &[UnsupportedField]) -> Result<(), ApiError> {
+    for (field, harmless) in unsupported {
+        let asks = fields.get(field).is_some_and(|value| !harmless.contains(&value.to_string().as_str()));
+        if asks {
+            let message = format!("{field} is not supported yet; leave it out");
+            return Err(ApiError::new(ErrorCode::UnsupportedParameter, message).at(*field));
+        }
+    }
+    Ok(())
+}
+
 /// The shared fields of a request, their types checked.
 pub struct SharedFields {
     common: CommonFields,
@@ -94,13 +106,8 @@ impl Endpoint {
     ///
     /// Errors: a field that asks for something unsupported, a field of a wrong type.
     pub fn read_shared(&self, fields: &mut FieldReader<'_>) -> Result<SharedFields, ApiError> {
-        for (field, harmless) in UNSUPPORTED.iter().chain(self.unsupported) {
-            let asks = fields.get(field).is_some_and(|value| !harmless.contains(&value.to_string().as_str()));
-            if asks {
-                let message = format!("{field} is not supported yet; leave it out");
-                return Err(ApiError::new(ErrorCode::UnsupportedParameter, message).at(*field));
-            }
-        }
+        refuse_unsupported(fields, UNSUPPORTED)?;
+        refuse_unsupported(fields, self.unsupported)?;
         Ok(SharedFields {
             common: fields.view()?,
             sampling: fields.view()?,

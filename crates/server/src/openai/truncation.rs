@@ -59,6 +59,11 @@ impl TruncationFields {
 }
 
 impl Truncation {
+    /// Whether the request asks for a cut.
+    pub fn is_asked_for(&self) -> bool {
+        self.keep.is_some()
+    }
+
     /// Leaves out what is too much of a prompt, and returns how many of its first and of its last tokens that are.
     pub fn cut(&self, ids: &mut Vec<u32>) -> (usize, usize) {
         let excess = ids.len().saturating_sub(self.keep.unwrap_or(usize::MAX));

@@ -66,6 +66,7 @@ pub struct Options {
     pub template: Option<&'static str>,
     /// Tokens of the context.
     pub context: usize,
+    pub tokenizer: Arc<Tokenizer>,
 }
 
 impl Default for Options {
@@ -80,6 +81,7 @@ impl Default for Options {
             loaded: true,
             template: None,
             context: CONTEXT,
+            tokenizer: TOKENIZER.clone(),
         }
     }
 }
@@ -112,7 +114,7 @@ pub async fn start(options: Options) -> Server {
             weight_bytes: 123_456,
             trained_len: 4 * CONTEXT,
             max_model_len: options.context,
-            vocab_size: TOKENIZER.vocab_size(),
+            vocab_size: options.tokenizer.vocab_size(),
             turn_ends: vec![TOKENIZER.eos_id().unwrap()],
             block_size: 32,
             num_blocks: (options.context / 32).max(10),
@@ -123,7 +125,7 @@ pub async fn start(options: Options) -> Server {
             default_sampling: SamplingParams { temperature: 0.7, top_p: 0.9, ..Default::default() },
         };
         let template = template(options.template).map(Arc::new);
-        let (handle, inbox) = channel(info, TOKENIZER.clone(), options.queue_limit);
+        let (handle, inbox) = channel(info, options.tokenizer, options.queue_limit);
         inbox.set_stats(engine::EngineStats {
             running: options.running,
             waiting: 3,

@@ -154,6 +154,4 @@ async fn what_is_not_supported_is_refused_and_not_ignored() {
             assert!(object["message"].as_str().unwrap().contains(field));
         }
     }
-    let (_, code, named, _) = error(server.post(COMPLETIONS, &completion_body(json!({"suffix": "end"}))).await).await;
-    assert_eq!((code.as_str(), named.as_str()), ("unsupported_parameter", Some("suffix")));
 }

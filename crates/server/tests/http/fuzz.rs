@@ -1,5 +1,6 @@
 //! Whatever a body holds, its sender gets an answer or an error in OpenAI's form, and the server goes on.
 use crate::common::{Options, Server, start};
+use crate::infill::CODER;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde_json::{Map, Value, json};
@@ -8,14 +9,15 @@ use tokio::runtime::Runtime;
 
 static SERVER: LazyLock<(Runtime, Server)> = LazyLock::new(|| {
     let runtime = Runtime::new().unwrap();
-    let server = runtime.block_on(start(Options::default()));
+    let server = runtime.block_on(start(Options { tokenizer: CODER.clone(), ..Default::default() }));
     (runtime, server)
 });
 
-const PATHS: [&str; 4] = ["/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize"];
+const PATHS: [&str; 6] =
+    ["/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize", "/apply-template", "/infill"];
 
 /// Fields of all endpoints, known and unknown ones.
-const FIELDS: [&str; 52] = [
+const FIELDS: [&str; 57] = [
     "model",
     "messages",
     "prompt",
@@ -59,6 +61,11 @@ const FIELDS: [&str; 52] = [
     "tool_choice",
     "response_format",
     "suffix",
+    "input_prefix",
+    "input_suffix",
+    "input_extra",
+    "n_predict",
+    "response_fields",
     "best_of",
     "cache_salt",
     "documents",

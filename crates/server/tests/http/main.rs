@@ -11,6 +11,7 @@ mod fields;
 mod fuzz;
 mod health;
 mod ids;
+mod infill;
 mod limits;
 mod metrics;
 mod pages;

@@ -36,13 +36,30 @@ impl Tokenizer {
         mark: char,
         add_special_tokens: bool,
     ) -> Result<Vec<u32>, TextError> {
+        self.encode_marked_beside(text, mark, add_special_tokens, &[])
+    }
+
+    /// Does the same as [`encode_marked`](Tokenizer::encode_marked), where the added tokens `controls` are taken for
+    /// special ones, whatever the model's files say.
+    pub(super) fn encode_marked_beside(
+        &self,
+        text: &str,
+        mark: char,
+        add_special_tokens: bool,
+        controls: &[u32],
+    ) -> Result<Vec<u32>, TextError> {
         let fail = |e: tokenizers::Error| TextError::Encode(e.to_string());
-        let special = self.special_in(text);
+        let special = self.special_in(text, controls);
         let (model, normalizer) = (self.inner.get_model(), self.inner.get_normalizer());
         // Special tokens are recognised by now. Where they stand, characters that are tokens of their own keep what is
         // before and behind them apart, in a vocabulary that knows no special tokens.
         let mut vocabulary = self.inner.get_added_vocabulary().clone();
         vocabulary.set_encode_special_tokens(true);
+        if !controls.is_empty() {
+            let added = self.inner.get_added_tokens_decoder();
+            let controls = controls.iter().filter_map(|id| added.get(id)).map(|token| token.clone().special(true));
+            vocabulary.add_tokens(controls, model, normalizer).map_err(fail)?;
+        }
         let guards = self.guards(text, mark, &special, &mut vocabulary)?;
         let guarded = self.guarded(text, mark, &special, &guards);
 
@@ -61,13 +78,13 @@ impl Tokenizer {
         Ok(self.with_bos(ids.collect(), text, add_special_tokens))
     }
 
-    /// The special tokens that are recognised in `text`.
-    fn special_in(&self, text: &str) -> Vec<Special> {
+    /// The special tokens, and those of `controls`, that are recognised in `text`.
+    fn special_in(&self, text: &str, controls: &[u32]) -> Vec<Special> {
         let pieces = self.inner.get_added_vocabulary().extract_and_normalize(self.inner.get_normalizer(), text);
         let pieces = pieces.get_splits(OffsetReferential::Original, OffsetType::Byte);
         let special = pieces.into_iter().filter_map(|(_, (start, end), tokens)| {
             let id = tokens.as_ref()?.first()?.id;
-            self.is_special(id).then_some(Special { range: start..end, id })
+            (self.is_special(id) || controls.contains(&id)).then_some(Special { range: start..end, id })
         });
         special.collect()
     }

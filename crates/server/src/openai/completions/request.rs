@@ -4,12 +4,14 @@ use crate::http::body::{FieldReader, JsonRequest};
 use crate::http::error::ApiError;
 use crate::http::state::{ServedModel, ServerState};
 use crate::openai::delivery::respond;
-use crate::openai::prompt::{encode, parse_sources};
-use crate::openai::request::{Endpoint, PromptOptions};
+use crate::openai::infill::{Gap, encode_gaps, form};
+use crate::openai::prompt::{Prompt, PromptSource, encode, parse_sources};
+use crate::openai::request::{AnswerRequest, Endpoint, PromptOptions};
 use crate::openai::structure::StructureFields;
 use crate::turn::{HeldTo, PreparedTurn};
 use axum::extract::State;
 use axum::response::Response;
+use engine::EngineHandle;
 use serde::Deserialize;
 use serde_json::Value;
 use std::sync::Arc;
@@ -20,7 +22,7 @@ pub static ENDPOINT: Endpoint = Endpoint {
     id_prefix: "cmpl",
     prompt_field: "prompt",
     logprobs_field: "logprobs",
-    unsupported: &[("suffix", &[r#""""#]), ("continue_final_message", &["false"]), ("tools", &["[]"])],
+    unsupported: &[("continue_final_message", &["false"]), ("tools", &["[]"])],
 };
 
 /// The fields that only this endpoint has.
@@ -28,6 +30,7 @@ pub static ENDPOINT: Endpoint = Endpoint {
 #[serde(default)]
 struct CompletionFields {
     prompt: Value,
+    suffix: Option<String>,
     echo: Option<bool>,
     logprobs: Option<usize>,
     prompt_logprobs: Option<usize>,
@@ -55,8 +58,15 @@ pub async fn completions(State(state): State<ServerState>, request: JsonRequest)
         request.stop.max_tokens = Some(1);
     }
     let sources = parse_sources(&own.prompt)?;
-    let mut prompts = encode(&served.engine, sources, own.add_special_tokens.unwrap_or(true)).await?;
-    prompts.iter_mut().for_each(|prompt| request.truncation.cut_prompt(prompt, served.engine.tokenizer()));
+    let prompts = match own.suffix.filter(|suffix| !suffix.is_empty()) {
+        Some(_) if echo => return Err(ApiError::invalid("suffix", "suffix does not go with echo: true")),
+        Some(suffix) => with_suffix(&served.engine, sources, &suffix, &mut request).await?,
+        None => {
+            let mut prompts = encode(&served.engine, sources, own.add_special_tokens.unwrap_or(true)).await?;
+            prompts.iter_mut().for_each(|prompt| request.truncation.cut_prompt(prompt, served.engine.tokenizer()));
+            prompts
+        }
+    };
     let options = PromptOptions {
         logprobs: own.logprobs,
         prompt_logprobs: own.prompt_logprobs.max(own.logprobs.filter(|_| echo)),
@@ -74,4 +84,27 @@ async fn held_to(served: &Arc<ServedModel>, held_to: Option<HeldTo>) -> Result<O
     let Some(held_to) = held_to else { return Ok(None) };
     let served = served.clone();
     tokio::task::spawn_blocking(move || held_to.constraint(&served)).await?.map(Some)
+}
+
+/// Prompts whose answers lie between each of `sources` and `suffix`. What the model begins behind them ends the answer.
+///
+/// Errors: a model that was not trained for it, a prompt of token ids, a prompt that is to be cut.
+async fn with_suffix(
+    engine: &EngineHandle,
+    sources: Vec<PromptSource>,
+    suffix: &str,
+    request: &mut AnswerRequest,
+) -> Result<Vec<Prompt>, ApiError> {
+    const FIELD: &str = "suffix";
+    request.stop.stop_token_ids.extend(form(engine, FIELD)?.ends());
+    if request.truncation.is_asked_for() {
+        return Err(ApiError::invalid(FIELD, "suffix does not go with truncate_prompt_tokens"));
+    }
+    let gap = |source| match source {
+        PromptSource::Text(prefix) => Ok(Gap { prefix, suffix: suffix.to_owned(), ..Gap::default() }),
+        PromptSource::Ids(_) => Err(ApiError::invalid(FIELD, "suffix needs prompts of text, not of token ids")),
+    };
+    let gaps = sources.into_iter().map(gap).collect::<Result<_, _>>()?;
+    let prompts = encode_gaps(engine, gaps, FIELD).await?;
+    Ok(prompts.into_iter().map(|ids| Prompt { ids, text: String::new(), num_added: 0 }).collect())
 }

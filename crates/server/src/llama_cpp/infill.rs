@@ -1,0 +1,135 @@
+//! `POST /infill`: fills the gap between a prefix and a suffix.
+use super::infill_answer::InfillAnswer;
+use crate::generation::Generation;
+use crate::http::body::{FieldReader, JsonRequest};
+use crate::http::error::ApiError;
+use crate::http::sse;
+use crate::http::state::ServerState;
+use crate::openai::fields::{SamplingFields, StopFields};
+use crate::openai::infill::{Gap, encode_gaps, form};
+use crate::openai::request::{UnsupportedField, refuse_unsupported};
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use engine::{GenerationRequest, RequestField, SamplingParams, StopParams};
+use serde::Deserialize;
+
+pub const PATH: &str = "/infill";
+
+/// Fields that would change the answer and that are not done, with the values that ask for nothing.
+const UNSUPPORTED: &[UnsupportedField] = &[
+    ("dry_multiplier", &["0", "0.0"]),
+    ("dynatemp_range", &["0", "0.0"]),
+    ("grammar", &[r#""""#]),
+    ("json_schema", &[]),
+    ("lora", &["[]"]),
+    ("min_keep", &["0"]),
+    ("mirostat", &["0"]),
+    ("n_cmpl", &["1"]),
+    ("n_probs", &["0"]),
+    ("repeat_last_n", &["-1"]),
+    ("top_n_sigma", &["-1", "-1.0"]),
+    ("typical_p", &["1", "1.0"]),
+    ("xtc_probability", &["0", "0.0"]),
+];
+/// What llama.cpp's clients send for a seed that they leave open, beside -1.
+const ANY_SEED: i64 = u32::MAX as i64;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct InfillFields {
+    model: Option<String>,
+    input_prefix: Option<String>,
+    input_suffix: Option<String>,
+    input_extra: Option<Vec<ExtraFile>>,
+    prompt: Option<String>,
+    n_predict: Option<i64>,
+    repeat_penalty: Option<f32>,
+    stream: Option<bool>,
+    return_tokens: Option<bool>,
+    response_fields: Option<Vec<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ExtraFile {
+    filename: Option<String>,
+    text: String,
+}
+
+impl InfillFields {
+    fn gap(&mut self) -> Gap {
+        let file = |file: ExtraFile| (file.filename.unwrap_or_else(|| "tmp".into()), file.text);
+        Gap {
+            prefix: self.input_prefix.take().unwrap_or_default(),
+            suffix: self.input_suffix.take().unwrap_or_default(),
+            begun: self.prompt.take().unwrap_or_default(),
+            files: self.input_extra.take().unwrap_or_default().into_iter().map(file).collect(),
+        }
+    }
+
+    /// The limit of the answer: the request's, or `default`.
+    ///
+    /// Errors: a number below -1, which is no limit.
+    fn max_tokens(&self, default: Option<usize>) -> Result<Option<usize>, ApiError> {
+        match self.n_predict {
+            None | Some(-1) => Ok(default),
+            Some(n) => usize::try_from(n).map(Some).map_err(|_| {
+                ApiError::invalid("n_predict", format!("n_predict is {n}; it must be at least 0, or -1 for no limit"))
+            }),
+        }
+    }
+}
+
+/// The parameters of sampling under llama.cpp's names.
+fn sampling(fields: SamplingFields, own: &InfillFields, defaults: &SamplingParams) -> Result<SamplingParams, ApiError> {
+    let sampling = fields.resolve(defaults)?;
+    let any = |seed: &u64| [-1, ANY_SEED].contains(&(*seed as i64));
+    Ok(SamplingParams {
+        repetition_penalty: own.repeat_penalty.unwrap_or(sampling.repetition_penalty),
+        seed: sampling.seed.filter(|seed| !any(seed)),
+        ..sampling
+    })
+}
+
+pub async fn infill(State(state): State<ServerState>, request: JsonRequest) -> Result<Response, ApiError> {
+    let served = state.served()?;
+    let info = served.engine.info();
+    let mut fields = FieldReader::new(&request.object);
+    refuse_unsupported(&fields, UNSUPPORTED)?;
+    let mut own: InfillFields = fields.view()?;
+    let (sampling_fields, stop): (SamplingFields, StopFields) = (fields.view()?, fields.view()?);
+    fields.log_unread(&state, PATH);
+
+    let model = served.name(own.model.as_deref())?.to_owned();
+    let form = form(&served.engine, "input_suffix")?;
+    let max_tokens = own.max_tokens(state.config().max_tokens_default)?;
+    // Without tokens the prompt alone is asked for; the engine generates at least one.
+    let prompt_only = max_tokens == Some(0);
+    let mut stop = StopParams { max_tokens: max_tokens.map(|n| n.max(1)), ..stop.resolve(None) };
+    stop.stop_token_ids.extend(form.ends());
+    let sampling = sampling(sampling_fields, &own, &info.default_sampling)?;
+    let prompts = encode_gaps(&served.engine, vec![own.gap()], "input_prefix").await?;
+    let request = GenerationRequest {
+        id: request.peer.request_id.shown().to_owned(),
+        client: request.peer.address.unwrap_or_default(),
+        sampling,
+        stop,
+        ..GenerationRequest::greedy(prompts.concat(), 1)
+    };
+    let generation = Generation::submit(served, vec![request], prompt_only, field_name)?;
+    let answer = InfillAnswer::new(model, own.return_tokens.unwrap_or(false), own.response_fields);
+    match own.stream.unwrap_or(false) {
+        true => Ok(sse::respond(answer.events(generation))),
+        false => Ok(Json(answer.collect(generation).await?).into_response()),
+    }
+}
+
+/// llama.cpp's name of a field.
+fn field_name(field: RequestField) -> &'static str {
+    match field {
+        RequestField::Prompt => "input_prefix",
+        RequestField::MaxTokens => "n_predict",
+        RequestField::RepetitionPenalty => "repeat_penalty",
+        other => other.name(),
+    }
+}
