@@ -258,6 +258,7 @@ impl Engine {
             self.scheduler.finish(id);
             if request.choices.is_empty() {
                 self.metrics.decode_time(request.first_token.unwrap_or(request.submitted).elapsed());
+                self.metrics.inference_time(request.scheduled.unwrap_or(request.submitted).elapsed());
                 self.requests.remove(&key);
             }
         }

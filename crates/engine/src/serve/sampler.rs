@@ -122,11 +122,13 @@ impl SamplerState {
             allowed.iter().zip(kept).for_each(|(token, logit)| logits[*token as usize] = logit);
         }
         if self.holds_back_ends() {
-            for end in self.ends.iter() {
-                // A model's files may name ids that its vocabulary does not have.
-                if let Some(logit) = logits.get_mut(*end as usize) {
-                    *logit = f32::NEG_INFINITY;
-                }
+            // A model's files may name ids that its vocabulary does not have.
+            let end = |end: &u32| Some((*end as usize, *logits.get(*end as usize)?));
+            let ends: Vec<(usize, f32)> = self.ends.iter().filter_map(end).collect();
+            ends.iter().for_each(|(end, _)| logits[*end] = f32::NEG_INFINITY);
+            // A constraint may let nothing come next but an end.
+            if !logits.iter().any(|logit| *logit > f32::NEG_INFINITY) {
+                ends.into_iter().for_each(|(end, logit)| logits[end] = logit);
             }
         }
     }
@@ -358,8 +360,7 @@ mod tests {
         let biased = SamplingParams { logit_bias: vec![(0, 100.0)], ..allowed(&[1]) };
         assert_eq!(draws(biased, &logits, 3), [1, 1, 1]);
         let mut state = SamplerState::new(SamplingParams { temperature: 0.0, ..allowed(&[1]) }, 0, 0, &[]);
-        assert_eq!(state.sample(&mut [0.0, f32::NAN]), None);
-        assert_eq!(state.needs(), None);
+        assert_eq!((state.sample(&mut [0.0, f32::NAN]), state.needs()), (None, None));
     }
 
     #[test]
@@ -371,6 +372,9 @@ mod tests {
             (needs, state.sample(&mut [0.0, 1.0, 2.0]).unwrap())
         });
         assert_eq!(drawn, [(None, 1), (None, 1), (Some(1), 2)]);
+        // A constraint that lets nothing else come next wins.
+        let mut state = SamplerState::new(SamplingParams::greedy(), 0, 0, &[]).with_min_tokens(2, [2, 2].into());
+        assert_eq!(state.sample(&mut [f32::NEG_INFINITY, f32::NEG_INFINITY, 0.5]), Some(2));
     }
 
     #[test]

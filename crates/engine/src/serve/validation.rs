@@ -39,6 +39,12 @@ impl GenerationRequest {
         self.check_logprob_token_ids(info)?;
         self.check_stop_strings()?;
         self.sampling.check(info.vocab_size)?;
+        // A constraint and a list of tokens together may leave no token to draw.
+        let held = self.constraint.is_some() || self.reading.as_ref().is_some_and(|r| r.call_constraint.is_some());
+        if held && self.sampling.allowed_token_ids.is_some() {
+            let problem = "does not go with tools, or with a form that the answer is held to";
+            return Err(SubmitError::invalid(RequestField::AllowedTokenIds, problem));
+        }
         self.check_min_tokens(info)
     }
 

@@ -24,19 +24,23 @@ const LENGTH: &[f64] =
     &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6];
 const CHOICES: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0];
 
-/// All histograms: name, bounds of buckets, meaning. The engine observes the last four.
+/// All histograms: name, bounds of buckets, meaning. The engine observes the last five.
 const HISTOGRAMS: &[(&str, &[f64], &str)] = &[
     ("vllm:time_to_first_token_seconds", FIRST_TOKEN, "Time to first token in seconds."),
     ("vllm:inter_token_latency_seconds", TOKEN, "Time between a choice's tokens in seconds."),
     ("vllm:time_per_output_token_seconds", TOKEN, "The older name of inter_token_latency_seconds."),
+    ("vllm:request_time_per_output_token_seconds", TOKEN, "Mean time between a choice's tokens in seconds."),
     ("vllm:e2e_request_latency_seconds", REQUEST, "Time from submission to a choice's end in seconds."),
     ("vllm:request_prompt_tokens", LENGTH, "Prompt tokens of a request."),
     ("vllm:request_generation_tokens", LENGTH, "Generated tokens of a choice."),
+    ("vllm:request_max_num_generation_tokens", LENGTH, "Generated tokens of a request's longest choice."),
+    ("vllm:request_prefill_kv_computed_tokens", LENGTH, "Prompt tokens of a request that were not in the cache."),
     ("vllm:request_params_n", CHOICES, "The request parameter n."),
     ("vllm:request_params_max_tokens", LENGTH, "The request parameter max_tokens."),
     ("vllm:request_queue_time_seconds", REQUEST, "Time a request waited for its first step in seconds."),
     ("vllm:request_prefill_time_seconds", REQUEST, "Time from a request's first step to its first token in seconds."),
     ("vllm:request_decode_time_seconds", REQUEST, "Time from a request's first token to its last in seconds."),
+    ("vllm:request_inference_time_seconds", REQUEST, "Time from a request's first step to its last token in seconds."),
     ("vllm:iteration_tokens_total", ITERATION, "Tokens in a step."),
 ];
 
@@ -54,11 +58,15 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         describe_histogram!(*name, *meaning);
     }
     describe_counter!("vllm:prompt_tokens_total", "Prompt tokens processed.");
+    describe_counter!("vllm:prompt_tokens_by_source_total", "Prompt tokens by where they came from.");
+    describe_counter!("vllm:prompt_tokens_cached_total", "Prompt tokens that were in the cache.");
     describe_counter!("vllm:generation_tokens_total", "Tokens generated.");
     describe_counter!("vllm:request_success_total", "Choices that ended, by reason.");
     describe_counter!("vllm:num_preemptions_total", "Preemptions by the scheduler.");
     describe_gauge!("vllm:num_requests_running", "Sequences in execution.");
     describe_gauge!("vllm:num_requests_waiting", "Sequences waiting to be processed.");
+    describe_gauge!("vllm:num_requests_waiting_by_reason", "Sequences waiting to be processed, by what they wait for.");
+    describe_gauge!("vllm:engine_sleep_state", "Whether the engine is awake, which it always is.");
     describe_gauge!("vllm:kv_cache_usage_perc", "KV cache usage; 1 is full.");
     describe_gauge!("vllm:gpu_cache_usage_perc", "The older name of kv_cache_usage_perc.");
     describe_gauge!("vllm:cache_config_info", "The KV cache's configuration, as labels.");
@@ -68,19 +76,26 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
 /// The metrics of one model.
 pub struct ModelMetrics {
     prompt_tokens: Counter,
+    /// Prompt tokens that were computed, and those that were in the cache.
+    prompt_tokens_by_source: [Counter; 2],
+    prompt_tokens_cached: Counter,
     generation_tokens: Counter,
     /// Choices that ended, by [`Ending`].
-    success: [Counter; 3],
+    success: [Counter; 4],
     preemptions: Counter,
     first_token: Histogram,
     token: [Histogram; 2],
+    mean_token: Histogram,
     latency: Histogram,
     request_prompt_tokens: Histogram,
+    request_computed_tokens: Histogram,
     request_generation_tokens: Histogram,
+    request_max_generation_tokens: Histogram,
     params_n: Histogram,
     params_max_tokens: Histogram,
     running: Gauge,
-    waiting: Gauge,
+    /// All sequences that wait, and those that wait for place, which are the same.
+    waiting: [Gauge; 2],
     cache_usage: [Gauge; 2],
     num_blocks: usize,
 }
@@ -88,14 +103,23 @@ pub struct ModelMetrics {
 impl ModelMetrics {
     pub fn new(info: &ModelInfo) -> Self {
         let model = || ("model_name", info.name.clone());
-        let counted = |name: &'static str| counter!(name, &[model()]);
-        let timed = |name: &'static str| histogram!(name, &[model()]);
-        let gauged = |name: &'static str| gauge!(name, &[model()]);
-        let success = |reason: &'static str| {
-            counter!("vllm:request_success_total", &[model(), ("finished_reason", reason.into())])
-        };
+        // vLLM numbers its engines; here there is one.
+        let engine = || ("engine", "0".to_owned());
+        let with = |key: &'static str, value: &'static str| [model(), engine(), (key, value.to_owned())];
+        let counted = |name: &'static str| counter!(name, &[model(), engine()]);
+        let timed = |name: &'static str| histogram!(name, &[model(), engine()]);
+        let gauged = |name: &'static str| gauge!(name, &[model(), engine()]);
+        let success = |reason| counter!("vllm:request_success_total", &with("finished_reason", reason));
+        let by_source = |source| counter!("vllm:prompt_tokens_by_source_total", &with("source", source));
+        let by_reason = |reason| gauge!("vllm:num_requests_waiting_by_reason", &with("reason", reason));
+        // Nothing but place is waited for, and the engine does not sleep.
+        by_reason("deferred").set(0.0);
+        for (state, is_so) in [("awake", 1.0), ("weights_offloaded", 0.0), ("discard_all", 0.0)] {
+            gauge!("vllm:engine_sleep_state", &with("sleep_state", state)).set(is_so);
+        }
         let labels = [
             model(),
+            engine(),
             ("block_size", info.block_size.to_string()),
             ("num_gpu_blocks", info.num_blocks.to_string()),
             ("cache_dtype", info.cache_dtype()),
@@ -106,18 +130,23 @@ impl ModelMetrics {
         gauge!("vllm:cache_config_info", &labels).set(1.0);
         ModelMetrics {
             prompt_tokens: counted("vllm:prompt_tokens_total"),
+            prompt_tokens_by_source: ["local_compute", "local_cache_hit"].map(by_source),
+            prompt_tokens_cached: counted("vllm:prompt_tokens_cached_total"),
             generation_tokens: counted("vllm:generation_tokens_total"),
-            success: ["stop", "length", "abort"].map(success),
+            success: ["stop", "length", "abort", "error"].map(success),
             preemptions: counted("vllm:num_preemptions_total"),
             first_token: timed("vllm:time_to_first_token_seconds"),
             token: ["vllm:inter_token_latency_seconds", "vllm:time_per_output_token_seconds"].map(timed),
+            mean_token: timed("vllm:request_time_per_output_token_seconds"),
             latency: timed("vllm:e2e_request_latency_seconds"),
             request_prompt_tokens: timed("vllm:request_prompt_tokens"),
+            request_computed_tokens: timed("vllm:request_prefill_kv_computed_tokens"),
             request_generation_tokens: timed("vllm:request_generation_tokens"),
+            request_max_generation_tokens: timed("vllm:request_max_num_generation_tokens"),
             params_n: timed("vllm:request_params_n"),
             params_max_tokens: timed("vllm:request_params_max_tokens"),
             running: gauged("vllm:num_requests_running"),
-            waiting: gauged("vllm:num_requests_waiting"),
+            waiting: [gauged("vllm:num_requests_waiting"), by_reason("capacity")],
             cache_usage: ["vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"].map(gauged),
             num_blocks: info.num_blocks,
         }
@@ -126,7 +155,7 @@ impl ModelMetrics {
     /// Sets the gauges to the engine's state.
     pub fn set_stats(&self, stats: &EngineStats) {
         self.running.set(stats.running as f64);
-        self.waiting.set(stats.waiting as f64);
+        self.waiting.iter().for_each(|gauge| gauge.set(stats.waiting as f64));
         let usage = stats.blocks_used as f64 / self.num_blocks.max(1) as f64;
         self.cache_usage.iter().for_each(|gauge| gauge.set(usage));
         self.preemptions.absolute(stats.preemptions);
@@ -146,10 +175,12 @@ enum Ending {
     Stop,
     Length,
     Abort,
+    Error,
 }
 
 #[derive(Clone, Default)]
 struct ChoiceMeter {
+    first_token: Option<Instant>,
     last_token: Option<Instant>,
     tokens: usize,
     ended: bool,
@@ -168,17 +199,25 @@ impl Meter {
     /// Counts and times one event, which has just come.
     pub fn event(&mut self, event: &Event) {
         match event {
-            Event::Prompt { tokens, .. } => {
-                self.metrics.prompt_tokens.increment(*tokens as u64);
-                self.metrics.request_prompt_tokens.record(*tokens as f64);
-            }
+            Event::Prompt { tokens, cached_tokens, .. } => self.prompt(*tokens, *cached_tokens),
             Event::Delta { choice, .. } => self.token(*choice),
             // Clients of vLLM's metrics know no other name for an answer that calls tools.
             Event::Finished { choice, reason: FinishReason::Stop | FinishReason::ToolCalls, .. } => {
                 self.end(*choice, Ending::Stop);
             }
             Event::Finished { choice, reason: FinishReason::Length, .. } => self.end(*choice, Ending::Length),
-            Event::Failed(_) => {}
+            Event::Failed(_) => self.end_all(Ending::Error),
+        }
+    }
+
+    fn prompt(&self, tokens: usize, cached: usize) {
+        let (metrics, computed) = (&self.metrics, tokens.saturating_sub(cached));
+        metrics.prompt_tokens.increment(tokens as u64);
+        metrics.request_prompt_tokens.record(tokens as f64);
+        metrics.request_computed_tokens.record(computed as f64);
+        metrics.prompt_tokens_cached.increment(cached as u64);
+        for (source, tokens) in metrics.prompt_tokens_by_source.iter().zip([computed, cached]) {
+            source.increment(tokens as u64);
         }
     }
 
@@ -188,7 +227,10 @@ impl Meter {
         choice.tokens += 1;
         self.metrics.generation_tokens.increment(1);
         match choice.last_token.replace(now) {
-            None => self.metrics.first_token.record(now - self.submitted),
+            None => {
+                choice.first_token = Some(now);
+                self.metrics.first_token.record(now - self.submitted);
+            }
             Some(last) => self.metrics.token.iter().for_each(|histogram| histogram.record(now - last)),
         }
     }
@@ -199,11 +241,20 @@ impl Meter {
         self.metrics.success[ending as usize].increment(1);
         self.metrics.latency.record(self.submitted.elapsed());
         self.metrics.request_generation_tokens.record(choice.tokens as f64);
+        if let (Some(first), Some(last), 2..) = (choice.first_token, choice.last_token, choice.tokens) {
+            self.metrics.mean_token.record((last - first) / (choice.tokens - 1) as u32);
+        }
+    }
+
+    fn end_all(&mut self, ending: Ending) {
+        (0..self.choices.len()).for_each(|choice| self.end(choice, ending));
     }
 }
 
 impl Drop for Meter {
     fn drop(&mut self) {
-        (0..self.choices.len()).for_each(|choice| self.end(choice, Ending::Abort));
+        self.end_all(Ending::Abort);
+        let longest = self.choices.iter().map(|choice| choice.tokens).max();
+        self.metrics.request_max_generation_tokens.record(longest.unwrap_or(0) as f64);
     }
 }

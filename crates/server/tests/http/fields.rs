@@ -28,6 +28,7 @@ async fn wrong_fields_are_named() {
         (json!({"logit_bias": {"five": 1}}), "logit_bias"),
         (json!({"allowed_token_ids": []}), "allowed_token_ids"),
         (json!({"allowed_token_ids": [99999]}), "allowed_token_ids"),
+        (json!({"allowed_token_ids": [9], "response_format": {"type": "json_object"}}), "allowed_token_ids"),
         (json!({"allowed_token_ids": [5, -1]}), "allowed_token_ids[1]"),
         (json!({"min_tokens": 5, "max_tokens": 4}), "min_tokens"),
         (json!({"min_tokens": CONTEXT}), "min_tokens"),

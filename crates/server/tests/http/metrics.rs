@@ -33,6 +33,9 @@ async fn a_request_is_counted_and_timed() {
         ("vllm:request_prompt_tokens", 1.0),
         ("vllm:request_generation_tokens", 2.0),
         ("vllm:request_params_n", 1.0),
+        ("vllm:request_max_num_generation_tokens", 1.0),
+        ("vllm:request_prefill_kv_computed_tokens", 1.0),
+        ("vllm:request_time_per_output_token_seconds", 2.0),
         ("vllm:request_params_max_tokens", 1.0),
     ] {
         assert_eq!(get(&format!("{histogram}_count")), Some(count), "{histogram}");
@@ -58,6 +61,47 @@ async fn a_request_is_counted_and_timed() {
     assert_eq!(value(&metrics, "vllm:cache_config_info", &cache), Some(1.0));
     assert!(metrics.contains("# TYPE vllm:time_to_first_token_seconds histogram"));
     assert!(metrics.contains("# HELP vllm:num_requests_running "));
+}
+
+#[tokio::test]
+async fn newer_metrics_of_vllm_are_there_and_all_have_its_labels() {
+    let server = start(Options { model: "sourced", ..Default::default() }).await;
+    server.ask("/v1/chat/completions", chat_body(json!({"model": "sourced", "n": 2}))).await;
+    let metrics = server.get("/metrics").await.text().await.unwrap();
+    let model = ("model_name", "sourced");
+    let get = |name: &str| value(&metrics, name, &[model]);
+    let (prompt, tokens) =
+        (server.last_request().prompt.len() as f64, TOKENIZER.encode(TEXT, false).unwrap().len() as f64);
+    assert_eq!(get("vllm:request_max_num_generation_tokens_sum"), Some(tokens));
+    // One token of the prompt was in the cache.
+    assert_eq!(get("vllm:request_prefill_kv_computed_tokens_sum"), Some(prompt - 1.0));
+    assert_eq!(get("vllm:prompt_tokens_cached_total"), Some(1.0));
+    for (name, label, expected) in [
+        ("vllm:prompt_tokens_by_source_total", ("source", "local_compute"), prompt - 1.0),
+        ("vllm:prompt_tokens_by_source_total", ("source", "local_cache_hit"), 1.0),
+        ("vllm:num_requests_waiting_by_reason", ("reason", "capacity"), 3.0),
+        ("vllm:num_requests_waiting_by_reason", ("reason", "deferred"), 0.0),
+        ("vllm:engine_sleep_state", ("sleep_state", "awake"), 1.0),
+        ("vllm:engine_sleep_state", ("sleep_state", "discard_all"), 0.0),
+    ] {
+        assert_eq!(value(&metrics, name, &[model, label]), Some(expected), "{name} {label:?}");
+    }
+    // vLLM's dashboards select by both labels.
+    let own = metrics.lines().filter(|line| line.contains("model_name=\"sourced\""));
+    assert!(own.clone().count() > 100);
+    assert!(own.clone().all(|line| line.starts_with("vllm:") && line.contains("engine=\"0\"")), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_failed_request_counts_as_an_error() {
+    let server = start(Options { model: "failing", script: Script::FailLate, ..Default::default() }).await;
+    let response = server.post("/v1/chat/completions", &chat_body(json!({"model": "failing"}))).await;
+    assert_eq!(response.status(), 500);
+    let metrics = server.get("/metrics").await.text().await.unwrap();
+    for (reason, count) in [("error", 1.0), ("abort", 0.0)] {
+        let labels = [("model_name", "failing"), ("finished_reason", reason)];
+        assert_eq!(value(&metrics, "vllm:request_success_total", &labels), Some(count), "{reason}");
+    }
 }
 
 #[tokio::test]
