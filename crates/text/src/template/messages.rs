@@ -214,7 +214,9 @@ fn normalize_calls(
             return Err(wrong(format!("{path}.function"), "it must be an object with a name and arguments"));
         };
         let arguments = function.get_mut("arguments").map_or(Value::Null, Value::take);
-        if let (Value::String(text), ArgumentsForm::Object) = (&arguments, form) {
+        if let (Value::String(text), ArgumentsForm::Object) = (&arguments, form)
+            && !text.trim().is_empty()
+        {
             written.push((j, text.trim().to_owned()));
         }
         let arguments = arguments_in_form(arguments, form, &format!("{path}.function.arguments"))?;
