@@ -217,4 +217,9 @@ impl CallReader for DeepSeek {
             }
         }
     }
+
+    fn has_opened(&self) -> bool {
+        // A tag has opened the section.
+        true
+    }
 }

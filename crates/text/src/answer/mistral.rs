@@ -119,4 +119,9 @@ impl CallReader for Mistral {
             }
         }
     }
+
+    fn has_opened(&self) -> bool {
+        // A tag has opened the section.
+        true
+    }
 }

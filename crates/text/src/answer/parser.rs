@@ -76,10 +76,10 @@ impl AnswerParser {
     }
 
     /// The text of the section of calls that is open: from behind the tag that opened it, or with what opened it where
-    /// that is no tag before the section.
+    /// that is no tag before the section. Without a tag a section is open once a call in it has been opened.
     pub fn open_call(&self) -> Option<&str> {
         match &self.mode {
-            Mode::Calls(section) => Some(section.raw()),
+            Mode::Calls(section) => section.raw(),
             _ => None,
         }
     }

@@ -186,4 +186,8 @@ impl CallReader for Pythonic {
     fn finish(&mut self, out: &mut Output) {
         out.text(&std::mem::take(&mut self.residue));
     }
+
+    fn has_opened(&self) -> bool {
+        self.opened || matches!(self.place, PythonicPlace::AfterCall | PythonicPlace::Function { first: false })
+    }
 }

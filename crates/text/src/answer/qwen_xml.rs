@@ -190,4 +190,9 @@ impl CallReader for QwenXml {
             _ => {}
         }
     }
+
+    fn has_opened(&self) -> bool {
+        // A tag has opened the section.
+        true
+    }
 }

@@ -11,6 +11,9 @@ pub(super) trait CallReader: Debug + Send {
 
     /// Ends the answer within the section. What was held back and belongs to no call is text.
     fn finish(&mut self, out: &mut Output);
+
+    /// Whether a call has been opened. Without a tag before it, a section is one of calls only from then on.
+    fn has_opened(&self) -> bool;
 }
 
 /// How reading goes on after a piece of text.
@@ -100,6 +103,9 @@ pub(super) enum Flow {
 #[derive(Debug)]
 pub(super) struct Section {
     syntax: &'static CallSyntax,
+    opening: Opening,
+    /// The tag that closes the section, if it does not end with its calls.
+    close: Option<&'static str>,
     progress: Progress,
     raw: String,
 }
@@ -113,12 +119,18 @@ enum Progress {
 
 impl Section {
     pub fn new(syntax: &'static CallSyntax, opening: Opening, tools: &KnownTools) -> Self {
-        Section { syntax, progress: Progress::Calls((syntax.begin)(tools, opening)), raw: String::new() }
+        let close = syntax.close.filter(|_| opening.tag().is_some());
+        let progress = Progress::Calls((syntax.begin)(tools, opening));
+        Section { syntax, opening, close, progress, raw: String::new() }
     }
 
-    /// The text so far.
-    pub fn raw(&self) -> &str {
-        &self.raw
+    /// The text so far; `None` while it is open whether there are calls in it.
+    pub fn raw(&self) -> Option<&str> {
+        let certain = match &self.progress {
+            Progress::Calls(reader) => self.opening.tag().is_some() || reader.has_opened(),
+            Progress::Rest(..) => true,
+        };
+        certain.then_some(&self.raw)
     }
 
     /// Takes in a piece of text.
@@ -138,7 +150,7 @@ impl Section {
                 ReadFlow::More => return Flow::Open,
                 ReadFlow::Closed(n) => return Flow::Ended(n),
                 ReadFlow::Reopened(n) => return Flow::Reopened(n),
-                ReadFlow::Ended(n) | ReadFlow::Broken { at: n, opened: false } if self.syntax.close.is_none() => {
+                ReadFlow::Ended(n) | ReadFlow::Broken { at: n, opened: false } if self.close.is_none() => {
                     return Flow::Ended(n);
                 }
                 ReadFlow::Ended(n) => (n, true),
@@ -153,7 +165,7 @@ impl Section {
             }
             let Some((tag, read)) = tag else { break };
             at += read;
-            if self.syntax.close == Some(tag) {
+            if self.close == Some(tag) {
                 return Flow::Ended(at);
             }
             if self.syntax.openings.first() == Some(&Opening::Tag(tag)) {

@@ -178,3 +178,17 @@ fn the_open_section_is_known_from_its_opening_tag_to_its_closing_tag() {
     );
     assert_eq!(open_calls(syntax, &["<tool_call>{}", "x</tool_call><tool_call>y"]), [some("{}"), some("y")]);
 }
+
+/// Small models leave the tags out.
+#[test]
+fn a_call_that_is_all_of_the_answer_needs_no_tags() {
+    let bare = format!("{{\"name\": \"get_weather\", \"arguments\": {PARIS}}}");
+    examples().check(&bare, &[call("get_weather", PARIS)]);
+    examples().check(&format!("\n{bare}\n{bare}"), &[call("get_weather", PARIS), call("get_weather", PARIS)]);
+    examples().check(&format!("{bare}\nDone."), &[call("get_weather", PARIS), text("Done.")]);
+    for other in [r#"{"name": "nobody", "arguments": {}}"#, r#"{"name": "f", "age": 3}"#, r#"{"a": 1}"#] {
+        examples().check(other, &[text(other)]);
+    }
+    let behind = r#"So: {"name": "f", "arguments": {}}"#;
+    examples().check(behind, &[text(behind)]);
+}

@@ -76,7 +76,12 @@ fn a_call_that_breaks_or_is_cut_off_stays_unclosed() {
 fn the_open_section_is_known() {
     let syntax = AnswerSyntax { thought: None, calls: Some(ToolCallFormat::LlamaJson) };
     let some = |text: &str| Some(text.to_owned());
-    assert_eq!(open_calls(syntax, &["\n", " {", "\"a", "\": 1}"]), [None, some("{"), some("{\"a"), None]);
+    assert_eq!(open_calls(syntax, &["\n", " {", "\"a", "\": 1}"]), [None, None, None, None]);
+    // It may be an answer in JSON until the arguments of a tool begin.
+    let head = "{\"name\": \"f\", \"parameters\": ";
+    let pieces = ["\n{\"name\": \"f\"", ", \"parameters\": ", "{\"a", "\": 1}}"];
+    let open = [None, None, Some(format!("{head}{{\"a")), Some(format!("{head}{{\"a\": 1}}}}"))];
+    assert_eq!(open_calls(syntax, &pieces), open);
     assert_eq!(open_calls(syntax, &["<|python_", "tag|>", "{"]), [None, some(""), some("{")]);
     assert_eq!(open_calls(syntax, &["a ", "{"]), [None, None]);
 }

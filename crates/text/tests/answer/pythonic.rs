@@ -89,6 +89,7 @@ fn a_call_is_told_as_it_comes() {
 fn the_open_section_is_known() {
     let syntax = AnswerSyntax { thought: None, calls: Some(ToolCallFormat::Pythonic) };
     let some = |text: &str| Some(text.to_owned());
-    assert_eq!(open_calls(syntax, &["\n", "[f", "()", "]"]), [None, some("[f"), some("[f()"), None]);
-    assert_eq!(open_calls(syntax, &["[", "1"]), [some("["), None]);
+    assert_eq!(open_calls(syntax, &["\n", "[f", "()", "]"]), [None, None, some("[f()"), None]);
+    assert_eq!(open_calls(syntax, &["[f(a", "=", "1"]), [None, some("[f(a="), some("[f(a=1")]);
+    assert_eq!(open_calls(syntax, &["[", "1"]), [None, None]);
 }

@@ -125,4 +125,8 @@ impl CallReader for JsonCalls {
     fn finish(&mut self, out: &mut Output) {
         out.text(&std::mem::take(&mut self.residue));
     }
+
+    fn has_opened(&self) -> bool {
+        self.has_calls || matches!(&self.state, CallsState::Call(call) if call.is_opened())
+    }
 }
