@@ -4,6 +4,7 @@
 //! protocol has a folder of its own beside them, such as `openai`.
 #![warn(missing_docs)]
 
+mod api_docs;
 mod config;
 mod content;
 mod generation;

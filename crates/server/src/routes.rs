@@ -7,7 +7,7 @@ use crate::http::pages::{self, PagePolicy};
 use crate::http::paths::Paths;
 use crate::http::state::ServerState;
 use crate::http::status;
-use crate::{llama_cpp, openai, sglang, vllm};
+use crate::{api_docs, llama_cpp, openai, sglang, vllm};
 use axum::Router;
 use axum::extract::Request;
 use axum::http::header::CONTENT_TYPE;
@@ -31,11 +31,13 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let policy = Arc::new(PagePolicy::new(state.config(), listener.local_addr()?));
-    // Only the routes of `status` are open to clients without the API key, if there is one.
+    // Only the routes of `status` and `api_docs` are open to clients without the API key, if there is one.
     let key = from_fn_with_state(state.clone(), require_key);
-    let guarded = openai::routes().merge(vllm::routes()).merge(llama_cpp::routes()).merge(sglang::routes());
+    let mut guarded = openai::routes().merge(vllm::routes()).merge(llama_cpp::routes()).merge(sglang::routes());
+    let mut open = status::routes();
+    let docs = api_docs::routes(&guarded.take_operations(), open.take_operations());
     let guarded = guarded.map(|router| router.route_layer(key));
-    let (all, paths) = guarded.merge(status::routes()).into_parts();
+    let (all, paths) = guarded.merge(open).merge(docs).into_parts();
     let (monitoring, _) = status::routes().into_parts();
     let not_found = {
         let paths = paths.clone();

@@ -1,24 +1,29 @@
 //! `/v1/loads`, `/server_info` and `/model_info` in SGLang's form, by which routers learn what a server serves and how
 //! much it has to do. What is not known here is left out.
 use crate::http::error::ApiError;
+use crate::http::operation::Operation;
 use crate::http::paths::Routes;
 use crate::http::state::{ServedModel, ServerState};
 use axum::Json;
 use axum::extract::State;
 use axum::routing::get;
 use chrono::{SecondsFormat, Utc};
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// The routes of SGLang's endpoints.
 pub fn routes() -> Routes {
     Routes::new()
         .route("/v1/loads", get(loads))
+        .described(Operation::get("Tells how much the engine has to do").answers::<Loads>())
         .route("/server_info", get(server_info))
+        .described(Operation::get("Tells the limits of the server").answers::<Map<String, Value>>())
         .route("/model_info", get(model_info))
+        .described(Operation::get("Tells what model is served").answers::<Map<String, Value>>())
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Loads {
     timestamp: String,
     version: &'static str,
@@ -28,7 +33,7 @@ struct Loads {
 }
 
 /// What the engine has to do. This server has one, so it is rank 0 of 1.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Load {
     dp_rank: usize,
     num_running_reqs: usize,
@@ -44,7 +49,7 @@ struct Load {
     max_running_requests: usize,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct LoadSums {
     total_running_reqs: usize,
     total_waiting_reqs: usize,

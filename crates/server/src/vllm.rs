@@ -1,7 +1,8 @@
 //! `/tokenize`, `/detokenize`, `/tokenizer_info` and `/load` in vLLM's form. The types of `openai-protocol` have
 //! another server's form.
 use crate::http::body::{FieldReader, JsonRequest};
-use crate::http::error::ApiError;
+use crate::http::error::{ApiError, ErrorCode};
+use crate::http::operation::Operation;
 use crate::http::paths::Routes;
 use crate::http::state::ServerState;
 use crate::openai::chat::tools::ToolFields;
@@ -10,8 +11,9 @@ use crate::turn::Turn;
 use axum::Json;
 use axum::extract::State;
 use axum::routing::{get, post};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 
 const TOKENIZE: &str = "/tokenize";
 const DETOKENIZE: &str = "/detokenize";
@@ -20,21 +22,41 @@ const DETOKENIZE: &str = "/detokenize";
 pub fn routes() -> Routes {
     Routes::new()
         .route(TOKENIZE, post(tokenize))
+        .described(
+            Operation::post("Turns a text, or messages, into token ids")
+                .fields::<TokenizeFields>()
+                .fields::<MessageFields>()
+                .fields::<ToolFields>()
+                .answers::<Tokenized>()
+                .fails(&[ErrorCode::ModelNotFound, ErrorCode::InvalidTemplate]),
+        )
         .route(DETOKENIZE, post(detokenize))
+        .described(
+            Operation::post("Turns token ids into a text")
+                .fields::<DetokenizeFields>()
+                .answers::<Detokenized>()
+                .fails(&[ErrorCode::ModelNotFound]),
+        )
         .route("/tokenizer_info", get(tokenizer_info))
+        .described(Operation::get("Describes the tokenizer as its files do").answers::<Map<String, Value>>())
         .route("/load", get(load))
+        .described(Operation::get("Tells how many requests are being answered").answers::<ServerLoad>())
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 struct TokenizeFields {
+    /// The model's name. A server has one model, so that it may be left out.
     model: Option<String>,
+    /// The text; `messages` may be given in its place.
     prompt: Option<String>,
+    /// The tokenizer's own special tokens are put around a text, as they are by default.
     add_special_tokens: Option<bool>,
+    /// The tokens come as the vocabulary spells them, too.
     return_token_strs: Option<bool>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Tokenized {
     count: usize,
     max_model_len: usize,
@@ -73,14 +95,22 @@ async fn tokenize(State(state): State<ServerState>, request: JsonRequest) -> Res
     Ok(Json(Tokenized { count: tokens.len(), max_model_len: engine.info().max_model_len, tokens, token_strs }))
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 struct DetokenizeFields {
+    /// The model's name. A server has one model, so that it may be left out.
     model: Option<String>,
+    /// The token ids.
+    #[schemars(with = "Vec<u32>")]
     tokens: Option<Vec<Value>>,
 }
 
-async fn detokenize(State(state): State<ServerState>, request: JsonRequest) -> Result<Json<Value>, ApiError> {
+#[derive(Serialize, JsonSchema)]
+struct Detokenized {
+    prompt: String,
+}
+
+async fn detokenize(State(state): State<ServerState>, request: JsonRequest) -> Result<Json<Detokenized>, ApiError> {
     let served = state.served()?;
     let mut fields = FieldReader::new(&request.object);
     let own: DetokenizeFields = fields.view()?;
@@ -94,22 +124,27 @@ async fn detokenize(State(state): State<ServerState>, request: JsonRequest) -> R
         return Err(ApiError::invalid("tokens", format!("tokens holds {unknown}; the vocabulary has {vocab_size}")));
     }
     let tokenizer = served.engine.tokenizer().clone();
-    let text = tokio::task::spawn_blocking(move || tokenizer.decode(&ids, false)).await?;
-    Ok(Json(json!({"prompt": text})))
+    let prompt = tokio::task::spawn_blocking(move || tokenizer.decode(&ids, false)).await?;
+    Ok(Json(Detokenized { prompt }))
 }
 
 /// The tokenizer and the chat template, under the names that the configuration files of transformers have for them.
-async fn tokenizer_info(State(state): State<ServerState>) -> Result<Json<Value>, ApiError> {
+async fn tokenizer_info(State(state): State<ServerState>) -> Result<Json<Map<String, Value>>, ApiError> {
     let served = state.served()?;
     let mut info = served.engine.tokenizer().description();
     if let Some(template) = &served.template {
         info.insert("chat_template".into(), template.source().into());
     }
-    Ok(Json(info.into()))
+    Ok(Json(info))
 }
 
-/// How many requests are being answered.
-async fn load(State(state): State<ServerState>) -> Result<Json<Value>, ApiError> {
-    let active = *state.served()?.active.borrow();
-    Ok(Json(json!({"server_load": active})))
+#[derive(Serialize, JsonSchema)]
+struct ServerLoad {
+    /// How many requests are being answered.
+    server_load: usize,
+}
+
+async fn load(State(state): State<ServerState>) -> Result<Json<ServerLoad>, ApiError> {
+    let server_load = *state.served()?.active.borrow();
+    Ok(Json(ServerLoad { server_load }))
 }

@@ -19,15 +19,20 @@ struct OnTheWire {
 }
 
 macro_rules! error_codes {
-    ($($(#[$doc:meta])* $code:ident = $name:literal, $status:ident, $kind:literal, $retry_after:expr;)*) => {
+    ($(#[doc = $doc:literal] $code:ident = $name:literal, $status:ident, $kind:literal, $retry_after:expr;)*) => {
         /// The kinds of errors that clients can tell apart. The table in this file gives each its name, HTTP status and
         /// type.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum ErrorCode { $($(#[$doc])* $code,)* }
+        pub enum ErrorCode { $(#[doc = $doc] $code,)* }
 
         impl ErrorCode {
             #[cfg(test)]
             const ALL: &[ErrorCode] = &[$(ErrorCode::$code),*];
+
+            /// What has happened, in a sentence.
+            pub fn meaning(self) -> &'static str {
+                match self { $(ErrorCode::$code => $doc.trim_ascii(),)* }
+            }
 
             const fn on_the_wire(self) -> OnTheWire {
                 match self {
@@ -85,6 +90,18 @@ error_codes! {
     StepFailed = "step_failed", INTERNAL_SERVER_ERROR, "server_error", None;
     /// The server has a fault.
     Internal = "internal_error", INTERNAL_SERVER_ERROR, "server_error", None;
+}
+
+impl ErrorCode {
+    /// OpenAI's `code`.
+    pub fn name(self) -> &'static str {
+        self.on_the_wire().name
+    }
+
+    /// The HTTP status.
+    pub fn status(self) -> StatusCode {
+        self.on_the_wire().status
+    }
 }
 
 /// An error as it is sent.

@@ -9,6 +9,7 @@ pub mod error;
 pub mod ids;
 pub mod listener;
 pub mod metrics;
+pub mod operation;
 pub mod pages;
 pub mod paths;
 pub mod sse;

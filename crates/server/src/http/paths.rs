@@ -1,5 +1,6 @@
 //! Paths as clients write them. Each client joins an endpoint's path to the base address that its user gave, with or
 //! without `/v1` and a slash at the end.
+use crate::http::operation::Operation;
 use crate::http::state::ServerState;
 use axum::Router;
 use axum::http::Uri;
@@ -13,30 +14,44 @@ const VERSION: &str = "/v1";
 pub struct Routes {
     router: Router<ServerState>,
     paths: Paths,
+    /// What the routes do, by their paths.
+    operations: Vec<(&'static str, Operation)>,
 }
 
 impl Routes {
     /// No routes.
     pub fn new() -> Self {
-        Routes { router: Router::new(), paths: Paths(Vec::new()) }
+        Routes { router: Router::new(), paths: Paths(Vec::new()), operations: Vec::new() }
     }
 
     /// Adds a route.
     pub fn route(self, path: &'static str, handler: MethodRouter<ServerState>) -> Self {
         let mut paths = self.paths;
         paths.0.push(path);
-        Routes { router: self.router.route(path, handler), paths }
+        Routes { router: self.router.route(path, handler), paths, ..self }
+    }
+
+    /// Says what the route does that was added last.
+    pub fn described(mut self, operation: Operation) -> Self {
+        self.operations.extend(self.paths.0.last().map(|path| (*path, operation)));
+        self
+    }
+
+    /// Takes what the routes do, by their paths.
+    pub fn take_operations(&mut self) -> Vec<(&'static str, Operation)> {
+        std::mem::take(&mut self.operations)
     }
 
     /// Adds the routes of another protocol.
     pub fn merge(mut self, other: Routes) -> Self {
         self.paths.0.extend(other.paths.0);
-        Routes { router: self.router.merge(other.router), paths: self.paths }
+        self.operations.extend(other.operations);
+        Routes { router: self.router.merge(other.router), ..self }
     }
 
     /// Changes the router and leaves its paths.
     pub fn map(self, change: impl FnOnce(Router<ServerState>) -> Router<ServerState>) -> Self {
-        Routes { router: change(self.router), paths: self.paths }
+        Routes { router: change(self.router), ..self }
     }
 
     /// The router and the paths of its routes.

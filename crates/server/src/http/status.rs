@@ -1,5 +1,6 @@
 //! `/`, `/health`, `/version` and `/metrics`, which monitoring asks for without an API key.
-use crate::http::error::ApiError;
+use crate::http::error::{ApiError, ErrorCode};
+use crate::http::operation::Operation;
 use crate::http::paths::Routes;
 use crate::http::state::ServerState;
 use axum::Json;
@@ -7,14 +8,22 @@ use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 pub fn routes() -> Routes {
     Routes::new()
         .route("/", get(root))
+        .described(Operation::get("Tells what this server is").answers::<Map<String, Value>>())
         .route("/health", get(health))
+        .described(Operation::get("Tells whether requests are served").answers::<Map<String, Value>>().fails(&[
+            ErrorCode::ModelLoading,
+            ErrorCode::ShuttingDown,
+            ErrorCode::EngineEnded,
+        ]))
         .route("/version", get(version))
+        .described(Operation::get("Tells the version of the program").answers::<Map<String, Value>>())
         .route("/metrics", get(metrics))
+        .described(Operation::get("Tells vLLM's metrics, for Prometheus").answers_text("text/plain"))
 }
 
 /// What a browser or a client that tries its base address is told.

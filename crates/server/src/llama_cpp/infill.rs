@@ -3,6 +3,7 @@ use super::infill_answer::InfillAnswer;
 use crate::generation::Generation;
 use crate::http::body::{FieldReader, JsonRequest};
 use crate::http::error::ApiError;
+use crate::http::operation::Operation;
 use crate::http::sse;
 use crate::http::state::ServerState;
 use crate::openai::fields::{SamplingFields, StopFields};
@@ -11,8 +12,10 @@ use crate::openai::request::{UnsupportedField, refuse_unsupported};
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use engine::{GenerationRequest, RequestField, SamplingParams, StopParams};
+use engine::{GenerationRequest, RequestField, SamplingParams};
+use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 pub const PATH: &str = "/infill";
 
@@ -35,24 +38,36 @@ const UNSUPPORTED: &[UnsupportedField] = &[
 /// What llama.cpp's clients send for a seed that they leave open, beside -1.
 const ANY_SEED: i64 = u32::MAX as i64;
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 struct InfillFields {
+    /// The model's name. A server has one model, so that it may be left out.
     model: Option<String>,
+    /// What lies before the gap.
     input_prefix: Option<String>,
+    /// What lies behind it.
     input_suffix: Option<String>,
+    /// Other files, which the model sees first.
     input_extra: Option<Vec<ExtraFile>>,
+    /// How what fills the gap begins.
     prompt: Option<String>,
+    /// The most tokens of the answer; -1 is the server's limit, and 0 computes the prompt alone.
     n_predict: Option<i64>,
+    /// Tokens of the prompt or of the answer so far become less likely by this factor.
     repeat_penalty: Option<f32>,
+    /// The answer comes as server-sent events.
     stream: Option<bool>,
+    /// The token ids come with a whole answer.
     return_tokens: Option<bool>,
+    /// The fields of the answer that are wanted, by path.
     response_fields: Option<Vec<String>>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct ExtraFile {
+    /// The file's name.
     filename: Option<String>,
+    /// What the file holds.
     text: String,
 }
 
@@ -67,12 +82,13 @@ impl InfillFields {
         }
     }
 
-    /// The limit of the answer: the request's, or `default`.
+    /// The limit of the answer: `named` is what `max_tokens` says, `default` the server's.
     ///
     /// Errors: a number below -1, which is no limit.
-    fn max_tokens(&self, default: Option<usize>) -> Result<Option<usize>, ApiError> {
+    fn max_tokens(&self, named: Option<usize>, default: Option<usize>) -> Result<Option<usize>, ApiError> {
         match self.n_predict {
-            None | Some(-1) => Ok(default),
+            None => Ok(named.or(default)),
+            Some(-1) => Ok(default),
             Some(n) => usize::try_from(n).map(Some).map_err(|_| {
                 ApiError::invalid("n_predict", format!("n_predict is {n}; it must be at least 0, or -1 for no limit"))
             }),
@@ -91,6 +107,16 @@ fn sampling(fields: SamplingFields, own: &InfillFields, defaults: &SamplingParam
     })
 }
 
+pub fn operation() -> Operation {
+    Operation::post("Fills the gap between a prefix and a suffix")
+        .fields::<SamplingFields>()
+        .fields::<StopFields>()
+        .fields::<InfillFields>()
+        .answers::<Map<String, Value>>()
+        .streams::<Map<String, Value>>()
+        .asks_engine()
+}
+
 pub async fn infill(State(state): State<ServerState>, request: JsonRequest) -> Result<Response, ApiError> {
     let served = state.served()?;
     let info = served.engine.info();
@@ -102,10 +128,11 @@ pub async fn infill(State(state): State<ServerState>, request: JsonRequest) -> R
 
     let model = served.name(own.model.as_deref())?.to_owned();
     let form = form(&served.engine, "input_suffix")?;
-    let max_tokens = own.max_tokens(state.config().max_tokens_default)?;
+    let mut stop = stop.resolve(None);
+    let max_tokens = own.max_tokens(stop.max_tokens, state.config().max_tokens_default)?;
     // Without tokens the prompt alone is asked for; the engine generates at least one.
     let prompt_only = max_tokens == Some(0);
-    let mut stop = StopParams { max_tokens: max_tokens.map(|n| n.max(1)), ..stop.resolve(None) };
+    stop.max_tokens = max_tokens.map(|n| n.max(1));
     stop.stop_token_ids.extend(form.ends());
     let sampling = sampling(sampling_fields, &own, &info.default_sampling)?;
     let prompts = encode_gaps(&served.engine, vec![own.gap()], "input_prefix").await?;

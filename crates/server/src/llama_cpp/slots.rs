@@ -1,25 +1,32 @@
 //! `GET /slots`: how many more sequences could run. Where llama.cpp has slots, this server has sequences that share one
 //! cache: as many slots are busy as sequences run, and which of them has no meaning.
 use crate::http::error::{ApiError, ErrorCode};
+use crate::http::operation::Operation;
 use crate::http::state::ServerState;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub struct SlotsQuery {
     /// Asks for status 503 if no slot is free.
     fail_on_no_slot: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub struct LlamaCppSlot {
     id: usize,
     /// The longest context of any sequence, which is not set aside for this one.
     n_ctx: usize,
     speculative: bool,
     is_processing: bool,
+}
+
+pub fn operation() -> Operation {
+    let slots = Operation::get("Tells how many more sequences could run");
+    slots.query::<SlotsQuery>().answers::<Vec<LlamaCppSlot>>().fails(&[ErrorCode::NoSlot])
 }
 
 pub async fn slots(

@@ -3,6 +3,7 @@
 use crate::generation::{CollectedAnswer, Tally};
 use engine::{Event, FinishReason, MatchedStop};
 use openai_protocol::common::Usage;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -48,7 +49,8 @@ pub struct AnswerHeader {
 }
 
 /// An answer, or one answer chunk of a streamed one.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "AnswerWith{C}")]
 pub struct Envelope<'a, C> {
     id: &'a str,
     object: &'static str,
@@ -57,6 +59,7 @@ pub struct Envelope<'a, C> {
     choices: Vec<AnswerChoice<C>>,
     /// The outer `None` leaves the field out; the inner one is sent as null, as in all answer chunks before the last
     /// one.
+    #[schemars(description = "The tokens that were counted; null in answer chunks that do not tell them.")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usage: Option<Option<Usage>>,
     system_fingerprint: &'a str,
@@ -92,12 +95,14 @@ impl AnswerHeader {
 }
 
 /// A choice in OpenAI's form, with the fields that vLLM adds.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Extended{C}")]
 pub struct AnswerChoice<C> {
     #[serde(flatten)]
     pub inner: C,
     /// The stop string, or the id of the stop token, that ended the text. The outer `None` leaves the field out, as
     /// long as the choice has not ended; null is that none of them did.
+    #[schemars(description = "The stop string, or the id of the stop token, that ended the text; null if none did.")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_reason: Option<Option<Value>>,
     /// The ids of the tokens that the text comes from.

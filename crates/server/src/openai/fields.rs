@@ -5,29 +5,40 @@
 use crate::http::error::ApiError;
 use crate::openai::delivery::{Delivery, StreamedUsage};
 use engine::{SamplingParams, StopParams};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
 use std::fmt;
 
 /// The fields that are not for the engine.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct CommonFields {
+    /// The model's name. A server has one model, so that it may be left out.
     pub model: Option<String>,
+    /// How many choices each prompt gets.
     pub n: Option<usize>,
+    /// The answer comes as server-sent events.
     stream: Option<bool>,
+    /// What a stream tells beside the answer.
     stream_options: Option<StreamOptions>,
+    /// The client whose request it is: the queue is fair between clients. Its address stands for one that is not named.
     pub user: Option<String>,
+    /// Log-probabilities name tokens by their ids, such as `token_id:42`.
     pub return_tokens_as_token_ids: Option<bool>,
+    /// The token ids come beside the text.
     pub return_token_ids: Option<bool>,
+    /// The tokens whose log-probabilities come with each token in place of the most likely ones. They need `logprobs`.
     pub logprob_token_ids: Option<Vec<u32>>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 struct StreamOptions {
+    /// The last event tells the usage.
     include_usage: Option<bool>,
+    /// Every event tells the usage so far of the choice that it is about.
     continuous_usage_stats: Option<bool>,
 }
 
@@ -54,18 +65,28 @@ impl CommonFields {
 }
 
 /// The fields that decide how tokens are drawn.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct SamplingFields {
+    /// The logits are divided by it; 0 takes the most likely token always.
     temperature: Option<f32>,
+    /// The smallest set of tokens is kept whose probability reaches it; 0 keeps the likeliest alone.
     top_p: Option<f32>,
+    /// As many of the likeliest tokens are kept; -1 or 0 keeps all.
     top_k: Option<i64>,
+    /// Tokens are kept that are at least this share as likely as the likeliest.
     min_p: Option<f32>,
+    /// Tokens of the prompt or of the answer so far become less likely by this factor.
     repetition_penalty: Option<f32>,
+    /// It is subtracted from the logit of each token that the answer has.
     presence_penalty: Option<f32>,
+    /// It is subtracted for each time that the answer has the token.
     frequency_penalty: Option<f32>,
+    /// Numbers that are added to the logits of tokens, by token id.
     logit_bias: Option<BTreeMap<String, f32>>,
+    /// The only tokens that may be drawn.
     allowed_token_ids: Option<Vec<u32>>,
+    /// Equal requests with equal seeds get equal answers, whatever else is served.
     seed: Option<i64>,
 }
 
@@ -110,17 +131,26 @@ fn biased_token((key, bias): (String, f32)) -> Result<(u32, f32), ApiError> {
 }
 
 /// The fields that decide when an answer ends, and what its text holds.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct StopFields {
+    /// The most tokens of a choice.
     max_tokens: Option<usize>,
+    /// The newer name of `max_tokens`, which wins.
     max_completion_tokens: Option<usize>,
+    /// Until a choice has as many tokens, no token that ends it is drawn, and no stop string counts.
     min_tokens: Option<usize>,
+    /// A string, or strings, that end the text of a choice.
     #[serde(deserialize_with = "string_or_list")]
+    #[schemars(schema_with = "string_or_list_schema")]
     stop: Option<Vec<String>>,
+    /// The ids of tokens that end a choice, beside the model's own.
     stop_token_ids: Option<Vec<u32>>,
+    /// The model's own ends do not end a choice.
     ignore_eos: Option<bool>,
+    /// The stop string that ended the text is left in it.
     include_stop_str_in_output: Option<bool>,
+    /// Special tokens are left out of the text, as they are by default.
     skip_special_tokens: Option<bool>,
 }
 
@@ -142,6 +172,10 @@ impl StopFields {
     pub fn max_tokens_field(&self) -> &'static str {
         if self.max_completion_tokens.is_some() { "max_completion_tokens" } else { "max_tokens" }
     }
+}
+
+fn string_or_list_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]})
 }
 
 /// A string, a list of strings, or null.

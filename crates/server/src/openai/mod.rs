@@ -32,8 +32,12 @@ use axum::routing::{get, post};
 pub fn routes() -> Routes {
     Routes::new()
         .route(chat::request::ENDPOINT.path, post(chat::request::chat_completions))
+        .described(chat::request::operation())
         .route(completions::request::ENDPOINT.path, post(completions::request::completions))
+        .described(completions::request::operation())
         .route("/v1/models", get(models::models))
+        .described(models::list_operation())
         // A model's name may hold slashes.
         .route("/v1/models/{*name}", get(models::model))
+        .described(models::operation())
 }

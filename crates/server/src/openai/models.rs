@@ -1,5 +1,6 @@
 //! `GET /v1/models` and `GET /v1/models/{name}`.
-use crate::http::error::ApiError;
+use crate::http::error::{ApiError, ErrorCode};
+use crate::http::operation::Operation;
 use crate::http::state::{ServedModel, ServerState};
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
@@ -7,12 +8,13 @@ use axum::extract::{Path, Query, State};
 use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
 use openai_protocol::models::ModelObject;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 /// OpenAI's model object with what vLLM and llama.cpp add.
-#[derive(Serialize)]
-struct ServedModelObject {
+#[derive(Serialize, JsonSchema)]
+pub struct ServedModelObject {
     #[serde(flatten)]
     object: ModelObject,
     /// vLLM's name for the model's folder or file.
@@ -23,7 +25,7 @@ struct ServedModelObject {
 }
 
 /// What llama.cpp tells of a model.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct ModelMeta {
     n_vocab: usize,
     /// The longest context that is served.
@@ -53,7 +55,7 @@ impl ServedModelObject {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub struct ModelsQuery {
     /// Codex names its version.
     client_version: Option<String>,
@@ -76,10 +78,27 @@ fn llama_cpp_entry(name: &str) -> Value {
     })
 }
 
+/// The list of what is served.
+#[derive(Serialize, JsonSchema)]
+pub struct ServedModels {
+    object: &'static str,
+    data: Vec<ServedModelObject>,
+    /// What llama.cpp lists; it is empty for Codex, which takes such a list for its own.
+    models: Vec<Value>,
+}
+
+pub fn list_operation() -> Operation {
+    Operation::get("Lists what is served").query::<ModelsQuery>().answers::<ServedModels>()
+}
+
+pub fn operation() -> Operation {
+    Operation::get("Tells about a model").answers::<ServedModelObject>().fails(&[ErrorCode::ModelNotFound])
+}
+
 pub async fn models(
     State(state): State<ServerState>,
     query: Result<Query<ModelsQuery>, QueryRejection>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<ServedModels>, ApiError> {
     let served = state.served()?;
     let data: Vec<_> = served.names.iter().map(|name| ServedModelObject::new(name, served)).collect();
     // Codex asks for a list of another form, whose entries bring its instructions. It keeps its own where the list is
@@ -87,7 +106,7 @@ pub async fn models(
     let for_codex = query.is_ok_and(|query| query.0.client_version.is_some());
     let names = served.names.iter().filter(|_| !for_codex);
     let models: Vec<_> = names.map(|name| llama_cpp_entry(name)).collect();
-    Ok(Json(json!({"object": "list", "data": data, "models": models})))
+    Ok(Json(ServedModels { object: "list", data, models }))
 }
 
 pub async fn model(

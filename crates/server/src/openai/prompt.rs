@@ -2,6 +2,7 @@
 use crate::http::error::ApiError;
 use crate::turn::Turn;
 use engine::EngineHandle;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use text::PromptEnd;
@@ -88,13 +89,19 @@ pub async fn encode(
 }
 
 /// The fields that make a prompt of messages.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct MessageFields {
+    /// The conversation. The model's chat template makes the prompt of it.
+    #[schemars(with = "Vec<Map<String, Value>>")]
     messages: Value,
+    /// The header of the answer follows the last message, as it does by default.
     add_generation_prompt: Option<bool>,
+    /// The answer continues the text of the last message.
     continue_final_message: Option<bool>,
+    /// The tokenizer's own special tokens are put around what the template gives.
     add_special_tokens: Option<bool>,
+    /// Variables of the chat template.
     chat_template_kwargs: Option<Map<String, Value>>,
 }
 

@@ -2,6 +2,7 @@
 use crate::generation::Generation;
 use crate::http::body::{FieldReader, Peer};
 use crate::http::error::{ApiError, ErrorCode};
+use crate::http::operation::Operation;
 use crate::http::state::{ServedModel, ServerState, unix_seconds};
 use crate::openai::answer::AnswerHeader;
 use crate::openai::delivery::Delivery;
@@ -118,6 +119,12 @@ impl Endpoint {
 }
 
 impl SharedFields {
+    /// Adds these fields, and what can go wrong with an answer, to what an endpoint does.
+    pub fn describe(operation: Operation) -> Operation {
+        let operation = operation.fields::<CommonFields>().fields::<SamplingFields>().fields::<StopFields>();
+        operation.fields::<TruncationFields>().asks_engine()
+    }
+
     /// Completes the request by the model's defaults. The address of `peer` stands for the client where the request
     /// names no `user`.
     ///

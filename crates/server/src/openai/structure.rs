@@ -1,23 +1,34 @@
 //! The fields that hold an answer to a form: OpenAI's, vLLM's, llama.cpp's and SGLang's.
 use crate::http::error::{ApiError, ErrorCode};
 use crate::turn::HeldTo;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 use text::Grammar;
 
 /// The fields that hold an answer to a form. One of them may be given.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct StructureFields {
+    /// The form that the answer is held to, as in OpenAI's interface.
     response_format: Option<Value>,
+    /// The form that the answer is held to, as in vLLM's.
     structured_outputs: Option<Value>,
+    /// A JSON schema that the answer is held to (vLLM's older name).
     guided_json: Option<Value>,
+    /// A regular expression that the answer is held to (vLLM's older name).
     guided_regex: Option<String>,
+    /// Texts, one of which the answer is (vLLM's older name).
     guided_choice: Option<Vec<String>>,
+    /// A grammar that the answer is held to (vLLM's older name).
     guided_grammar: Option<String>,
+    /// A JSON schema that the answer is held to (llama.cpp's and SGLang's name).
     json_schema: Option<Value>,
+    /// A grammar that the answer is held to (llama.cpp's name).
     grammar: Option<String>,
+    /// A regular expression that the answer is held to (SGLang's name).
     regex: Option<String>,
+    /// A grammar that the answer is held to (SGLang's name).
     ebnf: Option<String>,
 }
 

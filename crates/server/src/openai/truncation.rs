@@ -1,19 +1,23 @@
 //! Prompts that are cut because the request asks for it (vLLM's `truncate_prompt_tokens`).
 use crate::http::error::ApiError;
 use crate::openai::prompt::Prompt;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use text::Tokenizer;
 
 /// The fields that ask for a cut.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct TruncationFields {
+    /// The most tokens of a prompt that are kept; -1 keeps what leaves place for the answer. Without it no prompt is
+    /// cut.
     truncate_prompt_tokens: Option<i64>,
+    /// The end at which a prompt is cut; `left` keeps its last tokens.
     truncation_side: Option<TruncationSide>,
 }
 
 /// The end of a prompt at which tokens are left out.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum TruncationSide {
     #[default]

@@ -129,6 +129,8 @@ async fn infill_tells_its_end_its_tokens_and_the_fields_that_are_wanted() {
     let none = server.ask(INFILL, gap(json!({"n_predict": 0}))).await;
     assert_eq!((&none["content"], &none["tokens_predicted"]), (&json!(""), &json!(0)));
     assert_eq!(none["tokens_evaluated"], server.last_request().prompt.len());
+    server.ask(INFILL, gap(json!({"max_tokens": 4}))).await;
+    assert_eq!(server.last_request().stop.max_tokens, Some(4));
     let wanted = json!({"response_fields": ["content", "timings/prompt_n", "no/such"]});
     let selected = server.ask(INFILL, gap(wanted)).await;
     let keys: Vec<_> = selected.as_object().unwrap().keys().collect();

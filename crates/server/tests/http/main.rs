@@ -14,6 +14,7 @@ mod ids;
 mod infill;
 mod limits;
 mod metrics;
+mod openapi;
 mod pages;
 mod paths;
 mod prompts;

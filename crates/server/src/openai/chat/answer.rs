@@ -7,6 +7,7 @@ use crate::openai::request::AnswerRequest;
 use crate::openai::token_names::TokenNames;
 use engine::{Event, TokenLogprob};
 use openai_protocol::common::{ChatLogProbs, ChatLogProbsContent, TopLogProb};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 use std::mem::replace;
@@ -38,7 +39,7 @@ pub struct ChatOptions {
 }
 
 /// A choice of a whole answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct ChatChoice {
     index: usize,
     message: AnswerMessage,
@@ -47,7 +48,7 @@ pub struct ChatChoice {
 }
 
 /// A choice of an answer chunk.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct ChatChunkChoice {
     index: usize,
     delta: MessageDelta,

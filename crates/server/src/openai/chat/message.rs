@@ -1,11 +1,12 @@
 //! The messages of chat answers, whole and as deltas.
 use crate::content::AnswerContent;
+use schemars::JsonSchema;
 use serde::Serialize;
 use text::AnswerPart;
 
 /// An answer as a message. `openai-protocol` has no place for `reasoning`, which newer clients read in place of
 /// `reasoning_content`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct AnswerMessage {
     role: &'static str,
     /// Null where the answer is tool calls alone.
@@ -20,14 +21,14 @@ pub struct AnswerMessage {
 }
 
 /// A tool call.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct SentCall {
     id: String,
     r#type: &'static str,
     function: CalledFunction,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct CalledFunction {
     name: String,
     arguments: String,
@@ -56,7 +57,7 @@ impl AnswerMessage {
 }
 
 /// What an answer chunk adds to a message.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
 pub struct MessageDelta {
     #[serde(skip_serializing_if = "Option::is_none")]
     role: Option<&'static str>,
@@ -71,7 +72,7 @@ pub struct MessageDelta {
 }
 
 /// What an answer chunk adds to a tool call: its name first, then its arguments as they come.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct CallDelta {
     /// The call's place among the calls of its message.
     index: usize,
@@ -82,7 +83,7 @@ struct CallDelta {
     function: FunctionDelta,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct FunctionDelta {
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,

@@ -1,16 +1,19 @@
 //! `POST /v1/chat/completions`: an answer to a list of messages.
-use super::answer::{ChatFormat, ChatOptions};
+use super::answer::{ChatChoice, ChatChunkChoice, ChatFormat, ChatOptions};
 use super::tools::ToolFields;
 use crate::http::body::{FieldReader, JsonRequest};
-use crate::http::error::ApiError;
+use crate::http::error::{ApiError, ErrorCode};
+use crate::http::operation::Operation;
 use crate::http::state::ServerState;
+use crate::openai::answer::Envelope;
 use crate::openai::delivery::respond;
 use crate::openai::prompt::MessageFields;
-use crate::openai::request::{Endpoint, PromptOptions};
+use crate::openai::request::{Endpoint, PromptOptions, SharedFields};
 use crate::openai::structure::StructureFields;
 use crate::turn::{Thinking, Turn};
 use axum::extract::State;
 use axum::response::Response;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub static ENDPOINT: Endpoint = Endpoint {
@@ -22,19 +25,26 @@ pub static ENDPOINT: Endpoint = Endpoint {
 };
 
 /// The fields that only this endpoint has, beside those of the messages.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 struct ChatFields {
+    /// The log-probability of each token comes with the answer.
     logprobs: Option<bool>,
+    /// As many of the most likely tokens come with each log-probability.
     top_logprobs: Option<usize>,
+    /// The log-probabilities of the prompt's tokens come with the answer, each with as many of the most likely ones. It
+    /// does not go with streams.
     prompt_logprobs: Option<usize>,
+    /// The answer begins with the text of the last message, where the answer continues that.
     echo: Option<bool>,
+    /// How much the model shall think, where its template knows that.
     reasoning_effort: Option<String>,
-    /// Alibaba's name of it.
+    /// The most tokens of a thought (Alibaba's name).
     thinking_budget: Option<usize>,
-    /// vLLM's name of it.
+    /// The most tokens of a thought (vLLM's name).
     thinking_token_budget: Option<usize>,
-    /// Alibaba's and SGLang's short form of the template's variable.
+    /// Whether the model thinks, where its template knows that (Alibaba's and SGLang's short form of the template's
+    /// variable).
     enable_thinking: Option<bool>,
 }
 
@@ -57,6 +67,16 @@ impl ChatFields {
             budget: self.thinking_budget.or(self.thinking_token_budget),
         }
     }
+}
+
+pub fn operation() -> Operation {
+    let own = Operation::post("Answers a conversation").fields::<MessageFields>().fields::<ChatFields>();
+    SharedFields::describe(own)
+        .fields::<ToolFields>()
+        .fields::<StructureFields>()
+        .answers::<Envelope<'static, ChatChoice>>()
+        .streams::<Envelope<'static, ChatChunkChoice>>()
+        .fails(&[ErrorCode::InvalidTemplate, ErrorCode::InvalidSchema])
 }
 
 pub async fn chat_completions(State(state): State<ServerState>, request: JsonRequest) -> Result<Response, ApiError> {

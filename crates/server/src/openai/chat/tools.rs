@@ -1,15 +1,19 @@
 //! The fields of a chat request that are about tools.
 use crate::http::error::ApiError;
 use crate::turn::{ToolChoice, ToolUse, check_function};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
 /// The fields of a chat request that are about tools.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct ToolFields {
+    /// The functions that the model may call.
     tools: Option<Vec<Value>>,
+    /// Whether the model may call tools, must, or must call one by name: `auto`, `none`, `required`, or a function.
     tool_choice: Option<Value>,
+    /// The answer may have several tool calls, as it may by default.
     parallel_tool_calls: Option<bool>,
 }
 

@@ -7,6 +7,7 @@ use crate::openai::prompt_logprobs::prompt_logprobs;
 use crate::openai::request::AnswerRequest;
 use crate::openai::token_names::TokenNames;
 use engine::{Event, TokenLogprob};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 use text::AnswerPart;
@@ -36,7 +37,7 @@ pub struct CompletionOptions {
 }
 
 /// A choice in OpenAI's form, but with the log-probabilities in order, and with vLLM's fields.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct CompletionChoice {
     index: usize,
     text: String,

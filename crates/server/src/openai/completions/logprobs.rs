@@ -1,13 +1,14 @@
 //! Log-probabilities of completions: parallel lists, with each token's offset in the text.
 use crate::openai::token_names::TokenNames;
 use engine::TokenLogprob;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use text::Detokenizer;
 
 /// OpenAI's object of log-probabilities. In contrast to `openai_protocol::common::LogProbs` it keeps alternatives in
 /// order, the most likely first.
-#[derive(Debug, Default, Clone, Serialize)]
+#[derive(Debug, Default, Clone, Serialize, JsonSchema)]
 pub struct CompletionLogprobs {
     tokens: Vec<String>,
     token_logprobs: Vec<Option<f32>>,

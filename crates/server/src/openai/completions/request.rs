@@ -1,19 +1,22 @@
 //! `POST /v1/completions`: a text that continues each prompt.
-use super::answer::{CompletionFormat, CompletionOptions};
+use super::answer::{CompletionChoice, CompletionFormat, CompletionOptions};
 use crate::http::body::{FieldReader, JsonRequest};
-use crate::http::error::ApiError;
+use crate::http::error::{ApiError, ErrorCode};
+use crate::http::operation::Operation;
 use crate::http::state::{ServedModel, ServerState};
+use crate::openai::answer::Envelope;
 use crate::openai::delivery::respond;
 use crate::openai::infill::{Gap, encode_gaps, form};
 use crate::openai::prompt::{Prompt, PromptSource, encode, parse_sources};
-use crate::openai::request::{AnswerRequest, Endpoint, PromptOptions};
+use crate::openai::request::{AnswerRequest, Endpoint, PromptOptions, SharedFields};
 use crate::openai::structure::StructureFields;
 use crate::turn::{HeldTo, PreparedTurn};
 use axum::extract::State;
 use axum::response::Response;
 use engine::EngineHandle;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::sync::Arc;
 use text::AnswerConstraint;
 
@@ -26,15 +29,42 @@ pub static ENDPOINT: Endpoint = Endpoint {
 };
 
 /// The fields that only this endpoint has.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 struct CompletionFields {
+    /// A text, texts, token ids or lists of token ids, each of which is continued.
+    #[schemars(schema_with = "prompt_schema")]
     prompt: Value,
+    /// What follows behind the answer, for models that were trained to fill in the middle.
     suffix: Option<String>,
+    /// The text begins with the prompt.
     echo: Option<bool>,
+    /// The log-probability of each token comes with the answer, with as many of the most likely ones.
     logprobs: Option<usize>,
+    /// The log-probabilities of the prompt's tokens come with the answer, each with as many of the most likely ones. It
+    /// does not go with streams.
     prompt_logprobs: Option<usize>,
+    /// The tokenizer's own special tokens are put around a text, as they are by default.
     add_special_tokens: Option<bool>,
+}
+
+fn prompt_schema(_: &mut SchemaGenerator) -> Schema {
+    let ids = || json!({"type": "array", "items": {"type": "integer", "minimum": 0}});
+    json_schema!({"anyOf": [
+        {"type": "string"},
+        {"type": "array", "items": {"type": "string"}},
+        ids(),
+        {"type": "array", "items": ids()},
+    ]})
+}
+
+pub fn operation() -> Operation {
+    let answer = Operation::post("Continues one prompt or several").fields::<CompletionFields>();
+    SharedFields::describe(answer)
+        .fields::<StructureFields>()
+        .answers::<Envelope<'static, CompletionChoice>>()
+        .streams::<Envelope<'static, CompletionChoice>>()
+        .fails(&[ErrorCode::InvalidSchema])
 }
 
 pub async fn completions(State(state): State<ServerState>, request: JsonRequest) -> Result<Response, ApiError> {

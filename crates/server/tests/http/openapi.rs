@@ -1,0 +1,134 @@
+//! `/openapi.json` describes what the server does, and `/docs` shows it.
+use crate::common::{Options, Server, error, start};
+use crate::infill::CODER;
+use serde_json::{Value, json};
+use server::ServerConfig;
+use std::collections::BTreeSet;
+
+async fn server() -> Server {
+    start(Options { tokenizer: CODER.clone(), ..Default::default() }).await
+}
+
+async fn document(server: &Server) -> Value {
+    let response = server.get("/openapi.json").await;
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.headers()["content-type"], "application/json; charset=utf-8");
+    response.json().await.unwrap()
+}
+
+/// The operations with their paths and methods.
+fn operations(document: &Value) -> Vec<(&str, &str, &Value)> {
+    let paths = document["paths"].as_object().unwrap().iter();
+    paths
+        .flat_map(|(path, methods)| {
+            methods.as_object().unwrap().iter().map(move |(method, told)| (path.as_str(), method.as_str(), told))
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn every_route_is_described_and_no_other() {
+    let server = server().await;
+    let document = document(&server).await;
+    assert_eq!((&document["openapi"], &document["info"]["title"]), (&json!("3.1.0"), &json!("Tallow")));
+    // The server names its routes where it has none for a path, but for its root and those with a parameter.
+    let (.., object) = error(server.get("/nowhere").await).await;
+    let (_, list) = object["message"].as_str().unwrap().split_once("this server has ").unwrap();
+    let named: BTreeSet<&str> = list.split(", ").collect();
+    let described = operations(&document);
+    let paths: BTreeSet<&str> = described.iter().map(|(path, ..)| *path).collect();
+    let plain: BTreeSet<&str> = paths.iter().copied().filter(|path| *path != "/" && !path.contains('{')).collect();
+    assert_eq!(plain, named);
+    assert!(paths.contains("/") && paths.contains("/v1/models/{name}") && paths.len() == plain.len() + 2);
+    for (path, method, told) in described {
+        // Each is there by this method, and answers the other with the methods that it has.
+        let other = if method == "get" { server.post(path, &json!({})).await } else { server.get(path).await };
+        assert_eq!(other.status(), 405, "{path}");
+        assert!(other.headers()["allow"].to_str().unwrap().contains(&method.to_uppercase()), "{path}");
+        assert!(!told["summary"].as_str().unwrap().is_empty(), "{path}");
+        assert!(told["responses"]["200"]["content"].as_object().is_some_and(|c| !c.is_empty()), "{path}");
+        assert!(told["responses"]["500"]["description"].as_str().unwrap().contains("internal_error"), "{path}");
+    }
+}
+
+/// A field is read if a value that it cannot have is refused by its name.
+#[tokio::test]
+async fn every_field_that_is_described_is_read() {
+    let server = server().await;
+    let document = document(&server).await;
+    let mut fields = 0;
+    for (path, _, told) in operations(&document) {
+        let schema = &told["requestBody"]["content"]["application/json"]["schema"]["properties"];
+        for (field, schema) in schema.as_object().into_iter().flatten() {
+            assert!(schema["description"].as_str().is_some_and(|text| text.ends_with('.')), "{path} {field}");
+            let mut body = json!({field: [[{}]]});
+            // What is needed, so that the field's own fault is found.
+            if path.ends_with("chat/completions") || path == "/apply-template" || path == "/tokenize" {
+                body["messages"] = json!([{"role": "user", "content": "x"}]);
+            } else if path == "/v1/completions" {
+                body["prompt"] = json!("x");
+            }
+            body[field] = json!([[{}]]);
+            let (status, code, param, object) = error(server.post(path, &body).await).await;
+            assert!(matches!(status, 400 | 422), "{path} {field}: {code}");
+            assert!(param.as_str().is_some_and(|param| param.starts_with(field.as_str())), "{path} {field}: {object}");
+            fields += 1;
+        }
+    }
+    assert!(fields > 100, "{fields}");
+}
+
+/// Names of types that a schema refers to.
+fn references(value: &Value, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(object) => {
+            found.extend(object.get("$ref").and_then(Value::as_str).map(str::to_owned));
+            object.values().for_each(|value| references(value, found));
+        }
+        Value::Array(list) => list.iter().for_each(|value| references(value, found)),
+        _ => {}
+    }
+}
+
+#[tokio::test]
+async fn answers_and_errors_have_their_forms() {
+    let server = server().await;
+    let document = document(&server).await;
+    let mut found = BTreeSet::new();
+    references(&document, &mut found);
+    assert!(found.contains("#/components/schemas/Error") && found.len() > 10, "{found:?}");
+    for reference in &found {
+        assert!(document.pointer(&reference[1..]).is_some_and(Value::is_object), "{reference}");
+    }
+    let chat = &document["paths"]["/v1/chat/completions"]["post"];
+    let refused = chat["responses"]["400"]["description"].as_str().unwrap();
+    for code in ["`invalid_json`", "`invalid_value`", "`context_length_exceeded`: The prompt leaves no place"] {
+        assert!(refused.contains(code), "{refused}");
+    }
+    assert!(chat["responses"]["429"]["description"].as_str().unwrap().contains("queue_full"));
+    let content = &chat["responses"]["200"]["content"];
+    assert!(content["application/json"]["schema"].is_object() && content["text/event-stream"]["schema"].is_object());
+    assert_eq!(chat["security"], json!([{"key": []}, {}]));
+    assert!(document["paths"]["/health"]["get"].get("security").is_none());
+    let query = &document["paths"]["/slots"]["get"]["parameters"][0];
+    assert_eq!((&query["name"], &query["in"]), (&json!("fail_on_no_slot"), &json!("query")));
+    let name = &document["paths"]["/v1/models/{name}"]["get"]["parameters"][0];
+    assert_eq!((&name["name"], &name["in"], &name["required"]), (&json!("name"), &json!("path"), &json!(true)));
+}
+
+#[tokio::test]
+async fn the_page_is_open_and_loads_nothing_from_elsewhere() {
+    let config = ServerConfig { port: 0, api_key: Some("secret".into()), ..Default::default() };
+    let server = start(Options { config, loaded: false, ..Default::default() }).await;
+    assert_eq!(server.get("/openapi.json").await.status(), 200);
+    let page = server.get("/docs").await;
+    assert_eq!(
+        (page.status().as_u16(), &page.headers()["content-type"]),
+        (200, &"text/html; charset=utf-8".parse().unwrap())
+    );
+    let page = page.text().await.unwrap();
+    assert!(page.contains("fetch(\"openapi.json\")"));
+    for elsewhere in ["http:", "https:", "src=", "href=", "import", "url("] {
+        assert!(!page.contains(elsewhere), "{elsewhere}");
+    }
+}
