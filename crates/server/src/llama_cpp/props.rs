@@ -10,6 +10,7 @@ pub async fn props(State(state): State<ServerState>) -> Result<Json<Value>, ApiE
     let (info, tokenizer) = (served.engine.info(), served.engine.tokenizer());
     let sampling = &info.default_sampling;
     let spelling = |id: Option<u32>| id.and_then(|id| tokenizer.spelling(id)).unwrap_or_default();
+    let takes_tools = served.template.as_ref().is_some_and(|template| template.answer_syntax().calls.is_some());
     // llama.cpp's way to say that there is no limit.
     let max_tokens = state.config().max_tokens_default.map_or(json!(-1), |limit| json!(limit));
     Ok(Json(json!({
@@ -34,6 +35,7 @@ pub async fn props(State(state): State<ServerState>) -> Result<Json<Value>, ApiE
         "model_alias": served.names[0],
         "model_path": info.path.display().to_string(),
         "chat_template": served.template.as_ref().map_or("", |template| template.source()),
+        "chat_template_caps": {"supports_tools": takes_tools, "supports_tool_calls": takes_tools},
         "bos_token": spelling(tokenizer.bos_id()),
         "eos_token": spelling(tokenizer.eos_id()),
         "modalities": {"vision": false, "audio": false},

@@ -68,6 +68,15 @@ async fn properties_are_those_of_model_and_server() {
     assert!((defaults["params"]["temperature"].as_f64().unwrap() - 0.7).abs() < 1e-6);
     let props = get(&server().await, "/props").await;
     assert_eq!(props["default_generation_settings"]["params"]["n_predict"], -1);
+    // Whether the model calls tools is found in its template.
+    let hermes = "{% if tools %}<tool_call>{{ tools | tojson }}</tool_call>{% endif %}{{ messages }}\
+                  {% for m in messages %}{% for c in m.tool_calls %}<tool_call>\n{\"name\": \"{{ c.function.name }}\", \
+                  \"arguments\": {{ c.function.arguments | tojson }}}\n</tool_call>{% endfor %}{% endfor %}";
+    for (template, takes_tools) in [("{{ messages }}", false), (hermes, true)] {
+        let props = get(&start(Options { template: Some(template), ..Default::default() }).await, "/props").await;
+        let expected = json!({"supports_tools": takes_tools, "supports_tool_calls": takes_tools});
+        assert_eq!(props["chat_template_caps"], expected, "{template}");
+    }
 }
 
 #[tokio::test]
