@@ -11,8 +11,8 @@ pub struct ServerConfig {
     pub host: String,
     /// The TCP port to listen at; 0 lets the system choose a free one.
     pub port: u16,
-    /// The key that clients must send as `Authorization: Bearer KEY`. With `None` the server is open to whoever reaches
-    /// it.
+    /// The key that clients must send as `Authorization: Bearer KEY` or `x-api-key: KEY`. With `None` the server is
+    /// open to whoever reaches it.
     pub api_key: Option<String>,
     /// The origins whose web pages may use the server, beside pages of this machine.
     pub cors_origins: Vec<CorsOrigin>,

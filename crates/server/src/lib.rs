@@ -4,12 +4,14 @@
 //! protocol has a folder of its own beside them, such as `openai`.
 #![warn(missing_docs)]
 
+mod anthropic;
 mod api_docs;
 mod config;
 mod content;
 mod generation;
 mod http;
 mod llama_cpp;
+mod models;
 mod openai;
 mod routes;
 mod sglang;

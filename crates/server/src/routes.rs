@@ -7,7 +7,7 @@ use crate::http::pages::{self, PagePolicy};
 use crate::http::paths::Paths;
 use crate::http::state::ServerState;
 use crate::http::status;
-use crate::{api_docs, llama_cpp, openai, sglang, vllm};
+use crate::{anthropic, api_docs, llama_cpp, models, openai, sglang, vllm};
 use axum::Router;
 use axum::extract::Request;
 use axum::http::header::CONTENT_TYPE;
@@ -33,7 +33,8 @@ pub async fn serve(
     let policy = Arc::new(PagePolicy::new(state.config(), listener.local_addr()?));
     // Only the routes of `status` and `api_docs` are open to clients without the API key, if there is one.
     let key = from_fn_with_state(state.clone(), require_key);
-    let mut guarded = openai::routes().merge(vllm::routes()).merge(llama_cpp::routes()).merge(sglang::routes());
+    let protocols = openai::routes().merge(anthropic::routes()).merge(models::routes());
+    let mut guarded = protocols.merge(vllm::routes()).merge(llama_cpp::routes()).merge(sglang::routes());
     let mut open = status::routes();
     let docs = api_docs::routes(&guarded.take_operations(), open.take_operations());
     let guarded = guarded.map(|router| router.route_layer(key));
@@ -66,9 +67,13 @@ fn finish(routes: Router<ServerState>, paths: &Paths, state: &ServerState, polic
         let id = state.ids().of(request.headers());
         let span = tracing::info_span!("request", id = id.shown());
         request.extensions_mut().insert(id.clone());
+        let for_anthropic = anthropic::error::is_for(&request);
         let answer = routes.clone().oneshot(request).instrument(span);
         async move {
             let mut answer = answer.await.into_response();
+            if for_anthropic {
+                answer = anthropic::error::in_form(answer, id.shown());
+            }
             if let Some(id) = id.to_header() {
                 answer.headers_mut().insert(REQUEST_ID, id);
             }

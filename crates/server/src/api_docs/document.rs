@@ -124,7 +124,10 @@ fn responses(operation: &Operation, is_guarded: bool, generator: &mut SchemaGene
         }
     }
     for (status, lines) in by_status {
-        let schema = json!({"$ref": format!("#{SCHEMAS}/Error")});
+        let schema = match operation.error_form {
+            Some(make) => make(generator).to_value(),
+            None => json!({"$ref": format!("#{SCHEMAS}/Error")}),
+        };
         let told = json!({"description": lines.join("\n"), "content": {"application/json": {"schema": schema}}});
         responses.insert(status.to_string(), told);
     }

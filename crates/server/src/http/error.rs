@@ -1,4 +1,5 @@
-//! Errors as clients see them, in OpenAI's form, and the one table that gives each its status.
+//! Errors as clients see them, in OpenAI's form unless their protocol has another, and the one table that gives each
+//! its status.
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -160,6 +161,16 @@ impl ApiError {
         }
     }
 
+    /// The HTTP status.
+    pub fn status(&self) -> StatusCode {
+        self.code.on_the_wire().status
+    }
+
+    /// What is wrong and what is allowed.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     /// The error object in OpenAI's form.
     pub fn to_json(&self) -> Value {
         let wire = self.code.on_the_wire();
@@ -187,6 +198,8 @@ impl IntoResponse for ApiError {
         if wire.status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
+        // A protocol with another form finds here what it has to say.
+        response.extensions_mut().insert(self);
         response
     }
 }

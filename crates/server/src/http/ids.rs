@@ -46,6 +46,11 @@ impl HttpRequestId {
         format!("{prefix}-{}", self.own)
     }
 
+    /// An id that no other request has, of letters and digits, from which the ids of an answer's pieces are made.
+    pub fn unique(&self) -> &str {
+        &self.own
+    }
+
     /// The id as logs have it: the client's, or else one that the answer's id ends with.
     pub fn shown(&self) -> &str {
         self.given.as_ref().and_then(|given| given.to_str().ok()).unwrap_or(&self.own)

@@ -19,6 +19,8 @@ pub struct Operation {
     pub answers: Vec<(&'static str, Option<MakeSchema>)>,
     /// What can go wrong, beside what can with every route.
     pub errors: Vec<ErrorCode>,
+    /// The form of errors where it is not OpenAI's.
+    pub error_form: Option<MakeSchema>,
 }
 
 /// What can be wrong with a body, whatever its fields.
@@ -42,7 +44,7 @@ impl Operation {
     /// A route that is asked by GET, and by HEAD.
     pub fn get(summary: &'static str) -> Self {
         let (body, query, answers, errors) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Operation { method: "get", summary, body, query, answers, errors }
+        Operation { method: "get", summary, body, query, answers, errors, error_form: None }
     }
 
     /// A route that is asked by POST, with a body.
@@ -88,6 +90,12 @@ impl Operation {
     /// These errors are possible too.
     pub fn fails(mut self, errors: &[ErrorCode]) -> Self {
         self.errors.extend(errors);
+        self
+    }
+
+    /// Errors are JSON of the type `T`.
+    pub fn errors_as<T: JsonSchema>(mut self) -> Self {
+        self.error_form = Some(SchemaGenerator::subschema_for::<T>);
         self
     }
 }

@@ -4,7 +4,7 @@ mod answer;
 mod delivery;
 pub mod fields;
 pub mod infill;
-mod models;
+pub mod models;
 pub mod prompt;
 mod prompt_logprobs;
 pub mod request;
@@ -26,7 +26,7 @@ mod completions {
 }
 
 use crate::http::paths::Routes;
-use axum::routing::{get, post};
+use axum::routing::post;
 
 /// The routes of this protocol.
 pub fn routes() -> Routes {
@@ -35,9 +35,4 @@ pub fn routes() -> Routes {
         .described(chat::request::operation())
         .route(completions::request::ENDPOINT.path, post(completions::request::completions))
         .described(completions::request::operation())
-        .route("/v1/models", get(models::models))
-        .described(models::list_operation())
-        // A model's name may hold slashes.
-        .route("/v1/models/{*name}", get(models::model))
-        .described(models::operation())
 }

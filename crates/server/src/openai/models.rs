@@ -1,15 +1,8 @@
-//! `GET /v1/models` and `GET /v1/models/{name}`.
-use crate::http::error::{ApiError, ErrorCode};
-use crate::http::operation::Operation;
-use crate::http::state::{ServedModel, ServerState};
-use axum::Json;
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
-use axum::http::Uri;
-use axum::response::{IntoResponse, Response};
+//! The served names as OpenAI lists models.
+use crate::http::state::ServedModel;
 use openai_protocol::models::ModelObject;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 /// OpenAI's model object with what vLLM and llama.cpp add.
@@ -37,7 +30,8 @@ struct ModelMeta {
 }
 
 impl ServedModelObject {
-    fn new(name: &str, served: &ServedModel) -> Self {
+    /// The model by one of its names.
+    pub fn new(name: &str, served: &ServedModel) -> Self {
         let info = served.engine.info();
         let object = ModelObject {
             id: name.to_owned(),
@@ -53,12 +47,6 @@ impl ServedModelObject {
         };
         ServedModelObject { object, root: info.path.display().to_string(), max_model_len: info.max_model_len, meta }
     }
-}
-
-#[derive(Deserialize, JsonSchema)]
-pub struct ModelsQuery {
-    /// Codex names its version.
-    client_version: Option<String>,
 }
 
 /// A model as llama.cpp lists it beside OpenAI's list. Texts that it leaves empty are empty here too.
@@ -87,36 +75,12 @@ pub struct ServedModels {
     models: Vec<Value>,
 }
 
-pub fn list_operation() -> Operation {
-    Operation::get("Lists what is served").query::<ModelsQuery>().answers::<ServedModels>()
-}
-
-pub fn operation() -> Operation {
-    Operation::get("Tells about a model").answers::<ServedModelObject>().fails(&[ErrorCode::ModelNotFound])
-}
-
-pub async fn models(
-    State(state): State<ServerState>,
-    query: Result<Query<ModelsQuery>, QueryRejection>,
-) -> Result<Json<ServedModels>, ApiError> {
-    let served = state.served()?;
-    let data: Vec<_> = served.names.iter().map(|name| ServedModelObject::new(name, served)).collect();
-    // Codex asks for a list of another form, whose entries bring its instructions. It keeps its own where the list is
-    // empty, and reports an error where it is missing.
-    let for_codex = query.is_ok_and(|query| query.0.client_version.is_some());
-    let names = served.names.iter().filter(|_| !for_codex);
-    let models: Vec<_> = names.map(|name| llama_cpp_entry(name)).collect();
-    Ok(Json(ServedModels { object: "list", data, models }))
-}
-
-pub async fn model(
-    State(state): State<ServerState>,
-    name: Result<Path<String>, PathRejection>,
-    uri: Uri,
-) -> Result<Response, ApiError> {
-    let served = state.served()?;
-    // No model has a name that is not UTF-8; it is shown as it was sent.
-    let name = name.map_or_else(|_| uri.path().to_owned(), |Path(name)| name);
-    served.name(Some(&name))?;
-    Ok(Json(ServedModelObject::new(&name, served)).into_response())
+impl ServedModels {
+    /// The served names. Codex asks for a list of another form, whose entries bring its instructions. It keeps its own
+    /// where the list is empty, and reports an error where it is missing.
+    pub fn new(served: &ServedModel, for_codex: bool) -> Self {
+        let data = served.names.iter().map(|name| ServedModelObject::new(name, served)).collect();
+        let names = served.names.iter().filter(|_| !for_codex);
+        ServedModels { object: "list", data, models: names.map(|name| llama_cpp_entry(name)).collect() }
+    }
 }

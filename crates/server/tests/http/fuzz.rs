@@ -1,4 +1,4 @@
-//! Whatever a body holds, its sender gets an answer or an error in OpenAI's form, and the server goes on.
+//! Whatever a body holds, its sender gets an answer or an error in its protocol's form, and the server goes on.
 use crate::common::{Options, Server, start};
 use crate::infill::CODER;
 use proptest::prelude::*;
@@ -13,11 +13,19 @@ static SERVER: LazyLock<(Runtime, Server)> = LazyLock::new(|| {
     (runtime, server)
 });
 
-const PATHS: [&str; 6] =
-    ["/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize", "/apply-template", "/infill"];
+const PATHS: [&str; 8] = [
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/tokenize",
+    "/detokenize",
+    "/apply-template",
+    "/infill",
+    "/v1/messages",
+    "/v1/messages/count_tokens",
+];
 
 /// Fields of all endpoints, known and unknown ones.
-const FIELDS: [&str; 57] = [
+const FIELDS: [&str; 64] = [
     "model",
     "messages",
     "prompt",
@@ -73,6 +81,13 @@ const FIELDS: [&str; 57] = [
     "reasoning_effort",
     "metadata",
     "store",
+    "system",
+    "stop_sequences",
+    "thinking",
+    "output_config",
+    "type",
+    "content",
+    "input",
     "nobody_knows_this",
     "",
 ];
@@ -95,6 +110,11 @@ fn message() -> impl Strategy<Value = Value> {
         1 => Just(Value::Null),
         1 => Just(json!([{"type": "text", "text": "part"}, {"type": "text"}])),
         1 => Just(json!([{"type": "image_url", "image_url": {"url": "data:"}}])),
+        1 => Just(json!([
+            {"type": "thinking", "thinking": "x"},
+            {"type": "tool_use", "id": "1", "name": "f", "input": {"a": 1}},
+            {"type": "tool_result", "tool_use_id": "1", "content": [{"type": "text", "text": "y"}]},
+        ])),
         1 => number(),
     ];
     let call = json!([{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{\"a\": 1}"}}]);
@@ -167,11 +187,13 @@ proptest! {
         let sent = || format!("{path} {}: {status} {text}", String::from_utf8_lossy(&body));
         if status == 200 {
             let whole = serde_json::from_str::<Value>(&text).is_ok_and(|answer| answer["error"].is_null());
-            prop_assert!(whole || text.trim_end().ends_with("data: [DONE]"), "{}", sent());
+            let ends = ["data: [DONE]", "data: {\"type\":\"message_stop\"}"];
+            prop_assert!(whole || ends.iter().any(|end| text.trim_end().ends_with(end)), "{}", sent());
         } else {
             prop_assert!([400, 404, 413, 422].contains(&status), "{}", sent());
             let error = serde_json::from_str::<Value>(&text).unwrap_or_default();
-            prop_assert!(error["error"]["message"].is_string() && error["error"]["code"].is_string(), "{}", sent());
+            let kind = if path.starts_with("/v1/messages") { &error["request_id"] } else { &error["error"]["code"] };
+            prop_assert!(error["error"]["message"].is_string() && kind.is_string(), "{}", sent());
         }
     }
 }

@@ -13,6 +13,8 @@ mod health;
 mod ids;
 mod infill;
 mod limits;
+mod messages;
+mod messages_fields;
 mod metrics;
 mod openapi;
 mod pages;

@@ -1,6 +1,8 @@
 //! `/openapi.json` describes what the server does, and `/docs` shows it.
 use crate::common::{Options, Server, error, start};
 use crate::infill::CODER;
+use crate::messages::MESSAGES;
+use crate::messages_fields::refusal;
 use serde_json::{Value, json};
 use server::ServerConfig;
 use std::collections::BTreeSet;
@@ -63,13 +65,22 @@ async fn every_field_that_is_described_is_read() {
             assert!(schema["description"].as_str().is_some_and(|text| text.ends_with('.')), "{path} {field}");
             let mut body = json!({field: [[{}]]});
             // What is needed, so that the field's own fault is found.
-            if path.ends_with("chat/completions") || path == "/apply-template" || path == "/tokenize" {
+            let for_anthropic = path.starts_with(MESSAGES);
+            if path.ends_with("chat/completions") || path == "/apply-template" || path == "/tokenize" || for_anthropic {
                 body["messages"] = json!([{"role": "user", "content": "x"}]);
             } else if path == "/v1/completions" {
                 body["prompt"] = json!("x");
             }
             body[field] = json!([[{}]]);
-            let (status, code, param, object) = error(server.post(path, &body).await).await;
+            let response = server.post(path, &body).await;
+            if for_anthropic {
+                // Its errors have no place for a field but the message's beginning.
+                let (status, _, message) = refusal(response).await;
+                assert!(status == 400 && message.starts_with(field.as_str()), "{path} {field}: {message}");
+                fields += 1;
+                continue;
+            }
+            let (status, code, param, object) = error(response).await;
             assert!(matches!(status, 400 | 422), "{path} {field}: {code}");
             assert!(param.as_str().is_some_and(|param| param.starts_with(field.as_str())), "{path} {field}: {object}");
             fields += 1;
@@ -108,6 +119,8 @@ async fn answers_and_errors_have_their_forms() {
     assert!(chat["responses"]["429"]["description"].as_str().unwrap().contains("queue_full"));
     let content = &chat["responses"]["200"]["content"];
     assert!(content["application/json"]["schema"].is_object() && content["text/event-stream"]["schema"].is_object());
+    let errors_of = |path: &str| document["paths"][path]["post"]["responses"]["400"]["content"].clone();
+    assert_ne!(errors_of(MESSAGES), errors_of("/v1/chat/completions"));
     assert_eq!(chat["security"], json!([{"key": []}, {}]));
     assert!(document["paths"]["/health"]["get"].get("security").is_none());
     let query = &document["paths"]["/slots"]["get"]["parameters"][0];

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 const CHAT: &str = "/v1/chat/completions";
 
 /// ChatML with Hermes' tools and thoughts, in the form of Qwen3's template.
-const TEMPLATE: &str = r#"
+pub const TEMPLATE: &str = r#"
 {%- if tools %}<|im_start|>system
 <tools>{% for tool in tools %}{{ tool | tojson }}{% endfor %}</tools> as <tool_call>{"name": ..}</tool_call><|im_end|>
 {% endif %}
@@ -27,7 +27,7 @@ const TEMPLATE: &str = r#"
 
 {% endif %}{% endif %}"#;
 
-const TWO_CALLS: &str = "<think>\nWhich file? 漢字\n</think>\n\nI look.\n<tool_call>\n{\"name\": \"read\", \
+pub const TWO_CALLS: &str = "<think>\nWhich file? 漢字\n</think>\n\nI look.\n<tool_call>\n{\"name\": \"read\", \
     \"arguments\": {\"path\": \"a \\\"b\\\".rs\", \"line\": 3}}\n</tool_call>\n<tool_call>\n{\"name\": \"stop\", \
     \"arguments\": {}}\n</tool_call>";
 
