@@ -239,12 +239,30 @@ def wrong_fields_are_named(s):
 
 
 @check
+def fields_of_vllm(s):
+    vllm = lambda **fields: s.complete(max_tokens=6, extra_body={"return_token_ids": True, **fields}).choices[0]
+    free = vllm()
+    token = free.token_ids[0]
+    equal(vllm(allowed_token_ids=[token]).token_ids, [token] * 6)
+    stopped = vllm(stop_token_ids=[token])
+    equal((len(stopped.token_ids), stopped.stop_reason), (1, token))
+    held_back = vllm(stop_token_ids=[token], min_tokens=6)
+    assert token not in held_back.token_ids and len(held_back.token_ids) == 6, held_back
+    equal(vllm(truncate_prompt_tokens=1).prompt_token_ids, free.prompt_token_ids[-1:])
+    named = s.chat(logprobs=True, extra_body={"logprob_token_ids": [5, 6]}).choices[0].logprobs.content[0]
+    equal(len(named.top_logprobs), 2)
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    counts = [part.usage.completion_tokens for part in s.chat(stream=True, stream_options=options)]
+    assert counts == sorted(counts) and counts[0] == 0 and counts[-1] > 0, counts
+
+
+@check
 def what_is_not_supported_is_refused(s):
     tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
     refused(400, "unsupported_parameter", "tools", lambda: s.chat(tools=[tool]))
-    refused(400, "unsupported_parameter", "tool_choice", lambda: s.chat(tool_choice="required"))
-    refused(400, "unsupported_parameter", "response_format", lambda: s.chat(response_format={"type": "json_object"}))
     refused(400, "unsupported_parameter", "suffix", lambda: s.complete(suffix="the end"))
+    refused(400, "unsupported_parameter", "bad_words", lambda: s.complete(extra_body={"bad_words": ["no"]}))
+    refused(400, "invalid_value", "tool_choice", lambda: s.chat(tool_choice="required"))
 
 
 @check
