@@ -108,8 +108,14 @@ impl ServerState {
         let active = watch::channel(0).0;
         let constraints = OnceLock::new();
         let served = ServedModel { engine, constraints, template, names, metrics, created: unix_seconds(), active };
-        if self.0.served.set(Arc::new(served)).is_err() {
+        let served = Arc::new(served);
+        if self.0.served.set(served.clone()).is_err() {
             tracing::warn!("the server has an engine already");
+            return;
+        }
+        // It takes a second for a large vocabulary, which the first request with tools should not wait for.
+        if served.template.as_ref().is_some_and(|template| template.answer_syntax().calls.is_some()) {
+            std::thread::spawn(move || drop(served.constraints().inspect_err(|error| tracing::warn!(%error))));
         }
     }
 
