@@ -15,7 +15,8 @@ const SHELLS: [&str; 6] = ["Bash", "bash", "exec_command", "shell_command", "she
 /// ChatML with Hermes' tools.
 const TEMPLATE: &str = r#"
 {%- if tools %}<|im_start|>system
-<tools>{% for tool in tools %}{{ tool | tojson }}{% endfor %}</tools> <tool_call>{"name": .., "arguments": ..}</tool_call>
+<tools>{% for tool in tools %}{{ tool | tojson }}{% endfor %}</tools>
+Call them by <tool_call>{"name": .., "arguments": ..}</tool_call>
 {% endif %}
 {%- for message in messages %}<|im_start|>{{ message.role }}
 {{ message.content }}{% for call in message.tool_calls or [] %}
@@ -60,7 +61,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
 fn info(tokenizer: &Tokenizer, path: PathBuf) -> ModelInfo {
     ModelInfo {
-        name: "scripted".into(),
+        name: "agent".into(),
         path,
         model_type: "script".into(),
         weight_bytes: 0,

@@ -1,4 +1,5 @@
-//! Times text handling with a model's folder or GGUF file: `cargo run --release -p text --example speed -- models/demo`.
+//! Times text handling with a model's folder or GGUF file:
+//! `cargo run --release -p text --example speed -- models/demo`.
 use serde_json::{Value, json};
 use std::error::Error;
 use std::hint::black_box;
@@ -57,7 +58,11 @@ fn constraints(tokenizer: &Arc<Tokenizer>) -> Result<(), Box<dyn Error>> {
 
     let schema = json!({"type": "array", "items": {
         "type": "object",
-        "properties": {"id": {"type": "integer"}, "name": {"type": "string", "maxLength": 40}, "tags": {"type": "array", "items": {"enum": ["a", "b"]}}},
+        "properties": {
+            "id": {"type": "integer"},
+            "name": {"type": "string", "maxLength": 40},
+            "tags": {"type": "array", "items": {"enum": ["a", "b"]}},
+        },
         "required": ["id", "name", "tags"],
         "additionalProperties": false,
     }});

@@ -153,6 +153,7 @@ fn tools() -> Vec<Tool> {
             "path": {"type": "string", "enum": ["a.rs", "b \"c\".rs"]},
             "line": {"type": "integer", "minimum": 1, "maximum": 300},
             "deep": {"type": "boolean"},
+            "note": {"type": "string"},
         },
         "required": ["path", "line"],
         "additionalProperties": false,
@@ -190,7 +191,7 @@ fn calls_that_are_drawn_at_random_are_calls_of_the_tools() {
     let mut dice = Dice(2);
     let tools = tools();
     for &format in ToolCallFormat::ALL {
-        let mut seen = [0; 3];
+        let (mut seen, mut notes) = ([0; 3], 0);
         for single in [false, true] {
             let grammar = CallGrammar { format, tools: &tools, single, exact: true };
             let whole = factory.answer(None, Some(&grammar), None).unwrap().from_start;
@@ -210,6 +211,8 @@ fn calls_that_are_drawn_at_random_are_calls_of_the_tools() {
                             let line = arguments["line"].as_i64().unwrap();
                             assert!((1..=300).contains(&line), "{format}: {text}");
                             assert!(arguments.get("deep").is_none_or(Value::is_boolean), "{format}: {text}");
+                            assert!(arguments.get("note").is_none_or(Value::is_string), "{format}: {text}");
+                            notes += usize::from(arguments.get("note").is_some());
                         }
                         other => panic!("{format}: {other} is no tool: {text}"),
                     }
@@ -217,9 +220,25 @@ fn calls_that_are_drawn_at_random_are_calls_of_the_tools() {
                 }
             }
         }
-        assert!(seen[0] > 5 && seen[1] > 5, "{format}: {seen:?}");
+        // A free text that ends with a tag hardly ends by chance.
+        let ends = notes > 0 || format == ToolCallFormat::QwenXml;
+        assert!(seen[0] > 5 && seen[1] > 5 && ends, "{format}: {seen:?}, {notes} notes");
         // These have one call a section.
         let sections = [ToolCallFormat::QwenXml];
         assert!(seen[2] > 0 || sections.contains(&format), "{format} never called two: {seen:?}");
     }
+}
+
+#[test]
+fn a_text_between_tags_goes_up_to_the_tag_that_closes_it() {
+    let tokenizer = tokenizer();
+    let tools = tools();
+    let grammar = CallGrammar { format: ToolCallFormat::QwenXml, tools: &tools, single: false, exact: true };
+    let mut calls = factory(&tokenizer).calls(&grammar).unwrap();
+    let head = "\n<function=read>\n<parameter=path>\na.rs\n</parameter>\n<parameter=line>\n3\n</parameter>\n";
+    assert!(calls.consume_text(&format!("{head}<parameter=note>\na <b>\n</parameters>\n")));
+    assert!(!calls.may_end());
+    assert!(calls.consume_text("</function>\n</parameter>\n</function>"));
+    assert!(calls.may_end() && !calls.is_complete());
+    assert!(calls.consume_text("\n</tool_call>") && calls.is_complete());
 }

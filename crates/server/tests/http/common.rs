@@ -9,7 +9,7 @@ use server::{ServerConfig, ServerState, bind, serve};
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
-use text::{AnswerOptions, AnswerPart, AnswerPipeline, ChatTemplate, Pushed, Tokenizer};
+use text::{AnswerOptions, AnswerPart, AnswerPipeline, ChatTemplate, Pushed, Tokenizer, ToolCallFormat};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
@@ -32,7 +32,7 @@ fn demo() -> PathBuf {
 }
 
 /// What the fake engine does with every request.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy)]
 pub enum Script {
     /// The text, as tokens of the demo vocabulary, up to `max_tokens`.
     Answer(&'static str),
@@ -40,6 +40,8 @@ pub enum Script {
     Stopped(&'static str),
     /// The text as for `Answer`, after a while.
     Late(&'static str, Duration),
+    /// The text that this gives for the request's limit of tokens, as for `Answer`. No protocol lacks that field.
+    Seeded(fn(usize) -> String),
     /// Nothing; the request waits in the queue.
     Wait,
     /// A token every few milliseconds until the request is aborted or the engine shuts down.
@@ -64,6 +66,8 @@ pub struct Options {
     pub loaded: bool,
     /// `None`: the demo's; `Some("")`: none.
     pub template: Option<&'static str>,
+    /// How the model writes tool calls; `None`: as the template shows.
+    pub calls: Option<ToolCallFormat>,
     /// Tokens of the context.
     pub context: usize,
     pub tokenizer: Arc<Tokenizer>,
@@ -80,6 +84,7 @@ impl Default for Options {
             running: 2,
             loaded: true,
             template: None,
+            calls: None,
             context: CONTEXT,
             tokenizer: TOKENIZER.clone(),
         }
@@ -124,7 +129,7 @@ pub async fn start(options: Options) -> Server {
             v_quant: "f16".into(),
             default_sampling: SamplingParams { temperature: 0.7, top_p: 0.9, ..Default::default() },
         };
-        let template = template(options.template).map(Arc::new);
+        let template = template(options.template).map(|template| Arc::new(template.calling_tools_as(options.calls)));
         let (handle, inbox) = channel(info, options.tokenizer, options.queue_limit);
         inbox.set_stats(engine::EngineStats {
             running: options.running,
@@ -136,7 +141,7 @@ pub async fn start(options: Options) -> Server {
         let (seen, script) = (seen.clone(), options.script);
         std::thread::spawn(move || {
             let mut engine = Fake { seen, script, waiting: Vec::new(), ticking: Vec::new() };
-            let alive = |_: &Message| script != Script::Die;
+            let alive = |_: &Message| !matches!(script, Script::Die);
             inbox.messages.iter().take_while(alive).for_each(|message| engine.take(message));
         });
         state.set_engine(handle, template);
@@ -199,6 +204,10 @@ impl Fake {
                     std::thread::sleep(after);
                     answer(&request, text, &events, None);
                 });
+            }
+            Script::Seeded(text) => {
+                let limit = request.stop.max_tokens.unwrap();
+                answer(request, &text(limit), &events, None);
             }
             Script::Wait => self.waiting.push((queued, events)),
             Script::Fail => drop(events.send(failure())),

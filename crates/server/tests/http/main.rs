@@ -1,6 +1,7 @@
 //! The server over HTTP, with an engine that plays a script.
 #![allow(clippy::unwrap_used)]
 
+mod agree;
 mod answers;
 mod bodies;
 mod common;

@@ -126,6 +126,11 @@ async fn both(server: &Server, body: Value) -> (Value, Value) {
     (whole, text)
 }
 
+/// Checks that the whole and the streamed answer of a request with tools are the same.
+pub async fn agree(server: &Server, max_tokens: usize) {
+    both(server, body(json!({"tools": tools(), "max_tokens": max_tokens}))).await;
+}
+
 #[tokio::test]
 async fn a_text_is_one_block() {
     let server = start_with(Script::Answer(TEXT)).await;

@@ -36,7 +36,7 @@ async fn server(answer: &'static str) -> Server {
         .await
 }
 
-fn tools() -> Value {
+pub fn tools() -> Value {
     let parameters = json!({
         "type": "object",
         "properties": {"path": {"type": "string"}, "line": {"type": "integer"}},
@@ -49,7 +49,7 @@ fn tools() -> Value {
 }
 
 /// The message that a stream's deltas make.
-fn folded(chunks: &[Value]) -> Value {
+pub fn folded(chunks: &[Value]) -> Value {
     let mut message = json!({"role": null, "content": "", "reasoning_content": "", "tool_calls": []});
     for delta in chunks.iter().filter_map(|chunk| chunk.pointer("/choices/0/delta")) {
         for field in ["content", "reasoning_content"] {

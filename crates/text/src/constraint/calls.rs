@@ -82,16 +82,15 @@ impl CallGrammar<'_> {
             let mut body = literal(&format!("<function={}>\n", tool.name));
             for (j, (name, schema, required)) in properties(tool).enumerate() {
                 let value = format!("value_{i}_{j}");
-                let parameter =
-                    format!("({} {value} \"\\n</parameter>\\n\")", literal(&format!("<parameter={name}>\n")));
-                body += &format!(" {parameter}{}", if required { "" } else { "?" });
-                values += &xml_value(&value, &schema, self.style());
+                let head = literal(&format!("<parameter={name}>\n"));
+                body += &format!(" ({head} {value}){}", if required { "" } else { "?" });
+                values += &format!("{value}: {}\n", xml_value(&schema, self.style()));
             }
             values += &format!("call_{i}: {body} \"</function>\"\n");
         }
         let alternatives: Vec<String> = (0..self.tools.len()).map(|i| format!("call_{i}")).collect();
         rules += &format!("call: {}\n", alternatives.join(" | "));
-        rules + &values + SPACE
+        rules + &values + XML_TEXT + SPACE
     }
 
     fn llama_json(&self) -> String {
@@ -170,16 +169,17 @@ fn properties(tool: &Tool) -> impl Iterator<Item = (&str, Value, bool)> {
     })
 }
 
-/// The rule `name` of a parameter's value between its tags: strings stand as they are, all else is JSON.
-fn xml_value(name: &str, schema: &Value, style: JsonStyle) -> String {
-    match texts(schema) {
-        Some(texts) => format!("{name}: {}\n", texts.join(" | ")),
-        None if schema.get("type").and_then(Value::as_str) == Some("string") => {
-            // Up to the tag that closes it, which follows in the rule that has this one.
-            format!("{name}: /(?s:.*)/ & ~/(?s:.*)\\n<\\/parameter>(?s:.*)/\n")
-        }
-        None => format!("{name}: {}\n", json_term(schema, style)),
-    }
+/// A text up to the tag that closes it, which is part of the rule.
+const XML_TEXT: &str = "xml_text[suffix=\"\\n</parameter>\\n\"]: /(?s:.*)/\n";
+
+/// A parameter's value and its closing tag as a term: strings stand as they are, all else is JSON.
+fn xml_value(schema: &Value, style: JsonStyle) -> String {
+    let value = match texts(schema) {
+        Some(texts) => format!("({})", texts.join(" | ")),
+        None if schema.get("type").and_then(Value::as_str) == Some("string") => return "xml_text".into(),
+        None => json_term(schema, style),
+    };
+    format!("{value} \"\\n</parameter>\\n\"")
 }
 
 /// The values that a schema's `enum` or `const` lists, if all of them are strings, as terms.
