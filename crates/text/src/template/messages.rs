@@ -1,4 +1,5 @@
 //! Messages in OpenAI's form become what templates read.
+use super::late_system;
 use super::python_json::PythonJson;
 use crate::error::TextError;
 use serde_json::{Map, Value, json};
@@ -14,6 +15,9 @@ pub(super) struct MessageForms {
     pub absent_content: MissingContent,
     /// Whether the template names the role `developer`; otherwise such a message becomes a system message.
     pub has_developer: bool,
+    /// Whether the template shows system messages where they stand; otherwise [`late_system`](super::late_system) moves
+    /// those behind others.
+    pub late_system: bool,
 }
 
 impl Default for MessageForms {
@@ -24,6 +28,7 @@ impl Default for MessageForms {
             null_content: MissingContent::Kept,
             absent_content: MissingContent::Kept,
             has_developer: true,
+            late_system: true,
         }
     }
 }
@@ -103,12 +108,15 @@ pub(super) fn normalize(
         let role = normalize_role(message, forms, &names_role, &path)?;
         kept_missing |= normalize_content(message, &role, forms, &format!("{path}.content"))?;
         let texts = normalize_calls(message, forms.arguments, &path)?;
-        written.extend(texts.into_iter().map(|(call, text)| WrittenArguments {
-            pointer: format!("/{i}/tool_calls/{call}/function/arguments"),
-            text,
-        }));
+        written.extend(texts.into_iter().map(|(call, text)| (i, call, text)));
     }
-    Ok(NormalMessages { messages: Value::Array(out), kept_missing, written })
+    let (out, places) = match forms.late_system {
+        true => (out, (0..list.len()).collect()),
+        false => late_system::settled(out),
+    };
+    let pointer = |i: usize, call| format!("/{}/tool_calls/{call}/function/arguments", places[i]);
+    let written = written.into_iter().map(|(i, call, text)| WrittenArguments { pointer: pointer(i, call), text });
+    Ok(NormalMessages { messages: Value::Array(out), kept_missing, written: written.collect() })
 }
 
 fn wrong(path: impl Into<String>, message: impl Into<String>) -> TextError {

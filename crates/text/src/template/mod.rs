@@ -3,6 +3,7 @@ mod conversation;
 mod deep_stack;
 mod functions;
 mod jinja;
+mod late_system;
 mod marks;
 mod messages;
 mod percent;

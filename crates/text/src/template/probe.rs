@@ -42,7 +42,22 @@ pub(super) fn forms(
         null_content: missing(Some(Value::Null)),
         absent_content: missing(None),
         has_developer: names_role("developer"),
+        late_system: shows_late_system(text, render),
     }
+}
+
+/// Whether the template shows a system message behind a user's, and the one at the beginning too. `text` gives a
+/// content in the form that the template reads.
+fn shows_late_system(text: impl Fn(&str) -> Value, render: impl Fn(&Value, Option<&Value>) -> Option<String>) -> bool {
+    let needle = |number: usize| format!("{NEEDLE}{number}");
+    let messages: Vec<Value> = ["system", "user", "system"]
+        .into_iter()
+        .enumerate()
+        .map(|(i, role)| json!({"role": role, "content": text(&needle(i))}))
+        .collect();
+    let Some(rendered) = render(&messages.into(), None) else { return false };
+    let places: Vec<Option<usize>> = (0..3).map(|number| rendered.find(&needle(number))).collect();
+    places.iter().all(Option::is_some) && places.is_sorted()
 }
 
 /// Whether the template tells the model of a tool.

@@ -80,6 +80,39 @@ fn developer_is_system_where_the_template_has_no_developer() {
     assert_eq!(render(&knows, &messages).unwrap(), "D user ");
 }
 
+/// As Qwen3.5's template does.
+const ONE_SYSTEM: &str = "{% for m in messages %}{% if m.role == 'system' and not loop.first %}\
+    {{ raise_exception('System message must be at the beginning.') }}{% endif %}<{{ m.role }}>{{ m.content }}\
+    {% for c in m.tool_calls or [] %}{{ c.function.arguments | tojson }}{% endfor %}{% endfor %}";
+
+#[test]
+fn a_system_message_behind_others_stays_or_becomes_the_users() {
+    let message = |role: &str, content: &str| json!({"role": role, "content": content});
+    let call = json!({"type": "function", "function": {"name": "f", "arguments": "{\"a\":  1}"}});
+    let messages = json!([
+        message("system", "S"),
+        message("developer", "D"),
+        message("user", "1"),
+        message("system", "2"),
+        {"role": "assistant", "content": "3", "tool_calls": [call]},
+        message("system", "4"),
+        message("user", "5"),
+        message("user", "6"),
+        message("assistant", "7"),
+        message("user", "8"),
+        message("user", "9"),
+    ]);
+    let settled = "<system>S\nD<user>1\n2<assistant>3{\"a\":  1}<user>4\n5\n6<assistant>7<user>8<user>9";
+    assert_eq!(render(&with_template(ONE_SYSTEM), &messages).unwrap(), settled);
+    // One that is left out, or moved to the front, is not shown where it stands.
+    let dropping =
+        ONE_SYSTEM.replace("{{ raise_exception('System message must be at the beginning.') }}", "{% continue %}");
+    assert_eq!(render(&with_template(&dropping), &messages).unwrap(), settled);
+    let all = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}";
+    let kept = "<system>S<system>D<user>1<system>2<assistant>3<system>4<user>5<user>6<assistant>7<user>8<user>9";
+    assert_eq!(render(&with_template(all), &messages).unwrap(), kept);
+}
+
 #[test]
 fn a_role_that_the_template_names_is_taken() {
     let template = with_template("{% for m in messages %}{{ 'I' if m.role == \"ipython\" else m.role }}{% endfor %}");

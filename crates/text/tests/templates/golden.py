@@ -101,6 +101,34 @@ def text_of(content):
     return "\n".join(part["text"] for part in content) if isinstance(content, list) else content
 
 
+def shows_late_system(source):
+    """Whether the template shows system messages where they stand."""
+    contents = ["needle0", "needle1", "needle2"]
+    messages = [dict(role=role, content=text) for role, text in zip(("system", "user", "system"), contents)]
+    more = dict(bos_token="<s>", eos_token="</s>", tools=None, documents=None, add_generation_prompt=False)
+    try:
+        rendered = environment().from_string(source).render(messages=messages, **more)
+    except Exception:
+        return False
+    places = [rendered.find(text) for text in contents]
+    return -1 not in places and places == sorted(places)
+
+
+def with_late_system_as_user(messages):
+    """The messages as a template is given them that does not: system messages behind others are the user's."""
+    settled = []
+    for message in messages:
+        late = message["role"] == "system" and settled and settled[-1]["role"] != "system"
+        role = "user" if late else message["role"]
+        last = settled[-1] if settled else {}
+        if role == last.get("role") and (role == "system" or role == "user" and (late or last.get("late"))):
+            last["content"] += "\n" + message["content"]
+            last["late"] = last.get("late") or late
+        else:
+            settled.append({**message, "role": role, "late": late} if late else {**message, "role": role})
+    return [{key: value for key, value in message.items() if key != "late"} for message in settled]
+
+
 def given(conversation, source, arguments_as_text, empty_content):
     """The messages as the template of `source` is given them, with one choice of two where clients leave two."""
     messages = copy.deepcopy(conversation["messages"])
@@ -114,7 +142,7 @@ def given(conversation, source, arguments_as_text, empty_content):
         for call in message.get("tool_calls", []):
             if not arguments_as_text:
                 call["function"]["arguments"] = json.loads(call["function"]["arguments"])
-    return messages
+    return messages if shows_late_system(source) else with_late_system_as_user(messages)
 
 
 def shown(conversation, source):
