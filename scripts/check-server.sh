@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The release binary with the bundled model, driven by the official Python client and by the chat of its own; then beside
+# The release binary with the bundled model, driven by the official Python clients and by the chat of its own; then beside
 # many slow readers, with more connections than it may have open.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -34,6 +34,14 @@ kill -TERM $server
 wait $server
 # A log in a file is plain text.
 if grep $'\e' "$log"; then exit 1; fi
+
+# Anthropic's client, with a template that knows tools.
+TALLOW_API_KEY=$key target/release/tallow serve --port 0 --chat-template crates/server/tests/hermes.jinja 2>"$log" &
+server=$!
+await_server
+"$venv/bin/python" crates/server/tests/anthropic_client.py --url "$url" --api-key "$key"
+kill -TERM $server
+wait $server
 
 # 200 slow readers, where the process may have files open for all of them, and where it may not.
 for files in 1024 128; do

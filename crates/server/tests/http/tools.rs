@@ -5,27 +5,7 @@ use serde_json::{Value, json};
 const CHAT: &str = "/v1/chat/completions";
 
 /// ChatML with Hermes' tools and thoughts, in the form of Qwen3's template.
-pub const TEMPLATE: &str = r#"
-{%- if tools %}<|im_start|>system
-<tools>{% for tool in tools %}{{ tool | tojson }}{% endfor %}</tools> as <tool_call>{"name": ..}</tool_call><|im_end|>
-{% endif %}
-{%- for message in messages %}<|im_start|>{{ message.role }}
-{% if message.reasoning_content %}<think>
-{{ message.reasoning_content }}
-</think>
-
-{% endif %}{{ message.content }}
-{%- for call in message.tool_calls or [] %}
-<tool_call>
-{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}
-</tool_call>{% endfor %}<|im_end|>
-{% endfor %}
-{%- if add_generation_prompt %}<|im_start|>assistant
-{% if enable_thinking is defined and enable_thinking is false %}<think>
-
-</think>
-
-{% endif %}{% endif %}"#;
+pub const TEMPLATE: &str = include_str!("../hermes.jinja");
 
 pub const TWO_CALLS: &str = "<think>\nWhich file? 漢字\n</think>\n\nI look.\n<tool_call>\n{\"name\": \"read\", \
     \"arguments\": {\"path\": \"a \\\"b\\\".rs\", \"line\": 3}}\n</tool_call>\n<tool_call>\n{\"name\": \"stop\", \
