@@ -15,7 +15,9 @@ mod template;
 mod tokenizer;
 mod vocabulary;
 
-pub use answer::{AnswerParser, AnswerPart, AnswerSyntax, ThoughtTags, Tool, ToolCallFormat, UnknownToolCallFormat};
+pub use answer::{
+    AnswerParser, AnswerPart, AnswerSyntax, StringField, ThoughtTags, Tool, ToolCallFormat, UnknownToolCallFormat,
+};
 pub use constraint::{
     AnswerConstraint, CallGrammar, Constraint, ConstraintError, ConstraintFactory, Grammar, TokenMask,
 };

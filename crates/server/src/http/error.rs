@@ -61,6 +61,8 @@ error_codes! {
     NotAllowed = "not_allowed", FORBIDDEN, "permission_error", None;
     /// The request asks for a model that is not served here.
     ModelNotFound = "model_not_found", NOT_FOUND, "invalid_request_error", None;
+    /// The request names a response that is not stored.
+    ResponseNotFound = "response_not_found", NOT_FOUND, "invalid_request_error", None;
     /// No route has this path.
     NotFound = "not_found", NOT_FOUND, "invalid_request_error", None;
     /// The path is known, but not with this method.
@@ -151,7 +153,9 @@ impl ApiError {
     pub fn from_text(error: TextError, param: &str) -> Self {
         let message = error.to_string();
         match error {
-            TextError::Messages { path, .. } => ApiError::invalid(path, message),
+            TextError::Messages { path, .. } if path.starts_with(param) => ApiError::invalid(path, message),
+            // The messages were made of another field.
+            TextError::Messages { .. } => ApiError::invalid(param, message),
             // A template that refuses messages judges them as a schema would.
             TextError::Raised(_) | TextError::Encode(_) => ApiError::invalid(param, message),
             TextError::Render(_) | TextError::Template { .. } => ApiError::new(ErrorCode::InvalidTemplate, message),
@@ -169,6 +173,11 @@ impl ApiError {
     /// What is wrong and what is allowed.
     pub fn message(&self) -> &str {
         &self.message
+    }
+
+    /// The kind of error.
+    pub fn code(&self) -> ErrorCode {
+        self.code
     }
 
     /// The error object in OpenAI's form.

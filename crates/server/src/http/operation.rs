@@ -47,6 +47,11 @@ impl Operation {
         Operation { method: "get", summary, body, query, answers, errors, error_form: None }
     }
 
+    /// A route that is asked by DELETE.
+    pub fn delete(summary: &'static str) -> Self {
+        Operation { method: "delete", ..Operation::get(summary) }
+    }
+
     /// A route that is asked by POST, with a body.
     pub fn post(summary: &'static str) -> Self {
         Operation { method: "post", errors: BODY_ERRORS.to_vec(), ..Operation::get(summary) }

@@ -123,7 +123,7 @@ pub fn cors(policy: Arc<PagePolicy>) -> CorsLayer {
     CorsLayer::new()
         .allow_private_network(AllowPrivateNetwork::predicate(allowed.clone()))
         .allow_origin(AllowOrigin::predicate(allowed))
-        .allow_methods(AllowMethods::list([Method::GET, Method::HEAD, Method::POST]))
+        .allow_methods(AllowMethods::list([Method::GET, Method::HEAD, Method::POST, Method::DELETE]))
         .allow_headers(AllowHeaders::mirror_request())
         .expose_headers([RETRY_AFTER, REQUEST_ID])
         .max_age(PREFLIGHT_AGE)

@@ -24,7 +24,11 @@ pub struct CommonFields {
     /// What a stream tells beside the answer.
     stream_options: Option<StreamOptions>,
     /// The client whose request it is: the queue is fair between clients. Its address stands for one that is not named.
-    pub user: Option<String>,
+    user: Option<String>,
+    /// The client, where `user` does not name it.
+    safety_identifier: Option<String>,
+    /// The client, where neither `user` nor `safety_identifier` names it.
+    prompt_cache_key: Option<String>,
     /// Log-probabilities name tokens by their ids, such as `token_id:42`.
     pub return_tokens_as_token_ids: Option<bool>,
     /// The token ids come beside the text.
@@ -43,6 +47,12 @@ struct StreamOptions {
 }
 
 impl CommonFields {
+    /// Whose request it is; `None` if no field tells.
+    pub fn client(&self) -> Option<String> {
+        let names = [&self.user, &self.safety_identifier, &self.prompt_cache_key];
+        names.into_iter().flatten().find(|name| !name.is_empty()).cloned()
+    }
+
     /// How the answer is to be sent.
     ///
     /// Errors: options of a stream without a stream.

@@ -25,14 +25,39 @@ mod completions {
     pub mod request;
 }
 
+mod responses {
+    mod answer;
+    mod events;
+    mod input;
+    mod items;
+    mod object;
+    pub mod request;
+    pub mod store;
+    pub mod stored;
+    mod tools;
+    mod writer;
+}
+
 use crate::http::paths::Routes;
-use axum::routing::post;
+use axum::Extension;
+use axum::routing::{get, post};
+use responses::store::{ResponseStore, StoreLimits};
+use responses::stored;
+use std::sync::Arc;
 
 /// The routes of this protocol.
 pub fn routes() -> Routes {
+    let store = Extension(Arc::new(ResponseStore::new(StoreLimits::default())));
     Routes::new()
         .route(chat::request::ENDPOINT.path, post(chat::request::chat_completions))
         .described(chat::request::operation())
         .route(completions::request::ENDPOINT.path, post(completions::request::completions))
         .described(completions::request::operation())
+        .route(responses::request::ENDPOINT.path, post(responses::request::responses).layer(store.clone()))
+        .described(responses::request::operation())
+        .route("/v1/responses/{id}", get(stored::response).delete(stored::delete).layer(store.clone()))
+        .described(stored::operation())
+        .described(stored::delete_operation())
+        .route("/v1/responses/{id}/input_items", get(stored::input_items).layer(store))
+        .described(stored::items_operation())
 }

@@ -126,7 +126,7 @@ impl SharedFields {
     }
 
     /// Completes the request by the model's defaults. The address of `peer` stands for the client where the request
-    /// names no `user`.
+    /// names none.
     ///
     /// Errors: an unknown model, a value that the engine could not be told.
     pub fn resolve(
@@ -137,7 +137,7 @@ impl SharedFields {
         peer: Peer,
     ) -> Result<AnswerRequest, ApiError> {
         let SharedFields { common, sampling, stop, truncation } = self;
-        let info = served.engine.info();
+        let (info, client) = (served.engine.info(), common.client());
         let max_tokens_field = stop.max_tokens_field();
         let stop = stop.resolve(state.config().max_tokens_default);
         Ok(AnswerRequest {
@@ -160,7 +160,7 @@ impl SharedFields {
             },
             return_token_ids: common.return_token_ids.unwrap_or(false),
             logprob_token_ids: common.logprob_token_ids.unwrap_or_default(),
-            client: common.user.filter(|user| !user.is_empty()).or(peer.address).unwrap_or_default(),
+            client: client.or(peer.address).unwrap_or_default(),
             request_id: peer.request_id.shown().to_owned(),
             endpoint,
         })
@@ -168,6 +168,12 @@ impl SharedFields {
 }
 
 impl AnswerRequest {
+    /// Limits the answer's tokens by a field that only its endpoint has.
+    pub fn limit(&mut self, max_tokens: usize, field: &'static str) {
+        self.stop.max_tokens = Some(max_tokens);
+        self.max_tokens_field = field;
+    }
+
     /// Submits one request to the engine for each of `prompts`, which are token ids.
     ///
     /// Errors: the engine refuses one of them; then none of them runs.

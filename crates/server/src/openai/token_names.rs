@@ -1,4 +1,6 @@
 //! How log-probabilities name tokens.
+use engine::TokenLogprob;
+use openai_protocol::common::{ChatLogProbsContent, TopLogProb};
 use std::fmt::Write;
 use std::sync::Arc;
 use text::Tokenizer;
@@ -26,5 +28,17 @@ impl TokenNames {
             }
             name
         })
+    }
+
+    /// A token's log-probability with those of its alternatives.
+    pub fn logprob(&self, entry: &TokenLogprob) -> ChatLogProbsContent {
+        let bytes = |id| Some(self.tokenizer.token_bytes(id));
+        let alternative = |&(id, logprob): &(u32, f32)| TopLogProb { token: self.name(id), logprob, bytes: bytes(id) };
+        ChatLogProbsContent {
+            token: self.name(entry.token),
+            logprob: entry.logprob,
+            bytes: bytes(entry.token),
+            top_logprobs: entry.top.iter().map(alternative).collect(),
+        }
     }
 }

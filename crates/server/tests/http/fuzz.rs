@@ -13,9 +13,10 @@ static SERVER: LazyLock<(Runtime, Server)> = LazyLock::new(|| {
     (runtime, server)
 });
 
-const PATHS: [&str; 8] = [
+const PATHS: [&str; 9] = [
     "/v1/chat/completions",
     "/v1/completions",
+    "/v1/responses",
     "/tokenize",
     "/detokenize",
     "/apply-template",
@@ -25,7 +26,7 @@ const PATHS: [&str; 8] = [
 ];
 
 /// Fields of all endpoints, known and unknown ones.
-const FIELDS: [&str; 64] = [
+const FIELDS: [&str; 71] = [
     "model",
     "messages",
     "prompt",
@@ -88,6 +89,13 @@ const FIELDS: [&str; 64] = [
     "type",
     "content",
     "input",
+    "instructions",
+    "previous_response_id",
+    "max_output_tokens",
+    "text",
+    "reasoning",
+    "include",
+    "format",
     "nobody_knows_this",
     "",
 ];
@@ -151,7 +159,11 @@ fn object(fields: Vec<(&str, Value)>) -> Value {
 fn body() -> impl Strategy<Value = Vec<u8>> {
     let needed = (prop::collection::vec(message(), 0..4), "\\PC{0,20}", prop::collection::vec(0u32..13_000, 0..5))
         .prop_map(|(messages, prompt, tokens)| {
-            json!({"model": "demo", "messages": messages, "prompt": prompt, "tokens": tokens, "max_tokens": 4})
+            let input = messages.clone();
+            json!({
+                "model": "demo", "messages": messages, "input": input, "prompt": prompt, "tokens": tokens,
+                "max_tokens": 4,
+            })
         });
     let fields = prop::collection::vec((select(FIELDS.to_vec()), value()), 0..4).prop_map(object);
     let whole = (needed, fields).prop_map(|(mut body, fields)| {

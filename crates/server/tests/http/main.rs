@@ -21,5 +21,8 @@ mod openapi;
 mod pages;
 mod paths;
 mod prompts;
+mod responses;
+mod responses_input;
+mod responses_store;
 mod tools;
 mod vllm_fields;

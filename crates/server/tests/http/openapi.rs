@@ -41,10 +41,10 @@ async fn every_route_is_described_and_no_other() {
     let paths: BTreeSet<&str> = described.iter().map(|(path, ..)| *path).collect();
     let plain: BTreeSet<&str> = paths.iter().copied().filter(|path| *path != "/" && !path.contains('{')).collect();
     assert_eq!(plain, named);
-    assert!(paths.contains("/") && paths.contains("/v1/models/{name}") && paths.len() == plain.len() + 2);
+    assert!(paths.contains("/") && paths.contains("/v1/models/{name}") && paths.len() == plain.len() + 4);
     for (path, method, told) in described {
         // Each is there by this method, and answers the other with the methods that it has.
-        let other = if method == "get" { server.post(path, &json!({})).await } else { server.get(path).await };
+        let other = if method == "post" { server.get(path).await } else { server.post(path, &json!({})).await };
         assert_eq!(other.status(), 405, "{path}");
         assert!(other.headers()["allow"].to_str().unwrap().contains(&method.to_uppercase()), "{path}");
         assert!(!told["summary"].as_str().unwrap().is_empty(), "{path}");
@@ -70,6 +70,8 @@ async fn every_field_that_is_described_is_read() {
                 body["messages"] = json!([{"role": "user", "content": "x"}]);
             } else if path == "/v1/completions" {
                 body["prompt"] = json!("x");
+            } else if path == "/v1/responses" {
+                body["input"] = json!("x");
             }
             body[field] = json!([[{}]]);
             let response = server.post(path, &body).await;

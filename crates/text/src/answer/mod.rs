@@ -20,6 +20,7 @@ mod tool;
 mod typed;
 
 pub use format::{ToolCallFormat, UnknownToolCallFormat};
+pub use json::StringField;
 pub use parser::AnswerParser;
 pub use part::AnswerPart;
 pub use syntax::{AnswerSyntax, ThoughtTags};

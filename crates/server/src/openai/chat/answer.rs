@@ -6,7 +6,7 @@ use crate::openai::prompt_logprobs::prompt_logprobs;
 use crate::openai::request::AnswerRequest;
 use crate::openai::token_names::TokenNames;
 use engine::{Event, TokenLogprob};
-use openai_protocol::common::{ChatLogProbs, ChatLogProbsContent, TopLogProb};
+use openai_protocol::common::ChatLogProbs;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
@@ -119,18 +119,7 @@ impl ChatFormat {
     }
 
     fn chat_logprobs<'a>(&self, logprobs: impl IntoIterator<Item = &'a TokenLogprob>) -> ChatLogProbs {
-        let names = &self.token_names;
-        let alternative = |&(id, logprob): &(u32, f32)| TopLogProb {
-            token: names.name(id),
-            logprob,
-            bytes: Some(names.tokenizer.token_bytes(id)),
-        };
-        let content = logprobs.into_iter().map(|entry| ChatLogProbsContent {
-            token: names.name(entry.token),
-            logprob: entry.logprob,
-            bytes: Some(names.tokenizer.token_bytes(entry.token)),
-            top_logprobs: entry.top.iter().map(alternative).collect(),
-        });
+        let content = logprobs.into_iter().map(|entry| self.token_names.logprob(entry));
         ChatLogProbs::Detailed { content: Some(content.collect()), refusal: None }
     }
 }

@@ -1,12 +1,14 @@
 //! JSON that arrives in pieces, read once and without recursion.
 mod arguments;
 mod calls;
+mod field;
 mod object;
 mod scanner;
 mod unescape;
 
 pub(super) use arguments::Arguments;
 pub(super) use calls::{CallList, JsonCalls};
+pub use field::StringField;
 pub(super) use scanner::JsonScanner;
 pub(super) use unescape::Surrogates;
 
