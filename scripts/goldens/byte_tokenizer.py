@@ -16,5 +16,5 @@ tokenizer = dict(
     model=dict(type="BPE", dropout=None, unk_token=None, continuing_subword_prefix=None, end_of_word_suffix=None, fuse_unk=False, byte_fallback=False, ignore_merges=False, vocab=vocab, merges=[]),
 )
 for folder in sys.argv[1:]:
-    json.dump(tokenizer, open(f"{folder}/tokenizer.json", "w"), ensure_ascii=False, indent=1)
+    json.dump(tokenizer, open(f"{folder}/tokenizer.json", "w"), ensure_ascii=False, separators=(",", ":"))
     json.dump(dict(tokenizer_class="PreTrainedTokenizerFast", bos_token="<bos>", eos_token="<eos>", pad_token="<pad>", add_bos_token=False), open(f"{folder}/tokenizer_config.json", "w"), indent=1)
