@@ -10,6 +10,7 @@ use futures_util::StreamExt;
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 use serde_json::{Value, json};
+use std::io::IsTerminal;
 
 const HELP: &str = "\
 /clear          begin anew
@@ -179,7 +180,7 @@ impl Session {
             _ = &mut interrupted => bail!("the answer was stopped before it began"),
         };
         let mut bytes = answer.bytes_stream();
-        let (mut lines, mut text) = (LineBuffer::default(), String::new());
+        let (mut lines, mut shown) = (LineBuffer::default(), ShownAnswer::new());
         loop {
             let chunk = tokio::select! {
                 chunk = bytes.next() => chunk,
@@ -192,15 +193,51 @@ impl Session {
                 if let Some(message) = event["error"]["message"].as_str() {
                     bail!("{message}");
                 }
-                if let Some(delta) = event["choices"][0]["delta"]["content"].as_str() {
-                    text += delta;
-                    output::print(format_args!("{delta}"));
-                }
+                shown.show(&event["choices"][0]["delta"]);
             }
         }
-        output::line(format_args!(""));
-        self.messages.push(json!({"role": "assistant", "content": text}));
+        self.messages.push(shown.finish());
         Ok(())
+    }
+}
+
+/// An answer that is being shown: its thought, set apart, and its text.
+struct ShownAnswer {
+    /// Terminals show the thought dimmed; in other outputs it is left out, which are for other programs.
+    on_terminal: bool,
+    thought: String,
+    text: String,
+}
+
+impl ShownAnswer {
+    fn new() -> Self {
+        ShownAnswer { on_terminal: std::io::stdout().is_terminal(), thought: String::new(), text: String::new() }
+    }
+
+    /// Shows what an answer chunk adds.
+    fn show(&mut self, delta: &Value) {
+        if let Some(more) = delta["reasoning_content"].as_str() {
+            self.thought += more;
+            if self.on_terminal {
+                output::print(format_args!("\x1b[2m{more}\x1b[0m"));
+            }
+        }
+        if let Some(more) = delta["content"].as_str().filter(|more| !more.is_empty()) {
+            let behind_thought = self.text.is_empty() && !self.thought.is_empty() && self.on_terminal;
+            let gap = if behind_thought { "\n\n" } else { "" };
+            self.text += more;
+            output::print(format_args!("{gap}{more}"));
+        }
+    }
+
+    /// Ends the line. Returns the message that the conversation goes on with.
+    fn finish(self) -> Value {
+        output::line(format_args!(""));
+        let mut message = json!({"role": "assistant", "content": self.text});
+        if !self.thought.is_empty() {
+            message["reasoning_content"] = self.thought.into();
+        }
+        message
     }
 }
 
