@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 use std::sync::Arc;
 use text::{
-    AnswerParser, AnswerPart, AnswerSyntax, CallGrammar, Constraint, ConstraintFactory, Grammar, Tokenizer, Tool,
-    ToolCallFormat,
+    AnswerParser, AnswerPart, AnswerSyntax, CallGrammar, Constraint, ConstraintError, ConstraintFactory, Grammar,
+    Tokenizer, Tool, ToolCallFormat,
 };
 
 /// Numbers that look random, from a seed.
@@ -241,4 +241,23 @@ fn a_text_between_tags_goes_up_to_the_tag_that_closes_it() {
     assert!(calls.consume_text("</function>\n</parameter>\n</function>"));
     assert!(calls.may_end() && !calls.is_complete());
     assert!(calls.consume_text("\n</tool_call>") && calls.is_complete());
+}
+
+#[test]
+fn a_grammar_of_no_text_is_refused_at_once() {
+    let tokenizer = tokenizer();
+    let factory = factory(&tokenizer);
+    let endless = json!({"$ref": "#/$defs/t", "$defs": {"t": {"$ref": "#/$defs/t"}}});
+    for grammar in [
+        Grammar::Json(endless),
+        Grammar::Json(json!(false)),
+        Grammar::Json(json!({"type": "integer", "minimum": 3, "maximum": 2})),
+        Grammar::Regex("(?=a)b".into()),
+    ] {
+        let error = factory.constraint(&grammar).expect_err(&format!("{grammar:?}"));
+        assert!(matches!(error, ConstraintError::Grammar(_)), "{grammar:?}: {error}");
+    }
+    // The empty text is one.
+    let mut empty = factory.constraint(&Grammar::Rules("root ::= \"\"".into())).unwrap();
+    assert!(empty.may_end());
 }

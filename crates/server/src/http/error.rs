@@ -217,9 +217,8 @@ impl From<EngineError> for ApiError {
     fn from(error: EngineError) -> Self {
         match error {
             EngineError::Refused(refusal) => ApiError::refused(refusal, RequestField::name),
-            EngineError::StepFailed(_) | EngineError::ConstraintFailed(_) => {
-                ApiError::new(ErrorCode::StepFailed, error.to_string())
-            }
+            EngineError::StepFailed(_) => ApiError::new(ErrorCode::StepFailed, error.to_string()),
+            EngineError::ConstraintFailed(_) => ApiError::new(ErrorCode::InvalidSchema, error.to_string()),
             EngineError::ShutDown => ApiError::new(ErrorCode::ShuttingDown, error.to_string()),
         }
     }

@@ -98,9 +98,16 @@ impl ConstraintFactory {
     fn compile(&self, grammar: TopLevelGrammar) -> Result<Constraint, ConstraintError> {
         let parser = self.inner.create_parser(grammar).map_err(|e| refused(&e))?;
         let matcher = Matcher::new(Ok(parser));
-        match matcher.get_error() {
-            Some(error) => Err(ConstraintError::Grammar(super::first_line(&error))),
-            None => Ok(Constraint { matcher, tokens: self.inner.tok_env().clone() }),
+        if let Some(error) = matcher.get_error() {
+            return Err(ConstraintError::Grammar(super::first_line(&error)));
+        }
+        let mut constraint = Constraint { matcher, tokens: self.inner.tok_env().clone() };
+        // A grammar that no text is of, or that cannot be followed, shows it at the first token at the latest.
+        match constraint.mask() {
+            Ok(_) => Ok(constraint),
+            Err(ConstraintError::Failed(problem) | ConstraintError::Grammar(problem)) => {
+                Err(ConstraintError::Grammar(format!("no answer can be held to it: {problem}")))
+            }
         }
     }
 }
