@@ -238,3 +238,28 @@ fn a_cause_that_repeats_is_told_once() {
     let error = render(&with_template("{% include 'default' %}"), &user(json!("x"))).unwrap_err().to_string();
     assert!(error.len() < 500, "{error}");
 }
+
+#[test]
+fn a_template_that_insists_on_short_ids_of_calls_is_given_such() {
+    let template = with_template(include_str!("templates/mistral.jinja"));
+    let conversation = |id: &str| {
+        let function = json!({"name": "f", "arguments": {"a": 1}});
+        let messages = json!([
+            {"role": "user", "content": "Look."},
+            {"role": "assistant", "content": "", "tool_calls": [{"id": id, "type": "function", "function": function}]},
+            {"role": "tool", "tool_call_id": id, "content": "42"},
+        ]);
+        render(&template, &messages).unwrap()
+    };
+    assert!(conversation("Abcdefgh1").matches("Abcdefgh1").count() == 2);
+    let text = conversation("call_0123456789abcdef");
+    let (_, behind) = text.split_once("\"id\": \"").unwrap();
+    let id = &behind[..9];
+    assert!(id.bytes().all(|byte| byte.is_ascii_alphanumeric()) && text.matches(id).count() == 2, "{text}");
+    assert_ne!(text, conversation("call_0123456789abcdeg"));
+    // A call that is written as a whole has its arguments as they came, too.
+    let template = with_template("{{ messages[0].tool_calls[0].function | tojson }}");
+    let calls = json!([{"function": {"name": "f", "arguments": r#"{"a":1}"#}}]);
+    let text = render(&template, &json!([{"role": "assistant", "content": "", "tool_calls": calls}])).unwrap();
+    assert_eq!(text, r#"{"name": "f", "arguments": {"a":1}}"#);
+}

@@ -101,6 +101,27 @@ fn to_json(state: &State, value: Value, kwargs: Kwargs) -> Result<String, Error>
     }
     let text = style.dump(&value).map_err(|e| failed(e.to_string()))?;
     let written = state.lookup(WRITTEN_ARGUMENTS).filter(|_| is_plain && value.is_object());
-    let written = written.and_then(|written| written.get_attr(&text).ok());
-    Ok(written.and_then(|written| written.as_str().map(str::to_owned)).unwrap_or(text))
+    Ok(match written {
+        Some(written) => with_written(text, &written),
+        None => text,
+    })
+}
+
+/// JSON in which arguments of tool calls stand as they were written: all of it, or the value of a key `arguments`.
+fn with_written(text: String, written: &Value) -> String {
+    let as_written = |python: &str| written.get_attr(python).ok()?.as_str().map(str::to_owned);
+    if let Some(all) = as_written(&text) {
+        return all;
+    }
+    let mut out = text;
+    for python in written.try_iter().into_iter().flatten() {
+        let Some((python, arguments)) = python.as_str().and_then(|python| Some((python, as_written(python)?))) else {
+            continue;
+        };
+        let of_call = |arguments: &str| format!("\"arguments\": {arguments}");
+        if out.contains(&of_call(python)) {
+            out = out.replace(&of_call(python), &of_call(&arguments));
+        }
+    }
+    out
 }

@@ -1,6 +1,6 @@
 //! Messages in OpenAI's form become what templates read.
-use super::late_system;
 use super::python_json::PythonJson;
+use super::{call_ids, late_system};
 use crate::error::TextError;
 use serde_json::{Map, Value, json};
 
@@ -18,6 +18,8 @@ pub(super) struct MessageForms {
     /// Whether the template shows system messages where they stand; otherwise [`late_system`](super::late_system) moves
     /// those behind others.
     pub late_system: bool,
+    /// Whether the template insists on short ids of tool calls.
+    pub short_call_ids: bool,
 }
 
 impl Default for MessageForms {
@@ -29,6 +31,7 @@ impl Default for MessageForms {
             absent_content: MissingContent::Kept,
             has_developer: true,
             late_system: true,
+            short_call_ids: false,
         }
     }
 }
@@ -109,6 +112,9 @@ pub(super) fn normalize(
         kept_missing |= normalize_content(message, &role, forms, &format!("{path}.content"))?;
         let texts = normalize_calls(message, forms.arguments, &path)?;
         written.extend(texts.into_iter().map(|(call, text)| (i, call, text)));
+    }
+    if forms.short_call_ids {
+        call_ids::shorten(&mut out);
     }
     let (out, places) = match forms.late_system {
         true => (out, (0..list.len()).collect()),

@@ -1,4 +1,5 @@
 //! Chat templates as models ship them, rendered the way transformers' `apply_chat_template` does.
+mod call_ids;
 mod conversation;
 mod deep_stack;
 mod functions;

@@ -5,6 +5,9 @@ use serde_json::{Value, json};
 /// A text that no template has of its own.
 pub(super) const NEEDLE: &str = "needle_of_a_probe";
 
+/// An id of a tool call that every template takes: Mistral's insist on nine letters and digits.
+const SHORT_ID: &str = "abcdefgh1";
+
 /// What the template reads messages as. `names_role` tells whether its source names a role; `render` gives the text for
 /// messages and tools, without a header for an answer, or `None` where the template fails or refuses them.
 pub(super) fn forms(
@@ -36,12 +39,18 @@ pub(super) fn forms(
         let kept = rendered(content).filter(|kept| says_none(kept) <= empty.as_deref().map_or(0, says_none));
         if kept.is_some() { MissingContent::Kept } else { MissingContent::Empty }
     };
+    let with_id = |id: &str| {
+        let mut message = call(Some(text("")), given.clone());
+        message["tool_calls"][0]["id"] = json!(id);
+        render(&history(message), None)
+    };
     MessageForms {
         content,
         arguments,
         null_content: missing(Some(Value::Null)),
         absent_content: missing(None),
         has_developer: names_role("developer"),
+        short_call_ids: with_id(SHORT_ID).is_some() && with_id("call_0123456789abcdef").is_none(),
         late_system: shows_late_system(text, render),
     }
 }
@@ -77,11 +86,10 @@ pub(super) fn tells_of_tools(forms: MessageForms, render: impl Fn(&Value, Option
 
 /// An assistant's message that calls a tool; without a content where that is `None`.
 fn call(content: Option<Value>, arguments: Value) -> Value {
-    // Mistral's templates insist on ids of nine letters and digits.
     let function = json!({"name": "f", "arguments": arguments});
     let mut message = json!({
         "role": "assistant",
-        "tool_calls": [{"id": "abcdefgh1", "type": "function", "function": function}],
+        "tool_calls": [{"id": SHORT_ID, "type": "function", "function": function}],
     });
     if let Some(content) = content {
         message["content"] = content;
