@@ -40,6 +40,10 @@ class Server:
         more = {"temperature": 0, "max_tokens": 24, **more}
         return self.client.completions.create(model=self.model, prompt=prompt, **more)
 
+    def respond(self, asked="Tell me a story about a fox.", **more):
+        more = {"temperature": 0, "max_output_tokens": 24, **more}
+        return self.client.responses.create(model=self.model, input=asked, **more)
+
     def raw(self, method, path, body=None, key=True):
         """Status and JSON of a request that the package would not send."""
         headers = {"content-type": "application/json"}
@@ -263,6 +267,63 @@ def what_is_not_supported_is_refused(s):
     refused(400, "unsupported_parameter", "suffix", lambda: s.complete(suffix="the end"))
     refused(400, "unsupported_parameter", "bad_words", lambda: s.complete(extra_body={"bad_words": ["no"]}))
     refused(400, "invalid_value", "tool_choice", lambda: s.chat(tool_choice="required"))
+
+
+@check
+def a_response_and_its_stream(s):
+    whole = s.respond()
+    equal(whole.output_text, content(s.chat()))
+    equal((whole.object, whole.output[0].type), ("response", "message"))
+    assert whole.status in ("completed", "incomplete"), whole.status
+    usage = whole.usage
+    equal(usage.total_tokens, usage.input_tokens + usage.output_tokens)
+    deltas, kinds = "", []
+    settings = {"temperature": 0, "max_output_tokens": 24, "input": "Tell me a story about a fox."}
+    with s.client.responses.stream(model=s.model, **settings) as stream:
+        for event in stream:
+            kinds.append(event.type)
+            if event.type == "response.output_text.delta":
+                deltas += event.delta
+    equal(deltas, whole.output_text)
+    equal((kinds[0], kinds[-1]), ("response.created", f"response.{whole.status}"))
+
+
+@check
+def a_response_in_a_form(s):
+    schema = {"type": "object", "properties": {"tall": {"type": "boolean"}}, "required": ["tall"]}
+    form = {"type": "json_schema", "name": "tree", "schema": {**schema, "additionalProperties": False}}
+    answer = s.respond("Is it tall?", text={"format": form}, max_output_tokens=200)
+    equal(list(json.loads(answer.output_text)), ["tall"])
+
+
+@check
+def responses_that_are_kept(s):
+    first = s.respond("My name is Ann.")
+    equal(s.client.responses.retrieve(first.id).output_text, first.output_text)
+    items = [{"role": "user", "content": "My name is Ann."}, *[item.to_dict() for item in first.output]]
+    items.append({"role": "user", "content": "Who am I?"})
+    equal(s.respond("Who am I?", previous_response_id=first.id).output_text, s.respond(items).output_text)
+    equal(s.client.responses.input_items.list(first.id).data[0].content[0].text, "My name is Ann.")
+    s.client.responses.delete(first.id)
+    refused(404, "response_not_found", None, lambda: s.client.responses.retrieve(first.id))
+    field = "previous_response_id"
+    refused(404, "response_not_found", field, lambda: s.respond("x", previous_response_id=first.id))
+    forgotten = s.respond(store=False)
+    refused(404, "response_not_found", None, lambda: s.client.responses.retrieve(forgotten.id))
+
+
+@check
+def what_responses_are_refused(s):
+    refused(400, "unsupported_parameter", "background", lambda: s.respond(background=True))
+    refused(400, "unsupported_parameter", "truncation", lambda: s.respond(truncation="auto"))
+    refused(400, "invalid_value", "max_output_tokens", lambda: s.respond(max_output_tokens=0))
+    image = {"type": "input_image", "image_url": "data:image/png;base64,AAAA"}
+    message = {"role": "user", "content": [{"type": "input_text", "text": "x"}, image]}
+    refused(400, "unsupported_parameter", "input[0].content[1]", lambda: s.respond([message]))
+    limit = s.client.models.list().data[0].max_model_len
+    refused(400, "context_length_exceeded", "input", lambda: s.respond("word " * limit))
+    failed = list(s.respond("word " * limit, stream=True))[-1]
+    equal((failed.type, failed.response.error.code), ("response.failed", "context_length_exceeded"))
 
 
 @check

@@ -1,7 +1,7 @@
 //! A streamed answer, put together, is the whole one, in every protocol and for every format of tool calls.
 use crate::common::{Options, Script, Server, chat_body, start};
 use crate::tools::TEMPLATE;
-use crate::{messages, tools};
+use crate::{messages, responses, tools};
 use serde_json::{Value, json};
 use text::ToolCallFormat;
 
@@ -117,6 +117,7 @@ async fn streams_and_whole_answers_agree() {
             let parts = chat_agrees(&server, seed).await;
             calls += parts[2].as_array().unwrap().len();
             messages::agree(&server, LIMIT + seed).await;
+            responses::agree(&server, LIMIT + seed).await;
         }
     }
     assert!(calls > cases / 4, "{calls} calls");

@@ -147,6 +147,11 @@ async fn whole_and_streamed(server: &Server, body: Value) -> Value {
     whole
 }
 
+/// Asks with this limit of tokens, and checks that the whole response and the streamed one agree.
+pub async fn agree(server: &Server, limit: usize) {
+    whole_and_streamed(server, body(json!({"tools": tools(), "max_output_tokens": limit}))).await;
+}
+
 #[tokio::test]
 async fn thoughts_texts_and_calls_are_items_whole_and_streamed_alike() {
     let server = server(TWO_CALLS).await;
