@@ -9,46 +9,27 @@ if [ ! -x "$venv/bin/python" ]; then
 fi
 "$venv/bin/pip" install --quiet --disable-pip-version-check -r scripts/requirements.txt
 cargo build --release --locked
+source scripts/lib/server.sh
 
-log=$(mktemp)
-# Waits until the server whose log is in $log, process $server, answers, and sets url to where. The log says it.
-await_server() {
-    for _ in $(seq 300); do
-        url=$(grep -oE 'http://[0-9.:]+' "$log" | head -n 1 || true)
-        if [ -n "$url" ] && curl -fs "$url/health" >/dev/null; then return; fi
-        kill -0 $server || { cat "$log" >&2; exit 1; }
-        sleep 0.1
-    done
-}
 # A key that looks like a number.
 key=0123
-TALLOW_API_KEY=$key target/release/tallow serve --port 0 2>"$log" &
-server=$!
-trap 'kill $server 2>/dev/null || true; rm -f "$log"' EXIT
-await_server
+TALLOW_API_KEY=$key start_server target/release/tallow serve --port 0
 "$venv/bin/python" crates/server/tests/openai_client.py --url "$url" --api-key "$key"
 chat() { echo "Say hello." | target/release/tallow chat "$@" >/dev/null; }
 TALLOW_API_KEY=$key chat --url "$url/v1"
 HTTP_PROXY=http://127.0.0.1:9 chat
-kill -TERM $server
-wait $server
+stop_server
 # A log in a file is plain text.
 if grep $'\e' "$log"; then exit 1; fi
 
 # Anthropic's client, with a template that knows tools.
-TALLOW_API_KEY=$key target/release/tallow serve --port 0 --chat-template crates/server/tests/hermes.jinja 2>"$log" &
-server=$!
-await_server
+TALLOW_API_KEY=$key start_server target/release/tallow serve --port 0 --chat-template crates/server/tests/hermes.jinja
 "$venv/bin/python" crates/server/tests/anthropic_client.py --url "$url" --api-key "$key"
-kill -TERM $server
-wait $server
+stop_server
 
 # 200 slow readers, where the process may have files open for all of them, and where it may not.
 for files in 1024 128; do
-    (ulimit -n $files; exec target/release/tallow serve --port 0 --max-num-seqs 64 2>"$log") &
-    server=$!
-    await_server
+    start_server bash -c "ulimit -n $files; exec target/release/tallow serve --port 0 --max-num-seqs 64"
     "$venv/bin/python" crates/server/tests/slow_readers.py --url "$url" --readers 200
-    kill -TERM $server
-    wait $server
+    stop_server
 done

@@ -7,14 +7,11 @@
 Exits 0 if every check holds and 1 otherwise. The model's quality does not matter; greedy answers must repeat.
 """
 
-import argparse
 import json
-import sys
-import traceback
 
 import anthropic
+from clients.checks import check, equal, run
 
-CHECKS = []
 ADD = {
     "name": "add",
     "description": "Adds two numbers.",
@@ -27,14 +24,9 @@ ADD = {
 }
 
 
-def check(function):
-    CHECKS.append(function)
-    return function
-
-
 class Server:
     def __init__(self, url, key):
-        self.url, self.key = url.rstrip("/"), key
+        self.url, self.key = url, key
         self.client = self.connect(api_key=key or "none")
         self.model = self.client.models.list().data[0].id
 
@@ -49,11 +41,6 @@ class Server:
 
     def ask(self, *args, **more):
         return self.client.messages.create(**self.body(*args, **more))
-
-
-def equal(actual, expected, what=""):
-    if actual != expected:
-        raise AssertionError(f"{what}: {actual!r} is not {expected!r}")
 
 
 def refused(error, start, call):
@@ -216,24 +203,5 @@ def keys(s):
     refused(anthropic.AuthenticationError, "the API key is wrong", wrong.models.list)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--url", required=True)
-    parser.add_argument("--api-key")
-    args = parser.parse_args()
-    server = Server(args.url, args.api_key)
-    failed = 0
-    for function in CHECKS:
-        name = function.__name__.replace("_", " ")
-        try:
-            function(server)
-            print(f"ok      {name}", flush=True)
-        except Exception:
-            failed += 1
-            print(f"FAILED  {name}\n{traceback.format_exc()}", flush=True)
-    print(f"{len(CHECKS) - failed} of {len(CHECKS)} checks hold with anthropic {anthropic.__version__}")
-    return 1 if failed else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    run(__doc__, Server, f"anthropic {anthropic.__version__}")

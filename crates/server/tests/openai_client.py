@@ -6,27 +6,18 @@
 Exits 0 if every check holds and 1 otherwise. The model's quality does not matter; greedy answers must repeat.
 """
 
-import argparse
 import concurrent.futures
 import json
-import sys
-import traceback
 import urllib.error
 import urllib.request
 
 import openai
-
-CHECKS = []
-
-
-def check(function):
-    CHECKS.append(function)
-    return function
+from clients.checks import check, equal, refused, run
 
 
 class Server:
     def __init__(self, url, key):
-        self.url = url.rstrip("/")
+        self.url = url
         self.key = key
         self.client = openai.OpenAI(base_url=f"{self.url}/v1", api_key=key or "none", max_retries=0, timeout=120)
         self.model = self.client.models.list().data[0].id
@@ -56,21 +47,6 @@ class Server:
                 return response.status, json.loads(response.read())
         except urllib.error.HTTPError as error:
             return error.code, json.loads(error.read())
-
-
-def equal(actual, expected, what=""):
-    if actual != expected:
-        raise AssertionError(f"{what}: {actual!r} is not {expected!r}")
-
-
-def refused(status, code, param, call):
-    """The call fails with this status, code and field."""
-    try:
-        call()
-    except openai.APIStatusError as error:
-        equal((error.status_code, error.code, error.param), (status, code, param), str(error))
-        return error
-    raise AssertionError(f"was not refused with {status} {code} {param}")
 
 
 def content(answer, index=0):
@@ -367,24 +343,5 @@ def a_wrong_key(s):
     equal(s.raw("GET", "/version", key=False)[0], 200)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--url", required=True)
-    parser.add_argument("--api-key")
-    args = parser.parse_args()
-    server = Server(args.url, args.api_key)
-    failed = 0
-    for function in CHECKS:
-        name = function.__name__.replace("_", " ")
-        try:
-            function(server)
-            print(f"ok      {name}", flush=True)
-        except Exception:
-            failed += 1
-            print(f"FAILED  {name}\n{traceback.format_exc()}", flush=True)
-    print(f"{len(CHECKS) - failed} of {len(CHECKS)} checks hold with openai {openai.__version__}")
-    return 1 if failed else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    run(__doc__, Server, f"openai {openai.__version__}")
