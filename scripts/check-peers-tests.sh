@@ -45,7 +45,7 @@ llama_cpp() {
     local root=$sources/tools/server/tests
     source_of ec/e9/e7de2b0463ea3ffbf0ede6cb21b58c1258a8f6521aae45ca773a59fe7cf3/llama_cpp_python-0.3.36.tar.gz \
         832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e "$root" "$sources/models/templates"
-    LLAMA_SERVER_BIN_PATH=$peers_dir/llama-server run_tests llama.cpp "$work/$root" llama_cpp_plugin "$@"
+    LLAMA_SERVER_BIN_PATH=$peers_dir/llama-server run_tests llama.cpp "$work/$root" llama_cpp_plugin -m "not slow" "$@"
 }
 vllm() {
     local root=vllm-0.33.0

@@ -3,6 +3,8 @@ from there is a mock. Tests that take no running server are left out."""
 
 import importlib.abc
 import importlib.machinery
+import pathlib
+import re
 import socket
 import sys
 import time
@@ -97,14 +99,18 @@ class Mocks(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 sys.meta_path.insert(0, Mocks())
 utils = types.ModuleType("tests.utils")
 utils.__getattr__ = lambda name: unittest.mock.MagicMock(name=name)
-utils.RemoteOpenAIServer, utils.ROCM_EXTRA_ARGS, utils.ROCM_ENV_OVERRIDES, utils.VLLM_PATH = RemoteOpenAIServer, [], {}, ""
+utils.RemoteOpenAIServer, utils.ROCM_EXTRA_ARGS, utils.ROCM_ENV_OVERRIDES, utils.VLLM_PATH = RemoteOpenAIServer, [], {}, pathlib.Path()
 for mark in ("multi_gpu_only", "requires_fp8"):
     setattr(utils, mark, lambda function=None, **_: function or (lambda other: other))
 sys.modules["tests.utils"] = utils
 sys.modules["tests.conftest"] = unittest.mock.MagicMock(name="tests.conftest")
 
 
+# What fixtures that give a running server, or a client of it, are called.
+FIXTURE = re.compile(r"(?:^|_)(?:client|server)$")
+
+
 def pytest_collection_modifyitems(config, items):
-    served = [item for item in items if any("client" in name or "server" in name for name in item.fixturenames)]
+    served = [item for item in items if any(FIXTURE.search(name) for name in item.fixturenames)]
     config.hook.pytest_deselected(items=[item for item in items if item not in served])
     items[:] = served
