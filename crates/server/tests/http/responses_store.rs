@@ -19,7 +19,7 @@ async fn a_conversation_goes_on_from_a_response_as_from_its_items() {
     let ask = |more: Value| server.ask(RESPONSES, body(more));
     let first = ask(json!({"input": "I am Ann.", "instructions": "Be terse.", "store": true})).await;
     let second = json!({"input": "Who am I?", "previous_response_id": id_of(&first), "store": true});
-    // Of a stream, too.
+    // A response that was streamed is stored as well.
     let streamed = events(&server, body(second)).await.last().unwrap()["response"].clone();
     assert_eq!(streamed["previous_response_id"], first["id"]);
     let third = ask(json!({"input": "And now?", "previous_response_id": id_of(&streamed)})).await;

@@ -145,7 +145,7 @@ impl Stored {
         let Some(entry) = self.responses.remove(id) else { return false };
         self.bytes -= entry.bytes;
         for item in entry.stored.items().filter_map(|item| item.get("id")?.as_str()) {
-            // The same item may be in the input of a later request, which is then where it is.
+            // A later request may have sent the same item, which is then to be found with that request.
             if self.items.get(item).is_some_and(|(response, _)| response == id) {
                 self.items.remove(item);
             }
