@@ -84,7 +84,7 @@ fn answer(request: &GenerationRequest, tokenizer: &Arc<Tokenizer>, command: &str
     let prompt = tokenizer.decode(&request.prompt, false);
     let mut events = vec![Event::Prompt { tokens: request.prompt.len(), cached_tokens: 0, logprobs: None }];
     let text = script(request, &prompt, command);
-    let mut pipeline = AnswerPipeline::new(tokenizer, &request.answer_options());
+    let mut pipeline = AnswerPipeline::new(tokenizer, request.answer_options());
     let mut reason = FinishReason::Stop;
     for token in tokenizer.encode(&text, false).unwrap_or_default() {
         // What the script says must be what the constraint on a call allows.

@@ -67,7 +67,7 @@ fn constraints(tokenizer: &Arc<Tokenizer>) -> Result<(), Box<dyn Error>> {
         "additionalProperties": false,
     }});
     let start = Instant::now();
-    let json = factory.constraint(&Grammar::Json(schema))?;
+    let json = factory.answer(Some(&Grammar::Json(schema)), None, None)?.from_start;
     println!("a schema        {:8.1} ms", milliseconds(start));
     let entry = r#"{"id": 123, "name": "The quick brown fox", "tags": ["a", "b"]}"#;
     follow("an answer", json, tokenizer, &format!("[{}]", [entry; 20].join(", ")))

@@ -90,25 +90,25 @@ pub struct AnswerPipeline {
 
 impl AnswerPipeline {
     /// The stages of an answer that has no token yet.
-    pub fn new(tokenizer: &Arc<Tokenizer>, options: &AnswerOptions) -> Self {
+    pub fn new(tokenizer: &Arc<Tokenizer>, options: AnswerOptions) -> Self {
         let begin = if options.begins_text { Detokenizer::new } else { Detokenizer::after_prompt };
         let mut detokenizer = begin(!options.keep_special_tokens);
-        let reading = options.reading.as_ref();
-        if let Some(reading) = reading {
+        let reading = options.reading;
+        if let Some(reading) = &reading {
             detokenizer = detokenizer.keeping(tokenizer, &reading.syntax.special_tags());
         }
-        let parser = reading.map(|r| AnswerParser::new(&r.syntax, r.in_thought, &r.tools));
+        let parser = reading.as_ref().map(|r| AnswerParser::new(&r.syntax, r.in_thought, &r.tools));
         let in_thought = parser.as_ref().is_some_and(AnswerParser::in_thought);
         AnswerPipeline {
             tokenizer: tokenizer.clone(),
             detokenizer,
-            stops: StopMatcher::new(options.stop.clone(), options.include_stop_str_in_output),
+            stops: StopMatcher::new(options.stop, options.include_stop_str_in_output),
             unsearched: options.min_tokens,
-            hold: Hold::new(options, in_thought),
-            single_call: reading.is_some_and(|r| r.single_call),
+            single_call: reading.as_ref().is_some_and(|r| r.single_call),
             calls: 0,
-            thought_left: reading.and_then(|r| r.thought_budget),
-            thought_close: reading.and_then(|r| r.syntax.thought).map(|tags| tags.close),
+            thought_left: reading.as_ref().and_then(|r| r.thought_budget),
+            thought_close: reading.as_ref().and_then(|r| r.syntax.thought).map(|tags| tags.close),
+            hold: Hold::new(options.constraint, reading.and_then(|r| r.call_constraint), in_thought),
             forced: VecDeque::new(),
             parser,
         }

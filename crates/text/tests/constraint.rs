@@ -27,6 +27,11 @@ fn factory(tokenizer: &Arc<Tokenizer>) -> ConstraintFactory {
     ConstraintFactory::new(tokenizer, &ends, tokenizer.vocab_size() + 37).unwrap()
 }
 
+/// A constraint on a whole answer.
+fn constraint(factory: &ConstraintFactory, grammar: &Grammar) -> Result<Constraint, ConstraintError> {
+    factory.answer(Some(grammar), None, None).map(|answer| answer.from_start)
+}
+
 /// A text drawn at random from what the constraint allows; `None` if it did not end within `most` tokens.
 fn draw(tokenizer: &Tokenizer, mut constraint: Constraint, dice: &mut Dice, most: usize) -> Option<String> {
     let end = tokenizer.eos_id().unwrap();
@@ -68,7 +73,7 @@ fn whatever_is_drawn_at_random_is_of_the_grammar() {
     let mut dice = Dice(1);
     let mut ended = [0; 4];
     for _ in 0..100 {
-        let mut of = |grammar: &Grammar| draw(&tokenizer, factory.constraint(grammar).unwrap(), &mut dice, 60);
+        let mut of = |grammar: &Grammar| draw(&tokenizer, constraint(&factory, grammar).unwrap(), &mut dice, 60);
         if let Some(text) = of(&Grammar::Json(schema.clone())) {
             let value: Value = serde_json::from_str(&text).unwrap();
             assert!(value["a"] == "x" || value["a"] == "yy", "{text}");
@@ -116,7 +121,7 @@ fn grammars_of_llama_cpp_are_held_character_by_character() {
     let factory = factory(&tokenizer);
     let mut dice = Dice(3);
     let mut drawn = |rules: &str, most| {
-        let constraint = factory.constraint(&Grammar::Rules(rules.into())).unwrap();
+        let constraint = constraint(&factory, &Grammar::Rules(rules.into())).unwrap();
         draw(&tokenizer, constraint, &mut dice, most)
     };
     let mut ended = 0;
@@ -129,7 +134,7 @@ fn grammars_of_llama_cpp_are_held_character_by_character() {
     }
     assert!(ended > 3, "{ended} texts ended");
     // The longest match would take "if" for the word alone.
-    let word = factory.constraint(&Grammar::Rules("root ::= \"if\" | [a-z]+".into())).unwrap();
+    let word = constraint(&factory, &Grammar::Rules("root ::= \"if\" | [a-z]+".into())).unwrap();
     for text in ["if", "iffy", "i", "x"] {
         let mut word = word.clone();
         assert!(word.consume_text(text) && word.may_end(), "{text}");
@@ -141,7 +146,7 @@ fn grammars_of_llama_cpp_are_held_character_by_character() {
         ("root ::= \"a\"\n)", "line 2: \")\" stands where the name of a rule should"),
         ("root ::= [z-a]", "the range 'z' to 'a' is empty"),
     ] {
-        let error = factory.constraint(&Grammar::Rules(rules.into())).unwrap_err().to_string();
+        let error = constraint(&factory, &Grammar::Rules(rules.into())).unwrap_err().to_string();
         assert_eq!(error, problem, "{rules}");
     }
 }
@@ -254,10 +259,10 @@ fn a_grammar_of_no_text_is_refused_at_once() {
         Grammar::Json(json!({"type": "integer", "minimum": 3, "maximum": 2})),
         Grammar::Regex("(?=a)b".into()),
     ] {
-        let error = factory.constraint(&grammar).expect_err(&format!("{grammar:?}"));
+        let error = constraint(&factory, &grammar).expect_err(&format!("{grammar:?}"));
         assert!(matches!(error, ConstraintError::Grammar(_)), "{grammar:?}: {error}");
     }
     // The empty text is one.
-    let mut empty = factory.constraint(&Grammar::Rules("root ::= \"\"".into())).unwrap();
+    let mut empty = constraint(&factory, &Grammar::Rules("root ::= \"\"".into())).unwrap();
     assert!(empty.may_end());
 }

@@ -25,7 +25,7 @@ impl ActiveChoice {
         tokenizer: &Arc<Tokenizer>,
         events: UnboundedSender<Event>,
     ) -> Self {
-        let pipeline = AnswerPipeline::new(tokenizer, &request.answer_options());
+        let pipeline = AnswerPipeline::new(tokenizer, request.answer_options());
         ActiveChoice { index, sampler, pipeline, mask: Ok(None), events }
     }
 

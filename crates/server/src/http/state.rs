@@ -8,7 +8,7 @@ use engine::EngineHandle;
 use metrics_exporter_prometheus::PrometheusHandle;
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
-use text::{ChatTemplate, ConstraintFactory};
+use text::{ChatTemplate, ConstraintError, ConstraintFactory};
 use tokio::sync::watch;
 
 /// The server's state. All clones share one.
@@ -39,7 +39,7 @@ pub(crate) enum Stage {
 pub(crate) struct ServedModel {
     pub engine: EngineHandle,
     /// Made when the first request needs it.
-    constraints: OnceLock<ConstraintFactory>,
+    constraints: OnceLock<Result<ConstraintFactory, ConstraintError>>,
     /// `None` if the model came without a chat template.
     pub template: Option<Arc<ChatTemplate>>,
     /// Names by which requests may ask for the model, at least one. Answers carry the first.
@@ -56,16 +56,15 @@ impl ServedModel {
     ///
     /// Errors: a vocabulary for which none can be made.
     pub fn constraints(&self) -> Result<&ConstraintFactory, ApiError> {
-        if let Some(factory) = self.constraints.get() {
-            return Ok(factory);
-        }
-        let info = self.engine.info();
-        let made = ConstraintFactory::new(self.engine.tokenizer(), &info.turn_ends, info.vocab_size);
-        let made = made.map_err(|e| {
+        // Whoever asks while it is being made waits for it.
+        let made = self.constraints.get_or_init(|| {
+            let info = self.engine.info();
+            ConstraintFactory::new(self.engine.tokenizer(), &info.turn_ends, info.vocab_size)
+        });
+        made.as_ref().map_err(|e| {
             let message = format!("answers of this model cannot be held to a grammar: {e}");
             ApiError::new(ErrorCode::UnsupportedParameter, message)
-        })?;
-        Ok(self.constraints.get_or_init(|| made))
+        })
     }
 
     /// The model's name in the answer to a request for `asked`. `None` and an empty name ask for the model, whatever
@@ -114,7 +113,7 @@ impl ServerState {
             return;
         }
         // It takes a second for a large vocabulary, which the first request with tools should not wait for.
-        if served.template.as_ref().is_some_and(|template| template.answer_syntax().calls.is_some()) {
+        if served.template.as_ref().is_some_and(|template| template.takes_tools()) {
             std::thread::spawn(move || drop(served.constraints().inspect_err(|error| tracing::warn!(%error))));
         }
     }

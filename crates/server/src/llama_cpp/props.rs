@@ -10,7 +10,7 @@ pub async fn props(State(state): State<ServerState>) -> Result<Json<Value>, ApiE
     let (info, tokenizer) = (served.engine.info(), served.engine.tokenizer());
     let sampling = &info.default_sampling;
     let spelling = |id: Option<u32>| id.and_then(|id| tokenizer.spelling(id)).unwrap_or_default();
-    let takes_tools = served.template.as_ref().is_some_and(|template| template.answer_syntax().calls.is_some());
+    let takes_tools = served.template.as_ref().is_some_and(|template| template.takes_tools());
     // llama.cpp's way to say that there is no limit.
     let max_tokens = state.config().max_tokens_default.map_or(json!(-1), |limit| json!(limit));
     Ok(Json(json!({

@@ -109,7 +109,7 @@ impl Turn {
         if self.tools.callable.is_empty() {
             return Ok(AnswerSyntax { calls: None, ..syntax });
         }
-        if syntax.calls.is_none() || !template.tells_of_tools() {
+        if !template.takes_tools() {
             let message = "tools are given, but this model's chat template has no way to call them; take a model that \
                            was trained for tools, or a template that tells of them (--chat-template, \
                            --tool-call-format)";

@@ -28,9 +28,9 @@ pub enum ToolChoice {
     None,
     /// At least one is called.
     Required,
-    /// This one is called.
+    /// The tool of this name is called.
     Named(String),
-    /// Only these are called, and at least one of them if `required`.
+    /// No tools but those of these names are called, and at least one of them if `required`.
     Allowed {
         /// The names of the tools.
         names: Vec<String>,

@@ -264,7 +264,7 @@ fn answer(request: &GenerationRequest, text: &str, events: &UnboundedSender<Even
     if let Some(reading) = &mut options.reading {
         reading.call_constraint = None;
     }
-    let mut pipelines: Vec<_> = (0..request.n).map(|_| AnswerPipeline::new(&TOKENIZER, &options)).collect();
+    let mut pipelines: Vec<_> = (0..request.n).map(|_| AnswerPipeline::new(&TOKENIZER, options.clone())).collect();
     for &token in &ids[..kept] {
         for (choice, pipeline) in pipelines.iter_mut().enumerate() {
             let logprob = request.logprobs.map(|top| logprob(token, top));

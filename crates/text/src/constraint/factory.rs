@@ -47,13 +47,6 @@ impl ConstraintFactory {
         Ok(ConstraintFactory { inner, tokenizer: tokenizer.clone() })
     }
 
-    /// A constraint to `grammar`.
-    ///
-    /// Errors: [`ConstraintError::Grammar`], which names the keyword or the place that is wrong.
-    pub fn constraint(&self, grammar: &Grammar) -> Result<Constraint, ConstraintError> {
-        self.compile(grammar.top_level()?)
-    }
-
     /// A constraint on an answer that is `grammar`, a section of `calls`, or one of the two if both are given.
     /// `thought` are the tags of the model's thoughts, if it may write one first.
     ///

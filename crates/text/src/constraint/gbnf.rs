@@ -96,7 +96,7 @@ impl<'a> GbnfReader<'a> {
         if depth > MAX_DEPTH {
             return Err(format!("more than {MAX_DEPTH} parentheses are open at once"));
         }
-        let mut out = String::new();
+        let mut alternatives = vec![Vec::new()];
         loop {
             self.skip(depth > 0);
             match self.rest.chars().next() {
@@ -104,7 +104,7 @@ impl<'a> GbnfReader<'a> {
                     self.next();
                     // An alternative may begin on a line of its own.
                     self.skip(true);
-                    out += " | ";
+                    alternatives.push(Vec::new());
                     continue;
                 }
                 None | Some(')' | '\n' | '\r') => {
@@ -118,12 +118,14 @@ impl<'a> GbnfReader<'a> {
                 _ => {}
             }
             let item = self.item(depth)?;
-            let _ = write!(out, " {item}{}", self.repetition()?);
+            let item = item + &self.repetition()?;
+            if let Some(last) = alternatives.last_mut() {
+                last.push(item);
+            }
         }
-        // Lark has no empty alternative; an optional nothing stands for it.
-        let filled: Vec<&str> =
-            out.split(" | ").map(|part| if part.trim().is_empty() { "\"\"" } else { part.trim() }).collect();
-        Ok(filled.join(" | "))
+        // Lark has no empty alternative; the empty text stands for it.
+        let joined = |items: Vec<String>| if items.is_empty() { "\"\"".into() } else { items.join(" ") };
+        Ok(alternatives.into_iter().map(joined).collect::<Vec<String>>().join(" | "))
     }
 
     fn item(&mut self, depth: usize) -> Result<String, String> {

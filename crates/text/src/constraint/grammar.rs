@@ -1,6 +1,5 @@
 //! What a constraint can be made of.
 use super::{ConstraintError, first_line, gbnf};
-use llguidance::api::TopLevelGrammar;
 use serde_json::{Value, json};
 
 /// White space between the tokens of JSON. Without a bound a model may write it without end.
@@ -44,14 +43,6 @@ impl Grammar {
                 Ok(format!("{name}: {}\n", texts.join(" | ")))
             }
             Grammar::Rules(rules) => Ok(format!("{name}: %lark {{\n{}\n}}\n", lark(rules)?)),
-        }
-    }
-
-    /// The grammar as llguidance takes it.
-    pub(super) fn top_level(&self) -> Result<TopLevelGrammar, ConstraintError> {
-        match self {
-            Grammar::Rules(rules) => Ok(TopLevelGrammar::from_lark(lark(rules)?)),
-            other => Ok(TopLevelGrammar::from_lark(other.rules("start")?)),
         }
     }
 }

@@ -1,7 +1,6 @@
 //! What holds the next token: the constraint on the answer, that on the open call, or nothing.
-use super::AnswerOptions;
 use crate::answer::AnswerParser;
-use crate::constraint::{Constraint, ConstraintError, TokenMask};
+use crate::constraint::{AnswerConstraint, Constraint, ConstraintError, TokenMask};
 
 /// What holds an answer's tokens, and when.
 pub(super) struct Hold {
@@ -27,8 +26,8 @@ enum Now {
 }
 
 impl Hold {
-    pub fn new(options: &AnswerOptions, in_thought: bool) -> Self {
-        let (first, after_thought) = match options.constraint.clone() {
+    pub fn new(answer: Option<AnswerConstraint>, call: Option<Constraint>, in_thought: bool) -> Self {
+        let (first, after_thought) = match answer {
             None => (None, None),
             Some(constraint) => (Some(constraint.from_start), constraint.after_thought),
         };
@@ -37,7 +36,6 @@ impl Hold {
             Some(constraint) => Now::Answer(constraint),
             None => Now::Free,
         };
-        let call = options.reading.as_ref().and_then(|reading| reading.call_constraint.clone());
         Hold { now, after_thought, call }
     }
 

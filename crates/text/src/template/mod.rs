@@ -38,8 +38,7 @@ pub struct ChatTemplate {
     special_tokens: Vec<(String, String)>,
     forms: MessageForms,
     reads_special_tokens: bool,
-    /// How the model writes tool calls, where the template's source does not decide it.
-    call_format: Option<ToolCallFormat>,
+    syntax: AnswerSyntax,
     /// Whether the template tells the model of tools.
     tells_of_tools: bool,
     /// The template for requests without tools as the model has it.
@@ -96,7 +95,7 @@ impl ChatTemplate {
             special_tokens: Vec::new(),
             forms: MessageForms::default(),
             reads_special_tokens: false,
-            call_format: None,
+            syntax: AnswerSyntax::default(),
             tells_of_tools: false,
             source: String::new(),
             problem: Some(problem),
@@ -126,7 +125,7 @@ impl ChatTemplate {
             special_tokens,
             forms: MessageForms::default(),
             reads_special_tokens: false,
-            call_format: None,
+            syntax: AnswerSyntax::default(),
             tells_of_tools: false,
             source: default,
             problem: None,
@@ -140,7 +139,8 @@ impl ChatTemplate {
         };
         let forms = probe::forms(|role| template.names_role(role), render);
         let tells_of_tools = probe::tells_of_tools(forms, render);
-        (template.forms, template.tells_of_tools) = (forms, tells_of_tools);
+        let syntax = template.shown_syntax();
+        (template.forms, template.tells_of_tools, template.syntax) = (forms, tells_of_tools, syntax);
         template.environment.set_fuel(Some(functions::FUEL));
         Ok(template)
     }
@@ -157,12 +157,13 @@ impl ChatTemplate {
 
     /// Takes tool calls to be written in `format`, if there is one, whatever the template shows.
     pub fn calling_tools_as(self, format: Option<ToolCallFormat>) -> Self {
-        ChatTemplate { call_format: format.or(self.call_format), ..self }
+        let calls = format.or(self.syntax.calls);
+        ChatTemplate { syntax: AnswerSyntax { calls, ..self.syntax }, ..self }
     }
 
-    /// Whether the template tells the model of the tools that it may call.
-    pub fn tells_of_tools(&self) -> bool {
-        self.tells_of_tools
+    /// Whether the template tells the model of the tools that it may call, and it is known how the model calls them.
+    pub fn takes_tools(&self) -> bool {
+        self.tells_of_tools && self.syntax.calls.is_some()
     }
 
     /// Why nothing can be rendered, if that is so.
@@ -171,17 +172,19 @@ impl ChatTemplate {
         Some(TextError::Template { path, message })
     }
 
-    /// How the model writes thoughts and tool calls, as its templates show.
+    /// How the model writes thoughts and tool calls: as its templates show, unless
+    /// [`calling_tools_as`](Self::calling_tools_as) says otherwise of calls.
     pub fn answer_syntax(&self) -> AnswerSyntax {
+        self.syntax
+    }
+
+    fn shown_syntax(&self) -> AnswerSyntax {
         let of = |name| {
             let template = self.environment.get_template(name);
             template.map(|template| AnswerSyntax::of_template(template.source())).unwrap_or_default()
         };
         let (default, tool_use) = (of(DEFAULT), of(TOOL_USE));
-        AnswerSyntax {
-            thought: default.thought.or(tool_use.thought),
-            calls: self.call_format.or(tool_use.calls).or(default.calls),
-        }
+        AnswerSyntax { thought: default.thought.or(tool_use.thought), calls: tool_use.calls.or(default.calls) }
     }
 
     /// The prompt's text. Text parts of a message are joined with newlines where the template reads strings.
@@ -209,7 +212,7 @@ impl ChatTemplate {
             Some(mark) => tokenizer.encode_marked(&text, mark, add_special_tokens)?,
             None => tokenizer.encode(&text, add_special_tokens)?,
         };
-        Ok(RenderedPrompt { ids, opens_thought: self.answer_syntax().opens_thought(&text) })
+        Ok(RenderedPrompt { ids, opens_thought: self.syntax.opens_thought(&text) })
     }
 
     /// Whether the template's source has this word, which may be one of its variables.

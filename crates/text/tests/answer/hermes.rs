@@ -1,6 +1,6 @@
 //! Calls as JSON between tags.
-use super::{Examples, IN_THOUGHT, call, open_call, open_calls, text, thought};
-use text::{AnswerParser, AnswerPart, AnswerSyntax, ToolCallFormat};
+use super::{Examples, IN_THOUGHT, call, open_call, open_calls, pushes, text, thought};
+use text::{AnswerPart, AnswerSyntax, ToolCallFormat};
 
 fn examples() -> Examples {
     Examples::new(ToolCallFormat::Hermes)
@@ -151,13 +151,7 @@ fn calls_within_thoughts_are_thoughts_and_tags_within_arguments_are_arguments() 
 
 #[test]
 fn a_call_is_told_as_it_comes() {
-    let syntax = AnswerSyntax { thought: None, calls: Some(ToolCallFormat::Hermes) };
-    let mut parser = AnswerParser::new(&syntax, false, &[]);
-    let mut push = |piece: &str| {
-        let mut parts = Vec::new();
-        parser.push(piece, &mut parts);
-        parts
-    };
+    let mut push = pushes(ToolCallFormat::Hermes);
     let arguments = |text: &str| AnswerPart::CallArguments(text.into());
     assert_eq!(push("<tool_call>\n{\"name\": \"f"), []);
     assert_eq!(push("\""), [AnswerPart::CallOpened { name: "f".into() }]);

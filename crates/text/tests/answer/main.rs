@@ -84,6 +84,17 @@ pub fn tools() -> Vec<Tool> {
     vec![tool("get_weather", weather), tool("f", json!({})), tool("search.web", json!({}))]
 }
 
+/// A parser without thoughts that gives the parts of each piece.
+pub fn pushes(calls: ToolCallFormat) -> impl FnMut(&str) -> Vec<AnswerPart> {
+    let syntax = AnswerSyntax { thought: None, calls: Some(calls) };
+    let mut parser = AnswerParser::new(&syntax, false, &tools());
+    move |piece| {
+        let mut parts = Vec::new();
+        parser.push(piece, &mut parts);
+        parts
+    }
+}
+
 pub const THINK: Option<ThoughtTags> = Some(ThoughtTags { open: "<think>", close: "</think>" });
 
 /// Parses with an answer's syntax, one that begins with [`IN_THOUGHT`] within a thought.

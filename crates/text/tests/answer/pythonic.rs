@@ -1,6 +1,6 @@
 //! Calls as a Python list.
-use super::{Examples, call, open_call, open_calls, text, thought};
-use text::{AnswerParser, AnswerPart, AnswerSyntax, ToolCallFormat};
+use super::{Examples, call, open_call, open_calls, pushes, text, thought};
+use text::{AnswerPart, AnswerSyntax, ToolCallFormat};
 
 fn examples() -> Examples {
     Examples::new(ToolCallFormat::Pythonic)
@@ -70,13 +70,7 @@ fn a_call_that_breaks_or_is_cut_off_stays_unclosed() {
 
 #[test]
 fn a_call_is_told_as_it_comes() {
-    let syntax = AnswerSyntax { thought: None, calls: Some(ToolCallFormat::Pythonic) };
-    let mut parser = AnswerParser::new(&syntax, false, &super::tools());
-    let mut push = |piece: &str| {
-        let mut parts = Vec::new();
-        parser.push(piece, &mut parts);
-        parts
-    };
+    let mut push = pushes(ToolCallFormat::Pythonic);
     let arguments = |text: &str| AnswerPart::CallArguments(text.into());
     assert_eq!(push("[f(a"), []);
     assert_eq!(push("="), [AnswerPart::CallOpened { name: "f".into() }, arguments("{\"a\": ")]);

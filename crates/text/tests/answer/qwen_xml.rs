@@ -1,6 +1,6 @@
 //! Calls as XML between tags.
-use super::{Examples, call, open_call, open_calls, text, thought};
-use text::{AnswerParser, AnswerPart, AnswerSyntax, ToolCallFormat};
+use super::{Examples, call, open_call, open_calls, pushes, text, thought};
+use text::{AnswerPart, AnswerSyntax, ToolCallFormat};
 
 fn examples() -> Examples {
     Examples::new(ToolCallFormat::QwenXml)
@@ -109,13 +109,7 @@ fn an_answer_that_is_cut_off_leaves_the_call_unclosed() {
 
 #[test]
 fn strings_are_told_as_they_come() {
-    let syntax = AnswerSyntax { thought: None, calls: Some(ToolCallFormat::QwenXml) };
-    let mut parser = AnswerParser::new(&syntax, false, &super::tools());
-    let mut push = |piece: &str| {
-        let mut parts = Vec::new();
-        parser.push(piece, &mut parts);
-        parts
-    };
+    let mut push = pushes(ToolCallFormat::QwenXml);
     let arguments = |text: &str| AnswerPart::CallArguments(text.into());
     let opened = AnswerPart::CallOpened { name: "get_weather".into() };
     assert_eq!(push("<tool_call>\n<function=get_weather>"), [opened, arguments("{")]);
