@@ -2,10 +2,12 @@
 //!
 //! Nothing here touches a tensor: a block is a number, and what lies in it is the attention backend's business.
 #![warn(missing_docs)]
+mod key;
 mod layout;
 mod pool;
 mod table;
 
+pub use key::{BlockKey, CacheIdentity};
 pub use layout::{KvLayout, LayerKv, LayoutError};
 pub use pool::{Block, BlockId, BlockPool, OutOfBlocks};
 pub use table::{BlockCopy, BlockTable};
