@@ -52,6 +52,8 @@ pub(crate) fn config(metadata: &Metadata<'_>, path: &Path) -> Result<TokenizerCo
         None => source.model()? == "llama" || source.pre()?.is_some_and(pre::adds_bos),
     };
     fields.insert("add_bos_token".into(), json!(adds_bos && fields.contains_key("bos_token")));
+    let adds_eos = source.optional("tokenizer.ggml.add_eos_token", Metadata::flag)?.unwrap_or(false);
+    fields.insert("add_eos_token".into(), json!(adds_eos));
     if let Some(template) = source.optional("tokenizer.chat_template", Metadata::string)? {
         fields.insert("chat_template".into(), Value::String(template.to_owned()));
     }

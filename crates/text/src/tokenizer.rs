@@ -49,6 +49,7 @@ pub struct Tokenizer {
     bos_id: Option<u32>,
     eos_id: Option<u32>,
     adds_bos: bool,
+    adds_eos: bool,
     /// The class of transformers that the model's files name.
     class: Option<String>,
     /// Whether the post-processor of `tokenizer.json` itself puts BOS first.
@@ -129,6 +130,7 @@ impl Tokenizer {
             bos_id,
             eos_id,
             adds_bos,
+            adds_eos: config.flag("add_eos_token")?.unwrap_or(false),
             class: config.get("tokenizer_class").and_then(Value::as_str).map(str::to_owned),
             processor_adds_bos,
             inner,
@@ -143,17 +145,20 @@ impl Tokenizer {
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, TextError> {
         let encoding =
             self.inner.encode_fast(text, add_special_tokens).map_err(|e| TextError::Encode(e.to_string()))?;
-        Ok(self.with_bos(encoding.get_ids().to_vec(), text, add_special_tokens))
+        Ok(self.with_ends(encoding.get_ids().to_vec(), text, add_special_tokens))
     }
 
-    /// What the post-processor gave for `text`, with BOS where it is to be added.
-    fn with_bos(&self, mut ids: Vec<u32>, text: &str, add_special_tokens: bool) -> Vec<u32> {
+    /// What the post-processor gave for `text`, with BOS and EOS where they are to be added.
+    fn with_ends(&self, mut ids: Vec<u32>, text: &str, add_special_tokens: bool) -> Vec<u32> {
         let adds = self.adds_bos_to(text);
         if add_special_tokens && adds != self.processor_adds_bos {
             match self.bos_id {
                 Some(bos) if adds => ids.insert(0, bos),
                 _ => drop(ids.remove(0)),
             }
+        }
+        if add_special_tokens && self.adds_eos && ids.last().copied() != self.eos_id {
+            ids.extend(self.eos_id);
         }
         ids
     }

@@ -67,6 +67,26 @@ fn special_tokens_and_template_come_from_the_file() {
     }
 }
 
+/// Files of embedding models have texts end in EOS.
+#[test]
+fn a_file_that_adds_eos_ends_texts_in_it() {
+    const BOOL: u32 = 7;
+    for name in ["bpe", "spm"] {
+        let (path, mut bytes) = bytes(name);
+        let plain = tokenizer(&path, &bytes).unwrap();
+        // The number of entries, and a new first one.
+        let entries = u64::from_le_bytes(bytes[16..24].try_into().unwrap()) + 1;
+        bytes[16..24].copy_from_slice(&entries.to_le_bytes());
+        let key = b"tokenizer.ggml.add_eos_token";
+        let entry = [&(key.len() as u64).to_le_bytes()[..], key, &BOOL.to_le_bytes(), &[1]].concat();
+        bytes.splice(24..24, entry);
+        let ending = tokenizer(&path, &bytes).unwrap();
+        let want = [plain.encode("x", true).unwrap(), vec![plain.eos_id().unwrap()]].concat();
+        assert_eq!(ending.encode("x", true).unwrap(), want, "{name}");
+        assert_eq!(ending.encode("x", false).unwrap(), plain.encode("x", false).unwrap(), "{name}");
+    }
+}
+
 /// A changed copy of the metadata's bytes: `from` becomes `to`, of the same length.
 fn changed(name: &str, from: &str, to: &str) -> String {
     let (path, mut bytes) = bytes(name);

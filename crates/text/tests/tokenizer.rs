@@ -142,6 +142,29 @@ fn add_bos_token_goes_before_the_post_processor() {
     assert!(!plain.adds_bos() && plain.bos_id() == Some(1));
 }
 
+/// Embedding models end a text with a token: their post-processor appends it, or the configuration asks for it.
+#[test]
+fn eos_goes_behind_a_text_once() {
+    let mut demo: Value = serde_json::from_slice(&std::fs::read(demo_dir().join("tokenizer.json")).unwrap()).unwrap();
+    let eos = DEMO.spelling(DEMO.eos_id().unwrap()).unwrap();
+    let plain = DEMO.encode("Hello", false).unwrap();
+    let ended = [&plain[..], &[DEMO.eos_id().unwrap()]].concat();
+    demo["post_processor"] = Value::Null;
+    let asked = load(&demo, &json!({"eos_token": eos, "add_eos_token": true})).unwrap();
+    demo["post_processor"] = json!({
+        "type": "TemplateProcessing",
+        "single": [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": eos, "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {&eos: {"id": eos, "ids": [DEMO.eos_id()], "tokens": [eos]}},
+    });
+    let processed = load(&demo, &json!({"eos_token": eos})).unwrap();
+    let both = load(&demo, &json!({"eos_token": eos, "add_eos_token": true})).unwrap();
+    for tokenizer in [asked, processed, both] {
+        assert_eq!(tokenizer.encode("Hello", true).unwrap(), ended);
+        assert_eq!(tokenizer.encode("Hello", false).unwrap(), plain);
+    }
+}
+
 /// Names tell where the token is a special one; in the format of gpt-oss `<|end|>` ends a message and not the answer.
 #[test]
 fn turn_ends_are_special_tokens_with_the_names_of_such() {

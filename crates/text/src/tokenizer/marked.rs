@@ -75,7 +75,7 @@ impl Tokenizer {
             true => special.next().map(|special| special.id),
             false => Some(*id),
         });
-        Ok(self.with_bos(ids.collect(), text, add_special_tokens))
+        Ok(self.with_ends(ids.collect(), text, add_special_tokens))
     }
 
     /// The special tokens, and those of `controls`, that are recognised in `text`.
