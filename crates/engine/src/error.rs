@@ -6,6 +6,8 @@ use thiserror::Error;
 /// A field of a [`GenerationRequest`](crate::GenerationRequest), as refusals name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RequestField {
+    /// The model, which not every request can be served by.
+    Model,
     /// [`GenerationRequest::prompt`](crate::GenerationRequest::prompt).
     Prompt,
     /// [`GenerationRequest::n`](crate::GenerationRequest::n).
@@ -38,12 +40,15 @@ pub enum RequestField {
     LogitBias,
     /// [`SamplingParams::allowed_token_ids`](crate::SamplingParams::allowed_token_ids).
     AllowedTokenIds,
+    /// [`EmbeddingParams::dimensions`](crate::EmbeddingParams::dimensions).
+    Dimensions,
 }
 
 impl RequestField {
     /// The field's name in this crate, which is also the usual one in APIs.
     pub fn name(self) -> &'static str {
         match self {
+            RequestField::Model => "model",
             RequestField::Prompt => "prompt",
             RequestField::Choices => "n",
             RequestField::Logprobs => "logprobs",
@@ -60,6 +65,7 @@ impl RequestField {
             RequestField::FrequencyPenalty => "frequency_penalty",
             RequestField::LogitBias => "logit_bias",
             RequestField::AllowedTokenIds => "allowed_token_ids",
+            RequestField::Dimensions => "dimensions",
         }
     }
 }
@@ -73,17 +79,29 @@ impl fmt::Display for RequestField {
 /// Why a request was refused. Nothing of it has been computed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum SubmitError {
-    /// The prompt leaves no place for an answer. Clients know this case by the words of the message.
+    /// The prompt leaves no place for an answer, or is to be embedded and longer than the context. Clients know this
+    /// case by the words of the message.
     #[error(
         "prompt is too long: {n_prompt_tokens} tokens > {} maximum; this model's maximum context length is {n_ctx} \
-         tokens, of which at least one is for the answer",
-        n_ctx.saturating_sub(1)
+         tokens{}",
+        n_ctx.saturating_sub(usize::from(*is_answered)),
+        if *is_answered { ", of which at least one is for the answer" } else { "" }
     )]
     ContextLengthExceeded {
         /// Tokens of the prompt.
         n_prompt_tokens: usize,
         /// Tokens of the context: `--max-model-len`, or what the model and the cache allow.
         n_ctx: usize,
+        /// Whether the prompt is to be answered, for which a place must be left.
+        is_answered: bool,
+    },
+    /// The model cannot do what is asked for.
+    #[error("{field} {problem}")]
+    Unsupported {
+        /// The field that would have to be another.
+        field: RequestField,
+        /// Why it cannot be done, as the rest of a sentence that begins with the field's name.
+        problem: String,
     },
     /// A field has a value that is not allowed.
     #[error("{field} {problem}")]

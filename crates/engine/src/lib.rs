@@ -8,11 +8,11 @@ mod threads;
 
 pub use error::{EngineError, RequestField, StartError, SubmitError};
 pub use forward::{ModelRef, PrivateSequences};
-pub use models::{Reading, WeightFiles, WeightQuant};
+pub use models::{Pooling, Reading, WeightFiles, WeightQuant};
 pub use serve::{
-    EngineHandle, EngineInbox, EngineStats, Event, FinishReason, GenerationRequest, Logits, LogitsNeed, LogitsRow,
-    MatchedStop, Message, ModelInfo, ModelRunner, QueuePermit, RequestId, RequestStream, SamplingParams, StopParams,
-    TokenLogprob, argmax, channel,
+    ChunkNeed, EmbeddingParams, EngineHandle, EngineInbox, EngineStats, Event, FinishReason, GenerationRequest,
+    LogitsRow, MatchedStop, Message, ModelInfo, ModelRunner, QueuePermit, RequestId, RequestStream, SamplingParams,
+    StepOutput, StopParams, TokenLogprob, argmax, channel,
 };
 pub use start::{
     Calibration, CentreMode, DecodeKernel, DeviceChoice, EngineConfig, KvOptions, KvPlan, LoadProgress, MemoryBudget,

@@ -11,8 +11,15 @@ pub(crate) const INDEX: &str = "model.safetensors.index.json";
 const SINGLE: &str = "model.safetensors";
 
 /// Files that a model may have beside `config.json` and the weights.
-const OPTIONAL: [&str; 4] =
-    ["generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
+const OPTIONAL: [&str; 6] = [
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    // What an embedding model pools.
+    "modules.json",
+    "1_Pooling/config.json",
+];
 
 /// Chooses among `all` files those that the model needs, small ones first. If the weights are in several files, only
 /// their index is chosen, which [`shards`] reads.
@@ -121,6 +128,9 @@ mod tests {
         assert_eq!(pick("a/b", &files).unwrap(), ["config.json", "tokenizer.json", "model.safetensors"]);
         let files = ["config.json", INDEX, "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
         assert_eq!(pick("a/b", &files).unwrap(), ["config.json", INDEX]);
+        let files = ["1_Pooling/config.json", "config.json", "model.safetensors", "modules.json"];
+        let chosen = ["config.json", "modules.json", "1_Pooling/config.json", "model.safetensors"];
+        assert_eq!(pick("a/b", &files).unwrap(), chosen);
     }
 
     #[test]

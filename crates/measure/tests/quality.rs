@@ -29,8 +29,9 @@ fn the_calibration_text_hardly_matters() {
 }
 
 /// A model whose K has a bias of Qwen2.5's size (`scripts/goldens/make_random_models.py`). A `torch` prototype of the
-/// codec (`scripts/goldens/quality_reference.py`, with 512 random tokens a window) gives KL plain and centred: bf16 .0048
-/// and .000035, tq8 .036 and .00043, tq4 1.23 and .094. Means and random signs differ from its, hence a fifth on top.
+/// codec (`scripts/goldens/quality_reference.py`, with 512 random tokens a window) gives KL plain and centred: bf16
+/// .0048 and .000035, tq8 .036 and .00043, tq4 1.23 and .094. Means and random signs differ from its, hence a fifth on
+/// top.
 #[test]
 fn a_large_bias_of_k_costs_nothing_once_it_is_taken_out() {
     let loaded = loaded("models/tiny-qwen2");

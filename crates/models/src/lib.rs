@@ -16,7 +16,7 @@ mod registry;
 mod weights;
 
 pub use checkpoint::{Checkpoint, GgufFiles, Reading, WeightFiles};
-pub use config::{GenerationDefaults, ModelConfig};
+pub use config::{GenerationDefaults, ModelConfig, Pooling};
 pub use error::ModelError;
 pub use load::{LoadOptions, LoadedModel, OpenModel, open};
 pub use model::Model;

@@ -17,7 +17,18 @@ pub trait Model: Send {
     /// every value.
     fn kv_bias(&self) -> Option<KvMeans>;
 
-    /// Computes one step. `tokens` are the ids of all rows of `ctx`'s layout, and `logit_rows` the rows whose logits
-    /// are wanted. Returns `[logit_rows.len(), vocab_size]`, f32.
-    fn forward(&self, tokens: &[u32], logit_rows: &[u32], ctx: &ForwardContext<'_>) -> Result<Tensor>;
+    /// The width of a hidden state.
+    fn hidden_size(&self) -> usize;
+
+    /// Whether the model has a head. Some embedding models have none, and no logits either.
+    fn has_head(&self) -> bool;
+
+    /// Computes one step up to the final norm. `tokens` are the ids of all rows of `ctx`'s layout, and `rows` those
+    /// whose hidden states are wanted. Returns `[rows.len(), hidden_size]`, f32.
+    fn hidden_states(&self, tokens: &[u32], rows: &[u32], ctx: &ForwardContext<'_>) -> Result<Tensor>;
+
+    /// The logits that follow from hidden states, `[n, hidden_size]`: `[n, vocab_size]`, f32.
+    ///
+    /// Errors: a model without a head.
+    fn logits(&self, hidden_states: &Tensor) -> Result<Tensor>;
 }

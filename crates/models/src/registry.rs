@@ -13,7 +13,8 @@ const LATENT: [&str; 7] =
 const LATENT_REASON: &str = "its multi-head latent attention (kv_lora_rank) caches one latent vector for all heads, \
                              not K and V; there are no formats and no kernels for that here";
 
-/// The family of a model folder: of a multimodal model by the text part's `model_type`, else by the architecture.
+/// The family of a model folder: of a multimodal model by the text part's `model_type`, else by the architecture, which
+/// may be named as a model with a head (`Qwen3ForCausalLM`) or without one (`Qwen3Model`).
 ///
 /// Errors: an architecture that is not known (the known ones are named), or that cannot be served, with the reason.
 pub(crate) fn family_of_json(json: &ConfigJson) -> Result<&'static Family, ModelError> {
@@ -25,7 +26,7 @@ pub(crate) fn family_of_json(json: &ConfigJson) -> Result<&'static Family, Model
     let architecture = architectures.first().copied();
     let is_it = |(name, kind): &(&str, &str)| match json.is_wrapper {
         true => *kind == model_type,
-        false => Some(*name) == architecture,
+        false => Some(*name) == architecture || headless(name).is_some_and(|name| Some(name.as_str()) == architecture),
     };
     let found = FAMILIES.iter().find(|family| family.names.iter().any(is_it));
     found.copied().ok_or_else(|| {
@@ -52,6 +53,11 @@ pub(crate) fn family_of_gguf(keys: &GgufKeys<'_>) -> Result<(&'static Family, &'
         return Err(refused(keys.path, keys.architecture, reason));
     }
     Ok((family, names))
+}
+
+/// The name that an architecture has without its head.
+fn headless(name: &str) -> Option<String> {
+    Some(format!("{}Model", name.strip_suffix("ForCausalLM")?))
 }
 
 fn refused(path: &Path, model_type: &str, reason: String) -> ModelError {

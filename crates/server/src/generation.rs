@@ -88,6 +88,7 @@ impl Generation {
                     return Some(Err(error.clone().into()));
                 }
                 Event::Delta { .. } if self.prompt_only => continue,
+                Event::Embedded { .. } => self.open -= 1,
                 Event::Finished { parts, reason, matched_stop, .. } => {
                     self.open -= 1;
                     if self.prompt_only {
@@ -108,6 +109,7 @@ impl Generation {
         let mut answer = CollectedAnswer {
             prompts: vec![PromptLogprobs::default(); prompts],
             choices: vec![CollectedChoice::default(); prompts * n],
+            vectors: vec![Vec::new(); prompts],
             tally: Tally::default(),
         };
         while let Some(item) = self.next().await {
@@ -126,6 +128,7 @@ impl Generation {
                     choice.content.extend(parts);
                     (choice.reason, choice.matched_stop) = (Some(reason), matched_stop);
                 }
+                Event::Embedded { vector } => answer.vectors[prompt] = vector,
                 // `next` has made an error of it.
                 Event::Failed(_) => {}
             }
@@ -151,6 +154,8 @@ pub struct CollectedAnswer {
     pub prompts: Vec<PromptLogprobs>,
     /// The first prompt's choices, then the second's, and so on.
     pub choices: Vec<CollectedChoice>,
+    /// Each prompt's vector; empty for prompts that were not to be embedded.
+    pub vectors: Vec<Vec<f32>>,
     /// Tokens of all prompts and choices.
     pub tally: Tally,
 }
@@ -200,7 +205,7 @@ impl Tally {
                 self.completion += 1;
                 self.thought += usize::from(*in_thought);
             }
-            Event::Finished { .. } | Event::Failed(_) => {}
+            Event::Finished { .. } | Event::Embedded { .. } | Event::Failed(_) => {}
         }
     }
 }

@@ -81,7 +81,8 @@ async fn tokenize(State(state): State<ServerState>, request: JsonRequest) -> Res
         }
         Some(text) => {
             let prompts =
-                encode(engine, vec![PromptSource::Text(text)], own.add_special_tokens.unwrap_or(true)).await?;
+                encode(engine, "prompt", vec![PromptSource::Text(text)], own.add_special_tokens.unwrap_or(true))
+                    .await?;
             prompts.into_iter().flat_map(|prompt| prompt.ids).collect()
         }
         None if has_messages => {

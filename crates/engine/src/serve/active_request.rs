@@ -1,8 +1,9 @@
 //! A request between its submission and its last event.
 use super::choice::ActiveChoice;
 use super::handle::QueuePermit;
+use super::pooled_prompt::PooledPrompt;
 use super::request::{Event, GenerationRequest, TokenLogprob};
-use super::runner::{LogitsNeed, LogitsRow};
+use super::runner::{ChunkNeed, LogitsRow};
 use super::sampler::{self, SamplerState};
 use scheduler::Chunk;
 use std::collections::BTreeMap;
@@ -39,8 +40,10 @@ pub(super) struct ActiveRequest {
     pub request: GenerationRequest,
     /// Where its events go.
     pub events: UnboundedSender<Event>,
-    /// The choices that have not ended, by their numbers.
+    /// The choices that have not ended, by their numbers; none if the prompt is to be embedded.
     pub choices: BTreeMap<u32, ActiveChoice>,
+    /// What the prompt's vector is made of, if it is to be embedded.
+    pub pooled: Option<PooledPrompt>,
     /// Its place in the queue, until it is first scheduled.
     pub queued: Option<QueuePermit>,
     /// One entry for each prompt token that has been computed, `None` for the first; empty unless asked for.
@@ -54,7 +57,8 @@ pub(super) struct ActiveRequest {
 }
 
 impl ActiveRequest {
-    /// A request that has just arrived. `seed` serves where it names none; `turn_ends` are the model's.
+    /// A request that has just arrived. `seed` serves where it names none; `turn_ends` are the model's; `pooled` takes
+    /// the hidden states of a prompt that is to be embedded.
     pub fn new(
         request: GenerationRequest,
         seed: u64,
@@ -62,16 +66,19 @@ impl ActiveRequest {
         queued: QueuePermit,
         tokenizer: &Arc<Tokenizer>,
         turn_ends: &[u32],
+        pooled: Option<PooledPrompt>,
     ) -> Self {
         let min_tokens = request.stop.min_tokens;
         let ends: Arc<[u32]> = if min_tokens > 0 { request.stop.ends(turn_ends).collect() } else { Arc::default() };
-        let choices = (0..request.n as u32).map(|choice| {
+        let num_choices = if pooled.is_some() { 0 } else { request.n };
+        let choices = (0..num_choices as u32).map(|choice| {
             let sampler = SamplerState::new(request.sampling.clone(), seed, choice, &request.prompt)
                 .with_min_tokens(min_tokens, ends.clone());
             (choice, ActiveChoice::new(choice as usize, sampler, &request, tokenizer, events.clone()))
         });
         ActiveRequest {
             choices: choices.collect(),
+            pooled,
             request,
             events,
             queued: Some(queued),
@@ -82,17 +89,21 @@ impl ActiveRequest {
         }
     }
 
-    /// The logits that are needed of a chunk.
-    pub fn logits_need(&self, chunk: &Chunk) -> LogitsNeed {
+    /// What is needed of a chunk: hidden states, or logits. Log-probabilities need whole rows, a sampler perhaps a few
+    /// of the largest.
+    pub fn need(&self, chunk: &Chunk) -> ChunkNeed {
+        if let Some(pooled) = &self.pooled {
+            return pooled.need(chunk);
+        }
         let prompt_left = self.prompt_logprobs.len() < self.request.prompt.len();
         if self.request.prompt_logprobs.is_some() && prompt_left && chunk.seq.choice == 0 {
-            return LogitsNeed::All;
+            return ChunkNeed::AllLogits;
         }
         let choices = chunk.samples.clone().filter_map(|index| self.choices.get(&index));
         let needs = choices.map(ActiveChoice::needs).try_fold(1, |most, needs| Some(needs?.max(most)));
         match (needs, self.request.logprobs) {
-            (Some(count), None) => LogitsNeed::Largest(count),
-            _ => LogitsNeed::Last,
+            (Some(count), None) => ChunkNeed::LargestLogits(count),
+            _ => ChunkNeed::LastLogits,
         }
     }
 

@@ -7,8 +7,9 @@ use super::active_request::{ActiveRequest, SampleError, SampledToken};
 use super::choice::{ActiveChoice, EndToken};
 use super::handle::{EngineInbox, EngineStats, Message, QueuePermit, RequestId};
 use super::metrics::Metrics;
+use super::pooled_prompt::PooledPrompt;
 use super::request::{Event, GenerationRequest, TokenLogprob};
-use super::runner::{Logits, LogitsNeed, ModelRunner};
+use super::runner::{ChunkNeed, ModelRunner, StepOutput};
 use crate::error::EngineError;
 use models::WeightFiles;
 use scheduler::{Chunk, NewRequest, Scheduler, SeqId, Step};
@@ -146,7 +147,10 @@ impl Engine {
         }
         let seed = self.next_seed;
         self.next_seed = self.next_seed.wrapping_add(1);
-        self.requests.insert(id, ActiveRequest::new(request, seed, events, queued, &self.tokenizer, &self.eos));
+        let pooling = self.inbox.info().pooling.as_ref().ok();
+        let pooled = request.embedding.zip(pooling).map(|(params, pooling)| PooledPrompt::new(*pooling, params));
+        let active = ActiveRequest::new(request, seed, events, queued, &self.tokenizer, &self.eos, pooled);
+        self.requests.insert(id, active);
     }
 
     fn step(&mut self) {
@@ -156,11 +160,11 @@ impl Engine {
         self.metrics.step(step.num_tokens());
         let begin = Instant::now();
         let work = catch_unwind(AssertUnwindSafe(|| {
-            let logits = self.compute(&step)?;
+            let output = self.compute(&step)?;
             self.scheduler.measured(&step, begin.elapsed());
             // Nobody must see a token of weights that were not whole.
             self.files.check().map_err(|e| e.to_string())?;
-            self.sample(&step, logits)
+            self.take(&step, output)
         }));
         let error = match work {
             Ok(Ok(())) => return,
@@ -174,13 +178,13 @@ impl Engine {
     }
 
     /// Runs a step on the model. Which tokens may come next is found out meanwhile.
-    fn compute(&mut self, step: &Step) -> Result<Logits, String> {
-        let need = |chunk: &Chunk| (chunk.seq, logits_need(&self.requests, chunk));
-        let needs: HashMap<SeqId, LogitsNeed> = step.chunks.iter().map(need).collect();
-        let need = |chunk: &Chunk| needs.get(&chunk.seq).copied().unwrap_or(LogitsNeed::Last);
+    fn compute(&mut self, step: &Step) -> Result<StepOutput, String> {
+        let need = |chunk: &Chunk| (chunk.seq, need(&self.requests, chunk));
+        let needs: HashMap<SeqId, ChunkNeed> = step.chunks.iter().map(need).collect();
+        let need = |chunk: &Chunk| needs.get(&chunk.seq).cloned().unwrap_or(ChunkNeed::LastLogits);
         let held = held_choices(&mut self.requests, step);
         let (runner, scheduler) = (&mut self.runner, &self.scheduler);
-        let logits = if held.is_empty() {
+        let output = if held.is_empty() {
             runner.run(step, scheduler, need)
         } else {
             std::thread::scope(|scope| {
@@ -188,7 +192,7 @@ impl Engine {
                 runner.run(step, scheduler, need)
             })
         };
-        logits.map_err(|e| e.to_string())
+        output.map_err(|e| e.to_string())
     }
 
     fn mark_scheduled(&mut self, step: &Step) {
@@ -201,16 +205,24 @@ impl Engine {
         }
     }
 
-    /// Samples from the logits of a step, tells the scheduler the tokens and delivers them.
-    fn sample(&mut self, step: &Step, mut logits: Logits) -> Result<(), String> {
-        let (mut sampled, mut failed) = (Vec::new(), Vec::new());
+    /// Takes in what a step gave: samples from logits, tells the scheduler the tokens and delivers them, and delivers
+    /// the vectors of prompts that are whole.
+    fn take(&mut self, step: &Step, mut output: StepOutput) -> Result<(), String> {
+        let (mut sampled, mut failed, mut embedded) = (Vec::new(), Vec::new(), Vec::new());
         for (at, chunk) in step.chunks.iter().enumerate() {
             let Some(request) = self.requests.get_mut(&RequestId(chunk.seq.request)) else { continue };
-            request.take_prompt_logprobs(chunk, logits.all(at));
+            if let Some(pooled) = &mut request.pooled {
+                pooled.take(chunk, output.hidden_states(at));
+                if !chunk.samples.is_empty() {
+                    embedded.push((chunk.seq, pooled.vector().ok_or("the model's hidden states are not numbers")?));
+                }
+                continue;
+            }
+            request.take_prompt_logprobs(chunk, output.all(at));
             if chunk.samples.is_empty() {
                 continue;
             }
-            let Some(row) = logits.last(at) else { return Err("a chunk came without logits".into()) };
+            let Some(row) = output.last(at) else { return Err("a chunk came without logits".into()) };
             request.announce_prompt();
             match request.sample(row, chunk.samples.clone()) {
                 Ok(tokens) => {
@@ -222,6 +234,7 @@ impl Engine {
             }
         }
         self.scheduler.update(step, &sampled.iter().map(|(id, sampled)| (*id, sampled.token)).collect::<Vec<_>>());
+        embedded.into_iter().for_each(|(id, vector)| self.deliver_vector(id, vector));
         for (id, sampled) in sampled {
             if let Err(error) = self.deliver(id, sampled.token, sampled.logprob) {
                 failed.push((id, error));
@@ -263,6 +276,18 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// Hands a prompt's vector to its request, which ends.
+    fn deliver_vector(&mut self, id: SeqId, vector: Vec<f32>) {
+        self.scheduler.finish(id);
+        let Some(mut request) = self.requests.remove(&RequestId(id.request)) else { return };
+        request.announce_prompt();
+        let computing = request.scheduled.unwrap_or(request.submitted).elapsed();
+        self.metrics.prefill_time(computing);
+        self.metrics.inference_time(computing);
+        // A client that has gone misses nothing.
+        let _ = request.events.send(Event::Embedded { vector });
     }
 
     /// Drops a request whose client has gone or has all it wants; no event is sent.
@@ -310,10 +335,10 @@ impl Engine {
     }
 }
 
-/// The logits that are needed of a chunk: log-probabilities need whole rows, a sampler perhaps a few of the largest.
-fn logits_need(requests: &BTreeMap<RequestId, ActiveRequest>, chunk: &Chunk) -> LogitsNeed {
+/// What is needed of a chunk.
+fn need(requests: &BTreeMap<RequestId, ActiveRequest>, chunk: &Chunk) -> ChunkNeed {
     let request = requests.get(&RequestId(chunk.seq.request));
-    request.map_or(LogitsNeed::Last, |request| request.logits_need(chunk))
+    request.map_or(ChunkNeed::LastLogits, |request| request.need(chunk))
 }
 
 /// The choices that a step samples for and that are held to a constraint.

@@ -1,6 +1,7 @@
 //! The engine as its clients see it: submit a request, read its events, drop the stream to cancel.
 use super::request::{Event, GenerationRequest, SamplingParams};
 use crate::error::SubmitError;
+use models::Pooling;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, OnceLock, RwLock, mpsc};
@@ -29,6 +30,12 @@ pub struct ModelInfo {
     pub max_model_len: usize,
     /// Tokens of the vocabulary; every id is smaller.
     pub vocab_size: usize,
+    /// Whether the model has a head, without which it cannot generate.
+    pub has_head: bool,
+    /// The width of the model's hidden states, and of the vectors that it makes of texts.
+    pub hidden_size: usize,
+    /// How it makes the vector of a text; why it makes none, as the rest of a sentence that begins with the model.
+    pub pooling: Result<Pooling, String>,
     /// The ids of the tokens that end an answer.
     pub turn_ends: Vec<u32>,
     /// Tokens of a block.

@@ -4,6 +4,7 @@ mod choice;
 mod engine_loop;
 mod handle;
 mod metrics;
+mod pooled_prompt;
 mod request;
 mod runner;
 mod sampler;
@@ -15,7 +16,9 @@ pub use handle::{
     EngineHandle, EngineInbox, EngineStats, Message, ModelInfo, QueuePermit, RequestId, RequestStream, channel,
 };
 pub(crate) use metrics::Metrics;
-pub use request::{Event, FinishReason, GenerationRequest, MatchedStop, SamplingParams, StopParams, TokenLogprob};
-pub use runner::{Logits, LogitsNeed, LogitsRow, ModelRunner};
+pub use request::{
+    EmbeddingParams, Event, FinishReason, GenerationRequest, MatchedStop, SamplingParams, StopParams, TokenLogprob,
+};
+pub use runner::{ChunkNeed, LogitsRow, ModelRunner, StepOutput};
 pub use sampler::argmax;
 pub(crate) use warm_up::warm_up;

@@ -79,7 +79,15 @@ impl StopParams {
     }
 }
 
-/// One request: `n` choices of one prompt, which share the blocks of the prompt.
+/// What the vector of a prompt is to be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct EmbeddingParams {
+    /// The first elements of the vector that are kept, for models that were trained so (Matryoshka, arXiv:2205.13147);
+    /// `None` keeps all.
+    pub dimensions: Option<usize>,
+}
+
+/// One request: `n` choices of one prompt, which share the blocks of the prompt; or the prompt's vector alone.
 #[derive(Debug, Clone)]
 pub struct GenerationRequest {
     /// Shown in logs where the request fails.
@@ -108,6 +116,8 @@ pub struct GenerationRequest {
     pub logprob_token_ids: Vec<u32>,
     /// Report the log-probability of each token of the prompt, with this many alternatives (0 to 20).
     pub prompt_logprobs: Option<usize>,
+    /// Set if the prompt's vector is asked for in the place of answers. How tokens are drawn then has no meaning.
+    pub embedding: Option<EmbeddingParams>,
 }
 
 impl GenerationRequest {
@@ -126,6 +136,16 @@ impl GenerationRequest {
             logprobs: None,
             logprob_token_ids: Vec::new(),
             prompt_logprobs: None,
+            embedding: None,
+        }
+    }
+
+    /// The vector of a prompt.
+    pub fn embed(prompt: Vec<u32>, params: EmbeddingParams) -> Self {
+        GenerationRequest {
+            stop: StopParams::default(),
+            embedding: Some(params),
+            ..GenerationRequest::greedy(prompt, 0)
         }
     }
 
@@ -144,7 +164,7 @@ impl GenerationRequest {
 
     /// Tokens that a choice may reach, its prompt included, where the context has `max_model_len`.
     pub(crate) fn max_len(&self, max_model_len: usize) -> usize {
-        let limit = self.stop.max_tokens.unwrap_or(usize::MAX);
+        let limit = if self.embedding.is_some() { 0 } else { self.stop.max_tokens.unwrap_or(usize::MAX) };
         self.prompt.len().saturating_add(limit).min(max_model_len)
     }
 }
@@ -172,7 +192,8 @@ pub enum FinishReason {
     ToolCalls,
 }
 
-/// What a request's stream carries. Every choice ends with `Finished`, or the whole request with `Failed`.
+/// What a request's stream carries. Every choice ends with `Finished`, a prompt that is embedded with `Embedded`, or
+/// the whole request with `Failed`.
 #[derive(Debug, Clone)]
 pub enum Event {
     /// The prompt is in the cache.
@@ -207,6 +228,11 @@ pub enum Event {
         reason: FinishReason,
         /// The stop string or token id that ended it, if it was not an EOS id.
         matched_stop: Option<MatchedStop>,
+    },
+    /// The prompt's vector, whose length is 1; the request has ended.
+    Embedded {
+        /// Its elements.
+        vector: Vec<f32>,
     },
     /// The request has ended with an error.
     Failed(EngineError),

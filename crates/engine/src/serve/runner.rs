@@ -1,10 +1,11 @@
-//! One step on the model: its copies, its batch, the forward pass, its logits.
-use crate::forward::ModelRef;
+//! One step on the model: its copies, its batch, the forward pass, what is read of it.
+use crate::forward::{ModelRef, WantedRows};
 use attention::{AttentionBackend, BatchLayout, SequenceStates, StatePool};
-use candle_core::Result;
+use candle_core::{Result, Tensor};
 use compute::ComputeDevice;
 use models::Model;
 use scheduler::{Chunk, Scheduler, Step};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// A model and the cache that it writes.
@@ -15,23 +16,34 @@ pub struct ModelRunner {
     device: Arc<dyn ComputeDevice>,
 }
 
-/// The logits that are needed of a chunk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogitsNeed {
-    /// Those of all its tokens.
-    All,
+/// What is needed of a chunk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChunkNeed {
+    /// The logits of all its tokens.
+    AllLogits,
     /// All logits of its last token, if the chunk is sampled from.
-    Last,
+    LastLogits,
     /// Only the n largest logits of its last token, if the chunk is sampled from (greedy and top-k sampling need no
     /// more).
-    Largest(usize),
+    LargestLogits(usize),
+    /// The hidden states of these of its tokens, counted from the chunk's first.
+    HiddenStates(Range<usize>),
 }
 
-/// Logits of the rows that were asked for, row after row.
-pub struct Logits {
-    data: LogitsData,
-    /// For each chunk of the step, the first of its rows and how many there are.
-    chunks: Vec<(usize, usize)>,
+/// What a step gave of the rows that were asked for, row after row.
+pub struct StepOutput {
+    logits: LogitsData,
+    /// `[rows][hidden_size]`
+    hidden: Vec<f32>,
+    hidden_size: usize,
+    /// For each chunk of the step, its rows among those.
+    chunks: Vec<ChunkRows>,
+}
+
+/// Where a chunk's rows lie in what a step gave.
+struct ChunkRows {
+    logits: Range<usize>,
+    hidden: Range<usize>,
 }
 
 enum LogitsData {
@@ -49,13 +61,12 @@ pub enum LogitsRow<'a> {
     Largest(&'a [(u32, f32)]),
 }
 
-impl Logits {
+impl StepOutput {
     /// The logits of a chunk's last token, if the chunk is sampled from. They are whole unless the largest are enough
     /// for all chunks of the step.
     pub fn last(&mut self, chunk: usize) -> Option<LogitsRow<'_>> {
-        let (first, rows) = self.chunks[chunk];
-        let last = first + rows.checked_sub(1)?;
-        Some(match &mut self.data {
+        let last = self.chunks[chunk].logits.clone().next_back()?;
+        Some(match &mut self.logits {
             LogitsData::Whole { values, vocab_size } => {
                 LogitsRow::Whole(&mut values[last * *vocab_size..][..*vocab_size])
             }
@@ -63,25 +74,75 @@ impl Logits {
         })
     }
 
-    /// The logits of a chunk's tokens, token after token; none unless [`LogitsNeed::All`] was said of it.
+    /// The logits of a chunk's tokens, token after token; none unless [`ChunkNeed::AllLogits`] was said of it.
     pub fn all(&self, chunk: usize) -> impl Iterator<Item = &[f32]> {
-        let (first, rows) = self.chunks[chunk];
-        let (values, width): (&[f32], _) = match &self.data {
+        let ChunkRows { logits: rows, .. } = &self.chunks[chunk];
+        let (values, width): (&[f32], _) = match &self.logits {
             LogitsData::Whole { values, vocab_size } => {
-                (&values[first * vocab_size..][..rows * vocab_size], *vocab_size)
+                (&values[rows.start * vocab_size..rows.end * vocab_size], *vocab_size)
             }
             LogitsData::Largest { .. } => (&[], 1),
         };
         values.chunks_exact(width)
     }
+
+    /// The hidden states that [`ChunkNeed::HiddenStates`] asked for of a chunk, token after token.
+    pub fn hidden_states(&self, chunk: usize) -> impl Iterator<Item = &[f32]> {
+        let ChunkRows { hidden: rows, .. } = &self.chunks[chunk];
+        self.hidden[rows.start * self.hidden_size..rows.end * self.hidden_size].chunks_exact(self.hidden_size)
+    }
 }
 
-/// How many of the largest logits are enough for all rows; `None` where some row has to be whole.
-fn largest(needs: &[LogitsNeed]) -> Option<usize> {
-    needs.iter().try_fold(0, |most, need| match need {
-        LogitsNeed::Largest(count) => Some(most.max(*count)),
-        LogitsNeed::All | LogitsNeed::Last => None,
-    })
+/// The batch of a step, and the rows of it that are needed.
+#[derive(Default)]
+struct StepBatch {
+    layout: BatchLayout,
+    tokens: Vec<u32>,
+    slots: Vec<u32>,
+    wanted: WantedRows,
+    chunks: Vec<ChunkRows>,
+    /// How many of the largest logits are enough for all rows; `None` where some row has to be whole.
+    largest: Option<usize>,
+}
+
+impl StepBatch {
+    fn new() -> Self {
+        StepBatch { largest: Some(0), ..StepBatch::default() }
+    }
+
+    /// Errors: a chunk of a sequence that does not run.
+    fn push(&mut self, chunk: &Chunk, scheduler: &Scheduler, need: ChunkNeed) -> Result<()> {
+        let Some(seq) = scheduler.sequence(chunk.seq) else {
+            candle_core::bail!("the step names sequence {}, which is unknown", chunk.seq)
+        };
+        let Some(slot) = seq.state_slot() else {
+            candle_core::bail!("the step names sequence {}, which does not run", chunk.seq)
+        };
+        self.slots.push(slot);
+        let base = self.layout.num_tokens();
+        self.layout.push(chunk.start, chunk.len, seq.table());
+        self.tokens.extend_from_slice(&seq.tokens()[chunk.start..chunk.start + chunk.len]);
+        let last = if chunk.samples.is_empty() { 0..0 } else { chunk.len - 1..chunk.len };
+        let (logits, hidden) = match &need {
+            ChunkNeed::AllLogits => (0..chunk.len, 0..0),
+            ChunkNeed::LastLogits | ChunkNeed::LargestLogits(_) => (last, 0..0),
+            ChunkNeed::HiddenStates(rows) => (0..0, rows.start.min(chunk.len)..rows.end.min(chunk.len)),
+        };
+        if !logits.is_empty() {
+            self.largest = match (self.largest, need) {
+                (Some(most), ChunkNeed::LargestLogits(count)) => Some(most.max(count)),
+                _ => None,
+            };
+        }
+        let add = |rows: &mut Vec<u32>, of_chunk: Range<usize>| {
+            let begin = rows.len();
+            rows.extend(of_chunk.map(|row| (base + row) as u32));
+            begin..rows.len()
+        };
+        let (logits, hidden) = (add(&mut self.wanted.logits, logits), add(&mut self.wanted.hidden, hidden));
+        self.chunks.push(ChunkRows { logits, hidden });
+        Ok(())
+    }
 }
 
 impl ModelRunner {
@@ -101,9 +162,9 @@ impl ModelRunner {
         Ok(ModelRunner { model, backend, states, device })
     }
 
-    /// Logits of one row.
-    pub fn vocab_size(&self) -> usize {
-        self.model.vocab_size()
+    /// The model.
+    pub fn model(&self) -> &dyn Model {
+        &*self.model
     }
 
     /// The recurrent states of running sequences.
@@ -116,52 +177,45 @@ impl ModelRunner {
         &*self.backend
     }
 
-    /// Runs a step and reads the logits that `need` says of each chunk.
+    /// Runs a step and reads what `need` says of each chunk.
     ///
     /// Errors: a step that names sequences which do not run; whatever model or backend refuse.
-    pub fn run(&mut self, step: &Step, scheduler: &Scheduler, need: impl Fn(&Chunk) -> LogitsNeed) -> Result<Logits> {
-        let mut layout = BatchLayout::default();
-        let mut tokens = Vec::new();
-        let (mut rows, mut chunks, mut slots, mut needs) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for chunk in &step.chunks {
-            let Some(seq) = scheduler.sequence(chunk.seq) else {
-                candle_core::bail!("the step names sequence {}, which is unknown", chunk.seq)
-            };
-            let Some(slot) = seq.state_slot() else {
-                candle_core::bail!("the step names sequence {}, which does not run", chunk.seq)
-            };
-            slots.push(slot);
-            let end = chunk.start + chunk.len;
-            let base = layout.num_tokens();
-            layout.push(chunk.start, chunk.len, seq.table());
-            tokens.extend_from_slice(&seq.tokens()[chunk.start..end]);
-            let need = need(chunk);
-            let needed = match (need, chunk.samples.is_empty()) {
-                (LogitsNeed::All, _) => base..base + chunk.len,
-                (_, false) => base + chunk.len - 1..base + chunk.len,
-                (_, true) => 0..0,
-            };
-            if !needed.is_empty() {
-                needs.push(need);
-            }
-            chunks.push((rows.len(), needed.len()));
-            rows.extend(needed.map(|row| row as u32));
-        }
-        // A GPU takes no dispatch of no rows, and a step whose logits are not read would not be waited for.
-        if rows.is_empty() {
-            rows.push(0);
-        }
+    pub fn run(
+        &mut self,
+        step: &Step,
+        scheduler: &Scheduler,
+        need: impl Fn(&Chunk) -> ChunkNeed,
+    ) -> Result<StepOutput> {
+        let mut batch = StepBatch::new();
+        step.chunks.iter().try_for_each(|chunk| batch.push(chunk, scheduler, need(chunk)))?;
+        let StepBatch { layout, tokens, slots, wanted, chunks, largest } = batch;
         self.backend.copy_blocks(&step.copies)?;
         step.state_copies.iter().try_for_each(|copy| self.states.copy(copy.from.0, copy.to.0))?;
         let states = SequenceStates { pool: &self.states, slots: &slots };
         let model = ModelRef { model: &*self.model, device: &*self.device };
-        let logits = model.forward(&mut *self.backend, layout, states, &tokens, &rows)?;
-        if let Some(count @ 1..) = largest(&needs)
-            && let Some(candidates) = self.device.largest(&logits, count)?
+        let output = model.pass(&mut *self.backend, layout, states, &tokens, &wanted)?;
+        let logits = match &output.logits {
+            Some(logits) => Some(self.read_logits(logits, largest)?),
+            None => None,
+        };
+        // Without logits, reading them is what waits for a GPU.
+        let hidden = match wanted.hidden.is_empty() && logits.is_some() {
+            true => Vec::new(),
+            false => self.device.read(&[&output.hidden])?.remove(0),
+        };
+        let vocab_size = self.model.vocab_size();
+        let logits = logits.unwrap_or(LogitsData::Whole { values: Vec::new(), vocab_size });
+        Ok(StepOutput { logits, hidden, hidden_size: self.model.hidden_size(), chunks })
+    }
+
+    /// The `largest` logits of each row, or all where that is `None` or the device does not pick them.
+    fn read_logits(&self, logits: &Tensor, largest: Option<usize>) -> Result<LogitsData> {
+        if let Some(count @ 1..) = largest
+            && let Some(candidates) = self.device.largest(logits, count)?
         {
-            return Ok(Logits { data: LogitsData::Largest { candidates, count }, chunks });
+            return Ok(LogitsData::Largest { candidates, count });
         }
-        let (values, vocab_size) = (self.device.read(&[&logits])?.remove(0), self.model.vocab_size());
-        Ok(Logits { data: LogitsData::Whole { values, vocab_size }, chunks })
+        let (values, vocab_size) = (self.device.read(&[logits])?.remove(0), self.model.vocab_size());
+        Ok(LogitsData::Whole { values, vocab_size })
     }
 }

@@ -1,7 +1,7 @@
 //! The one place that checks what a request asks for. A refusal names the field by its type, so that every protocol can
 //! call it by the name that its clients know.
 use super::handle::ModelInfo;
-use super::request::{GenerationRequest, SamplingParams};
+use super::request::{EmbeddingParams, GenerationRequest, SamplingParams};
 use crate::error::{RequestField, SubmitError};
 use scheduler::RequestLimits;
 use std::collections::BTreeSet;
@@ -20,6 +20,7 @@ impl GenerationRequest {
     ///
     /// Errors: [`SubmitError::Invalid`] with the first wrong field, or [`SubmitError::ContextLengthExceeded`].
     pub(crate) fn check(&self, info: &ModelInfo) -> Result<(), SubmitError> {
+        self.check_model(info)?;
         self.check_prompt(info)?;
         let limits = RequestLimits {
             max_choices: MAX_CHOICES.min(info.max_num_seqs),
@@ -48,6 +49,25 @@ impl GenerationRequest {
         self.check_min_tokens(info)
     }
 
+    /// Checks that the model can do what is asked for.
+    fn check_model(&self, info: &ModelInfo) -> Result<(), SubmitError> {
+        let problem = match (self.embedding, &info.pooling) {
+            (Some(_), Err(reason)) => {
+                format!(
+                    "cannot embed texts: it {reason}. Take an embedding model of sentence-transformers, such as \
+                     Qwen/Qwen3-Embedding-0.6B, or a GGUF file of one"
+                )
+            }
+            (None, _) if !info.has_head => "cannot generate: it is an embedding model without a head".into(),
+            (Some(EmbeddingParams { dimensions: Some(n) }), Ok(_)) if !(1..=info.hidden_size).contains(&n) => {
+                let problem = format!("is {n}; it must lie in [1, {}]", info.hidden_size);
+                return Err(SubmitError::invalid(RequestField::Dimensions, problem));
+            }
+            _ => return Ok(()),
+        };
+        Err(SubmitError::Unsupported { field: RequestField::Model, problem })
+    }
+
     fn check_prompt(&self, info: &ModelInfo) -> Result<(), SubmitError> {
         if self.prompt.is_empty() {
             return Err(SubmitError::invalid(RequestField::Prompt, "has no tokens; at least one is needed"));
@@ -57,9 +77,9 @@ impl GenerationRequest {
             return Err(SubmitError::invalid(RequestField::Prompt, problem));
         }
         // A prompt that fills the context leaves no place for an answer.
-        if self.prompt.len() >= info.max_model_len {
-            let (n_prompt_tokens, n_ctx) = (self.prompt.len(), info.max_model_len);
-            return Err(SubmitError::ContextLengthExceeded { n_prompt_tokens, n_ctx });
+        let (n_prompt_tokens, n_ctx, is_answered) = (self.prompt.len(), info.max_model_len, self.embedding.is_none());
+        if n_prompt_tokens + usize::from(is_answered) > n_ctx {
+            return Err(SubmitError::ContextLengthExceeded { n_prompt_tokens, n_ctx, is_answered });
         }
         Ok(())
     }

@@ -1,5 +1,5 @@
 //! A prompt and an answer that nobody asked for, on devices that compile what they run when they first run it.
-use super::runner::{LogitsNeed, ModelRunner};
+use super::runner::{ChunkNeed, ModelRunner};
 use candle_core::{Error, Result};
 use scheduler::{NewRequest, RequestKey, Scheduler, SeqId};
 use turboquant::PARTITION;
@@ -40,12 +40,16 @@ pub(crate) fn warm_up(scheduler: &mut Scheduler, runner: &mut ModelRunner, max_m
 }
 
 fn compute(scheduler: &mut Scheduler, runner: &mut ModelRunner) -> Result<()> {
-    for need in [LogitsNeed::Largest(1), LogitsNeed::Last].into_iter().cycle() {
+    let needs = match runner.model().has_head() {
+        true => [ChunkNeed::LargestLogits(1), ChunkNeed::LastLogits],
+        false => [ChunkNeed::HiddenStates(0..1), ChunkNeed::HiddenStates(0..usize::MAX)],
+    };
+    for need in needs.into_iter().cycle() {
         let step = scheduler.schedule();
         if step.chunks.is_empty() {
             break;
         }
-        runner.run(&step, scheduler, |_| need)?;
+        runner.run(&step, scheduler, |_| need.clone())?;
         let sampled = step.chunks.iter().flat_map(|chunk| {
             let id = chunk.seq;
             chunk.samples.clone().map(move |choice| (SeqId { choice, ..id }, 0))

@@ -107,7 +107,7 @@ impl Calibration<'_> {
         for (i, chunk) in tokens.chunks(CHUNK).enumerate() {
             let start = i * CHUNK;
             tracing::info!("centring: measuring K and V, {start} of {} tokens", tokens.len());
-            sequence.forward(model, &mut backend, &[(0, start..start + chunk.len())], chunk, &[0])?;
+            sequence.fill(model, &mut backend, &[(0, start..start + chunk.len())], chunk)?;
         }
         Ok(backend.into_hook().finish())
     }

@@ -6,7 +6,7 @@ use super::device::DecodeKernel;
 use super::generation::turn_ends;
 use crate::error::StartError;
 use compute::ComputeDevice;
-use models::{Checkpoint, GenerationDefaults, LoadOptions, LoadedModel, Model, WeightFiles};
+use models::{Checkpoint, GenerationDefaults, LoadOptions, LoadedModel, Model, Pooling, WeightFiles};
 use std::sync::Arc;
 use text::{ChatTemplate, Tokenizer};
 
@@ -22,6 +22,8 @@ pub struct ModelBundle {
     pub template: Option<Arc<ChatTemplate>>,
     /// What the model's files say about generation, with every token that ends an answer.
     pub generation: GenerationDefaults,
+    /// How the vector of a text is made; why there is none, as the rest of a sentence that begins with the model.
+    pub pooling: Result<Pooling, String>,
     /// The longest context that the model was made for, tokens.
     pub max_position_embeddings: usize,
     /// Bytes of the weights that are mapped: they will be in memory once they have been read.
@@ -82,6 +84,7 @@ pub fn load(config: &EngineConfig) -> Result<ModelBundle, StartError> {
     tracing::info!("weights: {} bytes", mapped_bytes + owned_bytes);
     Ok(ModelBundle {
         model,
+        pooling: model_config.pooling,
         max_position_embeddings: model_config.max_position_embeddings,
         model_type: model_config.model_type,
         tokenizer: Arc::new(tokenizer),

@@ -41,7 +41,9 @@ pub fn launch(config: &EngineConfig, bundle: ModelBundle) -> Result<(EngineHandl
     let named = |error: StartError| error.of_model(&bundle.model_type);
     let (plan, backend) = plan_cache(config, &bundle).map_err(named)?;
     let weight_bytes = bundle.mapped_bytes + bundle.owned_bytes;
-    let ModelBundle { model, model_type, max_position_embeddings, tokenizer, generation, device, files, .. } = bundle;
+    let ModelBundle {
+        model, model_type, pooling, max_position_embeddings, tokenizer, generation, device, files, ..
+    } = bundle;
     let budget = plan.budget;
     let mut scheduler = Scheduler::new(config.scheduler(budget.num_blocks))?;
     let no_memory = |e: candle_core::Error| StartError::flag("--kv-cache-memory", e.to_string());
@@ -55,7 +57,10 @@ pub fn launch(config: &EngineConfig, bundle: ModelBundle) -> Result<(EngineHandl
         weight_bytes,
         trained_len: max_position_embeddings,
         max_model_len: budget.max_model_len,
-        vocab_size: runner.vocab_size(),
+        vocab_size: runner.model().vocab_size(),
+        has_head: runner.model().has_head(),
+        hidden_size: runner.model().hidden_size(),
+        pooling,
         turn_ends: generation.eos_token_ids.clone(),
         block_size: plan.layout.block_size(),
         num_blocks: budget.num_blocks,

@@ -4,8 +4,8 @@ use attention::{AttentionBackend, Centring, KeyCentring, ModelGeometry};
 use candle_core::{DType, Device};
 use compute::ComputeDevice;
 use engine::{
-    CentreMode, DecodeKernel, DeviceChoice, EngineConfig, LogitsNeed, LogitsRow, ModelRunner, WeightQuant,
-    cache_layout, load, select,
+    CentreMode, ChunkNeed, DecodeKernel, DeviceChoice, EngineConfig, LogitsRow, ModelRunner, WeightQuant, cache_layout,
+    load, select,
 };
 use kv::KvLayout;
 use metal::{Executor, GpuDevice};
@@ -142,13 +142,13 @@ impl Driver {
         let step = self.scheduler.schedule();
         let whole = self.whole;
         let need = if whole {
-            LogitsNeed::All
+            ChunkNeed::AllLogits
         } else if self.largest {
-            LogitsNeed::Largest(1)
+            ChunkNeed::LargestLogits(1)
         } else {
-            LogitsNeed::Last
+            ChunkNeed::LastLogits
         };
-        let mut logits = self.runner.run(&step, &self.scheduler, |_| need).unwrap();
+        let mut logits = self.runner.run(&step, &self.scheduler, |_| need.clone()).unwrap();
         let mut sampled = Vec::new();
         for (at, chunk) in step.chunks.iter().enumerate() {
             let bits = |row: &[f32]| row.iter().map(|x| x.to_bits()).collect::<Vec<_>>();

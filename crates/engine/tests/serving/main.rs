@@ -1,15 +1,13 @@
 //! The engine under load: too small a pool, clients that leave, steps that panic, shutdown.
 #![allow(clippy::unwrap_used)] // helpers of tests
+mod failing;
 mod shutdown;
 mod warm_up;
 
-use attention::{ForwardContext, KvMeans, ModelGeometry, StateLayout};
-use candle_core::Tensor;
 use engine::{
     EngineConfig, EngineError, EngineHandle, Event, FinishReason, GenerationRequest, KvOptions, MatchedStop,
-    RequestField, RequestStream, SamplingParams, StopParams, SubmitError, launch, load, start,
+    RequestField, RequestStream, SamplingParams, StopParams, SubmitError, start,
 };
-use models::Model;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use text::AnswerPart;
@@ -47,7 +45,7 @@ fn answers(stream: &mut RequestStream, n: usize) -> Result<Vec<Answer>, EngineEr
                 all[choice].stop = matched_stop;
             }
             Event::Failed(error) => return Err(error),
-            Event::Prompt { .. } => {}
+            Event::Prompt { .. } | Event::Embedded { .. } => {}
         }
     }
     Ok(all)
@@ -170,55 +168,6 @@ fn clients_that_leave_take_nothing_with_them() {
     clients.into_iter().for_each(|c| c.join().unwrap());
     idle_within(&engine.0, Duration::from_secs(1));
     assert_eq!(answer(&engine.0, GenerationRequest::greedy(prompt(1), 5)).tokens.len(), 5);
-    stop(engine);
-}
-
-/// Panics, or fails, on one token; otherwise the model it wraps.
-struct Failing(Box<dyn Model>);
-
-const PANICS: u32 = 77;
-const FAILS: u32 = 78;
-
-impl Model for Failing {
-    fn geometry(&self) -> &ModelGeometry {
-        self.0.geometry()
-    }
-
-    fn state_layout(&self) -> &StateLayout {
-        self.0.state_layout()
-    }
-
-    fn vocab_size(&self) -> usize {
-        self.0.vocab_size()
-    }
-
-    fn kv_bias(&self) -> Option<KvMeans> {
-        self.0.kv_bias()
-    }
-
-    fn forward(&self, tokens: &[u32], rows: &[u32], ctx: &ForwardContext<'_>) -> candle_core::Result<Tensor> {
-        assert!(!tokens.contains(&PANICS), "token {PANICS} was computed");
-        if tokens.contains(&FAILS) {
-            candle_core::bail!("token {FAILS} was computed");
-        }
-        self.0.forward(tokens, rows, ctx)
-    }
-}
-
-#[test]
-fn a_step_that_fails_ends_its_requests_and_nothing_else() {
-    let config = config();
-    let mut loaded = load(&config).unwrap();
-    loaded.model = Box::new(Failing(loaded.model));
-    let engine = launch(&config, loaded).unwrap();
-    let want = answer(&engine.0, GenerationRequest::greedy(prompt(3), 10));
-    for token in [PANICS, FAILS] {
-        let mut stream = engine.0.submit(GenerationRequest::greedy(vec![300, token], 10)).unwrap();
-        let error = answers(&mut stream, 1).unwrap_err();
-        assert!(error.to_string().contains(&format!("token {token} was computed")), "{error}");
-        idle_within(&engine.0, Duration::from_secs(1));
-        assert_eq!(answer(&engine.0, GenerationRequest::greedy(prompt(3), 10)), want);
-    }
     stop(engine);
 }
 
@@ -351,7 +300,7 @@ fn refusals_name_the_limit() {
         start(&EngineConfig { max_model_len: Some(64), max_queued_requests: 2, max_num_seqs: 2, ..config() }).unwrap();
     let refuse = |request| engine.0.submit(request).err().unwrap();
     let error = refuse(GenerationRequest::greedy(vec![300; 64], 1));
-    assert_eq!(error, SubmitError::ContextLengthExceeded { n_prompt_tokens: 64, n_ctx: 64 });
+    assert_eq!(error, SubmitError::ContextLengthExceeded { n_prompt_tokens: 64, n_ctx: 64, is_answered: true });
     assert!(matches!(
         refuse(GenerationRequest::greedy(vec![], 1)),
         SubmitError::Invalid { field: RequestField::Prompt, .. }

@@ -2,6 +2,7 @@
 use super::*;
 use candle_core::{Device, Result, Tensor};
 use compute::{ComputeDevice, CpuDevice, ExpertOutput, PlacedWeight, Precision, StoredMatrix};
+use engine::{launch, load};
 use std::sync::{Arc, Mutex};
 
 /// The CPU, which says that it compiles, and notes how many rows of logits were read each time and how.

@@ -6,12 +6,14 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// A model folder's JSON files.
-const JSON_FILES: [&str; 5] = [
+const JSON_FILES: [&str; 7] = [
     "config.json",
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "model.safetensors.index.json",
+    "modules.json",
+    "1_Pooling/config.json",
 ];
 /// Most names that an error lists.
 const MAX_LISTED: usize = 12;

@@ -1,6 +1,7 @@
 //! Reading the metadata of a GGUF file. The keys are those of llama.cpp (`gguf-py/gguf/constants.py`).
+use super::pooling::both_ways;
 use super::rope::{Scaling, Yarn, frequencies};
-use super::{LayerKind, ModelConfig};
+use super::{LayerKind, ModelConfig, Pooling};
 use crate::checkpoint::{Tensors, size_of_layers};
 use crate::error::ModelError;
 use attention::Rope;
@@ -25,6 +26,11 @@ impl<'a> GgufKeys<'a> {
     /// Whether there is such a key, of any type.
     pub fn has(&self, name: &str) -> bool {
         self.metadata.get(&self.key(name)).is_some()
+    }
+
+    /// The value of a key, whatever its type.
+    pub fn value(&self, name: &str) -> Option<Value<'a>> {
+        self.metadata.get(&self.key(name)).copied()
     }
 
     fn key(&self, name: &str) -> String {
@@ -125,6 +131,7 @@ pub(crate) fn config_of_gguf(keys: &GgufKeys<'_>, tensors: &Tensors, family: &st
         delta_net: None,
         rope: rope(keys, tensors, head_dim, positions)?,
         eos: eos(keys),
+        pooling: pooling(keys),
     })
 }
 
@@ -175,6 +182,26 @@ fn rope(keys: &GgufKeys<'_>, tensors: &Tensors, head_dim: usize, positions: usiz
     }
     let error = |e| keys.error("rope.freq_base", format!("and what scales it give no RoPE: {e}"));
     Rope::new(inv_freq, attention_factor).map_err(error)
+}
+
+/// How the vector of a text is made.
+///
+/// Errors: the reason why there is no pooling, as the rest of a sentence that begins with the model.
+fn pooling(keys: &GgufKeys<'_>) -> Result<Pooling, String> {
+    let key = format!("{}.pooling_type", keys.architecture);
+    let Some(value) = keys.value("pooling_type") else {
+        return Err(format!("has no {key} in its GGUF file, which tells how the vector of a text is made"));
+    };
+    let pooling = match value.as_u64() {
+        Some(1) => Pooling::Mean,
+        Some(2) => Pooling::First,
+        Some(3) => Pooling::Last,
+        _ => return Err(format!("has {key} {value}; known are 1 (mean), 2 (first token) and 3 (last token)")),
+    };
+    if let Some(Value::Bool(false)) = keys.value("attention.causal") {
+        return Err(both_ways(&format!("{}.attention.causal is false", keys.architecture)));
+    }
+    Ok(pooling)
 }
 
 /// The ids of the tokens that end a text, a turn and a message. A value that is no id, such as -1, is left out.
@@ -242,5 +269,23 @@ mod tests {
         assert_eq!(keys.size_above_zero("no.such.key").unwrap(), None);
         assert!(keys.size("block_count").unwrap_err().to_string().contains("llama.block_count is 0"));
         assert_eq!(eos(&keys), [7]);
+    }
+
+    #[test]
+    fn pooling_is_what_the_file_says() {
+        let read = |entries: &[(&str, u32, Vec<u8>)]| {
+            let bytes = file(entries);
+            let metadata = Gguf::parse(&bytes).unwrap().metadata;
+            pooling(&GgufKeys::new(&metadata, Path::new("x.gguf")).unwrap())
+        };
+        let kind = |kind: u32| ("llama.pooling_type", U32, kind.to_le_bytes().to_vec());
+        for (number, want) in [(1, Pooling::Mean), (2, Pooling::First), (3, Pooling::Last)] {
+            assert_eq!(read(&[kind(number)]), Ok(want));
+        }
+        assert!(read(&[]).unwrap_err().contains("has no llama.pooling_type"));
+        assert!(read(&[kind(4)]).unwrap_err().contains("has llama.pooling_type 4; known are"));
+        const BOOL: u32 = 7;
+        let both_ways = ("llama.attention.causal", BOOL, vec![0]);
+        assert!(read(&[kind(3), both_ways]).unwrap_err().contains("llama.attention.causal is false"));
     }
 }

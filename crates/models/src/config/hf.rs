@@ -1,7 +1,7 @@
 //! The configuration of a Hugging Face checkpoint, from its `config.json`.
 use super::json::ConfigJson;
 use super::rope::rope_of_json;
-use super::{LayerKind, ModelConfig};
+use super::{LayerKind, ModelConfig, Pooling};
 use crate::error::ModelError;
 
 /// The configuration of any model: what the fields say that families have in common. `family` stands for a `model_type`
@@ -47,6 +47,7 @@ pub(crate) fn config_of_json(json: &ConfigJson, family: &str) -> Result<ModelCon
         delta_net: None,
         rope,
         eos: json.ids("eos_token_id")?.unwrap_or_default(),
+        pooling: Pooling::of_folder(json),
     })
 }
 

@@ -3,6 +3,7 @@ mod generation;
 mod gguf;
 mod hf;
 mod json;
+mod pooling;
 mod rope;
 
 use crate::error::ModelError;
@@ -13,6 +14,7 @@ pub use generation::GenerationDefaults;
 pub(crate) use gguf::{GgufKeys, config_of_gguf};
 pub(crate) use hf::config_of_json;
 pub(crate) use json::ConfigJson;
+pub use pooling::Pooling;
 
 /// What the layers of a decoder have to know, whatever the format of its checkpoint.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,6 +49,9 @@ pub struct ModelConfig {
     pub(crate) delta_net: Option<DeltaNetSizes>,
     pub(crate) rope: Rope,
     pub(crate) eos: Vec<u32>,
+    /// How the vector of a text is made; the reason, as the rest of a sentence that begins with the model, where its
+    /// files do not say that or ask for what is not done here.
+    pub pooling: Result<Pooling, String>,
 }
 
 /// What a layer mixes tokens with.

@@ -5,8 +5,11 @@ use crate::error::LoadResult;
 use crate::model::Model;
 use crate::weights::Weights;
 use attention::{ForwardContext, KvMeans, ModelGeometry, StateLayout};
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 use compute::Precision;
+
+/// The head's tensor.
+const HEAD: &str = "lm_head.weight";
 
 /// One layer of a family.
 pub(crate) trait DecoderLayer: Send {
@@ -27,7 +30,10 @@ pub(crate) struct Decoder<L> {
     embedding: Embedding,
     layers: Vec<L>,
     norm: RmsNorm,
-    head: Linear,
+    /// `None` for an embedding model without a head.
+    head: Option<Linear>,
+    vocab_size: usize,
+    hidden_size: usize,
     geometry: ModelGeometry,
     states: StateLayout,
 }
@@ -45,15 +51,20 @@ impl<L: DecoderLayer + 'static> Decoder<L> {
         let (vocab, hidden) = (config.vocab_size, config.hidden_size);
         let embedding = root.vocabulary("embed_tokens.weight", vocab, hidden)?;
         let head = match config.tie_word_embeddings {
-            true => embedding.clone(),
-            false => top.vocabulary("lm_head.weight", vocab, hidden)?,
+            true => Some(embedding.clone()),
+            // Embedding models need none.
+            false if config.pooling.is_ok() && !top.has(HEAD) => None,
+            false => Some(top.vocabulary(HEAD, vocab, hidden)?),
         };
+        let head = head.map(|head| Linear::new(head, None, Precision::Fast, weights.device())).transpose()?;
         let states = StateLayout::new(layers.iter().filter_map(L::state_len));
         Ok(Box::new(Decoder {
             embedding: Embedding::new(embedding, weights.device().tensors()),
             layers,
             norm: RmsNorm::load(&root, "norm", hidden, config)?,
-            head: Linear::new(head, None, Precision::Fast, weights.device())?,
+            head,
+            vocab_size: vocab,
+            hidden_size: hidden,
             geometry: config.geometry(),
             states,
         }))
@@ -61,11 +72,14 @@ impl<L: DecoderLayer + 'static> Decoder<L> {
 }
 
 /// The decoder's own weights, and those among which its head lies. Checkpoints of multimodal models have both below
-/// other names.
+/// other names, and those of embedding models may have the decoder's at the top.
 fn roots(weights: &Weights) -> (Weights, Weights) {
     let roots = ["model", "model.language_model", "language_model.model"];
     let has = |root: &&str| weights.has(&format!("{root}.embed_tokens.weight"));
-    let root = weights.at(roots.into_iter().find(has).unwrap_or("model"));
+    let root = match roots.into_iter().find(has) {
+        None if weights.has("embed_tokens.weight") => weights.clone(),
+        found => weights.at(found.unwrap_or("model")),
+    };
     match weights.has("language_model.lm_head.weight") {
         true => (root, weights.at("language_model")),
         false => (root, weights.clone()),
@@ -82,7 +96,7 @@ impl<L: DecoderLayer> Model for Decoder<L> {
     }
 
     fn vocab_size(&self) -> usize {
-        self.head.out_features()
+        self.vocab_size
     }
 
     fn kv_bias(&self) -> Option<KvMeans> {
@@ -92,13 +106,28 @@ impl<L: DecoderLayer> Model for Decoder<L> {
         Some(KvMeans { keys, values })
     }
 
-    fn forward(&self, tokens: &[u32], logit_rows: &[u32], ctx: &ForwardContext<'_>) -> Result<Tensor> {
+    fn hidden_size(&self) -> usize {
+        self.hidden_size
+    }
+
+    fn has_head(&self) -> bool {
+        self.head.is_some()
+    }
+
+    fn hidden_states(&self, tokens: &[u32], rows: &[u32], ctx: &ForwardContext<'_>) -> Result<Tensor> {
         let x = self.embedding.forward(tokens)?;
-        let rows = Tensor::from_slice(logit_rows, logit_rows.len(), x.device())?;
+        let rows = Tensor::from_slice(rows, rows.len(), x.device())?;
         let mut x = Residual::new(x);
         for layer in &self.layers {
             layer.forward(&mut x, ctx)?;
         }
-        self.head.forward(&x.select(&rows)?.norm(&self.norm)?)
+        x.select(&rows)?.norm(&self.norm)
+    }
+
+    fn logits(&self, hidden_states: &Tensor) -> Result<Tensor> {
+        match &self.head {
+            Some(head) => head.forward(hidden_states),
+            None => bail!("the model has no head, and thus no logits"),
+        }
     }
 }

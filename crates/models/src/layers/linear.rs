@@ -43,11 +43,6 @@ impl Linear {
         self.bias.as_deref()
     }
 
-    /// The rows of the weight: how many elements a row of the result has.
-    pub fn out_features(&self) -> usize {
-        self.weight.n()
-    }
-
     /// x: `[rows, k]` f32 -> `[rows, n]` f32.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let [y] = Self::forward_all([self], x)?;

@@ -201,6 +201,7 @@ fn submit(
         logprobs: None,
         logprob_token_ids: Vec::new(),
         prompt_logprobs: None,
+        embedding: None,
     };
     turn.apply(&mut request);
     Generation::submit(served, vec![request], prompt_only, field_name)

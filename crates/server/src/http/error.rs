@@ -53,7 +53,7 @@ error_codes! {
     InvalidValue = "invalid_value", BAD_REQUEST, "invalid_request_error", None;
     /// A field asks for what this server does not do.
     UnsupportedParameter = "unsupported_parameter", BAD_REQUEST, "invalid_request_error", None;
-    /// The prompt leaves no place in the model's context for an answer.
+    /// The prompt leaves no place in the model's context for an answer, or is longer than the context.
     ContextLengthExceeded = "context_length_exceeded", BAD_REQUEST, "invalid_request_error", None;
     /// The API key is wrong or missing.
     InvalidApiKey = "invalid_api_key", UNAUTHORIZED, "authentication_error", None;
@@ -137,12 +137,16 @@ impl ApiError {
     /// The engine refused a request. `name` gives the name that a field of it has for the client.
     pub fn refused(error: SubmitError, name: impl Fn(RequestField) -> &'static str) -> Self {
         match error {
-            SubmitError::ContextLengthExceeded { n_prompt_tokens, n_ctx } => ApiError {
+            SubmitError::ContextLengthExceeded { n_prompt_tokens, n_ctx, .. } => ApiError {
                 details: vec![("n_prompt_tokens", n_prompt_tokens.into()), ("n_ctx", n_ctx.into())],
                 ..ApiError::new(ErrorCode::ContextLengthExceeded, error.to_string()).at(name(RequestField::Prompt))
             },
             SubmitError::Invalid { field, problem } => {
                 ApiError::invalid(name(field), format!("{} {problem}", name(field)))
+            }
+            SubmitError::Unsupported { field, problem } => {
+                let message = format!("{} {problem}", name(field));
+                ApiError::new(ErrorCode::UnsupportedParameter, message).at(name(field))
             }
             SubmitError::QueueFull { .. } => ApiError::new(ErrorCode::QueueFull, error.to_string()),
             SubmitError::ShuttingDown => ApiError::new(ErrorCode::ShuttingDown, error.to_string()),

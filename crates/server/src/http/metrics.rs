@@ -206,6 +206,7 @@ impl Meter {
                 self.end(*choice, Ending::Stop);
             }
             Event::Finished { choice, reason: FinishReason::Length, .. } => self.end(*choice, Ending::Length),
+            Event::Embedded { .. } => self.end_all(Ending::Stop),
             Event::Failed(_) => self.end_all(Ending::Error),
         }
     }

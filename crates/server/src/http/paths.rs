@@ -146,7 +146,7 @@ mod tests {
             ("//", "/"),
             ("/", "/"),
             ("/health/deep", "/health/deep"),
-            ("/v1/embeddings", "/v1/embeddings"),
+            ("/v1/rerank", "/v1/rerank"),
             ("/api/v1/chat/completions", "/api/v1/chat/completions"),
         ] {
             let mut uri: Uri = format!("{written}?a=//b/").parse().unwrap();
@@ -161,6 +161,6 @@ mod tests {
     #[test]
     fn the_route_that_ends_a_path_is_named() {
         assert_eq!(paths().suggestion("/api/v1/chat/completions"), "/v1/chat/completions is what this server has");
-        assert!(paths().suggestion("/v1/embeddings").ends_with("/v1/completions, /v1/models"));
+        assert!(paths().suggestion("/v1/rerank").ends_with("/v1/completions, /v1/models"));
     }
 }

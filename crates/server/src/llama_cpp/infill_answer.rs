@@ -106,7 +106,7 @@ impl InfillAnswer {
                 self.tokens.push(*token);
             }
             Event::Finished { parts, .. } => self.add(parts),
-            Event::Failed(_) => {}
+            Event::Embedded { .. } | Event::Failed(_) => {}
         }
     }
 

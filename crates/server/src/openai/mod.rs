@@ -38,6 +38,11 @@ mod responses {
     mod writer;
 }
 
+mod embeddings {
+    mod answer;
+    pub mod request;
+}
+
 use crate::http::paths::Routes;
 use axum::Extension;
 use axum::routing::{get, post};
@@ -53,6 +58,8 @@ pub fn routes() -> Routes {
         .described(chat::request::operation())
         .route(completions::request::ENDPOINT.path, post(completions::request::completions))
         .described(completions::request::operation())
+        .route(embeddings::request::PATH, post(embeddings::request::embeddings))
+        .described(embeddings::request::operation())
         .route(responses::request::ENDPOINT.path, post(responses::request::responses).layer(store.clone()))
         .described(responses::request::operation())
         .route("/v1/responses/{id}", get(stored::response).delete(stored::delete).layer(store.clone()))

@@ -1,5 +1,6 @@
 //! The served names as OpenAI lists models.
 use crate::http::state::ServedModel;
+use engine::ModelInfo;
 use openai_protocol::models::ModelObject;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -50,7 +51,9 @@ impl ServedModelObject {
 }
 
 /// A model as llama.cpp lists it beside OpenAI's list. Texts that it leaves empty are empty here too.
-fn llama_cpp_entry(name: &str) -> Value {
+fn llama_cpp_entry(name: &str, info: &ModelInfo) -> Value {
+    let can = [("completion", info.has_head), ("embedding", info.pooling.is_ok())];
+    let capabilities: Vec<&str> = can.iter().filter(|(_, can)| *can).map(|(name, _)| *name).collect();
     json!({
         "name": name,
         "model": name,
@@ -60,7 +63,7 @@ fn llama_cpp_entry(name: &str) -> Value {
         "type": "model",
         "description": "",
         "tags": [""],
-        "capabilities": ["completion"],
+        "capabilities": capabilities,
         "parameters": "",
         "details": {},
     })
@@ -81,6 +84,10 @@ impl ServedModels {
     pub fn new(served: &ServedModel, for_codex: bool) -> Self {
         let data = served.names.iter().map(|name| ServedModelObject::new(name, served)).collect();
         let names = served.names.iter().filter(|_| !for_codex);
-        ServedModels { object: "list", data, models: names.map(|name| llama_cpp_entry(name)).collect() }
+        ServedModels {
+            object: "list",
+            data,
+            models: names.map(|name| llama_cpp_entry(name, served.engine.info())).collect(),
+        }
     }
 }

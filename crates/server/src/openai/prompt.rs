@@ -2,9 +2,9 @@
 use crate::http::error::ApiError;
 use crate::turn::Turn;
 use engine::EngineHandle;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use text::PromptEnd;
 
 /// A prompt as a client gives it.
@@ -26,26 +26,27 @@ pub struct Prompt {
     pub num_added: usize,
 }
 
-/// Reads one prompt or several: a string, a list of strings, a list of token ids, or a list of such lists.
+/// Reads one prompt or several from the field `field`: a string, a list of strings, a list of token ids, or a list of
+/// such lists.
 ///
 /// Errors: anything else, with the path of the wrong value.
-pub fn parse_sources(value: &Value) -> Result<Vec<PromptSource>, ApiError> {
+pub fn parse_sources(field: &str, value: &Value) -> Result<Vec<PromptSource>, ApiError> {
     const ALLOWED: &str = "a string, a list of strings, a list of token ids or a list of lists of token ids";
-    let wrong = || ApiError::invalid("prompt", format!("prompt must be {ALLOWED}"));
+    let wrong = || ApiError::invalid(field, format!("{field} must be {ALLOWED}"));
     let list = match value {
         Value::String(text) => return Ok(vec![PromptSource::Text(text.clone())]),
         Value::Array(list) => list,
         _ => return Err(wrong()),
     };
     match list.first() {
-        None => Err(ApiError::invalid("prompt", format!("prompt is an empty list; it must be {ALLOWED}"))),
-        Some(Value::Number(_)) => Ok(vec![PromptSource::Ids(parse_ids("prompt", list)?)]),
+        None => Err(ApiError::invalid(field, format!("{field} is an empty list; it must be {ALLOWED}"))),
+        Some(Value::Number(_)) => Ok(vec![PromptSource::Ids(parse_ids(field, list)?)]),
         Some(_) => list
             .iter()
             .enumerate()
             .map(|(i, entry)| match entry {
                 Value::String(text) => Ok(PromptSource::Text(text.clone())),
-                Value::Array(ids) => Ok(PromptSource::Ids(parse_ids(&format!("prompt[{i}]"), ids)?)),
+                Value::Array(ids) => Ok(PromptSource::Ids(parse_ids(&format!("{field}[{i}]"), ids)?)),
                 _ => Err(wrong()),
             })
             .collect(),
@@ -66,17 +67,18 @@ pub fn parse_ids(field: &str, ids: &[Value]) -> Result<Vec<u32>, ApiError> {
     ids.iter().enumerate().map(id).collect()
 }
 
-/// Tokenizes on a thread of its own, since a long text would hold up the threads that serve connections.
-/// `add_special_tokens` adds what the model expects around a plain text.
+/// Tokenizes what came in the field `field` on a thread of its own, since a long text would hold up the threads that
+/// serve connections. `add_special_tokens` adds what the model expects around a plain text.
 pub async fn encode(
     engine: &EngineHandle,
+    field: &'static str,
     sources: Vec<PromptSource>,
     add_special_tokens: bool,
 ) -> Result<Vec<Prompt>, ApiError> {
     let tokenizer = engine.tokenizer().clone();
     let encode = move |source| match source {
         PromptSource::Text(text) => {
-            let ids = tokenizer.encode(&text, add_special_tokens).map_err(|e| ApiError::from_text(e, "prompt"))?;
+            let ids = tokenizer.encode(&text, add_special_tokens).map_err(|e| ApiError::from_text(e, field))?;
             let num_added = usize::from(add_special_tokens && tokenizer.adds_bos_to(&text));
             Ok(Prompt { ids, text, num_added })
         }
@@ -86,6 +88,17 @@ pub async fn encode(
         }
     };
     tokio::task::spawn_blocking(move || sources.into_iter().map(encode).collect()).await?
+}
+
+/// The schema of what [`parse_sources`] reads.
+pub fn sources_schema(_: &mut SchemaGenerator) -> Schema {
+    let ids = || json!({"type": "array", "items": {"type": "integer", "minimum": 0}});
+    json_schema!({"anyOf": [
+        {"type": "string"},
+        {"type": "array", "items": {"type": "string"}},
+        ids(),
+        {"type": "array", "items": ids()},
+    ]})
 }
 
 /// The fields that make a prompt of messages.

@@ -104,8 +104,8 @@ check('text completion', async () => {
   assert.ok((await generateText({ model: compatible.completionModel(served), prompt: 'Once upon a time', ...common, maxOutputTokens: 8 })).text)
 })
 
-check('embeddings are refused', async () => {
-  await fails(404, () => embed({ model: compatible.textEmbeddingModel(served), value: 'x', maxRetries: 0 }))
+check('a model that does not embed says so', async () => {
+  await fails(400, () => embed({ model: compatible.textEmbeddingModel(served), value: 'x', maxRetries: 0 }))
 })
 
 await run(`@ai-sdk/openai-compatible ${compatibleVersion} and @ai-sdk/openai ${openaiVersion}`)

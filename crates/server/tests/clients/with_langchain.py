@@ -153,9 +153,9 @@ def error_of_a_wrong_field(s):
 
 
 @check
-def embeddings_are_refused(s):
+def a_model_that_does_not_embed_says_so(s):
     embeddings = OpenAIEmbeddings(model=s.model, check_embedding_ctx_length=False, **s.common)
-    refused(404, "not_found", None, lambda: embeddings.embed_query("x"))
+    refused(400, "unsupported_parameter", "model", lambda: embeddings.embed_query("x"))
 
 
 if __name__ == "__main__":

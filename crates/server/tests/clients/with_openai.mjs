@@ -150,8 +150,9 @@ check('error of a wrong field', async () => {
   await refused(400, 'invalid_value', 'temperature', () => chat('x', { temperature: -1 }))
 })
 
-check('embeddings are refused', async () => {
-  assert.match((await refused(404, 'not_found', null, () => client.embeddings.create({ model: served, input: 'x' }))).message, /embeddings/)
+check('a model that does not embed says so', async () => {
+  const ask = () => client.embeddings.create({ model: served, input: 'x' })
+  assert.match((await refused(400, 'unsupported_parameter', 'model', ask)).message, /cannot embed texts/)
 })
 
 await run(`openai ${VERSION} for Node`)

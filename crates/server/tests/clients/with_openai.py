@@ -196,9 +196,10 @@ def responses_errors(s):
 
 
 @check
-def embeddings_are_refused(s):
-    error = refused(404, "not_found", None, lambda: s.client.embeddings.create(model=s.model, input="x"))
-    assert "/v1/embeddings" in str(error), error
+def a_model_that_does_not_embed_says_so(s):
+    ask = lambda: s.client.embeddings.create(model=s.model, input="x")
+    error = refused(400, "unsupported_parameter", "model", ask)
+    assert "cannot embed texts" in str(error), error
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 //! A server over an engine that plays a script, and a client for it.
 use engine::{
-    EngineError, Event, FinishReason, GenerationRequest, MatchedStop, Message, ModelInfo, QueuePermit, RequestId,
-    SamplingParams, TokenLogprob, channel,
+    EngineError, Event, FinishReason, GenerationRequest, MatchedStop, Message, ModelInfo, Pooling, QueuePermit,
+    RequestId, SamplingParams, TokenLogprob, channel,
 };
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
@@ -14,6 +14,8 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
 pub const CONTEXT: usize = 128;
+/// The width of the model's hidden states.
+pub const HIDDEN: usize = 4;
 /// Every character of more than one byte is several tokens of the demo vocabulary.
 pub const TEXT: &str = "Well: 漢字 and 😀, done.";
 
@@ -34,7 +36,8 @@ fn demo() -> PathBuf {
 /// What the fake engine does with every request.
 #[derive(Clone, Copy)]
 pub enum Script {
-    /// The text, as tokens of the demo vocabulary, up to `max_tokens`.
+    /// The text, as tokens of the demo vocabulary, up to `max_tokens`; or, the later the shorter the prompt is, the
+    /// vector that [`vector_of`] gives.
     Answer(&'static str),
     /// The text as for `Answer`, but ended by a stop string.
     Stopped(&'static str),
@@ -70,6 +73,10 @@ pub struct Options {
     pub calls: Option<ToolCallFormat>,
     /// Tokens of the context.
     pub context: usize,
+    /// Whether the model has a head.
+    pub has_head: bool,
+    /// How it makes vectors, or why it does not.
+    pub pooling: Result<Pooling, String>,
     pub tokenizer: Arc<Tokenizer>,
 }
 
@@ -86,6 +93,8 @@ impl Default for Options {
             template: None,
             calls: None,
             context: CONTEXT,
+            has_head: true,
+            pooling: Ok(Pooling::Last),
             tokenizer: TOKENIZER.clone(),
         }
     }
@@ -120,6 +129,9 @@ pub async fn start(options: Options) -> Server {
             trained_len: 4 * CONTEXT,
             max_model_len: options.context,
             vocab_size: options.tokenizer.vocab_size(),
+            has_head: options.has_head,
+            hidden_size: HIDDEN,
+            pooling: options.pooling,
             turn_ends: vec![TOKENIZER.eos_id().unwrap()],
             block_size: 32,
             num_blocks: (options.context / 32).max(10),
@@ -196,6 +208,7 @@ impl Fake {
     fn play(&mut self, request: &GenerationRequest, events: UnboundedSender<Event>, queued: QueuePermit) {
         let failure = || Event::Failed(EngineError::StepFailed("the script says so".into()));
         match self.script {
+            Script::Answer(_) if request.embedding.is_some() => embed(request, events),
             Script::Answer(text) => answer(request, text, &events, None),
             Script::Stopped(text) => answer(request, text, &events, Some(MatchedStop::Text("\n".into()))),
             Script::Late(text, after) => {
@@ -251,6 +264,23 @@ fn begin(request: &GenerationRequest, events: &UnboundedSender<Event>) {
 pub fn logprob(token: u32, top: usize) -> TokenLogprob {
     let alternatives = [((token + 1) % 12288, -0.25), (token, -1.5), ((token + 2) % 12288, -4.0)];
     TokenLogprob { token, logprob: -1.5, top: alternatives.into_iter().take(top).collect() }
+}
+
+/// What the fake engine makes of a prompt.
+pub fn vector_of(prompt: &[u32]) -> Vec<f32> {
+    let sum: u32 = prompt.iter().sum();
+    vec![prompt.len() as f32 + 0.1, sum as f32 / 3.0, -1e-20, 1.0]
+}
+
+fn embed(request: &GenerationRequest, events: UnboundedSender<Event>) {
+    let request = request.clone();
+    std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(40_u64.saturating_sub(4 * request.prompt.len() as u64)));
+        begin(&request, &events);
+        let mut vector = vector_of(&request.prompt);
+        vector.truncate(request.embedding.unwrap().dimensions.unwrap_or(HIDDEN));
+        events.send(Event::Embedded { vector }).ok();
+    });
 }
 
 /// The events of a real engine: text only when it is whole, all choices in turn.

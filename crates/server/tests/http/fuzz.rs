@@ -13,9 +13,10 @@ static SERVER: LazyLock<(Runtime, Server)> = LazyLock::new(|| {
     (runtime, server)
 });
 
-const PATHS: [&str; 9] = [
+const PATHS: [&str; 10] = [
     "/v1/chat/completions",
     "/v1/completions",
+    "/v1/embeddings",
     "/v1/responses",
     "/tokenize",
     "/detokenize",
@@ -26,7 +27,7 @@ const PATHS: [&str; 9] = [
 ];
 
 /// Fields of all endpoints, known and unknown ones.
-const FIELDS: [&str; 71] = [
+const FIELDS: [&str; 73] = [
     "model",
     "messages",
     "prompt",
@@ -90,6 +91,8 @@ const FIELDS: [&str; 71] = [
     "content",
     "input",
     "instructions",
+    "dimensions",
+    "encoding_format",
     "previous_response_id",
     "max_output_tokens",
     "text",

@@ -7,6 +7,7 @@ mod bodies;
 mod common;
 mod connections;
 mod descriptions;
+mod embeddings;
 mod errors;
 mod fields;
 mod fuzz;

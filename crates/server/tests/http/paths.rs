@@ -30,7 +30,7 @@ async fn a_path_that_is_none_is_told_the_right_one() {
     for (path, told) in [
         ("/api/v1/chat/completions", "/v1/chat/completions is what this server has"),
         ("/openai/v1/models", "/v1/models is what this server has"),
-        ("/v1/embeddings", "this server has /v1/chat/completions, /v1/completions"),
+        ("/v1/rerank", "this server has /v1/chat/completions, /v1/completions"),
     ] {
         let (status, code, _, object) = error(server.post(path, &json!({})).await).await;
         assert_eq!((status, code.as_str()), (404, "not_found"));

@@ -7,16 +7,16 @@ use crate::http::state::{ServedModel, ServerState};
 use crate::openai::answer::Envelope;
 use crate::openai::delivery::respond;
 use crate::openai::infill::{Gap, encode_gaps, form};
-use crate::openai::prompt::{Prompt, PromptSource, encode, parse_sources};
+use crate::openai::prompt::{Prompt, PromptSource, encode, parse_sources, sources_schema};
 use crate::openai::request::{AnswerRequest, Endpoint, PromptOptions, SharedFields};
 use crate::openai::structure::StructureFields;
 use crate::turn::{HeldTo, PreparedTurn};
 use axum::extract::State;
 use axum::response::Response;
 use engine::EngineHandle;
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::sync::Arc;
 use text::AnswerConstraint;
 
@@ -33,7 +33,7 @@ pub static ENDPOINT: Endpoint = Endpoint {
 #[serde(default)]
 struct CompletionFields {
     /// A text, texts, token ids or lists of token ids, each of which is continued.
-    #[schemars(schema_with = "prompt_schema")]
+    #[schemars(schema_with = "sources_schema")]
     prompt: Value,
     /// What follows behind the answer, for models that were trained to fill in the middle.
     suffix: Option<String>,
@@ -46,16 +46,6 @@ struct CompletionFields {
     prompt_logprobs: Option<usize>,
     /// The tokenizer's own special tokens are put around a text, as they are by default.
     add_special_tokens: Option<bool>,
-}
-
-fn prompt_schema(_: &mut SchemaGenerator) -> Schema {
-    let ids = || json!({"type": "array", "items": {"type": "integer", "minimum": 0}});
-    json_schema!({"anyOf": [
-        {"type": "string"},
-        {"type": "array", "items": {"type": "string"}},
-        ids(),
-        {"type": "array", "items": ids()},
-    ]})
 }
 
 pub fn operation() -> Operation {
@@ -87,12 +77,13 @@ pub async fn completions(State(state): State<ServerState>, request: JsonRequest)
     if prompt_only {
         request.stop.max_tokens = Some(1);
     }
-    let sources = parse_sources(&own.prompt)?;
+    let sources = parse_sources(ENDPOINT.prompt_field, &own.prompt)?;
     let prompts = match own.suffix.filter(|suffix| !suffix.is_empty()) {
         Some(_) if echo => return Err(ApiError::invalid("suffix", "suffix does not go with echo: true")),
         Some(suffix) => with_suffix(&served.engine, sources, &suffix, &mut request).await?,
         None => {
-            let mut prompts = encode(&served.engine, sources, own.add_special_tokens.unwrap_or(true)).await?;
+            let mut prompts =
+                encode(&served.engine, ENDPOINT.prompt_field, sources, own.add_special_tokens.unwrap_or(true)).await?;
             prompts.iter_mut().for_each(|prompt| request.truncation.cut_prompt(prompt, served.engine.tokenizer()));
             prompts
         }
