@@ -1,5 +1,10 @@
-//! Keys of blocks: 128 bits that stand for all tokens up to a block's end, and for all that decides their stored bits.
+//! What blocks are called: by a number, and by a key of 128 bits that stands for all tokens up to a block's end and for
+//! all that decides their stored bits.
 use std::fmt;
+
+/// Index of a block, the same in every layer's pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BlockId(pub u32);
 
 /// What decides the bits of stored blocks beside their tokens: weights, formats, block size, page order and whatever
 /// else changes what a token leaves in the cache. Blocks of one identity never serve another.

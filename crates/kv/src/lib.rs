@@ -5,9 +5,11 @@
 mod key;
 mod layout;
 mod pool;
+mod sealed;
 mod table;
 
-pub use key::{BlockKey, CacheIdentity};
+pub use key::{BlockId, BlockKey, CacheIdentity};
 pub use layout::{KvLayout, LayerKv, LayoutError};
-pub use pool::{Block, BlockId, BlockPool, OutOfBlocks};
+pub use pool::{Block, BlockPool, KnownRun, OutOfBlocks};
+pub use sealed::{EvictedBlock, KnownNext, LONG_CHAIN_TOKENS, SealedBlock};
 pub use table::{BlockCopy, BlockTable};

@@ -1,5 +1,7 @@
 //! Block tables: the blocks that hold the tokens of a sequence.
-use crate::pool::{Block, BlockId, BlockPool, OutOfBlocks};
+use crate::key::BlockId;
+use crate::pool::{Block, BlockPool, OutOfBlocks};
+use crate::sealed::SealedBlock;
 
 /// A block whose contents a step copies before it writes. Copies are carried out in the order in which they were made:
 /// a block may be freed and become the target of a later copy of the same step.
@@ -49,28 +51,28 @@ impl BlockTable {
     }
 
     /// How many blocks [`BlockTable::prepare_write`] would take for positions `from..to`: new ones, and copies of
-    /// shared ones.
+    /// those that must stay as they are.
     pub fn blocks_to_write(&self, from: usize, to: usize) -> usize {
         if from >= to {
             return 0;
         }
         let last = to.div_ceil(self.block_size);
         let held = last.min(self.blocks.len());
-        let shared = self.blocks[(from / self.block_size).min(held)..held].iter().filter(|b| b.is_shared()).count();
-        shared + (last - held)
+        let kept = self.blocks[(from / self.block_size).min(held)..held].iter().filter(|b| !b.is_writable()).count();
+        kept + (last - held)
     }
 
-    /// Makes positions `from..to` writable: takes the blocks that are missing, and replaces those that others hold too
-    /// by new ones, for which it returns the copies to make.
+    /// Makes positions `from..to` writable: takes the blocks that are missing, and replaces those that others hold too,
+    /// or that are sealed, by new ones, for which it returns the copies to make.
     ///
-    /// Errors: fewer blocks are free than are needed; then none is taken.
+    /// Errors: fewer blocks are available than are needed; then none is taken.
     pub fn prepare_write(&mut self, pool: &BlockPool, from: usize, to: usize) -> Result<Vec<BlockCopy>, OutOfBlocks> {
         let mut fresh = pool.allocate(self.blocks_to_write(from, to))?.into_iter();
         let mut copies = Vec::new();
         if from < to {
             let held = to.div_ceil(self.block_size).min(self.blocks.len());
             for block in &mut self.blocks[(from / self.block_size).min(held)..held] {
-                if block.is_shared() {
+                if !block.is_writable() {
                     let Some(own) = fresh.next() else { break };
                     copies.push(BlockCopy { from: block.id(), to: own.id() });
                     *block = own;
@@ -81,9 +83,28 @@ impl BlockTable {
         Ok(copies)
     }
 
-    /// Drops all blocks.
-    pub fn clear(&mut self) {
-        self.blocks.clear();
+    /// Appends blocks that hold what comes next.
+    pub fn extend(&mut self, blocks: Vec<Block>) {
+        self.blocks.extend(blocks);
+    }
+
+    /// Seals block `index`, which is full and computed; see [`BlockPool::seal`].
+    pub fn seal(&mut self, pool: &BlockPool, index: usize, sealed: SealedBlock) {
+        pool.seal(&mut self.blocks[index], sealed);
+    }
+
+    /// Gives back the blocks from number `len` on, the last first: what was sealed is cached so that a chain's end is
+    /// evicted before its beginning.
+    pub fn truncate(&mut self, len: usize) {
+        while self.blocks.len() > len {
+            self.blocks.pop();
+        }
+    }
+}
+
+impl Drop for BlockTable {
+    fn drop(&mut self) {
+        self.truncate(0);
     }
 }
 
@@ -116,7 +137,7 @@ mod tests {
         assert_eq!(b.ids(), [BlockId(0), BlockId(2)]);
         // The first is alone with its last block now, and writes in place.
         assert_eq!(a.prepare_write(&pool, 6, 7).unwrap(), []);
-        assert_eq!(pool.num_used(), 3);
+        assert_eq!(pool.num_held(), 3);
         drop((a, b));
         assert_eq!(pool.num_free(), 8);
         pool.check().unwrap();
@@ -128,7 +149,7 @@ mod tests {
         let mut a = BlockTable::new(4);
         a.prepare_write(&pool, 0, 6).unwrap();
         let mut b = a.clone();
-        assert_eq!(b.prepare_write(&pool, 6, 7).unwrap_err(), OutOfBlocks { needed: 1, free: 0 });
+        assert_eq!(b.prepare_write(&pool, 6, 7).unwrap_err(), OutOfBlocks { needed: 1, available: 0 });
         assert_eq!(b.ids(), a.ids());
     }
 }

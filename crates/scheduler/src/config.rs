@@ -11,6 +11,8 @@ pub struct SchedulerConfig {
     pub num_blocks: usize,
     /// Sequences that may run at once; every choice of a request counts.
     pub max_num_seqs: usize,
+    /// Snapshots of recurrent states that are kept; 0 for a model without such states, which needs none.
+    pub num_snapshots: usize,
     /// Tokens of one step.
     pub max_num_batched_tokens: usize,
     /// How long a step may take that decodes and prefills share, as far as measured steps tell; `None`: as long as its

@@ -1,11 +1,16 @@
 //! The whole state as text, for snapshots and for logs.
-use crate::scheduler::{Scheduler, Step};
+use crate::scheduler::Scheduler;
 use crate::sequence::Sequence;
+use crate::step::Step;
 use std::fmt::{self, Display, Formatter};
 
 impl Display for Scheduler {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(f, "blocks {}/{} used", self.pool.num_used(), self.pool.num_blocks())?;
+        let (held, cached, all) = (self.pool.num_held(), self.pool.num_cached(), self.pool.num_blocks());
+        writeln!(f, "blocks {held}/{all} held, {cached} cached")?;
+        if self.snapshots.capacity() > 0 {
+            writeln!(f, "snapshots {}/{}", self.snapshots.len(), self.snapshots.capacity())?;
+        }
         for seq in &self.running {
             writeln!(f, "running {seq}")?;
         }
@@ -13,7 +18,7 @@ impl Display for Scheduler {
             writeln!(f, "preempted {seq}")?;
         }
         for (client, served, waiting) in self.waiting.iter() {
-            let list: Vec<_> = waiting.iter().map(|r| format!("{}({})", r.key, r.prompt.len())).collect();
+            let list: Vec<_> = waiting.iter().map(|r| format!("{}({})", r.id.request, r.prompt_len)).collect();
             writeln!(f, "client {client:?} served {served} waiting [{}]", list.join(" "))?;
         }
         Ok(())
@@ -30,6 +35,9 @@ impl Display for Sequence {
             self.computed,
             self.table.blocks()
         )?;
+        if self.load.is_some() {
+            write!(f, ", loading")?;
+        }
         if self.choices > 1 { write!(f, " for {} choices", self.choices) } else { Ok(()) }
     }
 }
@@ -38,6 +46,12 @@ impl Display for Step {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         for id in &self.preempted {
             writeln!(f, "preempt {id}")?;
+        }
+        for eviction in &self.evictions {
+            writeln!(f, "evict #{}", eviction.evicted.block.0)?;
+        }
+        for load in &self.loads {
+            writeln!(f, "load {} blocks for {}", load.keys.len(), load.seq)?;
         }
         for copy in &self.copies {
             writeln!(f, "copy #{} to #{}", copy.from.0, copy.to.0)?;
@@ -51,6 +65,9 @@ impl Display for Step {
                 write!(f, ", sample choices {:?}", c.samples)?;
             }
             writeln!(f)?;
+        }
+        for copy in &self.snapshots {
+            writeln!(f, "snapshot state #{} as #{}", copy.from.0, copy.to.0)?;
         }
         Ok(())
     }

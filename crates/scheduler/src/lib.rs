@@ -7,21 +7,29 @@
 //!   rest to the shortest, so that a short prompt does not wait behind a long one.
 //! - A step that prefills share with decodes is kept short enough for those who read along: it computes no more tokens
 //!   of prompts than take `max_step_time`, judged by the durations that [`Scheduler::measured`] was told.
-//! - A request is admitted when the blocks for its whole prompt are free, beside those that admitted prefills still
-//!   need.
-//! - When a running sequence finds no block, the newest one is preempted: its blocks are freed and its tokens computed
-//!   again later, before anything new is admitted.
+//! - A request is admitted when the blocks for its whole prompt are available, beside those that admitted prefills
+//!   still need. What the pool or the archive has of the prompt is not computed ([`PrefixUse`]).
+//! - A prompt waits while an older one is about to compute what both have in common.
+//! - When a running sequence finds no block, the newest one is preempted: it loses its blocks and begins again
+//!   later, before anything new is admitted.
 //! - The client that has had the least service, of those whose requests wait, is served next ([`fair`]).
 #![warn(missing_docs)]
+mod admission;
 mod config;
 mod display;
 pub mod fair;
+mod known_prefix;
 mod limits;
+mod prefix;
 mod scheduler;
 mod sequence;
+mod snapshots;
+mod step;
 mod step_time;
 
 pub use config::{MAX_NUM_SEQS, SchedulerConfig, SchedulerError};
 pub use limits::{RequestError, RequestLimits};
-pub use scheduler::{Chunk, Scheduler, Step};
+pub use prefix::{BlockArchive, Miss, PrefixReport, PrefixUse};
+pub use scheduler::Scheduler;
 pub use sequence::{NewRequest, RequestKey, SeqId, Sequence};
+pub use step::{BlockLoad, Chunk, Eviction, Step};

@@ -2,56 +2,31 @@
 use crate::config::{SchedulerConfig, SchedulerError};
 use crate::fair::{FairQueue, OUTPUT_WEIGHT};
 use crate::limits::{RequestError, RequestLimits};
+use crate::prefix::BlockArchive;
 use crate::sequence::{NewRequest, RequestKey, SeqId, Sequence};
+use crate::snapshots::Snapshots;
+use crate::step::{Chunk, Eviction, Step};
 use crate::step_time::{MIN_PREFILL_TOKENS, PrefillBudget, StepTimes};
 use kv::{Block, BlockCopy, BlockPool};
 use std::collections::BTreeSet;
-use std::ops::Range;
 use std::time::Duration;
-
-/// The tokens of one sequence that a step computes: `start..start + len`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Chunk {
-    /// The sequence.
-    pub seq: SeqId,
-    /// The position of the first token.
-    pub start: usize,
-    /// How many tokens there are.
-    pub len: usize,
-    /// The choices whose next token is sampled from the logits of the last token; none while the prompt goes on.
-    pub samples: Range<u32>,
-}
-
-/// What a step computes, and what it copies before.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Step {
-    /// Copies of blocks, which are carried out first, in order.
-    pub copies: Vec<BlockCopy>,
-    /// Copies of state slots, which forked choices begin with; they too are carried out first.
-    pub state_copies: Vec<BlockCopy>,
-    /// What is computed.
-    pub chunks: Vec<Chunk>,
-    /// Sequences that lost their blocks in this step.
-    pub preempted: Vec<SeqId>,
-}
-
-impl Step {
-    /// Tokens of all chunks.
-    pub fn num_tokens(&self) -> usize {
-        self.chunks.iter().map(|c| c.len).sum()
-    }
-}
 
 /// All sequences, and the blocks that they share.
 pub struct Scheduler {
     pub(crate) config: SchedulerConfig,
     pub(crate) pool: BlockPool,
-    /// The state slots; a running sequence holds one, and there are `max_num_seqs`.
+    /// The state slots of sequences; a running one holds one, and there are `max_num_seqs`.
     state_slots: BlockPool,
+    /// The state slots behind those, of snapshots.
+    pub(crate) snapshots: Snapshots,
     /// The state copies of the next step.
-    state_copies: Vec<BlockCopy>,
+    pub(crate) state_copies: Vec<BlockCopy>,
+    /// Where blocks come from that are not in the pool.
+    pub(crate) archive: Option<Box<dyn BlockArchive>>,
+    /// Loads so far.
+    pub(crate) num_loads: u64,
     /// Requests that have not been admitted.
-    pub(crate) waiting: FairQueue<NewRequest>,
+    pub(crate) waiting: FairQueue<Sequence>,
     /// Sequences that have lost their blocks, oldest first; they are admitted before whatever waits.
     pub(crate) preempted: Vec<Sequence>,
     /// Sequences with blocks, oldest first.
@@ -69,7 +44,10 @@ impl Scheduler {
         Ok(Scheduler {
             pool: BlockPool::new(config.num_blocks),
             state_slots: BlockPool::new(config.max_num_seqs),
+            snapshots: Snapshots::new(config.num_snapshots, config.max_num_seqs),
             state_copies: Vec::new(),
+            archive: None,
+            num_loads: 0,
             config,
             waiting: FairQueue::default(),
             preempted: Vec::new(),
@@ -77,6 +55,11 @@ impl Scheduler {
             num_preemptions: 0,
             step_times: StepTimes::default(),
         })
+    }
+
+    /// A scheduler that also brings blocks from an archive, where that is worth it.
+    pub fn with_archive(self, archive: Box<dyn BlockArchive>) -> Self {
+        Scheduler { archive: Some(archive), ..self }
     }
 
     /// The limits within which it works.
@@ -91,26 +74,67 @@ impl Scheduler {
         let SchedulerConfig { block_size, num_blocks, max_num_seqs, .. } = self.config;
         let limits = RequestLimits { max_choices: max_num_seqs, capacity: num_blocks * block_size };
         limits.check(request.choices as usize, request.max_len)?;
-        self.waiting.push(&request.client.clone(), request);
+        self.waiting.push(&request.client.clone(), Sequence::new(request, block_size));
         Ok(())
     }
 
-    /// Decides the next step and takes the blocks for it. An empty step means that nothing is left to do.
+    /// Decides the next step and takes the blocks for it. A step without chunks means that nothing is left to do, or
+    /// that whatever runs waits for a load.
     pub fn schedule(&mut self) -> Step {
-        let mut step = Step { state_copies: std::mem::take(&mut self.state_copies), ..Step::default() };
+        // What a step planned that was not told of has not happened.
+        self.snapshots.drop_planned();
+        let mut step = Step::default();
         let mut tokens = self.config.max_num_batched_tokens;
         self.schedule_decodes(&mut step, &mut tokens);
         if step.preempted.is_empty() && tokens > 0 {
-            self.admit();
+            self.admit(&mut step);
         }
         self.schedule_prefills(&mut step, tokens);
+        step.state_copies = std::mem::take(&mut self.state_copies);
+        step.evictions = self.take_evictions();
+        self.plan_snapshots(&mut step);
         step
+    }
+
+    /// What has been evicted for the step, with its snapshots, which are of no use without it.
+    fn take_evictions(&mut self) -> Vec<Eviction> {
+        let evicted = self.pool.take_evicted().into_iter();
+        let with_snapshot = |evicted: kv::EvictedBlock| {
+            let snapshot = self.snapshots.remove(&evicted.sealed.key);
+            Eviction { evicted, snapshot }
+        };
+        evicted.map(with_snapshot).collect()
+    }
+
+    /// Plans the snapshots of a step's sequences: at the cuts of prompts, and at each block boundary of an answer,
+    /// where it takes the place of the one before.
+    fn plan_snapshots(&mut self, step: &mut Step) {
+        if self.snapshots.capacity() == 0 {
+            return;
+        }
+        let block_size = self.config.block_size;
+        for chunk in &step.chunks {
+            let Some(seq) = self.running.iter_mut().find(|seq| seq.id == chunk.seq) else { continue };
+            let end = chunk.start + chunk.len;
+            let answers = end > seq.prompt_len && end == seq.tokens.len();
+            if !answers && !seq.cuts.contains(&end) {
+                continue;
+            }
+            seq.extend_keys(block_size);
+            let (Some(key), Some(from)) = (seq.key_at(end, block_size), seq.state_slot.as_ref()) else { continue };
+            if answers && let Some(before) = seq.decode_snapshot.replace(key) {
+                self.snapshots.remove(&before);
+            }
+            if let Some(to) = self.snapshots.plan(key) {
+                step.snapshots.push(BlockCopy { from: from.id(), to: kv::BlockId(to) });
+            }
+        }
     }
 
     fn schedule_decodes(&mut self, step: &mut Step, tokens: &mut usize) {
         let mut at = 0;
         while at < self.running.len() {
-            if self.running[at].pending() == 1 && *tokens > 0 && self.take_blocks(at, 1, step) {
+            if self.running[at].decodes() && *tokens > 0 && self.take_blocks(at, 1, step) {
                 *tokens -= 1;
             }
             at += 1;
@@ -126,15 +150,17 @@ impl Scheduler {
     }
 
     /// How many tokens each sequence gets that is not in the step yet, oldest first: half of the budget goes to the
-    /// oldest, the rest to those with the fewest tokens left.
-    fn prefill_shares(&self, step: &Step, tokens: usize) -> Vec<(SeqId, usize)> {
+    /// oldest, the rest to those with the fewest tokens left. Those that wait for a load, or for another sequence to
+    /// compute what they have in common, get none.
+    fn prefill_shares(&mut self, step: &Step, tokens: usize) -> Vec<(SeqId, usize)> {
         let decodes: BTreeSet<_> = step.chunks.iter().map(|c| c.seq).collect();
-        let prefills: Vec<_> = self.running.iter().filter(|s| !decodes.contains(&s.id)).collect();
+        let ready = self.ready_prefills(&decodes);
+        let prefills: Vec<_> = self.running.iter().filter(|s| ready.contains(&s.id)).collect();
         let mut budget = PrefillBudget { tokens, seconds: self.prefill_seconds(decodes.len(), &prefills) };
         let mut shares = vec![0; prefills.len()];
         let mut give = |budget: &mut PrefillBudget, at: usize| {
             let seq = prefills[at];
-            shares[at] += budget.take(seq.pending() - shares[at], self.token_seconds(seq));
+            shares[at] += budget.take(seq.tokens_to_cut() - shares[at], self.token_seconds(seq));
         };
         let mut by_age = budget.split_half();
         (0..prefills.len()).for_each(|at| give(&mut by_age, at));
@@ -196,9 +222,8 @@ impl Scheduler {
     /// Takes all blocks from `running[at]`.
     fn preempt(&mut self, at: usize, step: &mut Step) {
         let mut seq = self.running.remove(at);
-        seq.table.clear();
-        seq.computed = 0;
-        seq.state_slot = None;
+        seq.clear();
+        (seq.state_slot, seq.was_preempted) = (None, true);
         self.num_preemptions += 1;
         step.preempted.push(seq.id);
         // A chunk of it that is in this step already is not computed.
@@ -207,61 +232,20 @@ impl Scheduler {
         self.preempted.insert(place, seq);
     }
 
-    /// Admits sequences while there are blocks and fewer than `max_num_seqs` run; the first that does not fit holds up
-    /// those behind it.
-    fn admit(&mut self) {
-        while let Some(mut seq) = self.next_to_admit() {
-            seq.state_slot = self.take_state_slot();
-            let place = self.running.partition_point(|s| s.id < seq.id);
-            self.running.insert(place, seq);
-        }
-    }
-
     /// A state slot. One is free: there are `max_num_seqs`, and no more sequences run.
-    fn take_state_slot(&self) -> Option<Block> {
+    pub(crate) fn take_state_slot(&self) -> Option<Block> {
         self.state_slots.allocate(1).ok()?.pop()
-    }
-
-    /// Takes the next sequence out of those that wait, if it fits.
-    fn next_to_admit(&mut self) -> Option<Sequence> {
-        if let Some(seq) = self.preempted.first() {
-            return self.fits(seq.tokens.len(), seq.choices).then(|| self.preempted.remove(0));
-        }
-        let next = self.waiting.peek()?;
-        if !self.fits(next.prompt.len(), next.choices) {
-            return None;
-        }
-        let request = self.waiting.pop()?;
-        self.waiting.charge(&request.client, request.prompt.len() as u64);
-        Some(Sequence::new(request, self.config.block_size))
-    }
-
-    /// Whether a sequence of `len` tokens that stands for `choices` choices can run: `max_num_seqs` allows it, and
-    /// there are free blocks for its tokens and one more for each choice, beside those that admitted prefills still
-    /// need. Where nothing runs, whatever the pool can hold fits.
-    fn fits(&self, len: usize, choices: u32) -> bool {
-        let running: u32 = self.running.iter().map(|s| s.choices).sum();
-        if (running + choices) as usize > self.config.max_num_seqs {
-            return false;
-        }
-        if self.running.is_empty() {
-            return true;
-        }
-        let promised: usize = self
-            .running
-            .iter()
-            .map(|s| s.table.blocks_to_write(s.computed, s.tokens.len()) + s.choices as usize - 1)
-            .sum();
-        promised + len.div_ceil(self.config.block_size) + choices as usize <= self.pool.num_free()
     }
 
     /// Notes what a step has computed, and appends the tokens that were sampled from it. A finished prompt with n > 1
     /// is forked into n sequences here.
     pub fn update(&mut self, step: &Step, sampled: &[(SeqId, u32)]) {
+        self.snapshots.keep_planned();
         for chunk in &step.chunks {
             let Some(at) = self.running.iter().position(|s| s.id == chunk.seq) else { continue };
             let seq = &mut self.running[at];
             seq.computed = chunk.start + chunk.len;
+            seq.seal_computed(&self.pool, self.config.block_size);
             if chunk.samples.len() > 1 {
                 seq.choices = 1;
                 let seq = &self.running[at];
@@ -298,9 +282,16 @@ impl Scheduler {
 
     /// Ends a request that waits and all its sequences. Unknown keys are ignored.
     pub fn abort(&mut self, request: RequestKey) {
-        self.waiting.remove(|r| r.key == request);
+        self.waiting.remove(|seq| seq.id.request == request);
         let ids: Vec<_> = self.sequences().filter(|s| s.id.request == request).map(|s| s.id).collect();
         ids.into_iter().for_each(|id| self.finish(id));
+    }
+
+    /// Forgets all blocks and snapshots that no sequence holds.
+    pub fn clear_cache(&mut self) {
+        self.pool.evict_cached();
+        drop(self.pool.take_evicted());
+        self.snapshots.clear();
     }
 
     fn sequences(&self) -> impl Iterator<Item = &Sequence> {
@@ -337,23 +328,35 @@ impl Scheduler {
         &self.pool
     }
 
-    /// How many state slots there are.
+    /// How many state slots there are, those of snapshots included.
     pub fn num_state_slots(&self) -> usize {
-        self.state_slots.num_blocks()
+        self.state_slots.num_blocks() + self.snapshots.capacity()
     }
 
-    /// Checks that no block is lost: free and held blocks are all there are, and those held are the ones in the tables.
+    /// The state slot of the snapshot at the end of a block, if there is one.
+    pub fn snapshot(&self, key: &kv::BlockKey) -> Option<u32> {
+        self.snapshots.slot(key)
+    }
+
+    /// How many snapshots there are.
+    pub fn num_snapshots(&self) -> usize {
+        self.snapshots.len()
+    }
+
+    /// Checks that no block is lost: free, cached and held blocks are all there are, and those held are the ones in the
+    /// tables.
     ///
     /// Errors: what is violated, in a sentence.
     pub fn check(&self) -> Result<(), String> {
         self.pool.check()?;
         let held: BTreeSet<_> = self.sequences().flat_map(|s| s.table.ids()).collect();
-        let (used, held) = (self.pool.num_used(), held.len());
+        let (used, held) = (self.pool.num_held(), held.len());
         if used != held {
-            return Err(format!("{used} blocks are in use, the tables hold {held}"));
+            return Err(format!("{used} blocks are held, {held} by the tables"));
         }
+        self.snapshots.check()?;
         self.state_slots.check()?;
-        let (slots, running) = (self.state_slots.num_used(), self.running.len());
+        let (slots, running) = (self.state_slots.num_held(), self.running.len());
         if slots != running || self.running.iter().any(|s| s.state_slot.is_none()) {
             return Err(format!("{slots} state slots are in use by {running} running sequences"));
         }

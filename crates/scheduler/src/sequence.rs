@@ -1,5 +1,7 @@
 //! The tokens of one choice and its place in the cache.
-use kv::{Block, BlockTable};
+use crate::prefix::{PrefixReport, PrefixUse};
+use crate::snapshots::ladder;
+use kv::{Block, BlockKey, BlockPool, BlockTable, SealedBlock};
 use std::fmt;
 
 /// Names a request; larger keys arrived later.
@@ -33,6 +35,8 @@ pub struct NewRequest {
     pub choices: u32,
     /// Tokens of prompt and output together, at most.
     pub max_len: usize,
+    /// How the request takes part in the prefix cache; `None`: not at all.
+    pub prefix: Option<PrefixUse>,
 }
 
 /// The tokens of a choice, how many of them are computed, and the blocks that hold those. Until the prompt is computed,
@@ -51,11 +55,26 @@ pub struct Sequence {
     pub(crate) table: BlockTable,
     /// Its state slot; `None` while it does not run.
     pub(crate) state_slot: Option<Block>,
+    pub(crate) prefix: Option<PrefixUse>,
+    /// The keys of the full blocks of `tokens`, as far as they have been needed; none without `prefix`.
+    pub(crate) keys: Vec<BlockKey>,
+    /// How many blocks of the table are sealed.
+    pub(crate) sealed: usize,
+    /// Positions at which chunks end because snapshots are taken there, ascending.
+    pub(crate) cuts: Vec<usize>,
+    /// The last snapshot that it has taken while it decodes.
+    pub(crate) decode_snapshot: Option<BlockKey>,
+    /// The number of the load that it waits for.
+    pub(crate) load: Option<u64>,
+    /// How much of the prompt was known when it was first admitted.
+    pub(crate) report: Option<PrefixReport>,
+    /// Whether it has lost its blocks before; what it finds then was its own.
+    pub(crate) was_preempted: bool,
 }
 
 impl Sequence {
     pub(crate) fn new(request: NewRequest, block_size: usize) -> Self {
-        Sequence {
+        let mut seq = Sequence {
             id: SeqId { request: request.key, choice: 0 },
             client: request.client,
             choices: request.choices,
@@ -65,7 +84,87 @@ impl Sequence {
             computed: 0,
             table: BlockTable::new(block_size),
             state_slot: None,
+            prefix: request.prefix,
+            keys: Vec::new(),
+            sealed: 0,
+            cuts: Vec::new(),
+            decode_snapshot: None,
+            load: None,
+            report: None,
+            was_preempted: false,
+        };
+        seq.extend_keys(block_size);
+        seq
+    }
+
+    /// Makes the keys of blocks that have become full.
+    pub(crate) fn extend_keys(&mut self, block_size: usize) {
+        let Some(usage) = self.prefix else { return };
+        let mut key = self.keys.last().copied().unwrap_or(usage.root);
+        for block in self.tokens[self.keys.len() * block_size..].chunks_exact(block_size) {
+            key = key.next(block);
+            self.keys.push(key);
         }
+    }
+
+    /// Seals the blocks that are full and computed.
+    pub(crate) fn seal_computed(&mut self, pool: &BlockPool, block_size: usize) {
+        let Some(usage) = self.prefix else { return };
+        let full = self.computed / block_size;
+        if full > self.keys.len() {
+            self.extend_keys(block_size);
+        }
+        for index in self.sealed..full {
+            let (key, parent) = (self.keys[index], index.checked_sub(1).map_or(usage.root, |before| self.keys[before]));
+            let end = (index + 1) * block_size;
+            let tokens = self.tokens[end - block_size..end].into();
+            self.table.seal(pool, index, SealedBlock { key, parent, tokens, end });
+        }
+        self.sealed = self.sealed.max(full);
+    }
+
+    /// The blocks of which a prefix could be known: all full ones, but at least one token is left to compute.
+    pub(crate) fn reusable_keys(&self, block_size: usize) -> &[BlockKey] {
+        match self.prefix {
+            Some(PrefixUse { reuse: true, .. }) => {
+                let most = self.tokens.len().saturating_sub(1) / block_size;
+                &self.keys[..most.min(self.keys.len())]
+            }
+            _ => &[],
+        }
+    }
+
+    /// The key of the block that ends at `position`, if one does and it is known.
+    pub(crate) fn key_at(&self, position: usize, block_size: usize) -> Option<BlockKey> {
+        let whole = position.is_multiple_of(block_size);
+        whole.then(|| (position / block_size).checked_sub(1)).flatten().and_then(|last| self.keys.get(last).copied())
+    }
+
+    /// Plans where the chunks of what is left end for the sake of snapshots.
+    pub(crate) fn plan_cuts(&mut self, block_size: usize) {
+        self.cuts = ladder(self.tokens.len(), block_size);
+    }
+
+    /// Has a chunk end at a position.
+    pub(crate) fn add_cut(&mut self, position: usize) {
+        let place = self.cuts.partition_point(|cut| *cut < position);
+        if self.cuts.get(place) != Some(&position) {
+            self.cuts.insert(place, position);
+        }
+    }
+
+    /// How many tokens the next chunk may have at most: up to the next cut, or to the end.
+    pub(crate) fn tokens_to_cut(&self) -> usize {
+        let cut = self.cuts.iter().find(|cut| **cut > self.computed);
+        cut.copied().unwrap_or(self.tokens.len()).min(self.tokens.len()) - self.computed
+    }
+
+    /// Gives back all blocks; nothing of it is computed any more.
+    pub(crate) fn clear(&mut self) {
+        self.table.truncate(0);
+        (self.computed, self.sealed) = (0, 0);
+        self.cuts.clear();
+        self.load = None;
     }
 
     /// The sequence of another choice of the same request; it shares all blocks, and has `state_slot` to itself.
@@ -80,12 +179,30 @@ impl Sequence {
             computed: self.computed,
             table: self.table.clone(),
             state_slot,
+            prefix: self.prefix,
+            keys: self.keys.clone(),
+            sealed: self.sealed,
+            cuts: Vec::new(),
+            decode_snapshot: None,
+            load: None,
+            report: None,
+            was_preempted: false,
         }
     }
 
     /// Tokens known but not computed: 1 for a sequence that decodes.
     pub(crate) fn pending(&self) -> usize {
         self.tokens.len() - self.computed
+    }
+
+    /// Whether it decodes: one token is left to compute, and nothing is waited for.
+    pub(crate) fn decodes(&self) -> bool {
+        self.pending() == 1 && self.load.is_none()
+    }
+
+    /// How much of the prompt was known when the sequence was first admitted; `None` before.
+    pub fn report(&self) -> Option<&PrefixReport> {
+        self.report.as_ref()
     }
 
     /// Its name.

@@ -1,53 +1,10 @@
 //! The scheduler step by step, its whole state as text after each.
 #![allow(clippy::unwrap_used)] // helpers of tests
-use scheduler::{NewRequest, Scheduler, SchedulerConfig, SeqId, Step};
+mod common;
+
+use common::{finish_step, request, run, scheduler, timed_scheduler};
+use scheduler::{Scheduler, SchedulerConfig, SeqId, Step};
 use std::time::Duration;
-
-fn scheduler(num_blocks: usize, max_num_seqs: usize, max_num_batched_tokens: usize) -> Scheduler {
-    timed_scheduler(num_blocks, max_num_seqs, max_num_batched_tokens, None)
-}
-
-fn timed_scheduler(
-    num_blocks: usize,
-    max_num_seqs: usize,
-    max_num_batched_tokens: usize,
-    max_step_time: Option<Duration>,
-) -> Scheduler {
-    let config = SchedulerConfig { block_size: 16, num_blocks, max_num_seqs, max_num_batched_tokens, max_step_time };
-    Scheduler::new(config).unwrap()
-}
-
-fn request(key: u64, client: &str, prompt: usize, choices: u32, output: usize) -> NewRequest {
-    NewRequest { key, client: client.into(), prompt: vec![7; prompt], choices, max_len: prompt + output }
-}
-
-/// What the engine does with a step, with token 1 sampled everywhere and full sequences ended.
-fn finish_step(s: &mut Scheduler, step: &Step) {
-    let sampled: Vec<_> =
-        step.chunks.iter().flat_map(|c| c.samples.clone().map(|choice| (SeqId { choice, ..c.seq }, 1))).collect();
-    s.update(step, &sampled);
-    for (id, _) in sampled {
-        if s.sequence(id).is_some_and(|q| q.is_full()) {
-            s.finish(id);
-        }
-    }
-    s.check().unwrap();
-}
-
-/// Runs up to `n` steps and writes each step with the state after it.
-fn run(s: &mut Scheduler, n: usize) -> String {
-    let mut out = String::new();
-    for _ in 0..n {
-        if s.is_idle() {
-            out += "idle\n";
-            break;
-        }
-        let step = s.schedule();
-        finish_step(s, &step);
-        out += &format!("-- step\n{step}-- state\n{s}");
-    }
-    out
-}
 
 #[test]
 fn a_prefill_is_cut_into_chunks_between_decodes() {
@@ -83,7 +40,7 @@ fn the_newest_is_preempted_and_comes_back_first() {
     assert!(!s.is_idle());
     run(&mut s, 60);
     assert!(s.is_idle());
-    assert_eq!(s.pool().num_used(), 0);
+    assert_eq!(s.pool().num_held(), 0);
 }
 
 #[test]
@@ -115,7 +72,7 @@ fn abort_frees_at_once_wherever_the_request_stands() {
         s.check().unwrap();
     }
     assert!(s.is_idle());
-    assert_eq!(s.pool().num_used(), 0);
+    assert_eq!(s.pool().num_held(), 0);
 }
 
 #[test]
@@ -126,6 +83,7 @@ fn limits_are_named() {
         max_num_seqs: 8,
         max_num_batched_tokens: 4,
         max_step_time: None,
+        num_snapshots: 0,
     };
     let error = Scheduler::new(config.clone()).err().unwrap().to_string();
     assert!(error.contains("--max-num-batched-tokens is 4") && error.contains("8"), "{error}");
@@ -200,7 +158,7 @@ mod random {
                 }
             }
             prop_assert!(s.is_idle(), "not idle:\n{s}");
-            prop_assert_eq!(s.pool().num_used(), 0);
+            prop_assert_eq!(s.pool().num_held(), 0);
             for (key, (choices, len)) in live {
                 for choice in 0..choices {
                     prop_assert_eq!(done.get(&SeqId { request: key, choice }), Some(&len));
