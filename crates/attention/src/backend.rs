@@ -54,6 +54,10 @@ pub trait AttentionBackend: Send {
     /// order.
     fn read_block(&self, block: BlockId, out: &mut [u8]) -> Result<()>;
 
-    /// Overwrites one block with what `read_block` of the same kind of backend gave.
+    /// The name of the order in which `read_block` gives the bytes. Bytes of one order are of no use to a backend with
+    /// another.
+    fn page_order(&self) -> &'static str;
+
+    /// Overwrites one block with what `read_block` of a backend with the same page order gave.
     fn write_block(&self, block: BlockId, bytes: &[u8]) -> Result<()>;
 }

@@ -67,6 +67,10 @@ impl<H: BackendHook> AttentionBackend for HookedBackend<H> {
         self.inner.read_block(block, out)
     }
 
+    fn page_order(&self) -> &'static str {
+        self.inner.page_order()
+    }
+
     fn write_block(&self, block: BlockId, bytes: &[u8]) -> Result<()> {
         self.inner.write_block(block, bytes)
     }

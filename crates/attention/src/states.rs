@@ -83,6 +83,29 @@ impl StatePool {
         Ok(())
     }
 
+    /// The bytes of all states of one sequence, layer after layer: f32, little-endian.
+    ///
+    /// # Errors
+    /// A state slot that the pool does not have.
+    pub fn read(&self, slot: u32) -> Result<Vec<u8>> {
+        Ok(self.lock(slot)?.iter().flat_map(|value| value.to_le_bytes()).collect())
+    }
+
+    /// Overwrites all states of one sequence with what [`StatePool::read`] gave.
+    ///
+    /// # Errors
+    /// A state slot that the pool does not have, or another number of bytes than its states take.
+    pub fn write(&self, slot: u32, bytes: &[u8]) -> Result<()> {
+        if bytes.len() != self.layout.bytes_per_sequence() {
+            bail!("{} bytes for states of {}", bytes.len(), self.layout.bytes_per_sequence());
+        }
+        let mut states = self.lock(slot)?;
+        for (state, bytes) in states.iter_mut().zip(bytes.as_chunks::<4>().0) {
+            *state = f32::from_le_bytes(*bytes);
+        }
+        Ok(())
+    }
+
     fn lock(&self, slot: u32) -> Result<MutexGuard<'_, Vec<f32>>> {
         match self.slots.get(slot as usize) {
             // Numbers of any value are valid, so a panic elsewhere leaves nothing broken.
@@ -126,6 +149,10 @@ mod tests {
         pool.with(0, StateId(1), |s| s.fill(0.0)).unwrap();
         assert_eq!(pool.with(1, StateId(1), |s| s.to_vec()).unwrap(), [2.0, 3.0, 4.0]);
         assert_eq!(pool.with(1, StateId(0), |s| s.to_vec()).unwrap(), [1.0, 1.0]);
+        let bytes = pool.read(1).unwrap();
+        pool.write(0, &bytes).unwrap();
+        assert_eq!(pool.with(0, StateId(1), |s| s.to_vec()).unwrap(), [2.0, 3.0, 4.0]);
+        assert!(pool.write(0, &bytes[4..]).is_err() && pool.read(2).is_err());
     }
 
     #[test]

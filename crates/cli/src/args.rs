@@ -240,6 +240,9 @@ pub struct ServingSettings {
     /// Memory of the KV cache, such as 2GiB [default: half of the free memory, or what is enough]
     #[arg(long, value_name = "BYTES")]
     pub kv_cache_memory: Option<String>,
+    /// Compute every prompt whole, also where one that began alike has been computed before [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub no_prefix_cache: Option<bool>,
     /// Sequences that run at once [default: 64]
     #[arg(long, value_name = "N")]
     pub max_num_seqs: Option<usize>,

@@ -33,8 +33,10 @@ fn judge(args: EvalArgs, config: &EngineConfig) -> Result<()> {
         None => TEXT.to_owned(),
     };
     let name = config.model_name();
-    let options =
-        QualityOptions { window: args.window.min(bundle.max_position_embeddings), schemes: schemes(&config.kv) };
+    let options = QualityOptions {
+        window: args.window.min(bundle.model_config.max_position_embeddings),
+        schemes: schemes(&config.kv),
+    };
     let mut tokens = bundle.tokenizer.encode(&text, false)?;
     tokens.truncate(args.tokens);
     let bar = progress::count("quality", tokens.len() as u64);
@@ -82,7 +84,7 @@ fn quality_table(report: &QualityReport) -> String {
 
 /// Pass keys with the most exact cache and the pair that the flags name, or each preset.
 fn retrieval(bundle: &ModelBundle, text: &str, args: &EvalArgs, kv: &KvOptions) -> Result<Vec<NeedleRow>> {
-    let limit = bundle.max_position_embeddings;
+    let limit = bundle.model_config.max_position_embeddings;
     let lengths: Vec<usize> = args.needle_lengths.iter().map(|n| (*n).min(limit)).collect();
     let options = NeedleOptions { lengths, depths: args.needle_depths, texts: args.needle_texts };
     let exact = Scheme::exact(bundle.device.tensors());

@@ -8,11 +8,13 @@ mod threads;
 
 pub use error::{EngineError, RequestField, StartError, SubmitError};
 pub use forward::{ModelRef, PrivateSequences};
+pub use kv::CacheIdentity;
 pub use models::{Pooling, Reading, WeightFiles, WeightQuant};
+pub use scheduler::{Miss, PrefixReport};
 pub use serve::{
     ChunkNeed, EmbeddingParams, EngineHandle, EngineInbox, EngineStats, Event, FinishReason, GenerationRequest,
-    LogitsRow, MatchedStop, Message, ModelInfo, ModelRunner, QueuePermit, RequestId, RequestStream, SamplingParams,
-    StepOutput, StopParams, TokenLogprob, argmax, channel,
+    LogitsRow, MatchedStop, Message, ModelInfo, ModelRunner, PrefixEvent, PrefixHistory, QueuePermit, RequestId,
+    RequestStream, SamplingParams, StepOutput, StopParams, TokenLogprob, argmax, channel,
 };
 pub use start::{
     Calibration, CentreMode, DecodeKernel, DeviceChoice, EngineConfig, KvOptions, KvPlan, LoadProgress, MemoryBudget,

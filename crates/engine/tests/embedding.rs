@@ -65,7 +65,7 @@ fn ask(handle: &EngineHandle, request: GenerationRequest) -> JoinHandle<(Vec<f32
                 Event::Embedded { vector: whole } => vector = whole,
                 Event::Delta { token, .. } => tokens.push(token),
                 Event::Failed(error) => panic!("{error}"),
-                Event::Prompt { .. } | Event::Finished { .. } => {}
+                Event::Admitted(_) | Event::Prompt { .. } | Event::Finished { .. } => {}
             }
         }
         (vector, tokens)

@@ -127,7 +127,7 @@ pub fn quality(
 }
 
 fn windows(bundle: &ModelBundle, text: &[u32], options: &QualityOptions) -> Result<Vec<Vec<u32>>, StartError> {
-    let limit = bundle.max_position_embeddings;
+    let limit = bundle.model_config.max_position_embeddings;
     if options.window < 2 || options.window > limit {
         return Err(StartError::flag(
             "--window",

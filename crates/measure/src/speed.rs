@@ -48,7 +48,7 @@ pub fn speed(
     options: &BenchOptions,
     mut done: impl FnMut(&BenchRow),
 ) -> Result<Vec<BenchRow>, StartError> {
-    check(options, bundle.max_position_embeddings)?;
+    check(options, bundle.model_config.max_position_embeddings)?;
     let mut rows = Vec::new();
     for &context in &options.contexts {
         let most = options.batches.iter().copied().max().unwrap_or(1);

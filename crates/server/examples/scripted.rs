@@ -75,6 +75,8 @@ fn info(tokenizer: &Tokenizer, path: PathBuf) -> ModelInfo {
         block_size: 32,
         num_blocks: 1 << 16,
         bytes_per_block: 1,
+        prefix_cache: false,
+        num_snapshots: 0,
         max_num_seqs: 64,
         k_quant: "bf16".into(),
         v_quant: "bf16".into(),

@@ -129,8 +129,8 @@ impl Generation {
                     (choice.reason, choice.matched_stop) = (Some(reason), matched_stop);
                 }
                 Event::Embedded { vector } => answer.vectors[prompt] = vector,
-                // `next` has made an error of it.
-                Event::Failed(_) => {}
+                // `next` has made an error of a failure.
+                Event::Admitted(_) | Event::Failed(_) => {}
             }
         }
         Ok(answer)
@@ -205,7 +205,7 @@ impl Tally {
                 self.completion += 1;
                 self.thought += usize::from(*in_thought);
             }
-            Event::Finished { .. } | Event::Embedded { .. } | Event::Failed(_) => {}
+            Event::Admitted(_) | Event::Finished { .. } | Event::Embedded { .. } | Event::Failed(_) => {}
         }
     }
 }

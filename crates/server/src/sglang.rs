@@ -67,9 +67,9 @@ impl Load {
             num_running_reqs: stats.running,
             num_waiting_reqs: stats.waiting,
             num_total_reqs: stats.running + stats.waiting,
-            num_used_tokens: stats.blocks_used * info.block_size,
+            num_used_tokens: stats.blocks_held * info.block_size,
             max_total_num_tokens: info.num_blocks * info.block_size,
-            token_usage: share(stats.blocks_used, info.num_blocks),
+            token_usage: share(stats.blocks_held, info.num_blocks),
             utilization: share(stats.running, info.max_num_seqs),
             max_running_requests: info.max_num_seqs,
         }

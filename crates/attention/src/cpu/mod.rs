@@ -207,6 +207,10 @@ impl AttentionBackend for CpuBackend {
         Ok(())
     }
 
+    fn page_order(&self) -> &'static str {
+        "vectors of 16 tokens"
+    }
+
     fn write_block(&self, block: BlockId, mut bytes: &[u8]) -> Result<()> {
         self.check_block_bytes(bytes.len())?;
         for layer in &self.layers {

@@ -37,7 +37,7 @@ impl ValueKind {
 }
 
 /// All settings (a test compares them with `RawSettings`).
-pub const KEYS: [(&str, ValueKind); 32] = [
+pub const KEYS: [(&str, ValueKind); 33] = [
     ("host", ValueKind::Text),
     ("port", ValueKind::Port),
     ("api_key", ValueKind::Text),
@@ -61,6 +61,7 @@ pub const KEYS: [(&str, ValueKind); 32] = [
     ("kv_centre", ValueKind::Text),
     ("block_size", ValueKind::Count),
     ("kv_cache_memory", ValueKind::Bytes),
+    ("no_prefix_cache", ValueKind::Switch),
     ("max_num_seqs", ValueKind::Count),
     ("max_num_batched_tokens", ValueKind::Count),
     ("max_step_ms", ValueKind::Count),

@@ -5,7 +5,7 @@ use super::pooled_prompt::PooledPrompt;
 use super::request::{Event, GenerationRequest, TokenLogprob};
 use super::runner::{ChunkNeed, LogitsRow};
 use super::sampler::{self, SamplerState};
-use scheduler::Chunk;
+use scheduler::{Chunk, PrefixReport};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -149,13 +149,15 @@ impl ActiveRequest {
         }
     }
 
-    /// Tells the client, once, that its prompt is computed.
-    pub fn announce_prompt(&mut self) {
-        if self.first_token.is_none() {
+    /// Tells the client, once, that its prompt is computed. True the first time.
+    pub fn announce_prompt(&mut self, report: &PrefixReport) -> bool {
+        let first = self.first_token.is_none();
+        if first {
             let logprobs = self.request.prompt_logprobs.map(|_| self.prompt_logprobs.clone());
             let tokens = self.request.prompt.len();
-            let _ = self.events.send(Event::Prompt { tokens, cached_tokens: 0, logprobs });
+            let _ = self.events.send(Event::Prompt { tokens, cached_tokens: report.reused(), logprobs });
         }
+        first
     }
 }
 

@@ -8,11 +8,13 @@ use super::choice::{ActiveChoice, EndToken};
 use super::handle::{EngineInbox, EngineStats, Message, QueuePermit, RequestId};
 use super::metrics::Metrics;
 use super::pooled_prompt::PooledPrompt;
+use super::prefix_cache::PrefixEvent;
 use super::request::{Event, GenerationRequest, TokenLogprob};
 use super::runner::{ChunkNeed, ModelRunner, StepOutput};
 use crate::error::EngineError;
+use kv::CacheIdentity;
 use models::WeightFiles;
-use scheduler::{Chunk, NewRequest, Scheduler, SeqId, Step};
+use scheduler::{Chunk, NewRequest, PrefixReport, Scheduler, SeqId, Step};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -36,6 +38,8 @@ pub(crate) struct Engine {
     /// The token ids that end an answer.
     eos: Vec<u32>,
     metrics: Metrics,
+    /// What stored blocks belong to; `None`: prefixes are not looked for.
+    identity: Option<CacheIdentity>,
     requests: BTreeMap<RequestId, ActiveRequest>,
     /// The seed of the next request that names none.
     next_seed: u64,
@@ -46,7 +50,9 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    /// An engine without requests. `eos`: the token ids that end an answer.
+    /// An engine without requests. `eos`: the token ids that end an answer; `identity`: what stored blocks belong to,
+    /// where prefixes are looked for.
+    #[allow(clippy::too_many_arguments)] // one call, which names them
     pub fn new(
         scheduler: Scheduler,
         runner: ModelRunner,
@@ -55,6 +61,7 @@ impl Engine {
         tokenizer: Arc<Tokenizer>,
         eos: Vec<u32>,
         metrics: Metrics,
+        identity: Option<CacheIdentity>,
     ) -> Self {
         Engine {
             scheduler,
@@ -64,6 +71,7 @@ impl Engine {
             tokenizer,
             eos,
             metrics,
+            identity,
             requests: BTreeMap::new(),
             next_seed: std::time::UNIX_EPOCH.elapsed().map_or(0, |t| t.as_nanos() as u64),
             steps: 0,
@@ -123,6 +131,7 @@ impl Engine {
         match message {
             Message::Submit { id, request, events, queued } => self.submit(id, *request, events, queued),
             Message::Abort(id) => self.cancel(id),
+            Message::ClearCache => self.scheduler.clear_cache(),
             Message::Shutdown(deadline) => self.deadline = Some(deadline),
         }
     }
@@ -140,6 +149,7 @@ impl Engine {
             prompt: request.prompt.clone(),
             choices: request.n as u32,
             max_len: request.max_len(self.inbox.info().max_model_len),
+            prefix: self.identity.as_ref().and_then(|identity| request.prefix_use(identity)),
         };
         if let Err(error) = self.scheduler.add(new) {
             let _ = events.send(Event::Failed(EngineError::Refused(error.into())));
@@ -201,6 +211,7 @@ impl Engine {
             if request.queued.take().is_some() {
                 request.scheduled = Some(Instant::now());
                 self.metrics.queue_time(request.submitted.elapsed());
+                let _ = request.events.send(Event::Admitted(prefix_report(&self.scheduler, chunk)));
             }
         }
     }
@@ -223,7 +234,11 @@ impl Engine {
                 continue;
             }
             let Some(row) = output.last(at) else { return Err("a chunk came without logits".into()) };
-            request.announce_prompt();
+            let report = prefix_report(&self.scheduler, chunk);
+            if request.announce_prompt(&report) {
+                request.request.log_loss(&report, &self.tokenizer);
+                self.inbox.note_prefix(PrefixEvent { id: request.request.id.clone(), report });
+            }
             match request.sample(row, chunk.samples.clone()) {
                 Ok(tokens) => {
                     let with_id = |sampled: SampledToken| (SeqId { choice: sampled.choice, ..chunk.seq }, sampled);
@@ -282,7 +297,7 @@ impl Engine {
     fn deliver_vector(&mut self, id: SeqId, vector: Vec<f32>) {
         self.scheduler.finish(id);
         let Some(mut request) = self.requests.remove(&RequestId(id.request)) else { return };
-        request.announce_prompt();
+        request.announce_prompt(&PrefixReport::default());
         let computing = request.scheduled.unwrap_or(request.submitted).elapsed();
         self.metrics.prefill_time(computing);
         self.metrics.inference_time(computing);
@@ -317,8 +332,10 @@ impl Engine {
         self.inbox.set_stats(EngineStats {
             running: self.scheduler.num_running(),
             waiting: self.scheduler.num_waiting(),
-            blocks_used: pool.num_used(),
+            blocks_held: pool.num_held(),
+            blocks_cached: pool.num_cached(),
             blocks_free: pool.num_free(),
+            snapshots: self.scheduler.num_snapshots(),
             preemptions: self.scheduler.num_preemptions(),
             steps: self.steps,
         });
@@ -326,13 +343,18 @@ impl Engine {
 
     /// Logs an error if a block is held although nothing runs.
     fn check_conservation(&self) {
-        let used = self.scheduler.pool().num_used();
+        let held = self.scheduler.pool().num_held();
         match self.scheduler.check() {
-            Ok(()) if used == 0 => {}
-            Ok(()) => tracing::error!(used, "blocks are in use while nothing runs"),
+            Ok(()) if held == 0 => {}
+            Ok(()) => tracing::error!(held, "blocks are held while nothing runs"),
             Err(error) => tracing::error!(%error, "block conservation is violated"),
         }
     }
+}
+
+/// What was known of the prompt of a chunk's sequence.
+fn prefix_report(scheduler: &Scheduler, chunk: &Chunk) -> PrefixReport {
+    scheduler.sequence(chunk.seq).and_then(|seq| seq.report()).cloned().unwrap_or_default()
 }
 
 /// What is needed of a chunk.

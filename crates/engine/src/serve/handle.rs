@@ -1,4 +1,5 @@
 //! The engine as its clients see it: submit a request, read its events, drop the stream to cancel.
+use super::prefix_cache::{PrefixEvent, PrefixHistory};
 use super::request::{Event, GenerationRequest, SamplingParams};
 use crate::error::SubmitError;
 use models::Pooling;
@@ -46,6 +47,10 @@ pub struct ModelInfo {
     pub bytes_per_block: usize,
     /// Sequences that run at once.
     pub max_num_seqs: usize,
+    /// Whether prompts are looked for in the cache.
+    pub prefix_cache: bool,
+    /// Snapshots of recurrent states that can be kept; 0 for a model without such states.
+    pub num_snapshots: usize,
     /// The name of the format of keys.
     pub k_quant: String,
     /// The name of the format of values.
@@ -69,9 +74,13 @@ pub struct EngineStats {
     /// Requests and preempted sequences that wait.
     pub waiting: usize,
     /// Blocks that sequences hold.
-    pub blocks_used: usize,
-    /// Blocks that nobody holds.
+    pub blocks_held: usize,
+    /// Blocks that nobody holds and that are kept for later requests.
+    pub blocks_cached: usize,
+    /// Blocks that hold nothing.
     pub blocks_free: usize,
+    /// Snapshots of recurrent states.
+    pub snapshots: usize,
     /// Preemptions so far.
     pub preemptions: u64,
     /// Steps so far.
@@ -93,6 +102,8 @@ pub enum Message {
     },
     /// The client of a request has gone, or has all it wants.
     Abort(RequestId),
+    /// Forget what is cached and nobody holds.
+    ClearCache,
     /// Finish what runs until this moment, then fail the rest.
     Shutdown(Instant),
 }
@@ -116,6 +127,7 @@ struct HandleShared {
     /// Locked while a request is sent, so that none comes behind the message that ends the engine and is lost.
     closing: RwLock<bool>,
     stats: Mutex<EngineStats>,
+    prefixes: Mutex<PrefixHistory>,
     /// Why the engine has ended, if it has by itself.
     ended: OnceLock<String>,
 }
@@ -143,6 +155,11 @@ impl EngineInbox {
     /// What [`EngineHandle::stats`] answers from now on.
     pub fn set_stats(&self, stats: EngineStats) {
         *self.shared.stats.lock().unwrap_or_else(|e| e.into_inner()) = stats;
+    }
+
+    /// Adds what a request found of its prompt.
+    pub fn note_prefix(&self, event: PrefixEvent) {
+        self.shared.prefixes.lock().unwrap_or_else(|e| e.into_inner()).push(event);
     }
 
     /// The engine is about to end for this reason, which [`EngineHandle::failure`] gives from now on.
@@ -173,6 +190,7 @@ pub fn channel(info: ModelInfo, tokenizer: Arc<Tokenizer>, queue_limit: usize) -
         next_id: AtomicU64::new(0),
         closing: RwLock::new(false),
         stats: Mutex::default(),
+        prefixes: Mutex::default(),
         ended: OnceLock::new(),
     });
     (EngineHandle { messages: send, shared: shared.clone() }, EngineInbox { messages, shared })
@@ -218,6 +236,17 @@ impl EngineHandle {
     /// How much runs and waits, as of the end of the last step.
     pub fn stats(&self) -> EngineStats {
         *self.shared.stats.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// What requests found of their prompts in the cache, up to now.
+    pub fn prefixes(&self) -> PrefixHistory {
+        self.shared.prefixes.lock().unwrap_or_else(|e| e.into_inner()).clone()
+    }
+
+    /// Has the engine forget all that is cached and that no running request holds, before its next step.
+    pub fn clear_cache(&self) {
+        // An engine that is gone has forgotten everything.
+        let _ = self.messages.send(Message::ClearCache);
     }
 
     /// Why the engine has ended, or is about to, although nobody had asked for it by [`Self::shutdown`].

@@ -5,6 +5,7 @@ mod engine_loop;
 mod handle;
 mod metrics;
 mod pooled_prompt;
+mod prefix_cache;
 mod request;
 mod runner;
 mod sampler;
@@ -16,6 +17,7 @@ pub use handle::{
     EngineHandle, EngineInbox, EngineStats, Message, ModelInfo, QueuePermit, RequestId, RequestStream, channel,
 };
 pub(crate) use metrics::Metrics;
+pub use prefix_cache::{PrefixEvent, PrefixHistory};
 pub use request::{
     EmbeddingParams, Event, FinishReason, GenerationRequest, MatchedStop, SamplingParams, StopParams, TokenLogprob,
 };

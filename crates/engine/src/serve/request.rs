@@ -1,5 +1,6 @@
 //! What a client asks for, in validated form.
 use crate::error::EngineError;
+use scheduler::PrefixReport;
 use text::{AnswerConstraint, AnswerOptions, AnswerPart, AnswerReading};
 
 /// How the next token is drawn from the logits. `Default` is plain sampling at temperature 1.
@@ -118,6 +119,8 @@ pub struct GenerationRequest {
     pub prompt_logprobs: Option<usize>,
     /// Set if the prompt's vector is asked for in the place of answers. How tokens are drawn then has no meaning.
     pub embedding: Option<EmbeddingParams>,
+    /// Only requests with the same salt share what is cached of their prompts.
+    pub cache_salt: Option<String>,
 }
 
 impl GenerationRequest {
@@ -136,6 +139,7 @@ impl GenerationRequest {
             logprobs: None,
             logprob_token_ids: Vec::new(),
             prompt_logprobs: None,
+            cache_salt: None,
             embedding: None,
         }
     }
@@ -196,11 +200,13 @@ pub enum FinishReason {
 /// the whole request with `Failed`.
 #[derive(Debug, Clone)]
 pub enum Event {
+    /// The request runs: what was known of its prompt.
+    Admitted(PrefixReport),
     /// The prompt is in the cache.
     Prompt {
         /// Tokens of the prompt.
         tokens: usize,
-        /// Tokens of the prompt that were in the cache before.
+        /// Tokens of the prompt that were not computed for this request.
         cached_tokens: usize,
         /// One entry a prompt token if asked for, `None` for the first.
         logprobs: Option<Vec<Option<TokenLogprob>>>,

@@ -1,4 +1,4 @@
-//! One step on the model: its copies, its batch, the forward pass, what is read of it.
+//! One step on the model: its copies, its batch, the forward pass, its snapshots, what is read of it.
 use crate::forward::{ModelRef, WantedRows};
 use attention::{AttentionBackend, BatchLayout, SequenceStates, StatePool};
 use candle_core::{Result, Tensor};
@@ -146,7 +146,7 @@ impl StepBatch {
 }
 
 impl ModelRunner {
-    /// Takes the memory of `num_blocks` blocks, and of the recurrent states of `num_seqs` sequences. `device` is the
+    /// Takes the memory of `num_blocks` blocks, and of `num_state_slots` sequences' recurrent states. `device` is the
     /// model's.
     ///
     /// Errors: too little memory.
@@ -154,11 +154,11 @@ impl ModelRunner {
         model: Box<dyn Model>,
         mut backend: Box<dyn AttentionBackend>,
         num_blocks: usize,
-        num_seqs: usize,
+        num_state_slots: usize,
         device: Arc<dyn ComputeDevice>,
     ) -> Result<Self> {
         backend.allocate(num_blocks)?;
-        let states = StatePool::new(model.state_layout().clone(), num_seqs);
+        let states = StatePool::new(model.state_layout().clone(), num_state_slots);
         Ok(ModelRunner { model, backend, states, device })
     }
 
@@ -194,6 +194,7 @@ impl ModelRunner {
         let states = SequenceStates { pool: &self.states, slots: &slots };
         let model = ModelRef { model: &*self.model, device: &*self.device };
         let output = model.pass(&mut *self.backend, layout, states, &tokens, &wanted)?;
+        step.snapshots.iter().try_for_each(|copy| self.states.copy(copy.from.0, copy.to.0))?;
         let logits = match &output.logits {
             Some(logits) => Some(self.read_logits(logits, largest)?),
             None => None,

@@ -32,6 +32,7 @@ pub(crate) fn warm_up(scheduler: &mut Scheduler, runner: &mut ModelRunner, max_m
         prompt: vec![0; prompt],
         choices: choices as u32,
         max_len: prompt + OUTPUT,
+        prefix: None,
     };
     scheduler.add(request).map_err(|e| Error::Msg(e.to_string()))?;
     let computed = compute(scheduler, runner);

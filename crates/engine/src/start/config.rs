@@ -38,6 +38,8 @@ pub struct EngineConfig {
     pub max_num_batched_tokens: usize,
     /// How long a step may take that computes prompts while answers are streamed; `None`: as long as its tokens take.
     pub max_step_time: Option<Duration>,
+    /// Whether what is computed of prompts is kept for later ones that begin alike.
+    pub prefix_cache: bool,
     /// Requests that may wait before new ones are refused.
     pub max_queued_requests: usize,
     /// CPU threads; `None`: one a core.
@@ -79,6 +81,7 @@ impl EngineConfig {
             max_num_seqs: 64,
             max_num_batched_tokens: 512,
             max_step_time: Some(Duration::from_millis(200)),
+            prefix_cache: true,
             max_queued_requests: 1024,
             threads: None,
             weight_quant: None,
@@ -91,7 +94,7 @@ impl EngineConfig {
 
     /// Errors: values that are wrong whatever the model.
     pub fn check(&self) -> Result<(), StartError> {
-        self.scheduler(0).check()?;
+        self.scheduler(0, 0).check()?;
         if self.max_queued_requests == 0 {
             let message = "is 0; it must be at least 1, or every request would be refused";
             return Err(StartError::flag("--max-queued-requests", message));
@@ -102,11 +105,12 @@ impl EngineConfig {
         self.kv.check()
     }
 
-    pub(super) fn scheduler(&self, num_blocks: usize) -> SchedulerConfig {
+    pub(super) fn scheduler(&self, num_blocks: usize, num_snapshots: usize) -> SchedulerConfig {
         SchedulerConfig {
             block_size: self.kv.block_size,
             num_blocks,
             max_num_seqs: self.max_num_seqs,
+            num_snapshots,
             max_num_batched_tokens: self.max_num_batched_tokens,
             max_step_time: self.max_step_time,
         }

@@ -173,6 +173,7 @@ mod tests {
             model_limit: 4096,
             max_num_seqs: 8,
             state_bytes: 0,
+            snapshots: true,
             free_memory: None,
             total_memory: None,
             weight_bytes: 0,

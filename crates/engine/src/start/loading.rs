@@ -6,7 +6,7 @@ use super::device::DecodeKernel;
 use super::generation::turn_ends;
 use crate::error::StartError;
 use compute::ComputeDevice;
-use models::{Checkpoint, GenerationDefaults, LoadOptions, LoadedModel, Model, Pooling, WeightFiles};
+use models::{Checkpoint, GenerationDefaults, LoadOptions, LoadedModel, Model, ModelConfig, WeightFiles};
 use std::sync::Arc;
 use text::{ChatTemplate, Tokenizer};
 
@@ -14,18 +14,14 @@ use text::{ChatTemplate, Tokenizer};
 pub struct ModelBundle {
     /// The model, its weights on `device`.
     pub model: Box<dyn Model>,
-    /// The `model_type` of its configuration.
-    pub model_type: String,
+    /// Its configuration.
+    pub model_config: ModelConfig,
     /// The tokenizer that came with the model.
     pub tokenizer: Arc<Tokenizer>,
     /// The chat template; `None` where the model came without one.
     pub template: Option<Arc<ChatTemplate>>,
     /// What the model's files say about generation, with every token that ends an answer.
     pub generation: GenerationDefaults,
-    /// How the vector of a text is made; why there is none, as the rest of a sentence that begins with the model.
-    pub pooling: Result<Pooling, String>,
-    /// The longest context that the model was made for, tokens.
-    pub max_position_embeddings: usize,
     /// Bytes of the weights that are mapped: they will be in memory once they have been read.
     pub mapped_bytes: u64,
     /// Bytes of the weights that are in memory.
@@ -84,9 +80,7 @@ pub fn load(config: &EngineConfig) -> Result<ModelBundle, StartError> {
     tracing::info!("weights: {} bytes", mapped_bytes + owned_bytes);
     Ok(ModelBundle {
         model,
-        pooling: model_config.pooling,
-        max_position_embeddings: model_config.max_position_embeddings,
-        model_type: model_config.model_type,
+        model_config,
         tokenizer: Arc::new(tokenizer),
         template: template.map(Arc::new),
         generation,

@@ -6,6 +6,11 @@ use sysinfo::{CGroupLimits, ProcessRefreshKind, ProcessesToUpdate, System};
 /// Share of the free memory that the cache takes where nobody says how much; the rest is for activations and other
 /// programs.
 const SHARE_OF_FREE: f64 = 0.5;
+/// Share of the cache's memory, without the states of running sequences, that snapshots take of a model with recurrent
+/// states.
+const SHARE_OF_SNAPSHOTS: f64 = 0.25;
+/// Most snapshots for each sequence that may run.
+const SNAPSHOTS_A_SEQUENCE: usize = 8;
 
 /// How many blocks the cache has, and the longest context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +19,8 @@ pub struct MemoryBudget {
     pub num_blocks: usize,
     /// The longest context, tokens of prompt and answer together.
     pub max_model_len: usize,
+    /// Snapshots of recurrent states that are kept; 0 for a model without such states.
+    pub num_snapshots: usize,
 }
 
 /// What bounds the cache: what was asked for, what the model can use, what memory there is.
@@ -27,8 +34,11 @@ pub struct MemoryLimits {
     pub model_limit: usize,
     /// `--max-num-seqs`.
     pub max_num_seqs: usize,
-    /// Bytes of the recurrent states of `max_num_seqs` sequences; they come out of the cache's memory.
+    /// Bytes of one sequence's recurrent states; those of `max_num_seqs` sequences, and of snapshots, come out of the
+    /// cache's memory.
     pub state_bytes: u64,
+    /// Whether snapshots are kept.
+    pub snapshots: bool,
     /// Free memory of the machine less what mapped weights will take, bytes; `None` if unknown.
     pub free_memory: Option<u64>,
     /// All memory of the machine, or of the container, bytes; `None` if unknown.
@@ -38,8 +48,10 @@ pub struct MemoryLimits {
 }
 
 impl MemoryBudget {
-    /// Divides the memory. With a context of L tokens and blocks of B tokens the cache can use at most ceil(L / B) ×
-    /// `max_num_seqs` blocks; memory that no flag names is taken up to that.
+    /// Divides the memory. Of what the states of running sequences leave, snapshots get a quarter, but not more than
+    /// [`SNAPSHOTS_A_SEQUENCE`] for each sequence; blocks get the rest. With a context of L tokens and blocks of B
+    /// tokens the cache can use at most ceil(L / B) × `max_num_seqs` blocks; memory that no flag names is taken up to
+    /// that.
     ///
     /// Errors: a context that the model or the memory does not hold, with what would be needed.
     pub fn new(layout: &KvLayout, limits: &MemoryLimits) -> Result<Self, StartError> {
@@ -54,25 +66,19 @@ impl MemoryBudget {
         }
         let (block_size, block_bytes) = (layout.block_size(), layout.bytes_per_block());
         let max_useful_blocks = wanted.div_ceil(block_size).saturating_mul(limits.max_num_seqs);
-        let beside_states = |bytes: u64| {
-            let message = format!(
-                "{bytes} bytes are less than the {} of recurrent states for --max-num-seqs {}; raise the one or lower \
-                 the other",
-                limits.state_bytes, limits.max_num_seqs
-            );
-            bytes.checked_sub(limits.state_bytes).ok_or_else(|| StartError::flag("--kv-cache-memory", message))
-        };
-        let num_blocks = match limits.kv_cache_memory {
+        let (num_blocks, num_snapshots) = match limits.kv_cache_memory {
             Some(bytes) => {
                 limits.check_total(bytes)?;
-                layout.blocks_in(beside_states(bytes)?)
+                let (rest, snapshots) = limits.beside_states(bytes)?;
+                (layout.blocks_in(rest), snapshots)
             }
             None => {
                 let unknown = || {
                     StartError::flag("--kv-cache-memory", "the system does not say how much memory is free; name it")
                 };
                 let free = limits.free_memory.ok_or_else(unknown)?;
-                layout.blocks_in(beside_states((free as f64 * SHARE_OF_FREE) as u64)?).min(max_useful_blocks)
+                let (rest, snapshots) = limits.beside_states((free as f64 * SHARE_OF_FREE) as u64)?;
+                (layout.blocks_in(rest).min(max_useful_blocks), snapshots)
             }
         };
         // The number of a slot has 32 bits.
@@ -90,11 +96,30 @@ impl MemoryBudget {
             );
             return Err(StartError::flag("--max-model-len", message));
         }
-        Ok(MemoryBudget { num_blocks, max_model_len: wanted.min(capacity) })
+        Ok(MemoryBudget { num_blocks, max_model_len: wanted.min(capacity), num_snapshots })
     }
 }
 
 impl MemoryLimits {
+    /// The bytes that recurrent states and snapshots leave for blocks, and the number of snapshots.
+    ///
+    /// Errors: memory that does not hold the states of `max_num_seqs` sequences.
+    fn beside_states(&self, bytes: u64) -> Result<(u64, usize), StartError> {
+        let states = self.state_bytes.saturating_mul(self.max_num_seqs as u64);
+        let message = format!(
+            "{bytes} bytes are less than the {states} of recurrent states for --max-num-seqs {}; raise the one or \
+             lower the other",
+            self.max_num_seqs
+        );
+        let rest = bytes.checked_sub(states).ok_or_else(|| StartError::flag("--kv-cache-memory", message))?;
+        if !self.snapshots || self.state_bytes == 0 {
+            return Ok((rest, 0));
+        }
+        let most = self.max_num_seqs.saturating_mul(SNAPSHOTS_A_SEQUENCE) as u64;
+        let snapshots = ((rest as f64 * SHARE_OF_SNAPSHOTS) as u64 / self.state_bytes).min(most);
+        Ok((rest - snapshots * self.state_bytes, snapshots as usize))
+    }
+
     /// Errors: `bytes` of cache are more than there is, whatever else the machine does.
     fn check_total(&self, bytes: u64) -> Result<(), StartError> {
         let Some(total) = self.total_memory else { return Ok(()) };
@@ -163,6 +188,7 @@ mod tests {
         model_limit: 4096,
         max_num_seqs: 4,
         state_bytes: 0,
+        snapshots: true,
         free_memory: Some(1 << 30),
         total_memory: Some(1 << 32),
         weight_bytes: 1 << 20,
@@ -171,7 +197,7 @@ mod tests {
     #[test]
     fn a_pool_is_no_larger_than_what_can_be_used() {
         let budget = MemoryBudget::new(&layout(), &LIMITS).unwrap();
-        assert_eq!(budget, MemoryBudget { num_blocks: 4 * 256, max_model_len: 4096 });
+        assert_eq!(budget, MemoryBudget { num_blocks: 4 * 256, max_model_len: 4096, num_snapshots: 0 });
         let all = MemoryLimits { model_limit: usize::MAX, max_num_seqs: scheduler::MAX_NUM_SEQS, ..LIMITS };
         assert_eq!(MemoryBudget::new(&layout(), &all).unwrap().num_blocks, (1 << 29) / layout().bytes_per_block());
     }
@@ -180,7 +206,7 @@ mod tests {
     fn memory_that_is_named_is_taken_whole_and_bounds_the_context() {
         let bytes = 10 * layout().bytes_per_block() as u64 + 5;
         let budget = MemoryBudget::new(&layout(), &MemoryLimits { kv_cache_memory: Some(bytes), ..LIMITS }).unwrap();
-        assert_eq!(budget, MemoryBudget { num_blocks: 10, max_model_len: 160 });
+        assert_eq!(budget, MemoryBudget { num_blocks: 10, max_model_len: 160, num_snapshots: 0 });
     }
 
     #[test]
@@ -209,9 +235,15 @@ mod tests {
     #[test]
     fn recurrent_states_come_out_of_the_same_memory() {
         let block = layout().bytes_per_block() as u64;
-        let limits = MemoryLimits { kv_cache_memory: Some(10 * block), state_bytes: 3 * block - 1, ..LIMITS };
-        assert_eq!(MemoryBudget::new(&layout(), &limits).unwrap().num_blocks, 7);
-        let error = MemoryBudget::new(&layout(), &MemoryLimits { state_bytes: 10 * block + 1, ..limits }).unwrap_err();
+        let limits = MemoryLimits { kv_cache_memory: Some(44 * block), state_bytes: block, ..LIMITS };
+        let budget = |limits| MemoryBudget::new(&layout(), &limits).unwrap();
+        let MemoryBudget { num_blocks, num_snapshots, .. } = budget(limits);
+        assert_eq!((num_blocks, num_snapshots), (30, 10));
+        let without = budget(MemoryLimits { snapshots: false, ..limits });
+        assert_eq!((without.num_blocks, without.num_snapshots), (40, 0));
+        // Eight for each sequence are enough.
+        assert_eq!(budget(MemoryLimits { kv_cache_memory: Some(1000 * block), ..limits }).num_snapshots, 32);
+        let error = MemoryBudget::new(&layout(), &MemoryLimits { state_bytes: 11 * block + 1, ..limits }).unwrap_err();
         assert!(error.to_string().contains("--max-num-seqs 4"), "{error}");
     }
 

@@ -4,6 +4,7 @@ mod calibration;
 mod config;
 mod device;
 mod generation;
+mod identity;
 mod kv_plan;
 mod loading;
 mod memory;
@@ -20,7 +21,9 @@ use crate::error::StartError;
 use crate::serve::{Engine, EngineHandle, Metrics, ModelInfo, ModelRunner, channel, warm_up};
 use crate::threads::compute_pool;
 use attention::AttentionBackend;
-use kv::KvLayout;
+use identity::IdentityFields;
+use kv::{CacheIdentity, KvLayout};
+use models::Model;
 use scheduler::Scheduler;
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -38,14 +41,13 @@ pub fn start(config: &EngineConfig) -> Result<(EngineHandle, JoinHandle<()>), St
 ///
 /// Errors: a cache that the model, the flags or the memory do not allow.
 pub fn launch(config: &EngineConfig, bundle: ModelBundle) -> Result<(EngineHandle, JoinHandle<()>), StartError> {
-    let named = |error: StartError| error.of_model(&bundle.model_type);
-    let (plan, backend) = plan_cache(config, &bundle).map_err(named)?;
+    let named = |error: StartError| error.of_model(&bundle.model_config.model_type);
+    let (plan, backend, identity) = plan_cache(config, &bundle).map_err(named)?;
     let weight_bytes = bundle.mapped_bytes + bundle.owned_bytes;
-    let ModelBundle {
-        model, model_type, pooling, max_position_embeddings, tokenizer, generation, device, files, ..
-    } = bundle;
+    let ModelBundle { model, model_config, tokenizer, generation, device, files, .. } = bundle;
     let budget = plan.budget;
-    let mut scheduler = Scheduler::new(config.scheduler(budget.num_blocks))?;
+    let mut scheduler = Scheduler::new(config.scheduler(budget.num_blocks, budget.num_snapshots))?;
+    let identity = identity.filter(|_| reuses_prefixes(config, &*model, budget.num_snapshots));
     let no_memory = |e: candle_core::Error| StartError::flag("--kv-cache-memory", e.to_string());
     let compiles = device.compiles_on_first_use();
     let mut runner =
@@ -53,19 +55,21 @@ pub fn launch(config: &EngineConfig, bundle: ModelBundle) -> Result<(EngineHandl
     let info = ModelInfo {
         name: config.model_name(),
         path: config.model.clone(),
-        model_type,
+        model_type: model_config.model_type,
         weight_bytes,
-        trained_len: max_position_embeddings,
+        trained_len: model_config.max_position_embeddings,
         max_model_len: budget.max_model_len,
         vocab_size: runner.model().vocab_size(),
         has_head: runner.model().has_head(),
         hidden_size: runner.model().hidden_size(),
-        pooling,
+        pooling: model_config.pooling,
         turn_ends: generation.eos_token_ids.clone(),
         block_size: plan.layout.block_size(),
         num_blocks: budget.num_blocks,
         bytes_per_block: plan.layout.bytes_per_block(),
         max_num_seqs: config.max_num_seqs,
+        prefix_cache: identity.is_some(),
+        num_snapshots: budget.num_snapshots,
         k_quant: plan.pair.k.name().into(),
         v_quant: plan.pair.v.name().into(),
         default_sampling: generation::default_sampling(&generation),
@@ -79,22 +83,40 @@ pub fn launch(config: &EngineConfig, bundle: ModelBundle) -> Result<(EngineHandl
     }
     let metrics = Metrics::new(&info.name);
     let (handle, inbox) = channel(info, tokenizer.clone(), config.max_queued_requests);
-    let engine = Engine::new(scheduler, runner, files, inbox, tokenizer, generation.eos_token_ids, metrics);
+    let engine = Engine::new(scheduler, runner, files, inbox, tokenizer, generation.eos_token_ids, metrics, identity);
     // On a thread of the pool the parallel parts of a step start without waking anybody first.
     let thread =
         std::thread::Builder::new().name("tallow-engine".into()).spawn(move || pool.install(|| engine.run()))?;
     Ok((handle, thread))
 }
 
+/// Whether prompts are looked for in the cache. A model with recurrent states needs snapshots for it.
+fn reuses_prefixes(config: &EngineConfig, model: &dyn Model, num_snapshots: usize) -> bool {
+    let state_bytes = model.state_layout().bytes_per_sequence();
+    let possible = state_bytes == 0 || num_snapshots > 0;
+    if config.prefix_cache && !possible {
+        tracing::warn!(
+            "prefixes are not cached: --kv-cache-memory has no room for snapshots, {state_bytes} bytes each, beside \
+             the recurrent states of --max-num-seqs {}",
+            config.max_num_seqs
+        );
+    }
+    config.prefix_cache && possible
+}
+
+/// What a start settles about the cache: how it is stored, what computes attention over it, and its identity.
+type PlannedCache = (KvPlan, Box<dyn AttentionBackend>, Option<CacheIdentity>);
+
 /// Settles how the cache is stored and what computes attention over it.
-fn plan_cache(config: &EngineConfig, bundle: &ModelBundle) -> Result<(KvPlan, Box<dyn AttentionBackend>), StartError> {
+fn plan_cache(config: &EngineConfig, bundle: &ModelBundle) -> Result<PlannedCache, StartError> {
     let geometry = bundle.model.geometry();
     let limits = MemoryLimits {
         kv_cache_memory: config.kv_cache_memory,
         max_model_len: config.max_model_len,
-        model_limit: bundle.max_position_embeddings,
+        model_limit: bundle.model_config.max_position_embeddings,
         max_num_seqs: config.max_num_seqs,
-        state_bytes: (config.max_num_seqs * bundle.model.state_layout().bytes_per_sequence()) as u64,
+        state_bytes: bundle.model.state_layout().bytes_per_sequence() as u64,
+        snapshots: config.prefix_cache,
         free_memory: device::free_on(bundle.device.tensors()).map(|free| free.saturating_sub(bundle.mapped_bytes)),
         total_memory: memory::total_memory(),
         weight_bytes: bundle.mapped_bytes + bundle.owned_bytes,
@@ -104,8 +126,17 @@ fn plan_cache(config: &EngineConfig, bundle: &ModelBundle) -> Result<(KvPlan, Bo
         tracing::info!("--kv-preset auto takes {reason}");
     }
     let centring = bundle.calibration().centring(config.kv.centre, plan.pair)?;
-    let backend = select(plan.layout.clone(), geometry, centring, bundle.device.tensors(), bundle.decode_kernel)?;
-    Ok((plan, backend))
+    let device = bundle.device.tensors();
+    let backend = select(plan.layout.clone(), geometry, centring.clone(), device, bundle.decode_kernel)?;
+    let identity = IdentityFields {
+        fingerprint: &bundle.fingerprint,
+        model: &(&bundle.model_config, geometry),
+        layout: &plan.layout,
+        centring: &centring,
+        page_order: backend.page_order(),
+    };
+    let identity = config.prefix_cache.then(|| identity.identity());
+    Ok((plan, backend, identity))
 }
 
 /// Logs the pair of formats, the bytes a token takes, how many tokens there is room for, and how many bf16 would have

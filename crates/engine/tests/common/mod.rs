@@ -7,10 +7,10 @@ use engine::{
     CentreMode, ChunkNeed, DecodeKernel, DeviceChoice, EngineConfig, LogitsRow, ModelRunner, WeightQuant, cache_layout,
     load, select,
 };
-use kv::KvLayout;
+use kv::{BlockKey, CacheIdentity, KvLayout};
 use metal::{Executor, GpuDevice};
 use models::{Checkpoint, LoadOptions};
-use scheduler::{NewRequest, Scheduler, SchedulerConfig, SeqId};
+use scheduler::{NewRequest, PrefixReport, PrefixUse, Scheduler, SchedulerConfig, SeqId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use turboquant::{Format, KvPair};
@@ -28,6 +28,9 @@ pub struct Setup {
     /// Computes the model beside attention; `None`: what the engine chooses.
     pub compute: Option<Arc<dyn ComputeDevice>>,
     pub device: DeviceChoice,
+    /// Requests use what others have computed of their prompts. For a model with recurrent states: with so many
+    /// snapshots.
+    pub prefix_cache: Option<usize>,
 }
 
 /// A GPU that multiplies in f32, for which Candle's CPU device and an executor of its launches stand in.
@@ -48,6 +51,7 @@ impl Setup {
             weight_quant: None,
             compute: None,
             device: DeviceChoice::Cpu,
+            prefix_cache: None,
         }
     }
 }
@@ -69,6 +73,9 @@ impl Trace {
 pub struct Driver {
     pub scheduler: Scheduler,
     runner: ModelRunner,
+    prefix: Option<PrefixUse>,
+    /// What was known of each request's prompt.
+    reports: BTreeMap<u64, PrefixReport>,
     traces: BTreeMap<SeqId, Trace>,
     /// Keep the logits of prompt tokens too.
     pub whole: bool,
@@ -111,17 +118,24 @@ impl Driver {
         let layout = cache_layout(pair, 16, model.geometry()).unwrap();
         let backend = make(layout, model.geometry(), centring, loaded.device.tensors());
         let max_num_seqs = setup.budget.min(64);
+        let has_states = model.state_layout().bytes_per_sequence() > 0;
         let scheduler = Scheduler::new(SchedulerConfig {
             block_size: 16,
             num_blocks: setup.num_blocks,
             max_num_seqs,
             max_num_batched_tokens: setup.budget,
             max_step_time: None,
+            num_snapshots: setup.prefix_cache.filter(|_| has_states).unwrap_or(0),
         });
+        let scheduler = scheduler.unwrap();
+        let num_slots = scheduler.num_state_slots();
+        let root = BlockKey::root(&CacheIdentity::new([]), "");
         Driver {
-            scheduler: scheduler.unwrap(),
-            runner: ModelRunner::new(model, backend, setup.num_blocks, max_num_seqs, loaded.device).unwrap(),
+            scheduler,
+            runner: ModelRunner::new(model, backend, setup.num_blocks, num_slots, loaded.device).unwrap(),
+            prefix: setup.prefix_cache.map(|_| PrefixUse { root, salted: false, reuse: true }),
             traces: BTreeMap::new(),
+            reports: BTreeMap::new(),
             whole: false,
             largest: false,
         }
@@ -134,12 +148,17 @@ impl Driver {
     /// Adds a request of several choices; choice i goes on from the prompt with the i-th best token.
     pub fn add_choices(&mut self, key: u64, prompt: &[u32], output: usize, choices: u32) {
         let max_len = prompt.len() + output;
-        let request = NewRequest { key, client: String::new(), prompt: prompt.to_vec(), choices, max_len };
+        let request =
+            NewRequest { key, client: String::new(), prompt: prompt.to_vec(), choices, max_len, prefix: self.prefix };
         self.scheduler.add(request).unwrap();
     }
 
     pub fn step(&mut self) {
         let step = self.scheduler.schedule();
+        for id in step.chunks.iter().map(|chunk| chunk.seq) {
+            let report = self.scheduler.sequence(id).and_then(|seq| seq.report()).cloned();
+            self.reports.extend(report.map(|report| (id.request, report)));
+        }
         let whole = self.whole;
         let need = if whole {
             ChunkNeed::AllLogits
@@ -192,7 +211,14 @@ impl Driver {
         while !self.scheduler.is_idle() {
             self.step();
         }
-        assert_eq!(self.scheduler.pool().num_used(), 0);
+        assert_eq!(self.scheduler.pool().num_held(), 0);
+    }
+
+    /// Runs a request alone; what was known of its prompt.
+    pub fn report(&mut self, key: u64, prompt: &[u32], output: usize) -> PrefixReport {
+        self.add(key, prompt, output);
+        self.run();
+        self.reports.remove(&key).unwrap()
     }
 
     pub fn trace(&mut self, key: u64) -> Trace {

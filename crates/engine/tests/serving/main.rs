@@ -45,7 +45,7 @@ fn answers(stream: &mut RequestStream, n: usize) -> Result<Vec<Answer>, EngineEr
                 all[choice].stop = matched_stop;
             }
             Event::Failed(error) => return Err(error),
-            Event::Prompt { .. } | Event::Embedded { .. } => {}
+            Event::Admitted(_) | Event::Prompt { .. } | Event::Embedded { .. } => {}
         }
     }
     Ok(all)
@@ -59,8 +59,8 @@ fn idle_within(handle: &EngineHandle, limit: Duration) {
     let begin = Instant::now();
     loop {
         let stats = handle.stats();
-        if stats.running + stats.waiting + stats.blocks_used == 0 {
-            assert_eq!(stats.blocks_free, handle.info().num_blocks);
+        if stats.running + stats.waiting + stats.blocks_held == 0 {
+            assert_eq!(stats.blocks_free + stats.blocks_cached, handle.info().num_blocks);
             return;
         }
         assert!(begin.elapsed() < limit, "not idle: {stats:?}");
@@ -263,6 +263,7 @@ fn log_probabilities_cover_prompt_and_answer() {
         let mut got = (Vec::new(), Vec::new());
         while let Some(event) = stream.blocking_next() {
             match event {
+                Event::Admitted(_) => {}
                 Event::Prompt { logprobs, .. } => got.0 = logprobs.unwrap(),
                 Event::Delta { logprob, .. } => got.1.push(logprob.unwrap()),
                 _ => {}

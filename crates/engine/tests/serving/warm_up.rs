@@ -68,7 +68,7 @@ fn a_device_that_compiles_has_computed_prompts_and_answers_before_it_serves() {
         for how in ["largest", "whole"] {
             assert!(rows(how).contains(&1) && rows(how).contains(&2) == (max_num_seqs > 1), "{logits:?}");
         }
-        assert_eq!(handle.stats().blocks_used, 0);
+        assert_eq!(handle.stats().blocks_held, 0);
         let cold = start(&config).unwrap();
         let ask = |handle: &EngineHandle| answer(handle, GenerationRequest::greedy(prompt(1), 8));
         assert_eq!(ask(&handle), ask(&cold.0));

@@ -314,6 +314,10 @@ impl<E: Executor> AttentionBackend for GpuBackend<E> {
         Ok(())
     }
 
+    fn page_order(&self) -> &'static str {
+        "matrices of 8x8"
+    }
+
     fn write_block(&self, block: BlockId, mut bytes: &[u8]) -> Result<()> {
         self.check_block_bytes(bytes.len())?;
         for layer in &self.layers {

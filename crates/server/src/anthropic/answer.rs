@@ -110,7 +110,7 @@ impl AnswerEvents {
         self.tally.add(&event);
         let mut events = Vec::new();
         match event {
-            Event::Prompt { .. } | Event::Embedded { .. } | Event::Failed(_) => {}
+            Event::Admitted(_) | Event::Prompt { .. } | Event::Embedded { .. } | Event::Failed(_) => {}
             Event::Delta { parts, .. } => parts.into_iter().for_each(|part| self.writer.push(part, &mut events)),
             Event::Finished { parts, reason, matched_stop, .. } => {
                 parts.into_iter().for_each(|part| self.writer.push(part, &mut events));

@@ -201,6 +201,7 @@ fn submit(
         logprobs: None,
         logprob_token_ids: Vec::new(),
         prompt_logprobs: None,
+        cache_salt: None,
         embedding: None,
     };
     turn.apply(&mut request);

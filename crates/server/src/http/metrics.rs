@@ -156,7 +156,7 @@ impl ModelMetrics {
     pub fn set_stats(&self, stats: &EngineStats) {
         self.running.set(stats.running as f64);
         self.waiting.iter().for_each(|gauge| gauge.set(stats.waiting as f64));
-        let usage = stats.blocks_used as f64 / self.num_blocks.max(1) as f64;
+        let usage = stats.blocks_held as f64 / self.num_blocks.max(1) as f64;
         self.cache_usage.iter().for_each(|gauge| gauge.set(usage));
         self.preemptions.absolute(stats.preemptions);
     }
@@ -206,6 +206,7 @@ impl Meter {
                 self.end(*choice, Ending::Stop);
             }
             Event::Finished { choice, reason: FinishReason::Length, .. } => self.end(*choice, Ending::Length),
+            Event::Admitted(_) => {}
             Event::Embedded { .. } => self.end_all(Ending::Stop),
             Event::Failed(_) => self.end_all(Ending::Error),
         }

@@ -100,6 +100,7 @@ impl InfillAnswer {
     fn take(&mut self, event: &Event) {
         self.tally.add(event);
         match event {
+            Event::Admitted(_) => {}
             Event::Prompt { .. } => self.prompt_end = Some(Instant::now()),
             Event::Delta { parts, token, .. } => {
                 self.add(parts);

@@ -152,7 +152,7 @@ impl<F: AnswerFormat> AnswerStream<F> {
                 self.prompt_tallies.insert(prompt, tally);
             }
             Event::Delta { choice, .. } => *self.choice_tokens.entry((prompt, *choice)).or_default() += 1,
-            Event::Finished { .. } | Event::Embedded { .. } | Event::Failed(_) => {}
+            Event::Admitted(_) | Event::Finished { .. } | Event::Embedded { .. } | Event::Failed(_) => {}
         }
         if let Event::Delta { choice, .. } | Event::Finished { choice, .. } = event {
             tally.completion = self.choice_tokens.get(&(prompt, *choice)).copied().unwrap_or(0);

@@ -197,6 +197,7 @@ impl AnswerRequest {
                 logprobs: options.logprobs,
                 logprob_token_ids: self.logprob_token_ids.clone(),
                 prompt_logprobs: options.prompt_logprobs,
+                cache_salt: None,
                 embedding: None,
             };
             options.turn.apply(&mut request);

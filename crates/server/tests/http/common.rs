@@ -136,6 +136,8 @@ pub async fn start(options: Options) -> Server {
             block_size: 32,
             num_blocks: (options.context / 32).max(10),
             bytes_per_block: 1024,
+            prefix_cache: true,
+            num_snapshots: 0,
             max_num_seqs: 64,
             k_quant: "bf16".into(),
             v_quant: "f16".into(),
@@ -146,7 +148,7 @@ pub async fn start(options: Options) -> Server {
         inbox.set_stats(engine::EngineStats {
             running: options.running,
             waiting: 3,
-            blocks_used: 5,
+            blocks_held: 5,
             preemptions: 7,
             ..Default::default()
         });
@@ -196,6 +198,7 @@ impl Fake {
                 self.play(&request, events, queued);
             }
             Message::Abort(id) => self.seen.aborts.lock().unwrap().push(id),
+            Message::ClearCache => {}
             Message::Shutdown(deadline) => {
                 std::thread::sleep(deadline.saturating_duration_since(Instant::now()));
                 for events in &self.ticking {

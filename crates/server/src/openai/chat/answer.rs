@@ -159,7 +159,7 @@ impl AnswerFormat for ChatFormat {
             }
         }
         match event {
-            Event::Prompt { .. } | Event::Embedded { .. } | Event::Failed(_) => {}
+            Event::Admitted(_) | Event::Prompt { .. } | Event::Embedded { .. } | Event::Failed(_) => {}
             Event::Delta { choice, parts, token, logprob, .. } => {
                 chunks.extend(self.token_chunks(choice, parts, token, logprob.as_ref()));
             }

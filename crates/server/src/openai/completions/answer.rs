@@ -154,7 +154,7 @@ impl AnswerFormat for CompletionFormat {
                 let entries = logprobs.unwrap_or_default();
                 (first..first + self.n).map(|index| AnswerChoice::new(self.beginning(index, &entries))).collect()
             }
-            Event::Prompt { .. } | Event::Embedded { .. } | Event::Failed(_) => Vec::new(),
+            Event::Admitted(_) | Event::Prompt { .. } | Event::Embedded { .. } | Event::Failed(_) => Vec::new(),
             Event::Delta { choice, parts, token, logprob, .. } => self
                 .token_chunk(first + choice, AnswerPart::text_of(&parts), token, logprob.as_ref())
                 .into_iter()

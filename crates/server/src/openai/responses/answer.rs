@@ -76,7 +76,7 @@ impl ResponseWriter {
         self.tally.add(&event);
         match event {
             // A failure is an error of the generation.
-            Event::Prompt { .. } | Event::Embedded { .. } | Event::Failed(_) => {}
+            Event::Admitted(_) | Event::Prompt { .. } | Event::Embedded { .. } | Event::Failed(_) => {}
             Event::Delta { parts, logprob, in_thought, .. } => {
                 self.note(logprob.as_ref().filter(|_| !in_thought));
                 self.take_parts(parts);

@@ -1,0 +1,82 @@
+//! What requests find of their prompts in the cache: how they look for it, and what is told of it.
+use super::request::GenerationRequest;
+use kv::{BlockKey, CacheIdentity};
+use scheduler::{Miss, PrefixReport, PrefixUse};
+use std::collections::VecDeque;
+use text::Tokenizer;
+
+/// Tokens that are read again although a longer prefix had been known, from which on a line is logged.
+const LOSS_TO_LOG: usize = 1024;
+/// How many requests are remembered.
+const HISTORY: usize = 100;
+/// Tokens on each side of a place where prompts part that are logged.
+const CONTEXT: usize = 12;
+
+/// What a request found of its prompt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PrefixEvent {
+    /// The request's id, as in logs.
+    pub id: String,
+    /// Tokens asked for, found and computed, and why.
+    pub report: PrefixReport,
+}
+
+/// What requests found of their prompts so far.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PrefixHistory {
+    /// Tokens of prompts that were looked for.
+    pub queried: u64,
+    /// Tokens that were in memory.
+    pub from_memory: u64,
+    /// Tokens that came from disk.
+    pub from_archive: u64,
+    /// The last hundred requests, the newest last.
+    pub last: VecDeque<PrefixEvent>,
+}
+
+impl PrefixHistory {
+    /// Adds what a request found.
+    pub(super) fn push(&mut self, event: PrefixEvent) {
+        if event.report.miss != Some(Miss::Off) {
+            self.queried += event.report.prompt as u64;
+        }
+        self.from_memory += event.report.from_memory as u64;
+        self.from_archive += event.report.from_archive as u64;
+        if self.last.len() == HISTORY {
+            self.last.pop_front();
+        }
+        self.last.push_back(event);
+    }
+}
+
+impl GenerationRequest {
+    /// How the request takes part in the prefix cache of this identity. Texts that are embedded do not: their vectors
+    /// may need the hidden states of all tokens, and seldom does another text go on where they end.
+    pub(super) fn prefix_use(&self, identity: &CacheIdentity) -> Option<PrefixUse> {
+        let salt = self.cache_salt.as_deref().unwrap_or_default();
+        let usage = PrefixUse {
+            root: BlockKey::root(identity, salt),
+            salted: !salt.is_empty(),
+            // Logits of the whole prompt are not kept.
+            reuse: self.prompt_logprobs.is_none(),
+        };
+        self.embedding.is_none().then_some(usage)
+    }
+
+    /// Logs that much of the prompt was read again although a longer prefix had been known, and for debugging where the
+    /// prompt left it.
+    pub(super) fn log_loss(&self, report: &PrefixReport, tokenizer: &Tokenizer) {
+        let Some(miss) = report.miss.as_ref().filter(|miss| miss.is_loss()) else { return };
+        if report.computed() <= LOSS_TO_LOG {
+            return;
+        }
+        tracing::info!(id = self.id, "{} of {} prompt tokens are read again: {miss}", report.computed(), report.prompt);
+        if let Miss::Diverged { at, from, known } = miss {
+            let text = |tokens: &[u32]| tokenizer.decode(tokens, false);
+            let before = text(&self.prompt[at.saturating_sub(CONTEXT)..*at]);
+            let own = text(&self.prompt[*at..self.prompt.len().min(at + CONTEXT)]);
+            let other = text(&known[at - from..known.len().min(at - from + CONTEXT)]);
+            tracing::debug!(id = self.id, before, own, other, "where the prompt left what was known");
+        }
+    }
+}
