@@ -1,0 +1,295 @@
+//! The disk cache of one identity, as a server uses it.
+use crate::chains::{ChainSummary, chains_of};
+use crate::entry::{DiskEntry, EntryKind};
+use crate::error::DiskError;
+use crate::file::CellFile;
+use crate::folder::{Folder, LEDGER_BYTES, folder_bytes};
+use crate::format::Geometry;
+use crate::options::{DiskContents, DiskLimit, DiskOptions, Tuning, free_bytes};
+use crate::reader::{DiskRead, ReadJob, run as run_reader};
+use crate::room::{OpenFile, delete_empty, trim, unused_files};
+use crate::state::{Shared, State};
+use crate::writer::Writer;
+use kv::BlockKey;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How long [`DiskCache::clear`] waits for the writer.
+const CLEAR_PATIENCE: Duration = Duration::from_secs(20);
+
+/// What became of an offer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offered {
+    /// The value waits to be written, and can be read from now on.
+    Staged,
+    /// The value is there already, or waits already.
+    Present,
+    /// Too many bytes wait to be written.
+    Full,
+    /// The day's budget of bytes is used up.
+    BudgetSpent,
+    /// The value is larger than the limit allows, or than all that may wait.
+    TooLarge,
+    /// Writing is paused.
+    Paused,
+    /// Writing failed a short time ago, or the cache closes.
+    Off,
+}
+
+/// Whether the cache is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DiskState {
+    /// It is.
+    On,
+    /// It is not, since [`DiskCache::pause`] was called.
+    Paused,
+    /// It is not, for this reason; it is tried again from time to time.
+    Failed(String),
+}
+
+/// Numbers for metrics and lists.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DiskStats {
+    /// How many values the file holds.
+    pub entries: u64,
+    /// The bytes of these values.
+    pub bytes: u64,
+    /// The size of the file.
+    pub file_bytes: u64,
+    /// The largest size of all files of the folder together.
+    pub limit: u64,
+    /// How many bytes were written today, by all processes that use the folder, as of this one's last write.
+    pub written_today: u64,
+    /// How many bytes may be written in a day.
+    pub writes_per_day: u64,
+    /// How many bytes wait to be written.
+    pub staged_bytes: u64,
+    /// How many values were asked for and given.
+    pub hits: u64,
+    /// How many values were asked for and not given.
+    pub misses: u64,
+    /// How many values were not as they were written. Each was deleted.
+    pub damaged: u64,
+    /// How many offers were refused.
+    pub refused: u64,
+    /// How fast values are read and checked, as measured lately.
+    pub read_bytes_per_second: Option<f64>,
+    /// Whether the cache is written.
+    pub state: DiskState,
+}
+
+/// Blocks and snapshots of one identity on disk. None of its methods but [`DiskCache::open`] fails: the worst is a miss.
+pub struct DiskCache {
+    shared: Arc<Shared>,
+    jobs: Option<mpsc::Sender<ReadJob>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl DiskCache {
+    /// Opens the identity's file in the folder, or begins it, and starts the threads that write and read. Where the
+    /// files are larger than the limit, what was used longest ago is deleted first.
+    pub fn open(options: &DiskOptions, contents: &DiskContents) -> Result<Self, DiskError> {
+        Self::open_tuned(options, contents, Tuning::default())
+    }
+
+    pub(crate) fn open_tuned(
+        options: &DiskOptions,
+        contents: &DiskContents,
+        tuning: Tuning,
+    ) -> Result<Self, DiskError> {
+        let dir = &options.dir;
+        Folder::create(dir)?;
+        let free = if options.limit == DiskLimit::Auto { free_bytes(dir)? } else { 0 };
+        let limit = options.limit.bytes(dir, free, folder_bytes(dir)?)?;
+        let least = Geometry::for_blocks(contents.block_bytes).file_bytes(1) + LEDGER_BYTES as u64;
+        if limit < least {
+            return Err(DiskError::LimitTooSmall { limit, least });
+        }
+        let (file, index) = keep_limit(dir, limit, CellFile::open(dir, contents)?, tuning.day())?;
+        let (values, bytes) = (index.values().len(), index.bytes());
+        tracing::info!("disk cache {}: {values} values, {bytes} bytes; limit {limit} bytes", file.path().display());
+        let state = State::new(file, index);
+        let shared = Arc::new(Shared::new(options.clone(), contents.clone(), limit, tuning, state));
+        let (jobs, received) = mpsc::channel();
+        let mut cache = DiskCache { shared, jobs: Some(jobs), threads: Vec::new() };
+        let shared = cache.shared.clone();
+        cache.start("disk-cache-writer", move || Writer::new(&shared).run())?;
+        let shared = cache.shared.clone();
+        cache.start("disk-cache-reader", move || run_reader(&shared, &received))?;
+        Ok(cache)
+    }
+
+    fn start(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), DiskError> {
+        let thread = std::thread::Builder::new().name(name.to_string()).spawn(work);
+        self.threads.push(thread.map_err(DiskError::io("starting a thread for", &self.shared.options.dir))?);
+        Ok(())
+    }
+
+    /// Whether a value is there, or waits to be written. The index in memory is asked, never the disk.
+    pub fn contains(&self, kind: EntryKind, key: BlockKey) -> bool {
+        self.shared.state().holds(&kind.id(key))
+    }
+
+    /// Offers a value, which is written behind, or refused. Never waits for the disk.
+    pub fn offer(&self, entry: DiskEntry) -> Offered {
+        let day = self.shared.tuning.day();
+        let mut state = self.shared.state();
+        let (size, most) = (entry.bytes.len(), self.shared.tuning.staging_bytes);
+        let geometry = state.file.geometry();
+        let most_cells = geometry.cells_in(self.shared.limit - LEDGER_BYTES as u64);
+        let offered = if state.holds(&entry.id()) {
+            return Offered::Present;
+        } else if state.closing.is_some() || state.failure.as_ref().is_some_and(|f| Instant::now() < f.retry_at) {
+            Offered::Off
+        } else if state.paused {
+            Offered::Paused
+        } else if state.spent_day == Some(day) {
+            Offered::BudgetSpent
+        } else if size > most || geometry.parts(size as u64) > u64::from(most_cells) {
+            Offered::TooLarge
+        } else if state.staging.bytes() + size > most {
+            Offered::Full
+        } else {
+            Offered::Staged
+        };
+        if offered == Offered::Staged {
+            state.staging.push(entry);
+            self.shared.wake();
+        } else {
+            state.refused += 1;
+        }
+        offered
+    }
+
+    /// Reads the values of these keys in order, up to the first that is not there or is damaged, on the reader's
+    /// thread, where `reply` is called with them. It is called in any case, also where the cache closes before.
+    pub fn read(&self, kind: EntryKind, keys: Vec<BlockKey>, reply: impl FnOnce(DiskRead) + Send + 'static) {
+        let job = ReadJob { kind, keys, reply: Some(Box::new(reply)) };
+        if let Some(jobs) = &self.jobs {
+            // A job that cannot be sent is dropped, and replies then.
+            let _ = jobs.send(job);
+        }
+    }
+
+    /// Notes that these values were used elsewhere, such as in memory: they count as young. Values that are read are
+    /// noted by themselves, and what a value needs stays as long as the value.
+    pub fn touch(&self, kind: EntryKind, keys: &[BlockKey]) {
+        let mut state = self.shared.state();
+        let stamp = state.index.stamp(self.shared.tuning.micros());
+        for key in keys {
+            state.index.touch(&kind.id(*key), stamp);
+        }
+    }
+
+    /// Stops or resumes writing, such as under memory pressure. What waits to be written is dropped when it stops, since
+    /// it takes memory.
+    pub fn pause(&self, paused: bool) {
+        let mut state = self.shared.state();
+        state.paused = paused;
+        if paused {
+            state.refused += state.staging.clear();
+        }
+        drop(state);
+        self.shared.wake();
+    }
+
+    /// Waits until all that was offered is written, at most for `time`. Returns whether it is.
+    pub fn flush(&self, time: Duration) -> bool {
+        let until = Instant::now() + time;
+        let mut state = self.shared.state();
+        while !state.staging.is_empty() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            state = self.shared.wait(state, left);
+        }
+        true
+    }
+
+    /// Deletes all values: those of this cache, and those of other identities that no process uses.
+    pub fn clear(&self) -> Result<(), DiskError> {
+        let (sender, done) = mpsc::channel();
+        self.shared.state().clearing.push(sender);
+        self.shared.wake();
+        crate::inspect::clear(&self.shared.options.dir)?;
+        done.recv_timeout(CLEAR_PATIENCE).map_err(|_| {
+            let path = self.shared.state().file.path().to_path_buf();
+            DiskError::Busy { path, seconds: CLEAR_PATIENCE.as_secs() }
+        })
+    }
+
+    /// The chains of this cache, as [`crate::list`] tells them of a folder.
+    pub fn chains(&self) -> Vec<ChainSummary> {
+        let state = self.shared.state();
+        chains_of(state.file.identity(), state.file.label(), &state.index)
+    }
+
+    /// Numbers for metrics and lists.
+    pub fn stats(&self) -> DiskStats {
+        let day = self.shared.tuning.day();
+        let state = self.shared.state();
+        DiskStats {
+            entries: state.index.values().len() as u64,
+            bytes: state.index.bytes(),
+            file_bytes: state.file.geometry().file_bytes(state.index.cells()),
+            limit: self.shared.limit,
+            written_today: if state.written.0 == day { state.written.1 } else { 0 },
+            writes_per_day: self.shared.options.writes_per_day,
+            staged_bytes: state.staging.bytes() as u64,
+            hits: state.hits,
+            misses: state.misses,
+            damaged: state.damaged,
+            refused: state.refused,
+            read_bytes_per_second: state.read_bytes_per_second,
+            state: match &state.failure {
+                Some(failure) => DiskState::Failed(failure.reason.clone()),
+                None if state.paused => DiskState::Paused,
+                None => DiskState::On,
+            },
+        }
+    }
+
+    /// Writes what waits for at most `time`, and ends the threads. Returns whether all was written.
+    pub fn close(mut self, time: Duration) -> bool {
+        self.end(time);
+        self.shared.state().staging.is_empty()
+    }
+
+    fn end(&mut self, time: Duration) {
+        self.shared.state().closing = Some(Instant::now() + time);
+        self.shared.wake();
+        self.jobs = None;
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::warn!("a thread of the disk cache ended by a panic");
+            }
+        }
+    }
+}
+
+impl Drop for DiskCache {
+    fn drop(&mut self) {
+        self.end(Duration::ZERO);
+    }
+}
+
+/// Deletes what was used longest ago, of any identity that no process has, while the files are larger than the limit.
+fn keep_limit(dir: &Path, limit: u64, own: OpenFile, day: u64) -> Result<OpenFile, DiskError> {
+    let folder = Folder::lock(dir)?;
+    let excess = folder.bytes()?.saturating_sub(limit);
+    if excess == 0 {
+        return Ok(own);
+    }
+    // The own file is the last one, and comes out again.
+    let mut files = unused_files(dir, own.0.path())?;
+    files.push(own);
+    let written = trim(&mut files, excess, u64::MAX).map_err(DiskError::io("making room in", dir))?;
+    folder.note_written(day, written)?;
+    let Some(own) = files.pop() else { return Err(DiskError::Gone { path: dir.to_path_buf() }) };
+    delete_empty(files)?;
+    Ok(own)
+}

@@ -1,0 +1,30 @@
+//! Blocks of the KV cache, and snapshots of recurrent states, kept on disk across restarts.
+//!
+//! A [`DiskCache`] has one identity's file in a folder that all identities share. Values are written behind by one thread
+//! and read by another; a value is given only if it is, byte for byte, what was offered.
+#![warn(missing_docs)]
+mod cache;
+mod chains;
+mod entry;
+mod error;
+mod file;
+mod folder;
+mod format;
+mod index;
+mod inspect;
+mod options;
+mod reader;
+mod room;
+mod state;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub use cache::{DiskCache, DiskState, DiskStats, Offered};
+pub use chains::ChainSummary;
+pub use entry::{DiskEntry, EntryKind};
+pub use error::DiskError;
+pub use inspect::{ClearReport, VerifyReport, clear, list, verify};
+pub use kv::{BlockKey, CacheIdentity};
+pub use options::{CacheLabel, DiskContents, DiskLimit, DiskOptions};
+pub use reader::DiskRead;

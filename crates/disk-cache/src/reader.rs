@@ -1,0 +1,126 @@
+//! The reader's thread: runs of values are read and checked, one after the other.
+use crate::entry::{EntryId, EntryKind};
+use crate::file::Checked;
+use crate::state::Shared;
+use kv::BlockKey;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+/// How much a new measurement counts beside those before.
+const WEIGHT: f64 = 0.3;
+
+/// What was read.
+#[derive(Debug, Default)]
+pub struct DiskRead {
+    /// The bytes of the first keys' values. Where it is shorter than the keys, the next value is not there, or was
+    /// damaged.
+    pub values: Vec<Vec<u8>>,
+    /// Whether the run ended at a damaged value, which is deleted.
+    pub damaged: bool,
+    /// How long it took.
+    pub took: Duration,
+}
+
+type Reply = Box<dyn FnOnce(DiskRead) + Send>;
+
+/// A run that is to be read. The reply comes in any case, if only an empty one.
+pub(crate) struct ReadJob {
+    pub kind: EntryKind,
+    pub keys: Vec<BlockKey>,
+    pub reply: Option<Reply>,
+}
+
+impl ReadJob {
+    fn reply(mut self, read: DiskRead) {
+        if let Some(reply) = self.reply.take() {
+            reply(read);
+        }
+    }
+}
+
+impl Drop for ReadJob {
+    fn drop(&mut self) {
+        if let Some(reply) = self.reply.take() {
+            reply(DiskRead::default());
+        }
+    }
+}
+
+/// Works until no more jobs can come.
+pub(crate) fn run(shared: &Shared, jobs: &Receiver<ReadJob>) {
+    for job in jobs {
+        let read = read_run(shared, job.kind, &job.keys);
+        job.reply(read);
+    }
+}
+
+/// Reads the longest run of values from the first key on.
+fn read_run(shared: &Shared, kind: EntryKind, keys: &[BlockKey]) -> DiskRead {
+    let begin = Instant::now();
+    let mut read = DiskRead::default();
+    let mut from_disk = 0;
+    for key in keys {
+        match read_value(shared, kind.id(*key)) {
+            Found::Disk(bytes) => {
+                from_disk += bytes.len();
+                read.values.push(bytes);
+            }
+            Found::Staging(bytes) => read.values.push(bytes),
+            Found::Nothing => break,
+            Found::Damaged => {
+                read.damaged = true;
+                tracing::warn!("the disk cache's value of {key} was damaged and is deleted");
+                break;
+            }
+        }
+    }
+    read.took = begin.elapsed();
+    let mut state = shared.state();
+    let stamp = state.index.stamp(shared.tuning.micros());
+    for key in &keys[..read.values.len()] {
+        state.index.touch(&kind.id(*key), stamp);
+    }
+    state.hits += read.values.len() as u64;
+    state.misses += (keys.len() - read.values.len()) as u64;
+    if from_disk > 0 {
+        let rate = from_disk as f64 / read.took.as_secs_f64().max(1e-6);
+        let before = state.read_bytes_per_second.unwrap_or(rate);
+        state.read_bytes_per_second = Some(before + WEIGHT * (rate - before));
+    }
+    read
+}
+
+enum Found {
+    Disk(Vec<u8>),
+    Staging(Vec<u8>),
+    Nothing,
+    Damaged,
+}
+
+fn read_value(shared: &Shared, id: EntryId) -> Found {
+    // The writer may evict or move the value while it is read; then it is looked up again.
+    for _ in 0..3 {
+        let (file, value) = {
+            let state = shared.state();
+            if state.closing.is_some() {
+                return Found::Nothing;
+            }
+            if let Some(entry) = state.staging.get(&id) {
+                let entry = entry.clone();
+                drop(state);
+                return Found::Staging(entry.bytes.clone());
+            }
+            let Some(value) = state.index.get(&id) else { return Found::Nothing };
+            (state.file.clone(), value.clone())
+        };
+        match file.read_value(&value) {
+            Ok(Checked::Whole(bytes)) => return Found::Disk(bytes),
+            Ok(Checked::Damaged) => {}
+            Err(error) => tracing::debug!("{}: {error}", file.path().display()),
+        }
+        if shared.state().remove_damaged(&id, &file, &value.cells, &value.hash) {
+            return Found::Damaged;
+        }
+    }
+    Found::Nothing
+}
