@@ -67,7 +67,7 @@ fn measure(dir: &std::path::Path, block_bytes: usize) -> Result<(), DiskError> {
         "values of {block_bytes} bytes: {:.1} % of the limit hold values; written at {:.0} MB/s, read and checked at \
          {:.0} MB/s; opened in {opened:.1?}",
         100.0 * stats.bytes as f64 / LIMIT as f64,
-        stats.written_today as f64 / written.as_secs_f64() / 1e6,
+        (chains * CHAIN * block_bytes) as f64 / written.as_secs_f64() / 1e6,
         read as f64 / begin.elapsed().as_secs_f64() / 1e6,
     );
     drop(cache);

@@ -1,10 +1,12 @@
 //! The disk cache of one identity, as a server uses it.
-use crate::chains::{ChainSummary, chains_of};
+use crate::chains::ChainSummary;
 use crate::entry::{DiskEntry, EntryKind};
 use crate::error::DiskError;
 use crate::file::CellFile;
 use crate::folder::{Folder, LEDGER_BYTES, folder_bytes};
 use crate::format::Geometry;
+use crate::index::DiskIndex;
+use crate::inspect::chains_of_file;
 use crate::options::{DiskContents, DiskLimit, DiskOptions, Tuning, free_bytes};
 use crate::reader::{DiskRead, ReadJob, run as run_reader};
 use crate::room::{OpenFile, delete_empty, trim, unused_files};
@@ -108,10 +110,12 @@ impl DiskCache {
         if limit < least {
             return Err(DiskError::LimitTooSmall { limit, least });
         }
-        let (file, index) = keep_limit(dir, limit, CellFile::open(dir, contents)?, tuning.day())?;
+        let day = tuning.day();
+        let (file, index, written) = keep_limit(dir, limit, CellFile::open(dir, contents)?, day)?;
         let (values, bytes) = (index.values().len(), index.bytes());
         tracing::info!("disk cache {}: {values} values, {bytes} bytes; limit {limit} bytes", file.path().display());
-        let state = State::new(file, index);
+        let mut state = State::new(file, index);
+        state.written = (day, written);
         let shared = Arc::new(Shared::new(options.clone(), contents.clone(), limit, tuning, state));
         let (jobs, received) = mpsc::channel();
         let mut cache = DiskCache { shared, jobs: Some(jobs), threads: Vec::new() };
@@ -222,10 +226,11 @@ impl DiskCache {
         })
     }
 
-    /// The chains of this cache, as [`crate::list`] tells them of a folder.
+    /// The chains of this cache, as [`crate::list`] tells them of a folder. They are read from the file, for seconds at
+    /// worst, so that nobody else has to wait; uses of the last half minute may be missing.
     pub fn chains(&self) -> Vec<ChainSummary> {
-        let state = self.shared.state();
-        chains_of(state.file.identity(), state.file.label(), &state.index)
+        let path = self.shared.state().file.path().to_path_buf();
+        chains_of_file(&path)
     }
 
     /// Numbers for metrics and lists.
@@ -278,18 +283,19 @@ impl Drop for DiskCache {
 }
 
 /// Deletes what was used longest ago, of any identity that no process has, while the files are larger than the limit.
-fn keep_limit(dir: &Path, limit: u64, own: OpenFile, day: u64) -> Result<OpenFile, DiskError> {
+/// Returns the own file, and how many bytes were written on this day.
+fn keep_limit(dir: &Path, limit: u64, own: OpenFile, day: u64) -> Result<(CellFile, DiskIndex, u64), DiskError> {
     let folder = Folder::lock(dir)?;
     let excess = folder.bytes()?.saturating_sub(limit);
     if excess == 0 {
-        return Ok(own);
+        return Ok((own.0, own.1, folder.written_on(day)));
     }
     // The own file is the last one, and comes out again.
     let mut files = unused_files(dir, own.0.path())?;
     files.push(own);
     let written = trim(&mut files, excess, u64::MAX).map_err(DiskError::io("making room in", dir))?;
-    folder.note_written(day, written)?;
-    let Some(own) = files.pop() else { return Err(DiskError::Gone { path: dir.to_path_buf() }) };
+    let written = folder.note_written(day, written)?;
+    let Some((file, index)) = files.pop() else { return Err(DiskError::Gone { path: dir.to_path_buf() }) };
     delete_empty(files)?;
-    Ok(own)
+    Ok((file, index, written))
 }

@@ -66,6 +66,11 @@ pub enum DiskError {
 }
 
 impl DiskError {
+    /// Whether a file is not there: another process may delete one at any moment.
+    pub(crate) fn is_missing(&self) -> bool {
+        matches!(self, DiskError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
     /// Returns a function that makes an error of the operating system's, for `map_err`.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DiskError {
         move |source| DiskError::Io { action, path: path.to_path_buf(), source }

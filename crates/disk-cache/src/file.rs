@@ -11,7 +11,12 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+/// How long a start waits for a process that is about to end.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How long it waits between two attempts.
+const PAUSE: Duration = Duration::from_millis(5);
 /// What the names of the files end with.
 pub(crate) const EXTENSION: &str = "kvcache";
 
@@ -43,7 +48,7 @@ impl CellFile {
         let path = Self::path_of(dir, &contents.identity);
         let geometry = Geometry::for_blocks(contents.block_bytes);
         let head = FileHead { identity: contents.identity, geometry, label: contents.label.clone() };
-        let file = lock(&path, true)?;
+        let file = lock(&path, true, PATIENCE)?;
         match read_head(&file, &path)? {
             FirstPage::Head(found) if (found.identity, found.geometry) == (head.identity, head.geometry) => {}
             FirstPage::Missing => {}
@@ -59,7 +64,7 @@ impl CellFile {
 
     /// Opens and locks a file that is there.
     pub fn open_existing(path: &Path) -> Result<(Self, DiskIndex), DiskError> {
-        Self::with_head(lock(path, false)?, path)
+        Self::with_head(lock(path, false, Duration::ZERO)?, path)
     }
 
     /// Opens a file that another process may write at this moment, to see what it holds.
@@ -262,21 +267,23 @@ impl Found {
     }
 }
 
-/// Returns the file, locked for this process alone.
-fn lock(path: &Path, create: bool) -> Result<File, DiskError> {
-    // Who held the lock may have deleted the file just before the lock came free.
-    for _ in 0..3 {
+/// Returns the file, locked for this process alone, where the lock comes free within `patience`.
+fn lock(path: &Path, create: bool, patience: Duration) -> Result<File, DiskError> {
+    let begin = Instant::now();
+    loop {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(create).truncate(false).mode(0o600);
         let file = options.open(path).map_err(DiskError::io("opening", path))?;
         match file.try_lock() {
             Ok(()) if same_file(&file, path) => return Ok(file),
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => break,
+            // Who held the lock has deleted the file just before the lock came free.
+            Ok(()) if begin.elapsed() < PATIENCE => {}
+            Ok(()) => return Err(DiskError::Gone { path: path.to_path_buf() }),
+            Err(TryLockError::WouldBlock) if begin.elapsed() < patience => std::thread::sleep(PAUSE),
+            Err(TryLockError::WouldBlock) => return Err(DiskError::Locked { path: path.to_path_buf() }),
             Err(TryLockError::Error(error)) => return Err(DiskError::io("locking", path)(error)),
         }
     }
-    Err(DiskError::Locked { path: path.to_path_buf() })
 }
 
 /// Whether `path` leads to this open file.

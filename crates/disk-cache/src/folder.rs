@@ -12,7 +12,7 @@ const LEDGER: &str = "writes";
 /// The ledger's bytes: day, bytes written in it, checksum.
 pub(crate) const LEDGER_BYTES: usize = 24;
 /// How long the lock is waited for. Others hold it for as long as it takes to make room.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The folder, locked. Files grow under this lock alone, so that their sizes together stay below the limit.
 #[derive(Debug)]
@@ -47,7 +47,9 @@ impl Folder {
         }
         let folder = Folder { dir: dir.to_path_buf(), ledger };
         // The ledger has its size before any file grows into the room that it takes.
-        folder.write(folder.read().unwrap_or_default())?;
+        if folder.read().is_none() {
+            folder.write((0, 0))?;
+        }
         Ok(folder)
     }
 

@@ -35,26 +35,30 @@ pub struct ClearReport {
 /// Lists the chains of all identities in a folder, the one used last first. Files that a process uses are listed as far
 /// as it has written them.
 pub fn list(dir: &Path) -> Result<Vec<ChainSummary>, DiskError> {
-    let mut chains = Vec::new();
-    for path in cache_files(dir)? {
-        match CellFile::open_to_list(&path) {
-            Ok((file, index)) => chains.extend(chains_of(file.identity(), file.label(), &index)),
-            Err(error) => tracing::debug!("not listed: {error}"),
-        }
-    }
+    let mut chains: Vec<_> = cache_files(dir)?.iter().flat_map(|path| chains_of_file(path)).collect();
     chains.sort_by_key(|chain| std::cmp::Reverse(chain.last_used));
     Ok(chains)
+}
+
+/// The chains of a file; none where it cannot be read.
+pub(crate) fn chains_of_file(path: &Path) -> Vec<ChainSummary> {
+    match CellFile::open_to_list(path) {
+        Ok((file, index)) => chains_of(file.identity(), file.label(), &index),
+        Err(error) => {
+            tracing::debug!("not listed: {error}");
+            Vec::new()
+        }
+    }
 }
 
 /// Deletes the files of all identities that no process uses.
 pub fn clear(dir: &Path) -> Result<ClearReport, DiskError> {
     let mut report = ClearReport::default();
-    let paths = cache_files(dir)?;
-    if paths.is_empty() {
+    if cache_files(dir)?.is_empty() {
         return Ok(report);
     }
     let _folder = Folder::lock(dir)?;
-    for path in paths {
+    for path in cache_files(dir)? {
         let bytes = std::fs::metadata(&path).map_or(0, |data| data.len());
         match CellFile::open_existing(&path) {
             Ok((file, _)) => file.delete()?,
@@ -63,6 +67,7 @@ pub fn clear(dir: &Path) -> Result<ClearReport, DiskError> {
                 report.in_use.push(path);
                 continue;
             }
+            Err(error) if error.is_missing() => continue,
             Err(error) => return Err(error),
         }
         report.files += 1;
@@ -82,6 +87,7 @@ pub fn verify(dir: &Path) -> Result<VerifyReport, DiskError> {
                 delete(&path)?;
                 report.damaged_files.push(path);
             }
+            Err(error) if error.is_missing() => {}
             Err(error) => return Err(error),
         }
     }

@@ -3,6 +3,10 @@
 //! A [`DiskCache`] has one identity's file in a folder that all identities share. Values are written behind by one thread
 //! and read by another; a value is given only if it is, byte for byte, what was offered.
 #![warn(missing_docs)]
+// Helpers of tests name this crate as other programs do.
+#[cfg(test)]
+extern crate self as disk_cache;
+
 mod cache;
 mod chains;
 mod entry;

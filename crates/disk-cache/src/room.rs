@@ -35,7 +35,7 @@ pub(crate) fn trim(files: &mut [OpenFile], wanted: u64, before: u64) -> io::Resu
         written += file.erase(&cells)?;
         index.release(&cells);
     }
-    let mut gain: u64 = files.iter().map(|file| can_shrink_by(file)).sum();
+    let mut gain: u64 = files.iter().map(can_shrink_by).sum();
     while gain < wanted {
         let oldest = files.iter_mut().filter_map(|file| file.1.oldest(None).map(|(id, used)| (used, id, file)));
         let Some((_, id, file)) = oldest.min_by_key(|(used, id, _)| (*used, *id)).filter(|(used, ..)| *used < before)

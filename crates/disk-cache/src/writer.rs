@@ -10,10 +10,12 @@ use crate::state::{Shared, State, WriteFailure};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How many bytes are written between two looks at the limits.
-const BATCH_BYTES: usize = 8 << 20;
+/// How many bytes are written between two looks at the limits, where the limit is not small.
+const BATCH_BYTES: u64 = 8 << 20;
 /// How much room is made in other files at once, since each must be opened for it.
 const TRIM_BYTES: u64 = 64 << 20;
+/// For how long a second failure is no further warning.
+const WARNED: Duration = Duration::from_secs(3600);
 /// How long it is remembered that no other file holds anything older.
 const REMEMBERED: Duration = Duration::from_secs(60);
 /// How many refused blocks are remembered at most.
@@ -24,6 +26,8 @@ pub(crate) struct Writer<'a> {
     tidied: Instant,
     /// When other files were looked at last, and the stamp of the oldest value there.
     others: Option<(Instant, u64)>,
+    /// When a failure was logged.
+    warned: Option<Instant>,
 }
 
 enum Task {
@@ -35,14 +39,14 @@ enum Task {
 
 impl<'a> Writer<'a> {
     pub fn new(shared: &'a Shared) -> Self {
-        Writer { shared, tidied: Instant::now(), others: None }
+        Writer { shared, tidied: Instant::now(), others: None, warned: None }
     }
 
     /// Works until the cache closes.
     pub fn run(mut self) {
         loop {
             let result = match self.next_task() {
-                Task::Write(entries) => self.write(&entries).map(|written| self.recovered(written)),
+                Task::Write(entries) => self.write(&entries),
                 Task::Tidy => self.tidy(),
                 Task::Clear => self.clear(),
                 Task::End => break,
@@ -64,7 +68,8 @@ impl<'a> Writer<'a> {
                 return Task::Clear;
             }
             if !state.paused && !is_late(&state) && !state.staging.is_empty() {
-                return Task::Write(state.staging.next(BATCH_BYTES));
+                let bytes = BATCH_BYTES.min(self.shared.limit / 16);
+                return Task::Write(state.staging.next(bytes as usize));
             }
             if state.closing.is_some() {
                 return Task::End;
@@ -81,21 +86,20 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Writes these values, as far as the limits let it; returns how many were written.
-    fn write(&mut self, entries: &[Arc<DiskEntry>]) -> Result<usize, DiskError> {
+    /// Writes these values, as far as the limits let it.
+    fn write(&mut self, entries: &[Arc<DiskEntry>]) -> Result<(), DiskError> {
         self.reopen_if_gone()?;
         self.erase_discarded()?;
         let file = self.shared.state().file.clone();
         let entries = self.prepare(&file, entries)?;
-        let mut written = 0;
         for entry in entries {
             if is_late(&self.shared.state()) {
                 break;
             }
-            written += usize::from(self.write_entry(&file, entry)?);
+            self.write_entry(&file, entry)?;
             self.shared.wake();
         }
-        Ok(written)
+        Ok(())
     }
 
     /// Notes what will be written and makes the file as large as it needs to be and may be. Returns the values that the
@@ -169,9 +173,9 @@ impl<'a> Writer<'a> {
         Ok(written)
     }
 
-    /// Writes a value into free cells; returns whether it did.
-    fn write_entry(&self, file: &CellFile, entry: &Arc<DiskEntry>) -> Result<bool, DiskError> {
-        let Some(cells) = self.take_cells(file, entry)? else { return Ok(false) };
+    /// Writes a value into free cells, unless it is refused.
+    fn write_entry(&self, file: &CellFile, entry: &Arc<DiskEntry>) -> Result<(), DiskError> {
+        let Some(cells) = self.take_cells(file, entry)? else { return Ok(()) };
         let value = StoredValue {
             parent: entry.parent,
             tokens: entry.tokens,
@@ -189,8 +193,11 @@ impl<'a> Writer<'a> {
             state.index.insert(id, value);
             state.beyond.remove(&id);
             state.staging.remove(&id);
+            if state.failure.take().is_some() {
+                tracing::info!("the disk cache is written again");
+            }
         }
-        result.map(|_| true).map_err(DiskError::io("writing", file.path()))
+        result.map(|_| ()).map_err(DiskError::io("writing", file.path()))
     }
 
     /// Takes cells for a value. Where too few are free, what was used longest ago goes; but not what this value needs.
@@ -308,21 +315,18 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    fn failed(&self, error: &DiskError) {
+    fn failed(&mut self, error: &DiskError) {
         let mut state = self.shared.state();
         state.refused += state.staging.clear();
         let failure =
             WriteFailure { reason: error.to_string(), retry_at: Instant::now() + self.shared.tuning.retry_after };
-        if state.failure.replace(failure).is_none() {
+        state.failure = Some(failure);
+        drop(state);
+        if self.warned.is_none_or(|when| when.elapsed() > WARNED) {
+            self.warned = Some(Instant::now());
             tracing::warn!("the disk cache is not written for now: {error}");
         } else {
-            tracing::debug!("the disk cache still cannot be written: {error}");
-        }
-    }
-
-    fn recovered(&self, written: usize) {
-        if written > 0 && self.shared.state().failure.take().is_some() {
-            tracing::info!("the disk cache is written again");
+            tracing::debug!("the disk cache cannot be written again: {error}");
         }
     }
 
