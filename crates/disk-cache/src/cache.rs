@@ -83,7 +83,8 @@ pub struct DiskStats {
     pub state: DiskState,
 }
 
-/// Blocks and snapshots of one identity on disk. None of its methods but [`DiskCache::open`] fails: the worst is a miss.
+/// Blocks and snapshots of one identity on disk. What goes wrong after [`DiskCache::open`] is a miss at worst, and a
+/// line in the log.
 pub struct DiskCache {
     shared: Arc<Shared>,
     jobs: Option<mpsc::Sender<ReadJob>>,
@@ -188,8 +189,8 @@ impl DiskCache {
         }
     }
 
-    /// Stops or resumes writing, such as under memory pressure. What waits to be written is dropped when it stops, since
-    /// it takes memory.
+    /// Stops or resumes writing, such as under memory pressure. What waits to be written is dropped when it stops,
+    /// since it takes memory.
     pub fn pause(&self, paused: bool) {
         let mut state = self.shared.state();
         state.paused = paused;

@@ -109,7 +109,7 @@ impl CellFile {
         let cells = self.geometry().cells_in(size);
         let mut index = DiskIndex::default();
         index.resize(cells);
-        let mut found = Found::default();
+        let mut found = FoundParts::default();
         let mut table = vec![0; GROUP as usize * HEADER_BYTES];
         for first in (0..cells).step_by(GROUP as usize) {
             self.file
@@ -223,12 +223,12 @@ impl CellFile {
 
 /// The parts of values that a file's headers name.
 #[derive(Default)]
-struct Found {
+struct FoundParts {
     values: HashMap<EntryId, (CellHeader, Vec<Option<u32>>)>,
     discarded: Vec<u32>,
 }
 
-impl Found {
+impl FoundParts {
     fn add(&mut self, header: CellHeader, cell: u32, cells_of_file: u32, geometry: &Geometry) {
         let parts = usize::try_from(geometry.parts(header.bytes)).unwrap_or(usize::MAX);
         let part = header.part as usize;
@@ -254,7 +254,7 @@ impl Found {
     }
 
     fn into_index(self, index: &mut DiskIndex) {
-        let Found { values, mut discarded } = self;
+        let FoundParts { values, mut discarded } = self;
         for (id, (header, cells)) in values {
             let CellHeader { parent, tokens, bytes, hash, used, .. } = header;
             let whole: Option<Box<[u32]>> = cells.iter().copied().collect();

@@ -138,7 +138,7 @@ pub(crate) struct CellHeader {
     pub hash: [u8; 32],
     /// When the value was used last, in microseconds since 1970.
     pub used: u64,
-    /// Which part of the value the cell holds, from 0.
+    /// The number of the part that the cell holds, from 0.
     pub part: u32,
 }
 

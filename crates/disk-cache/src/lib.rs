@@ -1,7 +1,7 @@
 //! Blocks of the KV cache, and snapshots of recurrent states, kept on disk across restarts.
 //!
-//! A [`DiskCache`] has one identity's file in a folder that all identities share. Values are written behind by one thread
-//! and read by another; a value is given only if it is, byte for byte, what was offered.
+//! A [`DiskCache`] has one identity's file in a folder that all identities share. Values are written behind by one
+//! thread and read by another; a value is given only if it is, byte for byte, what was offered.
 #![warn(missing_docs)]
 // Helpers of tests name this crate as other programs do.
 #[cfg(test)]

@@ -61,13 +61,13 @@ fn read_run(shared: &Shared, kind: EntryKind, keys: &[BlockKey]) -> DiskRead {
     let mut from_disk = 0;
     for key in keys {
         match read_value(shared, kind.id(*key)) {
-            Found::Disk(bytes) => {
+            LookUp::Disk(bytes) => {
                 from_disk += bytes.len();
                 read.values.push(bytes);
             }
-            Found::Staging(bytes) => read.values.push(bytes),
-            Found::Nothing => break,
-            Found::Damaged => {
+            LookUp::Staging(bytes) => read.values.push(bytes),
+            LookUp::Nothing => break,
+            LookUp::Damaged => {
                 read.damaged = true;
                 tracing::warn!("the disk cache's value of {key} was damaged and is deleted");
                 break;
@@ -90,37 +90,37 @@ fn read_run(shared: &Shared, kind: EntryKind, keys: &[BlockKey]) -> DiskRead {
     read
 }
 
-enum Found {
+enum LookUp {
     Disk(Vec<u8>),
     Staging(Vec<u8>),
     Nothing,
     Damaged,
 }
 
-fn read_value(shared: &Shared, id: EntryId) -> Found {
+fn read_value(shared: &Shared, id: EntryId) -> LookUp {
     // The writer may evict or move the value while it is read; then it is looked up again.
     for _ in 0..3 {
         let (file, value) = {
             let state = shared.state();
             if state.closing.is_some() {
-                return Found::Nothing;
+                return LookUp::Nothing;
             }
             if let Some(entry) = state.staging.get(&id) {
                 let entry = entry.clone();
                 drop(state);
-                return Found::Staging(entry.bytes.clone());
+                return LookUp::Staging(entry.bytes.clone());
             }
-            let Some(value) = state.index.get(&id) else { return Found::Nothing };
+            let Some(value) = state.index.get(&id) else { return LookUp::Nothing };
             (state.file.clone(), value.clone())
         };
         match file.read_value(&value) {
-            Ok(Checked::Whole(bytes)) => return Found::Disk(bytes),
+            Ok(Checked::Whole(bytes)) => return LookUp::Disk(bytes),
             Ok(Checked::Damaged) => {}
             Err(error) => tracing::debug!("{}: {error}", file.path().display()),
         }
         if shared.state().remove_damaged(&id, &file, &value.cells, &value.hash) {
-            return Found::Damaged;
+            return LookUp::Damaged;
         }
     }
-    Found::Nothing
+    LookUp::Nothing
 }

@@ -30,7 +30,7 @@ pub(crate) struct Writer<'a> {
     warned: Option<Instant>,
 }
 
-enum Task {
+enum WriterTask {
     Write(Vec<Arc<DiskEntry>>),
     Tidy,
     Clear,
@@ -46,10 +46,10 @@ impl<'a> Writer<'a> {
     pub fn run(mut self) {
         loop {
             let result = match self.next_task() {
-                Task::Write(entries) => self.write(&entries),
-                Task::Tidy => self.tidy(),
-                Task::Clear => self.clear(),
-                Task::End => break,
+                WriterTask::Write(entries) => self.write(&entries),
+                WriterTask::Tidy => self.tidy(),
+                WriterTask::Clear => self.clear(),
+                WriterTask::End => break,
             };
             if let Err(error) = result {
                 self.failed(&error);
@@ -61,18 +61,18 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn next_task(&self) -> Task {
+    fn next_task(&self) -> WriterTask {
         let mut state = self.shared.state();
         loop {
             if !state.clearing.is_empty() {
-                return Task::Clear;
+                return WriterTask::Clear;
             }
             if !state.paused && !is_late(&state) && !state.staging.is_empty() {
                 let bytes = BATCH_BYTES.min(self.shared.limit / 16);
-                return Task::Write(state.staging.next(bytes as usize));
+                return WriterTask::Write(state.staging.next(bytes as usize));
             }
             if state.closing.is_some() {
-                return Task::End;
+                return WriterTask::End;
             }
             let tidy_due = self.tidied.elapsed() >= self.shared.tuning.tidy_after;
             if tidy_due
@@ -80,7 +80,7 @@ impl<'a> Writer<'a> {
                 && state.failure.is_none()
                 && (state.index.any_behind() || state.index.any_discarded())
             {
-                return Task::Tidy;
+                return WriterTask::Tidy;
             }
             state = self.shared.wait(state, self.shared.tuning.tidy_after);
         }

@@ -1,5 +1,5 @@
-//! Processes that are killed while they write, that share a folder, or whose disk is full. Each of these processes is an
-//! ignored test of this file.
+//! Processes that are killed while they write, that share a folder, or whose disk is full. Each of them is an ignored
+//! test of this file.
 mod helpers;
 
 use disk_cache::{DiskCache, DiskError, DiskState, EntryKind};
