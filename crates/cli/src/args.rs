@@ -1,6 +1,6 @@
 //! The command line. Doc comments of flags are what `--help` prints, so addresses stand in them as users type them.
 #![allow(rustdoc::bare_urls)]
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 use std::path::PathBuf;
 use turboquant::{Format, PRESETS, Side};
@@ -26,8 +26,41 @@ pub enum Command {
     Bench(BenchArgs),
     /// Fetch a model from the Hugging Face hub
     Pull(PullArgs),
+    /// List, clear or verify what is kept on disk of prompts
+    Cache(CacheArgs),
     /// Print the default configuration file
     Config,
+}
+
+/// `tallow cache`.
+#[derive(Debug, Args)]
+pub struct CacheArgs {
+    /// What to do with what no running server uses
+    pub action: CacheAction,
+    /// Configuration file; `tallow config` prints the default one
+    #[arg(long, value_name = "FILE", env = "TALLOW_CONFIG")]
+    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub folder: CacheFolder,
+}
+
+/// What `tallow cache` does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CacheAction {
+    /// Show prompts with their tokens, sizes and ages
+    List,
+    /// Delete all
+    Clear,
+    /// Read all, and delete what is not as it was written
+    Verify,
+}
+
+/// Where blocks are kept on disk.
+#[derive(Debug, Args, Serialize)]
+pub struct CacheFolder {
+    /// Folder of what is kept on disk of prompts [default: tallow/kv in the user's cache folder]
+    #[arg(long, value_name = "DIR")]
+    pub kv_disk_cache_dir: Option<PathBuf>,
 }
 
 /// `tallow serve`.
@@ -41,6 +74,8 @@ pub struct ServeArgs {
     pub step: StepSettings,
     #[command(flatten)]
     pub serving: ServingSettings,
+    #[command(flatten)]
+    pub folder: CacheFolder,
 }
 
 /// `tallow pull`.
@@ -70,6 +105,8 @@ pub struct ChatArgs {
     pub step: StepSettings,
     #[command(flatten)]
     pub serving: ServingSettings,
+    #[command(flatten)]
+    pub folder: CacheFolder,
 }
 
 /// `tallow eval`.
@@ -243,6 +280,13 @@ pub struct ServingSettings {
     /// Compute every prompt whole, also where one that began alike has been computed before [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub no_prefix_cache: Option<bool>,
+    /// Disk that may hold what was computed of prompts: auto (a tenth of what is free, at most 8 GiB), off, or a size such
+    /// as 4GiB [default: auto]
+    #[arg(long, value_name = "SIZE")]
+    pub kv_disk_cache: Option<String>,
+    /// Bytes that are written to that disk in a day at most [default: 20GiB]
+    #[arg(long, value_name = "BYTES")]
+    pub kv_disk_writes_per_day: Option<String>,
     /// Sequences that run at once [default: 64]
     #[arg(long, value_name = "N")]
     pub max_num_seqs: Option<usize>,

@@ -5,6 +5,7 @@
 
 mod args;
 mod bench;
+mod cache;
 mod chat;
 mod demo;
 mod eval;
@@ -43,9 +44,9 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli, signals: Signals) -> Result<()> {
-    // A chat shows the conversation alone, an evaluation or a benchmark its progress and results; TALLOW_LOG shows
-    // more.
-    let quiet = matches!(cli.command, Command::Chat(_) | Command::Eval(_) | Command::Bench(_));
+    // A chat shows the conversation alone, an evaluation or a benchmark its progress and results, a list itself;
+    // TALLOW_LOG shows more.
+    let quiet = matches!(cli.command, Command::Chat(_) | Command::Eval(_) | Command::Bench(_) | Command::Cache(_));
     log::start(if quiet { "warn" } else { "info" })?;
     let runtime = tokio::runtime::Runtime::new().context("the system gives no threads")?;
     let result = runtime.block_on(async {
@@ -55,6 +56,7 @@ fn run(cli: Cli, signals: Signals) -> Result<()> {
             Command::Eval(args) => eval::eval(args).await,
             Command::Bench(args) => bench::bench(args).await,
             Command::Pull(args) => model::pull(args).await,
+            Command::Cache(args) => cache::cache(&args),
             Command::Config => {
                 output::print(format_args!("{}", settings::DEFAULTS));
                 Ok(())

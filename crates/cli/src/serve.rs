@@ -18,7 +18,10 @@ const FAILURE_GRACE: Duration = Duration::from_secs(5);
 
 /// Runs the command until it is interrupted, or until a part of the server ends by itself.
 pub async fn serve(args: ServeArgs, signals: &Signals) -> Result<()> {
-    let settings = Settings::read(args.model.config.as_deref(), &(&args.model, &args.kv, &args.step, &args.serving))?;
+    let settings = Settings::read(
+        args.model.config.as_deref(),
+        &(&args.model, &args.kv, &args.step, &args.serving, &args.folder),
+    )?;
     if settings.model.is_none() {
         tracing::info!("{}", demo::NOTICE);
         #[cfg(target_os = "macos")]

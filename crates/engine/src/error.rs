@@ -188,6 +188,9 @@ pub enum StartError {
     /// The limits on sequences and steps contradict each other.
     #[error(transparent)]
     Scheduler(#[from] scheduler::SchedulerError),
+    /// The cache on disk cannot be of use.
+    #[error(transparent)]
+    Disk(#[from] disk_cache::DiskError),
     /// The model's files are missing or wrong.
     #[error(transparent)]
     Model(#[from] models::ModelError),

@@ -6,6 +6,7 @@ mod serve;
 mod start;
 mod threads;
 
+pub use disk_cache::{DiskLimit, DiskOptions, DiskState, DiskStats};
 pub use error::{EngineError, RequestField, StartError, SubmitError};
 pub use forward::{ModelRef, PrivateSequences};
 pub use kv::CacheIdentity;
@@ -18,7 +19,7 @@ pub use serve::{
 };
 pub use start::{
     Calibration, CentreMode, DecodeKernel, DeviceChoice, EngineConfig, KvOptions, KvPlan, LoadProgress, MemoryBudget,
-    MemoryLimits, ModelBundle, cache_layout, free_memory, launch, load, most_exact_format, select, start,
+    MemoryLimits, ModelBundle, cache_folder, cache_layout, free_memory, launch, load, most_exact_format, select, start,
 };
 pub use text::{ToolCallFormat, UnknownToolCallFormat};
 pub use threads::compute_pool;

@@ -37,7 +37,7 @@ impl ValueKind {
 }
 
 /// All settings (a test compares them with `RawSettings`).
-pub const KEYS: [(&str, ValueKind); 33] = [
+pub const KEYS: [(&str, ValueKind); 36] = [
     ("host", ValueKind::Text),
     ("port", ValueKind::Port),
     ("api_key", ValueKind::Text),
@@ -62,6 +62,9 @@ pub const KEYS: [(&str, ValueKind); 33] = [
     ("block_size", ValueKind::Count),
     ("kv_cache_memory", ValueKind::Bytes),
     ("no_prefix_cache", ValueKind::Switch),
+    ("kv_disk_cache", ValueKind::Text),
+    ("kv_disk_cache_dir", ValueKind::Text),
+    ("kv_disk_writes_per_day", ValueKind::Bytes),
     ("max_num_seqs", ValueKind::Count),
     ("max_num_batched_tokens", ValueKind::Count),
     ("max_step_ms", ValueKind::Count),

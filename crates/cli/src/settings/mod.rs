@@ -7,7 +7,7 @@ mod values;
 
 use anyhow::{Context, Error, Result, bail};
 use bytesize::ByteSize;
-use engine::{DecodeKernel, DeviceChoice, EngineConfig, KvOptions, Reading, WeightQuant};
+use engine::{DecodeKernel, DeviceChoice, DiskLimit, DiskOptions, EngineConfig, KvOptions, Reading, WeightQuant};
 use environment::{PREFIX, Variables};
 use figment::Figment;
 use figment::Provider as _;
@@ -54,6 +54,8 @@ pub struct Settings {
     pub write_timeout: Duration,
     /// How long running answers get at shutdown.
     pub shutdown_timeout: Duration,
+    /// Where blocks are kept on disk, if they are; `None` where this user has no cache folder.
+    pub disk_cache_dir: Option<PathBuf>,
     /// What the engine is started with, but for the path of the model, which is known once the model has been fetched.
     pub engine: EngineConfig,
     /// Where each value came from.
@@ -88,6 +90,9 @@ struct RawSettings {
     block_size: usize,
     kv_cache_memory: Option<ByteSize>,
     no_prefix_cache: bool,
+    kv_disk_cache: String,
+    kv_disk_cache_dir: Option<PathBuf>,
+    kv_disk_writes_per_day: ByteSize,
     max_num_seqs: usize,
     max_num_batched_tokens: usize,
     max_step_ms: u64,
@@ -148,6 +153,22 @@ impl Settings {
 }
 
 impl RawSettings {
+    /// Errors: texts that are empty, or that no client could send.
+    fn check_texts(&self) -> Result<()> {
+        // A header's value has no control characters, and comes without the white space around it.
+        let unsendable = |key: &String| key.is_empty() || key.trim() != key || key.contains(char::is_control);
+        if self.api_key.as_ref().is_some_and(unsendable) {
+            bail!(
+                "--api-key: is empty, or has control characters or white space around it, which no client could send; \
+                 leave it out for a server without a key"
+            );
+        }
+        not_empty("model", self.model.as_deref())?;
+        not_empty("--served-model-name", self.served_model_name.as_deref())?;
+        not_empty("--chat-template", self.chat_template.as_ref().and_then(|path| path.to_str()))?;
+        not_empty("--kv-disk-cache-dir", self.kv_disk_cache_dir.as_ref().and_then(|path| path.to_str()))
+    }
+
     /// Errors: values that are wrong whatever the model, before one is fetched.
     fn check(self) -> Result<Settings> {
         let seconds = |flag: &str, seconds: u64, least: u64| {
@@ -160,18 +181,11 @@ impl RawSettings {
         let keep_alive_timeout = seconds("keep-alive-timeout", self.keep_alive_timeout, 1)?;
         let read_timeout = seconds("read-timeout", self.read_timeout, 1)?;
         let write_timeout = seconds("write-timeout", self.write_timeout, 1)?;
-        // A header's value has no control characters, and comes without the white space around it.
-        let unsendable = |key: &String| key.is_empty() || key.trim() != key || key.contains(char::is_control);
-        if self.api_key.as_ref().is_some_and(unsendable) {
-            bail!(
-                "--api-key: is empty, or has control characters or white space around it, which no client could send; \
-                 leave it out for a server without a key"
-            );
-        }
-        not_empty("model", self.model.as_deref())?;
-        not_empty("--served-model-name", self.served_model_name.as_deref())?;
-        not_empty("--chat-template", self.chat_template.as_ref().and_then(|path| path.to_str()))?;
+        self.check_texts()?;
         let host = listen_host(&self.host)?;
+        let disk_cache_dir = self.kv_disk_cache_dir.or_else(|| Some(engine::cache_folder()?.join("kv")));
+        let writes_per_day = self.kv_disk_writes_per_day.as_u64();
+        let disk_cache = disk_options(&self.kv_disk_cache, disk_cache_dir.as_deref(), writes_per_day)?;
         let (k, v) = (self.k_quant.as_deref(), self.v_quant.as_deref());
         let engine = EngineConfig {
             model: PathBuf::new(),
@@ -190,6 +204,7 @@ impl RawSettings {
             max_num_batched_tokens: self.max_num_batched_tokens,
             max_step_time: Some(Duration::from_millis(self.max_step_ms)).filter(|time| !time.is_zero()),
             prefix_cache: !self.no_prefix_cache,
+            disk_cache,
             max_queued_requests: self.max_queued_requests,
             threads: Some(self.threads).filter(|n| *n > 0),
             load_progress: None,
@@ -208,9 +223,29 @@ impl RawSettings {
             read_timeout,
             write_timeout,
             shutdown_timeout,
+            disk_cache_dir,
             engine,
             origins: Origins::default(),
         })
+    }
+}
+
+/// Where and how much is kept on disk; `None`: nothing.
+///
+/// Errors: a `--kv-disk-cache` that is neither `auto` nor `off` nor a number of bytes, or one that has no folder.
+fn disk_options(size: &str, dir: Option<&Path>, writes_per_day: u64) -> Result<Option<DiskOptions>> {
+    let limit = match size {
+        "off" => return Ok(None),
+        "auto" => DiskLimit::Auto,
+        size => match size.parse::<ByteSize>() {
+            Ok(bytes) => DiskLimit::Bytes(bytes.as_u64()),
+            Err(_) => bail!("--kv-disk-cache: is {size}; it must be auto, off, or a number of bytes, such as 4GiB"),
+        },
+    };
+    match (dir, limit) {
+        (Some(dir), limit) => Ok(Some(DiskOptions { dir: dir.to_owned(), limit, writes_per_day })),
+        (None, DiskLimit::Auto) => Ok(None),
+        (None, _) => bail!("--kv-disk-cache: is {size}, and this user has no cache folder; name --kv-disk-cache-dir"),
     }
 }
 

@@ -9,7 +9,7 @@ use turboquant::{Format, KvPair, PRESETS, Side};
 fn read(flags: &[&str]) -> Result<Settings> {
     let cli = Cli::parse_from(["tallow", "serve"].iter().chain(flags));
     let Command::Serve(args) = cli.command else { panic!("serve was asked for") };
-    Settings::read(args.model.config.as_deref(), &(&args.model, &args.kv, &args.step, &args.serving))
+    Settings::read(args.model.config.as_deref(), &(&args.model, &args.kv, &args.step, &args.serving, &args.folder))
 }
 
 fn refusal(flags: &[&str]) -> String {

@@ -4,15 +4,15 @@
 //! have come, runs one step, and hands out its tokens. A step that fails or panics fails the requests that were in it;
 //! their blocks free themselves and the loop goes on.
 use super::active_request::{ActiveRequest, SampleError, SampledToken};
+use super::archive::Archive;
 use super::choice::{ActiveChoice, EndToken};
 use super::handle::{EngineInbox, EngineStats, Message, QueuePermit, RequestId};
 use super::metrics::Metrics;
 use super::pooled_prompt::PooledPrompt;
-use super::prefix_cache::PrefixEvent;
+use super::prefix_cache::{PrefixCache, PrefixEvent};
 use super::request::{Event, GenerationRequest, TokenLogprob};
 use super::runner::{ChunkNeed, ModelRunner, StepOutput};
 use crate::error::EngineError;
-use kv::CacheIdentity;
 use models::WeightFiles;
 use scheduler::{Chunk, NewRequest, PrefixReport, Scheduler, SeqId, Step};
 use std::collections::{BTreeMap, HashMap};
@@ -27,6 +27,9 @@ use tokio::sync::mpsc::UnboundedSender;
 /// How often an idle engine looks whether its deadline has come, beside every message.
 const IDLE_CHECK: Duration = Duration::from_secs(1);
 
+/// How long an engine that waits for the disk alone leaves messages unread.
+const LOAD_WAIT: Duration = Duration::from_millis(10);
+
 /// What the engine's thread owns.
 pub(crate) struct Engine {
     scheduler: Scheduler,
@@ -38,8 +41,7 @@ pub(crate) struct Engine {
     /// The token ids that end an answer.
     eos: Vec<u32>,
     metrics: Metrics,
-    /// What stored blocks belong to; `None`: prefixes are not looked for.
-    identity: Option<CacheIdentity>,
+    prefix_cache: PrefixCache,
     requests: BTreeMap<RequestId, ActiveRequest>,
     /// The seed of the next request that names none.
     next_seed: u64,
@@ -50,8 +52,7 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    /// An engine without requests. `eos`: the token ids that end an answer; `identity`: what stored blocks belong to,
-    /// where prefixes are looked for.
+    /// An engine without requests. `eos`: the token ids that end an answer.
     #[allow(clippy::too_many_arguments)] // one call, which names them
     pub fn new(
         scheduler: Scheduler,
@@ -61,7 +62,7 @@ impl Engine {
         tokenizer: Arc<Tokenizer>,
         eos: Vec<u32>,
         metrics: Metrics,
-        identity: Option<CacheIdentity>,
+        prefix_cache: PrefixCache,
     ) -> Self {
         Engine {
             scheduler,
@@ -71,7 +72,7 @@ impl Engine {
             tokenizer,
             eos,
             metrics,
-            identity,
+            prefix_cache,
             requests: BTreeMap::new(),
             next_seed: std::time::UNIX_EPOCH.elapsed().map_or(0, |t| t.as_nanos() as u64),
             steps: 0,
@@ -83,6 +84,7 @@ impl Engine {
     pub fn run(mut self) {
         let mut end = EngineError::ShutDown;
         while self.receive() {
+            self.finish_loads(Duration::ZERO);
             if !self.scheduler.is_idle() {
                 self.step();
             }
@@ -95,7 +97,27 @@ impl Engine {
             self.publish();
         }
         self.fail_all(&end);
+        // Lost weights leave nothing that is worth keeping.
+        if end == EngineError::ShutDown
+            && let Some(archive) = &mut self.prefix_cache.archive
+        {
+            let deadline = self.deadline.unwrap_or_else(|| Instant::now() + IDLE_CHECK);
+            archive.save_all(&self.scheduler, &self.runner, deadline);
+        }
         self.publish();
+    }
+
+    /// Takes in what has been read from disk; waits for it for `patience` where loads are open.
+    fn finish_loads(&mut self, patience: Duration) {
+        if let Some(archive) = &mut self.prefix_cache.archive {
+            archive.finish_loads(&mut self.scheduler, &self.runner, patience);
+        }
+    }
+
+    /// Writes some of what is in memory to disk. True if there is more to write.
+    fn save_some(&mut self) -> bool {
+        let archive = self.prefix_cache.archive.as_mut();
+        archive.is_some_and(|archive| archive.save_some(&self.scheduler, &self.runner))
     }
 
     /// Takes in what has come; waits if there is nothing else to do. False if the loop shall end.
@@ -112,6 +134,8 @@ impl Engine {
                 self.publish();
             }
             let message = match idle {
+                // There is time to write to disk, a piece between two looks.
+                true if self.save_some() => self.inbox.messages.recv_timeout(Duration::ZERO),
                 true => self.inbox.messages.recv_timeout(IDLE_CHECK),
                 false => self.inbox.messages.try_recv().map_err(|e| match e {
                     TryRecvError::Empty => RecvTimeoutError::Timeout,
@@ -131,7 +155,10 @@ impl Engine {
         match message {
             Message::Submit { id, request, events, queued } => self.submit(id, *request, events, queued),
             Message::Abort(id) => self.cancel(id),
-            Message::ClearCache => self.scheduler.clear_cache(),
+            Message::ClearCache => {
+                self.scheduler.clear_cache();
+                self.prefix_cache.archive.iter_mut().for_each(Archive::clear);
+            }
             Message::Shutdown(deadline) => self.deadline = Some(deadline),
         }
     }
@@ -149,7 +176,7 @@ impl Engine {
             prompt: request.prompt.clone(),
             choices: request.n as u32,
             max_len: request.max_len(self.inbox.info().max_model_len),
-            prefix: self.identity.as_ref().and_then(|identity| request.prefix_use(identity)),
+            prefix: self.prefix_cache.identity.as_ref().and_then(|identity| request.prefix_use(identity)),
         };
         if let Err(error) = self.scheduler.add(new) {
             let _ = events.send(Event::Failed(EngineError::Refused(error.into())));
@@ -165,13 +192,22 @@ impl Engine {
 
     fn step(&mut self) {
         let step = self.scheduler.schedule();
+        if let Some(archive) = &mut self.prefix_cache.archive {
+            archive.begin_step(&step, &self.runner);
+        }
+        if step.chunks.is_empty() {
+            // Whatever runs waits for the disk.
+            return self.finish_loads(LOAD_WAIT);
+        }
         self.mark_scheduled(&step);
         self.steps += 1;
         self.metrics.step(step.num_tokens());
         let begin = Instant::now();
         let work = catch_unwind(AssertUnwindSafe(|| {
             let output = self.compute(&step)?;
-            self.scheduler.measured(&step, begin.elapsed());
+            let elapsed = begin.elapsed();
+            self.scheduler.measured(&step, elapsed);
+            self.prefix_cache.measured(step.num_tokens(), elapsed);
             // Nobody must see a token of weights that were not whole.
             self.files.check().map_err(|e| e.to_string())?;
             self.take(&step, output)

@@ -2,6 +2,7 @@
 use super::prefix_cache::{PrefixEvent, PrefixHistory};
 use super::request::{Event, GenerationRequest, SamplingParams};
 use crate::error::SubmitError;
+use disk_cache::{DiskCache, DiskStats};
 use models::Pooling;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
@@ -128,6 +129,7 @@ struct HandleShared {
     closing: RwLock<bool>,
     stats: Mutex<EngineStats>,
     prefixes: Mutex<PrefixHistory>,
+    disk: OnceLock<Arc<DiskCache>>,
     /// Why the engine has ended, if it has by itself.
     ended: OnceLock<String>,
 }
@@ -155,6 +157,15 @@ impl EngineInbox {
     /// What [`EngineHandle::stats`] answers from now on.
     pub fn set_stats(&self, stats: EngineStats) {
         *self.shared.stats.lock().unwrap_or_else(|e| e.into_inner()) = stats;
+    }
+
+    /// An inbox whose handles tell of the cache on disk.
+    pub(crate) fn with_disk(self, disk: Option<Arc<DiskCache>>) -> Self {
+        if let Some(disk) = disk {
+            // It is set once, here.
+            let _ = self.shared.disk.set(disk);
+        }
+        self
     }
 
     /// Adds what a request found of its prompt.
@@ -191,6 +202,7 @@ pub fn channel(info: ModelInfo, tokenizer: Arc<Tokenizer>, queue_limit: usize) -
         closing: RwLock::new(false),
         stats: Mutex::default(),
         prefixes: Mutex::default(),
+        disk: OnceLock::new(),
         ended: OnceLock::new(),
     });
     (EngineHandle { messages: send, shared: shared.clone() }, EngineInbox { messages, shared })
@@ -241,6 +253,11 @@ impl EngineHandle {
     /// What requests found of their prompts in the cache, up to now.
     pub fn prefixes(&self) -> PrefixHistory {
         self.shared.prefixes.lock().unwrap_or_else(|e| e.into_inner()).clone()
+    }
+
+    /// What the cache on disk holds and does; `None` if there is none.
+    pub fn disk(&self) -> Option<DiskStats> {
+        self.shared.disk.get().map(|disk| disk.stats())
     }
 
     /// Has the engine forget all that is cached and that no running request holds, before its next step.

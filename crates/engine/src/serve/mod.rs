@@ -1,5 +1,6 @@
 //! Serving: requests come in through a handle, one thread computes steps and sends the tokens back as events.
 mod active_request;
+mod archive;
 mod choice;
 mod engine_loop;
 mod handle;
@@ -12,11 +13,13 @@ mod sampler;
 mod validation;
 mod warm_up;
 
+pub(crate) use archive::Archive;
 pub(crate) use engine_loop::Engine;
 pub use handle::{
     EngineHandle, EngineInbox, EngineStats, Message, ModelInfo, QueuePermit, RequestId, RequestStream, channel,
 };
 pub(crate) use metrics::Metrics;
+pub(crate) use prefix_cache::PrefixCache;
 pub use prefix_cache::{PrefixEvent, PrefixHistory};
 pub use request::{
     EmbeddingParams, Event, FinishReason, GenerationRequest, MatchedStop, SamplingParams, StopParams, TokenLogprob,

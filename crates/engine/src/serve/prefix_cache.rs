@@ -1,8 +1,10 @@
 //! What requests find of their prompts in the cache: how they look for it, and what is told of it.
+use super::archive::Archive;
 use super::request::GenerationRequest;
 use kv::{BlockKey, CacheIdentity};
 use scheduler::{Miss, PrefixReport, PrefixUse};
 use std::collections::VecDeque;
+use std::time::Duration;
 use text::Tokenizer;
 
 /// Tokens that are read again although a longer prefix had been known, from which on a line is logged.
@@ -11,6 +13,24 @@ const LOSS_TO_LOG: usize = 1024;
 const HISTORY: usize = 100;
 /// Tokens on each side of a place where prompts part that are logged.
 const CONTEXT: usize = 12;
+
+/// What the engine has for prompts that begin alike.
+#[derive(Default)]
+pub(crate) struct PrefixCache {
+    /// What stored blocks belong to; `None`: prompts are not looked for.
+    pub identity: Option<CacheIdentity>,
+    /// Where blocks are kept that leave memory; `None`: nowhere.
+    pub archive: Option<Archive>,
+}
+
+impl PrefixCache {
+    /// Learns from a step of `tokens` tokens how fast prompts are computed.
+    pub fn measured(&self, tokens: usize, elapsed: Duration) {
+        if let Some(archive) = &self.archive {
+            archive.measured(tokens, elapsed);
+        }
+    }
+}
 
 /// What a request found of its prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]

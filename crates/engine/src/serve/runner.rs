@@ -3,6 +3,7 @@ use crate::forward::{ModelRef, WantedRows};
 use attention::{AttentionBackend, BatchLayout, SequenceStates, StatePool};
 use candle_core::{Result, Tensor};
 use compute::ComputeDevice;
+use kv::BlockId;
 use models::Model;
 use scheduler::{Chunk, Scheduler, Step};
 use std::ops::Range;
@@ -175,6 +176,26 @@ impl ModelRunner {
     /// What stores K and V and computes attention.
     pub fn backend(&self) -> &dyn AttentionBackend {
         &*self.backend
+    }
+
+    /// The bytes of a block in all layers.
+    ///
+    /// Errors: whatever the backend refuses.
+    pub fn read_block(&self, block: BlockId) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; self.backend.spec().bytes_per_block()];
+        self.backend.read_block(block, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Overwrites a block with what [`ModelRunner::read_block`] gave.
+    ///
+    /// Errors: another number of bytes than a block has; whatever the backend refuses.
+    pub fn write_block(&self, block: BlockId, bytes: &[u8]) -> Result<()> {
+        let expected = self.backend.spec().bytes_per_block();
+        if bytes.len() != expected {
+            candle_core::bail!("{} bytes for a block of {expected}", bytes.len());
+        }
+        self.backend.write_block(block, bytes)
     }
 
     /// Runs a step and reads what `need` says of each chunk.

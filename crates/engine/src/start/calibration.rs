@@ -113,12 +113,17 @@ impl Calibration<'_> {
     }
 }
 
-/// The file of the means: in `TALLOW_CACHE_DIR`, or else in the user's cache folder. `None` where there is neither.
+/// Where this program keeps what can be made again: `TALLOW_CACHE_DIR`, or else `tallow` in the user's cache folder.
+/// `None` where there is neither.
+pub fn cache_folder() -> Option<PathBuf> {
+    let named = std::env::var_os("TALLOW_CACHE_DIR").map(PathBuf::from);
+    named.or_else(|| dirs::cache_dir().map(|dir| dir.join("tallow")))
+}
+
+/// The file of the means; `None` where there is no folder for it.
 fn cache_file(fingerprint: &str, text: &str) -> Option<PathBuf> {
     let text = &blake3::hash(text.as_bytes()).to_hex()[..8];
-    let named = std::env::var_os("TALLOW_CACHE_DIR").map(PathBuf::from);
-    let folder = named.or_else(|| dirs::cache_dir().map(|dir| dir.join("tallow")))?;
-    Some(folder.join("centring").join(format!("{fingerprint}-{text}-{VERSION}.safetensors")))
+    Some(cache_folder()?.join("centring").join(format!("{fingerprint}-{text}-{VERSION}.safetensors")))
 }
 
 /// Reads means. `None` for a file that is missing, or has no means of this model.

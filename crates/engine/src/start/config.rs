@@ -2,6 +2,7 @@
 use super::device::{DecodeKernel, DeviceChoice};
 use super::kv_plan::KvOptions;
 use crate::error::StartError;
+use disk_cache::DiskOptions;
 use models::{Reading, WeightQuant};
 use scheduler::SchedulerConfig;
 use std::path::PathBuf;
@@ -40,6 +41,8 @@ pub struct EngineConfig {
     pub max_step_time: Option<Duration>,
     /// Whether what is computed of prompts is kept for later ones that begin alike.
     pub prefix_cache: bool,
+    /// Where and how much of the cache is kept on disk; `None`: nothing.
+    pub disk_cache: Option<DiskOptions>,
     /// Requests that may wait before new ones are refused.
     pub max_queued_requests: usize,
     /// CPU threads; `None`: one a core.
@@ -82,6 +85,7 @@ impl EngineConfig {
             max_num_batched_tokens: 512,
             max_step_time: Some(Duration::from_millis(200)),
             prefix_cache: true,
+            disk_cache: None,
             max_queued_requests: 1024,
             threads: None,
             weight_quant: None,

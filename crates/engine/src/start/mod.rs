@@ -3,6 +3,7 @@ mod backend;
 mod calibration;
 mod config;
 mod device;
+mod disk;
 mod generation;
 mod identity;
 mod kv_plan;
@@ -10,7 +11,7 @@ mod loading;
 mod memory;
 
 pub use backend::{most_exact_format, select};
-pub use calibration::Calibration;
+pub use calibration::{Calibration, cache_folder};
 pub use config::{EngineConfig, LoadProgress};
 pub use device::{DecodeKernel, DeviceChoice};
 pub use kv_plan::{CentreMode, KvOptions, KvPlan, cache_layout};
@@ -18,13 +19,14 @@ pub use loading::{ModelBundle, load};
 pub use memory::{MemoryBudget, MemoryLimits, free_memory};
 
 use crate::error::StartError;
-use crate::serve::{Engine, EngineHandle, Metrics, ModelInfo, ModelRunner, channel, warm_up};
+use crate::serve::{Archive, Engine, EngineHandle, Metrics, ModelInfo, ModelRunner, PrefixCache, channel, warm_up};
 use crate::threads::compute_pool;
 use attention::AttentionBackend;
 use identity::IdentityFields;
 use kv::{CacheIdentity, KvLayout};
 use models::Model;
 use scheduler::Scheduler;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 use turboquant::{Format, KvPair};
@@ -81,9 +83,18 @@ pub fn launch(config: &EngineConfig, bundle: ModelBundle) -> Result<(EngineHandl
         pool.install(|| warm_up(&mut scheduler, &mut runner, budget.max_model_len))?;
         tracing::info!("warmed up in {:.1} s", begin.elapsed().as_secs_f64());
     }
+    let mut prefix_cache = PrefixCache { identity, archive: None };
+    let disk = identity.map_or(Ok(None), |identity| disk::open(config, &info, identity))?;
+    if let Some(disk) = &disk {
+        let archive = Archive::new(Arc::clone(disk));
+        scheduler = scheduler.with_archive(archive.blocks(info.bytes_per_block, info.block_size));
+        prefix_cache.archive = Some(archive);
+    }
     let metrics = Metrics::new(&info.name);
     let (handle, inbox) = channel(info, tokenizer.clone(), config.max_queued_requests);
-    let engine = Engine::new(scheduler, runner, files, inbox, tokenizer, generation.eos_token_ids, metrics, identity);
+    let inbox = inbox.with_disk(disk);
+    let engine =
+        Engine::new(scheduler, runner, files, inbox, tokenizer, generation.eos_token_ids, metrics, prefix_cache);
     // On a thread of the pool the parallel parts of a step start without waking anybody first.
     let thread =
         std::thread::Builder::new().name("tallow-engine".into()).spawn(move || pool.install(|| engine.run()))?;

@@ -121,6 +121,8 @@ fn a_hybrid_model_serves_many_at_once() {
         let prompt = golden.prompts[i % 2].ids.clone();
         let mut request = GenerationRequest::greedy(prompt, 32);
         request.stop.ignore_eos = true;
+        // Nobody shares a block, so that all of them do not fit at once.
+        request.cache_salt = Some(i.to_string());
         request
     };
     let base = EngineConfig {
@@ -135,9 +137,11 @@ fn a_hybrid_model_serves_many_at_once() {
     assert!(error.contains(&states.to_string()) && error.contains("--max-num-seqs 8"), "{error}");
 
     let block = 2 * 16 * 2 * 2 * 64 * 4;
-    let memory = states + 20 * block;
+    // A quarter of what is left after the states is enough for one snapshot.
+    let memory = states + states / 8 + 20 * block;
     let engine = start(&EngineConfig { kv_cache_memory: Some(memory), max_model_len: Some(128), ..base }).unwrap();
-    assert_eq!((engine.0.info().num_blocks, engine.0.info().bytes_per_block as u64), (20, block));
+    let info = engine.0.info();
+    assert_eq!((info.num_blocks, info.bytes_per_block as u64, info.num_snapshots), (20, block, 1));
     let streams: Vec<_> = (0..8).map(|i| engine.0.submit(request(i)).unwrap()).collect();
     for (i, mut stream) in streams.into_iter().enumerate() {
         let tokens = answers(&mut stream, 1).unwrap().remove(0).tokens;
