@@ -6,7 +6,7 @@ failed=0
 fail() { echo "$1" >&2; failed=1; }
 
 # No tensors below the attention boundary.
-for crate in gguf hub kv matmul scheduler turboquant; do
+for crate in disk-cache gguf hub kv matmul scheduler turboquant; do
     found=$(cargo tree --locked -p "$crate" -e normal --prefix none | grep -E '^candle' || true)
     [ -z "$found" ] || fail "$crate depends on candle: $found"
 done

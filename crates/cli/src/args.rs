@@ -280,8 +280,8 @@ pub struct ServingSettings {
     /// Compute every prompt whole, also where one that began alike has been computed before [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub no_prefix_cache: Option<bool>,
-    /// Disk that may hold what was computed of prompts: auto (a tenth of what is free, at most 8 GiB), off, or a size such
-    /// as 4GiB [default: auto]
+    /// Disk that may hold what was computed of prompts: auto (a tenth of what is free, at most 8 GiB), off, or a size
+    /// such as 4GiB [default: auto]
     #[arg(long, value_name = "SIZE")]
     pub kv_disk_cache: Option<String>,
     /// Bytes that are written to that disk in a day at most [default: 20GiB]

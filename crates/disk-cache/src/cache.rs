@@ -138,6 +138,12 @@ impl DiskCache {
         self.shared.state().holds(&kind.id(key))
     }
 
+    /// How many of these values, from the first on, are there or wait to be written. The disk is not asked.
+    pub fn run(&self, kind: EntryKind, keys: &[BlockKey]) -> usize {
+        let state = self.shared.state();
+        keys.iter().take_while(|key| state.holds(&kind.id(**key))).count()
+    }
+
     /// Offers a value, which is written behind, or refused. Never waits for the disk.
     pub fn offer(&self, entry: DiskEntry) -> Offered {
         let day = self.shared.tuning.day();
@@ -171,6 +177,7 @@ impl DiskCache {
 
     /// Reads the values of these keys in order, up to the first that is not there or is damaged, on the reader's
     /// thread, where `reply` is called with them. It is called in any case, also where the cache closes before.
+    /// All values of a run are in memory together, so a long run is better read in pieces.
     pub fn read(&self, kind: EntryKind, keys: Vec<BlockKey>, reply: impl FnOnce(DiskRead) + Send + 'static) {
         let job = ReadJob { kind, keys, reply: Some(Box::new(reply)) };
         if let Some(jobs) = &self.jobs {

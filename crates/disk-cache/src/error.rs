@@ -7,7 +7,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum DiskError {
     /// Another process has the identity's file.
-    #[error("{} is in use by another process; one process at a time keeps blocks of these weights and formats", path.display())]
+    #[error("{} is in use by another process; one process at a time keeps an identity's blocks", path.display())]
     Locked {
         /// The identity's file.
         path: PathBuf,

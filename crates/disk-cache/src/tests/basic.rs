@@ -18,6 +18,8 @@ fn all_that_fits_is_there_after_a_restart() {
     }
     assert!(cache.close(WAIT));
     let cache = open(dir.path(), LIMIT, 1);
+    let order = [&keys[1..3], &[keys[0]], &keys[3..]].concat();
+    assert_eq!(cache.run(EntryKind::Block, &order), 2);
     assert_eq!(hits(&cache, &keys), 200);
     assert!(!cache.contains(EntryKind::Snapshot, keys[1]));
     let stats = cache.stats();

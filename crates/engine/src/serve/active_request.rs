@@ -1,12 +1,12 @@
 //! A request between its submission and its last event.
 use super::choice::ActiveChoice;
-use super::handle::QueuePermit;
+use super::handle::{QueuePermit, RequestId};
 use super::pooled_prompt::PooledPrompt;
 use super::request::{Event, GenerationRequest, TokenLogprob};
 use super::runner::{ChunkNeed, LogitsRow};
 use super::sampler::{self, SamplerState};
-use scheduler::{Chunk, PrefixReport};
-use std::collections::BTreeMap;
+use scheduler::{Chunk, PrefixReport, Step};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
@@ -159,6 +159,23 @@ impl ActiveRequest {
         }
         first
     }
+}
+
+/// The choices that a step samples for and that are held to a constraint.
+pub(super) fn held_choices<'a>(
+    requests: &'a mut BTreeMap<RequestId, ActiveRequest>,
+    step: &Step,
+) -> Vec<&'a mut ActiveChoice> {
+    let sampled: HashMap<RequestId, Vec<Range<u32>>> = step.chunks.iter().fold(HashMap::new(), |mut map, chunk| {
+        map.entry(RequestId(chunk.seq.request)).or_default().push(chunk.samples.clone());
+        map
+    });
+    let of_step = requests.iter_mut().filter_map(|(id, request)| Some((sampled.get(id)?, request)));
+    let choices = of_step.flat_map(|(samples, request)| {
+        let choices = request.choices.iter_mut();
+        choices.filter_map(move |(index, choice)| samples.iter().any(|s| s.contains(index)).then_some(choice))
+    });
+    choices.filter(|choice| choice.is_held()).collect()
 }
 
 impl GenerationRequest {

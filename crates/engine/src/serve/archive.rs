@@ -49,7 +49,7 @@ struct DiskBlocks {
 impl BlockArchive for DiskBlocks {
     /// The blocks that are there, unless reading them would take longer than computing them.
     fn run(&self, keys: &[BlockKey]) -> usize {
-        let run = keys.iter().take_while(|key| self.disk.contains(EntryKind::Block, **key)).count();
+        let run = self.disk.run(EntryKind::Block, keys);
         let rate = self.disk.stats().read_bytes_per_second.unwrap_or(ASSUMED_READ_RATE);
         let reading = LOAD_OVERHEAD + (run * self.block_bytes) as f64 / rate;
         let computing = (run * self.block_size) as f64 / self.rate.get();

@@ -3,7 +3,7 @@
 //! One thread owns scheduler, model and requests, so nothing in it needs a lock. Each round takes in the messages that
 //! have come, runs one step, and hands out its tokens. A step that fails or panics fails the requests that were in it;
 //! their blocks free themselves and the loop goes on.
-use super::active_request::{ActiveRequest, SampleError, SampledToken};
+use super::active_request::{ActiveRequest, SampleError, SampledToken, held_choices};
 use super::archive::Archive;
 use super::choice::{ActiveChoice, EndToken};
 use super::handle::{EngineInbox, EngineStats, Message, QueuePermit, RequestId};
@@ -16,7 +16,6 @@ use crate::error::EngineError;
 use models::WeightFiles;
 use scheduler::{Chunk, NewRequest, PrefixReport, Scheduler, SeqId, Step};
 use std::collections::{BTreeMap, HashMap};
-use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, TryRecvError};
@@ -84,7 +83,7 @@ impl Engine {
     pub fn run(mut self) {
         let mut end = EngineError::ShutDown;
         while self.receive() {
-            self.finish_loads(Duration::ZERO);
+            self.prefix_cache.finish_loads(&mut self.scheduler, &self.runner, Duration::ZERO);
             if !self.scheduler.is_idle() {
                 self.step();
             }
@@ -107,19 +106,6 @@ impl Engine {
         self.publish();
     }
 
-    /// Takes in what has been read from disk; waits for it for `patience` where loads are open.
-    fn finish_loads(&mut self, patience: Duration) {
-        if let Some(archive) = &mut self.prefix_cache.archive {
-            archive.finish_loads(&mut self.scheduler, &self.runner, patience);
-        }
-    }
-
-    /// Writes some of what is in memory to disk. True if there is more to write.
-    fn save_some(&mut self) -> bool {
-        let archive = self.prefix_cache.archive.as_mut();
-        archive.is_some_and(|archive| archive.save_some(&self.scheduler, &self.runner))
-    }
-
     /// Takes in what has come; waits if there is nothing else to do. False if the loop shall end.
     fn receive(&mut self) -> bool {
         loop {
@@ -135,7 +121,9 @@ impl Engine {
             }
             let message = match idle {
                 // There is time to write to disk, a piece between two looks.
-                true if self.save_some() => self.inbox.messages.recv_timeout(Duration::ZERO),
+                true if self.prefix_cache.save_some(&self.scheduler, &self.runner) => {
+                    self.inbox.messages.recv_timeout(Duration::ZERO)
+                }
                 true => self.inbox.messages.recv_timeout(IDLE_CHECK),
                 false => self.inbox.messages.try_recv().map_err(|e| match e {
                     TryRecvError::Empty => RecvTimeoutError::Timeout,
@@ -197,7 +185,7 @@ impl Engine {
         }
         if step.chunks.is_empty() {
             // Whatever runs waits for the disk.
-            return self.finish_loads(LOAD_WAIT);
+            return self.prefix_cache.finish_loads(&mut self.scheduler, &self.runner, LOAD_WAIT);
         }
         self.mark_scheduled(&step);
         self.steps += 1;
@@ -397,20 +385,6 @@ fn prefix_report(scheduler: &Scheduler, chunk: &Chunk) -> PrefixReport {
 fn need(requests: &BTreeMap<RequestId, ActiveRequest>, chunk: &Chunk) -> ChunkNeed {
     let request = requests.get(&RequestId(chunk.seq.request));
     request.map_or(ChunkNeed::LastLogits, |request| request.need(chunk))
-}
-
-/// The choices that a step samples for and that are held to a constraint.
-fn held_choices<'a>(requests: &'a mut BTreeMap<RequestId, ActiveRequest>, step: &Step) -> Vec<&'a mut ActiveChoice> {
-    let sampled: HashMap<RequestId, Vec<Range<u32>>> = step.chunks.iter().fold(HashMap::new(), |mut map, chunk| {
-        map.entry(RequestId(chunk.seq.request)).or_default().push(chunk.samples.clone());
-        map
-    });
-    let of_step = requests.iter_mut().filter_map(|(id, request)| Some((sampled.get(id)?, request)));
-    let choices = of_step.flat_map(|(samples, request)| {
-        let choices = request.choices.iter_mut();
-        choices.filter_map(move |(index, choice)| samples.iter().any(|s| s.contains(index)).then_some(choice))
-    });
-    choices.filter(|choice| choice.is_held()).collect()
 }
 
 fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {

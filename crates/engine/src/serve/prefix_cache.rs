@@ -1,8 +1,9 @@
 //! What requests find of their prompts in the cache: how they look for it, and what is told of it.
 use super::archive::Archive;
 use super::request::GenerationRequest;
+use super::runner::ModelRunner;
 use kv::{BlockKey, CacheIdentity};
-use scheduler::{Miss, PrefixReport, PrefixUse};
+use scheduler::{Miss, PrefixReport, PrefixUse, Scheduler};
 use std::collections::VecDeque;
 use std::time::Duration;
 use text::Tokenizer;
@@ -29,6 +30,18 @@ impl PrefixCache {
         if let Some(archive) = &self.archive {
             archive.measured(tokens, elapsed);
         }
+    }
+
+    /// Takes in what has been read from disk; waits for it for `patience` where loads are open.
+    pub fn finish_loads(&mut self, scheduler: &mut Scheduler, runner: &ModelRunner, patience: Duration) {
+        if let Some(archive) = &mut self.archive {
+            archive.finish_loads(scheduler, runner, patience);
+        }
+    }
+
+    /// Writes some of what is in memory to disk. True if there is more to write.
+    pub fn save_some(&mut self, scheduler: &Scheduler, runner: &ModelRunner) -> bool {
+        self.archive.as_mut().is_some_and(|archive| archive.save_some(scheduler, runner))
     }
 }
 
