@@ -6,7 +6,7 @@ use crate::http::operation::Operation;
 use crate::http::paths::Routes;
 use crate::http::state::ServerState;
 use crate::openai::chat::tools::ToolFields;
-use crate::openai::prompt::{MessageFields, PromptSource, encode, parse_ids};
+use crate::openai::prompt::{MessageFields, PromptSource, encode, ids_schema, parse_ids};
 use crate::turn::Turn;
 use axum::Json;
 use axum::extract::State;
@@ -27,6 +27,7 @@ pub fn routes() -> Routes {
                 .fields::<TokenizeFields>()
                 .fields::<MessageFields>()
                 .fields::<ToolFields>()
+                .needs_one_of(&["prompt", MessageFields::FIELD])
                 .answers::<Tokenized>()
                 .fails(&[ErrorCode::ModelNotFound, ErrorCode::InvalidTemplate]),
         )
@@ -34,6 +35,7 @@ pub fn routes() -> Routes {
         .described(
             Operation::post("Turns token ids into a text")
                 .fields::<DetokenizeFields>()
+                .needs("tokens")
                 .answers::<Detokenized>()
                 .fails(&[ErrorCode::ModelNotFound]),
         )
@@ -102,7 +104,7 @@ struct DetokenizeFields {
     /// The model's name. A server has one model, so that it may be left out.
     model: Option<String>,
     /// The token ids.
-    #[schemars(with = "Vec<u32>")]
+    #[schemars(schema_with = "ids_schema")]
     tokens: Option<Vec<Value>>,
 }
 

@@ -25,5 +25,5 @@ pub use detokenizer::Detokenizer;
 pub use error::TextError;
 pub use pipeline::{AnswerEnd, AnswerOptions, AnswerPipeline, AnswerReading, Pushed};
 pub use stop::{StopMatcher, Stopped};
-pub use template::{ChatTemplate, Conversation, PromptEnd, RenderedPrompt};
+pub use template::{ChatTemplate, Conversation, PromptEnd, RenderedPrompt, ThinkingVariables};
 pub use tokenizer::{FillInTheMiddle, Infill, Tokenizer};

@@ -32,6 +32,11 @@ fn constraint(factory: &ConstraintFactory, grammar: &Grammar) -> Result<Constrai
     factory.answer(Some(grammar), None, None).map(|answer| answer.from_start)
 }
 
+/// Whether the answer may end here: whether a turn end may come next.
+fn may_end(constraint: &mut Constraint) -> bool {
+    constraint.mask().unwrap().allows(tokenizer().eos_id().unwrap())
+}
+
 /// A text drawn at random from what the constraint allows; `None` if it did not end within `most` tokens.
 fn draw(tokenizer: &Tokenizer, mut constraint: Constraint, dice: &mut Dice, most: usize) -> Option<String> {
     let end = tokenizer.eos_id().unwrap();
@@ -44,7 +49,6 @@ fn draw(tokenizer: &Tokenizer, mut constraint: Constraint, dice: &mut Dice, most
         let allowed: Vec<u32> = (0..tokenizer.vocab_size() as u32 + 37).filter(|id| mask.allows(*id)).collect();
         assert!(!allowed.is_empty());
         if mask.allows(end) {
-            assert!(constraint.may_end());
             if dice.below(2) == 0 {
                 return Some(tokenizer.decode(&ids, true));
             }
@@ -137,7 +141,7 @@ fn grammars_of_llama_cpp_are_held_character_by_character() {
     let word = constraint(&factory, &Grammar::Rules("root ::= \"if\" | [a-z]+".into())).unwrap();
     for text in ["if", "iffy", "i", "x"] {
         let mut word = word.clone();
-        assert!(word.consume_text(text) && word.may_end(), "{text}");
+        assert!(word.consume_text(text) && may_end(&mut word), "{text}");
     }
     for (rules, problem) in [
         ("root ::= \"a", "line 1: \"\" stands where the rest of a text or class should"),
@@ -242,9 +246,9 @@ fn a_text_between_tags_goes_up_to_the_tag_that_closes_it() {
     let mut calls = factory(&tokenizer).calls(&grammar).unwrap();
     let head = "\n<function=read>\n<parameter=path>\na.rs\n</parameter>\n<parameter=line>\n3\n</parameter>\n";
     assert!(calls.consume_text(&format!("{head}<parameter=note>\na <b>\n</parameters>\n")));
-    assert!(!calls.may_end());
+    assert!(!may_end(&mut calls));
     assert!(calls.consume_text("</function>\n</parameter>\n</function>"));
-    assert!(calls.may_end() && !calls.is_complete());
+    assert!(may_end(&mut calls) && !calls.is_complete());
     assert!(calls.consume_text("\n</tool_call>") && calls.is_complete());
 }
 
@@ -264,5 +268,5 @@ fn a_grammar_of_no_text_is_refused_at_once() {
     }
     // The empty text is one.
     let mut empty = constraint(&factory, &Grammar::Rules("root ::= \"\"".into())).unwrap();
-    assert!(empty.may_end());
+    assert!(may_end(&mut empty));
 }

@@ -17,7 +17,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::Response;
 use engine::{GenerationRequest, RequestField, SamplingParams, StopParams};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -64,8 +64,18 @@ struct ConversationFields {
     /// What the model is told before the conversation: a string or blocks of text.
     system: Value,
     /// The conversation, of the roles `user`, `assistant` and `system`, with a string or content blocks each.
-    #[schemars(with = "Vec<Value>")]
+    #[schemars(schema_with = "messages_schema")]
     messages: Value,
+}
+
+fn messages_schema(_: &mut SchemaGenerator) -> Schema {
+    let block = json!({"type": "object", "required": ["type"], "properties": {"type": {"type": "string"}}});
+    let content = json!({"anyOf": [{"type": "string"}, {"type": "array", "items": block}]});
+    json_schema!({"type": "array", "minItems": 1, "items": {
+        "type": "object",
+        "required": ["role", "content"],
+        "properties": {"role": {"enum": ["user", "assistant", "system"]}, "content": content},
+    }})
 }
 
 /// How many tokens a prompt has.
@@ -85,7 +95,7 @@ struct MessagesRequest {
 
 /// The fields that both endpoints read, and their errors.
 fn described(operation: Operation) -> Operation {
-    let read = operation.fields::<MessagesFields>().fields::<ConversationFields>();
+    let read = operation.fields::<MessagesFields>().fields::<ConversationFields>().needs(FIELD);
     let errors = [ErrorCode::InvalidTemplate, ErrorCode::InvalidSchema];
     read.fields::<GivenTools>().fields::<OptionFields>().asks_engine().fails(&errors).errors_as::<ErrorMessage>()
 }

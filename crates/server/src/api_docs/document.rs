@@ -65,13 +65,42 @@ fn described(path: &str, operation: &Operation, is_guarded: bool, generator: &mu
         told["parameters"] = parameters.into();
     }
     if !operation.body.is_empty() {
-        let schema = json!({"type": "object", "properties": properties(&operation.body, generator)});
+        let schema = body_schema(operation, generator);
         told["requestBody"] = json!({"required": true, "content": {"application/json": {"schema": schema}}});
     }
     if is_guarded {
         told["security"] = json!([{"key": []}, {}]);
     }
     told
+}
+
+fn body_schema(operation: &Operation, generator: &mut SchemaGenerator) -> Value {
+    let mut properties = properties(&operation.body, generator);
+    for field in &operation.needed {
+        properties.get_mut(*field).into_iter().for_each(without_null);
+    }
+    let mut schema = json!({"type": "object", "properties": properties, "required": operation.needed});
+    if !operation.alternatives.is_empty() {
+        let only = |field: &&str| {
+            let others = operation.alternatives.iter().filter(|other| *other != field);
+            let mut allowed: Map<String, Value> =
+                others.map(|other| ((*other).to_owned(), json!({"type": "null"}))).collect();
+            allowed.insert((*field).to_owned(), json!({"not": {"type": "null"}}));
+            json!({"properties": allowed, "required": [field]})
+        };
+        schema["oneOf"] = operation.alternatives.iter().map(only).collect();
+    }
+    schema
+}
+
+/// Takes null from the types that a value may have.
+fn without_null(schema: &mut Value) {
+    if let Some(Value::Array(types)) = schema.get_mut("type") {
+        types.retain(|kind| kind != "null");
+        if let [kind] = &types[..] {
+            schema["type"] = kind.clone();
+        }
+    }
 }
 
 fn path_parameters(path: &str) -> impl Iterator<Item = Value> {

@@ -13,6 +13,10 @@ pub struct Operation {
     pub summary: &'static str,
     /// The types that read the body's fields, each a part of them; empty if the route takes no body.
     pub body: Vec<MakeSchema>,
+    /// The fields without which a body is refused; null is the same as none.
+    pub needed: Vec<&'static str>,
+    /// Fields of which a body must have one and no more; empty if there are no such fields.
+    pub alternatives: &'static [&'static str],
     /// The types that read the query's parameters.
     pub query: Vec<MakeSchema>,
     /// The forms of an answer with status 200: the media type, and the schema if it is JSON.
@@ -43,8 +47,17 @@ const ENGINE_ERRORS: [ErrorCode; 5] = [
 impl Operation {
     /// A route that is asked by GET, and by HEAD.
     pub fn get(summary: &'static str) -> Self {
-        let (body, query, answers, errors) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Operation { method: "get", summary, body, query, answers, errors, error_form: None }
+        Operation {
+            method: "get",
+            summary,
+            body: Vec::new(),
+            needed: Vec::new(),
+            alternatives: &[],
+            query: Vec::new(),
+            answers: Vec::new(),
+            errors: Vec::new(),
+            error_form: None,
+        }
     }
 
     /// A route that is asked by DELETE.
@@ -61,6 +74,17 @@ impl Operation {
     pub fn fields<T: JsonSchema>(mut self) -> Self {
         self.body.push(T::json_schema);
         self
+    }
+
+    /// The body must have this field.
+    pub fn needs(mut self, field: &'static str) -> Self {
+        self.needed.push(field);
+        self
+    }
+
+    /// The body must have one of these fields, and no more of them.
+    pub fn needs_one_of(self, alternatives: &'static [&'static str]) -> Self {
+        Operation { alternatives, ..self }
     }
 
     /// The query has the parameters of `T`.

@@ -30,6 +30,7 @@ pub fn operation() -> Operation {
     Operation::post("Makes the prompt of messages")
         .fields::<TemplateFields>()
         .fields::<MessageFields>()
+        .needs(MessageFields::FIELD)
         .fields::<ToolFields>()
         .answers::<AppliedTemplate>()
         .fails(&[ErrorCode::ModelNotFound, ErrorCode::InvalidTemplate])

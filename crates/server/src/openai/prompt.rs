@@ -92,13 +92,28 @@ pub async fn encode(
 
 /// The schema of what [`parse_sources`] reads.
 pub fn sources_schema(_: &mut SchemaGenerator) -> Schema {
-    let ids = || json!({"type": "array", "items": {"type": "integer", "minimum": 0}});
+    let ids = || json!({"type": "array", "minItems": 1, "items": id_schema()});
     json_schema!({"anyOf": [
         {"type": "string"},
-        {"type": "array", "items": {"type": "string"}},
         ids(),
-        {"type": "array", "items": ids()},
+        {"type": "array", "minItems": 1, "items": {"anyOf": [{"type": "string"}, ids()]}},
     ]})
+}
+
+/// The schema of what [`parse_ids`] reads.
+pub fn ids_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "array", "items": id_schema()})
+}
+
+/// Any token id: how many the vocabulary has is not said.
+fn id_schema() -> Value {
+    json!({"type": "integer", "minimum": 0, "maximum": u32::MAX})
+}
+
+/// The schema of messages. Which roles there are, and what a message has beside its role, is the chat template's matter.
+fn messages_schema(_: &mut SchemaGenerator) -> Schema {
+    let message = json!({"type": "object", "required": ["role"], "properties": {"role": {"type": "string"}}});
+    json_schema!({"type": ["array", "null"], "minItems": 1, "items": message})
 }
 
 /// The fields that make a prompt of messages.
@@ -106,7 +121,7 @@ pub fn sources_schema(_: &mut SchemaGenerator) -> Schema {
 #[serde(default)]
 pub struct MessageFields {
     /// The conversation. The model's chat template makes the prompt of it.
-    #[schemars(with = "Vec<Map<String, Value>>")]
+    #[schemars(schema_with = "messages_schema")]
     messages: Value,
     /// The header of the answer follows the last message, as it does by default.
     add_generation_prompt: Option<bool>,

@@ -1,7 +1,7 @@
 //! Prompts that are cut because the request asks for it (vLLM's `truncate_prompt_tokens`).
 use crate::http::error::ApiError;
 use crate::openai::prompt::Prompt;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use text::Tokenizer;
 
@@ -11,9 +11,14 @@ use text::Tokenizer;
 pub struct TruncationFields {
     /// The most tokens of a prompt that are kept; -1 keeps what leaves place for the answer. Without it no prompt is
     /// cut.
+    #[schemars(schema_with = "most_tokens_schema")]
     truncate_prompt_tokens: Option<i64>,
     /// The end at which a prompt is cut; `left` keeps its last tokens.
     truncation_side: Option<TruncationSide>,
+}
+
+fn most_tokens_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"anyOf": [{"type": "integer", "minimum": 1}, {"const": -1}, {"type": "null"}]})
 }
 
 /// The end of a prompt at which tokens are left out.

@@ -13,11 +13,6 @@ pub struct Thinking {
     pub budget: Option<usize>,
 }
 
-/// Variables by which templates turn thoughts on and off.
-const SWITCHES: [&str; 2] = ["enable_thinking", "thinking"];
-/// The variable by which templates are told the effort.
-const EFFORT: &str = "reasoning_effort";
-
 impl Thinking {
     /// Whether thoughts are turned off or on; `None` leaves it to the model.
     fn wanted(&self) -> Option<bool> {
@@ -26,21 +21,16 @@ impl Thinking {
 
     /// What the template is told, of the variables that it names.
     pub fn kwargs(&self, template: &ChatTemplate) -> Map<String, Value> {
-        let mut kwargs = Map::new();
-        if let Some(wanted) = self.wanted() {
-            let switch = SWITCHES.into_iter().find(|name| template.names_variable(name));
-            kwargs.extend(switch.map(|name| (name.to_owned(), json!(wanted))));
-        }
-        if let Some(effort) = self.effort.as_ref().filter(|_| template.names_variable(EFFORT)) {
-            kwargs.insert(EFFORT.into(), json!(effort));
-        }
-        kwargs
+        let names = template.thinking_variables();
+        let switch = names.switch.zip(self.wanted().map(|wanted| json!(wanted)));
+        let effort = names.effort.zip(self.effort.as_ref().map(|effort| json!(effort)));
+        switch.into_iter().chain(effort).map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
     /// Tokens of the thought at most. A model whose template has no switch closes at once a thought that is not
     /// wanted.
     pub fn budget_for(&self, template: &ChatTemplate) -> Option<usize> {
-        let has_switch = SWITCHES.iter().any(|name| template.names_variable(name));
+        let has_switch = template.thinking_variables().switch.is_some();
         if self.wanted() == Some(false) && !has_switch { Some(0) } else { self.budget }
     }
 }

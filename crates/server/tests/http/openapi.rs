@@ -91,6 +91,72 @@ async fn every_field_that_is_described_is_read() {
     assert!(fields > 100, "{fields}");
 }
 
+/// A body without fields is refused because of the one that the document says is needed.
+#[tokio::test]
+async fn needed_fields_are_told() {
+    let server = server().await;
+    let document = document(&server).await;
+    let mut needing = BTreeSet::new();
+    for (path, _, told) in operations(&document) {
+        let schema = &told["requestBody"]["content"]["application/json"]["schema"];
+        let Some(field) = schema.pointer("/required/0").and_then(Value::as_str) else { continue };
+        assert!(schema["properties"][field].is_object(), "{path} {field}");
+        let response = server.post(path, &json!({})).await;
+        if path.starts_with(MESSAGES) {
+            let (status, _, message) = refusal(response).await;
+            assert!(status == 400 && message.starts_with(field), "{path} {field}: {message}");
+        } else {
+            let (status, code, param, _) = error(response).await;
+            assert_eq!((status, code.as_str(), param), (400, "invalid_value", json!(field)), "{path}");
+        }
+        needing.insert(path);
+    }
+    let chat_and_others = ["/apply-template", "/detokenize", "/v1/chat/completions", "/v1/completions"];
+    assert!(chat_and_others.iter().all(|path| needing.contains(path)), "{needing:?}");
+    // A text or messages are needed.
+    let schema = &document["paths"]["/tokenize"]["post"]["requestBody"]["content"]["application/json"]["schema"];
+    let alternatives: Vec<&Value> = schema["oneOf"].as_array().unwrap().iter().map(|one| &one["required"][0]).collect();
+    assert_eq!((json!(alternatives), &schema["required"]), (json!(["prompt", "messages"]), &json!([])));
+    let messages = json!([{"role": "user", "content": "x"}]);
+    for (body, status) in [
+        (json!({}), 400),
+        (json!({"prompt": null, "messages": null}), 400),
+        (json!({"prompt": "x", "messages": messages}), 400),
+        (json!({"prompt": "x", "messages": null}), 200),
+        (json!({"prompt": null, "messages": messages}), 200),
+    ] {
+        assert_eq!(server.post("/tokenize", &body).await.status(), status, "{body}");
+    }
+}
+
+/// What a schema says of the smallest and shortest values is what is refused.
+#[tokio::test]
+async fn limits_are_told() {
+    let server = server().await;
+    let document = document(&server).await;
+    let field = |path: &str, field: &str| {
+        document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]["properties"][field]
+            .clone()
+    };
+    let messages = field("/v1/chat/completions", "messages");
+    assert_eq!((&messages["type"], &messages["minItems"]), (&json!("array"), &json!(1)));
+    let kept = field("/v1/completions", "truncate_prompt_tokens");
+    let minimum = json!({"type": "integer", "minimum": 1});
+    assert_eq!(kept["anyOf"], json!([minimum, {"const": -1}, {"type": "null"}]));
+    for (body, status) in [
+        (json!({"prompt": "x", "truncate_prompt_tokens": 0}), 400),
+        (json!({"prompt": "x", "truncate_prompt_tokens": -2}), 400),
+        (json!({"prompt": "x", "truncate_prompt_tokens": -1}), 200),
+        (json!({"prompt": "x", "truncate_prompt_tokens": 1}), 200),
+        (json!({"prompt": []}), 400),
+        (json!({"prompt": [[]]}), 400),
+        (json!({"prompt": ["x", [5]]}), 200),
+    ] {
+        assert_eq!(server.post("/v1/completions", &body).await.status(), status, "{body}");
+    }
+    assert_eq!(server.post("/v1/chat/completions", &json!({"messages": []})).await.status(), 400);
+}
+
 /// Names of types that a schema refers to.
 fn references(value: &Value, found: &mut BTreeSet<String>) {
     match value {

@@ -84,11 +84,6 @@ impl Constraint {
         self.matcher.is_stopped() && self.matcher.stop_reason().is_ok()
     }
 
-    /// Whether the answer may end here.
-    pub fn may_end(&mut self) -> bool {
-        self.is_complete() || self.matcher.is_accepting().unwrap_or(false)
-    }
-
     /// The library's message tells all that the parser knows behind its first line.
     fn failed(&self, error: &anyhow::Error) -> ConstraintError {
         ConstraintError::Failed(first_line(&error.to_string()))

@@ -12,8 +12,10 @@ mod probe;
 mod python;
 mod python_json;
 mod source;
+mod thinking;
 
 pub use conversation::{Conversation, PromptEnd};
+pub use thinking::ThinkingVariables;
 
 use crate::answer::{AnswerSyntax, ToolCallFormat};
 use crate::error::TextError;
@@ -39,6 +41,7 @@ pub struct ChatTemplate {
     forms: MessageForms,
     reads_special_tokens: bool,
     syntax: AnswerSyntax,
+    thinking: ThinkingVariables,
     /// Whether the template tells the model of tools.
     tells_of_tools: bool,
     /// The template for requests without tools as the model has it.
@@ -96,6 +99,7 @@ impl ChatTemplate {
             forms: MessageForms::default(),
             reads_special_tokens: false,
             syntax: AnswerSyntax::default(),
+            thinking: ThinkingVariables::default(),
             tells_of_tools: false,
             source: String::new(),
             problem: Some(problem),
@@ -126,6 +130,7 @@ impl ChatTemplate {
             forms: MessageForms::default(),
             reads_special_tokens: false,
             syntax: AnswerSyntax::default(),
+            thinking: ThinkingVariables::default(),
             tells_of_tools: false,
             source: default,
             problem: None,
@@ -139,8 +144,9 @@ impl ChatTemplate {
         };
         let forms = probe::forms(|role| template.names_role(role), render);
         let tells_of_tools = probe::tells_of_tools(forms, render);
-        let syntax = template.shown_syntax();
-        (template.forms, template.tells_of_tools, template.syntax) = (forms, tells_of_tools, syntax);
+        (template.forms, template.tells_of_tools) = (forms, tells_of_tools);
+        template.syntax = template.shown_syntax();
+        template.thinking = ThinkingVariables::find(|name| template.names(name));
         template.environment.set_fuel(Some(functions::FUEL));
         Ok(template)
     }
@@ -215,9 +221,14 @@ impl ChatTemplate {
         Ok(RenderedPrompt { ids, opens_thought: self.syntax.opens_thought(&text) })
     }
 
+    /// The variables by which the template is told whether and how hard the model is to think.
+    pub fn thinking_variables(&self) -> ThinkingVariables {
+        self.thinking
+    }
+
     /// Whether the template's source has this word, which may be one of its variables.
-    pub fn names_variable(&self, name: &str) -> bool {
-        self.environment.templates().any(|(_, template)| template.source().contains(name))
+    fn names(&self, word: &str) -> bool {
+        self.environment.templates().any(|(_, template)| template.source().contains(word))
     }
 
     /// The token with which the template closes an assistant's message, if that is a special one.

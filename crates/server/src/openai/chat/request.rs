@@ -70,8 +70,8 @@ impl ChatFields {
 }
 
 pub fn operation() -> Operation {
-    let own = Operation::post("Answers a conversation").fields::<MessageFields>().fields::<ChatFields>();
-    SharedFields::describe(own)
+    let own = Operation::post("Answers a conversation").fields::<MessageFields>().needs(MessageFields::FIELD);
+    SharedFields::describe(own.fields::<ChatFields>())
         .fields::<ToolFields>()
         .fields::<StructureFields>()
         .answers::<Envelope<'static, ChatChoice>>()

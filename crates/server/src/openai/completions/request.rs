@@ -49,7 +49,7 @@ struct CompletionFields {
 }
 
 pub fn operation() -> Operation {
-    let answer = Operation::post("Continues one prompt or several").fields::<CompletionFields>();
+    let answer = Operation::post("Continues one prompt or several").fields::<CompletionFields>().needs("prompt");
     SharedFields::describe(answer)
         .fields::<StructureFields>()
         .answers::<Envelope<'static, CompletionChoice>>()

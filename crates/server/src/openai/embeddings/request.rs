@@ -50,7 +50,7 @@ struct EmbeddingFields {
 
 pub fn operation() -> Operation {
     let operation = Operation::post("Gives the vector of one text or of several").fields::<EmbeddingFields>();
-    operation.answers::<EmbeddingList>().asks_engine()
+    operation.needs(INPUT).answers::<EmbeddingList>().asks_engine()
 }
 
 pub async fn embeddings(

@@ -6,7 +6,7 @@ use crate::http::operation::Operation;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query};
 use axum::{Extension, Json};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::sync::Arc;
@@ -25,7 +25,12 @@ type ResponseId = Result<Path<String>, PathRejection>;
 #[derive(Deserialize, JsonSchema)]
 pub struct ResponseQuery {
     /// Only `false` is possible: a stored response is sent whole.
+    #[schemars(schema_with = "false_schema")]
     stream: Option<String>,
+}
+
+fn false_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"enum": ["false"]})
 }
 
 /// The page of items that is asked for.
