@@ -40,6 +40,8 @@ pub enum RequestField {
     LogitBias,
     /// [`SamplingParams::allowed_token_ids`](crate::SamplingParams::allowed_token_ids).
     AllowedTokenIds,
+    /// [`SamplingParams::banned_sequences`](crate::SamplingParams::banned_sequences).
+    BannedSequences,
     /// [`EmbeddingParams::dimensions`](crate::EmbeddingParams::dimensions).
     Dimensions,
 }
@@ -65,6 +67,8 @@ impl RequestField {
             RequestField::FrequencyPenalty => "frequency_penalty",
             RequestField::LogitBias => "logit_bias",
             RequestField::AllowedTokenIds => "allowed_token_ids",
+            // vLLM's name, since other APIs have none.
+            RequestField::BannedSequences => "bad_words",
             RequestField::Dimensions => "dimensions",
         }
     }

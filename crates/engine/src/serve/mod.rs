@@ -1,6 +1,7 @@
 //! Serving: requests come in through a handle, one thread computes steps and sends the tokens back as events.
 mod active_request;
 mod archive;
+mod bans;
 mod choice;
 mod engine_loop;
 mod handle;

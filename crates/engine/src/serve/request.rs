@@ -1,6 +1,7 @@
 //! What a client asks for, in validated form.
 use crate::error::EngineError;
 use scheduler::PrefixReport;
+use std::sync::Arc;
 use text::{AnswerConstraint, AnswerOptions, AnswerPart, AnswerReading};
 
 /// How the next token is drawn from the logits. `Default` is plain sampling at temperature 1.
@@ -24,6 +25,8 @@ pub struct SamplingParams {
     pub logit_bias: Vec<(u32, f32)>,
     /// The only tokens that may be drawn; `None` allows all.
     pub allowed_token_ids: Option<Vec<u32>>,
+    /// Token sequences that an answer must not have: the last token of each is not drawn behind the others.
+    pub banned_sequences: Arc<[Vec<u32>]>,
     /// Picks the random numbers: equal requests with equal seeds get equal text, whatever else is in the batch. `None`:
     /// each request gets another one.
     pub seed: Option<u64>,
@@ -41,6 +44,7 @@ impl Default for SamplingParams {
             frequency_penalty: 0.0,
             logit_bias: Vec::new(),
             allowed_token_ids: None,
+            banned_sequences: Arc::default(),
             seed: None,
         }
     }

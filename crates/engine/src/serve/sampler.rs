@@ -2,6 +2,7 @@
 //!
 //! Order: logit bias, penalties, tokens that may not come next, temperature, top-k, top-p, min-p, draw.
 //! Log-probabilities are the model's own, before all of it.
+use super::bans::Bans;
 use super::request::{SamplingParams, TokenLogprob};
 use compute::MASKED_LOGIT;
 use std::cmp::Ordering;
@@ -18,24 +19,15 @@ pub struct SamplerState {
     /// How often the output holds a token; 0 for tokens that only the prompt holds. Empty unless a penalty asks for it.
     seen: HashMap<u32, u32>,
     tokens_drawn: u64,
-    /// Tokens that are not drawn before this many others.
-    ends: Arc<[u32]>,
-    min_tokens: u64,
+    bans: Bans,
 }
 
 impl SamplerState {
     /// The state before the first token of choice `choice`. `seed` serves where the parameters name none.
     pub fn new(params: SamplingParams, seed: u64, choice: u32, prompt: &[u32]) -> Self {
         let seed = params.seed.unwrap_or(seed);
-        let mut state = SamplerState {
-            params,
-            seed,
-            choice,
-            seen: HashMap::new(),
-            tokens_drawn: 0,
-            ends: Arc::default(),
-            min_tokens: 0,
-        };
+        let bans = Bans::new(params.banned_sequences.clone());
+        let mut state = SamplerState { params, seed, choice, seen: HashMap::new(), tokens_drawn: 0, bans };
         if state.counts() {
             state.seen = prompt.iter().map(|t| (*t, 0)).collect();
         }
@@ -44,7 +36,7 @@ impl SamplerState {
 
     /// Draws none of the tokens `ends` before `min_tokens` others.
     pub fn with_min_tokens(self, min_tokens: usize, ends: Arc<[u32]>) -> Self {
-        SamplerState { min_tokens: min_tokens as u64, ends, ..self }
+        SamplerState { bans: self.bans.with_ends(ends, min_tokens), ..self }
     }
 
     fn counts(&self) -> bool {
@@ -56,7 +48,7 @@ impl SamplerState {
     /// all.
     pub fn needs(&self) -> Option<usize> {
         let p = &self.params;
-        let masks = p.allowed_token_ids.is_some() || self.holds_back_ends();
+        let masks = p.allowed_token_ids.is_some() || self.bans.may_apply(self.tokens_drawn);
         if masks || self.counts() || !p.logit_bias.is_empty() {
             return None;
         }
@@ -82,6 +74,7 @@ impl SamplerState {
     /// Takes in the next token, wherever it comes from.
     pub fn accept(&mut self, token: u32) {
         self.tokens_drawn += 1;
+        self.bans.accept(token);
         if self.counts() {
             *self.seen.entry(token).or_default() += 1;
         }
@@ -110,10 +103,6 @@ impl SamplerState {
         }
     }
 
-    fn holds_back_ends(&self) -> bool {
-        self.tokens_drawn < self.min_tokens && !self.ends.is_empty()
-    }
-
     /// Takes their probability from the tokens that may not come next.
     fn mask(&self, logits: &mut [f32]) {
         if let Some(allowed) = &self.params.allowed_token_ids {
@@ -121,16 +110,7 @@ impl SamplerState {
             logits.fill(f32::NEG_INFINITY);
             allowed.iter().zip(kept).for_each(|(token, logit)| logits[*token as usize] = logit);
         }
-        if self.holds_back_ends() {
-            // A model's files may name ids that its vocabulary does not have.
-            let end = |end: &u32| Some((*end as usize, *logits.get(*end as usize)?));
-            let ends: Vec<(usize, f32)> = self.ends.iter().filter_map(end).collect();
-            ends.iter().for_each(|(end, _)| logits[*end] = f32::NEG_INFINITY);
-            // A constraint may let nothing come next but an end.
-            if !logits.iter().any(|logit| *logit > f32::NEG_INFINITY) {
-                ends.into_iter().for_each(|(end, logit)| logits[end] = logit);
-            }
-        }
+        self.bans.apply(logits, self.tokens_drawn);
     }
 
     fn draw(&self, mut logits: Vec<(u32, f32)>) -> Option<u32> {
@@ -361,20 +341,6 @@ mod tests {
         assert_eq!(draws(biased, &logits, 3), [1, 1, 1]);
         let mut state = SamplerState::new(SamplingParams { temperature: 0.0, ..allowed(&[1]) }, 0, 0, &[]);
         assert_eq!((state.sample(&mut [0.0, f32::NAN]), state.needs()), (None, None));
-    }
-
-    #[test]
-    fn tokens_that_end_an_answer_are_held_back_until_there_are_enough_others() {
-        let mut state = SamplerState::new(SamplingParams::greedy(), 0, 0, &[]).with_min_tokens(2, [2, 9].into());
-        let drawn = [0, 1, 2].map(|_| {
-            // All logits are needed as long as one of them may not be drawn.
-            let needs = state.needs();
-            (needs, state.sample(&mut [0.0, 1.0, 2.0]).unwrap())
-        });
-        assert_eq!(drawn, [(None, 1), (None, 1), (Some(1), 2)]);
-        // A constraint that lets nothing else come next wins.
-        let mut state = SamplerState::new(SamplingParams::greedy(), 0, 0, &[]).with_min_tokens(2, [2, 2].into());
-        assert_eq!(state.sample(&mut [f32::NEG_INFINITY, f32::NEG_INFINITY, 0.5]), Some(2));
     }
 
     #[test]

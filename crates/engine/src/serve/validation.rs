@@ -143,6 +143,10 @@ impl SamplingParams {
             let problem = format!("names token {token}; the vocabulary has {vocab_size}");
             return Err(SubmitError::invalid(RequestField::LogitBias, problem));
         }
+        if let Some(token) = self.banned_sequences.iter().find_map(|sequence| unknown_token(sequence, vocab_size)) {
+            let problem = format!("has token {token}; the vocabulary has {vocab_size}");
+            return Err(SubmitError::invalid(RequestField::BannedSequences, problem));
+        }
         let Some(allowed) = &self.allowed_token_ids else { return Ok(()) };
         let problem = if allowed.is_empty() {
             "is empty, which allows no token; name one at least".into()

@@ -189,6 +189,19 @@ fn choices_differ_and_a_seed_repeats_them_in_any_company() {
 }
 
 #[test]
+fn banned_sequences_are_not_generated() {
+    let engine = start(&config()).unwrap();
+    let free = answer(&engine.0, GenerationRequest::greedy(prompt(3), 30));
+    let banned = free.tokens[4..7].to_vec();
+    let sampling = SamplingParams { banned_sequences: vec![banned.clone()].into(), ..SamplingParams::greedy() };
+    let other = answer(&engine.0, GenerationRequest { sampling, ..GenerationRequest::greedy(prompt(3), 30) });
+    let first = free.tokens.windows(3).position(|tokens| tokens == banned).unwrap();
+    assert_eq!(other.tokens[..first + 2], free.tokens[..first + 2]);
+    assert!(other.tokens.len() == 30 && other.tokens.windows(3).all(|tokens| tokens != banned));
+    stop(engine);
+}
+
+#[test]
 fn text_ends_at_stops_and_limits() {
     let engine = start(&config()).unwrap();
     let golden = testkit::Golden::read("demo");

@@ -12,7 +12,7 @@ use crate::openai::request::{UnsupportedField, refuse_unsupported};
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use engine::{GenerationRequest, RequestField, SamplingParams};
+use engine::{EngineHandle, GenerationRequest, RequestField, SamplingParams};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -97,8 +97,8 @@ impl InfillFields {
 }
 
 /// The parameters of sampling under llama.cpp's names.
-fn sampling(fields: SamplingFields, own: &InfillFields, defaults: &SamplingParams) -> Result<SamplingParams, ApiError> {
-    let sampling = fields.resolve(defaults)?;
+fn sampling(fields: SamplingFields, own: &InfillFields, engine: &EngineHandle) -> Result<SamplingParams, ApiError> {
+    let sampling = fields.resolve(&engine.info().default_sampling, engine.tokenizer())?;
     let any = |seed: &u64| [-1, ANY_SEED].contains(&(*seed as i64));
     Ok(SamplingParams {
         repetition_penalty: own.repeat_penalty.unwrap_or(sampling.repetition_penalty),
@@ -119,7 +119,6 @@ pub fn operation() -> Operation {
 
 pub async fn infill(State(state): State<ServerState>, request: JsonRequest) -> Result<Response, ApiError> {
     let served = state.served()?;
-    let info = served.engine.info();
     let mut fields = FieldReader::new(&request.object);
     refuse_unsupported(&fields, UNSUPPORTED)?;
     let mut own: InfillFields = fields.view()?;
@@ -134,7 +133,7 @@ pub async fn infill(State(state): State<ServerState>, request: JsonRequest) -> R
     let prompt_only = max_tokens == Some(0);
     stop.max_tokens = max_tokens.map(|n| n.max(1));
     stop.stop_token_ids.extend(form.ends());
-    let sampling = sampling(sampling_fields, &own, &info.default_sampling)?;
+    let sampling = sampling(sampling_fields, &own, &served.engine)?;
     let prompts = encode_gaps(&served.engine, vec![own.gap()], "input_prefix").await?;
     let request = GenerationRequest {
         id: request.peer.request_id.shown().to_owned(),

@@ -3,6 +3,7 @@
 //! The request types of `openai-protocol` do not serve here: they insist on `model`, take at most 10 choices and 4 stop
 //! strings, know no token ids as prompts, and drop what chat templates read from messages beyond OpenAI's fields.
 use crate::http::error::ApiError;
+use crate::openai::bad_words::token_sequences;
 use crate::openai::delivery::{Delivery, StreamedUsage};
 use engine::{SamplingParams, StopParams};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -10,6 +11,7 @@ use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
 use std::fmt;
+use text::Tokenizer;
 
 /// The fields that are not for the engine.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -96,6 +98,8 @@ pub struct SamplingFields {
     logit_bias: Option<BTreeMap<String, f32>>,
     /// The only tokens that may be drawn.
     allowed_token_ids: Option<Vec<u32>>,
+    /// Words that the answer must not have, written as their tokens at the beginning of a text or behind a space.
+    bad_words: Option<Vec<String>>,
     /// Equal requests with equal seeds get equal answers, whatever else is served.
     seed: Option<i64>,
 }
@@ -104,8 +108,9 @@ impl SamplingFields {
     /// The engine's parameters, with the model's `defaults` where the request leaves a field open. The engine checks
     /// the ranges.
     ///
-    /// Errors: a negative `top_k` other than -1, a key of `logit_bias` that is no token id.
-    pub fn resolve(self, defaults: &SamplingParams) -> Result<SamplingParams, ApiError> {
+    /// Errors: a negative `top_k` other than -1, a key of `logit_bias` that is no token id, those of
+    /// [`token_sequences`].
+    pub fn resolve(self, defaults: &SamplingParams, tokenizer: &Tokenizer) -> Result<SamplingParams, ApiError> {
         let top_k = match self.top_k {
             None => defaults.top_k,
             // vLLM asks for all tokens by -1, others do by 0.
@@ -128,6 +133,7 @@ impl SamplingFields {
             frequency_penalty: self.frequency_penalty.unwrap_or(defaults.frequency_penalty),
             logit_bias,
             allowed_token_ids: self.allowed_token_ids,
+            banned_sequences: token_sequences(self.bad_words.as_deref().unwrap_or_default(), tokenizer)?,
             seed: self.seed.map(|seed| seed as u64).or(defaults.seed),
         })
     }

@@ -1,6 +1,7 @@
 //! OpenAI's protocol. Each endpoint has its request and its answer, whole and streamed, beside each other; what all
 //! endpoints share lies here.
 mod answer;
+mod bad_words;
 mod delivery;
 pub mod fields;
 pub mod infill;

@@ -282,7 +282,7 @@ async fn parameters_reach_the_engine() {
     let body = json!({
         "temperature": 0.25, "top_p": 0.5, "top_k": 7, "min_p": 0.125, "repetition_penalty": 1.5,
         "presence_penalty": -1.0, "frequency_penalty": 2.0, "logit_bias": {"5": -100, "6": 1.5}, "seed": 42,
-        "allowed_token_ids": [7, 8], "min_tokens": 4, "logprob_token_ids": [9],
+        "allowed_token_ids": [7, 8], "bad_words": [" Alice", "a"], "min_tokens": 4, "logprob_token_ids": [9],
         "max_tokens": 9, "max_completion_tokens": 11, "stop": ["x", "y"], "stop_token_ids": [3], "ignore_eos": true,
         "include_stop_str_in_output": true, "skip_special_tokens": false, "n": 2, "user": "someone", "logprobs": true,
     });
@@ -300,6 +300,7 @@ async fn parameters_reach_the_engine() {
             frequency_penalty: 2.0,
             logit_bias: vec![(5, -100.0), (6, 1.5)],
             allowed_token_ids: Some(vec![7, 8]),
+            banned_sequences: ["Alice", " Alice", "a", " a"].map(|text| TOKENIZER.encode(text, false).unwrap()).into(),
             seed: Some(42),
         }
     );

@@ -30,6 +30,10 @@ async fn wrong_fields_are_named() {
         (json!({"allowed_token_ids": [99999]}), "allowed_token_ids"),
         (json!({"allowed_token_ids": [9], "response_format": {"type": "json_object"}}), "allowed_token_ids"),
         (json!({"allowed_token_ids": [5, -1]}), "allowed_token_ids[1]"),
+        (json!({"bad_words": "no"}), "bad_words"),
+        (json!({"bad_words": ["no", " "]}), "bad_words[1]"),
+        (json!({"bad_words": ["x".repeat(1001)]}), "bad_words[0]"),
+        (json!({"bad_words": vec!["no"; 1001]}), "bad_words"),
         (json!({"min_tokens": 5, "max_tokens": 4}), "min_tokens"),
         (json!({"min_tokens": CONTEXT}), "min_tokens"),
         (json!({"min_tokens": 1, "allowed_token_ids": [7], "stop_token_ids": [7]}), "min_tokens"),
@@ -140,7 +144,6 @@ async fn what_is_not_supported_is_refused_and_not_ignored() {
         // The demo model's template has no way to call tools.
         ("tools", tool.clone()),
         ("functions", tool),
-        ("bad_words", json!(["no"])),
         ("best_of", json!(2)),
     ] {
         for (path, body) in
