@@ -1,7 +1,7 @@
 //! The fields by which a request says how much is thought and what form the answer has.
 use crate::http::error::ApiError;
 use crate::turn::{HeldTo, Thinking};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema};
 use serde::Deserialize;
 use serde_json::Value;
 use text::Grammar;
@@ -40,8 +40,10 @@ struct OutputConfig {
 #[derive(Debug, Deserialize, JsonSchema)]
 struct GivenFormat {
     /// `json_schema`.
+    #[schemars(extend("const" = "json_schema"))]
     r#type: String,
     /// The JSON schema.
+    #[schemars(with = "Option<Schema>")]
     schema: Option<Value>,
 }
 

@@ -3,7 +3,7 @@
 //! It is put together from the schemas of `schemars`, which the types of `openai-protocol` have as well as ours.
 //! `utoipa` would ask for types of its own in their place.
 use crate::http::error::ErrorCode;
-use crate::http::operation::{MakeSchema, Operation};
+use crate::http::operation::{EVENTS, MakeSchema, Operation};
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
@@ -139,6 +139,7 @@ fn properties(types: &[MakeSchema], generator: &mut SchemaGenerator) -> Map<Stri
 fn responses(operation: &Operation, is_guarded: bool, generator: &mut SchemaGenerator) -> Value {
     let content = operation.answers.iter().map(|(media_type, make)| {
         let schema = make.map_or_else(|| json!({"type": "string"}), |make| make(generator).to_value());
+        let schema = if *media_type == EVENTS { event_schema(&schema) } else { schema };
         ((*media_type).to_owned(), json!({"schema": schema}))
     });
     let content: Map<String, Value> = content.collect();
@@ -161,6 +162,18 @@ fn responses(operation: &Operation, is_guarded: bool, generator: &mut SchemaGene
         responses.insert(status.to_string(), told);
     }
     responses.into()
+}
+
+/// An event of a stream, whose data is JSON of the schema `data`.
+fn event_schema(data: &Value) -> Value {
+    json!({
+        "type": "object",
+        "required": ["data"],
+        "properties": {
+            "event": {"type": "string"},
+            "data": {"type": "string", "contentMediaType": "application/json", "contentSchema": data},
+        },
+    })
 }
 
 fn error_schema() -> Value {

@@ -3,6 +3,7 @@ use crate::http::encoding::{ContentCoding, utf8_text};
 use crate::http::error::{ApiError, ErrorCode};
 use crate::http::ids::HttpRequestId;
 use crate::http::state::{ServerState, Stage};
+use crate::http::strict_value::StrictValue;
 use axum::extract::{ConnectInfo, FromRequest, Request};
 use axum::http::header::CONTENT_LENGTH;
 use futures_util::StreamExt;
@@ -133,7 +134,7 @@ impl<'a> FieldReader<'a> {
                 ignored.insert(key);
             }
         };
-        let deserializer = serde_ignored::Deserializer::new(self.object, &mut note);
+        let deserializer = serde_ignored::Deserializer::new(StrictValue(self.object), &mut note);
         let view = serde_path_to_error::deserialize(deserializer).map_err(|e| {
             let path = e.path().to_string();
             let message = format!("{path}: {}", in_json_terms(e.into_inner().to_string()));

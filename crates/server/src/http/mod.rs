@@ -15,5 +15,6 @@ pub mod paths;
 pub mod sse;
 pub mod state;
 pub mod status;
+mod strict_value;
 mod unknown_fields;
 mod unread;

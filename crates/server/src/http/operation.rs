@@ -6,6 +6,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 /// Makes the schema of a type.
 pub type MakeSchema = fn(&mut SchemaGenerator) -> Schema;
 
+/// The media type of server-sent events.
+pub const EVENTS: &str = "text/event-stream";
+
 /// What a route does.
 pub struct Operation {
     /// The method in lower case.
@@ -101,7 +104,7 @@ impl Operation {
 
     /// The answer can be a stream of events, which each are JSON of the type `T`.
     pub fn streams<T: JsonSchema>(mut self) -> Self {
-        self.answers.push(("text/event-stream", Some(SchemaGenerator::subschema_for::<T>)));
+        self.answers.push((EVENTS, Some(SchemaGenerator::subschema_for::<T>)));
         self
     }
 

@@ -112,7 +112,8 @@ fn id_schema() -> Value {
 
 /// The schema of messages. Which roles there are, and what a message has beside its role, is the chat template's matter.
 fn messages_schema(_: &mut SchemaGenerator) -> Schema {
-    let message = json!({"type": "object", "required": ["role"], "properties": {"role": {"type": "string"}}});
+    let message =
+        json!({"type": "object", "required": ["role"], "properties": {"role": {"type": "string", "minLength": 1}}});
     json_schema!({"type": ["array", "null"], "minItems": 1, "items": message})
 }
 

@@ -30,10 +30,6 @@ async fn wrong_fields_are_named() {
         (json!({"allowed_token_ids": [99999]}), "allowed_token_ids"),
         (json!({"allowed_token_ids": [9], "response_format": {"type": "json_object"}}), "allowed_token_ids"),
         (json!({"allowed_token_ids": [5, -1]}), "allowed_token_ids[1]"),
-        (json!({"bad_words": "no"}), "bad_words"),
-        (json!({"bad_words": ["no", " "]}), "bad_words[1]"),
-        (json!({"bad_words": ["x".repeat(1001)]}), "bad_words[0]"),
-        (json!({"bad_words": vec!["no"; 1001]}), "bad_words"),
         (json!({"min_tokens": 5, "max_tokens": 4}), "min_tokens"),
         (json!({"min_tokens": CONTEXT}), "min_tokens"),
         (json!({"min_tokens": 1, "allowed_token_ids": [7], "stop_token_ids": [7]}), "min_tokens"),
@@ -69,6 +65,22 @@ async fn wrong_fields_are_named() {
     assert!(server.seen.requests.lock().unwrap().is_empty());
     let (.., object) = error(server.post(CHAT, &chat_body(json!({"max_tokens": -1}))).await).await;
     assert_eq!(object["message"], "max_tokens: invalid value: integer `-1`, expected an integer of at least 0");
+}
+
+#[tokio::test]
+async fn words_that_are_none_and_lists_in_the_place_of_objects_are_named() {
+    let server = start_with(Script::Answer("x")).await;
+    for (more, param) in [
+        (json!({"bad_words": "no"}), "bad_words"),
+        (json!({"bad_words": ["no", " "]}), "bad_words[1]"),
+        (json!({"bad_words": ["x".repeat(1001)]}), "bad_words[0]"),
+        (json!({"bad_words": vec!["no"; 1001]}), "bad_words"),
+        // serde alone would take the elements for the fields in their order.
+        (json!({"stream": true, "stream_options": [true, false]}), "stream_options"),
+    ] {
+        let (status, code, named, object) = error(server.post(CHAT, &chat_body(more.clone())).await).await;
+        assert_eq!((status, code.as_str(), named.as_str()), (400, "invalid_value", Some(param)), "{more}: {object}");
+    }
 }
 
 #[tokio::test]

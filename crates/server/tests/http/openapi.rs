@@ -186,7 +186,11 @@ async fn answers_and_errors_have_their_forms() {
     }
     assert!(chat["responses"]["429"]["description"].as_str().unwrap().contains("queue_full"));
     let content = &chat["responses"]["200"]["content"];
-    assert!(content["application/json"]["schema"].is_object() && content["text/event-stream"]["schema"].is_object());
+    assert!(content["application/json"]["schema"].is_object());
+    // An event is not its data.
+    let event = &content["text/event-stream"]["schema"];
+    assert_eq!((&event["required"], &event["properties"]["data"]["type"]), (&json!(["data"]), &json!("string")));
+    assert!(event["properties"]["data"]["contentSchema"].is_object());
     let errors_of = |path: &str| document["paths"][path]["post"]["responses"]["400"]["content"].clone();
     assert_ne!(errors_of(MESSAGES), errors_of("/v1/chat/completions"));
     assert_eq!(chat["security"], json!([{"key": []}, {}]));
