@@ -44,6 +44,8 @@ pub enum RequestField {
     BannedSequences,
     /// [`EmbeddingParams::dimensions`](crate::EmbeddingParams::dimensions).
     Dimensions,
+    /// [`GenerationRequest::cache_salt`](crate::GenerationRequest::cache_salt).
+    CacheSalt,
 }
 
 impl RequestField {
@@ -70,6 +72,7 @@ impl RequestField {
             // vLLM's name, since other APIs have none.
             RequestField::BannedSequences => "bad_words",
             RequestField::Dimensions => "dimensions",
+            RequestField::CacheSalt => "cache_salt",
         }
     }
 }

@@ -14,6 +14,8 @@ const MAX_TOP_LOGPROBS: usize = 20;
 const MAX_LOGPROB_TOKEN_IDS: usize = 128;
 /// Stop strings of one request. Each of them is searched for at every token.
 const MAX_STOP_STRINGS: usize = 64;
+/// Characters of a salt.
+const MAX_SALT_CHARS: usize = 256;
 
 impl GenerationRequest {
     /// Checks everything that can be wrong in a request to the model that `info` describes.
@@ -39,6 +41,7 @@ impl GenerationRequest {
         }
         self.check_logprob_token_ids(info)?;
         self.check_stop_strings()?;
+        self.check_cache_salt()?;
         self.sampling.check(info.vocab_size)?;
         // A constraint and a list of tokens together may leave no token to draw.
         let held = self.constraint.is_some() || self.reading.as_ref().is_some_and(|r| r.call_constraint.is_some());
@@ -133,6 +136,17 @@ impl GenerationRequest {
             return Ok(());
         };
         Err(SubmitError::invalid(RequestField::Stop, problem))
+    }
+
+    fn check_cache_salt(&self) -> Result<(), SubmitError> {
+        let chars = self.cache_salt.as_ref().map(|salt| salt.chars().count());
+        match chars.filter(|chars| !(1..=MAX_SALT_CHARS).contains(chars)) {
+            Some(chars) => {
+                let problem = format!("has {chars} characters; it must be a string of 1 to {MAX_SALT_CHARS} of them");
+                Err(SubmitError::invalid(RequestField::CacheSalt, problem))
+            }
+            None => Ok(()),
+        }
     }
 }
 

@@ -48,6 +48,8 @@ struct MessagesFields {
     stop_sequences: Option<Vec<String>>,
     /// Who asks: the queue is fair between users.
     metadata: Option<RequestMetadata>,
+    /// Only requests with the same salt share what the server keeps of their prompts.
+    cache_salt: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -211,7 +213,7 @@ fn submit(
         logprobs: None,
         logprob_token_ids: Vec::new(),
         prompt_logprobs: None,
-        cache_salt: None,
+        cache_salt: fields.cache_salt,
         embedding: None,
     };
     turn.apply(&mut request);

@@ -61,6 +61,8 @@ struct InfillFields {
     return_tokens: Option<bool>,
     /// The fields of the answer that are wanted, by path.
     response_fields: Option<Vec<String>>,
+    /// Only requests with the same salt share what the server keeps of their prompts.
+    cache_salt: Option<String>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -140,6 +142,7 @@ pub async fn infill(State(state): State<ServerState>, request: JsonRequest) -> R
         client: request.peer.address.unwrap_or_default(),
         sampling,
         stop,
+        cache_salt: own.cache_salt,
         ..GenerationRequest::greedy(prompts.concat(), 1)
     };
     let generation = Generation::submit(served, vec![request], prompt_only, field_name)?;

@@ -35,6 +35,8 @@ pub struct CommonFields {
     pub return_tokens_as_token_ids: Option<bool>,
     /// The token ids come beside the text.
     pub return_token_ids: Option<bool>,
+    /// Only requests with the same salt share what the server keeps of their prompts.
+    pub cache_salt: Option<String>,
     /// The tokens whose log-probabilities come with each token in place of the most likely ones. They need `logprobs`.
     pub logprob_token_ids: Option<Vec<u32>>,
 }

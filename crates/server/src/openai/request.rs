@@ -80,6 +80,8 @@ pub struct AnswerRequest {
     pub truncation: Truncation,
     /// vLLM's `logprob_token_ids`.
     logprob_token_ids: Vec<u32>,
+    /// vLLM's `cache_salt`.
+    cache_salt: Option<String>,
     /// Who waits for the answer: requests are served fairly between clients.
     client: String,
     /// The id by which logs name the request.
@@ -159,6 +161,7 @@ impl SharedFields {
             },
             return_token_ids: common.return_token_ids.unwrap_or(false),
             logprob_token_ids: common.logprob_token_ids.unwrap_or_default(),
+            cache_salt: common.cache_salt,
             client: client.or(peer.address).unwrap_or_default(),
             request_id: peer.request_id.shown().to_owned(),
             endpoint,
@@ -196,7 +199,7 @@ impl AnswerRequest {
                 logprobs: options.logprobs,
                 logprob_token_ids: self.logprob_token_ids.clone(),
                 prompt_logprobs: options.prompt_logprobs,
-                cache_salt: None,
+                cache_salt: self.cache_salt.clone(),
                 embedding: None,
             };
             options.turn.apply(&mut request);
