@@ -1,7 +1,7 @@
 //! A server behind which a script answers in place of a model: where it is offered a shell it calls it once, with a
 //! command that makes a file, and then says what the shell has answered. It shows that an agent completes its loop
 //! whatever a model would choose: `cargo run -p server --example scripted -- MODEL_FOLDER PORT COMMAND`.
-use engine::{Event, FinishReason, GenerationRequest, Message, ModelInfo, SamplingParams, channel};
+use engine::{Event, FinishReason, GenerationRequest, Message, Miss, ModelInfo, PrefixReport, SamplingParams, channel};
 use serde_json::{Map, Value, json};
 use server::{ServerConfig, ServerState, bind, install_metrics, serve};
 use std::error::Error;
@@ -87,7 +87,9 @@ fn info(tokenizer: &Tokenizer, path: PathBuf) -> ModelInfo {
 /// The events of an answer, as the engine would send them.
 fn answer(request: &GenerationRequest, tokenizer: &Arc<Tokenizer>, command: &str) -> Vec<Event> {
     let prompt = tokenizer.decode(&request.prompt, false);
-    let mut events = vec![Event::Prompt { tokens: request.prompt.len(), cached_tokens: 0, logprobs: None }];
+    let tokens = request.prompt.len();
+    let report = PrefixReport { prompt: tokens, miss: Some(Miss::Off), ..PrefixReport::default() };
+    let mut events = vec![Event::Admitted(report), Event::Prompt { tokens, cached_tokens: 0, logprobs: None }];
     let text = script(request, &prompt, command);
     let mut pipeline = AnswerPipeline::new(tokenizer, request.answer_options());
     let mut reason = FinishReason::Stop;

@@ -1,16 +1,29 @@
 //! The engine's side of one HTTP request: the events of all its prompts in one stream, or collected to the whole
 //! answer.
 use crate::content::AnswerContent;
+use crate::http::cache_header::FoundPrefixes;
 use crate::http::error::{ApiError, ErrorCode};
 use crate::http::metrics::Meter;
 use crate::http::state::ServedModel;
-use engine::{Event, FinishReason, GenerationRequest, MatchedStop, RequestField, RequestStream, TokenLogprob};
+use engine::{
+    Event, FinishReason, GenerationRequest, MatchedStop, PrefixReport, RequestField, RequestStream, TokenLogprob,
+};
 use futures_util::stream::{self, BoxStream, SelectAll, StreamExt};
+use std::collections::VecDeque;
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+/// How long the head of a streamed answer waits until it is known what was found of its prompts. A request that waits
+/// longer for its first step is answered without that.
+const ADMISSION_WAIT: Duration = Duration::from_millis(100);
 
 /// The events of all prompts of an HTTP request. Dropping it cancels what runs.
 pub struct Generation {
     events: SelectAll<BoxStream<'static, (usize, Event)>>,
+    /// Events that came before [`next`](Self::next) asked for them.
+    early: VecDeque<(usize, Event)>,
+    found: FoundPrefixes,
     /// One for each prompt.
     meters: Vec<Meter>,
     /// Choices of each prompt.
@@ -58,6 +71,8 @@ impl Generation {
         }
         let mut generation = Generation {
             events: SelectAll::new(),
+            early: VecDeque::new(),
+            found: FoundPrefixes::of_answer(prompts),
             meters: Vec::new(),
             n: requests.first().map_or(0, |request| request.n),
             open: 0,
@@ -74,19 +89,48 @@ impl Generation {
         Ok(generation)
     }
 
-    /// The next event and the index of its prompt. `None` follows the end of all choices, or an error.
+    /// Waits until it is known what was found of all prompts, and gives the sum. `None`: one of them fails or is not
+    /// admitted within [`ADMISSION_WAIT`]. Events that come meanwhile are not lost.
+    pub async fn admitted(&mut self) -> Option<PrefixReport> {
+        let deadline = Instant::now() + ADMISSION_WAIT;
+        while self.found.sum().is_none() {
+            let received = timeout_at(deadline, self.receive()).await.ok().flatten()?;
+            let failed = matches!(received, (_, Event::Failed(_)));
+            self.early.push_back(received);
+            if failed {
+                return None;
+            }
+        }
+        self.found.sum()
+    }
+
+    /// The engine's next event and the index of its prompt. A call may be dropped without a loss.
+    async fn receive(&mut self) -> Option<(usize, Event)> {
+        let (prompt, event) = self.events.next().await?;
+        self.meters[prompt].event(&event);
+        self.found.note(prompt, &event);
+        Some((prompt, event))
+    }
+
+    /// The next event but for admissions, and the index of its prompt. `None` follows the end of all choices, or an
+    /// error.
     pub async fn next(&mut self) -> Option<Result<(usize, Event), ApiError>> {
         while self.open > 0 {
-            let Some((prompt, mut event)) = self.events.next().await else {
+            let received = match self.early.pop_front() {
+                Some(early) => Some(early),
+                None => self.receive().await,
+            };
+            let Some((prompt, mut event)) = received else {
                 self.open = 0;
                 return Some(Err(ApiError::new(ErrorCode::Internal, "the engine ended before the answer did")));
             };
-            self.meters[prompt].event(&event);
             match &mut event {
                 Event::Failed(error) => {
                     self.open = 0;
                     return Some(Err(error.clone().into()));
                 }
+                // A header tells of it, and an answer does not begin before its prompt is computed.
+                Event::Admitted(_) => continue,
                 Event::Delta { .. } if self.prompt_only => continue,
                 Event::Embedded { .. } => self.open -= 1,
                 Event::Finished { parts, reason, matched_stop, .. } => {
@@ -129,7 +173,7 @@ impl Generation {
                     (choice.reason, choice.matched_stop) = (Some(reason), matched_stop);
                 }
                 Event::Embedded { vector } => answer.vectors[prompt] = vector,
-                // `next` has made an error of a failure.
+                // `next` leaves out the one and makes an error of the other.
                 Event::Admitted(_) | Event::Failed(_) => {}
             }
         }

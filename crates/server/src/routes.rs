@@ -1,5 +1,6 @@
 //! All routes of all protocols.
 use crate::http::auth::require_key;
+use crate::http::cache_header;
 use crate::http::error::{ApiError, ErrorCode};
 use crate::http::ids::REQUEST_ID;
 use crate::http::listener::{self, Routers};
@@ -12,7 +13,7 @@ use axum::Router;
 use axum::extract::Request;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, Method, Uri};
-use axum::middleware::{from_fn_with_state, map_response};
+use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use std::future::Future;
 use std::io;
@@ -37,7 +38,7 @@ pub async fn serve(
     let mut guarded = protocols.merge(vllm::routes()).merge(llama_cpp::routes()).merge(sglang::routes());
     let mut open = status::routes();
     let docs = api_docs::routes(&guarded.take_operations(), open.take_operations());
-    let guarded = guarded.map(|router| router.route_layer(key));
+    let guarded = guarded.map(|router| router.route_layer(from_fn(cache_header::tell)).route_layer(key));
     let (all, paths) = guarded.merge(open).merge(docs).into_parts();
     let (monitoring, _) = status::routes().into_parts();
     let not_found = {

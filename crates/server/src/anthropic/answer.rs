@@ -36,8 +36,6 @@ pub struct AnswerForm {
 ///
 /// Errors: a whole answer fails. The failure of a streamed one is an event of the stream.
 pub async fn respond(form: AnswerForm, generation: Generation, streamed: bool) -> Result<Response, ApiError> {
-    let id = format!("msg_{}", form.unique);
-    let message = SentMessage::new(id, form.model, form.prompt_tokens);
     let mut events = AnswerEvents {
         generation,
         writer: BlockWriter::new(&form.unique, form.omits_thoughts),
@@ -45,6 +43,10 @@ pub async fn respond(form: AnswerForm, generation: Generation, streamed: bool) -
         ready: VecDeque::new(),
         ended: false,
     };
+    let found = if streamed { events.generation.admitted().await } else { None };
+    let cached = found.map_or(0, |found| found.reused());
+    let read = Tally { prompt: form.prompt_tokens, cached, ..Tally::default() };
+    let message = SentMessage::new(format!("msg_{}", form.unique), form.model, &read);
     if streamed {
         events.ready.extend([MessageEvent::MessageStart { message }, MessageEvent::Ping]);
         return Ok(stream_of(events, form.request_id));

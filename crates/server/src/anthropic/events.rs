@@ -118,8 +118,8 @@ impl MessageEvent {
 }
 
 impl SentMessage {
-    /// An answer that has not begun, to a prompt of so many tokens.
-    pub fn new(id: String, model: String, prompt_tokens: usize) -> Self {
+    /// An answer that has not begun, to a prompt of as many tokens as `read` tells.
+    pub fn new(id: String, model: String, read: &Tally) -> Self {
         SentMessage {
             id,
             r#type: "message",
@@ -127,7 +127,7 @@ impl SentMessage {
             model,
             content: Vec::new(),
             ending: AnswerEnding::default(),
-            usage: TokenUsage { input_tokens: prompt_tokens, ..TokenUsage::default() },
+            usage: TokenUsage::from(read),
         }
     }
 }

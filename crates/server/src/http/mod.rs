@@ -2,6 +2,7 @@
 //! streams, metrics.
 pub mod auth;
 pub mod body;
+pub mod cache_header;
 mod client;
 mod connection;
 mod encoding;

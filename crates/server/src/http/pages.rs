@@ -1,6 +1,7 @@
 //! What web pages may do. A page of any site can send requests to the servers that its reader's browser reaches, and
 //! can read the answers too once the site's name leads to such a server (DNS rebinding).
 use crate::config::{AllowedHost, CorsOrigin, ServerConfig};
+use crate::http::cache_header::CACHE;
 use crate::http::error::{ApiError, ErrorCode};
 use crate::http::ids::REQUEST_ID;
 use axum::extract::{Request, State};
@@ -125,6 +126,6 @@ pub fn cors(policy: Arc<PagePolicy>) -> CorsLayer {
         .allow_origin(AllowOrigin::predicate(allowed))
         .allow_methods(AllowMethods::list([Method::GET, Method::HEAD, Method::POST, Method::DELETE]))
         .allow_headers(AllowHeaders::mirror_request())
-        .expose_headers([RETRY_AFTER, REQUEST_ID])
+        .expose_headers([RETRY_AFTER, REQUEST_ID, CACHE])
         .max_age(PREFLIGHT_AGE)
 }

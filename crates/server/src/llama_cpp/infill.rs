@@ -145,10 +145,13 @@ pub async fn infill(State(state): State<ServerState>, request: JsonRequest) -> R
         cache_salt: own.cache_salt,
         ..GenerationRequest::greedy(prompts.concat(), 1)
     };
-    let generation = Generation::submit(served, vec![request], prompt_only, field_name)?;
+    let mut generation = Generation::submit(served, vec![request], prompt_only, field_name)?;
     let answer = InfillAnswer::new(model, own.return_tokens.unwrap_or(false), own.response_fields);
     match own.stream.unwrap_or(false) {
-        true => Ok(sse::respond(answer.events(generation))),
+        true => {
+            generation.admitted().await;
+            Ok(sse::respond(answer.events(generation)))
+        }
         false => Ok(Json(answer.collect(generation).await?).into_response()),
     }
 }

@@ -147,7 +147,7 @@ impl InfillAnswer {
     fn timings(&self) -> Value {
         let now = Instant::now();
         let prompt_end = self.prompt_end.unwrap_or(now);
-        let mut timings = Map::new();
+        let mut timings = Map::from_iter([("cache_n".to_owned(), Value::from(self.tally.cached))]);
         let mut add = |name: &str, tokens: usize, time: Duration| {
             let (ms, tokens_f) = (time.as_secs_f64() * 1e3, tokens as f64);
             timings.insert(format!("{name}_n"), tokens.into());

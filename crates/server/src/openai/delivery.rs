@@ -46,11 +46,14 @@ pub enum StreamedUsage {
 /// Errors: a whole answer fails. The failure of a streamed one is an event of the stream.
 pub async fn respond<F: AnswerFormat>(
     mut format: F,
-    generation: Generation,
+    mut generation: Generation,
     delivery: Delivery,
 ) -> Result<Response, ApiError> {
     match delivery {
-        Delivery::Streamed { usage } => Ok(sse::respond(AnswerStream::new(format, generation, usage).events())),
+        Delivery::Streamed { usage } => {
+            generation.admitted().await;
+            Ok(sse::respond(AnswerStream::new(format, generation, usage).events()))
+        }
         Delivery::Whole => {
             let answer = generation.collect().await?;
             let usage = usage(&answer.tally);

@@ -150,7 +150,10 @@ pub async fn send_whole(mut writer: ResponseWriter, mut generation: Generation) 
 }
 
 /// Sends a response in events. If there is no answer, the stream tells why.
-pub fn send_stream(writer: ResponseWriter, generation: Result<Generation, ApiError>) -> Response {
+pub async fn send_stream(writer: ResponseWriter, mut generation: Result<Generation, ApiError>) -> Response {
+    if let Ok(generation) = &mut generation {
+        generation.admitted().await;
+    }
     let stream = ResponseStream { writer, generation, ready: VecDeque::new() };
     sse::respond(stream.events())
 }

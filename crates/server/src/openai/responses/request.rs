@@ -254,7 +254,7 @@ pub async fn responses(
         Ok(generation) if !streams => send_whole(writer, generation).await,
         // Agents look for a conversation that is too long in the stream alone.
         Err(error) if !streams || error.code() != ErrorCode::ContextLengthExceeded => Err(error),
-        generation => Ok(send_stream(writer, generation)),
+        generation => Ok(send_stream(writer, generation).await),
     }
 }
 
