@@ -6,6 +6,7 @@
 
 mod anthropic;
 mod api_docs;
+mod cache;
 mod config;
 mod content;
 mod generation;

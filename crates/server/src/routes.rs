@@ -8,7 +8,7 @@ use crate::http::pages::{self, PagePolicy};
 use crate::http::paths::Paths;
 use crate::http::state::ServerState;
 use crate::http::status;
-use crate::{anthropic, api_docs, llama_cpp, models, openai, sglang, vllm};
+use crate::{anthropic, api_docs, cache, llama_cpp, models, openai, sglang, vllm};
 use axum::Router;
 use axum::extract::Request;
 use axum::http::header::CONTENT_TYPE;
@@ -35,7 +35,8 @@ pub async fn serve(
     // Only the routes of `status` and `api_docs` are open to clients without the API key, if there is one.
     let key = from_fn_with_state(state.clone(), require_key);
     let protocols = openai::routes().merge(anthropic::routes()).merge(models::routes());
-    let mut guarded = protocols.merge(vllm::routes()).merge(llama_cpp::routes()).merge(sglang::routes());
+    let mut guarded =
+        protocols.merge(cache::routes()).merge(vllm::routes()).merge(llama_cpp::routes()).merge(sglang::routes());
     let mut open = status::routes();
     let docs = api_docs::routes(&guarded.take_operations(), open.take_operations());
     let guarded = guarded.map(|router| router.route_layer(from_fn(cache_header::tell)).route_layer(key));

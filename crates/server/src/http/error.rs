@@ -57,7 +57,7 @@ error_codes! {
     ContextLengthExceeded = "context_length_exceeded", BAD_REQUEST, "invalid_request_error", None;
     /// The API key is wrong or missing.
     InvalidApiKey = "invalid_api_key", UNAUTHORIZED, "authentication_error", None;
-    /// The request comes by a name that is not the server's, or from a web page that may not send it.
+    /// The request comes by a name that is not the server's, or from a web page or a machine that may not send it.
     NotAllowed = "not_allowed", FORBIDDEN, "permission_error", None;
     /// The request asks for a model that is not served here.
     ModelNotFound = "model_not_found", NOT_FOUND, "invalid_request_error", None;

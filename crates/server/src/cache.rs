@@ -1,0 +1,183 @@
+//! `/v1/cache`: what is in the cache of prompts, and what the last requests found in it.
+use crate::http::error::{ApiError, ErrorCode};
+use crate::http::operation::Operation;
+use crate::http::paths::Routes;
+use crate::http::state::{ServedModel, ServerState};
+use axum::Json;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::routing::get;
+use engine::PrefixEvent;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
+use std::net::{IpAddr, SocketAddr};
+
+/// The route.
+pub fn routes() -> Routes {
+    Routes::new()
+        .route("/v1/cache", get(show).delete(clear))
+        .described(Operation::get("Tells what is in the cache, and what requests found in it").answers::<CacheStatus>())
+        .described(Operation::delete("Forgets what is cached and not in use").answers::<ClearedCache>())
+}
+
+/// What is in the cache, and what requests found in it.
+#[derive(Debug, Serialize, JsonSchema)]
+struct CacheStatus {
+    /// Whether prompts are looked for in the cache (`--no-prefix-cache` turns it off).
+    enabled: bool,
+    blocks: CacheBlocks,
+    /// Copies of recurrent states, for models that have such.
+    snapshots: KeptSnapshots,
+    /// What all requests found since the start.
+    totals: FoundTokens,
+    /// What is kept on disk; null where nothing is.
+    disk: Option<Value>,
+    /// The last hundred requests whose prompts have been computed, the newest first.
+    requests: Vec<FoundPrompt>,
+}
+
+/// The memory of the cache, in blocks.
+#[derive(Debug, Serialize, JsonSchema)]
+struct CacheBlocks {
+    /// All blocks.
+    total: usize,
+    /// Those that running requests hold.
+    held: usize,
+    /// Those that nobody holds and that are kept for later requests.
+    cached: usize,
+    /// Those that hold nothing.
+    free: usize,
+    /// Bytes of a block over all layers.
+    bytes_per_block: usize,
+    /// Tokens of a block.
+    tokens_per_block: usize,
+}
+
+/// How many snapshots are kept, and how many can be.
+#[derive(Debug, Serialize, JsonSchema)]
+struct KeptSnapshots {
+    kept: usize,
+    capacity: usize,
+}
+
+/// Tokens of prompts.
+#[derive(Debug, Serialize, JsonSchema)]
+struct FoundTokens {
+    /// Those that were looked for.
+    queried: u64,
+    /// Those that were in memory.
+    memory: u64,
+    /// Those that came from disk.
+    disk: u64,
+}
+
+/// What a request found of its prompt, in tokens.
+#[derive(Debug, Serialize, JsonSchema)]
+struct FoundPrompt {
+    /// The request's id, as in `x-request-id` and in the log.
+    id: String,
+    /// Tokens of the prompt.
+    prompt: usize,
+    /// Those that were in memory.
+    memory: usize,
+    /// Those that came from disk.
+    disk: usize,
+    /// Those that were computed.
+    computed: usize,
+    /// Why they were; null where they are new behind all that was known.
+    miss: Option<String>,
+}
+
+/// That the cache is cleared.
+#[derive(Debug, Serialize, JsonSchema)]
+struct ClearedCache {
+    cleared: bool,
+}
+
+impl CacheStatus {
+    fn of(served: &ServedModel) -> Self {
+        let (info, stats, found) = (served.engine.info(), served.engine.stats(), served.engine.prefixes());
+        CacheStatus {
+            enabled: info.prefix_cache,
+            blocks: CacheBlocks {
+                total: info.num_blocks,
+                held: stats.blocks_held,
+                cached: stats.blocks_cached,
+                free: stats.blocks_free,
+                bytes_per_block: info.bytes_per_block,
+                tokens_per_block: info.block_size,
+            },
+            snapshots: KeptSnapshots { kept: stats.snapshots, capacity: info.num_snapshots },
+            totals: FoundTokens { queried: found.queried, memory: found.from_memory, disk: found.from_archive },
+            disk: None,
+            requests: found.last.into_iter().rev().map(FoundPrompt::from).collect(),
+        }
+    }
+}
+
+impl From<PrefixEvent> for FoundPrompt {
+    fn from(PrefixEvent { id, report }: PrefixEvent) -> Self {
+        FoundPrompt {
+            id,
+            prompt: report.prompt,
+            memory: report.from_memory,
+            disk: report.from_archive,
+            computed: report.computed(),
+            miss: report.miss.map(|miss| miss.to_string()),
+        }
+    }
+}
+
+async fn show(State(state): State<ServerState>) -> Result<Json<CacheStatus>, ApiError> {
+    Ok(Json(CacheStatus::of(state.served()?)))
+}
+
+async fn clear(State(state): State<ServerState>, request: Request) -> Result<Json<ClearedCache>, ApiError> {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
+    check_may_clear(state.config().api_key.is_some(), peer)?;
+    state.served()?.engine.clear_cache();
+    Ok(Json(ClearedCache { cleared: true }))
+}
+
+/// Whether the client at `peer` may clear the cache. Where the server has a key, the client has shown it.
+///
+/// Errors: no key protects the server, and the client is not on its machine.
+fn check_may_clear(has_key: bool, peer: Option<IpAddr>) -> Result<(), ApiError> {
+    if has_key || peer.is_some_and(|peer| peer.to_canonical().is_loopback()) {
+        return Ok(());
+    }
+    let peer = peer.map_or_else(|| "a client without an address".into(), |peer| peer.to_string());
+    let message = format!(
+        "{peer} may not clear the cache: without --api-key only clients on the server's own machine may, by a loopback \
+         address"
+    );
+    Err(ApiError::new(ErrorCode::NotAllowed, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_key_the_cache_is_cleared_from_this_machine_alone() {
+        for (peer, here) in [
+            ("127.0.0.1", true),
+            ("127.8.8.8", true),
+            ("::1", true),
+            ("::ffff:127.0.0.1", true),
+            ("192.168.1.5", false),
+            ("::ffff:10.0.0.1", false),
+            ("fe80::1", false),
+        ] {
+            let address = peer.parse().ok();
+            assert!(address.is_some() && check_may_clear(true, address).is_ok(), "{peer}");
+            let checked = check_may_clear(false, address);
+            assert_eq!(checked.is_ok(), here, "{peer}");
+            if let Err(error) = checked {
+                assert_eq!(error.status(), 403);
+                assert!(error.message().starts_with(peer) && error.message().contains("--api-key"), "{error}");
+            }
+        }
+        assert!(check_may_clear(false, None).is_err());
+    }
+}
