@@ -44,6 +44,8 @@ struct Load {
     max_total_num_tokens: usize,
     /// The share of the cache that is held.
     token_usage: f64,
+    /// The share of the prompts' tokens since the start that were in the cache.
+    cache_hit_rate: f64,
     /// The share of the sequences that can run at once which do run.
     utilization: f64,
     max_running_requests: usize,
@@ -60,7 +62,7 @@ struct LoadSums {
 
 impl Load {
     fn of(served: &ServedModel) -> Self {
-        let (info, stats) = (served.engine.info(), served.engine.stats());
+        let (info, stats, found) = (served.engine.info(), served.engine.stats(), served.engine.prefixes());
         let share = |part: usize, whole: usize| part as f64 / whole.max(1) as f64;
         Load {
             dp_rank: 0,
@@ -70,6 +72,7 @@ impl Load {
             num_used_tokens: stats.blocks_held * info.block_size,
             max_total_num_tokens: info.num_blocks * info.block_size,
             token_usage: share(stats.blocks_held, info.num_blocks),
+            cache_hit_rate: (found.from_memory + found.from_archive) as f64 / found.queried.max(1) as f64,
             utilization: share(stats.running, info.max_num_seqs),
             max_running_requests: info.max_num_seqs,
         }
@@ -110,6 +113,8 @@ async fn server_info(State(state): State<ServerState>) -> Result<Json<Value>, Ap
         "max_num_reqs": info.max_num_seqs,
         "max_queued_requests": served.engine.queue_limit(),
         "kv_cache_dtype": info.cache_dtype(),
+        "page_size": info.block_size,
+        "disable_radix_cache": !info.prefix_cache,
     })))
 }
 

@@ -1,5 +1,5 @@
 //! Metrics under vLLM's names, so that dashboards and routers made for vLLM work unchanged.
-use engine::{EngineStats, Event, FinishReason, ModelInfo};
+use engine::{EngineStats, Event, FinishReason, ModelInfo, PrefixHistory};
 use metrics::{
     Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
@@ -60,6 +60,10 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     describe_counter!("vllm:prompt_tokens_total", "Prompt tokens processed.");
     describe_counter!("vllm:prompt_tokens_by_source_total", "Prompt tokens by where they came from.");
     describe_counter!("vllm:prompt_tokens_cached_total", "Prompt tokens that were in the cache.");
+    describe_counter!("vllm:prefix_cache_queries_total", "Prompt tokens that were looked for in memory.");
+    describe_counter!("vllm:prefix_cache_hits_total", "Prompt tokens that were in memory.");
+    describe_counter!("vllm:external_prefix_cache_queries_total", "Prompt tokens that were not in memory.");
+    describe_counter!("vllm:external_prefix_cache_hits_total", "Prompt tokens that came from disk.");
     describe_counter!("vllm:generation_tokens_total", "Tokens generated.");
     describe_counter!("vllm:request_success_total", "Choices that ended, by reason.");
     describe_counter!("vllm:num_preemptions_total", "Preemptions by the scheduler.");
@@ -70,15 +74,21 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     describe_gauge!("vllm:kv_cache_usage_perc", "KV cache usage; 1 is full.");
     describe_gauge!("vllm:gpu_cache_usage_perc", "The older name of kv_cache_usage_perc.");
     describe_gauge!("vllm:cache_config_info", "The KV cache's configuration, as labels.");
+    describe_gauge!("tallow_cache_blocks", "Blocks of the KV cache, by state.");
+    describe_gauge!("tallow_cache_snapshots", "Snapshots of recurrent states.");
     Ok(handle)
 }
 
 /// The metrics of one model.
 pub struct ModelMetrics {
     prompt_tokens: Counter,
-    /// Prompt tokens that were computed, and those that were in the cache.
-    prompt_tokens_by_source: [Counter; 2],
+    /// Prompt tokens that were computed, those that were in memory, and those that came from disk.
+    prompt_tokens_by_source: [Counter; 3],
     prompt_tokens_cached: Counter,
+    /// Prompt tokens that were looked for in memory, and those that were there.
+    in_memory: [Counter; 2],
+    /// Prompt tokens that were not in memory, and those that came from disk.
+    on_disk: [Counter; 2],
     generation_tokens: Counter,
     /// Choices that ended, by [`Ending`].
     success: [Counter; 4],
@@ -97,6 +107,9 @@ pub struct ModelMetrics {
     /// All sequences that wait, and those that wait for place, which are the same.
     waiting: [Gauge; 2],
     cache_usage: [Gauge; 2],
+    /// Blocks that are held, cached and free.
+    blocks: [Gauge; 3],
+    snapshots: Gauge,
     num_blocks: usize,
 }
 
@@ -117,21 +130,14 @@ impl ModelMetrics {
         for (state, is_so) in [("awake", 1.0), ("weights_offloaded", 0.0), ("discard_all", 0.0)] {
             gauge!("vllm:engine_sleep_state", &with("sleep_state", state)).set(is_so);
         }
-        let labels = [
-            model(),
-            engine(),
-            ("block_size", info.block_size.to_string()),
-            ("num_gpu_blocks", info.num_blocks.to_string()),
-            ("cache_dtype", info.cache_dtype()),
-            ("bytes_per_block", info.bytes_per_block.to_string()),
-            ("k_quant", info.k_quant.clone()),
-            ("v_quant", info.v_quant.clone()),
-        ];
-        gauge!("vllm:cache_config_info", &labels).set(1.0);
+        let in_state = |state| gauge!("tallow_cache_blocks", &with("state", state));
+        tell_cache_config(info);
         ModelMetrics {
             prompt_tokens: counted("vllm:prompt_tokens_total"),
-            prompt_tokens_by_source: ["local_compute", "local_cache_hit"].map(by_source),
+            prompt_tokens_by_source: ["local_compute", "local_cache_hit", "external_kv_transfer"].map(by_source),
             prompt_tokens_cached: counted("vllm:prompt_tokens_cached_total"),
+            in_memory: ["vllm:prefix_cache_queries_total", "vllm:prefix_cache_hits_total"].map(counted),
+            on_disk: ["vllm:external_prefix_cache_queries_total", "vllm:external_prefix_cache_hits_total"].map(counted),
             generation_tokens: counted("vllm:generation_tokens_total"),
             success: ["stop", "length", "abort", "error"].map(success),
             preemptions: counted("vllm:num_preemptions_total"),
@@ -148,24 +154,53 @@ impl ModelMetrics {
             running: gauged("vllm:num_requests_running"),
             waiting: [gauged("vllm:num_requests_waiting"), by_reason("capacity")],
             cache_usage: ["vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"].map(gauged),
+            blocks: ["held", "cached", "free"].map(in_state),
+            snapshots: gauged("tallow_cache_snapshots"),
             num_blocks: info.num_blocks,
         }
     }
 
-    /// Sets the gauges to the engine's state.
-    pub fn set_stats(&self, stats: &EngineStats) {
+    /// Sets the gauges to the engine's state, and the counters of the cache to what requests have found so far.
+    pub fn set_stats(&self, stats: &EngineStats, found: &PrefixHistory) {
         self.running.set(stats.running as f64);
         self.waiting.iter().for_each(|gauge| gauge.set(stats.waiting as f64));
         let usage = stats.blocks_held as f64 / self.num_blocks.max(1) as f64;
         self.cache_usage.iter().for_each(|gauge| gauge.set(usage));
         self.preemptions.absolute(stats.preemptions);
+        for (gauge, blocks) in self.blocks.iter().zip([stats.blocks_held, stats.blocks_cached, stats.blocks_free]) {
+            gauge.set(blocks as f64);
+        }
+        self.snapshots.set(stats.snapshots as f64);
+        let not_in_memory = found.queried.saturating_sub(found.from_memory);
+        let counts = [found.queried, found.from_memory, not_in_memory, found.from_archive];
+        self.in_memory.iter().chain(&self.on_disk).zip(counts).for_each(|(counter, count)| counter.absolute(count));
     }
+}
+
+/// Tells how the cache is configured, in the labels of a gauge.
+fn tell_cache_config(info: &ModelInfo) {
+    // As Python writes it, which clients of vLLM's look for.
+    let prefix_cache = if info.prefix_cache { "True" } else { "False" };
+    let labels = [
+        ("model_name", info.name.clone()),
+        ("engine", "0".to_owned()),
+        ("block_size", info.block_size.to_string()),
+        ("num_gpu_blocks", info.num_blocks.to_string()),
+        ("cache_dtype", info.cache_dtype()),
+        ("enable_prefix_caching", prefix_cache.to_owned()),
+        ("bytes_per_block", info.bytes_per_block.to_string()),
+        ("k_quant", info.k_quant.clone()),
+        ("v_quant", info.v_quant.clone()),
+    ];
+    gauge!("vllm:cache_config_info", &labels).set(1.0);
 }
 
 /// Measures one request to the engine by its events. Choices that have not ended when it is dropped count as aborted.
 pub struct Meter {
     metrics: Arc<ModelMetrics>,
     submitted: Instant,
+    /// Tokens of the prompt that came from disk.
+    from_disk: usize,
     choices: Vec<ChoiceMeter>,
 }
 
@@ -193,7 +228,7 @@ impl Meter {
         if let Some(max_tokens) = max_tokens {
             metrics.params_max_tokens.record(max_tokens as f64);
         }
-        Meter { metrics, submitted: Instant::now(), choices: vec![ChoiceMeter::default(); n] }
+        Meter { metrics, submitted: Instant::now(), from_disk: 0, choices: vec![ChoiceMeter::default(); n] }
     }
 
     /// Counts and times one event, which has just come.
@@ -206,7 +241,7 @@ impl Meter {
                 self.end(*choice, Ending::Stop);
             }
             Event::Finished { choice, reason: FinishReason::Length, .. } => self.end(*choice, Ending::Length),
-            Event::Admitted(_) => {}
+            Event::Admitted(report) => self.from_disk = report.from_archive,
             Event::Embedded { .. } => self.end_all(Ending::Stop),
             Event::Failed(_) => self.end_all(Ending::Error),
         }
@@ -218,7 +253,9 @@ impl Meter {
         metrics.request_prompt_tokens.record(tokens as f64);
         metrics.request_computed_tokens.record(computed as f64);
         metrics.prompt_tokens_cached.increment(cached as u64);
-        for (source, tokens) in metrics.prompt_tokens_by_source.iter().zip([computed, cached]) {
+        let from_disk = self.from_disk.min(cached);
+        let by_source = [computed, cached - from_disk, from_disk];
+        for (source, tokens) in metrics.prompt_tokens_by_source.iter().zip(by_source) {
             source.increment(tokens as u64);
         }
     }

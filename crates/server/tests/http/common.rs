@@ -1,16 +1,14 @@
 //! A server over an engine that plays a script, and a client for it.
-use engine::{
-    EngineError, Event, FinishReason, GenerationRequest, MatchedStop, Message, ModelInfo, Pooling, QueuePermit,
-    RequestId, SamplingParams, TokenLogprob, channel,
-};
+use crate::script::{Fake, Seen};
+pub use crate::script::{Script, vector_of};
+use engine::{GenerationRequest, Message, ModelInfo, Pooling, PrefixEvent, SamplingParams, channel};
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
 use server::{ServerConfig, ServerState, bind, serve};
 use std::path::PathBuf;
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
-use text::{AnswerOptions, AnswerPart, AnswerPipeline, ChatTemplate, Pushed, Tokenizer, ToolCallFormat};
-use tokio::sync::mpsc::UnboundedSender;
+use text::{ChatTemplate, Tokenizer, ToolCallFormat};
 use tokio::sync::oneshot;
 
 pub const CONTEXT: usize = 128;
@@ -33,32 +31,6 @@ fn demo() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../models/demo")
 }
 
-/// What the fake engine does with every request.
-#[derive(Clone, Copy)]
-pub enum Script {
-    /// The text, as tokens of the demo vocabulary, up to `max_tokens`; or, the later the shorter the prompt is, the
-    /// vector that [`vector_of`] gives.
-    Answer(&'static str),
-    /// The text as for `Answer`, but ended by a stop string.
-    Stopped(&'static str),
-    /// The text as for `Answer`, after a while.
-    Late(&'static str, Duration),
-    /// The text that this gives for the request's limit of tokens, as for `Answer`. No protocol lacks that field.
-    Seeded(fn(usize) -> String),
-    /// Nothing; the request waits in the queue.
-    Wait,
-    /// A token every few milliseconds until the request is aborted or the engine shuts down.
-    Tick,
-    /// Fails before the first token.
-    Fail,
-    /// Fails after two tokens.
-    FailLate,
-    /// Goes away without a last event.
-    Vanish,
-    /// The engine's thread ends at the first request.
-    Die,
-}
-
 pub struct Options {
     pub script: Script,
     pub config: ServerConfig,
@@ -66,6 +38,8 @@ pub struct Options {
     pub queue_limit: usize,
     /// Sequences that the engine says it runs.
     pub running: usize,
+    /// What earlier requests found of their prompts, the newest last.
+    pub found: Vec<PrefixEvent>,
     pub loaded: bool,
     /// `None`: the demo's; `Some("")`: none.
     pub template: Option<&'static str>,
@@ -89,6 +63,7 @@ impl Default for Options {
             model: "demo",
             queue_limit: 100,
             running: 2,
+            found: Vec::new(),
             loaded: true,
             template: None,
             calls: None,
@@ -98,13 +73,6 @@ impl Default for Options {
             tokenizer: TOKENIZER.clone(),
         }
     }
-}
-
-/// What the engine was asked.
-#[derive(Default)]
-pub struct Seen {
-    pub requests: Mutex<Vec<GenerationRequest>>,
-    pub aborts: Mutex<Vec<RequestId>>,
 }
 
 pub struct Server {
@@ -137,7 +105,7 @@ pub async fn start(options: Options) -> Server {
             num_blocks: (options.context / 32).max(10),
             bytes_per_block: 1024,
             prefix_cache: true,
-            num_snapshots: 0,
+            num_snapshots: 4,
             max_num_seqs: 64,
             k_quant: "bf16".into(),
             v_quant: "f16".into(),
@@ -149,12 +117,16 @@ pub async fn start(options: Options) -> Server {
             running: options.running,
             waiting: 3,
             blocks_held: 5,
+            blocks_cached: 3,
+            blocks_free: 2,
+            snapshots: 1,
             preemptions: 7,
-            ..Default::default()
+            steps: 0,
         });
+        options.found.into_iter().for_each(|event| inbox.note_prefix(event));
         let (seen, script) = (seen.clone(), options.script);
         std::thread::spawn(move || {
-            let mut engine = Fake { seen, script, waiting: Vec::new(), ticking: Vec::new() };
+            let mut engine = Fake::new(seen, script);
             let alive = |_: &Message| !matches!(script, Script::Die);
             inbox.messages.iter().take_while(alive).for_each(|message| engine.take(message));
         });
@@ -180,139 +152,6 @@ fn template(source: Option<&str>) -> Option<ChatTemplate> {
             std::fs::write(dir.path().join("chat_template.jinja"), source).unwrap();
             ChatTemplate::from_dir(dir.path()).unwrap()
         }
-    }
-}
-
-struct Fake {
-    seen: Arc<Seen>,
-    script: Script,
-    waiting: Vec<(QueuePermit, UnboundedSender<Event>)>,
-    ticking: Vec<UnboundedSender<Event>>,
-}
-
-impl Fake {
-    fn take(&mut self, message: Message) {
-        match message {
-            Message::Submit { request, events, queued, .. } => {
-                self.seen.requests.lock().unwrap().push((*request).clone());
-                self.play(&request, events, queued);
-            }
-            Message::Abort(id) => self.seen.aborts.lock().unwrap().push(id),
-            Message::ClearCache => {}
-            Message::Shutdown(deadline) => {
-                std::thread::sleep(deadline.saturating_duration_since(Instant::now()));
-                for events in &self.ticking {
-                    events.send(Event::Failed(EngineError::ShutDown)).ok();
-                }
-            }
-        }
-    }
-
-    fn play(&mut self, request: &GenerationRequest, events: UnboundedSender<Event>, queued: QueuePermit) {
-        let failure = || Event::Failed(EngineError::StepFailed("the script says so".into()));
-        match self.script {
-            Script::Answer(_) if request.embedding.is_some() => embed(request, events),
-            Script::Answer(text) => answer(request, text, &events, None),
-            Script::Stopped(text) => answer(request, text, &events, Some(MatchedStop::Text("\n".into()))),
-            Script::Late(text, after) => {
-                let request = request.clone();
-                std::thread::spawn(move || {
-                    std::thread::sleep(after);
-                    answer(&request, text, &events, None);
-                });
-            }
-            Script::Seeded(text) => {
-                let limit = request.stop.max_tokens.unwrap();
-                answer(request, &text(limit), &events, None);
-            }
-            Script::Wait => self.waiting.push((queued, events)),
-            Script::Fail => drop(events.send(failure())),
-            Script::FailLate => {
-                begin(request, &events);
-                tick(&events);
-                tick(&events);
-                events.send(failure()).ok();
-            }
-            Script::Vanish => begin(request, &events),
-            Script::Die => {}
-            Script::Tick => {
-                begin(request, &events);
-                self.ticking.push(events.clone());
-                std::thread::spawn(move || {
-                    while tick(&events) {
-                        std::thread::sleep(Duration::from_millis(5));
-                    }
-                });
-            }
-        }
-    }
-}
-
-/// False if nobody listens.
-fn tick(events: &UnboundedSender<Event>) -> bool {
-    let token = TOKENIZER.encode("tick ", false).unwrap()[0];
-    let parts = vec![AnswerPart::Text("tick ".into())];
-    events.send(Event::Delta { choice: 0, parts, in_thought: false, token, logprob: None }).is_ok()
-}
-
-fn begin(request: &GenerationRequest, events: &UnboundedSender<Event>) {
-    let logprobs = request.prompt_logprobs.map(|top| {
-        let rest = request.prompt.iter().skip(1).map(|token| Some(logprob(*token, top)));
-        std::iter::once(None).chain(rest).collect()
-    });
-    events.send(Event::Prompt { tokens: request.prompt.len(), cached_tokens: 1, logprobs }).ok();
-}
-
-/// The chosen token comes second after its neighbour.
-pub fn logprob(token: u32, top: usize) -> TokenLogprob {
-    let alternatives = [((token + 1) % 12288, -0.25), (token, -1.5), ((token + 2) % 12288, -4.0)];
-    TokenLogprob { token, logprob: -1.5, top: alternatives.into_iter().take(top).collect() }
-}
-
-/// What the fake engine makes of a prompt.
-pub fn vector_of(prompt: &[u32]) -> Vec<f32> {
-    let sum: u32 = prompt.iter().sum();
-    vec![prompt.len() as f32 + 0.1, sum as f32 / 3.0, -1e-20, 1.0]
-}
-
-fn embed(request: &GenerationRequest, events: UnboundedSender<Event>) {
-    let request = request.clone();
-    std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(40_u64.saturating_sub(4 * request.prompt.len() as u64)));
-        begin(&request, &events);
-        let mut vector = vector_of(&request.prompt);
-        vector.truncate(request.embedding.unwrap().dimensions.unwrap_or(HIDDEN));
-        events.send(Event::Embedded { vector }).ok();
-    });
-}
-
-/// The events of a real engine: text only when it is whole, all choices in turn.
-fn answer(request: &GenerationRequest, text: &str, events: &UnboundedSender<Event>, stop: Option<MatchedStop>) {
-    begin(request, events);
-    let ids = TOKENIZER.encode(text, false).unwrap();
-    let kept = request.stop.max_tokens.unwrap_or(usize::MAX).min(ids.len());
-    // A script keeps to no constraint.
-    let mut options =
-        AnswerOptions { begins_text: false, stop: Vec::new(), constraint: None, ..request.answer_options() };
-    if let Some(reading) = &mut options.reading {
-        reading.call_constraint = None;
-    }
-    let mut pipelines: Vec<_> = (0..request.n).map(|_| AnswerPipeline::new(&TOKENIZER, options.clone())).collect();
-    for &token in &ids[..kept] {
-        for (choice, pipeline) in pipelines.iter_mut().enumerate() {
-            let logprob = request.logprobs.map(|top| logprob(token, top));
-            let Pushed { parts, in_thought, .. } = pipeline.push(token).unwrap();
-            events.send(Event::Delta { choice, parts, in_thought, token, logprob }).ok();
-        }
-    }
-    for (choice, pipeline) in pipelines.iter_mut().enumerate() {
-        let (parts, _) = pipeline.finish();
-        let reason = match kept < ids.len() {
-            true => FinishReason::Length,
-            false if pipeline.has_calls() => FinishReason::ToolCalls,
-            false => FinishReason::Stop,
-        };
-        events.send(Event::Finished { choice, parts, reason, matched_stop: stop.clone() }).ok();
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the server tells of itself, in the forms of vLLM, llama.cpp and SGLang.
 use crate::common::{CONTEXT, Options, Script, Server, TOKENIZER, chat_body, error, eventually, start, start_with};
+use engine::{PrefixEvent, PrefixReport};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use server::ServerConfig;
@@ -108,7 +109,9 @@ async fn the_load_is_the_requests_that_are_being_answered() {
 
 #[tokio::test]
 async fn routers_for_sglang_learn_the_load_and_the_limits() {
-    let server = server().await;
+    let report = PrefixReport { prompt: 100, from_memory: 64, from_archive: 16, miss: None };
+    let found = vec![PrefixEvent { id: "one".into(), report }];
+    let server = start(Options { found, ..Default::default() }).await;
     let loads = get(&server, "/v1/loads").await;
     assert_eq!(loads["dp_rank_count"], 1);
     // A point in time with its offset.
@@ -116,7 +119,8 @@ async fn routers_for_sglang_learn_the_load_and_the_limits() {
     assert!(timestamp.starts_with("20") && timestamp.ends_with("+00:00"), "{timestamp}");
     let expected = json!({
         "dp_rank": 0, "num_running_reqs": 2, "num_waiting_reqs": 3, "num_total_reqs": 5, "num_used_tokens": 160,
-        "max_total_num_tokens": 320, "token_usage": 0.5, "utilization": 0.03125, "max_running_requests": 64,
+        "max_total_num_tokens": 320, "token_usage": 0.5, "cache_hit_rate": 0.8, "utilization": 0.03125,
+        "max_running_requests": 64,
     });
     assert_eq!(loads["loads"], json!([expected]));
     assert_eq!((&loads["aggregate"]["total_reqs"], &loads["aggregate"]["avg_token_usage"]), (&json!(5), &json!(0.5)));
@@ -125,6 +129,7 @@ async fn routers_for_sglang_learn_the_load_and_the_limits() {
     assert_eq!((&info["served_model_name"], &info["dp_size"]), (&json!("demo"), &json!(1)));
     assert_eq!((&info["max_total_tokens"], &info["context_length"]), (&json!(320), &json!(CONTEXT)));
     assert_eq!((&info["max_running_requests"], &info["kv_cache_dtype"]), (&json!(64), &json!("bf16/f16")));
+    assert_eq!((&info["page_size"], &info["disable_radix_cache"]), (&json!(32), &json!(false)));
     let model = get(&server, "/model_info").await;
     assert_eq!((&model["model_type"], &model["is_generation"]), (&json!("llama"), &json!(true)));
     assert_eq!(model["model_path"], info["model_path"]);

@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use text::Tokenizer;
 
 const COMPLETIONS: &str = "/v1/completions";
-const INFILL: &str = "/infill";
+pub const INFILL: &str = "/infill";
 /// The ids of the tokens of [`CODER`].
 const PREFIX: u32 = 12288;
 const SUFFIX: u32 = PREFIX + 1;
@@ -110,6 +110,7 @@ async fn infill_takes_llama_cpps_fields_and_answers_in_its_form() {
     assert_eq!((&answer["stop_type"], &answer["truncated"]), (&json!("eos"), &json!(false)));
     assert_eq!((&answer["tokens_predicted"], &answer["tokens"]), (&json!(tokens), &json!([])));
     assert_eq!((&answer["tokens_evaluated"], &answer["tokens_cached"]), (&json!(request.prompt.len()), &json!(1)));
+    assert_eq!(answer["timings"]["cache_n"], 1);
     let timings = &answer["timings"];
     assert_eq!((&timings["prompt_n"], &timings["predicted_n"]), (&json!(request.prompt.len() - 1), &json!(tokens)));
     assert!(timings["predicted_ms"].as_f64().unwrap() >= 0.0);

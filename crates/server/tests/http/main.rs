@@ -4,6 +4,7 @@
 mod agree;
 mod answers;
 mod bodies;
+mod cache;
 mod common;
 mod connections;
 mod descriptions;
@@ -25,5 +26,6 @@ mod prompts;
 mod responses;
 mod responses_input;
 mod responses_store;
+mod script;
 mod tools;
 mod vllm_fields;

@@ -151,7 +151,16 @@ async fn a_text_is_one_block() {
         })
     );
     let start = &stream(&server, body(json!({}))).await[0]["message"];
-    assert_eq!((&start["usage"]["input_tokens"], &start["usage"]["output_tokens"]), (&json!(prompt), &json!(0)));
+    assert_eq!((&start["usage"]["input_tokens"], &start["usage"]["output_tokens"]), (&json!(prompt - 1), &json!(0)));
+    assert_eq!(start["usage"]["cache_read_input_tokens"], 1);
+    // Nothing is known of a prompt that waits in the queue.
+    let busy = start_with(Script::Wait).await;
+    let mut waiting = busy.post(MESSAGES, &body(json!({"stream": true}))).await;
+    let first = waiting.chunk().await.unwrap().unwrap();
+    let first = std::str::from_utf8(&first).unwrap().lines().find_map(|line| line.strip_prefix("data: ")).unwrap();
+    let start: Value = serde_json::from_str(first).unwrap();
+    let usage = ["input_tokens", "cache_read_input_tokens"].map(|field| &start["message"]["usage"][field]);
+    assert_eq!(usage, [&json!(prompt), &json!(0)]);
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! `/metrics` under vLLM's names.
 use crate::common::{Options, Script, TEXT, TOKENIZER, chat_body, eventually, start};
+use engine::{PrefixEvent, PrefixReport};
 use futures_util::StreamExt;
 use serde_json::json;
 
@@ -89,7 +90,39 @@ async fn newer_metrics_of_vllm_are_there_and_all_have_its_labels() {
     // vLLM's dashboards select by both labels.
     let own = metrics.lines().filter(|line| line.contains("model_name=\"sourced\""));
     assert!(own.clone().count() > 100);
-    assert!(own.clone().all(|line| line.starts_with("vllm:") && line.contains("engine=\"0\"")), "{metrics}");
+    let named = |line: &str| line.starts_with("vllm:") || line.starts_with("tallow_cache_");
+    assert!(own.clone().all(|line| named(line) && line.contains("engine=\"0\"")), "{metrics}");
+}
+
+#[tokio::test]
+async fn what_the_cache_holds_and_gives_is_counted() {
+    let report = PrefixReport { prompt: 100, from_memory: 64, from_archive: 16, miss: None };
+    let found = vec![PrefixEvent { id: "one".into(), report }];
+    let server = start(Options { model: "cached", script: Script::OnDisk(2), found, ..Default::default() }).await;
+    server.ask("/v1/completions", json!({"prompt": [5, 6, 7, 8, 9, 10]})).await;
+    let metrics = server.get("/metrics").await.text().await.unwrap();
+    let model = ("model_name", "cached");
+    for (name, expected) in [
+        ("vllm:prefix_cache_queries_total", 100.0),
+        ("vllm:prefix_cache_hits_total", 64.0),
+        ("vllm:external_prefix_cache_queries_total", 36.0),
+        ("vllm:external_prefix_cache_hits_total", 16.0),
+        ("vllm:prompt_tokens_cached_total", 3.0),
+        ("tallow_cache_snapshots", 1.0),
+    ] {
+        assert_eq!(value(&metrics, name, &[model]), Some(expected), "{name}");
+    }
+    for (name, label, expected) in [
+        ("vllm:prompt_tokens_by_source_total", ("source", "local_compute"), 3.0),
+        ("vllm:prompt_tokens_by_source_total", ("source", "local_cache_hit"), 1.0),
+        ("vllm:prompt_tokens_by_source_total", ("source", "external_kv_transfer"), 2.0),
+        ("tallow_cache_blocks", ("state", "held"), 5.0),
+        ("tallow_cache_blocks", ("state", "cached"), 3.0),
+        ("tallow_cache_blocks", ("state", "free"), 2.0),
+        ("vllm:cache_config_info", ("enable_prefix_caching", "True"), 1.0),
+    ] {
+        assert_eq!(value(&metrics, name, &[model, label]), Some(expected), "{name} {label:?}");
+    }
 }
 
 #[tokio::test]
