@@ -48,10 +48,8 @@ fn draw(tokenizer: &Tokenizer, mut constraint: Constraint, dice: &mut Dice, most
         let mask = constraint.mask().unwrap();
         let allowed: Vec<u32> = (0..tokenizer.vocab_size() as u32 + 37).filter(|id| mask.allows(*id)).collect();
         assert!(!allowed.is_empty());
-        if mask.allows(end) {
-            if dice.below(2) == 0 {
-                return Some(tokenizer.decode(&ids, true));
-            }
+        if mask.allows(end) && dice.below(2) == 0 {
+            return Some(tokenizer.decode(&ids, true));
         }
         let id = allowed[dice.below(allowed.len())];
         if id == end {

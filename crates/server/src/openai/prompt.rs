@@ -110,7 +110,7 @@ fn id_schema() -> Value {
     json!({"type": "integer", "minimum": 0, "maximum": u32::MAX})
 }
 
-/// The schema of messages. Which roles there are, and what a message has beside its role, is the chat template's matter.
+/// The schema of messages. Which roles there are, and what a message has beside its role, is up to the chat template.
 fn messages_schema(_: &mut SchemaGenerator) -> Schema {
     let message =
         json!({"type": "object", "required": ["role"], "properties": {"role": {"type": "string", "minLength": 1}}});

@@ -28,8 +28,8 @@ def reason(text):
         found = re.search(pattern, text)
         if found:
             return told.format(*found.groups())
-    lines = [line[1:].strip() for line in text.splitlines() if line.startswith("E ")]
-    return lines[0][:90] if lines else "unknown"
+    lines = [line[1:].strip() for line in text.splitlines() if line.startswith("E ")] or text.split("\n")
+    return lines[0][:90] or "unknown"
 
 
 def main():
