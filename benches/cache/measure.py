@@ -31,13 +31,15 @@ NEW = 100
 
 
 class Ids:
-    """Random token ids that every model of a few thousand tokens has."""
+    """Random token ids, by default such as every model of ten thousand tokens has."""
+
+    most = 10_000
 
     def __init__(self, seed):
         self.dice = random.Random(seed)
 
     def take(self, count):
-        return [self.dice.randrange(300, 10_000) for _ in range(count)]
+        return [self.dice.randrange(300, self.most) for _ in range(count)]
 
 
 def stream(url, path, body):
@@ -102,6 +104,8 @@ def llama_cpp(options, context):
                 if urllib.request.urlopen(url + "/health").status == 200:
                     break
             time.sleep(0.2)
+        if process.poll() is not None:
+            sys.exit("llama.cpp's server ended; is the wheel xllamacpp installed?")
         yield LlamaCpp(url)
     finally:
         process.kill()
@@ -200,8 +204,10 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--flags", default="", help="further flags of tallow serve")
+    parser.add_argument("--vocabulary", type=int, default=Ids.most, help="tokens of a smaller vocabulary")
     parser.add_argument("--llama-cpp", action="store_true")
     options = parser.parse_args()
+    Ids.most = options.vocabulary
     for part in options.parts.split(","):
         PARTS[part](options)
 

@@ -6,10 +6,9 @@ use crate::http::state::{ServedModel, ServerState};
 use axum::Json;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::routing::get;
-use engine::PrefixEvent;
+use engine::{DiskState, DiskStats, PrefixEvent};
 use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::Value;
 use std::net::{IpAddr, SocketAddr};
 
 /// The route.
@@ -31,7 +30,7 @@ struct CacheStatus {
     /// What all requests found since the start.
     totals: FoundTokens,
     /// What is kept on disk; null where nothing is.
-    disk: Option<Value>,
+    disk: Option<DiskCacheStatus>,
     /// The last hundred requests whose prompts have been computed, the newest first.
     requests: Vec<FoundPrompt>,
 }
@@ -58,6 +57,33 @@ struct CacheBlocks {
 struct KeptSnapshots {
     kept: usize,
     capacity: usize,
+}
+
+/// What is kept on disk of this model and these formats.
+#[derive(Debug, Serialize, JsonSchema)]
+struct DiskCacheStatus {
+    /// Blocks and snapshots.
+    values: u64,
+    /// Their bytes.
+    bytes: u64,
+    /// The size of the file.
+    file_bytes: u64,
+    /// The largest size of the files of all models and formats together.
+    limit: u64,
+    /// Bytes that wait to be written.
+    staged_bytes: u64,
+    /// Bytes that were written today (UTC).
+    written_today: u64,
+    /// Bytes that may be written in a day.
+    writes_per_day: u64,
+    /// Values that were asked for and not there, or damaged.
+    misses: u64,
+    /// Values that were damaged and are deleted.
+    damaged: u64,
+    /// How fast values are read, as measured lately.
+    read_bytes_per_second: Option<f64>,
+    /// `on`, `paused`, or why nothing can be written.
+    state: String,
 }
 
 /// Tokens of prompts.
@@ -109,8 +135,30 @@ impl CacheStatus {
             },
             snapshots: KeptSnapshots { kept: stats.snapshots, capacity: info.num_snapshots },
             totals: FoundTokens { queried: found.queried, memory: found.from_memory, disk: found.from_archive },
-            disk: None,
+            disk: served.engine.disk().map(DiskCacheStatus::from),
             requests: found.last.into_iter().rev().map(FoundPrompt::from).collect(),
+        }
+    }
+}
+
+impl From<DiskStats> for DiskCacheStatus {
+    fn from(stats: DiskStats) -> Self {
+        DiskCacheStatus {
+            values: stats.entries,
+            bytes: stats.bytes,
+            file_bytes: stats.file_bytes,
+            limit: stats.limit,
+            staged_bytes: stats.staged_bytes,
+            written_today: stats.written_today,
+            writes_per_day: stats.writes_per_day,
+            misses: stats.misses,
+            damaged: stats.damaged,
+            read_bytes_per_second: stats.read_bytes_per_second,
+            state: match stats.state {
+                DiskState::On => "on".to_owned(),
+                DiskState::Paused => "paused".to_owned(),
+                DiskState::Failed(reason) => reason,
+            },
         }
     }
 }

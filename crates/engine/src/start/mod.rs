@@ -170,10 +170,11 @@ fn log_cache(plan: &KvPlan, runner: &ModelRunner) -> Result<(), StartError> {
     );
     if states.num_bytes() > 0 {
         tracing::info!(
-            "recurrent states: {:.2} MiB a sequence, {:.1} MiB for {} sequences",
+            "recurrent states: {:.2} MiB a sequence, {:.1} MiB for {} sequences and {} snapshots",
             mib(states.layout().bytes_per_sequence()),
             mib(states.num_bytes()),
-            states.num_slots(),
+            states.num_slots() - plan.budget.num_snapshots,
+            plan.budget.num_snapshots,
         );
     }
     Ok(())
