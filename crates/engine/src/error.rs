@@ -124,6 +124,9 @@ pub enum SubmitError {
         /// Requests that may wait.
         limit: usize,
     },
+    /// The machine is critically short of memory.
+    #[error("this machine is short of memory, so no further request is taken now; try again later")]
+    MemoryPressure,
     /// The engine accepts no request any more.
     #[error("the server is shutting down")]
     ShuttingDown,

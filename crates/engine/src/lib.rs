@@ -14,8 +14,9 @@ pub use models::{Pooling, Reading, WeightFiles, WeightQuant};
 pub use scheduler::{Miss, PrefixReport};
 pub use serve::{
     ChunkNeed, EmbeddingParams, EngineHandle, EngineInbox, EngineStats, Event, FinishReason, GenerationRequest,
-    LogitsRow, MatchedStop, Message, ModelInfo, ModelRunner, PrefixEvent, PrefixHistory, QueuePermit, RequestId,
-    RequestStream, SamplingParams, StepOutput, StopParams, TokenLogprob, argmax, channel,
+    LogitsRow, MatchedStop, Message, ModelInfo, ModelRunner, PrefixEvent, PrefixHistory, PressureLevel,
+    PressureReading, PressureSensor, PressureSource, QueuePermit, RequestId, RequestStream, SamplingParams, StepOutput,
+    StopParams, TokenLogprob, argmax, channel,
 };
 pub use start::{
     Calibration, CentreMode, DecodeKernel, DeviceChoice, EngineConfig, KvOptions, KvPlan, LoadProgress, MemoryBudget,

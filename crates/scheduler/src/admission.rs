@@ -19,8 +19,11 @@ impl Scheduler {
         }
     }
 
-    /// Takes the next sequence out of those that wait, if it fits.
+    /// Takes the next sequence out of those that wait, if it fits and may be admitted.
     fn next_to_admit(&mut self) -> Option<(Sequence, KnownPrefix)> {
+        if self.runs_one() && (!self.running.is_empty() || self.preempted.is_empty()) {
+            return None;
+        }
         if let Some(seq) = self.preempted.first() {
             let prefix = self.known_prefix(seq, true);
             return self.fits(seq, &prefix).then(|| (self.preempted.remove(0), prefix));

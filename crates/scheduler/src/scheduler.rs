@@ -3,6 +3,7 @@ use crate::config::{SchedulerConfig, SchedulerError};
 use crate::fair::{FairQueue, OUTPUT_WEIGHT};
 use crate::limits::{RequestError, RequestLimits};
 use crate::prefix::BlockArchive;
+use crate::restraint::Restraint;
 use crate::sequence::{NewRequest, RequestKey, SeqId, Sequence};
 use crate::snapshots::Snapshots;
 use crate::step::{Chunk, Eviction, Step};
@@ -32,6 +33,7 @@ pub struct Scheduler {
     /// Sequences with blocks, oldest first.
     pub(crate) running: Vec<Sequence>,
     num_preemptions: u64,
+    pub(crate) restraint: Restraint,
     step_times: StepTimes,
 }
 
@@ -53,6 +55,7 @@ impl Scheduler {
             preempted: Vec::new(),
             running: Vec::new(),
             num_preemptions: 0,
+            restraint: Restraint::None,
             step_times: StepTimes::default(),
         })
     }
@@ -78,13 +81,14 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Decides the next step and takes the blocks for it. A step without chunks means that nothing is left to do, or
-    /// that whatever runs waits for a load.
+    /// Decides the next step and takes the blocks for it. A step without chunks means that nothing is left to do, that
+    /// whatever runs waits for a load, or that requests wait for memory.
     pub fn schedule(&mut self) -> Step {
         // What a step planned that was not told of has not happened.
         self.snapshots.drop_planned();
         let mut step = Step::default();
         let mut tokens = self.config.max_num_batched_tokens;
+        self.preempt_to_restraint(&mut step);
         self.schedule_decodes(&mut step, &mut tokens);
         if step.preempted.is_empty() && tokens > 0 {
             self.admit(&mut step);
@@ -109,7 +113,7 @@ impl Scheduler {
     /// Plans the snapshots of a step's sequences: at the cuts of prompts, and at each block boundary of an answer,
     /// where it takes the place of the one before.
     fn plan_snapshots(&mut self, step: &mut Step) {
-        if self.snapshots.capacity() == 0 {
+        if self.snapshots.capacity() == 0 || self.restraint >= Restraint::NoSnapshots {
             return;
         }
         let block_size = self.config.block_size;
@@ -220,7 +224,7 @@ impl Scheduler {
     }
 
     /// Takes all blocks from `running[at]`.
-    fn preempt(&mut self, at: usize, step: &mut Step) {
+    pub(crate) fn preempt(&mut self, at: usize, step: &mut Step) {
         let mut seq = self.running.remove(at);
         seq.clear();
         (seq.state_slot, seq.was_preempted) = (None, true);

@@ -4,7 +4,9 @@ mod common;
 
 use common::{finish_step, run};
 use kv::{BlockKey, CacheIdentity};
-use scheduler::{BlockArchive, Miss, NewRequest, PrefixReport, PrefixUse, Scheduler, SchedulerConfig, SeqId};
+use scheduler::{
+    BlockArchive, Miss, NewRequest, PrefixReport, PrefixUse, Restraint, Scheduler, SchedulerConfig, SeqId,
+};
 use std::collections::BTreeSet;
 use std::ops::Range;
 
@@ -244,4 +246,20 @@ fn a_load_that_nobody_waits_for_any_more_changes_nothing() {
     s.finish_load(&load, 10, false);
     s.check().unwrap();
     assert_eq!((s.pool().num_held(), s.pool().num_cached()), (0, 0));
+}
+
+#[test]
+fn short_of_memory_no_snapshot_is_kept() {
+    let mut s = scheduler(64, 8);
+    let again = |s: &mut Scheduler, key| {
+        s.add(request(key, text(0, 200), 4)).unwrap();
+        finish(s, key).0.reused()
+    };
+    assert_eq!(again(&mut s, 1), 0);
+    assert!(s.num_snapshots() > 0);
+    s.restrain(Restraint::NoSnapshots);
+    // The blocks are known, but not the states at their end.
+    assert_eq!((s.num_snapshots(), again(&mut s, 2), s.num_snapshots()), (0, 0, 0));
+    s.restrain(Restraint::None);
+    assert_eq!((again(&mut s, 3), again(&mut s, 4)), (0, 192));
 }

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{finish_step, request, run, scheduler, timed_scheduler};
-use scheduler::{Scheduler, SchedulerConfig, SeqId, Step};
+use scheduler::{Restraint, Scheduler, SchedulerConfig, SeqId, Step};
 use std::time::Duration;
 
 #[test]
@@ -76,6 +76,25 @@ fn abort_frees_at_once_wherever_the_request_stands() {
 }
 
 #[test]
+fn short_of_memory_the_oldest_runs_alone_and_nothing_new_is_admitted() {
+    let mut s = scheduler(64, 4, 64);
+    s.add(request(1, "", 20, 1, 4)).unwrap();
+    s.add(request(2, "", 20, 2, 4)).unwrap();
+    let mut out = run(&mut s, 2);
+    s.add(request(3, "", 20, 1, 2)).unwrap();
+    s.restrain(Restraint::OneSequence);
+    // The first ends, then one choice of the second after the other; the third waits.
+    while !s.waits_for_memory() {
+        out += &run(&mut s, 1);
+    }
+    assert_eq!(s.num_preemptions(), 2);
+    s.restrain(Restraint::None);
+    out += &run(&mut s, 2);
+    insta::assert_snapshot!(out);
+    assert!(s.is_idle());
+}
+
+#[test]
 fn limits_are_named() {
     let config = SchedulerConfig {
         block_size: 16,
@@ -108,7 +127,8 @@ mod random {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(256))]
         /// Whatever arrives, leaves or is thrown out: blocks are conserved, the budget holds, a running decode is in
-        /// every step or preempted, the oldest gets on, and all that is not aborted ends with its full length.
+        /// every step or preempted, the oldest gets on, one runs at most while memory is short, and all that is not
+        /// aborted ends with its full length.
         #[test]
         fn everything_ends_and_nothing_is_lost(
             num_blocks in 6usize..24,
@@ -116,6 +136,7 @@ mod random {
             budget in 6usize..80,
             max_step_time in prop::option::of((1u64..100).prop_map(Duration::from_millis)),
             slowness in 1u32..1000,
+            short_of_memory in prop::option::of((0usize..60, 1usize..60)),
             requests in prop::collection::vec(
                 (1usize..70, 1usize..20, 1u32..3, 0usize..12, prop::option::of(0usize..40), 0u8..3),
                 1..16,
@@ -142,9 +163,12 @@ mod random {
                 if s.is_idle() && step_no > 40 {
                     break;
                 }
+                let is_short = short_of_memory.is_some_and(|(from, steps)| (from..from + steps).contains(&step_no));
+                s.restrain(if is_short { Restraint::OneSequence } else { Restraint::None });
                 let step = s.schedule();
                 prop_assert!(step.num_tokens() <= budget);
-                prop_assert!(s.is_idle() || !step.chunks.is_empty(), "stuck:\n{s}");
+                prop_assert!(s.is_idle() || s.waits_for_memory() || !step.chunks.is_empty(), "stuck:\n{s}");
+                prop_assert!(!is_short || s.num_running() <= 1, "more than one runs:\n{s}");
                 let sampled: Vec<_> = step.chunks.iter()
                     .flat_map(|c| c.samples.clone().map(|choice| (SeqId { choice, ..c.seq }, 1))).collect();
                 s.measured(&step, Duration::from_micros(10) * slowness * step.num_tokens() as u32);

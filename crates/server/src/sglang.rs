@@ -115,6 +115,7 @@ async fn server_info(State(state): State<ServerState>) -> Result<Json<Value>, Ap
         "kv_cache_dtype": info.cache_dtype(),
         "page_size": info.block_size,
         "disable_radix_cache": !info.prefix_cache,
+        "memory_pressure": served.engine.stats().pressure.name(),
     })))
 }
 

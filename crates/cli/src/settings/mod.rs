@@ -7,7 +7,9 @@ mod values;
 
 use anyhow::{Context, Error, Result, bail};
 use bytesize::ByteSize;
-use engine::{DecodeKernel, DeviceChoice, DiskLimit, DiskOptions, EngineConfig, KvOptions, Reading, WeightQuant};
+use engine::{
+    DecodeKernel, DeviceChoice, DiskLimit, DiskOptions, EngineConfig, KvOptions, PressureSource, Reading, WeightQuant,
+};
 use environment::{PREFIX, Variables};
 use figment::Figment;
 use figment::Provider as _;
@@ -207,6 +209,7 @@ impl RawSettings {
             disk_cache,
             max_queued_requests: self.max_queued_requests,
             threads: Some(self.threads).filter(|n| *n > 0),
+            pressure: Some(PressureSource::system()),
             load_progress: None,
         };
         engine.check()?;

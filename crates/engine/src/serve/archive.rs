@@ -217,6 +217,12 @@ impl Archive {
         offered
     }
 
+    /// Stops or resumes writing. What waits to be written is forgotten when it stops, and offered again later.
+    pub fn pause(&mut self, paused: bool) {
+        self.disk.pause(paused);
+        self.unsaved = None;
+    }
+
     /// Learns from a step of `tokens` tokens how fast prompts are computed.
     pub fn measured(&self, tokens: usize, elapsed: Duration) {
         if tokens >= MEASURED_TOKENS {

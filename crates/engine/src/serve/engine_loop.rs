@@ -6,10 +6,11 @@
 use super::active_request::{ActiveRequest, SampleError, SampledToken, held_choices};
 use super::archive::Archive;
 use super::choice::{ActiveChoice, EndToken};
-use super::handle::{EngineInbox, EngineStats, Message, QueuePermit, RequestId};
+use super::handle::{EngineInbox, Message, QueuePermit, RequestId};
 use super::metrics::Metrics;
 use super::pooled_prompt::PooledPrompt;
 use super::prefix_cache::{PrefixCache, PrefixEvent};
+use super::pressure::PressureWatch;
 use super::request::{Event, GenerationRequest, TokenLogprob};
 use super::runner::{ChunkNeed, ModelRunner, StepOutput};
 use crate::error::EngineError;
@@ -23,7 +24,7 @@ use std::time::{Duration, Instant};
 use text::{ConstraintError, Tokenizer};
 use tokio::sync::mpsc::UnboundedSender;
 
-/// How often an idle engine looks whether its deadline has come, beside every message.
+/// How often an idle engine looks at least whether its deadline has come, beside every message.
 const IDLE_CHECK: Duration = Duration::from_secs(1);
 
 /// How long an engine that waits for the disk alone leaves messages unread.
@@ -31,21 +32,23 @@ const LOAD_WAIT: Duration = Duration::from_millis(10);
 
 /// What the engine's thread owns.
 pub(crate) struct Engine {
-    scheduler: Scheduler,
+    pub(super) scheduler: Scheduler,
     runner: ModelRunner,
     /// The files that the model's weights lie in.
     files: WeightFiles,
-    inbox: EngineInbox,
+    pub(super) inbox: EngineInbox,
     tokenizer: Arc<Tokenizer>,
     /// The token ids that end an answer.
     eos: Vec<u32>,
     metrics: Metrics,
-    prefix_cache: PrefixCache,
+    pub(super) prefix_cache: PrefixCache,
+    /// How short of memory the machine is.
+    pub(super) memory: PressureWatch,
     requests: BTreeMap<RequestId, ActiveRequest>,
     /// The seed of the next request that names none.
     next_seed: u64,
     /// Steps so far.
-    steps: u64,
+    pub(super) steps: u64,
     /// When the loop ends whatever still runs; `None` until a shutdown is asked for.
     deadline: Option<Instant>,
 }
@@ -62,6 +65,7 @@ impl Engine {
         eos: Vec<u32>,
         metrics: Metrics,
         prefix_cache: PrefixCache,
+        memory: PressureWatch,
     ) -> Self {
         Engine {
             scheduler,
@@ -72,6 +76,7 @@ impl Engine {
             eos,
             metrics,
             prefix_cache,
+            memory,
             requests: BTreeMap::new(),
             next_seed: std::time::UNIX_EPOCH.elapsed().map_or(0, |t| t.as_nanos() as u64),
             steps: 0,
@@ -83,6 +88,7 @@ impl Engine {
     pub fn run(mut self) {
         let mut end = EngineError::ShutDown;
         while self.receive() {
+            self.look_at_memory();
             self.prefix_cache.finish_loads(&mut self.scheduler, &self.runner, Duration::ZERO);
             if !self.scheduler.is_idle() {
                 self.step();
@@ -119,12 +125,13 @@ impl Engine {
                 self.check_conservation();
                 self.publish();
             }
-            let message = match idle {
+            let patience = self.memory.patience().map_or(IDLE_CHECK, |patience| patience.min(IDLE_CHECK));
+            let message = match idle || self.scheduler.waits_for_memory() {
                 // There is time to write to disk, a piece between two looks.
-                true if self.prefix_cache.save_some(&self.scheduler, &self.runner) => {
+                true if idle && self.prefix_cache.save_some(&self.scheduler, &self.runner) => {
                     self.inbox.messages.recv_timeout(Duration::ZERO)
                 }
-                true => self.inbox.messages.recv_timeout(IDLE_CHECK),
+                true => self.inbox.messages.recv_timeout(patience),
                 false => self.inbox.messages.try_recv().map_err(|e| match e {
                     TryRecvError::Empty => RecvTimeoutError::Timeout,
                     TryRecvError::Disconnected => RecvTimeoutError::Disconnected,
@@ -348,31 +355,6 @@ impl Engine {
     fn fail_all(&mut self, error: &EngineError) {
         let ids: Vec<_> = self.requests.keys().copied().collect();
         ids.into_iter().for_each(|id| self.fail(id, error));
-    }
-
-    /// Tells the handles how many requests, blocks and steps there are.
-    fn publish(&self) {
-        let pool = self.scheduler.pool();
-        self.inbox.set_stats(EngineStats {
-            running: self.scheduler.num_running(),
-            waiting: self.scheduler.num_waiting(),
-            blocks_held: pool.num_held(),
-            blocks_cached: pool.num_cached(),
-            blocks_free: pool.num_free(),
-            snapshots: self.scheduler.num_snapshots(),
-            preemptions: self.scheduler.num_preemptions(),
-            steps: self.steps,
-        });
-    }
-
-    /// Logs an error if a block is held although nothing runs.
-    fn check_conservation(&self) {
-        let held = self.scheduler.pool().num_held();
-        match self.scheduler.check() {
-            Ok(()) if held == 0 => {}
-            Ok(()) => tracing::error!(held, "blocks are held while nothing runs"),
-            Err(error) => tracing::error!(%error, "block conservation is violated"),
-        }
     }
 }
 

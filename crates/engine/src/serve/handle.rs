@@ -1,5 +1,6 @@
 //! The engine as its clients see it: submit a request, read its events, drop the stream to cancel.
 use super::prefix_cache::{PrefixEvent, PrefixHistory};
+use super::pressure::PressureLevel;
 use super::request::{Event, GenerationRequest, SamplingParams};
 use crate::error::SubmitError;
 use disk_cache::{DiskCache, DiskStats};
@@ -86,6 +87,8 @@ pub struct EngineStats {
     pub preemptions: u64,
     /// Steps so far.
     pub steps: u64,
+    /// How short of memory the machine is.
+    pub pressure: PressureLevel,
 }
 
 /// What the engine's thread receives.
@@ -125,6 +128,8 @@ struct HandleShared {
     queue_limit: usize,
     queued: AtomicUsize,
     next_id: AtomicU64,
+    /// Requests that were refused for want of memory.
+    shed: AtomicU64,
     /// Locked while a request is sent, so that none comes behind the message that ends the engine and is lost.
     closing: RwLock<bool>,
     stats: Mutex<EngineStats>,
@@ -199,6 +204,7 @@ pub fn channel(info: ModelInfo, tokenizer: Arc<Tokenizer>, queue_limit: usize) -
         queue_limit,
         queued: AtomicUsize::new(0),
         next_id: AtomicU64::new(0),
+        shed: AtomicU64::new(0),
         closing: RwLock::new(false),
         stats: Mutex::default(),
         prefixes: Mutex::default(),
@@ -211,13 +217,18 @@ pub fn channel(info: ModelInfo, tokenizer: Arc<Tokenizer>, queue_limit: usize) -
 impl EngineHandle {
     /// Checks a request and queues it. Never blocks.
     ///
-    /// Errors: too long or empty a prompt, a parameter out of range, a full queue, a server that is shutting down.
+    /// Errors: too long or empty a prompt, a parameter out of range, a machine that is critically short of memory, a
+    /// full queue, a server that is shutting down.
     pub fn submit(&self, request: GenerationRequest) -> Result<RequestStream, SubmitError> {
         request.check(self.info())?;
         let shared = &self.shared;
         let closing = shared.closing.read().unwrap_or_else(|e| e.into_inner());
         if *closing {
             return Err(SubmitError::ShuttingDown);
+        }
+        if self.stats().pressure == PressureLevel::Critical {
+            shared.shed.fetch_add(1, SeqCst);
+            return Err(SubmitError::MemoryPressure);
         }
         let limit = shared.queue_limit;
         let taken = shared.queued.fetch_update(SeqCst, SeqCst, |n| (n < limit).then_some(n + 1));
@@ -248,6 +259,11 @@ impl EngineHandle {
     /// How much runs and waits, as of the end of the last step.
     pub fn stats(&self) -> EngineStats {
         *self.shared.stats.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// How many requests were refused because the machine was critically short of memory.
+    pub fn num_shed(&self) -> u64 {
+        self.shared.shed.load(SeqCst)
     }
 
     /// What requests found of their prompts in the cache, up to now.

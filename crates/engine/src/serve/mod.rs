@@ -8,9 +8,11 @@ mod handle;
 mod metrics;
 mod pooled_prompt;
 mod prefix_cache;
+mod pressure;
 mod request;
 mod runner;
 mod sampler;
+mod upkeep;
 mod validation;
 mod warm_up;
 
@@ -22,6 +24,8 @@ pub use handle::{
 pub(crate) use metrics::Metrics;
 pub(crate) use prefix_cache::PrefixCache;
 pub use prefix_cache::{PrefixEvent, PrefixHistory};
+pub(crate) use pressure::PressureWatch;
+pub use pressure::{PressureLevel, PressureReading, PressureSensor, PressureSource};
 pub use request::{
     EmbeddingParams, Event, FinishReason, GenerationRequest, MatchedStop, SamplingParams, StopParams, TokenLogprob,
 };

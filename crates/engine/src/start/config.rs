@@ -2,6 +2,7 @@
 use super::device::{DecodeKernel, DeviceChoice};
 use super::kv_plan::KvOptions;
 use crate::error::StartError;
+use crate::serve::PressureSource;
 use disk_cache::DiskOptions;
 use models::{Reading, WeightQuant};
 use scheduler::SchedulerConfig;
@@ -55,6 +56,8 @@ pub struct EngineConfig {
     pub device: DeviceChoice,
     /// The kernel for single rows on a GPU.
     pub decode_kernel: DecodeKernel,
+    /// What tells how short of memory the machine is while the engine runs; `None`: nothing does.
+    pub pressure: Option<PressureSource>,
     /// Told how loading gets on.
     pub load_progress: Option<LoadProgress>,
 }
@@ -92,6 +95,7 @@ impl EngineConfig {
             reading: Reading::Mapped,
             device: DeviceChoice::Auto,
             decode_kernel: DecodeKernel::Mma,
+            pressure: None,
             load_progress: None,
         }
     }

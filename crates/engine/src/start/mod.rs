@@ -19,7 +19,9 @@ pub use loading::{ModelBundle, load};
 pub use memory::{MemoryBudget, MemoryLimits, free_memory};
 
 use crate::error::StartError;
-use crate::serve::{Archive, Engine, EngineHandle, Metrics, ModelInfo, ModelRunner, PrefixCache, channel, warm_up};
+use crate::serve::{
+    Archive, Engine, EngineHandle, Metrics, ModelInfo, ModelRunner, PrefixCache, PressureWatch, channel, warm_up,
+};
 use crate::threads::compute_pool;
 use attention::AttentionBackend;
 use identity::IdentityFields;
@@ -93,8 +95,9 @@ pub fn launch(config: &EngineConfig, bundle: ModelBundle) -> Result<(EngineHandl
     let metrics = Metrics::new(&info.name);
     let (handle, inbox) = channel(info, tokenizer.clone(), config.max_queued_requests);
     let inbox = inbox.with_disk(disk);
-    let engine =
-        Engine::new(scheduler, runner, files, inbox, tokenizer, generation.eos_token_ids, metrics, prefix_cache);
+    let memory = PressureWatch::new(config.pressure.as_ref().and_then(|source| (source.0)()));
+    let eos = generation.eos_token_ids;
+    let engine = Engine::new(scheduler, runner, files, inbox, tokenizer, eos, metrics, prefix_cache, memory);
     // On a thread of the pool the parallel parts of a step start without waking anybody first.
     let thread =
         std::thread::Builder::new().name("tallow-engine".into()).spawn(move || pool.install(|| engine.run()))?;

@@ -85,6 +85,8 @@ error_codes! {
     TooManyConnections = "too_many_connections", SERVICE_UNAVAILABLE, "service_unavailable_error", Some(1);
     /// As many sequences run as can.
     NoSlot = "no_slot", SERVICE_UNAVAILABLE, "service_unavailable_error", Some(1);
+    /// The machine is critically short of memory.
+    MemoryPressure = "memory_pressure", SERVICE_UNAVAILABLE, "service_unavailable_error", Some(5);
     /// The server is shutting down.
     ShuttingDown = "shutting_down", SERVICE_UNAVAILABLE, "service_unavailable_error", Some(30);
     /// The engine has ended by itself, and the server is about to.
@@ -149,6 +151,7 @@ impl ApiError {
                 ApiError::new(ErrorCode::UnsupportedParameter, message).at(name(field))
             }
             SubmitError::QueueFull { .. } => ApiError::new(ErrorCode::QueueFull, error.to_string()),
+            SubmitError::MemoryPressure => ApiError::new(ErrorCode::MemoryPressure, error.to_string()),
             SubmitError::ShuttingDown => ApiError::new(ErrorCode::ShuttingDown, error.to_string()),
         }
     }

@@ -1,5 +1,5 @@
 //! Metrics under vLLM's names, so that dashboards and routers made for vLLM work unchanged.
-use engine::{EngineStats, Event, FinishReason, ModelInfo, PrefixHistory};
+use engine::{EngineHandle, Event, FinishReason, ModelInfo};
 use metrics::{
     Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
@@ -76,6 +76,8 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     describe_gauge!("vllm:cache_config_info", "The KV cache's configuration, as labels.");
     describe_gauge!("tallow_cache_blocks", "Blocks of the KV cache, by state.");
     describe_gauge!("tallow_cache_snapshots", "Snapshots of recurrent states.");
+    describe_gauge!("tallow_memory_pressure", "How short of memory the machine is: 0 not, 1 short, 2 critically.");
+    describe_counter!("tallow_requests_shed_total", "Requests that were refused for want of memory.");
     Ok(handle)
 }
 
@@ -110,6 +112,9 @@ pub struct ModelMetrics {
     /// Blocks that are held, cached and free.
     blocks: [Gauge; 3],
     snapshots: Gauge,
+    pressure: Gauge,
+    /// Requests that were refused for want of memory.
+    shed: Counter,
     num_blocks: usize,
 }
 
@@ -156,12 +161,15 @@ impl ModelMetrics {
             cache_usage: ["vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"].map(gauged),
             blocks: ["held", "cached", "free"].map(in_state),
             snapshots: gauged("tallow_cache_snapshots"),
+            pressure: gauged("tallow_memory_pressure"),
+            shed: counted("tallow_requests_shed_total"),
             num_blocks: info.num_blocks,
         }
     }
 
     /// Sets the gauges to the engine's state, and the counters of the cache to what requests have found so far.
-    pub fn set_stats(&self, stats: &EngineStats, found: &PrefixHistory) {
+    pub fn set_stats(&self, engine: &EngineHandle) {
+        let (stats, found) = (engine.stats(), engine.prefixes());
         self.running.set(stats.running as f64);
         self.waiting.iter().for_each(|gauge| gauge.set(stats.waiting as f64));
         let usage = stats.blocks_held as f64 / self.num_blocks.max(1) as f64;
@@ -171,6 +179,8 @@ impl ModelMetrics {
             gauge.set(blocks as f64);
         }
         self.snapshots.set(stats.snapshots as f64);
+        self.pressure.set(f64::from(stats.pressure as u8));
+        self.shed.absolute(engine.num_shed());
         let not_in_memory = found.queried.saturating_sub(found.from_memory);
         let counts = [found.queried, found.from_memory, not_in_memory, found.from_archive];
         self.in_memory.iter().chain(&self.on_disk).zip(counts).for_each(|(counter, count)| counter.absolute(count));

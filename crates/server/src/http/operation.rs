@@ -39,11 +39,12 @@ const BODY_ERRORS: [ErrorCode; 5] = [
     ErrorCode::UnsupportedEncoding,
 ];
 /// What can go wrong with a route that asks the engine for an answer.
-const ENGINE_ERRORS: [ErrorCode; 5] = [
+const ENGINE_ERRORS: [ErrorCode; 6] = [
     ErrorCode::UnsupportedParameter,
     ErrorCode::ContextLengthExceeded,
     ErrorCode::ModelNotFound,
     ErrorCode::QueueFull,
+    ErrorCode::MemoryPressure,
     ErrorCode::StepFailed,
 ];
 

@@ -43,7 +43,7 @@ async fn version() -> Json<Value> {
 
 async fn metrics(State(state): State<ServerState>) -> Response {
     if let Ok(served) = state.served() {
-        served.metrics.set_stats(&served.engine.stats(), &served.engine.prefixes());
+        served.metrics.set_stats(&served.engine);
     }
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], state.prometheus().render()).into_response()
 }
