@@ -35,7 +35,8 @@ fn main() {
     };
     let usage = PrefixUse { root: BlockKey::root(&CacheIdentity::new([]), ""), salted: false, reuse: true };
     // A prompt that nobody knows fills a pool in which others are evicted for it; one that is known is looked up.
-    for (name, prefix, step) in [("off", None, LEN as u32), ("new", Some(usage), LEN as u32), ("known", Some(usage), 0)] {
+    for (name, prefix, step) in [("off", None, LEN as u32), ("new", Some(usage), LEN as u32), ("known", Some(usage), 0)]
+    {
         let mut scheduler = Scheduler::new(config.clone()).unwrap();
         let mut least = [f64::INFINITY; 2];
         for round in 0..ROUNDS {

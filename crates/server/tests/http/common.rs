@@ -114,6 +114,7 @@ pub async fn start(options: Options) -> Server {
         let template = template(options.template).map(|template| Arc::new(template.calling_tools_as(options.calls)));
         let (handle, inbox) = channel(info, options.tokenizer, options.queue_limit);
         inbox.set_stats(engine::EngineStats {
+            pressure: engine::PressureLevel::Normal,
             running: options.running,
             waiting: 3,
             blocks_held: 5,

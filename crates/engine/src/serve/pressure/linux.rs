@@ -215,7 +215,7 @@ mod tests {
             let machine = Machine(tempfile::tempdir().unwrap());
             let groups = machine.0.path().join("groups").display().to_string();
             let (own, mount) = match version {
-                Version::V1 => ("4:cpu,memory:/outer/inner\n0::/\n", format!("- cgroup cgroup rw,cpu,memory")),
+                Version::V1 => ("4:cpu,memory:/outer/inner\n0::/\n", "- cgroup cgroup rw,cpu,memory".to_owned()),
                 Version::V2 => ("0::/outer/inner\n", "- cgroup2 cgroup2 rw".to_owned()),
             };
             machine.write("proc/self/cgroup", own);
