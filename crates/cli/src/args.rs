@@ -18,6 +18,8 @@ pub struct Cli {
 pub enum Command {
     /// Serve a model over HTTP
     Serve(ServeArgs),
+    /// Tell what serving a model would take of memory, without loading it
+    Plan(ServeArgs),
     /// Chat with a model in the terminal
     Chat(ChatArgs),
     /// Measure what each K/V pair costs a model

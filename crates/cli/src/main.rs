@@ -12,6 +12,7 @@ mod eval;
 mod log;
 mod model;
 mod output;
+mod plan;
 mod plot;
 mod progress;
 mod serve;
@@ -44,14 +45,15 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli, signals: Signals) -> Result<()> {
-    // A chat shows the conversation alone, an evaluation or a benchmark its progress and results, a list itself;
+    // A chat shows the conversation alone, an evaluation or a benchmark its progress and results, lists themselves;
     // TALLOW_LOG shows more.
-    let quiet = matches!(cli.command, Command::Chat(_) | Command::Eval(_) | Command::Bench(_) | Command::Cache(_));
+    let quiet = !matches!(cli.command, Command::Serve(_) | Command::Pull(_) | Command::Config);
     log::start(if quiet { "warn" } else { "info" })?;
     let runtime = tokio::runtime::Runtime::new().context("the system gives no threads")?;
     let result = runtime.block_on(async {
         match cli.command {
             Command::Serve(args) => serve::serve(args, &signals).await,
+            Command::Plan(args) => plan::plan(args).await,
             Command::Chat(args) => chat::chat(args, &signals).await,
             Command::Eval(args) => eval::eval(args).await,
             Command::Bench(args) => bench::bench(args).await,

@@ -18,10 +18,7 @@ const FAILURE_GRACE: Duration = Duration::from_secs(5);
 
 /// Runs the command until it is interrupted, or until a part of the server ends by itself.
 pub async fn serve(args: ServeArgs, signals: &Signals) -> Result<()> {
-    let settings = Settings::read(
-        args.model.config.as_deref(),
-        &(&args.model, &args.kv, &args.step, &args.serving, &args.folder),
-    )?;
+    let settings = Settings::of_serving(&args)?;
     if settings.model.is_none() {
         tracing::info!("{}", demo::NOTICE);
         #[cfg(target_os = "macos")]
@@ -91,6 +88,8 @@ impl Running {
         let engine_config = model::fetch(settings, source).await?;
         tracing::info!("loading {}", engine_config.model.display());
         let started = tokio::task::spawn_blocking(move || {
+            // What does not fit is refused before weights are read.
+            engine::plan(&engine_config)?;
             let loaded = engine::load(&engine_config)?;
             let template = loaded.template.clone();
             engine::launch(&engine_config, loaded).map(|(engine, thread)| (engine, thread, template))

@@ -30,5 +30,5 @@ pub use entry::{DiskEntry, EntryKind};
 pub use error::DiskError;
 pub use inspect::{ClearReport, VerifyReport, clear, list, verify};
 pub use kv::{BlockKey, CacheIdentity};
-pub use options::{CacheLabel, DiskContents, DiskLimit, DiskOptions};
+pub use options::{CacheLabel, DiskContents, DiskLimit, DiskOptions, STAGING_BYTES};
 pub use reader::DiskRead;

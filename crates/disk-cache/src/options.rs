@@ -78,6 +78,9 @@ pub struct CacheLabel {
     pub formats: String,
 }
 
+/// How many bytes of offered values wait in memory at most.
+pub const STAGING_BYTES: usize = 64 << 20;
+
 /// What only tests set otherwise.
 #[derive(Clone)]
 pub(crate) struct Tuning {
@@ -96,7 +99,7 @@ impl Default for Tuning {
         Tuning {
             now: Arc::new(SystemTime::now),
             retry_after: Duration::from_secs(60),
-            staging_bytes: 64 << 20,
+            staging_bytes: STAGING_BYTES,
             tidy_after: Duration::from_secs(30),
         }
     }

@@ -20,7 +20,8 @@ pub use serve::{
 };
 pub use start::{
     Calibration, CentreMode, DecodeKernel, DeviceChoice, EngineConfig, KvOptions, KvPlan, LoadProgress, MemoryBudget,
-    MemoryLimits, ModelBundle, cache_folder, cache_layout, free_memory, launch, load, most_exact_format, select, start,
+    MemoryLimits, MemoryNeeds, MemoryTerm, ModelBundle, StartPlan, cache_folder, cache_layout, free_memory, launch,
+    load, most_exact_format, plan, select, start,
 };
 pub use text::{ToolCallFormat, UnknownToolCallFormat};
 pub use threads::compute_pool;

@@ -20,4 +20,4 @@ pub use config::{GenerationDefaults, ModelConfig, Pooling};
 pub use error::ModelError;
 pub use load::{LoadOptions, LoadedModel, OpenModel, open};
 pub use model::Model;
-pub use weights::{OnProgress, WeightQuant};
+pub use weights::{OnProgress, WeightBytes, WeightQuant};

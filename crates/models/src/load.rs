@@ -1,12 +1,12 @@
 //! From a checkpoint to a model.
-use crate::checkpoint::{Checkpoint, Tensors, WeightFiles, safetensors};
+use crate::checkpoint::{Checkpoint, Reading, Tensors, WeightFiles, safetensors};
 use crate::config::{ConfigJson, GenerationDefaults, GgufKeys, ModelConfig};
 use crate::error::ModelError;
 use crate::family::Family;
 use crate::foreign_quant;
 use crate::model::Model;
 use crate::registry::{family_of_gguf, family_of_json};
-use crate::weights::{OnProgress, Quantizer, WeightQuant, Weights, fingerprint, num_bytes};
+use crate::weights::{OnProgress, Quantizer, WeightBytes, WeightQuant, Weights, fingerprint, loaded_bytes, num_bytes};
 use attention::ModelGeometry;
 use compute::ComputeDevice;
 use std::path::Path;
@@ -83,6 +83,16 @@ impl OpenModel<'_> {
         self.config.geometry()
     }
 
+    /// The model's configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The bytes that the weights will take if they are quantised and read in this way.
+    pub fn weight_bytes(&self, quant: Option<WeightQuant>, reading: Reading) -> WeightBytes {
+        loaded_bytes(&self.tensors, quant, reading == Reading::Mapped)
+    }
+
     /// What the CPU computes in each layer wherever the rest is computed, as a sentence; `None` for nothing.
     pub fn host_work(&self) -> Option<&'static str> {
         self.family.host_work
@@ -107,7 +117,6 @@ impl OpenModel<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::Reading;
     use compute::CpuDevice;
 
     #[test]
@@ -121,5 +130,27 @@ mod tests {
         let names = [None, Some(WeightQuant::Q8_0), Some(WeightQuant::Q4K)].map(name);
         assert!(names[0] != names[1] && names[1] != names[2] && names[0] != names[2], "{names:?}");
         assert_eq!(name(Some(WeightQuant::Q4K)), names[2]);
+    }
+    #[test]
+    fn headers_tell_what_the_weights_take() {
+        for model in ["demo", "tiny-llama31", "tiny-qwen2", "tiny-qwen3moe", "tiny-qwen35"] {
+            for weight_quant in [None, Some(WeightQuant::Q8_0), Some(WeightQuant::Q4K)] {
+                for reading in [Reading::Mapped, Reading::InMemory] {
+                    let checkpoint = Checkpoint::open(&testkit::repo(&format!("models/{model}")), reading).unwrap();
+                    let open = open(&checkpoint).unwrap();
+                    let told = open.weight_bytes(weight_quant, reading);
+                    let states = open.config().state_layout().bytes_per_sequence();
+                    let options = LoadOptions { weight_quant, ..Default::default() };
+                    let device: Arc<dyn ComputeDevice> = Arc::new(CpuDevice);
+                    let loaded = open.load(&device, &options).unwrap();
+                    assert_eq!(loaded.model.state_layout().bytes_per_sequence(), states, "{model}");
+                    // Routers and gates stay as they are stored: less than a fiftieth of these models.
+                    let (sum, taken) = (told.mapped + told.owned, loaded.mapped_bytes + loaded.owned_bytes);
+                    assert!(sum.abs_diff(taken) * 50 <= taken, "{model} {weight_quant:?}: {told:?}, taken {taken}");
+                    let is_exact = weight_quant.is_none();
+                    assert!(!is_exact || (told.mapped, told.owned) == (loaded.mapped_bytes, loaded.owned_bytes));
+                }
+            }
+        }
     }
 }

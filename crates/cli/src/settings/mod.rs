@@ -5,6 +5,7 @@ mod keys;
 mod tests;
 mod values;
 
+use crate::args::ServeArgs;
 use anyhow::{Context, Error, Result, bail};
 use bytesize::ByteSize;
 use engine::{
@@ -107,6 +108,14 @@ struct RawSettings {
 }
 
 impl Settings {
+    /// The settings of a server.
+    ///
+    /// Errors: those of [`Self::read`].
+    pub fn of_serving(args: &ServeArgs) -> Result<Self> {
+        let flags = (&args.model, &args.kv, &args.step, &args.serving, &args.folder);
+        Self::read(args.model.config.as_deref(), &flags)
+    }
+
     /// Reads the layers. `config_file` is the file that `--config` names; `flags` is a tuple of the groups of flags
     /// that the command has, `None` where a flag is not given.
     ///

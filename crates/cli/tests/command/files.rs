@@ -251,7 +251,15 @@ fn a_pool_that_is_larger_than_the_machine_is_refused_with_the_numbers() {
     let home = TempDir::new().unwrap();
     let model = repo("models/tiny-mistral");
     let text = refused(tallow(home.path()).args(["serve", "--port", "0", "--kv-cache-memory", "900TiB"]).arg(model));
-    says(&text, &["--kv-cache-memory: is 989560464998400 bytes", "the weights have", "bytes in all", "at most"]);
+    says(&text, &["--kv-cache-memory: is 989560464998400 bytes", "weights in their files", "bytes in all", "at most"]);
+}
+
+#[test]
+fn a_plan_has_every_term_and_loads_nothing() {
+    let home = TempDir::new().unwrap();
+    let ended = run(tallow(home.path()).args(["plan", "--kv-cache-memory", "1MiB"]).arg(repo("models/tiny-mistral")));
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    says(&ended.stdout, &["blocks", "weights in their files", "activations", "KV cache", "tokenizer", "in all", "MiB"]);
 }
 
 #[test]

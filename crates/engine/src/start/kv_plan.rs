@@ -153,6 +153,7 @@ fn unknown(flag: &'static str, name: &str, known: &[&str]) -> StartError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::start::memory::MemoryNeeds;
     use attention::LayerGeometry;
 
     fn geometry(layers: usize) -> ModelGeometry {
@@ -176,7 +177,7 @@ mod tests {
             snapshots: true,
             free_memory: None,
             total_memory: None,
-            weight_bytes: 0,
+            needs: MemoryNeeds::default(),
         }
     }
 

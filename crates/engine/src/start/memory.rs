@@ -43,8 +43,48 @@ pub struct MemoryLimits {
     pub free_memory: Option<u64>,
     /// All memory of the machine, or of the container, bytes; `None` if unknown.
     pub total_memory: Option<u64>,
-    /// Bytes of the weights, mapped ones included.
-    pub weight_bytes: u64,
+    /// What is needed beside the cache.
+    pub needs: MemoryNeeds,
+}
+
+/// What a model and its steps need of memory beside the cache, bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MemoryNeeds {
+    /// Weights that stay in their files; the system has their pages in memory as they are read.
+    pub mapped_weights: u64,
+    /// Weights that were made at load, or read into memory.
+    pub owned_weights: u64,
+    /// The largest step.
+    pub activations: u64,
+    /// What waits to be written to disk.
+    pub disk_staging: u64,
+    /// Tokenizer and token masks.
+    pub text: u64,
+    /// What is not counted.
+    pub margin: u64,
+}
+
+/// A term of what is needed of memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryTerm {
+    /// What it is for.
+    pub name: &'static str,
+    /// How much it is.
+    pub bytes: u64,
+}
+
+impl MemoryNeeds {
+    /// All that a start or a step takes beside weights and cache.
+    fn beside_weights(&self) -> u64 {
+        [self.activations, self.disk_staging, self.text, self.margin].into_iter().fold(0, u64::saturating_add)
+    }
+
+    /// All that must be in memory beside the cache. Mapped weights that are larger than the machine are read again and
+    /// again, but they are served.
+    fn resident(&self, total: u64) -> u64 {
+        let mapped = if self.mapped_weights < total { self.mapped_weights } else { 0 };
+        mapped.saturating_add(self.owned_weights).saturating_add(self.beside_weights())
+    }
 }
 
 impl MemoryBudget {
@@ -68,16 +108,19 @@ impl MemoryBudget {
         let max_useful_blocks = wanted.div_ceil(block_size).saturating_mul(limits.max_num_seqs);
         let (num_blocks, num_snapshots) = match limits.kv_cache_memory {
             Some(bytes) => {
-                limits.check_total(bytes)?;
+                limits.check_total(Some(bytes))?;
                 let (rest, snapshots) = limits.beside_states(bytes)?;
                 (layout.blocks_in(rest), snapshots)
             }
             None => {
+                limits.check_total(None)?;
                 let unknown = || {
                     StartError::flag("--kv-cache-memory", "the system does not say how much memory is free; name it")
                 };
                 let free = limits.free_memory.ok_or_else(unknown)?;
-                let (rest, snapshots) = limits.beside_states((free as f64 * SHARE_OF_FREE) as u64)?;
+                let most =
+                    ((free as f64 * SHARE_OF_FREE) as u64).min(free.saturating_sub(limits.needs.beside_weights()));
+                let (rest, snapshots) = limits.beside_states(most)?;
                 (layout.blocks_in(rest).min(max_useful_blocks), snapshots)
             }
         };
@@ -92,7 +135,9 @@ impl MemoryBudget {
             let needed = wanted.div_ceil(block_size) * block_bytes;
             let message = format!(
                 "{wanted} tokens need {needed} bytes of KV cache; there is memory for {capacity} tokens. Raise \
-                 --kv-cache-memory, lower --max-model-len or choose a smaller --k-quant and --v-quant"
+                 --kv-cache-memory, lower --max-model-len or choose a smaller --k-quant and --v-quant. Needed beside \
+                 the cache: {}",
+                listed(&limits.needs.terms())
             );
             return Err(StartError::flag("--max-model-len", message));
         }
@@ -120,22 +165,61 @@ impl MemoryLimits {
         Ok((rest - snapshots * self.state_bytes, snapshots as usize))
     }
 
-    /// Errors: `bytes` of cache are more than there is, whatever else the machine does.
-    fn check_total(&self, bytes: u64) -> Result<(), StartError> {
+    /// What is needed of memory for a cache of this budget, term by term.
+    pub(super) fn terms(&self, layout: &KvLayout, budget: &MemoryBudget) -> Vec<MemoryTerm> {
+        let term = |name, bytes| MemoryTerm { name, bytes };
+        let mut terms = self.needs.terms();
+        terms.push(term("KV cache", (budget.num_blocks * layout.bytes_per_block()) as u64));
+        terms.push(term("recurrent states", self.state_bytes * self.max_num_seqs as u64));
+        terms.push(term("snapshots", self.state_bytes * budget.num_snapshots as u64));
+        terms
+    }
+
+    /// Errors: what is needed, with `cache` bytes of cache if these are named, is more than there is, whatever else the
+    /// machine does.
+    fn check_total(&self, cache: Option<u64>) -> Result<(), StartError> {
         let Some(total) = self.total_memory else { return Ok(()) };
-        // Mapped weights that are larger than the machine are read again and again, but they are served.
-        let weights = if self.weight_bytes < total { self.weight_bytes } else { 0 };
-        if bytes.saturating_add(weights) <= total {
+        let needed = self.needs.resident(total);
+        if cache.unwrap_or(0).saturating_add(needed) <= total {
             return Ok(());
         }
-        let message = format!(
-            "is {bytes} bytes, and the weights have {}; this machine, or the container, has {total} bytes in all. It \
-             must be at most {}; left out, it is what fits",
-            self.weight_bytes,
-            total - weights
-        );
+        let terms = listed(&self.needs.terms());
+        let room = total.saturating_sub(needed);
+        let message = match cache {
+            Some(bytes) if room > 0 => format!(
+                "is {bytes} bytes; this machine, or the container, has {total} bytes in all, of which {needed} are \
+                 needed beside the cache: {terms}. It must be at most {room}; left out, it is what fits"
+            ),
+            _ => {
+                let message = format!(
+                    "needs {needed} bytes beside the cache, and this machine, or the container, has {total} in all: \
+                     {terms}. Take smaller weights, or lower --max-num-batched-tokens and --max-num-seqs"
+                );
+                return Err(StartError::flag("the model", message));
+            }
+        };
         Err(StartError::flag("--kv-cache-memory", message))
     }
+}
+
+impl MemoryNeeds {
+    fn terms(&self) -> Vec<MemoryTerm> {
+        let terms = [
+            ("weights in their files", self.mapped_weights),
+            ("weights in memory", self.owned_weights),
+            ("activations of the largest step", self.activations),
+            ("what waits to be written to disk", self.disk_staging),
+            ("tokenizer and token masks", self.text),
+            ("margin", self.margin),
+        ];
+        terms.map(|(name, bytes)| MemoryTerm { name, bytes }).into()
+    }
+}
+
+/// Terms as a part of a sentence, in MiB.
+fn listed(terms: &[MemoryTerm]) -> String {
+    let list: Vec<_> = terms.iter().map(|term| format!("{} {} MiB", term.name, term.bytes.div_ceil(1 << 20))).collect();
+    list.join(", ")
 }
 
 /// Memory of this machine in bytes; 0 where the system does not say.
@@ -191,7 +275,14 @@ mod tests {
         snapshots: true,
         free_memory: Some(1 << 30),
         total_memory: Some(1 << 32),
-        weight_bytes: 1 << 20,
+        needs: MemoryNeeds {
+            mapped_weights: 1 << 20,
+            owned_weights: 0,
+            activations: 0,
+            disk_staging: 0,
+            text: 0,
+            margin: 0,
+        },
     };
 
     #[test]
@@ -211,8 +302,12 @@ mod tests {
 
     #[test]
     fn a_pool_that_is_larger_than_the_machine_is_refused_with_the_numbers() {
-        let with = |bytes: u64, weight_bytes: u64| {
-            let limits = MemoryLimits { kv_cache_memory: Some(bytes), weight_bytes, ..LIMITS };
+        let with = |bytes: u64, mapped_weights: u64| {
+            let limits = MemoryLimits {
+                kv_cache_memory: Some(bytes),
+                needs: MemoryNeeds { mapped_weights, ..LIMITS.needs },
+                ..LIMITS
+            };
             MemoryBudget::new(&layout(), &limits).map_err(|error| error.to_string())
         };
         let total = LIMITS.total_memory.unwrap();
@@ -225,6 +320,42 @@ mod tests {
         }
         // Weights that do not fit themselves are mapped.
         assert!(with(1 << 20, total + 1).is_ok() && with(total + 1, total + 1).is_err());
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_every_term() {
+        const MIB: u64 = 1 << 20;
+        let total = LIMITS.total_memory.unwrap();
+        let needs = MemoryNeeds {
+            mapped_weights: total - 1000 * MIB,
+            owned_weights: 100 * MIB,
+            activations: 200 * MIB,
+            disk_staging: 64 * MIB,
+            text: 37 * MIB,
+            margin: 99 * MIB,
+        };
+        let budget = |kv_cache_memory, needs| {
+            let limits = MemoryLimits { kv_cache_memory, needs, ..LIMITS };
+            MemoryBudget::new(&layout(), &limits).map_err(|error| error.to_string())
+        };
+        assert!(budget(Some(500 * MIB), needs).is_ok());
+        let with_cache = budget(Some(500 * MIB + 1), needs).unwrap_err();
+        assert!(with_cache.contains(&format!("at most {}", 500 * MIB)), "{with_cache}");
+        // No cache fits.
+        let larger = MemoryNeeds { activations: 701 * MIB, ..needs };
+        let (named, left_out) = (budget(Some(1), larger).unwrap_err(), budget(None, larger).unwrap_err());
+        assert_eq!(named, left_out);
+        for (error, activations) in [(with_cache, 200), (named, 701)] {
+            for term in
+                ["files 3096", "in memory 100", &format!("step {activations}"), "disk 64", "masks 37", "margin 99"]
+            {
+                assert!(error.contains(&format!("{term} MiB")), "{term}: {error}");
+            }
+        }
+        // A cache that nobody names leaves place for the rest.
+        let limits = MemoryLimits { free_memory: Some(600 * MIB), needs, ..LIMITS };
+        let budget = MemoryBudget::new(&layout(), &MemoryLimits { max_num_seqs: 1000, ..limits }).unwrap();
+        assert_eq!(budget.num_blocks as u64, 200 * MIB / layout().bytes_per_block() as u64);
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod identity;
 mod kv_plan;
 mod loading;
 mod memory;
+mod plan;
 
 pub use backend::{most_exact_format, select};
 pub use calibration::{Calibration, cache_folder};
@@ -16,7 +17,8 @@ pub use config::{EngineConfig, LoadProgress};
 pub use device::{DecodeKernel, DeviceChoice};
 pub use kv_plan::{CentreMode, KvOptions, KvPlan, cache_layout};
 pub use loading::{ModelBundle, load};
-pub use memory::{MemoryBudget, MemoryLimits, free_memory};
+pub use memory::{MemoryBudget, MemoryLimits, MemoryNeeds, MemoryTerm, free_memory};
+pub use plan::{StartPlan, plan};
 
 use crate::error::StartError;
 use crate::serve::{
@@ -26,17 +28,18 @@ use crate::threads::compute_pool;
 use attention::AttentionBackend;
 use identity::IdentityFields;
 use kv::{CacheIdentity, KvLayout};
-use models::Model;
+use models::{Model, WeightBytes};
 use scheduler::Scheduler;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 use turboquant::{Format, KvPair};
 
-/// Loads the model, takes the cache's memory and starts the engine's thread.
+/// Plans the start, loads the model, takes the cache's memory and starts the engine's thread.
 ///
 /// Errors: whatever is wrong with model, flags or memory, before anything is served.
 pub fn start(config: &EngineConfig) -> Result<(EngineHandle, JoinHandle<()>), StartError> {
+    plan(config)?;
     launch(config, load(config)?)
 }
 
@@ -124,17 +127,9 @@ type PlannedCache = (KvPlan, Box<dyn AttentionBackend>, Option<CacheIdentity>);
 /// Settles how the cache is stored and what computes attention over it.
 fn plan_cache(config: &EngineConfig, bundle: &ModelBundle) -> Result<PlannedCache, StartError> {
     let geometry = bundle.model.geometry();
-    let limits = MemoryLimits {
-        kv_cache_memory: config.kv_cache_memory,
-        max_model_len: config.max_model_len,
-        model_limit: bundle.model_config.max_position_embeddings,
-        max_num_seqs: config.max_num_seqs,
-        state_bytes: bundle.model.state_layout().bytes_per_sequence() as u64,
-        snapshots: config.prefix_cache,
-        free_memory: device::free_on(bundle.device.tensors()).map(|free| free.saturating_sub(bundle.mapped_bytes)),
-        total_memory: memory::total_memory(),
-        weight_bytes: bundle.mapped_bytes + bundle.owned_bytes,
-    };
+    let weights = WeightBytes { mapped: bundle.mapped_bytes, owned: bundle.owned_bytes };
+    let free = plan::free_beside(bundle.device.tensors(), weights.mapped);
+    let limits = plan::limits(config, &bundle.model_config, weights, free);
     let plan = config.kv.plan(geometry, &limits)?;
     if let Some(reason) = &plan.reason {
         tracing::info!("--kv-preset auto takes {reason}");

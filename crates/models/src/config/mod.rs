@@ -1,4 +1,5 @@
 //! What a model's configuration says, from `config.json` or from GGUF metadata, validated.
+mod demand;
 mod generation;
 mod gguf;
 mod hf;
@@ -89,6 +90,11 @@ pub(crate) struct DeltaNetSizes {
 }
 
 impl ModelConfig {
+    /// Rows of the embedding and of the head.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
     /// What attention has to know of the layers that own a KV cache.
     pub(crate) fn geometry(&self) -> ModelGeometry {
         let layers = self.layers.iter().filter_map(|kind| match kind {

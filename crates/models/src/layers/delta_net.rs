@@ -67,14 +67,9 @@ impl GatedDeltaNet {
         })
     }
 
-    /// How many elements are kept of a sequence: the last inputs of the convolution, `[conv_kernel - 1][channels]`, and
-    /// the recurrent state, `[value_heads][key_dim][value_dim]`.
+    /// How many elements are kept of a sequence.
     pub fn state_len(&self) -> usize {
-        self.conv_len() + self.sizes.value_heads * self.sizes.key_dim * self.sizes.value_dim
-    }
-
-    fn conv_len(&self) -> usize {
-        (self.sizes.conv_kernel - 1) * self.sizes.channels()
+        self.sizes.state_len()
     }
 
     /// Computes the layer for the rows h: `[num_tokens, hidden]`. Tokens go in one by one in the same form, a prompt's
@@ -100,7 +95,7 @@ impl GatedDeltaNet {
 
     /// Computes the tokens of one sequence. out: `[tokens][value_heads][value_dim]`.
     fn sequence(&self, rows: &Projected<'_>, state: &mut [f32], out: &mut [f32]) {
-        let (conv_state, recurrent) = state.split_at_mut(self.conv_len());
+        let (conv_state, recurrent) = state.split_at_mut(self.sizes.conv_len());
         let mixed = self.convolve(rows.qkv, conv_state);
         let (heads, width) = (self.sizes.value_heads, self.sizes.value_dim);
         let each = recurrent.par_chunks_exact_mut(self.sizes.key_dim * width).enumerate();
@@ -151,13 +146,6 @@ impl GatedDeltaNet {
         let mean = x.iter().map(|x| x * x).sum::<f32>() / x.len() as f32;
         let scale = 1.0 / (mean + self.eps).sqrt();
         x.iter_mut().zip(self.norm.iter().zip(z)).for_each(|(x, (w, z))| *x = *x * scale * w * z * sigmoid(*z));
-    }
-}
-
-impl DeltaNetSizes {
-    /// The channels of the convolution: q and k of all key heads, and v of all value heads.
-    fn channels(&self) -> usize {
-        2 * self.key_heads * self.key_dim + self.value_heads * self.value_dim
     }
 }
 

@@ -1,4 +1,5 @@
 //! The weights of a model by name, checked against the shapes that the model must have.
+mod forecast;
 mod quantize;
 mod stored;
 
@@ -10,6 +11,8 @@ use quantize::{deinterleave, deinterleave_rows};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use forecast::WeightBytes;
+pub(crate) use forecast::loaded_bytes;
 pub(crate) use quantize::Quantizer;
 pub use quantize::{OnProgress, WeightQuant};
 pub(crate) use stored::StoredWeight;

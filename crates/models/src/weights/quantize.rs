@@ -31,7 +31,7 @@ impl WeightQuant {
         }
     }
 
-    fn projection(self) -> WeightType {
+    pub(super) fn projection(self) -> WeightType {
         match self {
             WeightQuant::Q8_0 => WeightType::Q8_0,
             WeightQuant::Q6K => WeightType::Q6_K,
@@ -40,7 +40,7 @@ impl WeightQuant {
     }
 
     /// The type of embedding and head, chosen as llama.cpp's presets choose it.
-    fn vocabulary(self) -> WeightType {
+    pub(super) fn vocabulary(self) -> WeightType {
         match self {
             WeightQuant::Q8_0 => WeightType::Q8_0,
             WeightQuant::Q6K | WeightQuant::Q4K => WeightType::Q6_K,
@@ -89,14 +89,12 @@ impl Quantizer {
         self.quant.map_or(Ok(None), |quant| self.smaller(weight, quant.vocabulary()))
     }
 
-    /// Quantises a weight to `kind`, or to `q8_0` where a row is no whole number of `kind`'s quantisation blocks.
-    /// `None` for rows that are of neither's, and for a weight that is quantised already.
+    /// Quantises a weight to `kind`, or to what [`kind_that_fits`] has in its place; `None` where it has nothing.
     fn smaller(&self, weight: &StoredWeight, kind: WeightType) -> Result<Option<StoredWeight>, MatmulError> {
         if weight.view().weight_type().block_len() > 1 {
             return Ok(None);
         }
-        let k = weight.view().k();
-        let fits = [kind, WeightType::Q8_0].into_iter().find(|kind| kind.row_bytes(k).is_some());
+        let fits = kind_that_fits(weight.view().weight_type(), kind, weight.view().k());
         if fits != Some(kind) {
             self.unfit.fetch_add(1, Ordering::Relaxed);
         }
@@ -125,6 +123,14 @@ impl Quantizer {
         }
         (self.mapped.load(Ordering::Relaxed), self.owned.load(Ordering::Relaxed))
     }
+}
+
+/// What a weight with rows of `k` elements is quantised to if `wanted` is asked for: that, or `q8_0` where a row is no
+/// whole number of its quantisation blocks. `None` for rows that are of neither's, and for a weight that is quantised
+/// already.
+pub(super) fn kind_that_fits(stored: WeightType, wanted: WeightType, k: usize) -> Option<WeightType> {
+    let kinds = [wanted, WeightType::Q8_0].into_iter();
+    kinds.filter(|_| stored.block_len() == 1).find(|kind| kind.row_bytes(k).is_some())
 }
 
 /// Quantises a weight to `kind`. The pages of the source are dropped a slab of rows after the other, so that memory
