@@ -37,6 +37,18 @@ impl SchedulerConfig {
     }
 }
 
+/// What a scheduler does without while the machine is short of memory; each includes those before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Restraint {
+    /// Nothing.
+    #[default]
+    None,
+    /// No snapshot is kept.
+    NoSnapshots,
+    /// One sequence runs. What waits is not admitted; what had been admitted goes on, one after the other.
+    OneSequence,
+}
+
 /// Why there is no scheduler for a configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum SchedulerError {

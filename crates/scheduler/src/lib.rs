@@ -28,10 +28,9 @@ mod snapshots;
 mod step;
 mod step_time;
 
-pub use config::{MAX_NUM_SEQS, SchedulerConfig, SchedulerError};
+pub use config::{MAX_NUM_SEQS, Restraint, SchedulerConfig, SchedulerError};
 pub use limits::{RequestError, RequestLimits};
 pub use prefix::{BlockArchive, Miss, PrefixReport, PrefixUse};
-pub use restraint::Restraint;
 pub use scheduler::Scheduler;
 pub use sequence::{NewRequest, RequestKey, SeqId, Sequence};
 pub use step::{BlockLoad, Chunk, Eviction, Step};

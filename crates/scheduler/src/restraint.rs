@@ -1,18 +1,7 @@
 //! What a scheduler does without while the machine is short of memory.
+use crate::config::Restraint;
 use crate::scheduler::Scheduler;
 use crate::step::Step;
-
-/// What a scheduler does without while the machine is short of memory; each includes those before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub enum Restraint {
-    /// Nothing.
-    #[default]
-    None,
-    /// No snapshot is kept.
-    NoSnapshots,
-    /// One sequence runs. What waits is not admitted; what had been admitted goes on, one after the other.
-    OneSequence,
-}
 
 impl Scheduler {
     /// Does without something from the next step on, or does with it again. Blocks of the cache and the slots of

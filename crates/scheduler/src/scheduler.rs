@@ -1,9 +1,8 @@
 //! The scheduler: a step's decodes, admission, prefills and preemptions. The crate's documentation states the rules.
-use crate::config::{SchedulerConfig, SchedulerError};
+use crate::config::{Restraint, SchedulerConfig, SchedulerError};
 use crate::fair::{FairQueue, OUTPUT_WEIGHT};
 use crate::limits::{RequestError, RequestLimits};
 use crate::prefix::BlockArchive;
-use crate::restraint::Restraint;
 use crate::sequence::{NewRequest, RequestKey, SeqId, Sequence};
 use crate::snapshots::Snapshots;
 use crate::step::{Chunk, Eviction, Step};
