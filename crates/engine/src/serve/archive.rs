@@ -19,6 +19,8 @@ const IDLE_SLICE: usize = 4 << 20;
 const MEASURED_TOKENS: usize = 32;
 /// How much a new measurement counts beside those before.
 const WEIGHT: f64 = 0.3;
+/// How long a load may take: after that its blocks are computed, since a disk that hangs must not hold a request up.
+const LOAD_LIMIT: Duration = Duration::from_secs(10);
 /// How long to wait before more is offered where too much waits to be written.
 const STAGING_PAUSE: Duration = Duration::from_millis(20);
 
@@ -64,6 +66,7 @@ impl BlockArchive for DiskBlocks {
 /// A load whose values are on their way.
 struct OpenLoad {
     load: BlockLoad,
+    begun: Instant,
     blocks: Option<DiskRead>,
     snapshot: Option<DiskRead>,
 }
@@ -129,7 +132,7 @@ impl Archive {
         if let Some(key) = load.snapshot {
             read(EntryKind::Snapshot, vec![key]);
         }
-        self.open.insert(load.id, OpenLoad { load: load.clone(), blocks: None, snapshot: None });
+        self.open.insert(load.id, OpenLoad { load: load.clone(), begun: Instant::now(), blocks: None, snapshot: None });
     }
 
     /// Puts into memory what has been read. Waits for it for `patience` where loads are open.
@@ -149,6 +152,16 @@ impl Archive {
             {
                 finish(complete, scheduler, runner);
             }
+        }
+        self.give_up_late_loads(scheduler);
+    }
+
+    /// Ends loads that have taken too long. What still comes of them is left.
+    fn give_up_late_loads(&mut self, scheduler: &mut Scheduler) {
+        let late = self.open.extract_if(|_, open| open.begun.elapsed() > LOAD_LIMIT);
+        for (_, open) in late {
+            tracing::warn!("{} blocks were not read from disk in time, and are computed", open.load.keys.len());
+            scheduler.finish_load(&open.load, 0, false);
         }
     }
 

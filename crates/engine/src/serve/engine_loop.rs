@@ -49,6 +49,8 @@ pub(crate) struct Engine {
     next_seed: u64,
     /// Steps so far.
     pub(super) steps: u64,
+    /// How many there were when blocks were last counted.
+    pub(super) checked_step: Option<u64>,
     /// When the loop ends whatever still runs; `None` until a shutdown is asked for.
     deadline: Option<Instant>,
 }
@@ -80,6 +82,7 @@ impl Engine {
             requests: BTreeMap::new(),
             next_seed: std::time::UNIX_EPOCH.elapsed().map_or(0, |t| t.as_nanos() as u64),
             steps: 0,
+            checked_step: None,
             deadline: None,
         }
     }
