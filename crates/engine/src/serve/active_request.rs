@@ -133,19 +133,17 @@ impl ActiveRequest {
         Ok(sampled)
     }
 
-    /// Takes the log-probabilities of the prompt tokens that follow those of a chunk. What a prefill had before it was
-    /// preempted is not taken twice.
-    pub fn take_prompt_logprobs<'a>(&mut self, chunk: &Chunk, logits: impl Iterator<Item = &'a [f32]>) {
+    /// Takes the log-probability of the prompt token that follows the one at `position`, whose logits these are. What a
+    /// prefill had before it was preempted is not taken twice.
+    pub fn take_prompt_logprob(&mut self, position: usize, logits: &[f32]) {
         let Some(top) = self.request.prompt_logprobs else { return };
         let prompt = &self.request.prompt;
         if self.prompt_logprobs.is_empty() {
             self.prompt_logprobs.push(None);
         }
-        for (position, row) in (chunk.start..).zip(logits) {
-            let next = position + 1;
-            if next == self.prompt_logprobs.len() && next < prompt.len() {
-                self.prompt_logprobs.push(Some(sampler::logprob(row, prompt[next], top)));
-            }
+        let next = position + 1;
+        if next == self.prompt_logprobs.len() && next < prompt.len() {
+            self.prompt_logprobs.push(Some(sampler::logprob(logits, prompt[next], top)));
         }
     }
 

@@ -263,7 +263,10 @@ impl Engine {
                 }
                 continue;
             }
-            request.take_prompt_logprobs(chunk, output.all(at));
+            if request.request.prompt_logprobs.is_some() {
+                let take = |row: usize, logits: &[f32]| request.take_prompt_logprob(chunk.start + row, logits);
+                self.runner.each_logits(&output, at, take).map_err(|e| e.to_string())?;
+            }
             if chunk.samples.is_empty() {
                 continue;
             }

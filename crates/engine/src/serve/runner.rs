@@ -9,6 +9,9 @@ use scheduler::{Chunk, Scheduler, Step};
 use std::ops::Range;
 use std::sync::Arc;
 
+/// How many rows of logits are made at a time where those of all tokens are needed: 37 MiB of Qwen3's vocabulary.
+const LOGIT_ROWS: usize = 64;
+
 /// A model and the cache that it writes.
 pub struct ModelRunner {
     model: Box<dyn Model>,
@@ -20,7 +23,7 @@ pub struct ModelRunner {
 /// What is needed of a chunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChunkNeed {
-    /// The logits of all its tokens.
+    /// The hidden states of all its tokens, for [`ModelRunner::each_logits`], beside the logits of its last one.
     AllLogits,
     /// All logits of its last token, if the chunk is sampled from.
     LastLogits,
@@ -75,22 +78,14 @@ impl StepOutput {
         })
     }
 
-    /// The logits of a chunk's tokens, token after token; none unless [`ChunkNeed::AllLogits`] was said of it.
-    pub fn all(&self, chunk: usize) -> impl Iterator<Item = &[f32]> {
-        let ChunkRows { logits: rows, .. } = &self.chunks[chunk];
-        let (values, width): (&[f32], _) = match &self.logits {
-            LogitsData::Whole { values, vocab_size } => {
-                (&values[rows.start * vocab_size..rows.end * vocab_size], *vocab_size)
-            }
-            LogitsData::Largest { .. } => (&[], 1),
-        };
-        values.chunks_exact(width)
+    /// The hidden states that were asked for of a chunk, token after token.
+    pub fn hidden_states(&self, chunk: usize) -> impl Iterator<Item = &[f32]> {
+        self.hidden_rows(chunk).chunks_exact(self.hidden_size)
     }
 
-    /// The hidden states that [`ChunkNeed::HiddenStates`] asked for of a chunk, token after token.
-    pub fn hidden_states(&self, chunk: usize) -> impl Iterator<Item = &[f32]> {
+    fn hidden_rows(&self, chunk: usize) -> &[f32] {
         let ChunkRows { hidden: rows, .. } = &self.chunks[chunk];
-        self.hidden[rows.start * self.hidden_size..rows.end * self.hidden_size].chunks_exact(self.hidden_size)
+        &self.hidden[rows.start * self.hidden_size..rows.end * self.hidden_size]
     }
 }
 
@@ -125,7 +120,7 @@ impl StepBatch {
         self.tokens.extend_from_slice(&seq.tokens()[chunk.start..chunk.start + chunk.len]);
         let last = if chunk.samples.is_empty() { 0..0 } else { chunk.len - 1..chunk.len };
         let (logits, hidden) = match &need {
-            ChunkNeed::AllLogits => (0..chunk.len, 0..0),
+            ChunkNeed::AllLogits => (last, 0..chunk.len),
             ChunkNeed::LastLogits | ChunkNeed::LargestLogits(_) => (last, 0..0),
             ChunkNeed::HiddenStates(rows) => (0..0, rows.start.min(chunk.len)..rows.end.min(chunk.len)),
         };
@@ -228,6 +223,25 @@ impl ModelRunner {
         let vocab_size = self.model.vocab_size();
         let logits = logits.unwrap_or(LogitsData::Whole { values: Vec::new(), vocab_size });
         Ok(StepOutput { logits, hidden, hidden_size: self.model.hidden_size(), chunks })
+    }
+
+    /// The logits of all tokens of a chunk of which [`ChunkNeed::AllLogits`] was said, one after the other: `each` is
+    /// given a token's place in the chunk and its logits. A few rows are computed at a time, because those of a whole
+    /// step take hundreds of MiB where the vocabulary is large.
+    ///
+    /// Errors: whatever the model refuses.
+    pub fn each_logits(&self, output: &StepOutput, chunk: usize, mut each: impl FnMut(usize, &[f32])) -> Result<()> {
+        let width = output.hidden_size;
+        for (part, rows) in output.hidden_rows(chunk).chunks(LOGIT_ROWS * width).enumerate() {
+            let hidden = Tensor::from_slice(rows, (rows.len() / width, width), self.device.tensors())?;
+            let mut logits = None;
+            self.device.pass(&mut || logits = Some(self.model.logits(&hidden)));
+            let Some(logits) = logits.transpose()? else { candle_core::bail!("the device ran no pass") };
+            let values = self.device.read(&[&logits])?.remove(0);
+            let rows = values.chunks_exact(self.model.vocab_size()).enumerate();
+            rows.for_each(|(row, logits)| each(part * LOGIT_ROWS + row, logits));
+        }
+        Ok(())
     }
 
     /// The `largest` logits of each row, or all where that is `None` or the device does not pick them.

@@ -173,8 +173,8 @@ impl Driver {
             let bits = |row: &[f32]| row.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
             if whole {
                 let trace = self.traces.entry(chunk.seq).or_default();
-                let rows = logits.all(at).enumerate().map(|(i, row)| (chunk.start + i, bits(row)));
-                trace.logits.extend(rows);
+                let keep = |i, row: &[f32]| drop(trace.logits.insert(chunk.start + i, bits(row)));
+                self.runner.each_logits(&logits, at, keep).unwrap();
             }
             if chunk.samples.is_empty() {
                 continue;
