@@ -1,7 +1,7 @@
 //! One step on the model: its copies, its batch, the forward pass, its snapshots, what is read of it.
 use crate::forward::{ModelRef, WantedRows};
 use attention::{AttentionBackend, BatchLayout, SequenceStates, StatePool};
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 use compute::ComputeDevice;
 use kv::BlockId;
 use models::Model;
@@ -39,6 +39,8 @@ pub struct StepOutput {
     logits: LogitsData,
     /// `[rows][hidden_size]`
     hidden: Vec<f32>,
+    /// The type that the model computes them in.
+    hidden_type: DType,
     hidden_size: usize,
     /// For each chunk of the step, its rows among those.
     chunks: Vec<ChunkRows>,
@@ -222,7 +224,8 @@ impl ModelRunner {
         };
         let vocab_size = self.model.vocab_size();
         let logits = logits.unwrap_or(LogitsData::Whole { values: Vec::new(), vocab_size });
-        Ok(StepOutput { logits, hidden, hidden_size: self.model.hidden_size(), chunks })
+        let (hidden_type, hidden_size) = (output.hidden.dtype(), self.model.hidden_size());
+        Ok(StepOutput { logits, hidden, hidden_type, hidden_size, chunks })
     }
 
     /// The logits of all tokens of a chunk of which [`ChunkNeed::AllLogits`] was said, one after the other: `each` is
@@ -234,6 +237,7 @@ impl ModelRunner {
         let width = output.hidden_size;
         for (part, rows) in output.hidden_rows(chunk).chunks(LOGIT_ROWS * width).enumerate() {
             let hidden = Tensor::from_slice(rows, (rows.len() / width, width), self.device.tensors())?;
+            let hidden = hidden.to_dtype(output.hidden_type)?;
             let mut logits = None;
             self.device.pass(&mut || logits = Some(self.model.logits(&hidden)));
             let Some(logits) = logits.transpose()? else { candle_core::bail!("the device ran no pass") };
