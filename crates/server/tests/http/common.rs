@@ -1,7 +1,7 @@
 //! A server over an engine that plays a script, and a client for it.
 use crate::script::{Fake, Seen};
 pub use crate::script::{Script, vector_of};
-use engine::{GenerationRequest, Message, ModelInfo, Pooling, PrefixEvent, SamplingParams, channel};
+use engine::{GenerationRequest, Message, ModelInfo, Pooling, PrefixEvent, PressureLevel, SamplingParams, channel};
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
 use server::{ServerConfig, ServerState, bind, serve};
@@ -38,6 +38,8 @@ pub struct Options {
     pub queue_limit: usize,
     /// Sequences that the engine says it runs.
     pub running: usize,
+    /// How short of memory it says the machine is.
+    pub pressure: PressureLevel,
     /// What earlier requests found of their prompts, the newest last.
     pub found: Vec<PrefixEvent>,
     pub loaded: bool,
@@ -63,6 +65,7 @@ impl Default for Options {
             model: "demo",
             queue_limit: 100,
             running: 2,
+            pressure: PressureLevel::Normal,
             found: Vec::new(),
             loaded: true,
             template: None,
@@ -114,7 +117,6 @@ pub async fn start(options: Options) -> Server {
         let template = template(options.template).map(|template| Arc::new(template.calling_tools_as(options.calls)));
         let (handle, inbox) = channel(info, options.tokenizer, options.queue_limit);
         inbox.set_stats(engine::EngineStats {
-            pressure: engine::PressureLevel::Normal,
             running: options.running,
             waiting: 3,
             blocks_held: 5,
@@ -123,6 +125,7 @@ pub async fn start(options: Options) -> Server {
             snapshots: 1,
             preemptions: 7,
             steps: 0,
+            pressure: options.pressure,
         });
         options.found.into_iter().for_each(|event| inbox.note_prefix(event));
         let (seen, script) = (seen.clone(), options.script);

@@ -1,6 +1,9 @@
 //! Refusals and failures: each with its status, code and field, in OpenAI's shape.
 use crate::common::{Options, Script, chat_body, completion_body, error, eventually, start, start_with};
 use crate::connections::{connect, connect_and_send, read_to_end};
+use crate::messages::MESSAGES;
+use crate::metrics::value;
+use engine::PressureLevel;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 use server::ServerConfig;
@@ -121,6 +124,30 @@ async fn whoever_asks_before_sending_is_refused_at_once() {
         let mut client = connect_and_send(&server, &head).await;
         assert!(read_to_end(&mut client).await.starts_with(&format!("HTTP/1.1 {status} ")), "{path}");
     }
+}
+
+#[tokio::test]
+async fn a_machine_without_memory_says_when_to_try_again_and_counts_whom_it_refused() {
+    let server = start(Options { model: "pressed", pressure: PressureLevel::Critical, ..Default::default() }).await;
+    let body = json!({"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4});
+    for path in [CHAT, MESSAGES] {
+        let response = server.post(path, &body).await;
+        assert_eq!(
+            (response.status().as_u16(), response.headers()["retry-after"].to_str().unwrap()),
+            (503, "5"),
+            "{path}"
+        );
+        let body: Value = response.json().await.unwrap();
+        let told = if path == CHAT { &body["error"]["code"] } else { &body["error"]["type"] };
+        assert_eq!(told, if path == CHAT { "memory_pressure" } else { "overloaded_error" });
+    }
+    let metrics = server.get("/metrics").await.text().await.unwrap();
+    for (name, expected) in [("tallow_memory_pressure", 2.0), ("tallow_requests_shed_total", 2.0)] {
+        assert_eq!(value(&metrics, name, &[("model_name", "pressed")]), Some(expected), "{name}");
+    }
+    let info: Value = server.get("/server_info").await.json().await.unwrap();
+    assert_eq!(info["memory_pressure"], "critical");
+    assert_eq!(server.get("/health").await.status(), 200);
 }
 
 #[tokio::test]

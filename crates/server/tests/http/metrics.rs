@@ -5,7 +5,7 @@ use futures_util::StreamExt;
 use serde_json::json;
 
 /// A metric's value, by name, model and further labels.
-fn value(metrics: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+pub fn value(metrics: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
     let line = metrics.lines().find(|line| {
         line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{'))
             && labels.iter().all(|(key, value)| line.contains(&format!("{key}=\"{value}\"")))
@@ -90,7 +90,7 @@ async fn newer_metrics_of_vllm_are_there_and_all_have_its_labels() {
     // vLLM's dashboards select by both labels.
     let own = metrics.lines().filter(|line| line.contains("model_name=\"sourced\""));
     assert!(own.clone().count() > 100);
-    let named = |line: &str| line.starts_with("vllm:") || line.starts_with("tallow_cache_");
+    let named = |line: &str| line.starts_with("vllm:") || line.starts_with("tallow_");
     assert!(own.clone().all(|line| named(line) && line.contains("engine=\"0\"")), "{metrics}");
 }
 
