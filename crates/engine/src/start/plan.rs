@@ -8,9 +8,9 @@ use candle_core::Device;
 use disk_cache::STAGING_BYTES;
 use models::{Checkpoint, ModelConfig, Reading, WeightBytes};
 
-/// Bytes that tokenizer and token masks are thought to take for each token of the vocabulary. It is an estimate: a token
-/// is in two maps with its text, a merge in one, each some hundred bytes; a constraint's trie and masks are small beside
-/// them.
+/// Bytes that tokenizer and token masks are thought to take for each token of the vocabulary. It is an estimate: a
+/// token is in two maps with its text, a merge in one, each some hundred bytes; a constraint's trie and masks are small
+/// beside them.
 const TEXT_BYTES_PER_TOKEN: u64 = 512;
 /// Bytes for what is not counted: the program itself, its threads, connections, requests, what allocators keep.
 const MARGIN: u64 = 64 << 20;
