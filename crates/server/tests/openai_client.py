@@ -241,7 +241,7 @@ def what_is_not_supported_is_refused(s):
     tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
     refused(400, "unsupported_parameter", "tools", lambda: s.chat(tools=[tool]))
     refused(400, "unsupported_parameter", "suffix", lambda: s.complete(suffix="the end"))
-    refused(400, "unsupported_parameter", "bad_words", lambda: s.complete(extra_body={"bad_words": ["no"]}))
+    refused(400, "unsupported_parameter", "use_beam_search", lambda: s.complete(extra_body={"use_beam_search": True}))
     refused(400, "invalid_value", "tool_choice", lambda: s.chat(tool_choice="required"))
 
 
