@@ -56,8 +56,10 @@ def refused(error, start, call):
 
 
 def without_ids(message):
-    """The message as JSON, without the ids that each answer has of its own."""
+    """The message as JSON, without the ids that each answer has of its own, and without telling what was in the cache: the
+    second of two requests finds what the first has left there."""
     told = message.model_dump(mode="json", exclude_none=True)
+    told["usage"]["input_tokens"] += told["usage"].pop("cache_read_input_tokens", 0)
     unique = told["id"].removeprefix("msg_")
     return json.loads(json.dumps(told).replace(unique, "ID"))
 
