@@ -14,11 +14,10 @@ pub fn cache(args: &CacheArgs) -> Result<()> {
     let settings = Settings::read(args.config.as_deref(), &(&args.folder,))?;
     let dir = settings.disk_cache_dir.context("--kv-disk-cache-dir: name it; this user has no cache folder")?;
     match args.action {
-        CacheAction::List => list(&dir)?,
-        CacheAction::Clear => clear(&dir)?,
-        CacheAction::Verify => verify(&dir)?,
+        CacheAction::List => list(&dir),
+        CacheAction::Clear => clear(&dir),
+        CacheAction::Verify => verify(&dir),
     }
-    Ok(())
 }
 
 fn list(dir: &Path) -> Result<()> {

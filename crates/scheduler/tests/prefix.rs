@@ -225,7 +225,7 @@ fn blocks_of_an_archive_are_loaded_while_others_run() {
         assert_eq!((load.keys.len(), load.snapshot.is_some()), (10, num_snapshots > 0));
         finish_step(&mut s, &step);
         assert!(s.load_target(load).is_some_and(|(blocks, slot)| blocks.len() == 10 && slot.is_some()));
-        // Of what was asked for, a part can be read.
+        // The disk can read seven of the ten blocks.
         s.finish_load(load, 7, true);
         s.check().unwrap();
         let (report, computed) = finish(&mut s, 2);

@@ -59,7 +59,8 @@ fn what_was_used_longest_ago_goes_first_over_all_identities() {
     let cache = open(dir.path(), LIMIT, 1);
     cache.touch(EntryKind::Block, &used[1..]);
     drop(cache);
-    // Of 348 cells' room 300 are taken. A hundred more: the oldest chain goes from its end, then nothing else.
+    // The file has room for 348 cells, of which 300 are taken. A hundred more take the place of the oldest chain's end
+    // and of nothing else.
     let cache = open(dir.path(), LIMIT, 2);
     let new = chain(2, 1, 100);
     store(&cache, &new);

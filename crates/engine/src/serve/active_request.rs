@@ -147,15 +147,11 @@ impl ActiveRequest {
         }
     }
 
-    /// Tells the client, once, that its prompt is computed. True the first time.
-    pub fn announce_prompt(&mut self, report: &PrefixReport) -> bool {
-        let first = self.first_token.is_none();
-        if first {
-            let logprobs = self.request.prompt_logprobs.map(|_| self.prompt_logprobs.clone());
-            let tokens = self.request.prompt.len();
-            let _ = self.events.send(Event::Prompt { tokens, cached_tokens: report.reused(), logprobs });
-        }
-        first
+    /// Tells the client that its prompt is computed.
+    pub fn announce_prompt(&self, report: &PrefixReport) {
+        let logprobs = self.request.prompt_logprobs.map(|_| self.prompt_logprobs.clone());
+        let tokens = self.request.prompt.len();
+        let _ = self.events.send(Event::Prompt { tokens, cached_tokens: report.reused(), logprobs });
     }
 }
 

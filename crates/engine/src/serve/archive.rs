@@ -52,10 +52,13 @@ impl BlockArchive for DiskBlocks {
     /// The blocks that are there, unless reading them would take longer than computing them.
     fn run(&self, keys: &[BlockKey]) -> usize {
         let run = self.disk.run(EntryKind::Block, keys);
+        if run == 0 {
+            return 0;
+        }
         let rate = self.disk.stats().read_bytes_per_second.unwrap_or(ASSUMED_READ_RATE);
         let reading = LOAD_OVERHEAD + (run * self.block_bytes) as f64 / rate;
         let computing = (run * self.block_size) as f64 / self.rate.get();
-        if run > 0 && reading < computing { run } else { 0 }
+        if reading < computing { run } else { 0 }
     }
 
     fn has_snapshot(&self, key: &BlockKey) -> bool {

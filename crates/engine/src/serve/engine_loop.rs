@@ -271,8 +271,9 @@ impl Engine {
                 continue;
             }
             let Some(row) = output.last(at) else { return Err("a chunk came without logits".into()) };
-            let report = prefix_report(&self.scheduler, chunk);
-            if request.announce_prompt(&report) {
+            if request.first_token.is_none() {
+                let report = prefix_report(&self.scheduler, chunk);
+                request.announce_prompt(&report);
                 request.request.log_loss(&report, &self.tokenizer);
                 self.inbox.note_prefix(PrefixEvent { id: request.request.id.clone(), report });
             }
@@ -333,7 +334,7 @@ impl Engine {
     /// Hands a prompt's vector to its request, which ends.
     fn deliver_vector(&mut self, id: SeqId, vector: Vec<f32>) {
         self.scheduler.finish(id);
-        let Some(mut request) = self.requests.remove(&RequestId(id.request)) else { return };
+        let Some(request) = self.requests.remove(&RequestId(id.request)) else { return };
         request.announce_prompt(&PrefixReport::default());
         let computing = request.scheduled.unwrap_or(request.submitted).elapsed();
         self.metrics.prefill_time(computing);
