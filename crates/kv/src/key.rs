@@ -66,6 +66,14 @@ impl BlockKey {
         Self::hash(&self.0, &bytes)
     }
 
+    /// The keys of the full blocks of `tokens`, which follow the block of this key.
+    pub fn chain(self, tokens: &[u32], block_size: usize) -> impl Iterator<Item = BlockKey> {
+        tokens.chunks_exact(block_size).scan(self, |key, block| {
+            *key = key.next(block);
+            Some(*key)
+        })
+    }
+
     /// The key with these bytes.
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
         BlockKey(bytes)

@@ -50,14 +50,6 @@ fn root() -> BlockKey {
     BlockKey::root(&CacheIdentity::new([]), "")
 }
 
-fn keys_of(tokens: &[u32]) -> Vec<BlockKey> {
-    let next = |key: &mut BlockKey, block: &[u32]| {
-        *key = key.next(block);
-        Some(*key)
-    };
-    tokens.chunks_exact(BLOCK_SIZE).scan(root(), next).collect()
-}
-
 /// The pool, and what its blocks would hold.
 struct Model {
     pool: BlockPool,
@@ -89,7 +81,7 @@ impl Model {
     }
 
     fn begin(&mut self, tokens: Vec<u32>) {
-        let keys = keys_of(&tokens);
+        let keys: Vec<_> = root().chain(&tokens, BLOCK_SIZE).collect();
         let run = self.pool.known_run(&keys);
         let mut table = BlockTable::new(BLOCK_SIZE);
         let cached = self.pool.num_cached();

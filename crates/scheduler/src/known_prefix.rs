@@ -29,7 +29,7 @@ pub(crate) fn miss(seq: &Sequence, prefix: &KnownPrefix, pool: &BlockPool, block
         return Some(Miss::NoSnapshot { known: (prefix.blocks() + prefix.without_snapshot) * block_size });
     }
     let (blocks, from) = (prefix.blocks(), prefix.blocks() * block_size);
-    let parent = blocks.checked_sub(1).map_or(usage.root, |last| seq.keys[last]);
+    let parent = seq.key_before(blocks, usage.root);
     let rest = &seq.tokens[from..];
     match pool.known_next(&parent, seq.keys.get(blocks)) {
         KnownNext::Evicted => Some(Miss::Evicted),

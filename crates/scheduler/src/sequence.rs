@@ -100,11 +100,13 @@ impl Sequence {
     /// Makes the keys of blocks that have become full.
     pub(crate) fn extend_keys(&mut self, block_size: usize) {
         let Some(usage) = self.prefix else { return };
-        let mut key = self.keys.last().copied().unwrap_or(usage.root);
-        for block in self.tokens[self.keys.len() * block_size..].chunks_exact(block_size) {
-            key = key.next(block);
-            self.keys.push(key);
-        }
+        let last = self.key_before(self.keys.len(), usage.root);
+        self.keys.extend(last.chain(&self.tokens[self.keys.len() * block_size..], block_size));
+    }
+
+    /// The key that comes before block `index`: that of the block before, or the root of the chain.
+    pub(crate) fn key_before(&self, index: usize, root: BlockKey) -> BlockKey {
+        index.checked_sub(1).map_or(root, |before| self.keys[before])
     }
 
     /// Seals the blocks that are full and computed.
@@ -115,7 +117,7 @@ impl Sequence {
             self.extend_keys(block_size);
         }
         for index in self.sealed..full {
-            let (key, parent) = (self.keys[index], index.checked_sub(1).map_or(usage.root, |before| self.keys[before]));
+            let (key, parent) = (self.keys[index], self.key_before(index, usage.root));
             let end = (index + 1) * block_size;
             let tokens = self.tokens[end - block_size..end].into();
             self.table.seal(pool, index, SealedBlock { key, parent, tokens, end });

@@ -203,19 +203,10 @@ impl BlockArchive for Archive {
     }
 }
 
-/// Keys of a text's full blocks.
-fn keys(tokens: &[u32]) -> Vec<BlockKey> {
-    let next = |key: &mut BlockKey, block: &[u32]| {
-        *key = key.next(block);
-        Some(*key)
-    };
-    tokens.chunks_exact(16).scan(root(""), next).collect()
-}
-
 #[test]
 fn blocks_of_an_archive_are_loaded_while_others_run() {
     for num_snapshots in [0, 4] {
-        let archive = Archive(keys(&text(0, 160)).into_iter().collect());
+        let archive = Archive(root("").chain(&text(0, 160), 16).collect());
         let mut s = scheduler(64, num_snapshots).with_archive(Box::new(archive));
         s.add(request(1, text(500, 30), 9)).unwrap();
         s.add(request(2, text(0, 170), 1)).unwrap();
@@ -237,7 +228,7 @@ fn blocks_of_an_archive_are_loaded_while_others_run() {
 
 #[test]
 fn a_load_that_nobody_waits_for_any_more_changes_nothing() {
-    let archive = Archive(keys(&text(0, 160)).into_iter().collect());
+    let archive = Archive(root("").chain(&text(0, 160), 16).collect());
     let mut s = scheduler(64, 0).with_archive(Box::new(archive));
     s.add(request(1, text(0, 170), 1)).unwrap();
     let load = s.schedule().loads.remove(0);
