@@ -7,6 +7,7 @@ use engine::{
 use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::Duration;
+use testkit::Golden;
 use turboquant::{Format, KvPair};
 
 const OUTPUT: usize = 16;
@@ -49,8 +50,7 @@ fn ask(engine: &Running, prompt: &[u32]) -> (Vec<TokenLogprob>, PrefixReport) {
 }
 
 fn text(model: &str, skip: usize, len: usize) -> Vec<u32> {
-    let golden = testkit::Golden::read(model);
-    golden.prompts.iter().flat_map(|p| p.ids.clone()).cycle().skip(skip).take(len).collect()
+    Golden::read(model).text(skip, len)
 }
 
 #[test]

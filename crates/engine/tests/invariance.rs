@@ -2,24 +2,16 @@
 #![allow(clippy::unwrap_used)] // helpers of tests
 mod common;
 
-use common::{Driver, Setup, alone};
+use common::{Driver, FAMILIES, Setup, alone};
 use testkit::Golden;
 use turboquant::{Format, Format::*};
 
 const OUTPUT: usize = 24;
 
-/// One of every family, beside the demo.
-const FAMILIES: [&str; 6] =
-    ["tiny-llama31", "tiny-mistral", "tiny-qwen2", "tiny-qwen3", "tiny-qwen3moe", "tiny-qwen35"];
-
 fn prompts(model: &str) -> Vec<Vec<u32>> {
     let golden = Golden::read(model);
-    let base: Vec<u32> = golden.prompts.iter().flat_map(|p| p.ids.clone()).collect();
     // Lengths around block and chunk edges.
-    [150, 1, 15, 16, 17, 31, 33, 47, 64, 65, 80, 5, 100, 128, 129, 7]
-        .iter()
-        .map(|n| base.iter().cycle().skip(n % 11).take(*n).copied().collect())
-        .collect()
+    [150, 1, 15, 16, 17, 31, 33, 47, 64, 65, 80, 5, 100, 128, 129, 7].iter().map(|n| golden.text(n % 11, *n)).collect()
 }
 
 fn check(model: &str, k: Format, v: Format) {

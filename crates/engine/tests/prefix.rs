@@ -2,17 +2,14 @@
 #![allow(clippy::unwrap_used)] // helpers of tests
 mod common;
 
-use common::{Driver, Setup, alone};
+use common::{Driver, FAMILIES, Setup, alone};
 use testkit::Golden;
 use turboquant::{Format, Format::*};
 
 const OUTPUT: usize = 20;
-const FAMILIES: [&str; 6] =
-    ["tiny-llama31", "tiny-mistral", "tiny-qwen2", "tiny-qwen3", "tiny-qwen3moe", "tiny-qwen35"];
 
 fn text(model: &str, skip: usize, len: usize) -> Vec<u32> {
-    let base: Vec<u32> = Golden::read(model).prompts.iter().flat_map(|p| p.ids.clone()).collect();
-    base.iter().cycle().skip(skip).take(len).copied().collect()
+    Golden::read(model).text(skip, len)
 }
 
 fn setup(model: &str, k: Format, v: Format) -> Setup {

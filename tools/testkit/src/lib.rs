@@ -59,6 +59,11 @@ impl Golden {
         let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
     }
+
+    /// `len` tokens of all prompts, one after the other and again from the first, from the token number `skip` on.
+    pub fn text(&self, skip: usize, len: usize) -> Vec<u32> {
+        self.prompts.iter().flat_map(|prompt| &prompt.ids).cycle().skip(skip).take(len).copied().collect()
+    }
 }
 
 /// Returns all logits after each of the first tokens of the first prompt, `[tokens][vocab]`, from

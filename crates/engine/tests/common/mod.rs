@@ -15,6 +15,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use turboquant::{Format, KvPair};
 
+/// One of every family, beside the demo.
+pub const FAMILIES: [&str; 6] =
+    ["tiny-llama31", "tiny-mistral", "tiny-qwen2", "tiny-qwen3", "tiny-qwen3moe", "tiny-qwen35"];
+
 pub struct Setup {
     pub model: String,
     pub k: Format,

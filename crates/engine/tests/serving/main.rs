@@ -5,6 +5,7 @@ mod plan;
 mod pressure;
 mod shutdown;
 mod warm_up;
+mod wrapped_model;
 
 use engine::{
     EngineConfig, EngineError, EngineHandle, Event, FinishReason, GenerationRequest, KvOptions, MatchedStop,

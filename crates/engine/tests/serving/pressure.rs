@@ -1,12 +1,10 @@
 //! A machine that is short of memory while the engine runs.
+use super::wrapped_model::launch_wrapped;
 use super::{Answer, answers, config, idle_within, prompt, stop};
-use attention::{ForwardContext, KvMeans, ModelGeometry, StateLayout};
-use candle_core::Tensor;
 use engine::{
     DiskLimit, DiskOptions, DiskState, EngineConfig, EngineHandle, Event, GenerationRequest, PressureLevel,
-    PressureReading, PressureSensor, PressureSource, RequestStream, SubmitError, launch, load, start,
+    PressureReading, PressureSensor, PressureSource, RequestStream, SubmitError, start,
 };
-use models::Model;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -36,51 +34,15 @@ impl PressureSensor for Told {
     }
 }
 
-/// A model that takes a while for a step, so that many are left when a level has been read.
-struct Slow(Box<dyn Model>);
-
+/// How long a step takes at least, so that many are left when a level has been read.
 const STEP: Duration = Duration::from_millis(3);
-
-impl Model for Slow {
-    fn geometry(&self) -> &ModelGeometry {
-        self.0.geometry()
-    }
-
-    fn state_layout(&self) -> &StateLayout {
-        self.0.state_layout()
-    }
-
-    fn vocab_size(&self) -> usize {
-        self.0.vocab_size()
-    }
-
-    fn kv_bias(&self) -> Option<KvMeans> {
-        self.0.kv_bias()
-    }
-
-    fn hidden_size(&self) -> usize {
-        self.0.hidden_size()
-    }
-
-    fn has_head(&self) -> bool {
-        self.0.has_head()
-    }
-
-    fn hidden_states(&self, tokens: &[u32], rows: &[u32], ctx: &ForwardContext<'_>) -> candle_core::Result<Tensor> {
-        std::thread::sleep(STEP);
-        self.0.hidden_states(tokens, rows, ctx)
-    }
-
-    fn logits(&self, hidden_states: &Tensor) -> candle_core::Result<Tensor> {
-        self.0.logits(hidden_states)
-    }
-}
 
 /// An engine whose steps take a while.
 fn slow(config: &EngineConfig) -> (EngineHandle, JoinHandle<()>) {
-    let mut loaded = load(config).unwrap();
-    loaded.model = Box::new(Slow(loaded.model));
-    launch(config, loaded).unwrap()
+    launch_wrapped(config, |_| {
+        std::thread::sleep(STEP);
+        Ok(())
+    })
 }
 
 fn request(i: usize) -> GenerationRequest {
