@@ -37,7 +37,7 @@ impl DiskEntry {
         self.kind.id(self.key)
     }
 
-    /// Without what the entry is of no use.
+    /// What the value without which this one is of no use is found by.
     pub(crate) fn parent_id(&self) -> EntryId {
         self.id().parent(self.parent)
     }

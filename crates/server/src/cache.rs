@@ -114,7 +114,7 @@ struct FoundPrompt {
     miss: Option<String>,
 }
 
-/// That the cache is cleared.
+/// The answer to a request that clears the cache.
 #[derive(Debug, Serialize, JsonSchema)]
 struct ClearedCache {
     cleared: bool,

@@ -19,8 +19,8 @@ tokio::task_local! {
 pub struct FoundPrefixes(Arc<Mutex<Vec<Option<PrefixReport>>>>);
 
 impl FoundPrefixes {
-    /// The one that the header of the answer in work is made of. `prompts` prompts have to be told of before there is
-    /// such a header.
+    /// What the header of the current request's answer is made of. There is no header until it is known what was found
+    /// of each of the `prompts` prompts.
     pub fn of_answer(prompts: usize) -> Self {
         let found = FOUND.try_with(FoundPrefixes::clone).unwrap_or_default();
         found.reports().resize(prompts, None);

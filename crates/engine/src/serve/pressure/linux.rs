@@ -4,20 +4,23 @@ use super::{PressureLevel, PressureReading, PressureSensor};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A warning where less than this share of a limit is left...
+/// The level is a warning where less than this share of a limit is left, and less than [`WARN_BYTES`].
 const WARN_SHARE: f64 = 0.15;
-/// ... and less than these bytes: what large machines have left is enough for a step and other programs all the same.
+/// So many bytes are enough for a step and for other programs, however small a share of a large limit they are.
 const WARN_BYTES: u64 = 2 << 30;
-/// Less than this share of a limit is critical: the kernel would soon end a process.
+/// The level is critical where less than this share of a limit is left, and less than [`CRITICAL_BYTES`]: the kernel
+/// would soon end a process.
 const CRITICAL_SHARE: f64 = 0.05;
-/// ... and less than these bytes, some times the activations of a large step.
+/// So many bytes are a few times what the activations of a large step take.
 const CRITICAL_BYTES: u64 = 512 << 20;
-/// A warning where for this share of the last ten seconds, in percent, some process stood still for want of memory.
+/// The level is a warning where some process stood still for want of memory during this share of the last ten seconds,
+/// in percent.
 const SOME_STALLED: f64 = 10.0;
-/// Critical where for this share no process got on: the machine is thrashing.
+/// The level is critical where no process got on during this share of the last ten seconds, in percent: the machine is
+/// thrashing.
 const ALL_STALLED: f64 = 10.0;
-/// Where more than this share of memory is left, processes stand still for another reason, such as writing files
-/// faster than the disk, or the limit of a control group that is not ours.
+/// Stalls count only where less than this share of memory is left. Where more is, processes stand still for another
+/// reason, such as writing files faster than the disk, or the limit of a control group that is not ours.
 const ROOM: f64 = 0.25;
 
 /// Reads control groups, `/proc/meminfo` and pressure stall information.
