@@ -20,7 +20,7 @@ const BLOCK: usize = 32;
 /// Tokens in every pool: 66 (compact) to 256 MiB (bf16) at d = 128, more than a last-level cache; shorter contexts are
 /// laid out as several layers, so that each step-layer finds its pages cold, as in a real decode.
 const TOKENS: usize = 65536;
-const PRESETS: [(&str, Format, Format); 9] = [
+const PRESETS: [(&str, Format, Format); 13] = [
     ("bf16", Format::Bf16, Format::Bf16),
     ("transparent", Format::Tq8, Format::Tq8),
     ("near-lossless", Format::Tq5, Format::Tq5),
@@ -29,6 +29,10 @@ const PRESETS: [(&str, Format, Format); 9] = [
     ("extreme", Format::Tq3, Format::Tq3),
     ("tq8/tq5", Format::Tq8, Format::Tq5),
     ("tq8/tq4", Format::Tq8, Format::Tq4),
+    ("tc5", Format::Tc5, Format::Tc5),
+    ("tc4", Format::Tc4, Format::Tc4),
+    ("tc3", Format::Tc3, Format::Tc3),
+    ("tc2", Format::Tc2, Format::Tc2),
     ("tq5/tq4", Format::Tq5, Format::Tq4),
 ];
 

@@ -1,6 +1,6 @@
 //! Attention of rows over one partition: spans outside, rows inside.
 use crate::correction_tables::INTERVALS;
-use crate::format::{Format, Side};
+use crate::format::{Coding, Format, Side};
 use crate::kernel::{Kernel, Query};
 use crate::key_mean::CorrectionQuery;
 use crate::layout::{PARTITION, SPAN, STRIP};
@@ -39,7 +39,7 @@ const BATCH_HEADS: usize = 128;
 /// Memory of a call, kept by the thread.
 struct Buffers {
     scratch: SpanScratch,
-    /// f32 strips of a span whose format has no kernel of its own, K and V.
+    /// Strips of a span, K and V: as f32 where a format has no kernel of its own, as integers where it is expanded.
     decoded: [Vec<u8>; 2],
     /// Centring states of a batch's heads, in order.
     states: Vec<[f32; INTERVALS]>,
@@ -156,32 +156,40 @@ impl<'a> Batch<'a> {
     fn span(&self, span: usize, heads: &[Head<'_>], parts: &mut [f32], buffers: &mut Buffers) {
         let ranges = heads.iter().map(|head| head.visible(span)).filter(|(from, to)| from < to);
         let Some(range) = ranges.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))) else { return };
-        let Buffers { scratch, decoded: [k_decoded, v_decoded], states } = buffers;
+        let Buffers { scratch, decoded: [first, second], states } = buffers;
         let d = self.kernel.layout().head_dim();
         let (mut k, mut v) = (Span::new(d), Span::new(d));
-        self.fill(&mut k, span, range, Side::K, k_decoded);
-        self.fill(&mut v, span, range, Side::V, v_decoded);
+        self.locate(&mut k, span, range, Side::K);
+        self.locate(&mut v, span, range, Side::V);
+        let seeing = || heads.iter().filter(|head| head.visible(span).0 < head.visible(span).1);
         let mut quad = Quad::new(span);
-        for head in heads {
+        let alone = seeing().count() <= QUAD;
+        self.decode(&mut k, span, range, Side::K, first);
+        if !alone {
+            self.decode(&mut v, span, range, Side::V, second);
+        }
+        for head in seeing() {
             let (from, to) = head.visible(span);
-            if from >= to {
-                continue;
-            }
             let correction =
                 head.correction.map(|(query, at)| CorrectionHead { query, state: &states[at..at + query.state_len()] });
             quad.push(head.query, Place { from, to, o: head.o, m: head.m, l: head.l }, correction);
-            if quad.len == QUAD {
-                quad.run(self.kernel, &mut k, &mut v, scratch, parts);
+            if quad.len == QUAD && !alone {
+                quad.weigh(self.kernel, &mut k, &mut v, scratch, parts);
+                quad.add(self.kernel, &mut v, scratch, parts);
             }
         }
-        quad.run(self.kernel, &mut k, &mut v, scratch, parts);
+        if quad.len > 0 {
+            quad.weigh(self.kernel, &mut k, &mut v, scratch, parts);
+            if alone {
+                // The keys are not needed any more: their memory is in the nearest cache.
+                self.decode(&mut v, span, range, Side::V, first);
+            }
+            quad.add(self.kernel, &mut v, scratch, parts);
+        }
     }
 
-    /// Fills in the strips of one side of a span; `range` is what some head sees of it.
-    fn fill<'b>(&self, out: &mut Span<'b>, span: usize, range: (usize, usize), side: Side, decoded: &'b mut Vec<u8>)
-    where
-        'a: 'b,
-    {
+    /// Finds the strips of one side of a span; `range` is what some head sees of it.
+    fn locate(&self, out: &mut Span<'a>, span: usize, range: (usize, usize), side: Side) {
         let layout = self.kernel.layout();
         // Strips of a block are 1 << shift.
         let shift = layout.block_size().trailing_zeros() - STRIP.trailing_zeros();
@@ -202,7 +210,33 @@ impl<'a> Batch<'a> {
                 out.ahead[strip] = ahead;
             }
         }
-        if needs_decoding(layout.format(side)) {
+    }
+
+    /// Makes of the strips of a side what kernels read, in the memory of `decoded`, where they do not read them as they
+    /// are.
+    fn decode<'b>(&self, out: &mut Span<'b>, span: usize, range: (usize, usize), side: Side, decoded: &'b mut Vec<u8>)
+    where
+        'a: 'b,
+    {
+        let layout = self.kernel.layout();
+        let (first, last) = (range.0 / STRIP, range.1.div_ceil(STRIP));
+        if is_expanded(layout.format(side)) {
+            // A strip's lines of 16 tokens, each integer a byte.
+            let lines = layout.head_dim() / 4;
+            decoded.resize((STRIPS * lines + 1) * LINE, 0);
+            let start = decoded.as_ptr().align_offset(LINE).min(LINE);
+            let strips = decoded[start..].as_chunks_mut::<LINE>().0.chunks_exact_mut(lines);
+            for (strip, lines) in strips.enumerate().take(last).skip(first) {
+                let (codes, ahead) = (out.strips[strip], out.ahead[strip]);
+                match side {
+                    Side::K => self.kernel.steps.expand_keys(codes, ahead, lines),
+                    Side::V => self.kernel.steps.expand_values(codes, ahead, lines),
+                }
+                out.strips[strip] = lines.as_flattened();
+            }
+        } else if needs_decoding(layout.format(side)) {
+            let shift = layout.block_size().trailing_zeros() - STRIP.trailing_zeros();
+            let per_span = STRIPS >> shift;
             let bytes = STRIP * layout.head_dim() * 4;
             decoded.resize(STRIPS * bytes, 0);
             for (strip, decoded) in decoded.chunks_exact_mut(bytes).enumerate().take(last).skip(first) {
@@ -239,19 +273,9 @@ impl<'a> Quad<'a> {
         self.len += 1;
     }
 
-    /// Attends and empties the quad.
-    fn run(
-        &mut self,
-        kernel: &Kernel,
-        k: &mut Span<'_>,
-        v: &mut Span<'_>,
-        scratch: &mut SpanScratch,
-        parts: &mut [f32],
-    ) {
+    /// Computes the weights of what the quad's heads see.
+    fn weigh(&self, kernel: &Kernel, k: &mut Span<'_>, v: &mut Span<'_>, scratch: &mut SpanScratch, parts: &mut [f32]) {
         let (heads, places) = (&self.heads[..self.len], &self.places[..self.len]);
-        if places.is_empty() {
-            return;
-        }
         let first = places.iter().map(|p| p.from).min().unwrap_or(0) / STRIP;
         let last = places.iter().map(|p| p.to).max().unwrap_or(0).div_ceil(STRIP);
         (k.first, k.last) = (first, last);
@@ -263,11 +287,24 @@ impl<'a> Quad<'a> {
             &mut scratch.s,
         );
         steps.softmax(v, places, scratch, parts);
-        steps.accumulate(v, places, scratch, parts);
         // What lies ahead has been asked for; a quad's own lines are in the cache already.
-        (k.ahead, v.ahead) = ([0; STRIPS], [0; STRIPS]);
+        k.ahead = [0; STRIPS];
+    }
+
+    /// Adds the weighted values to the heads' states and empties the quad.
+    fn add(&mut self, kernel: &Kernel, v: &mut Span<'_>, scratch: &SpanScratch, parts: &mut [f32]) {
+        kernel.steps.accumulate(v, &self.places[..self.len], scratch, parts);
+        v.ahead = [0; STRIPS];
         self.len = 0;
     }
+}
+
+/// Bytes of a line of codes, and of the memory that a processor fetches at once.
+const LINE: usize = 64;
+
+/// Whether the codes of a format are expanded to integers of 8 bits before kernels read them.
+fn is_expanded(format: Format) -> bool {
+    matches!(format.coding(), Coding::Trellis(_))
 }
 
 /// Whether a format has no kernel of its own.

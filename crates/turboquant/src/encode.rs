@@ -35,7 +35,7 @@ fn total(lanes: &[f32; 16]) -> f32 {
 
 /// Sum of squares in 16 lanes (a sum in one chain would cost more than the quantiser).
 #[inline(always)]
-fn norm2(z: &[f32]) -> f32 {
+pub(crate) fn norm2(z: &[f32]) -> f32 {
     let mut lanes = [0f32; 16];
     for row in z.as_chunks::<16>().0 {
         for i in 0..16 {
@@ -155,6 +155,10 @@ pub(crate) fn dequantize(format: Format, codes: &[u8], scales: &[u8], z: &mut [f
             Coding::Affine(_) => {
                 let (scale, minimum) = (scale(2 * i), scale(2 * i + 1));
                 z.iter_mut().zip(codes).for_each(|(z, c)| *z = minimum + scale * f32::from(*c));
+            }
+            Coding::Trellis(trellis) => {
+                let (values, scale) = (&trellis.tables().values, scale(i));
+                trellis.each_point(codes, |i, point| z[i] = scale * values[point]);
             }
             Coding::Book(book) => {
                 let values = signed_values(book).map(|c| c * scale(i));

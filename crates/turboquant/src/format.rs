@@ -1,6 +1,7 @@
 //! The KV formats: one table with a row for each, from which names, sizes, help texts and kernels derive.
 use crate::codebook::Codebook;
 use crate::edit_distance::distance;
+use crate::trellis::Trellis;
 use std::fmt;
 
 /// The side of a token's two vectors that a format or buffer is for.
@@ -31,6 +32,10 @@ pub enum Format {
     Tq4,
     Tq3,
     Tq2,
+    Tc5,
+    Tc4,
+    Tc3,
+    Tc2,
     Affine8,
     Affine5,
     Affine4,
@@ -52,6 +57,8 @@ pub(crate) enum Coding {
     Affine(usize),
     /// As a sign and the index of a magnitude; the element is about scale x magnitude.
     Book(Codebook),
+    /// As the next step of a path, which the elements before take part in; the element is about scale x value.
+    Trellis(Trellis),
 }
 
 /// The scales that are stored with the codes of a vector, fp16 each.
@@ -85,8 +92,8 @@ const K: &[Side] = &[Side::K];
 const V: &[Side] = &[Side::V];
 
 /// The formats in the order of the enum. A change of coding or scales makes stored caches decode to noise.
-const TABLE: [FormatRow; 16] = {
-    use Coding::{Affine, Book, Float, Int8};
+const TABLE: [FormatRow; 20] = {
+    use Coding::{Affine, Book, Float, Int8, Trellis as Path};
     use ScaleLayout::{PerGroup, PerVector, Unscaled};
     [
         row(Format::F32, "f32", &[], BOTH, Float { bits: 32, exponent_bits: 8 }, Unscaled, None),
@@ -97,6 +104,10 @@ const TABLE: [FormatRow; 16] = {
         row(Format::Tq4, "tq4", &[], BOTH, Book(Codebook::Cubic4), PerVector, Some(4)),
         row(Format::Tq3, "tq3", &[], BOTH, Book(Codebook::Lloyd3), PerVector, Some(5)),
         row(Format::Tq2, "tq2", &["int2", "uint2"], BOTH, Book(Codebook::Lloyd2), PerVector, Some(6)),
+        row(Format::Tc5, "tc5", &[], BOTH, Path(Trellis::Tc5), PerVector, None),
+        row(Format::Tc4, "tc4", &[], BOTH, Path(Trellis::Tc4), PerVector, None),
+        row(Format::Tc3, "tc3", &[], BOTH, Path(Trellis::Tc3), PerVector, None),
+        row(Format::Tc2, "tc2", &[], BOTH, Path(Trellis::Tc2), PerVector, None),
         row(Format::Affine8, "q8_0", &["int8", "uint8"], K, Affine(8), PerGroup, Some(7)),
         row(Format::Affine5, "q5_0", &[], K, Affine(5), PerGroup, Some(8)),
         row(Format::Affine4, "q4_0", &["int4", "uint4"], K, Affine(4), PerGroup, Some(9)),
@@ -131,28 +142,6 @@ const _: () = {
         i += 1;
     }
 };
-
-/// Instantiates `$name` for the format whose number is the const parameter of `$name`: the formats that a CPU's kernels
-/// read as they are stored. Those of the other formats are decoded to f32 first, so they are `$name` of f32.
-macro_rules! for_direct_format {
-    ($format:expr, $name:ident) => {{
-        use $crate::format::Format;
-        match $format {
-            Format::F16 => $name::<{ Format::F16 as u8 }>,
-            Format::Bf16 => $name::<{ Format::Bf16 as u8 }>,
-            Format::Tq8 => $name::<{ Format::Tq8 as u8 }>,
-            Format::Tq5 => $name::<{ Format::Tq5 as u8 }>,
-            Format::Tq4 => $name::<{ Format::Tq4 as u8 }>,
-            Format::Tq3 => $name::<{ Format::Tq3 as u8 }>,
-            Format::Tq2 => $name::<{ Format::Tq2 as u8 }>,
-            Format::F32 | Format::Affine8 | Format::Affine5 | Format::Affine4 => $name::<{ Format::F32 as u8 }>,
-            Format::Int8 | Format::Lloyd5 | Format::Lloyd4 | Format::Lloyd3 | Format::Lloyd2 => {
-                $name::<{ Format::F32 as u8 }>
-            }
-        }
-    }};
-}
-pub(crate) use for_direct_format;
 
 /// Why a format cannot be used.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -223,6 +212,7 @@ impl Format {
             Coding::Int8 => "integers of 8 bits".to_owned(),
             Coding::Affine(bits) => format!("integers of {bits} bits above a minimum"),
             Coding::Book(book) => format!("codes of {} bits ({})", book.bits(), book.name()),
+            Coding::Trellis(trellis) => format!("codes of {} bits (trellis)", trellis.bits()),
         };
         match self.scale_layout() {
             ScaleLayout::Unscaled => codes,
@@ -298,6 +288,7 @@ impl Format {
             Coding::Float { bits, .. } | Coding::Affine(bits) => bits,
             Coding::Int8 => 8,
             Coding::Book(book) => book.bits(),
+            Coding::Trellis(trellis) => trellis.bits(),
         }
     }
 
@@ -339,20 +330,6 @@ mod tests {
         }
         for (alias, name) in [("int8", "q8_0"), ("uint4", "q4_0"), ("uint2", "tq2")] {
             assert_eq!(Format::parse(Side::K, alias), Format::parse(Side::K, name));
-        }
-    }
-
-    /// Floats and formats of one scale are read as stored, in codes whose bits fit a line; others are decoded.
-    #[test]
-    fn a_format_is_read_directly_if_it_is_not_decoded() {
-        fn number<const FORMAT: u8>() -> u8 {
-            FORMAT
-        }
-        for format in Format::all(Side::K).chain(Format::all(Side::V)) {
-            let read_as = Format::from_number(for_direct_format!(format, number)());
-            let direct = format.is_float() || format.has_one_scale();
-            assert_eq!(read_as, if direct { format } else { Format::F32 });
-            assert!(!format.has_one_scale() || [8, 5, 4, 3, 2].contains(&format.code_bits()), "{format:?}");
         }
     }
 

@@ -3,6 +3,7 @@ use crate::encode;
 use crate::format::Side;
 use crate::key_mean::{CorrectionQuery, KeyMean};
 use crate::layout::RecordLayout;
+use crate::page;
 use crate::rotation::Rotation;
 use crate::simd::{self, HeadQuery, Isa, Steps};
 use half::f16;
@@ -114,7 +115,7 @@ impl Kernel {
         let mut z: Vec<f32> = x.iter().map(|x| encode::sanitize(*x, encode::LIMIT)).collect();
         self.steps.rotate(rotation, &mut z);
         let (mut codes, mut scales) = (vec![0; d], vec![0; format.scale_bytes(d)]);
-        encode::quantize(format, &z, &mut codes, &mut scales);
+        self.steps.encode(format, &z, &mut codes, &mut scales);
         (codes, scales.as_chunks().0.iter().map(|bytes| f16::from_le_bytes(*bytes)).collect())
     }
 
@@ -144,6 +145,7 @@ impl Kernel {
             floats.chunks_exact_mut(d).for_each(|q| self.steps.rotate(rotation, q));
         }
         floats.iter_mut().for_each(|v| *v *= base2);
+        floats.chunks_exact_mut(d).for_each(|q| page::to_key_order(self.layout.k(), q));
         let correction = mean.map(|mean| mean.query(q, group, base2));
         let mut query = Query {
             group,

@@ -26,6 +26,7 @@ mod rotation;
 #[allow(unsafe_code)] // the only place: vector intrinsics and their dispatch
 #[allow(clippy::needless_range_loop)] // index loops mirror the registers
 mod simd;
+mod trellis;
 
 pub use attend::{Job, Row};
 pub use correction_tables::{CorrectionTables, KeyMeanError, LOW_FREQUENCY};

@@ -11,7 +11,7 @@
 //! Floats: f32 and f16 K by dim, 16 tokens each; bf16 K by pair of dims, 16 tokens x 2. V by columns of 16 dims (the
 //! last may have 8), in each by token, bf16 by pair of tokens. Other formats: by token, 8 codes of b bits in b bytes.
 use crate::encode::Codes;
-use crate::format::{Format, Side};
+use crate::format::{Coding, Format, MAX_HEAD_DIM, Side};
 use crate::layout::STRIP;
 use half::{bf16, f16};
 
@@ -61,12 +61,48 @@ impl Lines {
     }
 }
 
+/// Elements of a K vector that a word of each line holds, where the format is a trellis code: their codes lie in the
+/// word's bits in order, the older in the higher ones.
+#[inline(always)]
+fn elements_of_word(format: Format) -> Option<usize> {
+    match format.coding() {
+        Coding::Trellis(trellis) => Some(32 / trellis.chained()),
+        _ => None,
+    }
+}
+
+/// The element of a K vector that lies at `place` of its lines, where a word holds `elements`.
+#[inline(always)]
+fn element_at(place: usize, elements: usize) -> usize {
+    let (group, byte) = (place % elements / 4, place % 4);
+    place / elements * elements + elements - 1 - (byte * (elements / 4) + group)
+}
+
+/// Puts a query's elements in the order in which kernels read those of keys.
+#[inline(always)]
+pub(crate) fn to_key_order(format: Format, q: &mut [f32]) {
+    if let Some(elements) = elements_of_word(format) {
+        let mut copy = [0.0; MAX_HEAD_DIM];
+        copy[..q.len()].copy_from_slice(q);
+        q.iter_mut().enumerate().for_each(|(place, q)| *q = copy[element_at(place, elements)]);
+    }
+}
+
 /// Packs the codes of token `token` (0..16) into its strip.
 #[inline(always)]
 pub(crate) fn put_codes(format: Format, side: Side, strip: &mut [u8], token: usize, head_dim: usize, codes: &Codes) {
     let Some(Lines { groups, sign_plane }) = Lines::of(format) else {
         let bytes = format.code_bytes(head_dim);
         return put_row(format.code_bits(), &mut strip[token * bytes..][..bytes], codes);
+    };
+    let mut ordered = [0; MAX_HEAD_DIM];
+    let codes = match elements_of_word(format).filter(|_| side == Side::K) {
+        Some(elements) => {
+            let places = ordered[..head_dim].iter_mut().enumerate();
+            places.for_each(|(place, code)| *code = codes[element_at(place, elements)]);
+            &ordered
+        }
+        None => codes,
     };
     match (side, groups, sign_plane) {
         (Side::K, 1, _) => put_k::<1, false>(strip, token, head_dim, codes),
@@ -169,7 +205,9 @@ pub(crate) fn get_codes(format: Format, side: Side, strip: &[u8], token: usize, 
         return get_row(format.code_bits(), &strip[token * bytes..][..bytes], codes);
     };
     let mask = ((1u32 << lines.bits()) - 1) as u8;
-    lines.each(side, token, head_dim, |i, code, sign| {
+    let elements = elements_of_word(format).filter(|_| side == Side::K);
+    lines.each(side, token, head_dim, |place, code, sign| {
+        let i = elements.map_or(place, |elements| element_at(place, elements));
         codes[i] = strip[code.0] >> code.1 & mask;
         if lines.sign_plane {
             codes[i] |= (strip[sign.0] >> sign.1 & 1) << lines.bits();

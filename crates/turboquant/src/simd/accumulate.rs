@@ -2,6 +2,7 @@
 use super::scores::{read, sign_line, unpack};
 use super::{
     Place, QUAD, Simd, Span, SpanScratch, WIDE_MAX, book, is_integer, is_wide, pair_most, strip, strip_of, table_bytes,
+    trellis_of,
 };
 use crate::format::MAX_HEAD_DIM;
 use crate::layout::SPAN;
@@ -290,7 +291,9 @@ fn lines<
         for l in 0..LINES {
             let mut line = [s.bytes(&[0; 64]); C];
             for c in 0..C {
-                s.prefetch(span.ahead(strip, at + (c * LINES + l) * 64));
+                if const { trellis_of(FORMAT).is_none() } {
+                    s.prefetch(span.ahead(strip, at + (c * LINES + l) * 64));
+                }
                 line[c] = s.bytes(&codes[c][l]);
             }
             for g in 0..GROUPS {

@@ -15,7 +15,7 @@ pub(super) fn is_available() -> bool {
 pub(super) struct Avx2(());
 
 type F = [__m256; 2];
-type I = [__m256i; 2];
+pub(super) type I = [__m256i; 2];
 
 macro_rules! ops {
     ($(
@@ -58,6 +58,8 @@ macro_rules! both {
         ]
     }};
 }
+
+pub(super) use {both, helpers, ops};
 
 impl Simd for Avx2 {
     type F = F;
@@ -148,6 +150,35 @@ impl Simd for Avx2 {
             _mm256_sign_epi8(x[0], plus_minus(signs[0], bit)),
             _mm256_sign_epi8(x[1], plus_minus(signs[1], bit)),
         ];
+        fn shl<const N: i32>(self, x: I) -> I = both!(x, x => _mm256_slli_epi32::<N>(x));
+        fn shr<const N: i32>(self, x: I) -> I = both!(x, x => _mm256_srli_epi32::<N>(x));
+        fn xor(self, a: I, b: I) -> I = [_mm256_xor_si256(a[0], b[0]), _mm256_xor_si256(a[1], b[1])];
+        fn or(self, a: I, b: I) -> I = [_mm256_or_si256(a[0], b[0]), _mm256_or_si256(a[1], b[1])];
+        fn not(self, x: I) -> I = both!(x, x => _mm256_xor_si256(x, _mm256_set1_epi8(-1)));
+        fn select(self, mask: u32, a: I, b: I) -> I = {
+            let mask = _mm256_set1_epi32(mask as i32);
+            [
+                _mm256_or_si256(_mm256_and_si256(mask, a[0]), _mm256_andnot_si256(mask, b[0])),
+                _mm256_or_si256(_mm256_and_si256(mask, a[1]), _mm256_andnot_si256(mask, b[1])),
+            ]
+        };
+        fn add_bytes(self, a: I, b: I) -> I = [_mm256_add_epi8(a[0], b[0]), _mm256_add_epi8(a[1], b[1])];
+        fn sub_bytes(self, a: I, b: I) -> I = [_mm256_sub_epi8(a[0], b[0]), _mm256_sub_epi8(a[1], b[1])];
+        fn increment(self, x: I, ones: I) -> I = {
+            let one = _mm256_set1_epi8(1);
+            [
+                _mm256_adds_epu8(x[0], _mm256_and_si256(ones[0], one)),
+                _mm256_adds_epu8(x[1], _mm256_and_si256(ones[1], one)),
+            ]
+        };
+        fn lanes_before<const N: i32>(self, x: I, before: I) -> I = [
+            four_before::<N>(x[0], _mm256_permute2x128_si256::<0x21>(before[1], x[0])),
+            four_before::<N>(x[1], _mm256_permute2x128_si256::<0x21>(x[0], x[1])),
+        ];
+        fn is_clear(self, x: I, bit: usize) -> I = {
+            let bit = _mm256_set1_epi8((1u8 << bit) as i8);
+            both!(x, x => _mm256_cmpeq_epi8(_mm256_and_si256(x, bit), _mm256_setzero_si256()))
+        };
         fn acc(self) -> I = [_mm256_setzero_si256(); 2];
         fn dot_k(self, acc: I, codes: I, q: u32) -> I = {
             let q = _mm256_set1_epi32(q as i32);
@@ -220,6 +251,21 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn pieces(self, base: __m256i, slope: __m256i, x: I) -> I {
+        both!(x, x => pieces(base, slope, x))
+    }
+
+    #[inline(always)]
+    fn store_bytes(self, p: &mut [u8; 64], x: I) {
+        let (a, b) = p.split_at_mut(32);
+        // SAFETY: `self` exists only where AVX2 is there; each half is 32 bytes.
+        unsafe {
+            _mm256_storeu_si256(a.as_mut_ptr().cast(), x[0]);
+            _mm256_storeu_si256(b.as_mut_ptr().cast(), x[1]);
+        }
+    }
+
+    #[inline(always)]
     fn signed(self, magnitudes: I, signs: I, bit: usize) -> [I; 2] {
         [magnitudes, both!(signs, x => plus_minus(x, bit))]
     }
@@ -231,6 +277,16 @@ impl Simd for Avx2 {
 }
 
 helpers! {
+    /// Each byte 16 h + l becomes base[h] + (slope[h] l >> 5).
+    fn pieces(base: __m256i, slope: __m256i, x: __m256i) -> __m256i = {
+        let piece = _mm256_and_si256(_mm256_srli_epi16::<4>(x), _mm256_set1_epi8(15));
+        let (base, slope) = (_mm256_shuffle_epi8(base, piece), _mm256_shuffle_epi8(slope, piece));
+        // The products of even bytes and of odd ones: the other byte of each pair is 0.
+        let even = _mm256_maddubs_epi16(_mm256_and_si256(x, _mm256_set1_epi16(0x000f)), slope);
+        let odd = _mm256_maddubs_epi16(_mm256_and_si256(x, _mm256_set1_epi16(0x0f00)), slope);
+        let high = _mm256_and_si256(_mm256_slli_epi16::<3>(odd), _mm256_set1_epi16(0xff00_u16 as i16));
+        _mm256_add_epi8(base, _mm256_or_si256(_mm256_srli_epi16::<5>(even), high))
+    };
     /// acc + sum over 4 bytes of u8 a times i8 b.
     fn dot4(acc: __m256i, a: __m256i, b: __m256i) -> __m256i =
         _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(a, b), _mm256_set1_epi16(1)));
@@ -252,6 +308,19 @@ helpers! {
         let top = _mm256_sll_epi16(signs, _mm_cvtsi32_si128(7 - bit as i32));
         _mm256_or_si256(top, _mm256_set1_epi8(1))
     };
+}
+
+/// Lanes i - N of `x`. `before`: the last four lanes before `x`, and the first four of `x`.
+#[inline(always)]
+fn four_before<const N: i32>(x: __m256i, before: __m256i) -> __m256i {
+    // SAFETY: only operations of `Avx2` call this.
+    unsafe {
+        match N {
+            1 => _mm256_alignr_epi8::<12>(x, before),
+            2 => _mm256_alignr_epi8::<8>(x, before),
+            _ => _mm256_alignr_epi8::<4>(x, before),
+        }
+    }
 }
 
 steps!(

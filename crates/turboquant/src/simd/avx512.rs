@@ -28,6 +28,8 @@ macro_rules! ops {
     };
 }
 
+pub(super) use ops;
+
 impl Simd for Avx512 {
     type F = __m512;
     type Bytes = __m512i;
@@ -99,6 +101,36 @@ impl Simd for Avx512 {
             let negative = _mm512_test_epi8_mask(signs, _mm512_set1_epi8((1u8 << bit) as i8));
             _mm512_mask_sub_epi8(x, negative, _mm512_setzero_si512(), x)
         };
+        fn shl<const N: i32>(self, x: __m512i) -> __m512i = _mm512_sllv_epi32(x, _mm512_set1_epi32(N));
+        fn shr<const N: i32>(self, x: __m512i) -> __m512i = _mm512_srlv_epi32(x, _mm512_set1_epi32(N));
+        fn xor(self, a: __m512i, b: __m512i) -> __m512i = _mm512_xor_si512(a, b);
+        fn or(self, a: __m512i, b: __m512i) -> __m512i = _mm512_or_si512(a, b);
+        fn not(self, x: __m512i) -> __m512i = _mm512_ternarylogic_epi32::<0x55>(x, x, x);
+        fn select(self, mask: u32, a: __m512i, b: __m512i) -> __m512i =
+            _mm512_ternarylogic_epi32::<0xca>(_mm512_set1_epi32(mask as i32), a, b);
+        fn add_bytes(self, a: __m512i, b: __m512i) -> __m512i = _mm512_add_epi8(a, b);
+        fn sub_bytes(self, a: __m512i, b: __m512i) -> __m512i = _mm512_sub_epi8(a, b);
+        fn increment(self, x: __m512i, ones: __m512i) -> __m512i =
+            _mm512_adds_epu8(x, _mm512_and_si512(ones, _mm512_set1_epi8(1)));
+        fn lanes_before<const N: i32>(self, x: __m512i, before: __m512i) -> __m512i = match N {
+            1 => _mm512_alignr_epi32::<15>(x, before),
+            2 => _mm512_alignr_epi32::<14>(x, before),
+            _ => _mm512_alignr_epi32::<13>(x, before),
+        };
+        fn is_clear(self, x: __m512i, bit: usize) -> __m512i =
+            _mm512_movm_epi8(_mm512_testn_epi8_mask(x, _mm512_set1_epi8((1u8 << bit) as i8)));
+        fn pieces(self, base: __m512i, slope: __m512i, x: __m512i) -> __m512i = {
+            let piece = shift::<4>(x);
+            let (base, slope) = (_mm512_permutexvar_epi8(piece, base), _mm512_permutexvar_epi8(piece, slope));
+            // The products of even bytes and of odd ones: the other byte of each pair is 0.
+            let even = _mm512_maddubs_epi16(_mm512_and_si512(x, _mm512_set1_epi16(0x000f)), slope);
+            let odd = _mm512_maddubs_epi16(_mm512_and_si512(x, _mm512_set1_epi16(0x0f00)), slope);
+            let high = _mm512_set1_epi32(0xff00_ff00_u32 as i32);
+            let both = _mm512_ternarylogic_epi32::<0xca>(
+                high, _mm512_slli_epi16::<3>(odd), _mm512_srli_epi16::<5>(even),
+            );
+            _mm512_add_epi8(base, both)
+        };
         fn acc(self) -> __m512i = _mm512_setzero_si512();
         fn dot_k(self, acc: __m512i, codes: __m512i, q: u32) -> __m512i =
             _mm512_dpbusd_epi32(acc, codes, _mm512_set1_epi32(q as i32));
@@ -149,6 +181,12 @@ impl Simd for Avx512 {
     fn store(self, p: &mut [f32; 16], x: __m512) {
         // SAFETY: `self` exists only where AVX-512 is there; `p` is 64 bytes.
         unsafe { _mm512_storeu_ps(p.as_mut_ptr(), x) }
+    }
+
+    #[inline(always)]
+    fn store_bytes(self, p: &mut [u8; 64], x: __m512i) {
+        // SAFETY: `self` exists only where AVX-512 is there; `p` is 64 bytes.
+        unsafe { _mm512_storeu_si512(p.as_mut_ptr().cast(), x) }
     }
 
     /// The low bytes are those of u8.

@@ -56,3 +56,49 @@ impl Steps {
         }
     }
 }
+
+/// Instantiates `$name` for the format whose number is the const parameter of `$name`: the formats that a CPU's kernels
+/// read as they are stored. Those of the other formats are decoded to f32 first, so they are `$name` of f32.
+macro_rules! for_direct_format {
+    ($format:expr, $name:ident) => {{
+        use $crate::format::Format;
+        match $format {
+            Format::F16 => $name::<{ Format::F16 as u8 }>,
+            Format::Bf16 => $name::<{ Format::Bf16 as u8 }>,
+            Format::Tq8 => $name::<{ Format::Tq8 as u8 }>,
+            Format::Tq5 => $name::<{ Format::Tq5 as u8 }>,
+            Format::Tq4 => $name::<{ Format::Tq4 as u8 }>,
+            Format::Tq3 => $name::<{ Format::Tq3 as u8 }>,
+            Format::Tq2 => $name::<{ Format::Tq2 as u8 }>,
+            Format::Tc5 => $name::<{ Format::Tc5 as u8 }>,
+            Format::Tc4 => $name::<{ Format::Tc4 as u8 }>,
+            Format::Tc3 => $name::<{ Format::Tc3 as u8 }>,
+            Format::Tc2 => $name::<{ Format::Tc2 as u8 }>,
+            Format::F32 | Format::Affine8 | Format::Affine5 | Format::Affine4 => $name::<{ Format::F32 as u8 }>,
+            Format::Int8 | Format::Lloyd5 | Format::Lloyd4 | Format::Lloyd3 | Format::Lloyd2 => {
+                $name::<{ Format::F32 as u8 }>
+            }
+        }
+    }};
+}
+pub(in crate::simd) use for_direct_format;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::Side;
+
+    /// Floats and formats of one scale are read as stored, in codes whose bits fit a line; others are decoded.
+    #[test]
+    fn a_format_is_read_directly_if_it_is_not_decoded() {
+        fn number<const FORMAT: u8>() -> u8 {
+            FORMAT
+        }
+        for format in Format::all(Side::K).chain(Format::all(Side::V)) {
+            let read_as = Format::from_number(for_direct_format!(format, number)());
+            let direct = format.is_float() || format.has_one_scale();
+            assert_eq!(read_as, if direct { format } else { Format::F32 });
+            assert!(!format.has_one_scale() || [8, 5, 4, 3, 2].contains(&format.code_bits()), "{format:?}");
+        }
+    }
+}

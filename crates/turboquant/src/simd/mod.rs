@@ -11,6 +11,7 @@ mod avx2;
 mod avx512;
 mod correction;
 mod dispatch;
+mod expand;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod portable;
@@ -22,6 +23,7 @@ mod steps;
 mod store;
 #[cfg(test)]
 mod twins;
+mod viterbi;
 
 pub(crate) use correction::{CorrectionHead, CorrectionSpan, CorrectionState};
 pub use dispatch::Isa;
@@ -32,6 +34,7 @@ use crate::codebook::IntBook;
 use crate::format::{Coding, Format};
 use crate::layout::{SPAN, STRIP};
 use crate::page::Lines;
+use crate::trellis::Trellis;
 
 /// Query heads of a quad, which a kernel treats together: what is read or looked up once serves all of them.
 pub(crate) const QUAD: usize = 4;
@@ -43,7 +46,7 @@ pub(crate) const NONE: f32 = -1e30;
 pub(crate) const WIDE_MAX: f32 = 16319.0;
 
 /// Sixteen lanes of f32, of four bytes, or of an integer sum.
-pub(crate) trait Simd: Copy {
+pub(crate) trait Simd: viterbi::Costs {
     type F: Copy;
     /// 64 bytes: 16 lanes of 4.
     type Bytes: Copy;
@@ -113,6 +116,28 @@ pub(crate) trait Simd: Copy {
     fn negate(self, x: Self::Bytes, signs: Self::Bytes, bit: usize) -> Self::Bytes;
     /// Codes of magnitudes and signs, for `dot_signed`.
     fn signed(self, magnitudes: Self::Bytes, signs: Self::Bytes, bit: usize) -> Self::Signed;
+
+    fn store_bytes(self, p: &mut [u8; 64], x: Self::Bytes);
+    /// Each lane's word to the left by N bits, 0 < N < 32.
+    fn shl<const N: i32>(self, x: Self::Bytes) -> Self::Bytes;
+    /// Each lane's word to the right by N bits, zeros shifted in.
+    fn shr<const N: i32>(self, x: Self::Bytes) -> Self::Bytes;
+    fn xor(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
+    fn or(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
+    fn not(self, x: Self::Bytes) -> Self::Bytes;
+    /// The bits of `a` that are set in each lane's `mask`, the others of `b`.
+    fn select(self, mask: u32, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
+    /// Sums of bytes (mod 256).
+    fn add_bytes(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
+    fn sub_bytes(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
+    /// x + 1, at most 255, where the byte of `ones` is 255, else x where it is 0.
+    fn increment(self, x: Self::Bytes, ones: Self::Bytes) -> Self::Bytes;
+    /// Lane i holds lane i - N of `x`; the first N hold the last ones of `before`. N is 1, 2 or 3.
+    fn lanes_before<const N: i32>(self, x: Self::Bytes, before: Self::Bytes) -> Self::Bytes;
+    /// Bytes of ones where bit `bit` of a byte is clear, else 0.
+    fn is_clear(self, x: Self::Bytes, bit: usize) -> Self::Bytes;
+    /// Each byte 16 h + l becomes base[h] + (slope[h] l >> 5) (mod 256). A slope is at most 127.
+    fn pieces(self, base: Self::Table, slope: Self::Table, x: Self::Bytes) -> Self::Bytes;
 
     fn acc(self) -> Self::Acc;
     /// acc + sum over a lane's 4 bytes of code * q; codes raised if `K_UNSIGNED`, q four i8.
@@ -313,6 +338,9 @@ pub(crate) mod strip {
 /// How kernels read the strips of the format of number `format`, one of [`strip`]. A single integer, so that a kernel's
 /// `match` is decided before it is compiled.
 pub(crate) const fn strip_of(format: u8) -> u8 {
+    if trellis_of(format).is_some() {
+        return strip::BITS_8;
+    }
     let format = Format::from_number(format);
     match Lines::of(format) {
         Some(Lines { groups: 1, .. }) => strip::BITS_8,
@@ -347,10 +375,19 @@ pub(crate) const fn is_wide(format: u8) -> bool {
 /// The integer codebook of the format of number `format`; for a format without one a book that no kernel uses.
 pub(crate) const fn book(format: u8) -> IntBook {
     match Format::from_number(format).coding() {
+        Coding::Trellis(trellis) => trellis.segments().book,
         Coding::Book(book) if is_integer(format) => match book.integers() {
             Some(integers) => integers,
             None => panic!("a codebook of a format with one scale a vector has no integers"),
         },
         _ => IntBook { mags: &[1], scale: 1.0 },
+    }
+}
+
+/// The trellis code of the format of number `format`. Kernels see its strips expanded, as integers of 8 bits.
+pub(crate) const fn trellis_of(format: u8) -> Option<Trellis> {
+    match Format::from_number(format).coding() {
+        Coding::Trellis(trellis) => Some(trellis),
+        _ => None,
     }
 }

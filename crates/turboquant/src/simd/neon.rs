@@ -65,6 +65,8 @@ macro_rules! helpers {
     };
 }
 
+pub(super) use {each, helpers, ops};
+
 impl Simd for Neon {
     type F = F;
     type Bytes = B;
@@ -174,6 +176,40 @@ impl Simd for Neon {
             each!(x, negative in x, negative => vsubq_u8(veorq_u8(x, negative), negative))
         };
         fn signed(self, magnitudes: B, signs: B, bit: usize) -> B = self.negate(magnitudes, signs, bit);
+        fn shl<const N: i32>(self, x: B) -> B =
+            each!(x in x => vreinterpretq_u8_u32(vshlq_n_u32::<N>(vreinterpretq_u32_u8(x))));
+        fn shr<const N: i32>(self, x: B) -> B =
+            each!(x in x => vreinterpretq_u8_u32(vshrq_n_u32::<N>(vreinterpretq_u32_u8(x))));
+        fn xor(self, a: B, b: B) -> B = each!(a, b in a, b => veorq_u8(a, b));
+        fn or(self, a: B, b: B) -> B = each!(a, b in a, b => vorrq_u8(a, b));
+        fn not(self, x: B) -> B = each!(x in x => vmvnq_u8(x));
+        fn select(self, mask: u32, a: B, b: B) -> B = {
+            let mask = vreinterpretq_u8_u32(vdupq_n_u32(mask));
+            each!(a, b in a, b => vbslq_u8(mask, a, b))
+        };
+        fn add_bytes(self, a: B, b: B) -> B = each!(a, b in a, b => vaddq_u8(a, b));
+        fn sub_bytes(self, a: B, b: B) -> B = each!(a, b in a, b => vsubq_u8(a, b));
+        fn increment(self, x: B, ones: B) -> B = {
+            let one = vdupq_n_u8(1);
+            each!(x, ones in x, ones => vqaddq_u8(x, vandq_u8(ones, one)))
+        };
+        fn lanes_before<const N: i32>(self, x: B, before: B) -> B =
+            each!(before, x in [before[3], x[0], x[1], x[2]], x => match N {
+                1 => vextq_u8::<12>(before, x),
+                2 => vextq_u8::<8>(before, x),
+                _ => vextq_u8::<4>(before, x),
+            });
+        fn is_clear(self, x: B, bit: usize) -> B = {
+            let bit = vdupq_n_u8(1 << bit);
+            each!(x in x => vmvnq_u8(vtstq_u8(x, bit)))
+        };
+        fn pieces(self, base: uint8x16_t, slope: uint8x16_t, x: B) -> B = each!(x in x => {
+            let (piece, l) = (vshrq_n_u8::<4>(x), vandq_u8(x, vdupq_n_u8(15)));
+            let slope = vqtbl1q_u8(slope, piece);
+            let low = vshrn_n_u16::<5>(vmull_u8(vget_low_u8(slope), vget_low_u8(l)));
+            let high = vshrn_n_u16::<5>(vmull_high_u8(slope, l));
+            vaddq_u8(vqtbl1q_u8(base, piece), vcombine_u8(low, high))
+        });
         fn acc(self) -> I = [vdupq_n_s32(0); 4];
         fn dot_k(self, acc: I, codes: B, q: u32) -> I = {
             let q = vreinterpretq_u8_u32(vdupq_n_u32(q));
@@ -207,6 +243,14 @@ impl Simd for Neon {
             vst1q_u64(words[2..].as_mut_ptr(), vreinterpretq_u64_u32(vzip2q_u32(high, low)));
             words
         };
+    }
+
+    #[inline(always)]
+    fn store_bytes(self, p: &mut [u8; 64], x: B) {
+        for (p, x) in p.as_chunks_mut::<16>().0.iter_mut().zip(x) {
+            // SAFETY: NEON is part of the target; `p` is 16 bytes.
+            unsafe { vst1q_u8(p.as_mut_ptr(), x) }
+        }
     }
 
     #[inline(always)]

@@ -121,6 +121,49 @@ impl<const LIMITS: u8> Simd for Portable<LIMITS> {
     fn signed(self, magnitudes: [u8; 64], signs: [u8; 64], bit: usize) -> [u8; 64] {
         self.negate(magnitudes, signs, bit)
     }
+    fn store_bytes(self, p: &mut [u8; 64], x: [u8; 64]) {
+        *p = x;
+    }
+    fn shl<const N: i32>(self, x: [u8; 64]) -> [u8; 64] {
+        words(x, x, |x, _| x << N)
+    }
+    fn shr<const N: i32>(self, x: [u8; 64]) -> [u8; 64] {
+        words(x, x, |x, _| x >> N)
+    }
+    fn xor(self, a: [u8; 64], b: [u8; 64]) -> [u8; 64] {
+        words(a, b, |a, b| a ^ b)
+    }
+    fn or(self, a: [u8; 64], b: [u8; 64]) -> [u8; 64] {
+        words(a, b, |a, b| a | b)
+    }
+    fn not(self, x: [u8; 64]) -> [u8; 64] {
+        x.map(|x| !x)
+    }
+    fn select(self, mask: u32, a: [u8; 64], b: [u8; 64]) -> [u8; 64] {
+        words(a, b, |a, b| a & mask | b & !mask)
+    }
+    fn add_bytes(self, a: [u8; 64], b: [u8; 64]) -> [u8; 64] {
+        std::array::from_fn(|i| a[i].wrapping_add(b[i]))
+    }
+    fn sub_bytes(self, a: [u8; 64], b: [u8; 64]) -> [u8; 64] {
+        std::array::from_fn(|i| a[i].wrapping_sub(b[i]))
+    }
+    fn increment(self, x: [u8; 64], ones: [u8; 64]) -> [u8; 64] {
+        std::array::from_fn(|i| x[i].saturating_add(ones[i] & 1))
+    }
+    fn lanes_before<const N: i32>(self, x: [u8; 64], before: [u8; 64]) -> [u8; 64] {
+        let bytes = 4 * N as usize;
+        std::array::from_fn(|i| if i < bytes { before[64 + i - bytes] } else { x[i - bytes] })
+    }
+    fn is_clear(self, x: [u8; 64], bit: usize) -> [u8; 64] {
+        x.map(|x| if x >> bit & 1 == 0 { 255 } else { 0 })
+    }
+    fn pieces(self, base: [u8; 16], slope: [u8; 16], x: [u8; 64]) -> [u8; 64] {
+        x.map(|x| {
+            let (h, l) = (usize::from(x >> 4), u16::from(x & 15));
+            base[h].wrapping_add(((u16::from(slope[h]) * l) >> 5) as u8)
+        })
+    }
     fn acc(self) -> [i32; 16] {
         [0; 16]
     }
@@ -159,6 +202,17 @@ impl<const LIMITS: u8> Simd for Portable<LIMITS> {
             ints.as_chunks::<4>().0[i].iter().rev().fold(0, |word, v| word << 16 | u64::from(*v as u16))
         })
     }
+}
+
+/// `f` of the words of each lane.
+#[inline(always)]
+fn words(a: [u8; 64], b: [u8; 64], f: impl Fn(u32, u32) -> u32) -> [u8; 64] {
+    let (a, b) = (a.as_chunks::<4>().0.map_u32(), b.as_chunks::<4>().0.map_u32());
+    let mut out = [0; 64];
+    for (out, (a, b)) in out.as_chunks_mut::<4>().0.iter_mut().zip(a.into_iter().zip(b)) {
+        *out = f(a, b).to_le_bytes();
+    }
+    out
 }
 
 #[inline(always)]

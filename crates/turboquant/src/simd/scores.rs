@@ -1,6 +1,7 @@
 //! Logits of a span: query heads times K strips, 16 tokens a register, summed over dims in order.
 use super::{
     HeadQuery, QUAD, Simd, Span, book, has_sign_plane, is_integer, is_wide, pair_most, strip, strip_of, table_bytes,
+    trellis_of,
 };
 use crate::layout::SPAN;
 use crate::layout::STRIP;
@@ -21,7 +22,7 @@ pub(super) const fn query_pair_most<S: Simd>(format: u8) -> Option<f32> {
 }
 
 /// What the table's integers are raised by.
-const fn offset<S: Simd>(format: u8) -> u8 {
+pub(super) const fn offset<S: Simd>(format: u8) -> u8 {
     match format {
         _ if is_wide(format) => 0,
         _ if has_sign_plane(format) => S::SIGNED_OFFSET,
@@ -199,7 +200,9 @@ fn add_lines<S: Simd, const FORMAT: u8, const GROUPS: usize, const H: usize, con
         let mut line = [s.bytes(&[0; 64]); N];
         for x in 0..N {
             line[x] = s.bytes(&codes[x][j]);
-            s.prefetch(span.ahead(strips[x], j * 64));
+            if const { trellis_of(FORMAT).is_none() } {
+                s.prefetch(span.ahead(strips[x], j * 64));
+            }
         }
         for g in 0..GROUPS {
             for x in 0..N {

@@ -3,12 +3,13 @@ use prelude::*;
 
 /// Everything that [`steps`] and [`Steps`] name.
 pub(super) mod prelude {
+    pub(in crate::simd) use super::super::dispatch::for_direct_format;
     pub(in crate::simd) use super::super::{
-        CorrectionSpan, CorrectionState, HeadQuery, Place, QUAD, Span, SpanScratch, accumulate, correction, query,
-        scores, softmax, state, store,
+        CorrectionSpan, CorrectionState, HeadQuery, Place, QUAD, Span, SpanScratch, accumulate, correction, expand,
+        query, scores, softmax, state, store,
     };
     pub(in crate::simd) use super::{Steps, steps};
-    pub(in crate::simd) use crate::format::{Format, Side, for_direct_format};
+    pub(in crate::simd) use crate::format::{Format, Side};
     pub(in crate::simd) use crate::key_mean::CorrectionQuery;
     pub(in crate::simd) use crate::layout::{RecordLayout, SPAN};
     pub(in crate::simd) use crate::rotation::Rotation;
@@ -49,8 +50,14 @@ table! {
     fn prepare(query: &CorrectionQuery, position: usize, states: &mut CorrectionState);
     /// Merges the partial states of a query's heads.
     fn merge(into: &mut [f32], other: &[f32], group: usize);
+    /// Expands the trellis codes of a strip of K to integers of 8 bits.
+    fn expand_keys(codes: &[u8], ahead: isize, out: &mut [[u8; 64]]);
+    /// Expands those of a strip of V.
+    fn expand_values(codes: &[u8], ahead: isize, out: &mut [[u8; 64]]);
     fn rotate(rotation: &Rotation, x: &mut [f32]);
     fn unrotate(rotation: &Rotation, z: &mut [f32]);
+    /// Codes and scales of a rotated vector.
+    fn encode(format: Format, z: &[f32], codes: &mut [u8], scales: &mut [u8]);
     /// Stores one vector at a slot of a record.
     fn store(
         layout: &RecordLayout, rotation: Option<&Rotation>, record: &mut [u8], slot: usize, side: Side, x: &[f32]
@@ -94,12 +101,24 @@ macro_rules! steps {
             state::merge($token, into, other, group)
         }
         $(#[$attr])*
+        fn expand_keys<const FORMAT: u8>(codes: &[u8], ahead: isize, out: &mut [[u8; 64]]) {
+            expand::expand::<$simd, FORMAT, true>($token, codes, ahead, out)
+        }
+        $(#[$attr])*
+        fn expand_values<const FORMAT: u8>(codes: &[u8], ahead: isize, out: &mut [[u8; 64]]) {
+            expand::expand::<$simd, FORMAT, false>($token, codes, ahead, out)
+        }
+        $(#[$attr])*
         fn rotate(rotation: &Rotation, x: &mut [f32]) {
             store::rotate($token, rotation, x)
         }
         $(#[$attr])*
         fn unrotate(rotation: &Rotation, x: &mut [f32]) {
             store::unrotate($token, rotation, x)
+        }
+        $(#[$attr])*
+        fn encode(format: Format, z: &[f32], codes: &mut [u8], scales: &mut [u8]) {
+            store::encode($token, format, z, codes, scales)
         }
         $(#[$attr])*
         fn store(
@@ -132,6 +151,9 @@ macro_rules! steps {
                 prepare,
                 correct,
                 merge,
+                expand_keys: for_direct_format!(k, expand_keys),
+                expand_values: for_direct_format!(v, expand_values),
+                encode,
                 rotate,
                 unrotate,
                 store,

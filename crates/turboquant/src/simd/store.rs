@@ -1,7 +1,7 @@
 //! Storing and loading vectors, and the rotation of queries and outputs.
-use super::Simd;
+use super::{Simd, viterbi};
 use crate::encode::{self, Codes, FLOAT_LIMIT, LIMIT, Scales};
-use crate::format::{Format, MAX_HEAD_DIM, Side};
+use crate::format::{Coding, Format, MAX_HEAD_DIM, Side};
 use crate::layout::{RecordLayout, STRIP};
 use crate::page;
 use crate::rotation::Rotation;
@@ -51,6 +51,15 @@ pub(super) fn unrotate<S: Simd>(s: S, rotation: &Rotation, z: &mut [f32]) {
     rotation.apply_signs(z);
 }
 
+/// Codes and scales of the rotated vector `z`; `scales` has `Format::scale_bytes` bytes.
+#[inline(always)]
+pub(super) fn encode<S: Simd>(s: S, format: Format, z: &[f32], codes: &mut [u8], scales: &mut [u8]) {
+    match format.coding() {
+        Coding::Trellis(trellis) => scales.copy_from_slice(&viterbi::encode(s, trellis, z, codes).to_le_bytes()),
+        _ => encode::quantize(format, z, codes, scales),
+    }
+}
+
 /// Stores the vector `x` as slot `slot` of the record.
 #[inline(always)]
 pub(super) fn store<S: Simd>(
@@ -75,7 +84,7 @@ pub(super) fn store<S: Simd>(
     z.iter_mut().zip(x).for_each(|(z, x)| *z = encode::sanitize(*x, LIMIT));
     rotate(s, rotation, &mut z[..d]);
     let (mut scales, bytes): (Scales, usize) = ([0; size_of::<Scales>()], format.scale_bytes(d));
-    encode::quantize(format, &z[..d], &mut codes[..d], &mut scales[..bytes]);
+    encode(s, format, &z[..d], &mut codes[..d], &mut scales[..bytes]);
     page::put_codes(format, side, plane, token, d, &codes);
     record[layout.scales(side, strip)][token * bytes..][..bytes].copy_from_slice(&scales[..bytes]);
 }

@@ -1,9 +1,9 @@
 //! AVX2's and NEON's integer kernels against scalar code with the same limits of queries and weights, bit by bit.
-use super::dispatch::Isa;
+use super::dispatch::{Isa, for_direct_format};
 use super::portable::Portable;
 use super::{HeadQuery, Place, QUAD, Span, SpanScratch, accumulate, query, scores, softmax};
 use crate::attend::{Job, Row};
-use crate::format::{Format, Side, for_direct_format};
+use crate::format::{Format, Side};
 use crate::kernel::Kernel;
 use crate::layout::RecordLayout;
 use crate::layout::{PARTITION, SPAN};

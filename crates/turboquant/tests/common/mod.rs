@@ -28,7 +28,7 @@ impl Rng {
 }
 
 /// Every K and V format of the tables.
-pub const K_FORMATS: [Format; 11] = [
+pub const K_FORMATS: [Format; 15] = [
     Format::F32,
     Format::F16,
     Format::Bf16,
@@ -37,11 +37,15 @@ pub const K_FORMATS: [Format; 11] = [
     Format::Tq4,
     Format::Tq3,
     Format::Tq2,
+    Format::Tc5,
+    Format::Tc4,
+    Format::Tc3,
+    Format::Tc2,
     Format::Affine8,
     Format::Affine5,
     Format::Affine4,
 ];
-pub const V_FORMATS: [Format; 13] = [
+pub const V_FORMATS: [Format; 17] = [
     Format::F32,
     Format::F16,
     Format::Bf16,
@@ -50,6 +54,10 @@ pub const V_FORMATS: [Format; 13] = [
     Format::Tq4,
     Format::Tq3,
     Format::Tq2,
+    Format::Tc5,
+    Format::Tc4,
+    Format::Tc3,
+    Format::Tc2,
     Format::Int8,
     Format::Lloyd5,
     Format::Lloyd4,
