@@ -1,8 +1,8 @@
 //! Trellis codes: formats in which the value of an element depends on its own code and on those of the elements before.
 //!
 //! An element has k *chained* bits c and, in `tc5` and `tc3`, one *free* bit b. Its *history* is made of its own
-//! chained bits and those of the elements before it, `H_i = c_i + c_{i-1} 2^k + c_{i-2} 2^2k + ..`, where the elements of
-//! a vector form a circle: the one before element 0 is the last. The *point* of an element is
+//! chained bits and those of the elements before it, `H_i = c_i + c_{i-1} 2^k + c_{i-2} 2^2k + ..`, where the elements
+//! of a vector form a circle: the one before element 0 is the last. The *point* of an element is
 //!
 //! `P_i = b_i 2^(k+n)  |  ((H_i ^ (H_i >> r)) mod 2^k) 2^n  |  (H_i mod 2^n)`,
 //!
