@@ -1,21 +1,36 @@
 //! `tallow eval`: what each K/V pair costs a model.
-use crate::args::EvalArgs;
+use crate::args::{EvalArgs, Pairs};
 use crate::settings::Settings;
 use crate::{model, output, plot, progress};
 use anyhow::{Context, Result};
 use engine::{CentreMode, EngineConfig, KvOptions, ModelBundle};
-use measure::{NeedleOptions, NeedleRow, QualityOptions, QualityReport, Scheme, needles, quality};
+use measure::{
+    JudgedText, NeedleOptions, NeedleRow, NotJudged, QualityReport, Scheme, TextLengths, WIKITEXT, needles, quality,
+    windows,
+};
 use serde::Serialize;
 
-/// The text that is judged where none is named: the beginning of wikitext-2's test split.
-const TEXT: &str = include_str!("../../../data/wikitext2-test-sample.txt");
-
 #[derive(Serialize)]
-struct Report {
-    #[serde(flatten)]
-    quality: QualityReport,
+struct EvalReport {
+    /// The model's name.
+    model: String,
+    /// Layers that own a cache.
+    layers: usize,
+    texts: Vec<TextReport>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     needles: Vec<NeedleRow>,
+}
+
+/// What every scheme costs on one text.
+#[derive(Serialize)]
+struct TextReport {
+    /// The text's name.
+    text: String,
+    /// What a reader has to know of how the text was made for this model, or why it was not judged.
+    note: Option<String>,
+    /// The results; `None` for a text that the model cannot be given.
+    #[serde(flatten)]
+    quality: Option<QualityReport>,
 }
 
 /// Runs the command: prints tables, writes what `--json` and `--plot` ask for.
@@ -28,48 +43,109 @@ pub async fn eval(args: EvalArgs) -> Result<()> {
 
 fn judge(args: EvalArgs, config: &EngineConfig) -> Result<()> {
     let bundle = engine::load(config)?;
-    let text = match &args.text {
-        Some(path) => std::fs::read_to_string(path).with_context(|| format!("--text {}", path.display()))?,
-        None => TEXT.to_owned(),
+    let file = args
+        .text
+        .as_deref()
+        .map(|path| std::fs::read_to_string(path).with_context(|| format!("--text {}", path.display())));
+    let file = file.transpose()?;
+    let mut report = EvalReport {
+        model: config.model_name(),
+        layers: bundle.model.geometry().layers.len(),
+        texts: Vec::new(),
+        needles: Vec::new(),
     };
-    let name = config.model_name();
-    let options = QualityOptions {
+    output::print(format_args!("{}: {} layers\n", report.model, report.layers));
+    let schemes = schemes(&bundle, &args, &config.kv);
+    let lengths = TextLengths {
+        tokens: args.tokens,
         window: args.window.min(bundle.model_config.max_position_embeddings),
-        schemes: schemes(&config.kv),
+        document: args.document_tokens,
     };
-    let mut tokens = bundle.tokenizer.encode(&text, false)?;
-    tokens.truncate(args.tokens);
-    let bar = progress::count("quality", tokens.len() as u64);
-    let report = quality(&bundle, &name, &tokens, &options, |done, total| {
-        bar.set_length(total as u64);
-        bar.set_position(done as u64);
-    })?;
-    bar.finish_and_clear();
-    bundle.files.check()?;
-    output::print(format_args!("{}", quality_table(&report)));
-    let needles = if args.needles { retrieval(&bundle, &text, &args, &config.kv)? } else { Vec::new() };
-    bundle.files.check()?;
-    let report = Report { quality: report, needles };
+    if let Some(text) = &file {
+        let sequences = windows(&bundle, text, lengths.tokens, lengths.window)?;
+        report.texts.push(judge_text(&bundle, "file", Ok(JudgedText::of(sequences)), &schemes)?);
+    } else {
+        for text in &args.texts {
+            let sequences = text.sequences(&bundle, &lengths);
+            report.texts.push(judge_text(&bundle, text.name(), sequences, &schemes)?);
+        }
+    }
+    if args.needles {
+        report.needles = retrieval(&bundle, file.as_deref().unwrap_or(WIKITEXT), &args, &config.kv)?;
+        bundle.files.check()?;
+    }
     output::json(args.json.as_deref(), &report)?;
     // The plot comes last: not every report has something to show.
-    output::plot(args.plot.as_deref(), || plot::quality(&report.quality))
+    output::plot(args.plot.as_deref(), || {
+        let judged = report.texts.iter().filter_map(|text| Some((&*text.text, text.quality.as_ref()?)));
+        plot::quality(&report.model, judged)
+    })
 }
 
-/// The pair that the flags name, or every pair.
-fn schemes(kv: &KvOptions) -> Vec<Scheme> {
-    Scheme::named(kv).map_or_else(|| Scheme::every_pair(kv.centre), |named| vec![named])
+/// The pair that the flags name, or those that `--pairs` does.
+fn schemes(bundle: &ModelBundle, args: &EvalArgs, kv: &KvOptions) -> Vec<Scheme> {
+    Scheme::named(kv).map_or_else(
+        || match args.pairs {
+            Pairs::Presets => Scheme::presets_and_rivals(bundle, kv.centre),
+            Pairs::All => Scheme::every_pair(bundle, kv.centre),
+        },
+        |named| vec![named],
+    )
+}
+
+/// Judges one text and prints its section.
+fn judge_text(
+    bundle: &ModelBundle,
+    name: &str,
+    text: Result<JudgedText, NotJudged>,
+    schemes: &[Scheme],
+) -> Result<TextReport> {
+    let (note, quality) = match text {
+        Ok(JudgedText { sequences, note }) => {
+            let bar = progress::count(format!("quality, {name}"), 0);
+            let report = quality(bundle, &sequences, schemes, |done, total| {
+                bar.set_length(total as u64);
+                bar.set_position(done as u64);
+            })?;
+            bar.finish_and_clear();
+            bundle.files.check()?;
+            (note, Some(report))
+        }
+        Err(NotJudged::Unfit(reason)) => (Some(format!("Not judged. {reason}")), None),
+        Err(NotJudged::Failed(error)) => return Err(error.into()),
+    };
+    let report = TextReport { text: name.to_owned(), note, quality };
+    output::print(format_args!("{}", section(&report)));
+    Ok(report)
+}
+
+fn section(report: &TextReport) -> String {
+    let mut out = format!("\n### {}\n", report.text);
+    if let Some(note) = &report.note {
+        out += &format!("\n{note}\n");
+    }
+    report.quality.iter().for_each(|quality| out += &quality_table(quality));
+    out
 }
 
 fn quality_table(report: &QualityReport) -> String {
+    let sequences = match report.sequences {
+        1 => "one sequence".to_owned(),
+        n => format!("{n} sequences of {}", report.longest),
+    };
     let mut out = format!(
-        "{}: {} layers, {} tokens in windows of {}, perplexity {:.3} with an {} cache\n\n",
-        report.model, report.layers, report.tokens, report.window, report.perplexity_exact, report.exact
+        "\n{} tokens in {sequences}, perplexity {:.3} with an {} cache\n\n",
+        report.tokens, report.perplexity_exact, report.exact
     );
-    out += "| K | V | bits | centred | nats | KL | KL p99 | same top-1 |\n|---|---|---|---|---|---|---|---|\n";
+    // KL by position says no more where there is one range.
+    let ranges = if report.position_ranges.len() > 1 { &report.position_ranges[..] } else { &[] };
+    out += "| K | V | bits | centred | nats | KL | KL p99 | same top-1 |";
+    ranges.iter().for_each(|range| out += &format!(" KL at {}-{} |", range.start, range.end - 1));
+    out += &format!("\n|{}\n", "---|".repeat(8 + ranges.len()));
     for r in &report.rows {
         let centred = if r.centred { "yes" } else { "" };
         out += &format!(
-            "| {} | {} | {:.2} | {centred} | {:+.5} | {:.5} | {:.4} | {:.2} % |\n",
+            "| {} | {} | {:.2} | {centred} | {:+.5} | {:.5} | {:.4} | {:.2} % |",
             r.k,
             r.v,
             r.bits,
@@ -78,6 +154,8 @@ fn quality_table(report: &QualityReport) -> String {
             r.kl_p99,
             100.0 * r.top1
         );
+        r.kl_by_position.iter().take(ranges.len()).for_each(|kl| out += &format!(" {kl:.5} |"));
+        out += "\n";
     }
     out
 }
@@ -100,7 +178,10 @@ fn retrieval(bundle: &ModelBundle, text: &str, args: &EvalArgs, kv: &KvOptions) 
     let bar = progress::count("retrieval", texts as u64);
     let mut all = Vec::new();
     let heads = options.lengths.iter().map(usize::to_string).collect::<Vec<_>>().join(" | ");
-    output::line(format_args!("\n| cache | {heads} | all |\n|---|{}", "---|".repeat(options.lengths.len() + 1)));
+    output::line(format_args!(
+        "\n### pass keys\n\n| cache | {heads} | all |\n|---|{}",
+        "---|".repeat(options.lengths.len() + 1)
+    ));
     for (name, scheme) in schemes {
         let rows = needles(bundle, &scheme, text, &options, || bar.inc(1))?;
         let share = |rows: &mut dyn Iterator<Item = &NeedleRow>| {

@@ -2,11 +2,12 @@
 //! elsewhere.
 use engine::LoadProgress;
 use indicatif::{ProgressBar, ProgressStyle};
+use std::borrow::Cow;
 use std::io::IsTerminal;
 use std::sync::{Arc, Mutex};
 
 /// A bar that counts to `length`, with what it counts in front and the time it takes in all.
-pub fn count(what: &'static str, length: u64) -> ProgressBar {
+pub fn count(what: impl Into<Cow<'static, str>>, length: u64) -> ProgressBar {
     let style = ProgressStyle::with_template("{msg} {bar:40} {pos}/{len} {elapsed} of about {duration}");
     ProgressBar::new(length).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())).with_message(what)
 }

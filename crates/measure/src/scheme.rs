@@ -1,6 +1,6 @@
 //! A way to store K and V, and the lists of schemes that are measured.
 use crate::BLOCK_SIZE;
-use crate::ggml::{GGML_BITS, GgmlRounding};
+use crate::ggml::{GGML_BITS, GgmlRounding, rotates};
 use attention::{AttentionBackend, Centring, HookedBackend};
 use candle_core::Device;
 use engine::{CentreMode, KvOptions, ModelBundle, StartError, cache_layout, most_exact_format, select};
@@ -16,8 +16,13 @@ pub enum Scheme {
         /// What is subtracted before K and V are stored.
         centre: CentreMode,
     },
-    /// llama.cpp's cache types with codes of so many bits, for comparison: blocks of 32 elements, without rotation.
-    Ggml(u32),
+    /// One of llama.cpp's cache types, for comparison.
+    Ggml {
+        /// The bits of a code. 32 elements share a scale.
+        bits: u32,
+        /// Whether heads are rotated as llama.cpp does it.
+        rotated: bool,
+    },
 }
 
 impl Scheme {
@@ -36,9 +41,20 @@ impl Scheme {
         PRESETS.iter().map(move |preset| (preset.name, Scheme::Pair { pair: preset.pair, centre }))
     }
 
-    /// The pairs that docs/quality.md shows and llama.cpp's types. A format that is in none of the pairs comes with the
-    /// format of its name on the other side. Pairs of `tq` formats come plain and, unless `mode` is off, centred.
-    pub fn every_pair(mode: CentreMode) -> Vec<Scheme> {
+    /// The 16-bit formats, every preset's pair, and llama.cpp's types as it stores them for `bundle`'s model.
+    pub fn presets_and_rivals(bundle: &ModelBundle, mode: CentreMode) -> Vec<Scheme> {
+        let floors =
+            [Format::Bf16, Format::F16].map(|format| Scheme::Pair { pair: KvPair::both(format), centre: mode });
+        let presets = Self::presets(mode).map(|(_, scheme)| scheme).filter(|scheme| !floors.contains(scheme));
+        let rotated = rotates_heads_of(bundle);
+        let rivals = GGML_BITS.map(|bits| Scheme::Ggml { bits, rotated });
+        floors.into_iter().chain(presets).chain(rivals).collect()
+    }
+
+    /// Every pair that is worth a look, and llama.cpp's types, plain and, where its rotation takes the heads of
+    /// `bundle`'s model, rotated. A format that is in none of the pairs comes with the format of its name on the other
+    /// side. Pairs of `tq` formats come plain and, unless `mode` is off, centred.
+    pub fn every_pair(bundle: &ModelBundle, mode: CentreMode) -> Vec<Scheme> {
         use Format::*;
         let others = [
             (Bf16, Bf16),
@@ -69,7 +85,8 @@ impl Scheme {
         let (rest_tq, rest_others): (Vec<_>, Vec<_>) = rest.partition(|(k, _)| k.has_one_scale());
         let scheme = |(k, v), centre| Scheme::Pair { pair: KvPair::new(k, v), centre };
         let mut schemes: Vec<Scheme> = others.into_iter().chain(rest_others).map(|pair| scheme(pair, mode)).collect();
-        schemes.extend(GGML_BITS.map(Scheme::Ggml));
+        let rotations = [false, true].into_iter().filter(|rotated| !rotated || rotates_heads_of(bundle));
+        schemes.extend(rotations.flat_map(|rotated| GGML_BITS.map(|bits| Scheme::Ggml { bits, rotated })));
         let modes = if mode == CentreMode::Off { vec![mode] } else { vec![CentreMode::Off, mode] };
         let tq = tq.into_iter().chain(rest_tq);
         schemes.extend(tq.flat_map(|pair| modes.iter().map(move |mode| scheme(pair, *mode))));
@@ -86,9 +103,9 @@ impl Scheme {
                 let centred = !centring.is_none();
                 Ok((select(layout, geometry, centring, bundle.device.tensors(), bundle.decode_kernel)?, centred))
             }
-            Scheme::Ggml(bits) => {
+            Scheme::Ggml { bits, rotated } => {
                 let device = bundle.device.tensors();
-                let (rounding, geometry) = GgmlRounding::new(bits, bundle.model.geometry())?;
+                let (rounding, geometry) = GgmlRounding::new(bits, rotated, bundle.model.geometry())?;
                 let layout = cache_layout(KvPair::both(most_exact_format(device)), BLOCK_SIZE, &geometry)?;
                 let centring = Centring::none(&geometry);
                 let exact = select(layout, &geometry, centring, device, bundle.decode_kernel)?;
@@ -101,7 +118,45 @@ impl Scheme {
     pub fn names(&self) -> (String, String) {
         match self {
             Scheme::Pair { pair, .. } => (pair.k.name().into(), pair.v.name().into()),
-            Scheme::Ggml(bits) => (format!("ggml{bits}"), format!("ggml{bits}")),
+            Scheme::Ggml { bits, rotated } => {
+                let name = format!("ggml{bits}{}", if *rotated { " rotated" } else { "" });
+                (name.clone(), name)
+            }
         }
+    }
+}
+
+/// Whether llama.cpp rotates a head of the model.
+fn rotates_heads_of(bundle: &ModelBundle) -> bool {
+    bundle.model.geometry().layers.iter().any(|layer| rotates(layer.head_dim))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use engine::EngineConfig;
+
+    /// Both lists have the 16-bit formats, each preset and llama.cpp's types once, rotated where llama.cpp would.
+    #[test]
+    fn lists_have_the_floors_the_presets_and_the_rivals() {
+        for (model, rotates) in [("models/demo", true), ("models/tiny-mistral", false)] {
+            let bundle = engine::load(&EngineConfig::new(testkit::repo(model))).unwrap();
+            let short = Scheme::presets_and_rivals(&bundle, CentreMode::Auto);
+            let every = Scheme::every_pair(&bundle, CentreMode::Auto);
+            let count = |list: &[Scheme], scheme: Scheme| list.iter().filter(|listed| **listed == scheme).count();
+            let presets = Scheme::presets(CentreMode::Auto).map(|(_, scheme)| scheme);
+            let f16 = Scheme::Pair { pair: KvPair::both(Format::F16), centre: CentreMode::Auto };
+            for scheme in presets.chain([f16]) {
+                assert_eq!((count(&short, scheme), count(&every, scheme)), (1, 1), "{model}: {scheme:?}");
+            }
+            for bits in GGML_BITS {
+                let plain = Scheme::Ggml { bits, rotated: false };
+                let rotated = Scheme::Ggml { bits, rotated: true };
+                assert_eq!(count(&short, rotated), usize::from(rotates), "{model}");
+                assert_eq!(count(&short, plain), usize::from(!rotates), "{model}");
+                assert_eq!((count(&every, plain), count(&every, rotated)), (1, usize::from(rotates)), "{model}");
+            }
+        }
+        assert_eq!(Scheme::Ggml { bits: 4, rotated: true }.names().0, "ggml4 rotated");
     }
 }
