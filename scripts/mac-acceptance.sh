@@ -64,8 +64,8 @@ part "2 kernels" cargo test --locked -p metal --features metal --test mac -- --n
 part "3 families" cargo test --locked -p engine --features metal --test mac -- --nocapture
 # Without Metal: these compare bits, which the CPU alone promises.
 part "4 tests" cargo test --locked --workspace
-part "5 quality on the GPU" "$tallow" eval models/eval --device metal --needles --json "$results/quality.json"
-part "5 quality on the CPU" "$tallow" eval models/eval --device cpu --tokens 4096 --json "$results/quality-cpu.json"
+part "5 quality on the GPU" "$tallow" eval models/eval --device metal --pairs all --needles --json "$results/quality.json"
+part "5 quality on the CPU" "$tallow" eval models/eval --device cpu --texts wikitext --pairs all --tokens 4096 --json "$results/quality-cpu.json"
 part "6 speed on the GPU" "$tallow" bench "$model" --device metal --contexts 512,2048,3500 --batches 1,4 --json "$results/speed.json"
 part "6 speed on the GPU, decoding by attend_vec" "$tallow" bench "$model" --device metal --decode-kernel vec --contexts 512,2048,3500 --batches 1,4 --json "$results/speed-vec.json"
 part "6 speed on the CPU" "$tallow" bench "$model" --device cpu --contexts 512,2048 --batches 1 --json "$results/speed-cpu.json"
