@@ -23,23 +23,28 @@ an f32 cache, every token passing through the cache by the chunked prefill that 
 - `wikitext` and `code` are windows of 2,048 tokens, each begun anew. `chat` is a conversation with tool calls, written
   by the model's own chat template. `document` is one long sequence, since loss gathers over length: its last columns
   are KL by ranges of positions. [data/README.md](../data/README.md) tells where the texts are from.
-- Pass keys: the digits that the model finds again in texts of 1,024, 2,048 and 4,096 tokens, four keys in each at four
-  of five depths, each between two sentences, all asked for.
+- Pass keys, of the small models: the digits that are found again in texts of 1,024, 2,048 and 4,096 tokens, four keys
+  in each at four of five depths, each between two sentences, all asked for.
 
 This file and the plots are written by `scripts/measure-quality.sh`. `tallow eval MODEL` does the same for any model.
 TEXT
 
-# judge NAME MODEL [FLAG..]: a section of the model, with its plot.
+# judge NAME MODEL [FLAG..]: begins the model's section, with a plot of what is judged here.
 judge() {
     local name=$1 model=$2
     shift 2
     printf '\n## %s\n\n![bits an element against KL](quality-%s.svg)\n\n' "$name" "$name" >>"$out"
     target/release/tallow eval "$model" --plot "docs/quality-$name.svg" "$@" >>"$out"
 }
-# The document is as long as the context of the first; a longer one shows more where there is room.
-judge smollm2-135m "$folder/smollm2-135m-instruct-q4_1.gguf" --pairs all
+
+# Every pair is judged on wikitext where that takes minutes, the presets and their rivals elsewhere. The document is as long as SmolLM2's
+# context, and twice as long where there is room.
+smollm2=$folder/smollm2-135m-instruct-q4_1.gguf
+judge smollm2-135m "$smollm2" --texts wikitext --pairs all
+# The first line names the model again.
+target/release/tallow eval "$smollm2" --texts code,chat,document | tail -n +2 >>"$out"
 judge qwen2.5-coder-0.5b "$folder/qwen2.5-coder-0.5b-instruct-q4_k_m.gguf" --document-tokens 16384
-judge demo models/demo --texts wikitext --pairs all --needles --needle-texts 20
-judge eval models/eval --texts wikitext --pairs all --needles --needle-texts 20
+judge demo models/demo --texts wikitext --pairs all --needles
+judge eval models/eval --texts wikitext --pairs all --needles
 mv "$out" docs/quality.md
 trap - EXIT
