@@ -116,8 +116,8 @@ pub struct ChatArgs {
 #[derive(Debug, Args)]
 pub struct EvalArgs {
     /// Bundled texts to judge: wikitext and code in windows, chat (an agent's conversation in the model's own template)
-    /// and document (one long text) whole. All of them take about 2 minutes with a model of 17M parameters on two
-    /// cores, 5 with 135M, 20 with 0.5B
+    /// and document (one long text) whole. With two cores all of them take some 3 minutes for 17M parameters, 12
+    /// for 135M, 25 for 0.5B; --pairs all takes three to four times as long
     #[arg(long, value_name = "NAME,..", value_delimiter = ',', default_values_t = BundledText::ALL)]
     pub texts: Vec<BundledText>,
     /// Judge windows of this text instead

@@ -197,3 +197,61 @@ fn retrieval(bundle: &ModelBundle, text: &str, args: &EvalArgs, kv: &KvOptions) 
     bar.finish_and_clear();
     Ok(all)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use measure::{PositionRange, QualityRow};
+
+    /// A text of two ranges of positions, with one pair that has a place in a plot if its KL is above 0.
+    fn text(name: &str, kl: f64) -> TextReport {
+        let row = QualityRow {
+            k: "ggml4 rotated".into(),
+            v: "ggml4 rotated".into(),
+            centred: false,
+            bits: 4.5,
+            nats: 0.01,
+            kl,
+            kl_p99: 0.5,
+            kl_by_position: vec![0.25, 0.75],
+            top1: 0.875,
+        };
+        let range = |start, end| PositionRange { start, end, tokens: end - start };
+        let quality = QualityReport {
+            tokens: 3000,
+            sequences: 1,
+            longest: 3000,
+            exact: "f32".into(),
+            nll_exact: 0.0,
+            perplexity_exact: 1.0,
+            position_ranges: vec![range(0, 2048), range(2048, 3000)],
+            rows: vec![row],
+        };
+        TextReport { text: name.into(), note: None, quality: Some(quality) }
+    }
+
+    #[test]
+    fn long_texts_have_a_column_for_each_range_of_positions() {
+        let table = "\n### document\n\n3000 tokens in one sequence, perplexity 1.000 with an f32 cache\n\n\
+                     | K | V | bits | centred | nats | KL | KL p99 | same top-1 | KL at 0-2047 | KL at 2048-2999 |\n\
+                     |---|---|---|---|---|---|---|---|---|---|\n\
+                     | ggml4 rotated | ggml4 rotated | 4.50 |  | +0.01000 | 0.50000 | 0.5000 | 87.50 % | 0.25000 | \
+                     0.75000 |\n";
+        assert_eq!(section(&text("document", 0.5)), table);
+        let mut short = text("wikitext", 0.5);
+        short.quality.iter_mut().for_each(|quality| quality.position_ranges.truncate(1));
+        assert!(!section(&short).contains("KL at"));
+        let unfit = TextReport { text: "chat".into(), note: Some("Not judged. Why.".into()), quality: None };
+        assert_eq!(section(&unfit), "\n### chat\n\nNot judged. Why.\n");
+    }
+
+    #[test]
+    fn a_plot_has_a_chart_for_each_text_that_it_can_show() {
+        let texts = [text("wikitext", 0.5), text("code", 0.1), text("exact", 0.0)];
+        let charts = texts.iter().filter_map(|text| Some((&*text.text, text.quality.as_ref()?)));
+        let svg = plot::quality("model", charts.clone()).unwrap();
+        let shown = ["wikitext", "code", "exact"].map(|name| svg.contains(&format!("model, {name}")));
+        assert_eq!(shown, [true, true, false]);
+        assert!(plot::quality("model", charts.skip(2)).is_err());
+    }
+}

@@ -10,6 +10,9 @@ pub const WIKITEXT: &str = include_str!("../../../data/wikitext2-test-sample.txt
 /// A conversation with an agent: `tools` and `messages` in OpenAI's form. A result that is a file of this repository
 /// has its path as `file` in place of `content`.
 const AGENT_CHAT: &str = include_str!("../../../data/agent-chat.json");
+/// What is told of a chat whose model has no tools.
+const NO_TOOLS: &str = "The model's chat template has no way to call tools: they are not listed, and a call is \
+                        whatever the template makes of its message.";
 
 macro_rules! repository_files {
     ($($path:literal),* $(,)?) => { [$(($path, include_str!(concat!("../../../", $path)))),*] };
@@ -182,14 +185,10 @@ fn chat(bundle: &ModelBundle) -> Result<JudgedText, NotJudged> {
         return Err(NotJudged::Unfit("The model has no chat template.".into()));
     };
     let (tools, messages) = agent_chat().map_err(|e| NotJudged::Unfit(format!("data/agent-chat.json: {e}")))?;
-    let mut note = None;
+    // As in the server, which refuses tools for a model that cannot call them, but takes any messages.
+    let mut notes = Vec::new();
     if !template.takes_tools() {
-        // The server refuses tools for such a model; what was called and what came of it remain messages.
-        note = Some(
-            "The model's chat template does not tell of tools: none are listed, and of calls it shows what it \
-                     shows of any message."
-                .to_owned(),
-        );
+        notes.push(NO_TOOLS.to_owned());
     }
     let kwargs = Map::new();
     let conversation = Conversation {
@@ -202,11 +201,10 @@ fn chat(bundle: &ModelBundle) -> Result<JudgedText, NotJudged> {
     let mut ids = rendered.map_err(|e| NotJudged::Unfit(format!("{e}.")))?.ids;
     let context = bundle.model_config.max_position_embeddings;
     if ids.len() > context {
-        let cut = format!("Of {} tokens the first {context} are judged, the model's context.", ids.len());
-        note = Some(note.map_or(cut.clone(), |note| format!("{note} {cut}")));
+        notes.push(format!("Of {} tokens the first {context} are judged, the model's context.", ids.len()));
         ids.truncate(context);
     }
-    Ok(JudgedText { sequences: vec![ids], note })
+    Ok(JudgedText { sequences: vec![ids], note: (!notes.is_empty()).then(|| notes.join(" ")) })
 }
 
 /// The tools and the messages of the conversation, its files filled in.
@@ -301,7 +299,7 @@ mod tests {
         let none = BundledText::Chat.sequences(&loaded("models/tiny-qwen2", None), &LENGTHS);
         assert!(matches!(none, Err(NotJudged::Unfit(reason)) if reason == "The model has no chat template."));
         let plain = BundledText::Chat.sequences(&loaded("models/demo", None), &LENGTHS).unwrap();
-        assert!(plain.note.is_some_and(|note| note.contains("does not tell of tools")));
+        assert!(plain.note.is_some_and(|note| note.starts_with(NO_TOOLS)));
     }
 
     #[test]
