@@ -130,6 +130,7 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
                         base - start, l);
       if (keys_exact())
         add_exact<U>(s[b], record + b * stride, high_operands, high_angles, p.pair_groups, (base - start) / 8, l);
+      if (kKeysCentred && base == 0) add_first(s[b][0], first_numbers(record + b * stride, p.correction_stride), l);
     }
     if (more) stream.keys(k, l);
     simdgroup_half8x8 w[C][U];

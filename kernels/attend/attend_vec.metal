@@ -172,6 +172,7 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
                            (threadgroup const float4*)(at + l.r * kTurnedHead), quadratic,
                            v_of(offset % 4 * 8 + 8 * u + l.r));
       }
+      if (kKeysCentred && t == 0) x += first_numbers(record, p.correction_stride)[l.c];
       e[u] = t < end && (!kWindowed || t >= from) ? x : kNone;
       top = max(top, e[u]);
     }

@@ -40,11 +40,12 @@ inline bool keys_exact() { return kKeysCentred && kKeysExact; }
 inline bool keys_fitted() { return kKeysCentred && !kKeysExact; }
 
 // A partition's record in `corrections`: [place][A of columns 2c, 2c + 1, B of both], r the high-frequency pair; then
-// [interval][term][8 columns] floats. Where `attend_mma` and `prefill` add quadratics a term has halves in as much
+// [interval][term][8 columns] floats, and in the last kFirstFloats of the first partition's what the logit of position
+// 0 lacks beyond the rest, of each column. Where `attend_mma` and `prefill` add quadratics a term has halves in as much
 // place: [pair of columns][high parts, low parts].
 // Coefficients of 1, v, v^2 of quadratics, and of 1, v .. v^7 of the polynomials that correct exactly.
 enum Terms : uint { kFewTerms = 3, kTerms = 8 };
-enum CorrectionFloats : uint { kHighFloats = 128, kQuadratic = 8 * kFewTerms };
+enum CorrectionFloats : uint { kHighFloats = 128, kQuadratic = 8 * kFewTerms, kFirstFloats = 8 };
 // In units of 16 tokens, from the middle of 32.
 inline float v_of(uint token) { return (float(token) - 15.5f) * 0.0625f; }
 // (cos, sin) of a kv head's 8 high-frequency pairs in `high_angles`: at 64 multiples of 8 tokens, then at 0 to 7

@@ -5,9 +5,12 @@
 // their own than a quadratic, so all of their pairs are corrected exactly, to some 2^-22: those of high frequency in
 // pair groups of 8, the others together by a polynomial of degree 7 over each interval.
 //
+// The key at position 0 is stored minus a mean of its own: its logit gets the same as others would there, and beside
+// that one number, q . RoPE(first mean - mean).
+//
 // A partition's corrections are, in this order: for each pair group (coded keys have one) the amplitudes of its 8
-// pairs; for each interval its terms. `offset` counts 8 tokens from the partition's start to the first of U 8-token
-// groups; `v` counts 16 tokens from the middle of an interval.
+// pairs; for each interval its terms; the numbers for position 0, in the first partition. `offset` counts 8 tokens from
+// the partition's start to the first of U 8-token groups; `v` counts 16 tokens from the middle of an interval.
 #pragma once
 #include "attend/columns.h"
 #include "attend/matrix.h"
@@ -161,6 +164,17 @@ inline void add_exact(thread simdgroup_float8x8* s,
   }
   const float2 y = ((device const float2*)(record + groups * kHighFloats + (offset / 4 * kTerms + l.r) * 8))[l.c];
   add_polynomial<U>(s, y, offset, l);
+}
+
+// The numbers for position 0, of 8 columns. record: of the first partition.
+inline device const float* first_numbers(device const float* record, uint stride) {
+  return record + stride - kFirstFloats;
+}
+// Adds them to the logits of a sequence's first 8 tokens.
+inline void add_first(thread simdgroup_float8x8& s, device const float* numbers, Place l) {
+  const float2 x = ((device const float2*)numbers)[l.c];
+  thread float2& e = elements(s);
+  if (l.r == 0) e = float2(e.x + x.x, e.y + x.y);
 }
 
 // What an exactly corrected logit lacks, of one token, r of its tile, and head c, by plain arithmetic: lane (r, c)

@@ -253,6 +253,7 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
         if (fitted) correction.add(s[b], sg, b, base - start, l);
         if (keys_exact())
           add_exact<U>(s[b], record + b * stride, high_operands, high_angles, p.pair_groups, (base - start) / 8, l);
+        if (kKeysCentred && base == 0) add_first(s[b][0], first_numbers(record + b * stride, p.correction_stride), l);
       }
       UNROLL for (int u = 0; u < U; u++) scales[u] = shared.scales[U * 8 + l.r * U + u];
       simdgroup_half8x8 weights[C][U];

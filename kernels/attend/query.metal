@@ -1,5 +1,5 @@
 // Queries as attention reads them, once a step and layer: after RoPE, rotated and laid out for 8x8 matrices, and, where
-// keys are centred, the mean correction of their logits.
+// keys are centred, divided by the pair scales and beside them the mean correction of their logits.
 #include "attend/mean_correction.h"
 #include "common/vectors.h"
 
@@ -16,6 +16,7 @@ struct QueryParams {
   uint append_low_halves;  // for attend_vec, which takes no operands: what half loses of all words of queries follows
                            // them, and terms are floats
   float norm;              // 1 / sqrt(D)
+  float scale;             // of logits, base 2
   float mean_scale;        // of logits, base 2, times RoPE's attention factor: what means are multiplied with
 };
 
@@ -32,6 +33,7 @@ inline void lay_out(threadgroup float* s_q,
                     device const float* q,
                     device const float2* angles,
                     device const uint* rotation,
+                    device const float* constants,
                     device uint* out,
                     constant QueryParams& p,
                     Tile tile,
@@ -39,6 +41,7 @@ inline void lay_out(threadgroup float* s_q,
                     uint octet,
                     uint sg,
                     uint lane) {
+  device const float* inverse = constants + kInverseScale * D;
   for (uint n = sg; n < 8; n += kSimdgroups) {
     uint row, head;
     const bool live = column(octet * 8 + n, p.gqa_group, tile, row, head);
@@ -46,11 +49,13 @@ inline void lay_out(threadgroup float* s_q,
     device const float* x = q + ((ulong(tile.row + row) * p.kv_heads + kv_head) * p.gqa_group + head) * D;
     device const float2* turn = angles + (tile.row + (live ? row : 0)) * p.pairs;
     for (uint i = lane; i < p.pairs; i += 32) {
-      const float2 turned = live ? apply_rope(float2(x[i], x[i + p.pairs]), turn[i]) : float2(0.0f);
+      float2 turned = live ? apply_rope(float2(x[i], x[i + p.pairs]), turn[i]) : float2(0.0f);
+      if (kKeysCentred) turned *= inverse[i];
       z[i] = sanitize(turned.x);
       z[i + p.pairs] = sanitize(turned.y);
     }
-    for (uint i = 2 * p.pairs + lane; i < D; i += 32) z[i] = live ? sanitize(x[i]) : 0.0f;
+    for (uint i = 2 * p.pairs + lane; i < D; i += 32)
+      z[i] = live ? sanitize(kKeysCentred ? x[i] * inverse[i] : x[i]) : 0.0f;
     simdgroup_barrier(mem_flags::mem_threadgroup);
     if (is_rotated(kKeyFormat)) rotate<D>(z, rotation, p.norm, lane);
   }
@@ -61,6 +66,36 @@ inline void lay_out(threadgroup float* s_q,
     const half2 high = half2(x);
     out[i] = as_type<uint>(high);
     if (p.append_low_halves) out[4 * D + i] = as_type<uint>(half2(x - float2(high)));
+  }
+}
+
+// What the logit of position 0 lacks beyond the rest, of each column: the product of its query with the first
+// difference.
+template <int D>
+inline void prepare_first(device const float* q,
+                          device const float2* angles,
+                          device const float* constants,
+                          device float* to,
+                          constant QueryParams& p,
+                          Tile tile,
+                          uint kv_head,
+                          uint octet,
+                          uint sg,
+                          uint lane) {
+  device const float* difference = constants + kFirstDifference * D;
+  for (uint n = sg; n < 8; n += kSimdgroups) {
+    uint row, head;
+    const bool live = column(octet * 8 + n, p.gqa_group, tile, row, head);
+    device const float* x = q + ((ulong(tile.row + (live ? row : 0)) * p.kv_heads + kv_head) * p.gqa_group + head) * D;
+    device const float2* turn = angles + (tile.row + (live ? row : 0)) * p.pairs;
+    float sum = 0.0f;
+    for (uint i = lane; i < p.pairs; i += 32) {
+      const float2 turned = apply_rope(float2(x[i], x[i + p.pairs]), turn[i]);
+      sum = fma(sanitize(turned.x), difference[i], fma(sanitize(turned.y), difference[i + p.pairs], sum));
+    }
+    for (uint i = 2 * p.pairs + lane; i < D; i += 32) sum = fma(sanitize(x[i]), difference[i], sum);
+    sum = simd_sum(sum) * p.scale;
+    if (lane == 0) to[n] = live ? sum : 0.0f;
   }
 }
 
@@ -186,7 +221,8 @@ inline void prepare_partitions(threadgroup const Products<D>& products,
   }
 }
 
-// q: [rows][kv heads][group][D], before RoPE. angles: [rows][pairs] (cos, sin), times RoPE's attention factor. lists:
+// q: [rows][kv heads][group][D], before RoPE. key_constants: [kv heads][KeyConstant][D]. angles: [rows][pairs] (cos,
+// sin), times RoPE's attention factor. lists:
 // groups of 8 approximated pairs, then of 8 high-frequency ones of each kv head (past `pairs`: none). fits:
 // [approximated group][pair of tiles][high, low parts][place] left operands, of cos in both tiles, of sin in both: see
 // `correction_terms`. Threadgroup (kv head and column octet, tile, 0) lays out, (.., 1 + i) prepares `partitions_each`
@@ -195,7 +231,7 @@ template <int D>
 kernel void query(device const float* q [[buffer(0)]],
                   device const Tile* tiles [[buffer(1)]],
                   device const uint* rotation [[buffer(2)]],
-                  device const float* means [[buffer(3)]],
+                  device const float* key_constants [[buffer(3)]],
                   device const float2* starts [[buffer(4)]],
                   device const uint* lists [[buffer(5)]],
                   device const uint4* fits [[buffer(6)]],
@@ -213,19 +249,22 @@ kernel void query(device const float* q [[buffer(0)]],
   const Tile tile = load_tile(tiles, tg.y);
   const uint kv_head = tg.x / p.octets, octet = tg.x % p.octets,
              index = (tg.y * p.kv_heads + kv_head) * p.octets + octet;
+  device const float* constants = key_constants + kv_head * (kKeyConstants * D);
   if (tg.z == 0) {
-    lay_out<D>((threadgroup float*)s_mem, q, angles, rotation,
+    lay_out<D>((threadgroup float*)s_mem, q, angles, rotation, constants,
                queries + ulong(index) * (p.append_low_halves ? 8 * D : 4 * D), p, tile, kv_head, octet, sg, lane);
     return;
   }
   const uint of_all = kSimdgroups * p.partitions_each, from = (tg.z - 1) * of_all;
   if (!sees(tile, from, from + of_all)) return;
   threadgroup Products<D>& products = *(threadgroup Products<D>*)s_mem;
-  Products<D>::make(products, q, angles, means + kv_head * D, lists, p, tile, kv_head, octet, tid);
+  Products<D>::make(products, q, angles, constants + kSubtracted * D, lists, p, tile, kv_head, octet, tid);
   const Place l = find_place(s_index + sg * 64, lane);
   threadgroup_barrier(mem_flags::mem_threadgroup);
   const uint first = from + sg * p.partitions_each;
   device float* out = corrections + ulong(index) * p.partitions * p.correction_stride;
+  if (from == 0)
+    prepare_first<D>(q, angles, constants, out + p.correction_stride - kFirstFloats, p, tile, kv_head, octet, sg, lane);
   if (p.partitions_each == kTogether) {
     prepare_partitions<D, kTogether>(products, starts, fits, out, p, tile, first, l);
   } else {

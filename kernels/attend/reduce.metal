@@ -1,11 +1,10 @@
-// Merges the partitions of each (row, query head), rotates back once, adds the mean of V.
+// Merges the partitions of each (row, query head) and rotates back once.
 #include "attend/columns.h"
 #include "common/vectors.h"
 
 struct ReduceParams {
   uint items;  // (row, query head)
   uint heads;
-  uint gqa_group;
   uint partitions;              // partitions in the state
   uint window;                  // a row sees at most so many positions, itself included
   uint one_simdgroup_per_item;  // whether a simdgroup merges an item alone, or all of a threadgroup one
@@ -20,7 +19,7 @@ struct Reduction {
   // A lane has E elements, in pieces of kPiece side by side.
   static constant constexpr uint E = (D + 31) / 32, kPiece = D % 128 == 0 ? 4 : D % 64 == 0 ? 2 : 1;
   static inline uint dim(uint e, uint lane) { return (e / kPiece * 32 + lane) * kPiece + e % kPiece; }
-  uint head, parts, first;
+  uint parts, first;
   device const float2* ml;
   device const float* o;
   float top;
@@ -33,7 +32,6 @@ struct Reduction {
                    uint item,
                    uint lane) {
     const uint end = positions[item / p.heads] + 1;
-    head = item % p.heads;
     parts = (end + kPartition - 1) / kPartition;
     first = kWindowed && end > p.window ? end - p.window : 0u;
     ml = part_ml + ulong(item) * p.partitions;
@@ -81,7 +79,6 @@ struct Reduction {
   inline void close(threadgroup float* x,
                     float l,
                     device const uint* rotation,
-                    device const float* value_means,
                     device float* out,
                     constant ReduceParams& p,
                     uint item,
@@ -90,10 +87,7 @@ struct Reduction {
     for (uint i = lane; i < D; i += 32) x[i] *= inverse;
     simdgroup_barrier(mem_flags::mem_threadgroup);
     if (is_rotated(kValueFormat)) unrotate<D>(x, rotation, p.norm, lane);
-    for (uint i = lane; i < D; i += 32) {
-      const float y = kValuesCentred && l > 0.0f ? x[i] + value_means[head / p.gqa_group * D + i] : x[i];
-      out[ulong(item) * D + i] = y;
-    }
+    for (uint i = lane; i < D; i += 32) out[ulong(item) * D + i] = x[i];
   }
 };
 
@@ -106,9 +100,8 @@ kernel void reduce(device const float* part_o [[buffer(0)]],
                    device const float2* part_ml [[buffer(1)]],
                    device const uint* positions [[buffer(2)]],
                    device const uint* rotation [[buffer(3)]],
-                   device const float* value_means [[buffer(4)]],
-                   device float* out [[buffer(5)]],
-                   constant ReduceParams& p [[buffer(6)]],
+                   device float* out [[buffer(4)]],
+                   constant ReduceParams& p [[buffer(5)]],
                    uint tg [[threadgroup_position_in_grid]],
                    uint sg [[simdgroup_index_in_threadgroup]],
                    uint lane [[thread_index_in_simdgroup]]) {
@@ -138,7 +131,7 @@ kernel void reduce(device const float* part_o [[buffer(0)]],
     }
     reduction.put(s_x + sg * D, x[0], lane);
     simdgroup_barrier(mem_flags::mem_threadgroup);
-    reduction.close(s_x + sg * D, l[0], rotation, value_means, out, p, item, lane);
+    reduction.close(s_x + sg * D, l[0], rotation, out, p, item, lane);
     return;
   }
   float x[E], l = 0.0f;
@@ -158,7 +151,7 @@ kernel void reduce(device const float* part_o [[buffer(0)]],
   for (uint i = lane; i < D; i += 32) {
     for (uint w = 1; w < kReducers; w++) s_x[i] = in_order(s_x[i], s_x[w * D + i], p.heads);
   }
-  reduction.close(s_x, l, rotation, value_means, out, p, item, lane);
+  reduction.close(s_x, l, rotation, out, p, item, lane);
 }
 #define REDUCE(D) template [[host_name("reduce_d" #D)]] [[kernel]] decltype(reduce<D>) reduce<D>;
 FOR_HEAD_DIMS(REDUCE)

@@ -1,5 +1,5 @@
-// Cache writes: subtract the mean, apply RoPE, rotate, quantise, pack, store by slot. One simdgroup a (token, kv head,
-// K or V).
+// Cache writes: subtract the mean, apply RoPE, scale by pair, rotate, quantise, pack, store by slot. One simdgroup a
+// (token, kv head, K or V).
 #include "common/vectors.h"
 
 struct WriteParams {
@@ -133,15 +133,15 @@ inline void quantize(uint f, threadgroup const float* z, threadgroup ushort* cod
 }
 
 // k, v: [tokens][kv heads][D], K before RoPE. angles: [tokens][pairs] (cos, sin), times RoPE's attention factor.
-// key_means, value_means: [kv heads][D], subtracted before RoPE; 0 where a key's mean is not subtracted.
+// key_constants: [kv heads][KeyConstant][D]. positions: of each token in its sequence.
 template <int D>
 kernel void write(device const float* k [[buffer(0)]],
                   device const float* v [[buffer(1)]],
                   device const uint* slots [[buffer(2)]],
                   device const float2* angles [[buffer(3)]],
                   device const uint* rotation [[buffer(4)]],
-                  device const float* key_means [[buffer(5)]],
-                  device const float* value_means [[buffer(6)]],
+                  device const float* key_constants [[buffer(5)]],
+                  device const uint* positions [[buffer(6)]],
                   device uchar* cache [[buffer(7)]],
                   constant WriteParams& p [[buffer(8)]],
                   uint tg [[threadgroup_position_in_grid]],
@@ -155,17 +155,20 @@ kernel void write(device const float* k [[buffer(0)]],
   threadgroup float* z = s_z + sg * D;
   threadgroup ushort* codes = s_codes + sg * D;
   device const float* x = (value ? v : k) + ulong(row) * D;
-  device const float* mean = (value ? value_means : key_means) + head * D;
-  const bool centred = value ? kValuesCentred : kKeysCentred;
+  const bool centred = kKeysCentred && !value;
+  device const float* constants = key_constants + head * (kKeyConstants * D);
+  device const float* mean = constants + (centred && positions[token] == 0 ? kFirstMean : kSubtracted) * D;
+  device const float* scale = constants + kScale * D;
   const uint pairs = value ? 0 : p.pairs;
   // A lane takes both elements of a pair, then elements that RoPE leaves alone.
   for (uint i = lane; i < pairs; i += 32) {
     const float2 taken = centred ? float2(mean[i], mean[i + pairs]) : float2(0.0f);
-    const float2 turned = apply_rope(float2(x[i], x[i + pairs]) - taken, angles[token * pairs + i]);
+    float2 turned = apply_rope(float2(x[i], x[i + pairs]) - taken, angles[token * pairs + i]);
+    if (centred) turned *= scale[i];
     z[i] = sanitize(turned.x);
     z[i + pairs] = sanitize(turned.y);
   }
-  for (uint i = 2 * pairs + lane; i < D; i += 32) z[i] = sanitize(centred ? x[i] - mean[i] : x[i]);
+  for (uint i = 2 * pairs + lane; i < D; i += 32) z[i] = sanitize(centred ? (x[i] - mean[i]) * scale[i] : x[i]);
   simdgroup_barrier(mem_flags::mem_threadgroup);
   const uint f = value ? kValueFormat : kKeyFormat;
   if (is_rotated(f)) rotate<D>(z, rotation, p.norm, lane);

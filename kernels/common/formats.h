@@ -28,7 +28,6 @@ using namespace metal;
 constant uint kKeyFormat [[function_constant(0)]];
 constant uint kValueFormat [[function_constant(1)]];
 constant bool kKeysCentred [[function_constant(2)]];
-constant bool kValuesCentred [[function_constant(3)]];
 constant uint kBlockShift [[function_constant(4)]];  // log2 of the tokens in a block
 constant bool kWindowed [[function_constant(6)]];    // a sliding window or first tokens that stay visible
 

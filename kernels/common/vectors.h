@@ -97,6 +97,12 @@ inline void unrotate(threadgroup float* z, device const uint* rotation, float no
   apply_signs<D>(z, rotation, norm, lane);
 }
 
+// What keys go through beside RoPE, where they are centred: D floats each, kKeyConstants of them for each kv head. They
+// are what is subtracted from keys before RoPE at all positions but 0 (0 where a mean is not subtracted), and at
+// position 0; what keys are multiplied by after RoPE, the same for both elements of a pair, and what queries are; the
+// first mean less the subtracted one, after RoPE at position 0.
+enum KeyConstant : uint { kSubtracted, kFirstMean, kScale, kInverseScale, kFirstDifference, kKeyConstants };
+
 // RoPE: the two elements of a pair, after turning by an angle whose (cos, sin), times RoPE's attention factor, is
 // given.
 inline float2 apply_rope(float2 x, float2 angle) {

@@ -28,8 +28,8 @@ impl<H: BackendHook> HookedBackend<H> {
     }
 
     /// The hook, with whatever it has gathered.
-    pub fn into_hook(self) -> H {
-        self.hook
+    pub fn hook(&self) -> &H {
+        &self.hook
     }
 }
 

@@ -13,8 +13,8 @@ mod states;
 
 pub use backend::{AttentionBackend, AttentionPlan, LayerId};
 pub use batch::BatchLayout;
-pub use calibrate::MeanCalibration;
-pub use centre::{Centring, KeyCentring, KvMeans, LayerCentre};
+pub use calibrate::{CalibrationReport, KeyCalibration};
+pub use centre::{Centring, KeyCentring, KeyConstants};
 pub use context::ForwardContext;
 pub use cpu::CpuBackend;
 pub use geometry::{LayerGeometry, ModelGeometry};

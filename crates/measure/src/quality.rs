@@ -15,7 +15,7 @@ pub struct QualityRow {
     pub k: String,
     /// The format of values.
     pub v: String,
-    /// Whether means are subtracted before K and V are stored.
+    /// Whether keys are centred.
     pub centred: bool,
     /// Bits that an element of K and V takes, scales included, mean over layers.
     pub bits: f64,

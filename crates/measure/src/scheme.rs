@@ -13,7 +13,7 @@ pub enum Scheme {
     Pair {
         /// The formats.
         pair: KvPair,
-        /// What is subtracted before K and V are stored.
+        /// What keys go through before they are stored.
         centre: CentreMode,
     },
     /// One of llama.cpp's cache types, for comparison.
@@ -93,7 +93,7 @@ impl Scheme {
         schemes
     }
 
-    /// What stores K and V so, and whether it subtracts anything before.
+    /// What stores K and V so, and whether keys are centred.
     pub(crate) fn backend(&self, bundle: &ModelBundle) -> Result<(Box<dyn AttentionBackend>, bool), StartError> {
         match *self {
             Scheme::Pair { pair, centre } => {

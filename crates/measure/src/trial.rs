@@ -8,7 +8,7 @@ use std::ops::Range;
 pub(crate) struct Trial<'a> {
     model: ModelRef<'a>,
     pub backend: Box<dyn AttentionBackend>,
-    /// Whether anything is subtracted before K and V are stored.
+    /// Whether keys are centred.
     pub centred: bool,
     sequences: PrivateSequences,
 }

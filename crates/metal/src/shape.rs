@@ -34,7 +34,7 @@ pub enum KernelError {
     Vec(usize),
 }
 
-/// One layer: its cache, its heads, and what is subtracted from K and V.
+/// One layer: its cache, its heads, and how its keys are centred.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Shape {
     /// The layout of a record.
@@ -47,10 +47,8 @@ pub struct Shape {
     pub scale: f32,
     /// The kernel for single rows, `Mma` or `Vec`.
     pub decode: AttendKernel,
-    /// Whether a mean is subtracted from keys.
+    /// Whether a mean is subtracted from keys, and pairs are scaled.
     pub keys_centred: bool,
-    /// Whether a mean is subtracted from values.
-    pub values_centred: bool,
     /// The number of pair groups where the mean correction is exact, as for keys stored as floats; `None` where
     /// quadratics correct coded keys.
     pub exact_groups: Option<usize>,
@@ -61,7 +59,7 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// A layer whose K and V are not centred, without a window, with RoPE over whole heads.
+    /// A layer whose keys are not centred, without a window, with RoPE over whole heads.
     pub fn new(record: RecordLayout, kv_heads: usize, group: usize) -> Self {
         let d = record.head_dim();
         Shape {
@@ -71,7 +69,6 @@ impl Shape {
             scale: 1.0 / (d as f32).sqrt(),
             decode: AttendKernel::Mma,
             keys_centred: false,
-            values_centred: false,
             exact_groups: None,
             pairs: d / 2,
             window: None,
@@ -176,7 +173,7 @@ impl Shape {
     /// f32 values that the mean correction of a partition takes for one column octet: the amplitudes of the
     /// high-frequency pairs, then the terms of 16 intervals, 3 or 8 each.
     pub fn correction_floats(&self) -> usize {
-        128 * self.pair_groups() + 16 * 8 * if self.exact_groups.is_some() { 8 } else { 3 }
+        128 * self.pair_groups() + 16 * 8 * if self.exact_groups.is_some() { 8 } else { 3 } + 8
     }
 
     /// About how many lane operations `query` takes for `tiles` tiles: a rotation of each element and, where keys are
@@ -209,7 +206,6 @@ impl Shape {
             Constant::Uint(0, id(self.record.k())),
             Constant::Uint(1, id(self.record.v())),
             Constant::Bool(2, self.keys_centred),
-            Constant::Bool(3, self.values_centred),
             Constant::Uint(4, self.record.block_size().trailing_zeros()),
             Constant::Bool(6, self.window.is_some()),
             Constant::Bool(8, self.exact_groups.is_some()),

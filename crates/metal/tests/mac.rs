@@ -26,11 +26,11 @@ fn make(layout: KvLayout, geometry: ModelGeometry) -> Box<dyn AttentionBackend> 
     backend(layout, &geometry, &Centring::none(&geometry))
 }
 
-/// With means taken out of K and V that are as large as the noise itself.
+/// With means taken out of K that are as large as the noise itself, and pair scales.
 fn make_centred(layout: KvLayout, geometry: ModelGeometry) -> Box<dyn AttentionBackend> {
-    let means = conformance::large_means(&geometry);
-    let centring =
-        Centring::new(&geometry, &means, |i| KeyCentring::of(layout.layers()[i].record.k()), |_| true).unwrap();
+    let constants = conformance::large_constants(&geometry);
+    let of_layer = |i: usize| KeyCentring::of(layout.layers()[i].record.k());
+    let centring = Centring::new(&geometry, &constants, of_layer).unwrap();
     backend(layout, &geometry, &centring)
 }
 

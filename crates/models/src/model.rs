@@ -1,5 +1,5 @@
 //! What the engine sees of a model.
-use attention::{ForwardContext, KvMeans, ModelGeometry, StateLayout};
+use attention::{ForwardContext, ModelGeometry, StateLayout};
 use candle_core::{Result, Tensor};
 
 /// A decoder-only transformer.
@@ -13,9 +13,9 @@ pub trait Model: Send {
     /// How many logits a token has: the rows of the head, which may be more than the tokenizer has tokens.
     fn vocab_size(&self) -> usize;
 
-    /// The biases of the K and V projections, where the model has them: a constant part of every key before RoPE and of
-    /// every value.
-    fn kv_bias(&self) -> Option<KvMeans>;
+    /// The biases of the K projections of the layers that own a KV cache, `[layer][kv_heads x head_dim]`, where the
+    /// model has them: a constant part of every key before RoPE.
+    fn key_bias(&self) -> Option<Vec<Vec<f32>>>;
 
     /// The width of a hidden state.
     fn hidden_size(&self) -> usize;

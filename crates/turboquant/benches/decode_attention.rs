@@ -3,11 +3,11 @@
 //!
 //! One step-layer of decode: 8 kv heads, 4 query heads each, blocks of 32 tokens in a shuffled block table, pages cold.
 //! All presets alternate step-layer by step-layer, and the minimum time of each is taken, so that other work on the
-//! machine hits all alike. Keys of the coded presets are centred, those of bf16 are not.
+//! machine hits all alike. Keys of the coded presets are centred and scaled by pair, those of bf16 are not.
 #[path = "../tests/common/mod.rs"]
 mod common;
 
-use common::{Rng, logit_scale};
+use common::{Rng, logit_scale, pair_scale};
 use rayon::prelude::*;
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -68,7 +68,7 @@ struct Variant {
     name: String,
     kernel: Kernel,
     pool: usize,
-    means: Option<Vec<KeyMean>>,
+    transforms: Option<Vec<KeyTransform>>,
 }
 
 /// What a server would keep between steps.
@@ -85,7 +85,7 @@ fn decode(variant: &Variant, pool: &Pool, table: &[u32], q: &[f32], buffers: &mu
     let d = pool.layout.head_dim();
     let len = kernel.part_len(GROUP);
     let query = |(head, q): (usize, &[f32])| {
-        kernel.query(q, GROUP, logit_scale(d), variant.means.as_ref().map(|means| &means[head]))
+        kernel.query(q, GROUP, logit_scale(d), variant.transforms.as_ref().map(|of| &of[head]))
     };
     let queries: Vec<Query> = q.chunks_exact(GROUP * d).enumerate().map(query).collect();
     let partitions: Vec<&[u32]> = table.chunks(PARTITION / BLOCK).collect();
@@ -117,7 +117,7 @@ fn decode(variant: &Variant, pool: &Pool, table: &[u32], q: &[f32], buffers: &mu
     let finish = |(head, out): (usize, &mut [f32])| {
         let mut total = parts_of(parts, head, len).next().expect("at least one partition").to_vec();
         parts_of(parts, head, len).skip(1).for_each(|part| kernel.merge(&mut total, part, GROUP));
-        kernel.finish(&total, GROUP, None, out);
+        kernel.finish(&total, GROUP, out);
     };
     if threads == 1 {
         out.chunks_exact_mut(GROUP * d).enumerate().for_each(finish);
@@ -130,13 +130,17 @@ fn parts_of(parts: &[f32], head: usize, len: usize) -> impl Iterator<Item = &[f3
     parts.chunks_exact(HEADS * len).map(move |part| &part[head * len..][..len])
 }
 
-/// A mean as large as the key's noise, in every pair, and frequencies of base 1e6.
-fn means(rng: &mut Rng, d: usize) -> Vec<KeyMean> {
+/// Means as large as the key's noise, in every pair, pair scales of 1/2 to 2, and frequencies of base 1e6.
+fn transforms(rng: &mut Rng, d: usize) -> Vec<KeyTransform> {
     let frequencies: Vec<f32> = (0..d / 2).map(|i| 1e6f32.powf(-(2.0 * i as f32) / d as f32)).collect();
     let rope = Rope::new(frequencies, 1.0).expect("frequencies");
     let tables = CorrectionTables::new(&rope, d).expect("half as many pairs as elements");
-    let mean = |_| KeyMean::new(&tables, &rng.vector(d), DEFAULT_HIGH_PAIRS).expect("a mean");
-    (0..HEADS).map(mean).collect()
+    let transform = |_| {
+        let (mean, first_mean, scale) = (rng.vector(d), rng.vector(d), pair_scale(rng, d / 2, d));
+        let constants = HeadConstants { mean: &mean, first_mean: &first_mean, scale: &scale };
+        KeyTransform::new(&tables, constants, DEFAULT_HIGH_PAIRS).expect("finite constants")
+    };
+    (0..HEADS).map(transform).collect()
 }
 
 fn pools(rng: &mut Rng, d: usize, tokens: usize) -> (Vec<Pool>, Vec<u32>) {
@@ -162,19 +166,19 @@ fn pools(rng: &mut Rng, d: usize, tokens: usize) -> (Vec<Pool>, Vec<u32>) {
 
 fn variants(rng: &mut Rng, d: usize, pools: &[Pool], isas: &[Isa], only: Option<&String>) -> Vec<Variant> {
     let mut variants = Vec::new();
-    let means = means(rng, d);
+    let transforms = transforms(rng, d);
     for isa in isas {
         for (i, preset) in PRESETS.iter().enumerate() {
             if only.is_some_and(|only| preset.1 != Format::Bf16 && !only.split(',').any(|name| name == preset.0)) {
                 continue;
             }
             let kernel = Kernel::new(pools[i].layout, *isa);
-            let means = (preset.1 != Format::Bf16).then(|| means.clone());
+            let transforms = (preset.1 != Format::Bf16).then(|| transforms.clone());
             if preset.0 == "balanced" {
-                let kernel = kernel.clone();
-                variants.push(Variant { name: format!("{isa:?} balanced, not centred"), kernel, pool: i, means: None });
+                let (kernel, name) = (kernel.clone(), format!("{isa:?} balanced, not centred"));
+                variants.push(Variant { name, kernel, pool: i, transforms: None });
             }
-            variants.push(Variant { name: format!("{isa:?} {}", preset.0), kernel, pool: i, means });
+            variants.push(Variant { name: format!("{isa:?} {}", preset.0), kernel, pool: i, transforms });
         }
     }
     variants
@@ -274,7 +278,7 @@ fn prefill(rng: &mut Rng, d: usize, isas: &[Isa]) {
     println!(
         "\n| d {d}: 512 query tokens x {GROUP} heads over {CTX}, one kv head, one thread | ms | GMAC/s |\n|---|---|---|"
     );
-    let mean = means(rng, d).remove(0);
+    let transform = transforms(rng, d).remove(0);
     let vectors = rng.vector(PARTITION * GROUP * d);
     let more = [("f32", Format::F32, Format::F32), ("q8_0/q8_0", Format::Affine8, Format::Int8)];
     for preset in PRESETS.iter().chain(&more) {
@@ -283,11 +287,11 @@ fn prefill(rng: &mut Rng, d: usize, isas: &[Isa]) {
         let records: Vec<&[u8]> = cache.records.iter().map(Vec::as_slice).collect();
         for isa in isas {
             let kernel = Kernel::new(layout, *isa);
-            let mean = preset.1.is_rotated().then_some(&mean);
+            let transform = preset.1.is_rotated().then_some(&transform);
             let mut parts = vec![0f32; PARTITION * kernel.part_len(GROUP)];
             let seconds = least(|| {
-                let queries = vectors.chunks_exact(GROUP * d).map(|q| kernel.query(q, GROUP, logit_scale(d), mean));
-                let queries: Vec<Query> = queries.collect();
+                let query = |q| kernel.query(q, GROUP, logit_scale(d), transform);
+                let queries: Vec<Query> = vectors.chunks_exact(GROUP * d).map(query).collect();
                 for (i, records) in records.chunks(PARTITION / BLOCK).enumerate() {
                     let visible = |row: usize| (CTX - PARTITION + row + 1 - i * PARTITION).min(PARTITION);
                     let rows = queries.iter().enumerate().map(|(r, query)| Row { query, from: 0, to: visible(r) });
@@ -318,22 +322,20 @@ fn encode(rng: &mut Rng, d: usize) {
         });
         println!("| {name} | {:.2} |", seconds / 64.0 * 1e6);
     }
-    let means = means(rng, d);
-    let angles = means[0].tables().rope().angles(&[70_000]);
+    let transforms = transforms(rng, d);
+    let angles = transforms[0].tables().rope().angles(&[70_000]);
     let seconds = least(|| {
         for _ in 0..64 {
-            for (k, mean) in k.chunks_exact_mut(d).zip(&means) {
-                k.iter_mut().zip(mean.subtracted()).for_each(|(k, mean)| *k -= mean);
-                apply_rope(black_box(k), &angles);
-            }
+            let heads = k.chunks_exact_mut(d).zip(&transforms);
+            heads.for_each(|(k, transform)| transform.apply(black_box(k), 70_000, &angles));
         }
     });
-    println!("| subtracting the mean of K and applying RoPE | {:.2} |", seconds / 64.0 * 1e6);
+    println!("| subtracting the mean of K, RoPE and pair scales | {:.2} |", seconds / 64.0 * 1e6);
     let layout = RecordLayout::new(Format::Tq4, Format::Tq4, d, BLOCK).expect("a layout");
     let (kernel, q) = (Kernel::new(layout, Isa::best()), rng.vector(HEADS * GROUP * d));
     let seconds = least(|| {
-        for (q, mean) in q.chunks_exact(GROUP * d).zip(&means) {
-            black_box(kernel.query(black_box(q), GROUP, logit_scale(d), Some(mean)));
+        for (q, transform) in q.chunks_exact(GROUP * d).zip(&transforms) {
+            black_box(kernel.query(black_box(q), GROUP, logit_scale(d), Some(transform)));
         }
     });
     println!("| preparing the queries of {HEADS} kv heads (balanced, centred) | {:.2} |", seconds * 1e6);

@@ -2,7 +2,7 @@
 use crate::correction_tables::INTERVALS;
 use crate::format::{Coding, Format, Side};
 use crate::kernel::{Kernel, Query};
-use crate::key_mean::CorrectionQuery;
+use crate::key_transform::CorrectionQuery;
 use crate::layout::{PARTITION, SPAN, STRIP};
 use crate::simd::{CorrectionHead, CorrectionSpan, HeadQuery, Place, QUAD, STRIPS, Span, SpanScratch};
 use std::cell::RefCell;
@@ -102,8 +102,8 @@ struct Head<'a> {
     o: usize,
     m: usize,
     l: usize,
-    /// Its centring state, in `Buffers::states`.
-    correction: Option<(&'a CorrectionQuery, usize)>,
+    /// Its query among those of the kv head, and its centring state, in `Buffers::states`.
+    correction: Option<(&'a CorrectionQuery, usize, usize)>,
 }
 
 impl Head<'_> {
@@ -136,7 +136,7 @@ impl<'a> Batch<'a> {
                 let len = query.correction.as_ref().map_or(0, CorrectionQuery::state_len);
                 for g in 0..group {
                     let (o, m, l) = (at + g * d, at + group * d + g, at + group * (d + 1) + g);
-                    let correction = query.correction.as_ref().map(|query| (query, state + g * len));
+                    let correction = query.correction.as_ref().map(|query| (query, g, state + g * len));
                     heads.push(Head { query: query.head(g), from: row.from, to: row.to, o, m, l, correction });
                 }
                 if let Some(correction) = &query.correction {
@@ -162,7 +162,7 @@ impl<'a> Batch<'a> {
         self.locate(&mut k, span, range, Side::K);
         self.locate(&mut v, span, range, Side::V);
         let seeing = || heads.iter().filter(|head| head.visible(span).0 < head.visible(span).1);
-        let mut quad = Quad::new(span);
+        let mut quad = Quad::new(span, self.job.first_position);
         let alone = seeing().count() <= QUAD;
         self.decode(&mut k, span, range, Side::K, first);
         if !alone {
@@ -170,8 +170,10 @@ impl<'a> Batch<'a> {
         }
         for head in seeing() {
             let (from, to) = head.visible(span);
-            let correction =
-                head.correction.map(|(query, at)| CorrectionHead { query, state: &states[at..at + query.state_len()] });
+            let correction = head.correction.map(|(query, g, at)| {
+                let state = &states[at..at + query.state_len()];
+                CorrectionHead { query, state, first: query.first[g] }
+            });
             quad.push(head.query, Place { from, to, o: head.o, m: head.m, l: head.l }, correction);
             if quad.len == QUAD && !alone {
                 quad.weigh(self.kernel, &mut k, &mut v, scratch, parts);
@@ -256,6 +258,8 @@ impl<'a> Batch<'a> {
 /// Up to four query heads that a span is multiplied with together.
 struct Quad<'a> {
     span: usize,
+    /// Position of the partition's first token.
+    first_position: usize,
     len: usize,
     heads: [HeadQuery<'a>; QUAD],
     places: [Place; QUAD],
@@ -263,9 +267,16 @@ struct Quad<'a> {
 }
 
 impl<'a> Quad<'a> {
-    fn new(span: usize) -> Self {
+    fn new(span: usize, first_position: usize) -> Self {
         let none = HeadQuery { floats: &[], words: &[], wide: &[], sum: 0, unit: 0.0 };
-        Quad { span, len: 0, heads: [none; QUAD], places: [Place::default(); QUAD], corrections: [None; QUAD] }
+        Quad {
+            span,
+            first_position,
+            len: 0,
+            heads: [none; QUAD],
+            places: [Place::default(); QUAD],
+            corrections: [None; QUAD],
+        }
     }
 
     fn push(&mut self, head: HeadQuery<'a>, place: Place, correction: Option<CorrectionHead<'a>>) {
@@ -282,10 +293,9 @@ impl<'a> Quad<'a> {
         (v.first, v.last) = (first, last);
         let steps = kernel.steps;
         steps.scores(k, heads, &mut scratch.s);
-        steps.correct(
-            &CorrectionSpan { span: self.span, first, last, heads: &self.corrections[..self.len] },
-            &mut scratch.s,
-        );
+        let (span, heads) = (self.span, &self.corrections[..self.len]);
+        let starts_sequence = span == 0 && self.first_position == 0;
+        steps.correct(&CorrectionSpan { span, first, last, starts_sequence, heads }, &mut scratch.s);
         steps.softmax(v, places, scratch, parts);
         // What lies ahead has been asked for; a quad's own lines are in the cache already.
         k.ahead = [0; STRIPS];

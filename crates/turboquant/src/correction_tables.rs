@@ -24,9 +24,9 @@ const TABLED: usize = 64 * 64 * 64;
 /// Coefficients that a quadratic has: of 1, u and u².
 pub(crate) const QUADRATIC: usize = 3;
 
-/// Why a [`crate::KeyMean`] or its [`CorrectionTables`] cannot be built.
+/// Why a [`crate::KeyTransform`] or its [`CorrectionTables`] cannot be built.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
-pub enum KeyMeanError {
+pub enum KeyTransformError {
     /// More RoPE pairs than a head has.
     #[error("{frequencies} RoPE frequencies for head_dim {head_dim}; allowed: up to half of it")]
     Frequencies {
@@ -35,21 +35,41 @@ pub enum KeyMeanError {
         /// Elements of a head.
         head_dim: usize,
     },
-    /// A mean of another head size.
-    #[error("a key mean has {len} elements; allowed: head_dim {head_dim}")]
-    MeanLength {
+    /// Constants of another head size.
+    #[error("a key's {what} has {len} elements; allowed: head_dim {head_dim}")]
+    Length {
+        /// The name of the constants.
+        what: &'static str,
         /// Elements that were given.
         len: usize,
         /// Elements of a head.
         head_dim: usize,
     },
-    /// A mean that is not a number, or infinite.
-    #[error("element {index} of a key mean is {value}; allowed: finite")]
-    Mean {
+    /// A constant that is not a number, or infinite.
+    #[error("element {index} of a key's {what} is {value}; allowed: finite")]
+    Element {
+        /// The name of the constants.
+        what: &'static str,
         /// The element, counted from 0.
         index: usize,
         /// Its value.
         value: f32,
+    },
+    /// A scale by which nothing can be divided.
+    #[error("element {index} of a key's scale is {value}; allowed: above 0")]
+    Scale {
+        /// The element, counted from 0.
+        index: usize,
+        /// Its value.
+        value: f32,
+    },
+    /// A scale that RoPE would mix.
+    #[error("RoPE pair {pair} of a key has the scales {values:?}; allowed: one for both elements")]
+    PairScale {
+        /// The pair, counted from 0.
+        pair: usize,
+        /// The scales of its elements.
+        values: [f32; 2],
     },
 }
 
@@ -101,7 +121,7 @@ impl CorrectionTables {
     ///
     /// # Errors
     /// More RoPE pairs than half of `head_dim`.
-    pub fn new(rope: &Rope, head_dim: usize) -> Result<CorrectionTables, KeyMeanError> {
+    pub fn new(rope: &Rope, head_dim: usize) -> Result<CorrectionTables, KeyTransformError> {
         Self::with_limit(rope, head_dim, LOW_FREQUENCY)
     }
 
@@ -110,16 +130,16 @@ impl CorrectionTables {
     ///
     /// # Errors
     /// More RoPE pairs than half of `head_dim`.
-    pub fn exact(rope: &Rope, head_dim: usize) -> Result<CorrectionTables, KeyMeanError> {
+    pub fn exact(rope: &Rope, head_dim: usize) -> Result<CorrectionTables, KeyTransformError> {
         // No frequency is below zero, so no pair is of low frequency.
         Self::with_limit(rope, head_dim, -1.0)
     }
 
     /// Pairs of at most `limit` radians a token are approximated.
-    fn with_limit(rope: &Rope, head_dim: usize, limit: f32) -> Result<CorrectionTables, KeyMeanError> {
+    fn with_limit(rope: &Rope, head_dim: usize, limit: f32) -> Result<CorrectionTables, KeyTransformError> {
         let pairs = rope.pairs();
         if pairs > head_dim / 2 {
-            return Err(KeyMeanError::Frequencies { frequencies: pairs, head_dim });
+            return Err(KeyTransformError::Frequencies { frequencies: pairs, head_dim });
         }
         let frequency = |pair: usize| f64::from(rope.frequencies()[pair]);
         let (approximated, high): (Vec<usize>, _) = (0..pairs).partition(|pair| rope.frequencies()[*pair] <= limit);

@@ -1,7 +1,7 @@
 //! The public kernel: stores and attends the records of one layer.
 use crate::encode;
 use crate::format::Side;
-use crate::key_mean::{CorrectionQuery, KeyMean};
+use crate::key_transform::{CorrectionQuery, KeyTransform};
 use crate::layout::RecordLayout;
 use crate::page;
 use crate::rotation::Rotation;
@@ -77,7 +77,8 @@ impl Kernel {
         self.isa
     }
 
-    /// Writes slot `slot` (0..block_size) of `record`. `k` and `v`: `[head_dim]`, after RoPE, already centred.
+    /// Writes slot `slot` (0..block_size) of `record`. `k` and `v`: `[head_dim]`, `k` after RoPE or after
+    /// [`KeyTransform::apply`].
     ///
     /// NaN is stored as 0. Elements of coded and f16 vectors are clamped to ±65504, those of f32 and bf16 vectors to
     /// ±1e30, so that attention stays finite.
@@ -133,20 +134,24 @@ impl Kernel {
 
     /// Prepares the query heads of one token and kv head.
     ///
-    /// `q`: `[group][head_dim]`, after RoPE, unrotated. `scale` multiplies logits (1/sqrt(head_dim) usually). `mean`:
-    /// what was subtracted from the stored keys.
-    pub fn query(&self, q: &[f32], group: usize, scale: f32, mean: Option<&KeyMean>) -> Query {
+    /// `q`: `[group][head_dim]`, after RoPE, unrotated. `scale` multiplies logits (1/sqrt(head_dim) usually).
+    /// `transform`: what the stored keys went through beside RoPE.
+    pub fn query(&self, q: &[f32], group: usize, scale: f32, transform: Option<&KeyTransform>) -> Query {
         let d = self.layout.head_dim();
         assert!((1..=MAX_GROUP).contains(&group), "group {group}; allowed: 1..={MAX_GROUP}");
         assert_eq!(q.len(), group * d, "q must have group * head_dim elements");
         let base2 = scale * std::f32::consts::LOG2_E;
         let mut floats = q.to_vec();
+        if let Some(transform) = transform {
+            let scaled = |q: &mut [f32]| q.iter_mut().zip(transform.inverse_scale()).for_each(|(q, s)| *q *= s);
+            floats.chunks_exact_mut(d).for_each(scaled);
+        }
         if let Some(rotation) = self.rotation.as_ref().filter(|_| self.layout.k().is_rotated()) {
             floats.chunks_exact_mut(d).for_each(|q| self.steps.rotate(rotation, q));
         }
         floats.iter_mut().for_each(|v| *v *= base2);
         floats.chunks_exact_mut(d).for_each(|q| page::to_key_order(self.layout.k(), q));
-        let correction = mean.map(|mean| mean.query(q, group, base2));
+        let correction = transform.map(|transform| transform.query(q, group, base2));
         let mut query = Query {
             group,
             head_dim: d,
@@ -188,9 +193,8 @@ impl Kernel {
         self.steps.merge(into, other, group);
     }
 
-    /// Turns a state into outputs `[group][head_dim]`: o / l, un-rotated, plus `value_mean` (`[head_dim]`, unrotated).
-    /// Zero for an empty range.
-    pub fn finish(&self, part: &[f32], group: usize, value_mean: Option<&[f32]>, out: &mut [f32]) {
+    /// Turns a state into outputs `[group][head_dim]`: o / l, un-rotated. Zero for an empty range.
+    pub fn finish(&self, part: &[f32], group: usize, out: &mut [f32]) {
         let d = self.layout.head_dim();
         assert_eq!(out.len(), group * d, "out must have group * head_dim elements");
         for (g, out) in out.chunks_exact_mut(d).enumerate() {
@@ -202,9 +206,6 @@ impl Kernel {
             let inverse = 1.0 / l;
             out.iter_mut().zip(&part[g * d..]).for_each(|(out, o)| *out = o * inverse);
             self.unrotate(Side::V, out);
-            if let Some(mean) = value_mean {
-                out.iter_mut().zip(mean).for_each(|(out, mean)| *out += mean);
-            }
         }
     }
 }

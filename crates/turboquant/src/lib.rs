@@ -17,7 +17,7 @@ mod format;
 mod kernel;
 #[cfg(test)]
 mod kernel_header;
-mod key_mean;
+mod key_transform;
 mod layout;
 mod page;
 mod preset;
@@ -29,10 +29,10 @@ mod simd;
 mod trellis;
 
 pub use attend::{Job, Row};
-pub use correction_tables::{CorrectionTables, KeyMeanError, LOW_FREQUENCY};
+pub use correction_tables::{CorrectionTables, KeyTransformError, LOW_FREQUENCY};
 pub use format::{Format, FormatError, MAX_HEAD_DIM, Side};
 pub use kernel::{Kernel, MAX_GROUP, Query};
-pub use key_mean::{DEFAULT_HIGH_PAIRS, KeyMean};
+pub use key_transform::{DEFAULT_HIGH_PAIRS, HeadConstants, KeyTransform};
 pub use layout::{PARTITION, RecordLayout, SPAN};
 pub use preset::{KvPair, PRESETS, Preset};
 pub use rope::{Rope, RopeError, apply_rope};

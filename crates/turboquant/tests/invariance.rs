@@ -1,9 +1,11 @@
 //! A row's result depends on its query, its visible range and the stored bytes alone, bit for bit.
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 mod common;
-use common::{Cache, Rng, query};
+use common::{Cache, Rng, pair_scale, query};
 use proptest::prelude::*;
-use turboquant::{CorrectionTables, Format, Isa, Job, Kernel, KeyMean, PARTITION, Query, RecordLayout, Rope, Row};
+use turboquant::{
+    CorrectionTables, Format, HeadConstants, Isa, Job, Kernel, KeyTransform, PARTITION, Query, RecordLayout, Rope, Row,
+};
 
 /// One pair of each family of kernels, K and V of different families where both exist.
 fn formats() -> impl Strategy<Value = (Format, Format)> {
@@ -28,10 +30,11 @@ fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|v| v.to_bits()).collect()
 }
 
-fn key_mean(rng: &mut Rng, d: usize) -> KeyMean {
+fn key_transform(rng: &mut Rng, d: usize) -> KeyTransform {
     let frequencies: Vec<f32> = (0..d / 2).map(|i| 1e4f32.powf(-(2.0 * i as f32) / d as f32)).collect();
     let tables = CorrectionTables::new(&Rope::new(frequencies, 1.0).unwrap(), d).unwrap();
-    KeyMean::new(&tables, &rng.vector(d), 5).unwrap()
+    let (mean, first_mean, scale) = (rng.vector(d), rng.vector(d), pair_scale(rng, d / 2, d));
+    KeyTransform::new(&tables, HeadConstants { mean: &mean, first_mean: &first_mean, scale: &scale }, 5).unwrap()
 }
 
 /// The state of every row, attended together.
@@ -68,7 +71,7 @@ proptest! {
         let mut rng = Rng(seed);
         let layout = RecordLayout::new(formats.0, formats.1, d, block_size).unwrap();
         let cache = Cache::random(layout, Isa::Scalar, tokens, &mut rng);
-        let mean = centred.then(|| key_mean(&mut rng, d));
+        let transform = centred.then(|| key_transform(&mut rng, d));
         let vectors: Vec<Vec<f32>> = ranges.iter().map(|_| rng.vector(group * d)).collect();
         for isa in Isa::available() {
             let kernel = Kernel::new(layout, isa);
@@ -77,7 +80,7 @@ proptest! {
                 .zip(&ranges)
                 .map(|(q, (a, b))| {
                     let (from, to) = (a.min(b) % (tokens + 1), a.max(b) % (tokens + 1));
-                    (query(&kernel, q, group, mean.as_ref()), from.min(to), to.max(from))
+                    (query(&kernel, q, group, transform.as_ref()), from.min(to), to.max(from))
                 })
                 .collect();
             let first = partition * PARTITION;

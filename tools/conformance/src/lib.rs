@@ -6,7 +6,7 @@
 
 pub mod rows;
 
-use attention::{AttentionBackend, BatchLayout, KvMeans, LayerGeometry, LayerId, ModelGeometry, Rope};
+use attention::{AttentionBackend, BatchLayout, KeyConstants, LayerGeometry, LayerId, ModelGeometry, Rope};
 use candle_core::{Device, Tensor};
 use kv::{BlockPool, BlockTable, KvLayout};
 use std::sync::Arc;
@@ -74,14 +74,22 @@ pub fn noise(seed: u64, index: u64) -> f32 {
     ((z ^ (z >> 31)) >> 40) as f32 / (1u32 << 24) as f32 * 3.46 - 1.73
 }
 
-/// Means of K and V as large as the noise itself.
-pub fn large_means(geometry: &ModelGeometry) -> KvMeans {
-    let means = |seed| {
-        let layer =
-            |l: &LayerGeometry| (0..l.kv_heads * l.head_dim).map(|i| noise(seed, i as u64)).collect::<Vec<f32>>();
+/// Constants of keys whose means are as large as the noise itself, with another mean at position 0 and pair scales of
+/// .77 to 1.3.
+pub fn large_constants(geometry: &ModelGeometry) -> KeyConstants {
+    let of = |seed: u64| -> Vec<Vec<f32>> {
+        let layer = |l: &LayerGeometry| (0..l.kv_heads * l.head_dim).map(|i| noise(seed, i as u64)).collect();
         geometry.layers.iter().map(layer).collect()
     };
-    KvMeans { keys: means(1000), values: means(1001) }
+    let mut scales = of(1002);
+    for (layer, scales) in geometry.layers.iter().zip(&mut scales) {
+        let pairs = layer.rope.as_ref().map_or(0, Rope::pairs);
+        for head in scales.chunks_exact_mut(layer.head_dim) {
+            head.iter_mut().for_each(|s| *s = (0.15 * *s).exp());
+            head.copy_within(..pairs, pairs);
+        }
+    }
+    KeyConstants { means: of(1000), first_means: of(1001), scales }
 }
 
 /// One sequence's q, k and v, each a function of seed and position alone.

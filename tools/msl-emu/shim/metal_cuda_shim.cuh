@@ -40,9 +40,6 @@ __device__ __forceinline__ unsigned short msl_f2h(float f) { return __half_as_us
 #ifndef MSL_FC_2
 #define MSL_FC_2 0
 #endif
-#ifndef MSL_FC_3
-#define MSL_FC_3 0
-#endif
 #ifndef MSL_FC_4
 #define MSL_FC_4 0
 #endif

@@ -22,11 +22,11 @@ fn make(emulator: &'static Emulator) -> impl Fn(KvLayout, ModelGeometry) -> Box<
     }
 }
 
-/// With means taken out of K and V.
+/// With means taken out of K, and pair scales.
 fn make_centred(emulator: &'static Emulator) -> impl Fn(KvLayout, ModelGeometry) -> Box<dyn AttentionBackend> {
     move |layout, geometry| {
-        let means = conformance::large_means(&geometry);
-        let centring = Centring::new(&geometry, &means, |_| KeyCentring::Approximated, |_| true).unwrap();
+        let constants = conformance::large_constants(&geometry);
+        let centring = Centring::new(&geometry, &constants, |_| KeyCentring::Approximated).unwrap();
         Box::new(GpuBackend::new(executor(emulator, 0), layout, &geometry, &centring, AttendKernel::Mma).unwrap())
     }
 }

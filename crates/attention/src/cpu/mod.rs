@@ -2,17 +2,18 @@
 mod pages;
 mod schedule;
 
-use crate::{AttentionBackend, AttentionPlan, BatchLayout, Centring, LayerCentre, LayerId, ModelGeometry};
+use crate::{AttentionBackend, AttentionPlan, BatchLayout, Centring, LayerId, ModelGeometry};
 use candle_core::{CpuStorage, Error, Result, Storage, Tensor, bail};
 use kv::{BlockCopy, BlockId, KvLayout};
 use pages::Pages;
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use turboquant::{Isa, Kernel, MAX_GROUP, MAX_HEAD_DIM, Rope, apply_rope};
+use turboquant::{Isa, Kernel, KeyTransform, MAX_GROUP, MAX_HEAD_DIM, Rope, apply_rope};
 
 /// The cache of one layer and the kernels for its formats.
 struct CpuLayer {
     kernel: Kernel,
-    centre: LayerCentre,
+    /// What keys go through, by kv head; empty: RoPE alone.
+    transforms: Vec<KeyTransform>,
     /// The index of the layer's RoPE among those of the model; `None` for a layer without.
     rope: Option<usize>,
     pages: RwLock<Pages>,
@@ -28,20 +29,18 @@ impl CpuLayer {
         self.pages.write().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// Stores one K and V vector: without their means, K after RoPE with `angles`.
-    fn store(&self, record: &mut [u8], slot: usize, head: usize, angles: &[[f32; 2]], k: &[f32], v: &[f32]) {
-        let (mut own_k, mut own_v) = ([0.0; MAX_HEAD_DIM], [0.0; MAX_HEAD_DIM]);
-        let (own_k, own_v) = (&mut own_k[..k.len()], &mut own_v[..v.len()]);
-        match self.centre.keys.get(head) {
-            Some(mean) => own_k.iter_mut().zip(k).zip(mean.subtracted()).for_each(|((own, k), mean)| *own = k - mean),
-            None => own_k.copy_from_slice(k),
+    /// Stores one K and V vector of the token at `position`, K after RoPE with `angles` and whatever else it goes
+    /// through.
+    fn store(&self, record: &mut [u8], slot: usize, head: usize, at: (usize, &[[f32; 2]]), k: &[f32], v: &[f32]) {
+        let (position, angles) = at;
+        let mut own = [0.0; MAX_HEAD_DIM];
+        let own = &mut own[..k.len()];
+        own.copy_from_slice(k);
+        match self.transforms.get(head) {
+            Some(transform) => transform.apply(own, position, angles),
+            None => apply_rope(own, angles),
         }
-        apply_rope(own_k, angles);
-        match self.centre.values.get(head) {
-            Some(mean) => own_v.iter_mut().zip(v).zip(mean).for_each(|((own, v), mean)| *own = v - mean),
-            None => own_v.copy_from_slice(v),
-        }
-        self.kernel.store(record, slot, own_k, own_v);
+        self.kernel.store(record, slot, own, v);
     }
 }
 
@@ -113,9 +112,9 @@ impl CpuBackend {
             .zip(centring.layers)
             .zip(of_layers)
             .enumerate()
-            .map(|(i, ((layer, centre), rope))| CpuLayer {
+            .map(|(i, ((layer, transforms), rope))| CpuLayer {
                 kernel: Kernel::new(layer.record, isa),
-                centre,
+                transforms,
                 rope,
                 pages: RwLock::new(Pages::empty(layer.kv_heads, spec.page_bytes(i))),
             })
@@ -158,8 +157,8 @@ impl AttentionBackend for CpuBackend {
             let angles = StepAngles::of(plan)?.angles(state.rope, &self.ropes);
             state.write().store(&plan.layout.slot_mapping, self.spec.block_size(), |row, head, record, slot| {
                 let at = (row * geometry.kv_heads + head) * d;
-                let (k, v) = (&k[at..][..d], &v[at..][..d]);
-                state.store(record, slot, head, angles.row(row), k, v);
+                let position = plan.layout.positions[row] as usize;
+                state.store(record, slot, head, (position, angles.row(row)), &k[at..][..d], &v[at..][..d]);
             })
         })
     }
@@ -176,7 +175,7 @@ impl AttentionBackend for CpuBackend {
             let pages = state.read();
             let work = schedule::Work {
                 kernel: &state.kernel,
-                centre: &state.centre,
+                transforms: &state.transforms,
                 pages: &pages,
                 geometry,
                 layout: &plan.layout,

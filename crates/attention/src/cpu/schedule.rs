@@ -4,17 +4,17 @@
 //! summed by one kernel call, and partitions are merged in order, by whichever threads.
 use super::LayerAngles;
 use super::pages::Pages;
-use crate::{BatchLayout, LayerCentre, LayerGeometry};
+use crate::{BatchLayout, LayerGeometry};
 use rayon::prelude::*;
 use std::ops::Range;
-use turboquant::{Job, Kernel, PARTITION, Query, Row, apply_rope};
+use turboquant::{Job, Kernel, KeyTransform, PARTITION, Query, Row, apply_rope};
 
 /// Rows that share the reading of a page. More would make the partial states outgrow the cache.
 const TILE_ROWS: usize = 32;
 
 pub struct Work<'a> {
     pub kernel: &'a Kernel,
-    pub centre: &'a LayerCentre,
+    pub transforms: &'a [KeyTransform],
     pub pages: &'a Pages,
     pub geometry: &'a LayerGeometry,
     pub layout: &'a BatchLayout,
@@ -69,7 +69,7 @@ impl Work<'_> {
                 let at = row * self.geometry.num_heads * d + tile.kv_head * width;
                 heads.copy_from_slice(&q[at..][..width]);
                 heads.chunks_exact_mut(d).for_each(|head| apply_rope(head, self.angles.row(row)));
-                kernel.query(&heads, group, self.geometry.scale, self.centre.keys.get(tile.kv_head))
+                kernel.query(&heads, group, self.geometry.scale, self.transforms.get(tile.kv_head))
             })
             .collect();
         let part_len = kernel.part_len(group);
@@ -96,7 +96,7 @@ impl Work<'_> {
         }
         let mut out = vec![0f32; queries.len() * width];
         for (part, out) in total.chunks_exact(part_len).zip(out.chunks_exact_mut(width)) {
-            kernel.finish(part, group, self.centre.values.get(tile.kv_head).map(Vec::as_slice), out);
+            kernel.finish(part, group, out);
         }
         out
     }

@@ -1,10 +1,11 @@
-//! The means that centring subtracts: the model's biases, or measured ones, which are kept for the next start.
+//! What keys go through before they are stored: the constants of a model, measured or its biases. Measured ones are
+//! kept for the next start.
 use super::backend::{most_exact_format, select};
 use super::device::DecodeKernel;
 use super::kv_plan::{CentreMode, cache_layout};
 use crate::error::StartError;
 use crate::forward::{ModelRef, PrivateSequences};
-use attention::{Centring, HookedBackend, KeyCentring, KvMeans, MeanCalibration, ModelGeometry};
+use attention::{CalibrationReport, Centring, HookedBackend, KeyCalibration, KeyCentring, KeyConstants, ModelGeometry};
 use compute::ComputeDevice;
 use models::{Model, WeightFiles};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -12,18 +13,26 @@ use std::path::{Path, PathBuf};
 use text::Tokenizer;
 use turboquant::{Format, KvPair};
 
-/// The text over which means are measured. Another one would do: its means change the KL divergence by less than a
+/// The text over which keys are measured. Another one would do: its constants change the KL divergence by less than a
 /// tenth.
 pub const CALIBRATION_TEXT: &str = include_str!("../../../../LICENSE");
 
-/// Tokens of the text that are used. More were measured not to help.
+/// Tokens of the text that are used for what holds at all positions. More were measured not to help.
 const CALIBRATION_TOKENS: usize = 512;
+/// Starts of texts that are used for what holds at position 0, and tokens of each: as many as a start's first keys may
+/// be sinks, to be told in the log.
+const STARTS: usize = 64;
+const START_TOKENS: usize = 8;
+/// Starts of one step of the measurement.
+const STARTS_AT_ONCE: usize = 8;
 /// Tokens of one step of the measurement.
 const CHUNK: usize = 128;
 /// Tokens of a block of the cache that the measurement uses.
 const BLOCK_SIZE: usize = 32;
+/// How many times as far from the mean as later keys, in squares, those of a position lie that the log names as a sink.
+const SINK: f64 = 2.0;
 /// Part of the name of a kept result: change it when the measurement changes.
-const VERSION: &str = "2";
+const VERSION: &str = "3";
 
 /// What a calibration needs of a loaded model.
 pub struct Calibration<'a> {
@@ -31,86 +40,116 @@ pub struct Calibration<'a> {
     pub model: &'a dyn Model,
     /// Its tokenizer.
     pub tokenizer: &'a Tokenizer,
-    /// Names the weights: means are kept for these weights and this text.
+    /// Names the weights: constants are kept for these weights and this text.
     pub fingerprint: &'a str,
     /// The files that its weights lie in.
     pub files: &'a WeightFiles,
-    /// The text over which means are measured.
+    /// The text over which keys are measured.
     pub text: &'a str,
     /// What computes the model.
     pub device: &'a dyn ComputeDevice,
 }
 
 impl Calibration<'_> {
-    /// What is subtracted from the K and V of each layer under `mode`, where they are stored as `pair`.
+    /// What the keys of each layer go through under `mode`, where they are stored as `pair` says.
     ///
     /// Errors: `bias` for a model without biases.
     pub fn centring(&self, mode: CentreMode, pair: KvPair) -> Result<Centring, StartError> {
         let geometry = self.model.geometry();
-        let bias = self.model.kv_bias();
-        let floats = |format| bias.is_some() && matches!(format, Format::Bf16 | Format::F16);
-        let wanted = |format: Format| format.has_one_scale() || floats(format);
-        let (k, v) = (wanted(pair.k), wanted(pair.v));
-        if mode == CentreMode::Off || !(k || v) {
+        let bias = self.model.key_bias();
+        let float = bias.is_some() && matches!(pair.k, Format::Bf16 | Format::F16);
+        if mode == CentreMode::Off || !(pair.k.is_rotated() || float) {
             return Ok(Centring::none(geometry));
         }
-        let means = match (mode, &bias) {
+        let constants = match (mode, bias) {
             (CentreMode::Bias, Some(bias)) => {
-                tracing::info!("centring: the biases of K and V are subtracted before they are stored");
-                bias.clone()
+                tracing::info!("centring: the bias of K is subtracted before keys are stored");
+                KeyConstants::of_bias(bias)
             }
             (CentreMode::Bias, None) => {
-                let message = "is bias; this model's K and V projections have none. Use auto or off";
+                let message = "is bias; this model's K projections have none. Use auto or off";
                 return Err(StartError::flag("--kv-centre", message));
             }
-            _ => self.means()?,
+            _ => self.constants()?,
         };
-        let keys = if k { KeyCentring::of(pair.k) } else { KeyCentring::Off };
-        Ok(Centring::new(geometry, &means, |_| keys, |_| v)?)
+        let keys = KeyCentring::of(pair.k);
+        Ok(Centring::new(geometry, &constants, |_| keys)?)
     }
 
-    /// The means that an earlier start has kept, or measured ones, which are kept.
+    /// The constants that an earlier start has kept, or measured ones, which are kept.
     ///
     /// Errors: whatever tokenizer and model refuse.
-    pub fn means(&self) -> Result<KvMeans, StartError> {
+    pub fn constants(&self) -> Result<KeyConstants, StartError> {
         let kept = cache_file(self.fingerprint, self.text);
-        if let Some(means) = kept.as_deref().and_then(|path| read(path, self.model.geometry())) {
-            tracing::info!("centring: means of K and V from {}", kept.unwrap_or_default().display());
-            return Ok(means);
+        if let Some(constants) = kept.as_deref().and_then(|path| read(path, self.model.geometry())) {
+            tracing::info!("centring: what is known of the keys from {}", kept.unwrap_or_default().display());
+            return Ok(constants);
         }
-        let (means, share) = self.measure()?;
-        // Means of other weights must not be kept under these weights' name.
+        let (constants, report) = self.measure()?;
+        // Constants of other weights must not be kept under these weights' name.
         self.files.check()?;
-        tracing::info!(
-            "centring: {:.0} % of the keys' energy is constant and subtracted (over {CALIBRATION_TOKENS} tokens)",
-            100.0 * share
-        );
+        log_report(&report);
         if let Some(path) = kept
-            && let Err(error) = write(&path, &means)
+            && let Err(error) = write(&path, &constants)
         {
-            tracing::warn!("the means of K and V are not kept: {}: {error}", path.display());
+            tracing::warn!("what was measured of the keys is not kept: {}: {error}", path.display());
         }
-        Ok(means)
+        Ok(constants)
     }
 
-    /// The means over the beginning of the text, and the share of the keys' energy that lies in them.
-    fn measure(&self) -> Result<(KvMeans, f64), StartError> {
+    /// Measures keys and queries over the beginning of the text, and keys over starts from all of it.
+    fn measure(&self) -> Result<(KeyConstants, CalibrationReport), StartError> {
         let geometry = self.model.geometry();
-        let mut tokens = self.tokenizer.encode(self.text, true)?;
+        let body = self.tokenizer.encode(self.text, false)?;
+        let bos: Vec<u32> = self.tokenizer.bos_id().filter(|_| self.tokenizer.adds_bos()).into_iter().collect();
+        let mut tokens = [&bos[..], &body].concat();
         tokens.truncate(CALIBRATION_TOKENS);
-        // What f16 rounds, too, is far below the means.
+        let starts = starts(&body, &bos);
+        // What f16 rounds, too, is far below the constants.
         let layout = cache_layout(KvPair::both(most_exact_format(self.device.tensors())), BLOCK_SIZE, geometry)?;
         let exact = select(layout, geometry, Centring::none(geometry), self.device.tensors(), DecodeKernel::Mma)?;
-        let mut backend = HookedBackend::new(exact, MeanCalibration::new(geometry));
-        let sequence = PrivateSequences::new(self.model, &mut backend, 1, tokens.len())?;
+        let mut backend = HookedBackend::new(exact, KeyCalibration::new(geometry, START_TOKENS));
         let model = ModelRef { model: self.model, device: self.device };
+        let sequence = PrivateSequences::new(self.model, &mut backend, 1, tokens.len())?;
         for (i, chunk) in tokens.chunks(CHUNK).enumerate() {
             let start = i * CHUNK;
-            tracing::info!("centring: measuring K and V, {start} of {} tokens", tokens.len());
+            tracing::info!("centring: measuring keys and queries, {start} of {} tokens", tokens.len());
             sequence.fill(model, &mut backend, &[(0, start..start + chunk.len())], chunk)?;
         }
-        Ok(backend.into_hook().finish())
+        backend.hook().begin_starts();
+        let sequences = PrivateSequences::new(self.model, &mut backend, STARTS_AT_ONCE, START_TOKENS)?;
+        for starts in starts.chunks(STARTS_AT_ONCE) {
+            let ranges: Vec<_> = starts.iter().enumerate().map(|(i, start)| (i, 0..start.len())).collect();
+            sequences.fill(model, &mut backend, &ranges, &starts.concat())?;
+        }
+        Ok(backend.hook().finish()?)
     }
+}
+
+/// Starts of texts, spread evenly over one text, each behind `bos`.
+fn starts(text: &[u32], bos: &[u32]) -> Vec<Vec<u32>> {
+    let pieces: Vec<&[u32]> = text.chunks(START_TOKENS - bos.len()).collect();
+    let count = pieces.len().min(STARTS);
+    (0..count).map(|i| [bos, pieces[i * pieces.len() / count]].concat()).collect()
+}
+
+fn log_report(report: &CalibrationReport) {
+    let CalibrationReport { share, scales: [low, high], distances } = report;
+    tracing::info!(
+        "centring: {:.0} % of the keys' energy is constant and subtracted; RoPE pairs are scaled by {low:.2} to \
+         {high:.2} (over {CALIBRATION_TOKENS} tokens and {STARTS} starts)",
+        100.0 * share
+    );
+    let Some((first, others)) = distances.split_first() else { return };
+    let sinks = others.iter().enumerate().filter(|(_, distance)| **distance > SINK);
+    let sinks: Vec<String> = sinks.map(|(i, distance)| format!("{} ({distance:.1})", i + 1)).collect();
+    let sinks = match &sinks[..] {
+        [] => format!("those at positions 1 to {} do not", others.len()),
+        _ => format!("and those at positions {}", sinks.join(", ")),
+    };
+    tracing::info!(
+        "centring: keys at position 0 lie {first:.1} times as far from the mean as later ones (squared), {sinks}"
+    );
 }
 
 /// Where this program keeps what can be made again: `TALLOW_CACHE_DIR`, or else `tallow` in the user's cache folder.
@@ -120,42 +159,43 @@ pub fn cache_folder() -> Option<PathBuf> {
     named.or_else(|| dirs::cache_dir().map(|dir| dir.join("tallow")))
 }
 
-/// The file of the means; `None` where there is no folder for it.
+/// The file of a model's constants; `None` where there is no folder for it.
 fn cache_file(fingerprint: &str, text: &str) -> Option<PathBuf> {
     let text = &blake3::hash(text.as_bytes()).to_hex()[..8];
     Some(cache_folder()?.join("centring").join(format!("{fingerprint}-{text}-{VERSION}.safetensors")))
 }
 
-/// Reads means. `None` for a file that is missing, or has no means of this model.
-fn read(path: &Path, geometry: &ModelGeometry) -> Option<KvMeans> {
+/// Reads constants. `None` for a file that is missing, or has no constants of this model.
+fn read(path: &Path, geometry: &ModelGeometry) -> Option<KeyConstants> {
     let bytes = std::fs::read(path).ok()?;
     let file = SafeTensors::deserialize(&bytes).ok()?;
-    let list = |side: &str| {
+    let list = |what: &str| {
         geometry
             .layers
             .iter()
             .enumerate()
             .map(|(i, layer)| {
-                let view = file.tensor(&format!("{side}.{i}")).ok()?;
+                let view = file.tensor(&format!("{what}.{i}")).ok()?;
                 let values: Vec<f32> = view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
                 (values.len() == layer.kv_heads * layer.head_dim && values.iter().all(|x| x.is_finite()))
                     .then_some(values)
             })
             .collect::<Option<Vec<_>>>()
     };
-    Some(KvMeans { keys: list("keys")?, values: list("values")? })
+    Some(KeyConstants { means: list("means")?, first_means: list("first_means")?, scales: list("scales")? })
 }
 
-fn write(path: &Path, means: &KvMeans) -> std::io::Result<()> {
+fn write(path: &Path, constants: &KeyConstants) -> std::io::Result<()> {
     let bytes = |list: &[Vec<f32>]| -> Vec<Vec<u8>> {
         list.iter().map(|layer| layer.iter().flat_map(|x| x.to_le_bytes()).collect()).collect()
     };
-    let sides = [("keys", bytes(&means.keys)), ("values", bytes(&means.values))];
+    let KeyConstants { means, first_means, scales } = constants;
+    let lists = [("means", bytes(means)), ("first_means", bytes(first_means)), ("scales", bytes(scales))];
     let mut views = Vec::new();
-    for (side, layers) in &sides {
+    for (what, layers) in &lists {
         for (i, data) in layers.iter().enumerate() {
             let view = TensorView::new(Dtype::F32, vec![data.len() / 4], data).map_err(std::io::Error::other)?;
-            views.push((format!("{side}.{i}"), view));
+            views.push((format!("{what}.{i}"), view));
         }
     }
     if let Some(folder) = path.parent() {

@@ -14,7 +14,7 @@ pub(super) struct IdentityFields<'a> {
     pub model: &'a dyn Debug,
     /// Formats of K and V, block size and layers.
     pub layout: &'a dyn Debug,
-    /// What is subtracted from K and V.
+    /// What keys go through before they are stored.
     pub centring: &'a Centring,
     /// The backend's page order.
     pub page_order: &'a str,
@@ -36,5 +36,41 @@ impl IdentityFields<'_> {
             ("page order", self.page_order.to_owned()),
         ];
         CacheIdentity::new(fields.iter().map(|(name, value)| (*name, value.as_bytes())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use attention::{KeyCentring, KeyConstants, LayerGeometry, ModelGeometry};
+
+    fn identity(constants: &KeyConstants) -> CacheIdentity {
+        let layer =
+            LayerGeometry { num_heads: 1, kv_heads: 1, head_dim: 64, scale: 1.0, sliding_window: None, rope: None };
+        let geometry = ModelGeometry { layers: vec![layer] };
+        let centring = Centring::new(&geometry, constants, |_| KeyCentring::Approximated).unwrap();
+        let (model, layout) = (&"model", &"layout");
+        IdentityFields { fingerprint: "weights", model, layout, centring: &centring, page_order: "order" }.identity()
+    }
+
+    /// Codes that were made with other constants are noise.
+    #[test]
+    fn every_constant_of_the_keys_is_part_of_the_identity() {
+        let zeros = vec![vec![0.0; 64]];
+        let of = |means: f32, first_means: f32, scales: f32| {
+            let one = |value| {
+                let mut list = zeros.clone();
+                list[0][63] = value;
+                list
+            };
+            let mut scales = one(scales);
+            scales[0][..63].fill(1.0);
+            KeyConstants { means: one(means), first_means: one(first_means), scales }
+        };
+        let known = identity(&of(0.0, 0.0, 1.0));
+        assert!(known == identity(&of(0.0, 0.0, 1.0)));
+        for other in [of(1e-6, 0.0, 1.0), of(0.0, 1e-6, 1.0), of(0.0, 0.0, 1.000_001)] {
+            assert!(known != identity(&other), "{other:?}");
+        }
     }
 }

@@ -5,15 +5,16 @@ use attention::ModelGeometry;
 use kv::KvLayout;
 use turboquant::{Format, KvPair, PRESETS, Preset, Side};
 
-/// What is subtracted from K and V before they are stored (`--kv-centre`).
+/// What keys go through before they are stored (`--kv-centre`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CentreMode {
-    /// The means measured over a bundled text: of `tq` formats always, of 16-bit ones where the model has a K bias.
+    /// Their measured means are subtracted, with one of its own for position 0, and RoPE pairs are scaled. Keys of
+    /// 16-bit formats are centred where the model has a K bias, and not scaled.
     #[default]
     Auto,
-    /// The biases of the K and V projections.
+    /// The bias of the K projections is subtracted.
     Bias,
-    /// Nothing.
+    /// Nothing is subtracted or scaled.
     Off,
 }
 

@@ -30,7 +30,7 @@ pub struct ModelBundle {
     pub files: WeightFiles,
     /// Names the weights.
     pub fingerprint: String,
-    /// The text over which the means of K and V are measured.
+    /// The text over which keys are measured.
     pub calibration_text: String,
     /// What computes the model beside its attention.
     pub device: Arc<dyn ComputeDevice>,

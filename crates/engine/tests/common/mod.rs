@@ -109,12 +109,10 @@ impl Driver {
             loaded.device = Arc::clone(compute);
         }
         let centring = match setup.centre_exact {
-            true => Centring::new(
-                loaded.model.geometry(),
-                &loaded.calibration().means().unwrap(),
-                |_| KeyCentring::Exact,
-                |_| true,
-            ),
+            true => {
+                let constants = loaded.calibration().constants().unwrap();
+                Centring::new(loaded.model.geometry(), &constants, |_| KeyCentring::Exact)
+            }
             false => Ok(loaded.calibration().centring(setup.centre, pair).unwrap()),
         };
         let centring = centring.unwrap();

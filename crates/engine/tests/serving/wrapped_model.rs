@@ -1,5 +1,5 @@
 //! A model that does something before each of its steps.
-use attention::{ForwardContext, KvMeans, ModelGeometry, StateLayout};
+use attention::{ForwardContext, ModelGeometry, StateLayout};
 use candle_core::{Result, Tensor};
 use engine::{EngineConfig, EngineHandle, launch, load};
 use models::Model;
@@ -21,8 +21,8 @@ impl<F: Fn(&[u32]) -> Result<()> + Send + Sync> Model for WrappedModel<F> {
         self.0.vocab_size()
     }
 
-    fn kv_bias(&self) -> Option<KvMeans> {
-        self.0.kv_bias()
+    fn key_bias(&self) -> Option<Vec<Vec<f32>>> {
+        self.0.key_bias()
     }
 
     fn hidden_size(&self) -> usize {

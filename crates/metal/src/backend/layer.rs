@@ -2,17 +2,16 @@
 use crate::executor::Executor;
 use crate::shape::{AttendKernel, Shape};
 use crate::tables::{LayerTables, PartitionTables, exact_groups, rotation_words};
-use attention::{LayerCentre, LayerGeometry};
+use attention::LayerGeometry;
 use candle_core::{Error, Result};
 use kv::LayerKv;
-use turboquant::CorrectionTables;
+use turboquant::{CorrectionTables, KeyTransform};
 
 /// What a layer's kernels read beside the batch.
 pub(crate) struct LayerBuffers<B> {
     pub cache: Option<B>,
     pub rotation: B,
-    pub means: B,
-    pub value_means: B,
+    pub key_constants: B,
     pub lists: B,
     pub high_operands: B,
     pub high_angles: B,
@@ -33,13 +32,13 @@ pub(crate) struct GpuLayer<B> {
     pub rope: Option<usize>,
 }
 
-pub(crate) fn shape_of(kv: &LayerKv, model: &LayerGeometry, centre: &LayerCentre, decode: AttendKernel) -> Shape {
+/// `keys`: what the layer's keys go through, by kv head.
+pub(crate) fn shape_of(kv: &LayerKv, model: &LayerGeometry, keys: &[KeyTransform], decode: AttendKernel) -> Shape {
     Shape {
         scale: model.scale,
         decode,
-        keys_centred: !centre.keys.is_empty(),
-        values_centred: !centre.values.is_empty(),
-        exact_groups: exact_groups(&centre.keys),
+        keys_centred: !keys.is_empty(),
+        exact_groups: exact_groups(keys),
         pairs: model.rope.as_ref().map_or(0, |rope| rope.pairs()),
         window: model.sliding_window,
         ..Shape::new(kv.record, kv.kv_heads, model.group())
@@ -49,22 +48,20 @@ pub(crate) fn shape_of(kv: &LayerKv, model: &LayerGeometry, centre: &LayerCentre
 pub(crate) fn layer<E: Executor>(
     executor: &E,
     shape: Shape,
-    centre: &LayerCentre,
+    keys: &[KeyTransform],
     rope: Option<usize>,
 ) -> Result<GpuLayer<E::Buffer>> {
-    let tables = centre.keys.first().map(|_| LayerTables::new(&centre.keys));
-    let correction = match centre.keys.first() {
+    let tables = keys.first().map(|_| LayerTables::new(keys));
+    let correction = match keys.first() {
         Some(first) => Some(correction_buffers(executor, &shape, first.tables(), turboquant::PARTITION)?),
         None => None,
     };
     let buffer = |bytes: &[u8]| executor.buffer(bytes).map_err(Error::wrap);
     let of = |f: fn(&LayerTables) -> &Vec<u8>| buffer(tables.as_ref().map_or(&[], |tables| f(tables)));
-    let value_means: Vec<u8> = centre.values.iter().flatten().flat_map(|x| x.to_le_bytes()).collect();
     let buffers = LayerBuffers {
         cache: None,
         rotation: buffer(&rotation_words(&shape))?,
-        means: of(|t| &t.means)?,
-        value_means: buffer(&value_means)?,
+        key_constants: of(|t| &t.key_constants)?,
         lists: of(|t| &t.lists)?,
         high_operands: of(|t| &t.high_operands)?,
         high_angles: of(|t| &t.high_angles)?,

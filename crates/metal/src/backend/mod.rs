@@ -72,13 +72,13 @@ impl<E: Executor> GpuBackend<E> {
         }
         let (ropes, of_layers) = geometry.ropes()?;
         let layers = layers.iter().zip(&geometry.layers).zip(&centring.layers).zip(of_layers).enumerate();
-        let layers = layers.map(|(i, (((kv, model), centre), rope))| {
+        let layers = layers.map(|(i, (((kv, model), keys), rope))| {
             if kv.kv_heads != model.kv_heads || kv.record.head_dim() != model.head_dim {
                 bail!("layer {i}: the KV layout is not that of the model");
             }
-            let shape = shape_of(kv, model, centre, decode);
+            let shape = shape_of(kv, model, keys, decode);
             shape.check().map_err(|e| Error::Msg(format!("layer {i}: {e}")))?;
-            layer(&executor, shape, centre, rope).map_err(|e| Error::Msg(format!("layer {i}: {e}")))
+            layer(&executor, shape, keys, rope).map_err(|e| Error::Msg(format!("layer {i}: {e}")))
         });
         let layers: Vec<GpuLayer<_>> = layers.collect::<Result<_>>()?;
         let mut shapes: Vec<Shape> = Vec::new();
@@ -142,7 +142,7 @@ impl<E: Executor> GpuBackend<E> {
             q,
             tiles: table,
             rotation: &buffers.rotation,
-            key_means: &buffers.means,
+            key_constants: &buffers.key_constants,
             starts: corrected(|c| &c.starts),
             lists: &buffers.lists,
             fits: corrected(|c| &c.fits),
@@ -166,7 +166,6 @@ impl<E: Executor> GpuBackend<E> {
             part_ml: scratch.part_ml.get(),
             positions: &prepared.positions,
             rotation: &buffers.rotation,
-            value_means: &buffers.value_means,
             out,
         };
         let mut launches =
@@ -255,8 +254,8 @@ impl<E: Executor> AttentionBackend for GpuBackend<E> {
             slots: &prepared.slots,
             angles: self.angles(layer, prepared),
             rotation: &buffers.rotation,
-            key_means: &buffers.means,
-            value_means: &buffers.value_means,
+            key_constants: &buffers.key_constants,
+            positions: &prepared.positions,
             cache: self.cache(layer)?,
         };
         self.run(&[launch::write(shape, want.0, &write)])

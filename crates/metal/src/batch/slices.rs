@@ -97,7 +97,7 @@ mod tests {
 
     fn shape(kv_heads: usize, d: usize) -> Shape {
         let record = RecordLayout::new(Format::Tq4, Format::Tq4, d, 32).unwrap();
-        Shape { keys_centred: true, values_centred: true, ..Shape::new(record, kv_heads, 4) }
+        Shape { keys_centred: true, ..Shape::new(record, kv_heads, 4) }
     }
 
     /// For decode steps and chunks of any length, sequences of unlike lengths and windows: every partition that some

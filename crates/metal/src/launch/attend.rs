@@ -21,7 +21,7 @@ pub struct QueryBuffers<'a, B> {
     pub rotation: &'a B,
     /// From [`crate::LayerTables`], as `lists` is; `starts` and `fits` are from [`crate::PartitionTables`]. These four
     /// and `corrections` are touched only where keys are centred.
-    pub key_means: &'a B,
+    pub key_constants: &'a B,
     /// [`crate::PartitionTables::starts`].
     pub starts: &'a B,
     /// [`crate::LayerTables::lists`].
@@ -36,8 +36,9 @@ pub struct QueryBuffers<'a, B> {
     pub corrections: &'a B,
 }
 
-/// Applies RoPE to the queries of `tiles` tiles, rotates them and lays them out; where keys are centred, also prepares
-/// the mean correction of `partitions` partitions. Tiles count rows from `first_row`.
+/// Applies RoPE to the queries of `tiles` tiles, rotates them and lays them out; where keys are centred, also divides
+/// them by the pair scales and prepares the mean correction of `partitions` partitions. Tiles count rows from
+/// `first_row`.
 pub fn query<'a, B>(
     shape: &Shape,
     kernel: AttendKernel,
@@ -47,7 +48,7 @@ pub fn query<'a, B>(
     partitions: usize,
     buffers: &QueryBuffers<'a, B>,
 ) -> Launch<'a, B> {
-    let &QueryBuffers { q, tiles: table, rotation, key_means, starts, lists, fits, angles, queries, corrections } =
+    let &QueryBuffers { q, tiles: table, rotation, key_constants, starts, lists, fits, angles, queries, corrections } =
         buffers;
     let approximated = match (tables, shape.exact_groups) {
         (None, _) => 0,
@@ -67,10 +68,11 @@ pub fn query<'a, B>(
         partitions_each: partitions_each as u32,
         append_low_halves: u32::from(kernel == AttendKernel::Vec),
         norm: shape.norm(),
+        scale: shape.scale2(),
         mean_scale: shape.scale2() * tables.map_or(1.0, |tables| tables.rope().attention_factor()),
     };
     let layers = if shape.keys_centred { 1 + partitions.div_ceil(SIMDGROUPS * partitions_each) } else { 1 };
-    let mut bindings = bind(&[q, table, rotation, key_means, starts, lists, fits, angles], &[queries, corrections]);
+    let mut bindings = bind(&[q, table, rotation, key_constants, starts, lists, fits, angles], &[queries, corrections]);
     bindings[0].offset = first_row * shape.row_bytes();
     bindings[7].offset = first_row * shape.pairs * 8;
     Launch {
@@ -177,8 +179,6 @@ pub struct ReduceBuffers<'a, B> {
     pub positions: &'a B,
     /// From [`crate::rotation_words`].
     pub rotation: &'a B,
-    /// `[kv_heads][head_dim]`; not read unless values are centred.
-    pub value_means: &'a B,
     /// `[rows][heads][head_dim]`.
     pub out: &'a B,
 }
@@ -192,28 +192,27 @@ pub fn reduce<'a, B>(
     partitions: usize,
     buffers: &ReduceBuffers<'a, B>,
 ) -> Launch<'a, B> {
-    let &ReduceBuffers { part_o, part_ml, positions, rotation, value_means, out } = buffers;
+    let &ReduceBuffers { part_o, part_ml, positions, rotation, out } = buffers;
     let items = rows * shape.heads();
     let alone = items >= 2048 && shape.head_dim() <= 128;
     let params = ReduceParams {
         items: items as u32,
         heads: shape.heads() as u32,
-        gqa_group: shape.group as u32,
         partitions: partitions as u32,
         window: shape.window_or_all(),
         one_simdgroup_per_item: u32::from(alone),
         norm: shape.norm(),
     };
-    let mut bindings = bind(&[part_o, part_ml, positions, rotation, value_means], &[out]);
+    let mut bindings = bind(&[part_o, part_ml, positions, rotation], &[out]);
     bindings[2].offset = 4 * first_row;
-    bindings[5].offset = first_row * shape.row_bytes();
+    bindings[4].offset = first_row * shape.row_bytes();
     Launch {
         kernel: format!("reduce_d{}", shape.head_dim()),
         constants: shape.constants(),
         grid: [if alone { items.div_ceil(8) } else { items } as u32, 1, 1],
         threads: 256,
         bindings,
-        params: (6, params.bytes()),
+        params: (5, params.bytes()),
         // A multiplication an element of each partition, a rotation.
         work: (items * shape.head_dim() * (2 * partitions + 40)) as u64,
     }

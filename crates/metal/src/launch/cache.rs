@@ -17,17 +17,17 @@ pub struct WriteBuffers<'a, B> {
     pub angles: &'a B,
     /// Sign words, then Paley rows.
     pub rotation: &'a B,
-    /// `[kv_heads][head_dim]`, subtracted before RoPE; not read unless centred.
-    pub key_means: &'a B,
-    /// `[kv_heads][head_dim]`; not read unless centred.
-    pub value_means: &'a B,
+    /// [`crate::LayerTables::key_constants`]; not read unless keys are centred, nor are the positions.
+    pub key_constants: &'a B,
+    /// The position of each token in its sequence.
+    pub positions: &'a B,
     /// The layer's pages.
     pub cache: &'a B,
 }
 
 /// Stores the K and V of `tokens` tokens. A simdgroup a (token, kv head, K or V), 4 a threadgroup.
 pub fn write<'a, B>(shape: &Shape, tokens: usize, buffers: &WriteBuffers<'a, B>) -> Launch<'a, B> {
-    let &WriteBuffers { k, v, slots, angles, rotation, key_means, value_means, cache } = buffers;
+    let &WriteBuffers { k, v, slots, angles, rotation, key_constants, positions, cache } = buffers;
     let params = WriteParams {
         tokens: tokens as u32,
         kv_heads: shape.kv_heads as u32,
@@ -39,7 +39,7 @@ pub fn write<'a, B>(shape: &Shape, tokens: usize, buffers: &WriteBuffers<'a, B>)
         constants: shape.constants(),
         grid: [(2 * tokens * shape.kv_heads).div_ceil(4) as u32, 1, 1],
         threads: 128,
-        bindings: bind(&[k, v, slots, angles, rotation, key_means, value_means], &[cache]),
+        bindings: bind(&[k, v, slots, angles, rotation, key_constants, positions], &[cache]),
         params: (8, params.bytes()),
         // Centring, rotation, a search in a codebook.
         work: (2 * tokens * shape.kv_heads * shape.head_dim() * 60) as u64,

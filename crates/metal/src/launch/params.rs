@@ -81,6 +81,8 @@ params! {
         append_low_halves: u32,
         /// 1 / sqrt(head_dim).
         norm: f32,
+        /// The scale of logits, base 2.
+        scale: f32,
         /// The scale of logits, base 2, times RoPE's attention factor: products of queries and means are multiplied by
         /// it.
         mean_scale: f32,
@@ -118,8 +120,6 @@ params! {
         items: u32,
         /// Query heads of the layer.
         heads: u32,
-        /// Query heads of a kv head.
-        gqa_group: u32,
         /// Partitions for which there are partial states.
         partitions: u32,
         /// A row sees at most so many positions, itself included.

@@ -2,13 +2,14 @@
 use super::operands::left_operands;
 use super::pairs::{ExactPairs, PAIR_GROUP, exact_groups};
 use super::{floats, words};
-use turboquant::{KeyMean, PARTITION};
+use turboquant::{KeyTransform, PARTITION};
 
-/// What kernels read of a layer's kv heads to correct logits of centred keys, as bytes.
+/// What kernels read of a layer's kv heads to centre keys and to correct their logits, as bytes.
 #[derive(Clone, Debug)]
 pub struct LayerTables {
-    /// `[kv head][head_dim]`: what is subtracted from keys, 0 where the mean stays.
-    pub means: Vec<u8>,
+    /// `[kv head][constant][head_dim]`, in the order of `KeyConstant` of `vectors.h`: what is subtracted from keys, at
+    /// position 0 too, the scale and its inverse, the first difference.
+    pub key_constants: Vec<u8>,
     /// The approximated pairs, 8 at a time, then the pair groups of each kv head. Entries past the last pair name none.
     pub lists: Vec<u8>,
     /// `[kv head][2 pairs of matrices][high parts, low parts][row][2 RoPE pairs a column]`: left operands of 8x8
@@ -20,17 +21,22 @@ pub struct LayerTables {
     pub high_angles: Vec<u8>,
 }
 
+fn constants(key: &KeyTransform) -> impl Iterator<Item = &f32> {
+    let of = [key.subtracted(), key.first_mean(), key.scale(), key.inverse_scale(), key.first_difference()];
+    of.into_iter().flatten()
+}
+
 impl LayerTables {
-    /// `means` has one entry for each kv head, and at least one.
-    pub fn new(means: &[KeyMean]) -> Self {
-        let tables = means[0].tables();
+    /// `keys` has one entry for each kv head, and at least one.
+    pub fn new(keys: &[KeyTransform]) -> Self {
+        let tables = keys[0].tables();
         let rope = tables.rope();
-        let (approximated, groups, lists): (_, Vec<Vec<usize>>, usize) = match exact_groups(means) {
+        let (approximated, groups, lists): (_, Vec<Vec<usize>>, usize) = match exact_groups(keys) {
             Some(_) => {
                 let ExactPairs { approximated, high } = ExactPairs::of(rope);
-                (approximated, high.chunks(PAIR_GROUP).map(<[usize]>::to_vec).collect(), means.len())
+                (approximated, high.chunks(PAIR_GROUP).map(<[usize]>::to_vec).collect(), keys.len())
             }
-            None => (tables.approximated().to_vec(), means.iter().map(|mean| mean.high_pairs().to_vec()).collect(), 1),
+            None => (tables.approximated().to_vec(), keys.iter().map(|key| key.high_pairs().to_vec()).collect(), 1),
         };
         let eight =
             |group: &[usize]| std::array::from_fn::<_, PAIR_GROUP, _>(|i| group.get(i).map_or(u32::MAX, |p| *p as u32));
@@ -43,7 +49,7 @@ impl LayerTables {
             .iter()
             .flat_map(|g| tokens().flat_map(move |t| (0..PAIR_GROUP).flat_map(move |i| at(g, i, t).map(|x| x as f32))));
         LayerTables {
-            means: floats(means.iter().flat_map(|mean| mean.subtracted().iter().copied())),
+            key_constants: floats(keys.iter().flat_map(constants).copied()),
             lists: words(approximated.chunks(PAIR_GROUP).flat_map(eight).chain(listed.repeat(lists))),
             high_operands: words(operands),
             high_angles: floats(angles),

@@ -1,5 +1,5 @@
 //! The RoPE pairs, by how kernels correct them.
-use turboquant::{KeyMean, Rope};
+use turboquant::{KeyTransform, Rope};
 
 /// RoPE pairs of a pair group. Of coded keys kernels correct one group of high-frequency pairs, of keys stored as
 /// floats as many as there are.
@@ -27,9 +27,9 @@ impl ExactPairs {
     }
 }
 
-/// The number of pair groups where these means are corrected exactly; `None` where quadratics correct them.
-pub fn exact_groups(means: &[KeyMean]) -> Option<usize> {
-    let exact = means.iter().any(|mean| mean.high_pairs().len() > PAIR_GROUP);
-    let rope = means.first().filter(|_| exact)?.tables().rope();
+/// The number of pair groups where the means of these keys are corrected exactly; `None` where quadratics correct them.
+pub fn exact_groups(keys: &[KeyTransform]) -> Option<usize> {
+    let exact = keys.iter().any(|key| key.high_pairs().len() > PAIR_GROUP);
+    let rope = keys.first().filter(|_| exact)?.tables().rope();
     Some(ExactPairs::of(rope).high.len().div_ceil(PAIR_GROUP))
 }

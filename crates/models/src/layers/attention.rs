@@ -96,11 +96,11 @@ impl Attention {
         }
     }
 
-    /// The biases of K and V, which are a constant part of every key before RoPE and of every value. `None` where there
-    /// are none, or where a norm follows the projection, so that the bias is no constant part of a key.
-    pub fn kv_bias(&self) -> Option<(&[f32], &[f32])> {
+    /// The bias of K, which is a constant part of every key before RoPE. `None` where there is none, or where a norm
+    /// follows the projection, so that the bias is no constant part of a key.
+    pub fn key_bias(&self) -> Option<&[f32]> {
         match self.head_norms {
-            None => self.k.bias().zip(self.v.bias()),
+            None => self.k.bias(),
             Some(_) => None,
         }
     }

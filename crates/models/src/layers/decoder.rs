@@ -4,7 +4,7 @@ use crate::config::ModelConfig;
 use crate::error::LoadResult;
 use crate::model::Model;
 use crate::weights::Weights;
-use attention::{ForwardContext, KvMeans, ModelGeometry, StateLayout};
+use attention::{ForwardContext, ModelGeometry, StateLayout};
 use candle_core::{Result, Tensor, bail};
 use compute::Precision;
 
@@ -99,11 +99,9 @@ impl<L: DecoderLayer> Model for Decoder<L> {
         self.vocab_size
     }
 
-    fn kv_bias(&self) -> Option<KvMeans> {
+    fn key_bias(&self) -> Option<Vec<Vec<f32>>> {
         let attentions = self.layers.iter().filter_map(L::attention);
-        let biases = attentions.map(|a| a.kv_bias().map(|(k, v)| (k.to_vec(), v.to_vec())));
-        let (keys, values) = biases.collect::<Option<Vec<_>>>()?.into_iter().unzip();
-        Some(KvMeans { keys, values })
+        attentions.map(|attention| attention.key_bias().map(<[f32]>::to_vec)).collect()
     }
 
     fn hidden_size(&self) -> usize {

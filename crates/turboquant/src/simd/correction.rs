@@ -7,7 +7,7 @@
 use super::Simd;
 use super::scores::SUM_BLOCK;
 use crate::correction_tables::{INTERVAL, INTERVALS, LowFrequency, QUADRATIC, Start, VeryLowFrequency};
-use crate::key_mean::CorrectionQuery;
+use crate::key_transform::CorrectionQuery;
 use crate::layout::SPAN;
 use crate::layout::STRIP;
 
@@ -20,6 +20,8 @@ pub(crate) type CorrectionState = [[f32; INTERVALS]];
 pub(crate) struct CorrectionHead<'a> {
     pub query: &'a CorrectionQuery,
     pub state: &'a CorrectionState,
+    /// What the logit of position 0 lacks beyond the rest.
+    pub first: f32,
 }
 
 /// A quad's heads over one span; they may belong to different queries.
@@ -29,6 +31,8 @@ pub(crate) struct CorrectionSpan<'a> {
     /// Strips that are visible.
     pub first: usize,
     pub last: usize,
+    /// Whether its first token is at position 0.
+    pub starts_sequence: bool,
     /// `None`: nothing is missing.
     pub heads: &'a [Option<CorrectionHead<'a>>],
 }
@@ -52,22 +56,22 @@ const fn powers(step: f32, first: f32) -> [[f32; 16]; 2] {
 /// Fills the states of a query's heads, one after the other, for the partition that starts at `position`.
 #[inline(always)]
 pub(super) fn prepare<S: Simd>(s: S, query: &CorrectionQuery, position: usize, states: &mut CorrectionState) {
-    let (mean, len) = (&query.mean, query.state_len());
+    let (transform, len) = (&query.transform, query.state_len());
     for (g, state) in states.chunks_exact_mut(len).enumerate() {
         prepare_quadratic(s, query, g, position, state);
     }
-    let approximated = mean.tables().approximated().len().div_ceil(16);
-    for (i, pairs) in mean.high_pairs().chunks(16).enumerate() {
+    let approximated = transform.tables().approximated().len().div_ceil(16);
+    for (i, pairs) in transform.high_pairs().chunks(16).enumerate() {
         let mut start: Start = [[0.0; 16]; 2];
         for (lane, pair) in pairs.iter().enumerate() {
-            let [cos, sin] = mean.tables().start_of(*pair, position);
+            let [cos, sin] = transform.tables().start_of(*pair, position);
             (start[0][lane], start[1][lane]) = (cos, sin);
         }
         for (g, state) in states.chunks_exact_mut(len).enumerate() {
             let (a, b) = query.head(g);
             let [c, d] = phases(s, &a[approximated + i], &b[approximated + i], &start);
             let rows = state[QUADRATIC..].as_chunks_mut::<2>().0[i * 16..].iter_mut();
-            for ((high, [at_c, at_d]), (c, d)) in mean.high()[i * 16..].iter().zip(rows).zip(c.iter().zip(&d)) {
+            for ((high, [at_c, at_d]), (c, d)) in transform.high()[i * 16..].iter().zip(rows).zip(c.iter().zip(&d)) {
                 let (cos, sin) = (s.load(&high.middles[0]), s.load(&high.middles[1]));
                 let (c, d) = (s.splat(*c), s.splat(*d));
                 s.store(at_c, s.fma(d, sin, s.mul(c, cos)));
@@ -90,7 +94,7 @@ fn phases<S: Simd>(s: S, a: &[f32; 16], b: &[f32; 16], start: &Start) -> Start {
 /// Sums the approximated pairs' quadratics of head `g`.
 #[inline(always)]
 fn prepare_quadratic<S: Simd>(s: S, query: &CorrectionQuery, g: usize, position: usize, out: &mut CorrectionState) {
-    let tables = query.mean.tables();
+    let tables = query.transform.tables();
     let (very_low, (a, b)) = (tables.very_low(), query.head(g));
     let (mut whole, mut of_c, mut of_d) =
         ([s.splat(0.0); QUADRATIC], [s.splat(0.0); QUADRATIC], [s.splat(0.0); QUADRATIC]);
@@ -128,7 +132,7 @@ fn prepare_quadratic<S: Simd>(s: S, query: &CorrectionQuery, g: usize, position:
 pub(super) fn add<S: Simd>(s: S, span: &CorrectionSpan<'_>, out: &mut [[f32; SPAN]; super::QUAD]) {
     let shared = match span.heads.first() {
         Some(Some(head)) => {
-            let same = |other: &CorrectionHead<'_>| other.query.mean.same(&head.query.mean);
+            let same = |other: &CorrectionHead<'_>| other.query.transform.same(&head.query.transform);
             span.heads.iter().all(|other| other.as_ref().is_some_and(same))
         }
         _ => false,
@@ -138,11 +142,16 @@ pub(super) fn add<S: Simd>(s: S, span: &CorrectionSpan<'_>, out: &mut [[f32; SPA
         [Some(a), Some(b), Some(c)] if shared => add_heads::<S, 3>(s, span, [*a, *b, *c], out),
         [Some(a), Some(b)] if shared => add_heads::<S, 2>(s, span, [*a, *b], out),
         heads => {
-            for (head, out) in heads.iter().zip(out) {
+            for (head, out) in heads.iter().zip(out.iter_mut()) {
                 if let Some(head) = head {
                     add_heads::<S, 1>(s, span, [*head], std::slice::from_mut(out));
                 }
             }
+        }
+    }
+    if span.starts_sequence {
+        for (head, out) in span.heads.iter().zip(out) {
+            out[0] += head.map_or(0.0, |head| head.first);
         }
     }
 }
@@ -155,7 +164,7 @@ fn add_heads<S: Simd, const H: usize>(
     heads: [CorrectionHead<'_>; H],
     out: &mut [[f32; SPAN]],
 ) {
-    let high = heads[0].query.mean.high();
+    let high = heads[0].query.transform.high();
     let mut rows: [&[[[f32; INTERVALS]; 2]]; H] = [&[]; H];
     for h in 0..H {
         rows[h] = &heads[h].state[QUADRATIC..].as_chunks().0[..high.len()];

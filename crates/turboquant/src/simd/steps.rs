@@ -10,7 +10,7 @@ pub(super) mod prelude {
     };
     pub(in crate::simd) use super::{Steps, steps};
     pub(in crate::simd) use crate::format::{Format, Side};
-    pub(in crate::simd) use crate::key_mean::CorrectionQuery;
+    pub(in crate::simd) use crate::key_transform::CorrectionQuery;
     pub(in crate::simd) use crate::layout::{RecordLayout, SPAN};
     pub(in crate::simd) use crate::rotation::Rotation;
 }

@@ -1,6 +1,6 @@
 //! Data, caches and the f64 reference that the integration tests and the benchmark share.
 #![allow(dead_code)] // each test uses a part
-use turboquant::{Format, Isa, Job, Kernel, KeyMean, PARTITION, Query, RecordLayout, Row, Side};
+use turboquant::{Format, Isa, Job, Kernel, KeyTransform, PARTITION, Query, RecordLayout, Row, Side};
 
 /// Xorshift64.
 pub struct Rng(pub u64);
@@ -143,7 +143,7 @@ impl Cache {
             kernel.merge(&mut total, &part, group);
         }
         let mut out = vec![0.0; group * kernel.layout().head_dim()];
-        kernel.finish(&total, group, None, &mut out);
+        kernel.finish(&total, group, &mut out);
         out
     }
 }
@@ -187,6 +187,13 @@ pub fn logit_scale(head_dim: usize) -> f32 {
     1.0 / (head_dim as f32).sqrt()
 }
 
-pub fn query(kernel: &Kernel, q: &[f32], group: usize, mean: Option<&KeyMean>) -> Query {
-    kernel.query(q, group, logit_scale(kernel.layout().head_dim()), mean)
+pub fn query(kernel: &Kernel, q: &[f32], group: usize, transform: Option<&KeyTransform>) -> Query {
+    kernel.query(q, group, logit_scale(kernel.layout().head_dim()), transform)
+}
+
+/// A scale of 1/2 to 2 for each of `pairs` RoPE pairs, and for each element without RoPE.
+pub fn pair_scale(rng: &mut Rng, pairs: usize, d: usize) -> Vec<f32> {
+    let mut scale: Vec<f32> = (0..d).map(|_| (2.0 * rng.unit() - 1.0).exp2()).collect();
+    scale.copy_within(..pairs, pairs);
+    scale
 }

@@ -5,9 +5,7 @@ pub mod attempts;
 pub mod helpers;
 pub mod page;
 
-use attention::{
-    AttentionBackend, BatchLayout, Centring, KeyCentring, KvMeans, LayerGeometry, LayerId, ModelGeometry, Rope,
-};
+use attention::{AttentionBackend, BatchLayout, Centring, KeyCentring, LayerGeometry, LayerId, ModelGeometry, Rope};
 use candle_core::{Device, Tensor};
 use kv::{BlockCopy, BlockId, BlockPool, BlockTable, KvLayout};
 use metal::{AttendKernel, Executor, GpuBackend};
@@ -91,11 +89,11 @@ impl<E: Executor> Cache<E> {
     pub fn new(executor: E, case: Case, tokens: usize) -> Self {
         let geometry = geometry(&case);
         let layout = KvLayout::new(case.block_size, [(KV_HEADS, case.d, case.k, case.v)]).unwrap();
-        let noise = |seed, n: usize| (0..n).map(|i| conformance::noise(seed, i as u64)).collect::<Vec<f32>>();
-        let keys = noise(8, KV_HEADS * case.d).into_iter().map(|x| case.bias * x).collect();
-        let means = KvMeans { keys: vec![keys], values: vec![noise(9, KV_HEADS * case.d)] };
+        let mut constants = conformance::large_constants(&geometry);
+        let means = constants.means.iter_mut().chain(&mut constants.first_means);
+        means.flatten().for_each(|x| *x *= case.bias);
         let centring = match case.centred {
-            true => Centring::new(&geometry, &means, |_| KeyCentring::of(case.k), |_| true).unwrap(),
+            true => Centring::new(&geometry, &constants, |_| KeyCentring::of(case.k)).unwrap(),
             false => Centring::none(&geometry),
         };
         let backend = GpuBackend::new(executor, layout, &geometry, &centring, case.decode);
@@ -117,15 +115,11 @@ impl<E: Executor> Cache<E> {
             (0..tokens * width).map(|i| size(i / width) * conformance::noise(seed, i as u64)).collect::<Vec<f32>>()
         };
         // Values grow by 30 after 60 tokens, so that the scale that weights are relative to has to move.
-        let (mut k, mut v) = (data(1, |_| 1.0), data(2, |t| if t > 60 { 9.0 } else { 0.3 }));
-        // What is taken out of them is there.
-        let layer = &centring.layers[0];
-        for (i, (k, v)) in k.chunks_mut(case.d).zip(v.chunks_mut(case.d)).enumerate() {
-            if let Some(mean) = layer.keys.get(i % KV_HEADS) {
-                k.iter_mut().zip(mean.subtracted()).for_each(|(k, mean)| *k += mean);
-            }
-            if let Some(mean) = layer.values.get(i % KV_HEADS) {
-                v.iter_mut().zip(mean).for_each(|(v, mean)| *v += mean);
+        let (mut k, v) = (data(1, |_| 1.0), data(2, |t| if t > 60 { 9.0 } else { 0.3 }));
+        // What is taken out of keys is there.
+        for (i, k) in k.chunks_mut(case.d).enumerate() {
+            if let Some(transform) = centring.layers[0].get(i % KV_HEADS) {
+                k.iter_mut().zip(transform.subtracted_at(i / KV_HEADS)).for_each(|(k, mean)| *k += mean);
             }
         }
         Cache { case, backend, centring, geometry, table, tokens, k, v }
@@ -201,23 +195,14 @@ impl<E: Executor> Cache<E> {
         rope(&self.case).angles(&[position as u32])
     }
 
-    /// What is stored of a token of kv head `head`: without its mean, a key after RoPE.
-    pub fn centred(&self, side: Side, token: usize, head: usize) -> Vec<f32> {
+    /// What is stored of a token of kv head `head`: of a key what its transform and RoPE make of it.
+    pub fn given(&self, side: Side, token: usize, head: usize) -> Vec<f32> {
         let at = (token * KV_HEADS + head) * self.case.d;
         let mut x = if side == Side::K { &self.k } else { &self.v }[at..][..self.case.d].to_vec();
-        let layer = &self.centring.layers[0];
-        match side {
-            Side::K => {
-                if let Some(mean) = layer.keys.get(head) {
-                    x.iter_mut().zip(mean.subtracted()).for_each(|(x, mean)| *x -= mean);
-                }
-                apply_rope(&mut x, &self.angles(token));
-            }
-            Side::V => {
-                if let Some(mean) = layer.values.get(head) {
-                    x.iter_mut().zip(mean).for_each(|(x, mean)| *x -= mean);
-                }
-            }
+        match (side, self.centring.layers[0].get(head)) {
+            (Side::K, Some(transform)) => transform.apply(&mut x, token, &self.angles(token)),
+            (Side::K, None) => apply_rope(&mut x, &self.angles(token)),
+            (Side::V, _) => {}
         }
         x
     }
@@ -242,18 +227,16 @@ impl<E: Executor> Cache<E> {
             for q in q[head * group * d..][..group * d].chunks_exact(d) {
                 let mut q = q.to_vec();
                 apply_rope(&mut q, &self.angles(row));
-                let q = &q[..];
-                let lacks = self.lacks(q, head, from..row + 1);
-                let dot = |k: &[f64]| k.iter().zip(q).map(|(a, b)| a * f64::from(*b)).sum::<f64>();
+                let lacks = self.lacks(&q, head, from..row + 1);
+                if let Some(transform) = self.centring.layers[0].get(head) {
+                    q.iter_mut().zip(transform.inverse_scale()).for_each(|(q, s)| *q *= s);
+                }
+                let dot = |k: &[f64]| k.iter().zip(&q).map(|(a, b)| a * f64::from(*b)).sum::<f64>();
                 let logits: Vec<f64> = k.iter().zip(lacks).map(|(k, lacks)| (dot(k) + lacks) * scale).collect();
                 let max = logits.iter().copied().fold(f64::MIN, f64::max);
                 let p: Vec<f64> = logits.iter().map(|x| (x - max).exp()).collect();
                 let l: f64 = p.iter().sum();
-                let mean = self.centring.layers[0].values.get(head);
-                out.extend((0..d).map(|i| {
-                    let sum: f64 = p.iter().zip(&v).map(|(p, v)| p * v[i]).sum();
-                    sum / l + mean.map_or(0.0, |mean| f64::from(mean[i]))
-                }));
+                out.extend((0..d).map(|i| p.iter().zip(&v).map(|(p, v)| p * v[i]).sum::<f64>() / l));
             }
         }
         out
@@ -261,8 +244,8 @@ impl<E: Executor> Cache<E> {
 
     /// What the logits of `positions` lack, before the scale.
     fn lacks(&self, q: &[f32], head: usize, positions: Range<usize>) -> Vec<f64> {
-        let Some(key_mean) = self.centring.layers[0].keys.get(head) else { return vec![0.0; positions.len()] };
-        let (tables, mean) = (key_mean.tables(), key_mean.subtracted());
+        let Some(transform) = self.centring.layers[0].get(head) else { return vec![0.0; positions.len()] };
+        let (tables, mean) = (transform.tables(), transform.subtracted());
         let rope = tables.rope();
         let amplitudes = |pair: usize| {
             let ((x, y), factor) = (rope.elements(pair), f64::from(rope.attention_factor()));
@@ -275,7 +258,7 @@ impl<E: Executor> Cache<E> {
         };
         let at = |t: usize| -> f64 {
             let (start, inside) = (t / PARTITION * PARTITION, t % PARTITION);
-            let high = key_mean.high_pairs().iter().map(|pair| turned(*pair, t)[0]);
+            let high = transform.high_pairs().iter().map(|pair| turned(*pair, t)[0]);
             let approximated = tables.approximated().iter().enumerate().map(|(i, pair)| {
                 let [c, d] = turned(*pair, start);
                 let (fit, middle) = match i < tables.very_low() {
@@ -286,7 +269,9 @@ impl<E: Executor> Cache<E> {
                 let [k0, k1, k2] = fit.map(|[of_c, of_d]| f64::from(of_c) * c + f64::from(of_d) * d);
                 k0 + k1 * u + k2 * u * u
             });
-            high.chain(approximated).sum()
+            let first = q.iter().zip(transform.first_difference()).filter(|_| t == 0);
+            let first = first.map(|(q, x)| f64::from(*q) * f64::from(*x));
+            high.chain(approximated).chain(first).sum()
         };
         positions.map(at).collect()
     }

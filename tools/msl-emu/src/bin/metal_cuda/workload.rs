@@ -1,5 +1,5 @@
 //! A cache of random tokens on the device, and the launches of one attention over it.
-use attention::{Centring, KeyCentring, KvMeans, LayerGeometry, ModelGeometry, Rope};
+use attention::{Centring, KeyCentring, LayerGeometry, ModelGeometry, Rope};
 use metal::launch::{self, AttendBuffers, QueryBuffers, ReduceBuffers, WriteBuffers};
 use metal::{AttendKernel, Executor, Launch, LayerTables, Params, PartitionTables, Shape, Tile};
 use msl_emu::cuda::{CudaExecutor, Memory};
@@ -25,13 +25,12 @@ pub struct Workload<'a> {
 #[derive(Clone, Copy)]
 enum At {
     Rotation,
-    Means,
+    KeyConstants,
     Starts,
     Fits,
     Lists,
     HighOperands,
     HighAngles,
-    ValueMeans,
     Blocks,
     Cache,
 }
@@ -48,7 +47,7 @@ fn angle_bytes(rope: &Rope, positions: &[u32]) -> Vec<u8> {
     rope.angles(positions).into_iter().flatten().flat_map(f32::to_le_bytes).collect()
 }
 
-/// From which keys the mean is taken, and from which values.
+/// From which keys the mean is taken.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Centred {
     Nothing,
@@ -73,41 +72,37 @@ fn centring(d: usize, keys: KeyCentring) -> Result<Centring, String> {
         rope: Some(rope(d)?),
     };
     let geometry = ModelGeometry { layers: vec![layer] };
-    let means = |seed| vec![(0..KV_HEADS * d).map(|i| conformance::noise(seed, i as u64)).collect()];
-    let means = KvMeans { keys: means(8), values: means(9) };
-    Centring::new(&geometry, &means, |_| keys, |_| true).map_err(|e| e.to_string())
+    let constants = conformance::large_constants(&geometry);
+    Centring::new(&geometry, &constants, |_| keys).map_err(|e| e.to_string())
 }
 
 impl<'a> Workload<'a> {
     pub fn new(executor: &'a CudaExecutor, k: Format, v: Format, d: usize, centred: Centred) -> Result<Self, String> {
         let coded = centred != Centred::Nothing && k.is_rotated();
         let centring = centring(d, KeyCentring::of(k))?;
-        let layer = &centring.layers[0];
+        let keys = &centring.layers[0];
         let record = RecordLayout::new(k, v, d, BLOCK).map_err(|e| e.to_string())?;
         let shape = Shape {
             keys_centred: coded || centred == Centred::Floats,
-            values_centred: coded,
-            exact_groups: if centred == Centred::Floats { metal::exact_groups(&layer.keys) } else { None },
+            exact_groups: if centred == Centred::Floats { metal::exact_groups(keys) } else { None },
             ..Shape::new(record, KV_HEADS, GROUP)
         };
-        let correction = layer.keys[0].tables().clone();
+        let correction = keys[0].tables().clone();
         let partitions =
             if k.is_rotated() { PartitionTables::new } else { PartitionTables::exact }(&correction, 1 << 17);
-        let tables = LayerTables::new(&layer.keys);
-        let value_means: Vec<u8> = layer.values.iter().flatten().flat_map(|x| x.to_le_bytes()).collect();
+        let tables = LayerTables::new(keys);
         let all = TOTAL / BLOCK;
         // A fixed walk through all blocks: the stride is odd.
         let blocks = words((0..all).map(|i| (i * 12_289 % all) as u32));
         let rotation = metal::rotation_words(&shape);
-        let parts: [&[u8]; 9] = [
+        let parts: [&[u8]; 8] = [
             &rotation,
-            &tables.means,
+            &tables.key_constants,
             &partitions.starts,
             &partitions.fits,
             &tables.lists,
             &tables.high_operands,
             &tables.high_angles,
-            &value_means,
             &blocks,
         ];
         let buffer = |bytes: &&[u8]| executor.buffer(bytes).map_err(|e| e.to_string());
@@ -129,6 +124,7 @@ impl<'a> Workload<'a> {
         let (k, v) = (buffer(&noise(1, n))?, buffer(&noise(2, n))?);
         let positions: Vec<u32> = (0..WRITTEN as u32).collect();
         let angles = buffer(&angle_bytes(self.tables.rope(), &positions))?;
+        let positions = buffer(&words(positions))?;
         for start in (0..TOTAL).step_by(WRITTEN) {
             let slots = buffer(&words((start..start + WRITTEN).map(|t| t as u32)))?;
             let write = WriteBuffers {
@@ -137,8 +133,8 @@ impl<'a> Workload<'a> {
                 slots: &slots,
                 angles: &angles,
                 rotation: self.get(At::Rotation),
-                key_means: self.get(At::Means),
-                value_means: self.get(At::ValueMeans),
+                key_constants: self.get(At::KeyConstants),
+                positions: &positions,
                 cache: self.get(At::Cache),
             };
             self.executor.run(&[launch::write(&self.shape, WRITTEN, &write)]).map_err(|e| e.to_string())?;
@@ -231,7 +227,7 @@ impl<'a> Attention<'a> {
                 q: &self.q,
                 tiles,
                 rotation: w.get(At::Rotation),
-                key_means: w.get(At::Means),
+                key_constants: w.get(At::KeyConstants),
                 starts: w.get(At::Starts),
                 lists: w.get(At::Lists),
                 fits: w.get(At::Fits),
@@ -255,7 +251,6 @@ impl<'a> Attention<'a> {
                 part_ml: &self.part_ml,
                 positions: &self.positions,
                 rotation: w.get(At::Rotation),
-                value_means: w.get(At::ValueMeans),
                 out: &self.out,
             };
             [
