@@ -235,7 +235,9 @@ pub struct KvSettings {
     pub k_quant: Option<String>,
     #[arg(long, value_name = "FORMAT", help = format_help(Side::V))]
     pub v_quant: Option<String>,
-    /// What is taken out of K and V before they are stored: auto, bias, off [default: auto]
+    /// What is done to keys so that less of them is lost, undone exactly in attention. auto: their measured mean is
+    /// subtracted and pairs of elements are scaled by what queries ask of them; bias: the bias of the model's keys is
+    /// subtracted; off: nothing [default: auto]
     #[arg(long, value_name = "MODE")]
     pub kv_centre: Option<String>,
 }
