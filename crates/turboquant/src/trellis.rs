@@ -186,6 +186,26 @@ pub(crate) struct Segments {
     pub slope: [u8; 16],
     pub book: IntBook,
 }
+
+/// Segments as instruction sets look them up, all integers raised by the same number (mod 256).
+pub(crate) struct RaisedSegments {
+    pub base: [u8; 16],
+    pub slope: [u8; 16],
+    /// The integer of each argument.
+    pub all: [u8; 256],
+}
+
+impl Segments {
+    pub(crate) const fn raised(&self, by: u8) -> RaisedSegments {
+        let (mut base, mut all, mut i) = ([0; 16], [0; 256], 0);
+        while i < 256 {
+            base[i / 16] = (self.base[i / 16] as u8).wrapping_add(by);
+            all[i] = base[i / 16].wrapping_add(((self.slope[i / 16] as u16 * (i % 16) as u16) >> 5) as u8);
+            i += 1;
+        }
+        RaisedSegments { base, slope: self.slope, all }
+    }
+}
 const SEGMENTS5: Segments = Segments {
     base: [0, 4, 8, 12, 15, 19, 23, 26, 30, 35, 40, 47, 57, 69, 83, 103],
     slope: [9, 8, 8, 7, 8, 7, 6, 9, 11, 11, 16, 20, 22, 28, 41, 52],

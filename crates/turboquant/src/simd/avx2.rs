@@ -3,6 +3,7 @@
 //! `madd`.
 use super::Simd;
 use super::steps::prelude::*;
+use crate::trellis::RaisedSegments;
 use core::arch::x86_64::*;
 
 pub(super) fn is_available() -> bool {
@@ -70,6 +71,7 @@ impl Simd for Avx2 {
     /// Two sums a lane, for lanes 0..4, 4..8, 8..12, 12..16.
     type WideAcc = [__m256i; 4];
     type Table = __m256i;
+    type Segments = I;
     const K_UNSIGNED: bool = true;
     const WIDE_OFFSET: i32 = 0;
     const SIGNED_OFFSET: u8 = 0;
@@ -250,9 +252,15 @@ impl Simd for Avx2 {
         }
     }
 
+    /// Bases and slopes.
     #[inline(always)]
-    fn pieces(self, base: __m256i, slope: __m256i, x: I) -> I {
-        both!(x, x => pieces(base, slope, x))
+    fn segments(self, segments: &RaisedSegments) -> I {
+        [self.table(&segments.base), self.table(&segments.slope)]
+    }
+
+    #[inline(always)]
+    fn integers(self, segments: I, x: I) -> I {
+        both!(x, x => integers(segments[0], segments[1], x))
     }
 
     #[inline(always)]
@@ -278,7 +286,7 @@ impl Simd for Avx2 {
 
 helpers! {
     /// Each byte 16 h + l becomes base[h] + (slope[h] l >> 5).
-    fn pieces(base: __m256i, slope: __m256i, x: __m256i) -> __m256i = {
+    fn integers(base: __m256i, slope: __m256i, x: __m256i) -> __m256i = {
         let piece = _mm256_and_si256(_mm256_srli_epi16::<4>(x), _mm256_set1_epi8(15));
         let (base, slope) = (_mm256_shuffle_epi8(base, piece), _mm256_shuffle_epi8(slope, piece));
         // The products of even bytes and of odd ones: the other byte of each pair is 0.

@@ -2,6 +2,7 @@
 //! up 64 bytes and ignores the two top bits of an index, so junk there needs no mask.
 use super::Simd;
 use super::steps::prelude::*;
+use crate::trellis::RaisedSegments;
 use core::arch::x86_64::*;
 
 pub(super) fn is_available() -> bool {
@@ -38,6 +39,7 @@ impl Simd for Avx512 {
     /// High and low limbs: the sum is 128 high + low.
     type WideAcc = [__m512i; 2];
     type Table = __m512i;
+    type Segments = [__m512i; 4];
     const K_UNSIGNED: bool = true;
     const WIDE_OFFSET: i32 = 128;
     const SIGNED_OFFSET: u8 = 128;
@@ -119,17 +121,11 @@ impl Simd for Avx512 {
         };
         fn is_clear(self, x: __m512i, bit: usize) -> __m512i =
             _mm512_movm_epi8(_mm512_testn_epi8_mask(x, _mm512_set1_epi8((1u8 << bit) as i8)));
-        fn pieces(self, base: __m512i, slope: __m512i, x: __m512i) -> __m512i = {
-            let piece = shift::<4>(x);
-            let (base, slope) = (_mm512_permutexvar_epi8(piece, base), _mm512_permutexvar_epi8(piece, slope));
-            // The products of even bytes and of odd ones: the other byte of each pair is 0.
-            let even = _mm512_maddubs_epi16(_mm512_and_si512(x, _mm512_set1_epi16(0x000f)), slope);
-            let odd = _mm512_maddubs_epi16(_mm512_and_si512(x, _mm512_set1_epi16(0x0f00)), slope);
-            let high = _mm512_set1_epi32(0xff00_ff00_u32 as i32);
-            let both = _mm512_ternarylogic_epi32::<0xca>(
-                high, _mm512_slli_epi16::<3>(odd), _mm512_srli_epi16::<5>(even),
-            );
-            _mm512_add_epi8(base, both)
+        /// `vpermi2b` looks up 128 bytes: of the lower arguments, then of the upper ones.
+        fn integers(self, segments: [__m512i; 4], x: __m512i) -> __m512i = {
+            let [a, b, c, d] = segments;
+            let (low, high) = (_mm512_permutex2var_epi8(a, x, b), _mm512_permutex2var_epi8(c, x, d));
+            _mm512_mask_blend_epi8(_mm512_movepi8_mask(x), low, high)
         };
         fn acc(self) -> __m512i = _mm512_setzero_si512();
         fn dot_k(self, acc: __m512i, codes: __m512i, q: u32) -> __m512i =
@@ -181,6 +177,12 @@ impl Simd for Avx512 {
     fn store(self, p: &mut [f32; 16], x: __m512) {
         // SAFETY: `self` exists only where AVX-512 is there; `p` is 64 bytes.
         unsafe { _mm512_storeu_ps(p.as_mut_ptr(), x) }
+    }
+
+    #[inline(always)]
+    fn segments(self, segments: &RaisedSegments) -> [__m512i; 4] {
+        let of = segments.all.as_chunks::<64>().0;
+        [self.bytes(&of[0]), self.bytes(&of[1]), self.bytes(&of[2]), self.bytes(&of[3])]
     }
 
     #[inline(always)]

@@ -5,30 +5,13 @@
 //! before are a shift away; in a strip of V they lie in the lanes before.
 use super::scores::{offset, sign_line};
 use super::{Simd, trellis_of};
-use crate::trellis::{Segments, Trellis};
+use crate::trellis::Trellis;
 
 /// A trellis code whose number is that of a format; the number of a format without one is never asked for.
 const fn trellis(format: u8) -> Trellis {
     match trellis_of(format) {
         Some(trellis) => trellis,
         None => Trellis::Tc4,
-    }
-}
-
-/// The look-up tables of a code's integers. The bases are raised by `offset` where nothing is negated afterwards.
-struct Pieces<S: Simd> {
-    base: S::Table,
-    slope: S::Table,
-}
-
-impl<S: Simd> Pieces<S> {
-    #[inline(always)]
-    fn new(s: S, segments: &Segments, offset: u8) -> Self {
-        let mut base = [0; 16];
-        for (raised, base) in base.iter_mut().zip(segments.base) {
-            *raised = (base as u8).wrapping_add(offset);
-        }
-        Pieces { base: s.table(&base), slope: s.table(&segments.slope) }
     }
 }
 
@@ -42,12 +25,16 @@ pub(super) fn expand<S: Simd, const FORMAT: u8, const KEYS: bool>(
     out: &mut [[u8; 64]],
 ) {
     let (code, raised) = const { (trellis(FORMAT), if KEYS { offset::<S>(FORMAT) } else { 0 }) };
-    let pieces =
-        Pieces::<S>::new(s, code.segments(), if code.has_free_bit() && code.chained() == 4 { 0 } else { raised });
+    // The integers of tc5 are negated before they are raised.
+    let segments = match code {
+        Trellis::Tc5 => s.segments(&const { trellis(FORMAT).segments().raised(0) }),
+        _ if KEYS => s.segments(&const { trellis(FORMAT).segments().raised(offset::<S>(FORMAT)) }),
+        _ => s.segments(&const { trellis(FORMAT).segments().raised(0) }),
+    };
     let words = out.len() * code.chained() / 8;
     let (lines, bits) = codes.split_at(words * 64);
     let lines = lines.as_chunks::<64>().0;
-    let put = Put::<S, FORMAT> { s, pieces, raised, bits, ahead };
+    let put = Put::<S, FORMAT> { s, segments, raised, bits, ahead };
     match (KEYS, const { trellis(FORMAT).chained() == 4 }) {
         (true, true) => keys_of_4_bits(&put, lines, out),
         (true, false) => keys_of_2_bits(&put, lines, out),
@@ -59,7 +46,7 @@ pub(super) fn expand<S: Simd, const FORMAT: u8, const KEYS: bool>(
 /// Makes integers of points.
 struct Put<'a, S: Simd, const FORMAT: u8> {
     s: S,
-    pieces: Pieces<S>,
+    segments: S::Segments,
     raised: u8,
     /// The plane of free bits.
     bits: &'a [u8],
@@ -90,17 +77,17 @@ impl<S: Simd, const FORMAT: u8> Put<'_, S, FORMAT> {
     /// The integers of points without their free bits, which are bit `bit` of `free`.
     #[inline(always)]
     fn put(&self, points: S::Bytes, free: S::Bytes, bit: usize, out: &mut [u8; 64]) {
-        let (s, Pieces { base, slope }) = (self.s, &self.pieces);
+        let (s, segments) = (self.s, self.segments);
         let integers = match const { trellis(FORMAT) } {
-            Trellis::Tc4 => s.pieces(*base, *slope, points),
-            Trellis::Tc2 => s.pieces(*base, *slope, s.shl::<1>(points)),
+            Trellis::Tc4 => s.integers(segments, points),
+            Trellis::Tc2 => s.integers(segments, s.shl::<1>(points)),
             Trellis::Tc3 => {
                 let free = s.is_clear(free, bit);
-                s.pieces(*base, *slope, s.select(0x7f7f_7f7f, points, s.not(free)))
+                s.integers(segments, s.select(0x7f7f_7f7f, points, s.not(free)))
             }
             Trellis::Tc5 => {
                 let negative = s.is_clear(free, bit);
-                let magnitudes = s.pieces(*base, *slope, s.increment(s.xor(points, negative), negative));
+                let magnitudes = s.integers(segments, s.increment(s.xor(points, negative), negative));
                 let raised = s.bytes(&[self.raised; 64]);
                 s.add_bytes(s.sub_bytes(s.xor(magnitudes, negative), negative), raised)
             }

@@ -34,7 +34,7 @@ use crate::codebook::IntBook;
 use crate::format::{Coding, Format};
 use crate::layout::{SPAN, STRIP};
 use crate::page::Lines;
-use crate::trellis::Trellis;
+use crate::trellis::{RaisedSegments, Trellis};
 
 /// Query heads of a quad, which a kernel treats together: what is read or looked up once serves all of them.
 pub(crate) const QUAD: usize = 4;
@@ -58,6 +58,8 @@ pub(crate) trait Simd: viterbi::Costs {
     type WideAcc: Copy;
     /// 16 bytes to look up.
     type Table: Copy;
+    /// The segments of a trellis code.
+    type Segments: Copy;
 
     /// Whether `dot_k` takes unsigned codes: they are raised by the codebook's largest integer.
     const K_UNSIGNED: bool;
@@ -136,8 +138,9 @@ pub(crate) trait Simd: viterbi::Costs {
     fn lanes_before<const N: i32>(self, x: Self::Bytes, before: Self::Bytes) -> Self::Bytes;
     /// Bytes of ones where bit `bit` of a byte is clear, else 0.
     fn is_clear(self, x: Self::Bytes, bit: usize) -> Self::Bytes;
+    fn segments(self, segments: &RaisedSegments) -> Self::Segments;
     /// Each byte 16 h + l becomes base[h] + (slope[h] l >> 5) (mod 256). A slope is at most 127.
-    fn pieces(self, base: Self::Table, slope: Self::Table, x: Self::Bytes) -> Self::Bytes;
+    fn integers(self, segments: Self::Segments, x: Self::Bytes) -> Self::Bytes;
 
     fn acc(self) -> Self::Acc;
     /// acc + sum over a lane's 4 bytes of code * q; codes raised if `K_UNSIGNED`, q four i8.

@@ -1,6 +1,7 @@
 //! NEON with the dot product extension: four registers are 16 lanes; `sdot` multiplies signed bytes by signed bytes.
 use super::Simd;
 use super::steps::prelude::*;
+use crate::trellis::RaisedSegments;
 use core::arch::aarch64::*;
 use core::arch::asm;
 
@@ -75,6 +76,7 @@ impl Simd for Neon {
     /// High and low limbs: the sum is 128 high + low.
     type WideAcc = [I; 2];
     type Table = uint8x16_t;
+    type Segments = [uint8x16_t; 2];
     const K_UNSIGNED: bool = false;
     const WIDE_OFFSET: i32 = 0;
     const SIGNED_OFFSET: u8 = 0;
@@ -203,7 +205,11 @@ impl Simd for Neon {
             let bit = vdupq_n_u8(1 << bit);
             each!(x in x => vmvnq_u8(vtstq_u8(x, bit)))
         };
-        fn pieces(self, base: uint8x16_t, slope: uint8x16_t, x: B) -> B = each!(x in x => {
+        /// Bases and slopes.
+        fn segments(self, segments: &RaisedSegments) -> [uint8x16_t; 2] =
+            [self.table(&segments.base), self.table(&segments.slope)];
+        fn integers(self, segments: [uint8x16_t; 2], x: B) -> B = each!(x in x => {
+            let [base, slope] = segments;
             let (piece, l) = (vshrq_n_u8::<4>(x), vandq_u8(x, vdupq_n_u8(15)));
             let slope = vqtbl1q_u8(slope, piece);
             let low = vshrn_n_u16::<5>(vmull_u8(vget_low_u8(slope), vget_low_u8(l)));

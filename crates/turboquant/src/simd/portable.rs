@@ -2,6 +2,7 @@
 //! multiply smaller integers in a form that has their limits.
 use super::steps::prelude::*;
 use super::{Simd, WIDE_MAX};
+use crate::trellis::RaisedSegments;
 use half::f16;
 
 #[derive(Clone, Copy)]
@@ -28,6 +29,7 @@ impl<const LIMITS: u8> Simd for Portable<LIMITS> {
     type Acc = [i32; 16];
     type WideAcc = [i32; 16];
     type Table = [u8; 16];
+    type Segments = [[u8; 16]; 2];
     const K_UNSIGNED: bool = false;
     const WIDE_OFFSET: i32 = 0;
     const SIGNED_OFFSET: u8 = 0;
@@ -158,7 +160,10 @@ impl<const LIMITS: u8> Simd for Portable<LIMITS> {
     fn is_clear(self, x: [u8; 64], bit: usize) -> [u8; 64] {
         x.map(|x| if x >> bit & 1 == 0 { 255 } else { 0 })
     }
-    fn pieces(self, base: [u8; 16], slope: [u8; 16], x: [u8; 64]) -> [u8; 64] {
+    fn segments(self, segments: &RaisedSegments) -> [[u8; 16]; 2] {
+        [segments.base, segments.slope]
+    }
+    fn integers(self, [base, slope]: [[u8; 16]; 2], x: [u8; 64]) -> [u8; 64] {
         x.map(|x| {
             let (h, l) = (usize::from(x >> 4), u16::from(x & 15));
             base[h].wrapping_add(((u16::from(slope[h]) * l) >> 5) as u8)
