@@ -32,6 +32,8 @@ pub(crate) enum Trellis {
 pub(crate) const UNIT: f32 = 8192.0;
 /// Points of the largest code.
 const MOST_POINTS: usize = 512;
+/// Where an edge of the trellis, a state before and a free bit, has the free bit.
+pub(crate) const FREE_BIT: usize = 8;
 /// Levels of the largest code.
 pub(crate) const MOST_LEVELS: usize = 32;
 
@@ -54,6 +56,8 @@ pub(crate) struct TrellisTables {
     pub integers: [i16; MOST_POINTS],
     /// Those of each level as 32 lanes of two's complement, of 16 points twice.
     pub levels: [[u16; 32]; MOST_LEVELS],
+    /// The state before by which each of 64 states is reached on each level, and from bit [`FREE_BIT`] on its free bit.
+    pub edges: [[[u16; 32]; 2]; MOST_LEVELS],
     /// The middle of each level, in the same units.
     pub middles: [i16; MOST_LEVELS],
 }
@@ -112,10 +116,17 @@ impl Trellis {
             integers[p] = rounded as i16;
             p += 1;
         }
-        let (mut level, size, mut levels) = (0, 1 << self.level_shift(), [[0; 32]; MOST_LEVELS]);
+        let (mut level, size) = (0, 1 << self.level_shift());
+        let (mut levels, mut edges) = ([[0; 32]; MOST_LEVELS], [[[0; 32]; 2]; MOST_LEVELS]);
         while level < self.levels() {
             let middle = level * size + size / 2;
             middles[level] = ((integers[middle - 1] as i32 + integers[middle] as i32) / 2) as i16;
+            let mut state = 0;
+            while state < 64 {
+                let edge = self.before(state, level) | level >> shape.k << FREE_BIT;
+                edges[level][state / 32][state % 32] = edge as u16;
+                state += 1;
+            }
             let mut lane = 0;
             while lane < 32 {
                 levels[level][lane] = integers[level * size + lane % size] as u16;
@@ -123,7 +134,7 @@ impl Trellis {
             }
             level += 1;
         }
-        TrellisTables { values, integers, levels, middles }
+        TrellisTables { values, integers, levels, edges, middles }
     }
 
     /// The only state from which an element reaches `level` and the state `after`. A state is what the next element's
@@ -135,17 +146,14 @@ impl Trellis {
         ((level ^ after) & mask) << (r - k) | after >> k
     }
 
-    /// The code of an element by which the state `after` is reached on `level`.
+    /// The code and the point of an element by which the state `after` is reached along `edge`.
     #[inline(always)]
-    pub(crate) const fn code(self, after: usize, level: usize) -> u8 {
-        let k = self.chained();
-        (after & ((1 << k) - 1) | level >> k << k) as u8
-    }
-
-    /// The point of an element by which the state `after` is reached on `level`.
-    #[inline(always)]
-    pub(crate) const fn point(self, after: usize, level: usize) -> usize {
-        level << self.level_shift() | after & ((1 << self.level_shift()) - 1)
+    pub(crate) const fn element(self, after: usize, edge: usize) -> (u8, usize) {
+        let TrellisShape { k, r, n, .. } = self.shape();
+        let (before, free) = (edge & ((1 << FREE_BIT) - 1), edge >> FREE_BIT);
+        let mask = (1 << k) - 1;
+        let level = ((before >> (r - k)) ^ after) & mask | free << k;
+        ((after & mask | free << k) as u8, level << n | after & ((1 << n) - 1))
     }
 
     /// Calls `f(element, point)` for every element of a vector of codes.
@@ -277,7 +285,10 @@ pub(crate) mod tests {
                 let level = (history ^ history >> r) & ((1 << k) - 1) | code >> k << k;
                 let after = history & ((1 << r) - 1);
                 assert_eq!(trellis.before(after, level), state, "{trellis:?}");
-                assert_eq!(usize::from(trellis.code(after, level)), code, "{trellis:?}");
+                let edge = usize::from(trellis.tables().edges[level].as_flattened()[after]);
+                assert_eq!(edge & 255, state, "{trellis:?}");
+                let point = level << trellis.level_shift() | history & ((1 << trellis.level_shift()) - 1);
+                assert_eq!(trellis.element(after, edge), (code as u8, point), "{trellis:?}");
             }
         }
     }

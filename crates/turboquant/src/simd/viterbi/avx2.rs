@@ -53,10 +53,10 @@ impl Costs for Avx2 {
     }
 
     #[inline(always)]
-    fn better(self, best: I, best_level: I, cost: I, level: I) -> (I, I) {
-        let (cost_a, level_a) = better(best[0], best_level[0], cost[0], level[0]);
-        let (cost_b, level_b) = better(best[1], best_level[1], cost[1], level[1]);
-        ([cost_a, cost_b], [level_a, level_b])
+    fn better(self, best: I, best_edge: I, cost: I, edge: I) -> (I, I) {
+        let (cost_a, edge_a) = better(best[0], best_edge[0], cost[0], edge[0]);
+        let (cost_b, edge_b) = better(best[1], best_edge[1], cost[1], edge[1]);
+        ([cost_a, cost_b], [edge_a, edge_b])
     }
 
     #[inline(always)]
@@ -95,9 +95,9 @@ helpers! {
         let d = _mm256_adds_epi16(d, d);
         _mm256_mulhrs_epi16(d, d)
     };
-    fn better(best: __m256i, best_level: __m256i, cost: __m256i, level: __m256i) -> (__m256i, __m256i) = {
+    fn better(best: __m256i, best_edge: __m256i, cost: __m256i, edge: __m256i) -> (__m256i, __m256i) = {
         let least = _mm256_min_epu16(best, cost);
-        (least, _mm256_blendv_epi8(level, best_level, _mm256_cmpeq_epi16(least, best)))
+        (least, _mm256_blendv_epi8(edge, best_edge, _mm256_cmpeq_epi16(least, best)))
     };
     /// x + 1 where v is at least `limit`, else x.
     fn count(x: __m256i, v: __m256i, limit: __m256i) -> __m256i = {

@@ -23,9 +23,9 @@ impl Costs for Avx512 {
         };
         fn add_costs(self, x: __m512i, y: __m512i) -> __m512i = _mm512_adds_epu16(x, y);
         fn sub_costs(self, x: __m512i, y: __m512i) -> __m512i = _mm512_subs_epu16(x, y);
-        fn better(self, best: __m512i, best_level: __m512i, cost: __m512i, level: __m512i) -> (__m512i, __m512i) = {
+        fn better(self, best: __m512i, best_edge: __m512i, cost: __m512i, edge: __m512i) -> (__m512i, __m512i) = {
             let less = _mm512_cmplt_epu16_mask(cost, best);
-            (_mm512_min_epu16(best, cost), _mm512_mask_mov_epi16(best_level, less, level))
+            (_mm512_min_epu16(best, cost), _mm512_mask_mov_epi16(best_edge, less, edge))
         };
         fn count(self, x: __m512i, v: __m512i, limit: __m512i) -> __m512i =
             _mm512_mask_add_epi16(x, _mm512_cmpge_epi16_mask(v, limit), x, _mm512_set1_epi16(1));

@@ -12,7 +12,7 @@ mod portable;
 
 use crate::encode::{LIMIT, norm2};
 use crate::format::MAX_HEAD_DIM;
-use crate::trellis::{MOST_LEVELS, Trellis, UNIT};
+use crate::trellis::{FREE_BIT, MOST_LEVELS, Trellis, TrellisTables, UNIT};
 use half::f16;
 use std::cell::RefCell;
 
@@ -37,8 +37,8 @@ pub(crate) trait Costs: Copy {
     fn add_costs(self, x: Self::C, y: Self::C) -> Self::C;
     /// x - y, or 0 if that is more.
     fn sub_costs(self, x: Self::C, y: Self::C) -> Self::C;
-    /// The smaller of `best` and `cost`, and beside it `best_level` or, where `cost` is smaller, `level`.
-    fn better(self, best: Self::C, best_level: Self::C, cost: Self::C, level: Self::C) -> (Self::C, Self::C);
+    /// The smaller of `best` and `cost`, and beside it `best_edge` or, where `cost` is smaller, `edge`.
+    fn better(self, best: Self::C, best_edge: Self::C, cost: Self::C, edge: Self::C) -> (Self::C, Self::C);
     /// x + 1 where v is at least `limit`, both i16, else x.
     fn count(self, x: Self::C, v: Self::C, limit: Self::C) -> Self::C;
     fn min_cost(self, x: Self::C) -> u16;
@@ -62,24 +62,24 @@ pub(in crate::simd) fn encode<S: Costs>(s: S, trellis: Trellis, z: &[f32], codes
         return f16::ZERO;
     }
     // Taken out and put back: what runs inside a closure would be compiled without the instruction set.
-    let mut levels = LEVELS.take();
-    if levels.len() < 2 * (AROUND + z.len() + AROUND) {
-        levels.resize(2 * (AROUND + MAX_HEAD_DIM + AROUND), [0; 32]);
+    let mut edges = EDGES.take();
+    if edges.len() < 2 * (AROUND + z.len() + AROUND) {
+        edges.resize(2 * (AROUND + MAX_HEAD_DIM + AROUND), [0; 32]);
     }
     let mut elements = Elements { x: [0; MAX_HEAD_DIM], nearest: [0; MAX_HEAD_DIM] };
     elements.fill(s, trellis, z, (z.len() as f32 / norm2).sqrt() * UNIT);
     let circle = Circle { s, trellis, d: z.len(), elements: &elements };
     let square = match trellis {
-        Trellis::Tc5 | Trellis::Tc4 => circle.run::<1>(&mut levels, codes),
-        Trellis::Tc3 | Trellis::Tc2 => circle.run::<2>(&mut levels, codes),
+        Trellis::Tc5 | Trellis::Tc4 => circle.run::<1>(&mut edges, codes),
+        Trellis::Tc3 | Trellis::Tc2 => circle.run::<2>(&mut edges, codes),
     };
-    LEVELS.set(levels);
+    EDGES.set(edges);
     f16::from_f32((norm2 / (square as f32 / (UNIT * UNIT))).sqrt().min(LIMIT))
 }
 
 thread_local! {
-    /// The level on which each state was reached at each element, 32 states a row.
-    static LEVELS: RefCell<Vec<[u16; 32]>> = const { RefCell::new(Vec::new()) };
+    /// The edge along which each state was reached at each element, 32 states a row.
+    static EDGES: RefCell<Vec<[u16; 32]>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The elements of a vector as the trellis sees them.
@@ -127,50 +127,52 @@ impl<S: Costs> Circle<'_, S> {
     /// Chooses the codes of the best path among those that are closed: that end in the state in which they began. There
     /// are `ROWS` of 32 states. Returns the sum of the squares of the values, in units of 1 / [`UNIT`] squared.
     #[inline(always)]
-    fn run<const ROWS: usize>(&self, levels: &mut [[u16; 32]], codes: &mut [u8]) -> i64 {
+    fn run<const ROWS: usize>(&self, edges: &mut [[u16; 32]], codes: &mut [u8]) -> i64 {
         let d = self.d;
         let any = [self.s.splat_cost(0); 2];
-        let costs = self.forward::<ROWS>(d - AROUND % d, AROUND + d + AROUND, any, levels);
-        let (_, rows) = levels.split_at(AROUND * ROWS);
-        let (own, behind) = rows.split_at(d * ROWS);
-        let end = self.smallest::<ROWS>(costs);
-        let (after, _) = self.back::<ROWS>(end, &behind[..AROUND * ROWS], &mut [0; AROUND]);
+        let costs = self.forward::<ROWS>(d - AROUND % d, AROUND + d + AROUND, any, edges);
+        let (own, behind) = edges[AROUND * ROWS..].split_at(d * ROWS);
+        let (after, _) = self.back::<ROWS>(self.smallest::<ROWS>(costs), &behind[..AROUND * ROWS], &mut [0; AROUND]);
         let (before, square) = self.back::<ROWS>(after, own, codes);
         if before == after {
             return square;
         }
-        // A third of all paths are not closed: then the best one from the first element's state back to it.
-        let mut first = [[u16::MAX / 2; 32]; 2];
-        first[before / 32][before % 32] = 0;
-        let first = [self.s.costs(&first[0]), self.s.costs(&first[1])];
-        self.forward::<ROWS>(0, d, first, levels);
-        self.back::<ROWS>(before, &levels[..d * ROWS], codes).1
+        // A third of all paths are not closed. Of those that end in the state before the first element the best nearly
+        // always begins in it.
+        let (first, square) = self.back::<ROWS>(before, own, codes);
+        if first == before {
+            return square;
+        }
+        let mut start = [[u16::MAX / 2; 32]; 2];
+        start[before / 32][before % 32] = 0;
+        self.forward::<ROWS>(0, d, [self.s.costs(&start[0]), self.s.costs(&start[1])], edges);
+        self.back::<ROWS>(before, &edges[..d * ROWS], codes).1
     }
 
-    /// Runs through `count` elements of the circle from `first` on; writes the level on which each state was reached.
+    /// Runs through `count` elements of the circle from `first` on; writes the edge along which each state was reached.
     #[inline(always)]
     fn forward<const ROWS: usize>(
         &self,
         first: usize,
         count: usize,
         costs: [S::C; 2],
-        levels: &mut [[u16; 32]],
+        edges: &mut [[u16; 32]],
     ) -> [S::C; 2] {
         let (s, d) = (self.s, self.d);
-        let values: &[[u16; 32]; MOST_LEVELS] = &self.trellis.tables().levels;
+        let TrellisTables { levels: values, edges: known, .. } = self.trellis.tables();
         let chained = (1 << self.trellis.chained()) - 1;
         // Not above what the tables have, which saves checks.
         let last = (self.trellis.levels() - TRIED).min(MOST_LEVELS - TRIED);
         // Rows by name: in an array that a loop indexes they would not stay in registers.
         let [mut a, mut b] = costs;
         let mut at = first % d;
-        for (i, levels) in levels.as_chunks_mut::<ROWS>().0.iter_mut().enumerate().take(count) {
+        for (i, edges) in edges.as_chunks_mut::<ROWS>().0.iter_mut().enumerate().take(count) {
             let x = s.splat_cost(self.elements.x[at]);
             let low = usize::from(self.elements.nearest[at].saturating_sub(1)).min(last);
             at = if at + 1 == d { 0 } else { at + 1 };
             [a, b] = if ROWS == 1 { [s.unzip(a), b] } else { s.zip([a, b]) };
-            let (mut best_level_a, y) = (s.costs(&NUMBERS[low]), low & chained);
-            let mut best_level_b = best_level_a;
+            let y = low & chained;
+            let [mut edge_a, mut edge_b] = [s.costs(&known[low][0]), s.costs(&known[low][1])];
             let distance = s.distance(x, s.costs(&values[low]));
             let mut best_a = s.add_costs(s.xor_lanes(a, y), distance);
             let mut best_b = best_a;
@@ -178,18 +180,18 @@ impl<S: Costs> Circle<'_, S> {
                 best_b = s.add_costs(s.xor_lanes(b, y), distance);
             }
             for level in low + 1..low + TRIED {
-                let (number, y) = (s.costs(&NUMBERS[level % MOST_LEVELS]), level & chained);
+                let (y, known) = (level & chained, &known[level % MOST_LEVELS]);
                 let distance = s.distance(x, s.costs(&values[level % MOST_LEVELS]));
                 let cost = s.add_costs(s.xor_lanes(a, y), distance);
-                (best_a, best_level_a) = s.better(best_a, best_level_a, cost, number);
+                (best_a, edge_a) = s.better(best_a, edge_a, cost, s.costs(&known[0]));
                 if ROWS == 2 {
                     let cost = s.add_costs(s.xor_lanes(b, y), distance);
-                    (best_b, best_level_b) = s.better(best_b, best_level_b, cost, number);
+                    (best_b, edge_b) = s.better(best_b, edge_b, cost, s.costs(&known[1]));
                 }
             }
-            s.store_costs(&mut levels[0], best_level_a);
+            s.store_costs(&mut edges[0], edge_a);
             if ROWS == 2 {
-                s.store_costs(&mut levels[1], best_level_b);
+                s.store_costs(&mut edges[1], edge_b);
             }
             (a, b) = (best_a, best_b);
             if i % RENORMALISE == RENORMALISE - 1 {
@@ -214,30 +216,21 @@ impl<S: Costs> Circle<'_, S> {
         state
     }
 
-    /// Goes the best path to `state` back through some elements, of which `levels` has the rows; returns the state
+    /// Goes the best path to `state` back through some elements, of which `edges` has the rows; returns the state
     /// before them and the sum of the squares of their values.
     #[inline(always)]
-    fn back<const ROWS: usize>(&self, mut state: usize, levels: &[[u16; 32]], codes: &mut [u8]) -> (usize, i64) {
-        let (trellis, integers, mut square) = (self.trellis, &self.trellis.tables().integers, 0);
-        for (levels, code) in levels.as_chunks::<ROWS>().0.iter().zip(codes).rev() {
-            let level = usize::from(levels.as_flattened()[state]);
-            *code = trellis.code(state, level);
-            square += i64::from(integers[trellis.point(state, level)]).pow(2);
-            state = trellis.before(state, level);
+    fn back<const ROWS: usize>(&self, mut state: usize, edges: &[[u16; 32]], codes: &mut [u8]) -> (usize, i64) {
+        let (integers, mut square) = (&self.trellis.tables().integers, 0);
+        for (edges, code) in edges.as_chunks::<ROWS>().0.iter().zip(codes).rev() {
+            let edge = usize::from(edges.as_flattened()[state]);
+            let point;
+            (*code, point) = self.trellis.element(state, edge);
+            square += i64::from(integers[point]).pow(2);
+            state = edge & ((1 << FREE_BIT) - 1);
         }
         (state, square)
     }
 }
-
-/// The number of each level in all lanes.
-static NUMBERS: [[u16; 32]; MOST_LEVELS] = {
-    let (mut numbers, mut i) = ([[0; 32]; MOST_LEVELS], 0);
-    while i < MOST_LEVELS {
-        numbers[i] = [i as u16; 32];
-        i += 1;
-    }
-    numbers
-};
 
 #[cfg(test)]
 mod tests {

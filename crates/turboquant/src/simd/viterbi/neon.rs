@@ -35,10 +35,10 @@ impl Costs for Neon {
         });
         fn add_costs(self, x: C, y: C) -> C = each!(x, y in x, y => vqaddq_u16(x, y));
         fn sub_costs(self, x: C, y: C) -> C = each!(x, y in x, y => vqsubq_u16(x, y));
-        fn better(self, best: C, best_level: C, cost: C, level: C) -> (C, C) = {
+        fn better(self, best: C, best_edge: C, cost: C, edge: C) -> (C, C) = {
             let less = each!(cost, best in cost, best => vcltq_u16(cost, best));
-            let kept = each!(less, old in less, best_level => vbicq_u16(old, less));
-            let new = each!(less, level in less, level => vandq_u16(level, less));
+            let kept = each!(less, old in less, best_edge => vbicq_u16(old, less));
+            let new = each!(less, edge in less, edge => vandq_u16(edge, less));
             (
                 each!(best, cost in best, cost => vminq_u16(best, cost)),
                 each!(kept, new in kept, new => vorrq_u16(kept, new)),

@@ -38,16 +38,10 @@ impl<const LIMITS: u8> Costs for Portable<LIMITS> {
     fn sub_costs(self, x: [u16; 32], y: [u16; 32]) -> [u16; 32] {
         std::array::from_fn(|i| x[i].saturating_sub(y[i]))
     }
-    fn better(
-        self,
-        best: [u16; 32],
-        best_level: [u16; 32],
-        cost: [u16; 32],
-        level: [u16; 32],
-    ) -> ([u16; 32], [u16; 32]) {
+    fn better(self, best: [u16; 32], best_edge: [u16; 32], cost: [u16; 32], edge: [u16; 32]) -> ([u16; 32], [u16; 32]) {
         let less: [bool; 32] = std::array::from_fn(|i| cost[i] < best[i]);
         let of = |new: [u16; 32], old: [u16; 32]| std::array::from_fn(|i| if less[i] { new[i] } else { old[i] });
-        (of(cost, best), of(level, best_level))
+        (of(cost, best), of(edge, best_edge))
     }
     fn count(self, x: [u16; 32], v: [u16; 32], limit: [u16; 32]) -> [u16; 32] {
         std::array::from_fn(|i| x[i] + u16::from(v[i] as i16 >= limit[i] as i16))
