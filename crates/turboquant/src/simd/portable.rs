@@ -29,7 +29,7 @@ impl<const LIMITS: u8> Simd for Portable<LIMITS> {
     type Acc = [i32; 16];
     type WideAcc = [i32; 16];
     type Table = [u8; 16];
-    type Segments = [[u8; 16]; 2];
+    type Segments = [u8; 256];
     const K_UNSIGNED: bool = false;
     const WIDE_OFFSET: i32 = 0;
     const SIGNED_OFFSET: u8 = 0;
@@ -160,14 +160,11 @@ impl<const LIMITS: u8> Simd for Portable<LIMITS> {
     fn is_clear(self, x: [u8; 64], bit: usize) -> [u8; 64] {
         x.map(|x| if x >> bit & 1 == 0 { 255 } else { 0 })
     }
-    fn segments(self, segments: &RaisedSegments) -> [[u8; 16]; 2] {
-        [segments.base, segments.slope]
+    fn segments(self, segments: &RaisedSegments) -> [u8; 256] {
+        segments.all
     }
-    fn integers(self, [base, slope]: [[u8; 16]; 2], x: [u8; 64]) -> [u8; 64] {
-        x.map(|x| {
-            let (h, l) = (usize::from(x >> 4), u16::from(x & 15));
-            base[h].wrapping_add(((u16::from(slope[h]) * l) >> 5) as u8)
-        })
+    fn integers(self, segments: [u8; 256], x: [u8; 64]) -> [u8; 64] {
+        x.map(|x| segments[usize::from(x)])
     }
     fn acc(self) -> [i32; 16] {
         [0; 16]
