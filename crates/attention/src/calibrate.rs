@@ -264,7 +264,7 @@ mod tests {
         assert_eq!(constants.means, [mean]);
         assert_eq!(constants.first_means, [[3.0; D]]);
 
-        // Of a pair both elements' energies count. All means are subtracted, and element 15 has no energy left.
+        // A pair's energy is that of both its elements. All means are subtracted, and element 15 has no energy left.
         let energy = |i: usize| f64::from(spread(i)).powi(2);
         let stored = |i: usize| if i < 8 { energy(i % 4) + energy(i % 4 + 4) } else { energy(i) };
         let asked = |i: usize| if i < 8 { 50.0 } else { 25.0 };

@@ -21,11 +21,11 @@ pub struct HeadConstants<'a> {
 /// What one kv head's keys go through before they are stored: their mean is subtracted, RoPE is applied, and every RoPE
 /// pair is multiplied by its pair scale.
 ///
-/// Of the mean all approximated pairs are subtracted ([`LOW_FREQUENCY`](crate::LOW_FREQUENCY)), a number of
-/// high-frequency pairs with the largest mean, and all elements that RoPE leaves alone; the mean of the other pairs
-/// stays in the keys. The logit of query q with the key at position t then lacks `q · RoPE_t(mean)` over the subtracted
-/// pairs: a function of q and t alone, which attention adds without reading memory. Elements that RoPE leaves alone
-/// shift all logits of a query alike, which softmax does not notice, so nothing is added for them.
+/// The mean is subtracted in all approximated pairs ([`LOW_FREQUENCY`](crate::LOW_FREQUENCY)), in a number of
+/// high-frequency pairs, those with the largest mean, and in all elements that RoPE leaves alone; the mean of the other
+/// pairs stays in the keys. The logit of query q with the key at position t then lacks `q · RoPE_t(mean)` over the
+/// subtracted pairs: a function of q and t alone, which attention adds without reading memory. Elements that RoPE
+/// leaves alone shift all logits of a query alike, which softmax does not notice, so nothing is added for them.
 ///
 /// From the key at position 0, where RoPE turns nothing, all of the first mean is subtracted. What its logit lacks
 /// beyond what attention adds to every key is one number a query, `q · RoPE_0(first mean - subtracted mean)`.

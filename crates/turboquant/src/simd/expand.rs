@@ -184,7 +184,7 @@ fn values_of_2_bits<S: Simd, const FORMAT: u8>(put: &Put<'_, S, FORMAT>, lines: 
         let w = put.line(line);
         let (one, two) = (s.lanes_before::<1>(w, before), s.lanes_before::<2>(w, before));
         let y = s.xor(w, s.lanes_before::<3>(w, before));
-        // Of every second token the lower 4 bits of its point, in a nibble; and the bits above them.
+        // A nibble has the lower 4 bits of every second token's point, another one the 3 bits above them.
         let even = s.select(0x3333_3333, w, s.shl::<2>(one));
         let odd = s.select(0x3333_3333, s.shr::<2>(w), one);
         let even_level = s.select(0x7777_7777, s.select(0x1111_1111, two, s.shl::<1>(y)), none);
