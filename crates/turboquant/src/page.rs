@@ -88,6 +88,18 @@ pub(crate) fn to_key_order(format: Format, q: &mut [f32]) {
     }
 }
 
+/// Codes in the order in which words of so many elements hold them.
+#[inline(always)]
+fn in_key_order<'a, const ELEMENTS: usize>(codes: &Codes, ordered: &'a mut Codes) -> &'a Codes {
+    let words = ordered.as_chunks_mut::<ELEMENTS>().0.iter_mut().zip(codes.as_chunks::<ELEMENTS>().0);
+    for (ordered, codes) in words {
+        for place in 0..ELEMENTS {
+            ordered[place] = codes[element_at(place, ELEMENTS)];
+        }
+    }
+    ordered
+}
+
 /// Packs the codes of token `token` (0..16) into its strip.
 #[inline(always)]
 pub(crate) fn put_codes(format: Format, side: Side, strip: &mut [u8], token: usize, head_dim: usize, codes: &Codes) {
@@ -97,11 +109,8 @@ pub(crate) fn put_codes(format: Format, side: Side, strip: &mut [u8], token: usi
     };
     let mut ordered = [0; MAX_HEAD_DIM];
     let codes = match elements_of_word(format).filter(|_| side == Side::K) {
-        Some(elements) => {
-            let places = ordered[..head_dim].iter_mut().enumerate();
-            places.for_each(|(place, code)| *code = codes[element_at(place, elements)]);
-            &ordered
-        }
+        Some(8) => in_key_order::<8>(codes, &mut ordered),
+        Some(_) => in_key_order::<16>(codes, &mut ordered),
         None => codes,
     };
     match (side, groups, sign_plane) {

@@ -31,11 +31,12 @@ pub(crate) enum Trellis {
 /// Units of an integer value: the value 1.
 pub(crate) const UNIT: f32 = 8192.0;
 /// Points of the largest code.
-const MOST_POINTS: usize = 512;
-/// Where an edge of the trellis, a state before and a free bit, has the free bit.
-pub(crate) const FREE_BIT: usize = 8;
+pub(crate) const MOST_POINTS: usize = 512;
 /// Levels of the largest code.
 pub(crate) const MOST_LEVELS: usize = 32;
+/// Levels that an encoder tries an element on: the one whose middle is nearest to it, and those beside it. With all the
+/// error is not smaller, with 2 it is 2 to 3 % larger.
+pub(crate) const TRIED: usize = 3;
 
 /// What a code is made of, by the letters of the module's formulas.
 struct TrellisShape {
@@ -48,18 +49,29 @@ struct TrellisShape {
     e: f32,
 }
 
+/// Begins where a cache line does, so that no register is loaded from two lines.
+#[repr(align(64))]
+#[derive(Clone, Copy)]
+pub(crate) struct Aligned<T>(pub T);
+
 /// What encoders and decoders look up of a code.
 pub(crate) struct TrellisTables {
     /// The value of each point.
     pub values: [f32; MOST_POINTS],
     /// These values in units of 1 / [`UNIT`], as encoders compare with.
     pub integers: [i16; MOST_POINTS],
-    /// Those of each level as 32 lanes of two's complement, of 16 points twice.
-    pub levels: [[u16; 32]; MOST_LEVELS],
-    /// The state before by which each of 64 states is reached on each level, and from bit [`FREE_BIT`] on its free bit.
-    pub edges: [[[u16; 32]; 2]; MOST_LEVELS],
-    /// The middle of each level, in the same units.
-    pub middles: [i16; MOST_LEVELS],
+    /// These integers in units of 1 / ([`UNIT`] 2^[`Trellis::finer`]), modulo 2^16, and some zeros.
+    pub finer: Aligned<[u16; MOST_POINTS + 64]>,
+    /// From which integer on an element is nearer to the middle of level i + 1 than to that of level i.
+    pub bounds: [i16; MOST_LEVELS],
+    /// The largest integer of an element. From those within it and the values that they are compared with differences
+    /// in the finer units fit 16 bits.
+    pub limit: i16,
+    /// The state before each of 64 states on level 0; on another level it differs by a turn.
+    pub home: [[u16; 32]; 2],
+    /// The turns of the levels tried from each level on: entry i is that of the level i mod 4 higher, but that of the
+    /// first again where i mod 4 is [`TRIED`], the number that a cost has which is not below 65535.
+    pub turns: Aligned<[[u8; 16]; MOST_LEVELS]>,
 }
 
 static TABLES: [TrellisTables; 4] =
@@ -104,37 +116,45 @@ impl Trellis {
         &TABLES[self as usize]
     }
 
+    /// log2 of how much finer than 1 / [`UNIT`] the unit is in which encoders take differences: the smaller the error,
+    /// the finer.
+    pub(crate) const fn finer(self) -> usize {
+        matches!(self, Trellis::Tc5) as usize
+    }
+
     const fn new_tables(self) -> TrellisTables {
-        let (shape, points) = (self.shape(), self.levels() << self.level_shift());
-        let (mut values, mut integers, mut middles) = ([0.0; MOST_POINTS], [0; MOST_POINTS], [0; MOST_LEVELS]);
+        let (shape, size) = (self.shape(), 1 << self.level_shift());
+        let (mut values, mut integers, mut finer) = ([0.0; MOST_POINTS], [0; MOST_POINTS], [0; MOST_POINTS + 64]);
         let mut p = 0;
-        while p < points {
-            let t = p as f32 / (points / 2) as f32 - 1.0;
+        while p < self.levels() * size {
+            let t = p as f32 / (self.levels() * size / 2) as f32 - 1.0;
             let inner = t * t + shape.b;
             values[p] = shape.c * t * (inner * inner + shape.e);
             let rounded = if t < 0.0 { values[p] * UNIT - 0.5 } else { values[p] * UNIT + 0.5 };
             integers[p] = rounded as i16;
+            finer[p] = (integers[p] as u16) << self.finer();
             p += 1;
         }
-        let (mut level, size) = (0, 1 << self.level_shift());
-        let (mut levels, mut edges) = ([[0; 32]; MOST_LEVELS], [[[0; 32]; 2]; MOST_LEVELS]);
+        let (mut bounds, mut home, mut turns) = ([0; MOST_LEVELS], [[0; 32]; 2], [[0; 16]; MOST_LEVELS]);
+        let mut level = 0;
         while level < self.levels() {
-            let middle = level * size + size / 2;
-            middles[level] = ((integers[middle - 1] as i32 + integers[middle] as i32) / 2) as i16;
-            let mut state = 0;
-            while state < 64 {
-                let edge = self.before(state, level) | level >> shape.k << FREE_BIT;
-                edges[level][state / 32][state % 32] = edge as u16;
-                state += 1;
+            let mut i = 0;
+            while i < 32 {
+                home[0][i] = self.before(i, 0) as u16;
+                home[1][i] = self.before(32 + i, 0) as u16;
+                turns[level][i % 16] = self.before(0, level + i % 4 % TRIED) as u8;
+                i += 1;
             }
-            let mut lane = 0;
-            while lane < 32 {
-                levels[level][lane] = integers[level * size + lane % size] as u16;
-                lane += 1;
+            if level > 0 {
+                let (below, above) = (level * size - size / 2, level * size + size / 2);
+                let middles = integers[below] as i32 + integers[above] as i32;
+                bounds[level - 1] = (middles / 2) as i16;
             }
             level += 1;
         }
-        TrellisTables { values, integers, levels, edges, middles }
+        let limit = (i16::MAX >> self.finer()) as i32 + integers[(self.levels() - TRIED) * size] as i32;
+        let limit = if limit < i16::MAX as i32 { limit as i16 } else { i16::MAX };
+        TrellisTables { values, integers, finer: Aligned(finer), bounds, limit, home, turns: Aligned(turns) }
     }
 
     /// The only state from which an element reaches `level` and the state `after`. A state is what the next element's
@@ -146,14 +166,14 @@ impl Trellis {
         ((level ^ after) & mask) << (r - k) | after >> k
     }
 
-    /// The code and the point of an element by which the state `after` is reached along `edge`.
+    /// The code and the point of an element by which the state `after` is reached from `before`, on one of the
+    /// [`TRIED`] levels from `low` on.
     #[inline(always)]
-    pub(crate) const fn element(self, after: usize, edge: usize) -> (u8, usize) {
+    pub(crate) const fn element(self, before: u16, after: u16, low: u16) -> (u8, u16) {
         let TrellisShape { k, r, n, .. } = self.shape();
-        let (before, free) = (edge & ((1 << FREE_BIT) - 1), edge >> FREE_BIT);
         let mask = (1 << k) - 1;
-        let level = ((before >> (r - k)) ^ after) & mask | free << k;
-        ((after & mask | free << k) as u8, level << n | after & ((1 << n) - 1))
+        let level = low + ((before >> (r - k) ^ after).wrapping_sub(low) & mask);
+        ((after & mask | level >> k << k) as u8, level << n | after & ((1 << n) - 1))
     }
 
     /// Calls `f(element, point)` for every element of a vector of codes.
@@ -285,11 +305,38 @@ pub(crate) mod tests {
                 let level = (history ^ history >> r) & ((1 << k) - 1) | code >> k << k;
                 let after = history & ((1 << r) - 1);
                 assert_eq!(trellis.before(after, level), state, "{trellis:?}");
-                let edge = usize::from(trellis.tables().edges[level].as_flattened()[after]);
-                assert_eq!(edge & 255, state, "{trellis:?}");
-                let point = level << trellis.level_shift() | history & ((1 << trellis.level_shift()) - 1);
-                assert_eq!(trellis.element(after, edge), (code as u8, point), "{trellis:?}");
+                let (n, tables) = (trellis.level_shift(), trellis.tables());
+                let point = level << n | history & ((1 << n) - 1);
+                for low in level.saturating_sub(TRIED - 1)..=level.min(trellis.levels() - TRIED) {
+                    let turn = tables.turns.0[low][level - low];
+                    assert_eq!(
+                        usize::from(tables.home.as_flattened()[after]) ^ usize::from(turn),
+                        state,
+                        "{trellis:?}"
+                    );
+                    let element = trellis.element(state as u16, after as u16, low as u16);
+                    assert_eq!(element, (code as u8, point as u16), "{trellis:?}");
+                }
             }
+        }
+    }
+
+    /// An element and the values of the levels that it is tried on differ by less than 2^15 of the finer units, so that
+    /// their difference modulo 2^16 is exact and its square does not overflow.
+    #[test]
+    fn differences_fit_16_bits() {
+        for trellis in ALL {
+            let TrellisTables { integers, bounds, limit, .. } = trellis.tables();
+            for x in -limit..=*limit {
+                let nearest = bounds[..trellis.levels() - 1].iter().filter(|bound| x >= **bound).count();
+                let low = nearest.saturating_sub(1).min(trellis.levels() - TRIED);
+                for value in &integers[low << trellis.level_shift()..(low + TRIED) << trellis.level_shift()] {
+                    let difference = (i32::from(x) - i32::from(*value)) << trellis.finer();
+                    assert!(difference.abs() < 1 << 15, "{trellis:?}: {x} {value}");
+                }
+            }
+            // A vector of normal elements has one beyond this in a thousand.
+            assert!(f32::from(*limit) > 3.2 * UNIT, "{trellis:?}: {limit}");
         }
     }
 

@@ -1,7 +1,9 @@
 //! The encoder of trellis codes: the Viterbi algorithm on a circle.
 //!
-//! All costs are integers of 16 bits, every operation saturates the same way, and of equal costs the lower level wins,
-//! so every instruction set and every device finds the same codes.
+//! All costs are integers of 16 bits. An element is tried on three levels beside each other, numbered from 0 on. The
+//! two lowest bits of its distance from a point are the number of the point's level; those of a path's cost are clear.
+//! So the least sum of a cost and a distance tells the level too, and of equal sums that of the lowest level is the
+//! least. Sums saturate at 65535. Every instruction set and every device therefore finds the same codes.
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -12,45 +14,69 @@ mod portable;
 
 use crate::encode::{LIMIT, norm2};
 use crate::format::MAX_HEAD_DIM;
-use crate::trellis::{FREE_BIT, MOST_LEVELS, Trellis, TrellisTables, UNIT};
+use crate::trellis::{Aligned, MOST_LEVELS, MOST_POINTS, TRIED, Trellis, TrellisTables, UNIT};
 use half::f16;
 use std::cell::RefCell;
 
-/// Thirty-two lanes of unsigned 16-bit integers, as the encoder of trellis codes needs them.
+/// Thirty-two lanes of unsigned 16-bit integers, as the encoder of trellis codes needs them. Costs of all states are
+/// two rows of lanes; where there are 32 states (`ROWS` is 1), nothing reads the second.
 pub(crate) trait Costs: Copy {
     /// A cost a lane.
     type C: Copy;
 
     fn costs(self, p: &[u16; 32]) -> Self::C;
+    /// Lanes i and 16 + i are `p[i]`.
+    fn costs_twice(self, p: &[u16; 16]) -> Self::C;
     fn store_costs(self, p: &mut [u16; 32], x: Self::C);
     fn splat_cost(self, x: u16) -> Self::C;
-    /// Lane i holds what lane i ^ `y` held; y < 16.
-    fn xor_lanes(self, x: Self::C, y: usize) -> Self::C;
-    /// Lane 16 s + c holds what lane 2 c + s held.
-    fn unzip(self, x: Self::C) -> Self::C;
-    /// Lane 4 s + c of 64 holds what lane 16 c + s held.
-    fn zip(self, x: [Self::C; 2]) -> [Self::C; 2];
-    /// The square of twice the difference of two i16, in units of 2^15: with `d = min(2 min(|x - v|, 32767), 32767)`,
-    /// `(d² + 2^14) >> 15`.
-    fn distance(self, x: Self::C, v: Self::C) -> Self::C;
+    /// Each pair of lanes is the word x.
+    fn splat_twice(self, x: u32) -> Self::C;
+    /// The costs of all states are put in an order of the instruction set's own, from which `reach` is quick.
+    fn spread<const ROWS: usize>(self, x: [Self::C; 2]) -> [Self::C; 2];
+    /// Each state gets the cost of the one before it on `level`, from what `spread` returned. That is the state
+    /// `((level ^ state) mod 16) 2 + state / 16` of 32, `((level ^ state) mod 4) 16 + state / 4` of 64.
+    fn reach<const ROWS: usize>(self, spread: [Self::C; 2], level: usize) -> [Self::C; 2];
+    /// The distance of x and v, and the number of a level: `((d² + 2^14) >> 15) & !3 | number`, where d is x - v modulo
+    /// 2^16 as i16, and not -2^15.
+    fn distance(self, x: Self::C, v: Self::C, number: Self::C) -> Self::C;
+    /// x & !3.
+    fn without_number(self, x: Self::C) -> Self::C;
+    /// The low byte of each lane is that of `home` ^ `turns[x & 3]`, and the high byte may be anything. `turns` has a
+    /// period of four.
+    fn before(self, x: Self::C, turns: &[u8; 16], home: Self::C) -> Self::C;
     /// x + y, or 65535 if that is less.
     fn add_costs(self, x: Self::C, y: Self::C) -> Self::C;
     /// x - y, or 0 if that is more.
     fn sub_costs(self, x: Self::C, y: Self::C) -> Self::C;
-    /// The smaller of `best` and `cost`, and beside it `best_edge` or, where `cost` is smaller, `edge`.
-    fn better(self, best: Self::C, best_edge: Self::C, cost: Self::C, edge: Self::C) -> (Self::C, Self::C);
+    fn min_costs(self, x: Self::C, y: Self::C) -> Self::C;
     /// x + 1 where v is at least `limit`, both i16, else x.
     fn count(self, x: Self::C, v: Self::C, limit: Self::C) -> Self::C;
     fn min_cost(self, x: Self::C) -> u16;
 }
 
-/// Levels that an element is tried on: those nearest to it. With 3 the error is 1 % larger, with all it is not smaller.
-const TRIED: usize = 4;
-/// Elements of the circle that are run through before its first element and again behind its last one, to find the
-/// state between them. With 16 the error is 1 % larger, with 40 a quarter of a percent smaller.
+/// Elements of the circle that are run through before its first element, to find the state between the last and the
+/// first. With 16 the error is .2 to .8 % larger, with 32 .1 to .2 % smaller.
 const AROUND: usize = 24;
-/// After so many elements the smallest cost is subtracted from all, so that costs stay within 16 bits.
+/// After so many elements the least cost that there was before them is subtracted from all, so that costs stay within
+/// 16 bits. The least one after them would keep the next element waiting.
 const RENORMALISE: usize = 8;
+/// The numbers of the levels tried beside their points, of 16 points a level and of 32.
+static NUMBERS: Aligned<[[[u16; 32]; TRIED]; 2]> = {
+    let (mut numbers, mut i) = ([[[0; 32]; TRIED]; 2], 0);
+    while i < 32 * TRIED {
+        numbers[0][i / 32][i % 32] = i as u16 / 16;
+        numbers[1][i / 32][i % 32] = i as u16 / 32;
+        i += 1;
+    }
+    Aligned(numbers)
+};
+/// A part of a path is gone back to from so many elements behind it.
+const MEETING: usize = 16;
+/// The most elements that are run through, in whole registers.
+const MOST: usize = (AROUND + MAX_HEAD_DIM).next_multiple_of(32);
+
+/// Floats of which this is much the largest part are 1 apart.
+const ROUNDER: f32 = 1.5 * (1 << 23) as f32;
 
 /// Codes of the rotated vector `z`, and its scale, |z| over the length of the codes' values.
 #[inline(always)]
@@ -62,54 +88,61 @@ pub(in crate::simd) fn encode<S: Costs>(s: S, trellis: Trellis, z: &[f32], codes
         return f16::ZERO;
     }
     // Taken out and put back: what runs inside a closure would be compiled without the instruction set.
-    let mut edges = EDGES.take();
-    if edges.len() < 2 * (AROUND + z.len() + AROUND) {
-        edges.resize(2 * (AROUND + MAX_HEAD_DIM + AROUND), [0; 32]);
+    let mut survivors = SURVIVORS.take();
+    if survivors.is_empty() {
+        survivors.resize(64 * (AROUND + MAX_HEAD_DIM) + 32, 0);
     }
-    let mut elements = Elements { x: [0; MAX_HEAD_DIM], nearest: [0; MAX_HEAD_DIM] };
+    // From where a cache line begins.
+    let start = survivors.as_ptr().align_offset(64);
+    let rows = survivors[start..].as_chunks_mut::<32>().0;
+    let mut elements = Elements { twice: [0; MOST], low: [0; MOST] };
     elements.fill(s, trellis, z, (z.len() as f32 / norm2).sqrt() * UNIT);
     let circle = Circle { s, trellis, d: z.len(), elements: &elements };
     let square = match trellis {
-        Trellis::Tc5 | Trellis::Tc4 => circle.run::<1>(&mut edges, codes),
-        Trellis::Tc3 | Trellis::Tc2 => circle.run::<2>(&mut edges, codes),
+        Trellis::Tc5 | Trellis::Tc4 => circle.run::<1>(rows, codes),
+        Trellis::Tc3 | Trellis::Tc2 => circle.run::<2>(rows, codes),
     };
-    EDGES.set(edges);
+    SURVIVORS.set(survivors);
     f16::from_f32((norm2 / (square as f32 / (UNIT * UNIT))).sqrt().min(LIMIT))
 }
 
 thread_local! {
-    /// The edge along which each state was reached at each element, 32 states a row.
-    static EDGES: RefCell<Vec<[u16; 32]>> = const { RefCell::new(Vec::new()) };
+    /// In the low bytes of 32 lanes a row, the state before each element on the best path to each state after it.
+    static SURVIVORS: RefCell<Vec<u16>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The elements of a vector as the trellis sees them.
+/// The elements of a vector as the trellis sees them, the last [`AROUND`] before all.
 struct Elements {
-    /// In units of a value, two's complement.
-    x: [u16; MAX_HEAD_DIM],
-    /// One more than the first of the levels that each is tried on, not limited to those that there are.
-    nearest: [u16; MAX_HEAD_DIM],
+    /// Each twice in a word, in the finer units of the trellis, modulo 2^16.
+    twice: [u32; MOST],
+    /// The first of the levels that each is tried on.
+    low: [u16; MOST],
 }
 
 impl Elements {
     #[inline(always)]
     fn fill<S: Costs>(&mut self, s: S, trellis: Trellis, z: &[f32], factor: f32) {
-        for (x, z) in self.x.as_chunks_mut::<16>().0.iter_mut().zip(z.as_chunks::<16>().0) {
-            for i in 0..16 {
-                x[i] = (z[i] * factor).round_ties_even().clamp(-32000.0, 32000.0) as i16 as u16;
-            }
+        let (tables, limit) = (trellis.tables(), f32::from(trellis.tables().limit));
+        let (d, bounds) = (z.len(), &tables.bounds[..trellis.levels() - 1]);
+        let mut x = [0; MOST];
+        for (x, z) in x[AROUND..].iter_mut().zip(z) {
+            // The sum's lowest bits are the nearest integer, of two the even one, in two's complement.
+            *x = ((z * factor).clamp(-limit, limit) + ROUNDER).to_bits() as u16;
         }
-        let middles = &trellis.tables().middles[1..trellis.levels()];
-        for (nearest, x) in self.nearest[..z.len().next_multiple_of(32)]
-            .as_chunks_mut::<32>()
-            .0
-            .iter_mut()
-            .zip(self.x.as_chunks::<32>().0)
-        {
-            let (x, mut count) = (s.costs(x), s.splat_cost(0));
-            for middle in middles {
-                count = s.count(count, x, s.splat_cost(*middle as u16));
+        for i in (0..AROUND).rev() {
+            x[i] = x[i + d];
+        }
+        let rows = x.as_chunks::<32>().0.iter().zip(self.low.as_chunks_mut().0).take((AROUND + d).div_ceil(32));
+        let last = s.splat_cost((trellis.levels() - TRIED) as u16);
+        for ((x, low), twice) in rows.zip(self.twice.as_chunks_mut::<32>().0) {
+            let (v, mut nearest) = (s.costs(x), s.splat_cost(0));
+            for bound in bounds {
+                nearest = s.count(nearest, v, s.splat_cost(*bound as u16));
             }
-            s.store_costs(nearest, count);
+            s.store_costs(low, s.min_costs(s.sub_costs(nearest, s.splat_cost(1)), last));
+            for i in 0..32 {
+                twice[i] = u32::from(x[i] << trellis.finer()) * 0x1_0001;
+            }
         }
     }
 }
@@ -127,109 +160,179 @@ impl<S: Costs> Circle<'_, S> {
     /// Chooses the codes of the best path among those that are closed: that end in the state in which they began. There
     /// are `ROWS` of 32 states. Returns the sum of the squares of the values, in units of 1 / [`UNIT`] squared.
     #[inline(always)]
-    fn run<const ROWS: usize>(&self, edges: &mut [[u16; 32]], codes: &mut [u8]) -> i64 {
-        let d = self.d;
+    fn run<const ROWS: usize>(&self, survivors: &mut [[u16; 32]], codes: &mut [u8]) -> i64 {
+        // The state before each element, and that after the last.
+        let mut states = [0; MAX_HEAD_DIM + 1];
+        let states = &mut states[..=self.d];
         let any = [self.s.splat_cost(0); 2];
-        let costs = self.forward::<ROWS>(d - AROUND % d, AROUND + d + AROUND, any, edges);
-        let (own, behind) = edges[AROUND * ROWS..].split_at(d * ROWS);
-        let (after, _) = self.back::<ROWS>(self.smallest::<ROWS>(costs), &behind[..AROUND * ROWS], &mut [0; AROUND]);
-        let (before, square) = self.back::<ROWS>(after, own, codes);
-        if before == after {
-            return square;
+        let costs = self.forward::<ROWS>(0, any, survivors);
+        let own = &survivors[AROUND * ROWS..(AROUND + self.d) * ROWS];
+        whole::<ROWS>(self.smallest::<ROWS>(costs), own, states);
+        // Of the paths that end in the state before the first element the best nearly always begins in it, since it
+        // soon meets the one that was found.
+        let first = states[0];
+        if states[self.d] != first && !back::<ROWS>(first, own, states) {
+            let mut start = [[u16::MAX / 2; 32]; 2];
+            start[usize::from(first) / 32 % 2][usize::from(first) % 32] = 0;
+            self.forward::<ROWS>(AROUND, [self.s.costs(&start[0]), self.s.costs(&start[1])], survivors);
+            whole::<ROWS>(first, &survivors[..self.d * ROWS], states);
         }
-        // A third of all paths are not closed. Of those that end in the state before the first element the best nearly
-        // always begins in it.
-        let (first, square) = self.back::<ROWS>(before, own, codes);
-        if first == before {
-            return square;
-        }
-        let mut start = [[u16::MAX / 2; 32]; 2];
-        start[before / 32][before % 32] = 0;
-        self.forward::<ROWS>(0, d, [self.s.costs(&start[0]), self.s.costs(&start[1])], edges);
-        self.back::<ROWS>(before, &edges[..d * ROWS], codes).1
+        self.choose(states, codes)
     }
 
-    /// Runs through `count` elements of the circle from `first` on; writes the edge along which each state was reached.
+    /// Runs through the elements from `from` on, and writes the state before each on the best path to each state after
+    /// it.
     #[inline(always)]
-    fn forward<const ROWS: usize>(
-        &self,
-        first: usize,
-        count: usize,
-        costs: [S::C; 2],
-        edges: &mut [[u16; 32]],
-    ) -> [S::C; 2] {
-        let (s, d) = (self.s, self.d);
-        let TrellisTables { levels: values, edges: known, .. } = self.trellis.tables();
-        let chained = (1 << self.trellis.chained()) - 1;
+    fn forward<const ROWS: usize>(&self, from: usize, costs: [S::C; 2], survivors: &mut [[u16; 32]]) -> [S::C; 2] {
+        let s = self.s;
+        let TrellisTables { home, turns, .. } = self.trellis.tables();
         // Not above what the tables have, which saves checks.
-        let last = (self.trellis.levels() - TRIED).min(MOST_LEVELS - TRIED);
+        let last = MOST_LEVELS - TRIED;
+        let home = [s.costs(&home[0]), s.costs(&home[1])];
         // Rows by name: in an array that a loop indexes they would not stay in registers.
         let [mut a, mut b] = costs;
-        let mut at = first % d;
-        for (i, edges) in edges.as_chunks_mut::<ROWS>().0.iter_mut().enumerate().take(count) {
-            let x = s.splat_cost(self.elements.x[at]);
-            let low = usize::from(self.elements.nearest[at].saturating_sub(1)).min(last);
-            at = if at + 1 == d { 0 } else { at + 1 };
-            [a, b] = if ROWS == 1 { [s.unzip(a), b] } else { s.zip([a, b]) };
-            let y = low & chained;
-            let [mut edge_a, mut edge_b] = [s.costs(&known[low][0]), s.costs(&known[low][1])];
-            let distance = s.distance(x, s.costs(&values[low]));
-            let mut best_a = s.add_costs(s.xor_lanes(a, y), distance);
-            let mut best_b = best_a;
-            if ROWS == 2 {
-                best_b = s.add_costs(s.xor_lanes(b, y), distance);
-            }
-            for level in low + 1..low + TRIED {
-                let (y, known) = (level & chained, &known[level % MOST_LEVELS]);
-                let distance = s.distance(x, s.costs(&values[level % MOST_LEVELS]));
-                let cost = s.add_costs(s.xor_lanes(a, y), distance);
-                (best_a, edge_a) = s.better(best_a, edge_a, cost, s.costs(&known[0]));
+        let end = AROUND + self.d;
+        let (x, low) = (&self.elements.twice[from..end], &self.elements.low[from..end]);
+        let mut distances = Aligned([[[0; 32]; TRIED]; RENORMALISE]);
+        let survivors = survivors.chunks_mut(RENORMALISE * ROWS);
+        for ((x, low), survivors) in x.chunks(RENORMALISE).zip(low.chunks(RENORMALISE)).zip(survivors) {
+            self.measure::<ROWS>(x, low, &mut distances.0);
+            let least = if ROWS == 2 { s.min_costs(a, b) } else { a };
+            let least = s.splat_cost(s.min_cost(least));
+            for ((low, distances), survivors) in low.iter().zip(&distances.0).zip(survivors.as_chunks_mut::<ROWS>().0) {
+                let low = usize::from(*low).min(last);
+                let spread = s.spread::<ROWS>([a, b]);
+                for tried in 0..TRIED {
+                    let distance = if ROWS == 1 {
+                        s.costs_twice(&distances.as_flattened().as_chunks::<16>().0[tried])
+                    } else {
+                        s.costs(&distances[tried])
+                    };
+                    let [more_a, more_b] = s.reach::<ROWS>(spread, low + tried);
+                    let more = s.add_costs(more_a, distance);
+                    a = if tried == 0 { more } else { s.min_costs(a, more) };
+                    if ROWS == 2 {
+                        let more = s.add_costs(more_b, distance);
+                        b = if tried == 0 { more } else { s.min_costs(b, more) };
+                    }
+                }
+                s.store_costs(&mut survivors[0], s.before(a, &turns.0[low], home[0]));
+                a = s.without_number(a);
                 if ROWS == 2 {
-                    let cost = s.add_costs(s.xor_lanes(b, y), distance);
-                    (best_b, edge_b) = s.better(best_b, edge_b, cost, s.costs(&known[1]));
+                    s.store_costs(&mut survivors[1], s.before(b, &turns.0[low], home[1]));
+                    b = s.without_number(b);
                 }
             }
-            s.store_costs(&mut edges[0], edge_a);
-            if ROWS == 2 {
-                s.store_costs(&mut edges[1], edge_b);
-            }
-            (a, b) = (best_a, best_b);
-            if i % RENORMALISE == RENORMALISE - 1 {
-                let least = s.splat_cost(s.min_cost(a).min(s.min_cost(b)));
-                (a, b) = (s.sub_costs(a, least), s.sub_costs(b, least));
-            }
+            (a, b) = (s.sub_costs(a, least), s.sub_costs(b, least));
         }
         [a, b]
     }
 
+    /// Writes the distances of some elements from the points of the levels that they are tried on, 16 or 32 a level.
+    /// They wait for no other element, and lanes are not repeated yet.
+    #[inline(always)]
+    fn measure<const ROWS: usize>(&self, x: &[u32], low: &[u16], distances: &mut [[[u16; 32]; TRIED]; RENORMALISE]) {
+        let s = self.s;
+        let finer = &self.trellis.tables().finer.0;
+        let numbers = &NUMBERS.0[ROWS - 1];
+        let numbers = [s.costs(&numbers[0]), s.costs(&numbers[1]), s.costs(&numbers[2])];
+        for ((x, low), distances) in x.iter().zip(low).zip(distances) {
+            let (x, first) = (s.splat_twice(*x), 16 * ROWS * usize::from(*low));
+            // The first point of no element's levels is further behind, which saves checks.
+            let points = finer[first.min(MOST_POINTS - 32)..].as_chunks::<32>().0;
+            for i in 0..ROWS + 1 {
+                s.store_costs(&mut distances[i], s.distance(x, s.costs(&points[i]), numbers[i]));
+            }
+        }
+    }
+
     /// The state of the smallest cost, the lowest of equals.
     #[inline(always)]
-    fn smallest<const ROWS: usize>(&self, costs: [S::C; 2]) -> usize {
+    fn smallest<const ROWS: usize>(&self, costs: [S::C; 2]) -> u8 {
         let mut rows = [[0; 32]; 2];
         self.s.store_costs(&mut rows[0], costs[0]);
         self.s.store_costs(&mut rows[1], costs[1]);
-        let costs = rows.as_flattened();
-        let mut state = 0;
-        for i in 1..32 * ROWS {
-            state = if costs[i] < costs[state] { i } else { state };
-        }
-        state
+        let costs = &rows.as_flattened()[..32 * ROWS];
+        let least = costs.iter().fold(u16::MAX, |least, cost| least.min(*cost));
+        costs.iter().position(|cost| *cost == least).unwrap_or(0) as u8
     }
 
-    /// Goes the best path to `state` back through some elements, of which `edges` has the rows; returns the state
-    /// before them and the sum of the squares of their values.
+    /// The codes of the path through `states`, and the sum of the squares of their values.
     #[inline(always)]
-    fn back<const ROWS: usize>(&self, mut state: usize, edges: &[[u16; 32]], codes: &mut [u8]) -> (usize, i64) {
+    fn choose(&self, states: &[u8], codes: &mut [u8]) -> i64 {
         let (integers, mut square) = (&self.trellis.tables().integers, 0);
-        for (edges, code) in edges.as_chunks::<ROWS>().0.iter().zip(codes).rev() {
-            let edge = usize::from(edges.as_flattened()[state]);
-            let point;
-            (*code, point) = self.trellis.element(state, edge);
-            square += i64::from(integers[point]).pow(2);
-            state = edge & ((1 << FREE_BIT) - 1);
+        let (before, after) = (states.as_chunks::<16>().0, states[1..].as_chunks::<16>().0);
+        let low = self.elements.low[AROUND..].as_chunks::<16>().0;
+        for (i, codes) in codes.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+            let mut points = [0; 16];
+            for j in 0..16 {
+                let (before, after) = (u16::from(before[i][j]), u16::from(after[i][j]));
+                (codes[j], points[j]) = self.trellis.element(before, after, low[i][j]);
+            }
+            for point in points {
+                square += i64::from(integers[usize::from(point) % MOST_POINTS]).pow(2);
+            }
         }
-        (state, square)
+        square
     }
+}
+
+/// Goes the best path to `state` back through all elements, whose rows `survivors` has.
+///
+/// A step waits for the one before, so four parts are gone through at once: wherever a path begins, some elements back
+/// it has nearly always met the best one. What has not is put right.
+#[inline(always)]
+fn whole<const ROWS: usize>(state: u8, survivors: &[[u16; 32]], states: &mut [u8]) {
+    let rows = survivors.as_chunks::<ROWS>().0;
+    let part = rows.len() / 4;
+    let [mut a, mut b, mut c, mut d] = [state; 4];
+    for i in (part..part + MEETING).rev() {
+        a = rows.get(i).map_or(a, |rows| before(rows, a));
+        b = rows.get(part + i).map_or(b, |rows| before(rows, b));
+        c = rows.get(2 * part + i).map_or(c, |rows| before(rows, c));
+    }
+    let (rows_a, rest) = rows.split_at(part);
+    let (rows_b, rest) = rest.split_at(part);
+    let (rows_c, rows_d) = rest.split_at(part);
+    let (after_a, rest) = states[1..].split_at_mut(part);
+    let (after_b, rest) = rest.split_at_mut(part);
+    let (after_c, after_d) = rest.split_at_mut(part);
+    let (rows_d, after_d) = (&rows_d[..part], &mut after_d[..part]);
+    for i in (0..part).rev() {
+        (after_a[i], after_b[i], after_c[i], after_d[i]) = (a, b, c, d);
+        a = before(&rows_a[i], a);
+        b = before(&rows_b[i], b);
+        c = before(&rows_c[i], c);
+        d = before(&rows_d[i], d);
+    }
+    states[0] = a;
+    for end in [3 * part, 2 * part, part] {
+        let state = before(&rows[end], states[end + 1]);
+        back::<ROWS>(state, &survivors[..end * ROWS], &mut states[..=end]);
+    }
+}
+
+/// The state before an element on the best path to `state`.
+#[inline(always)]
+fn before<const ROWS: usize>(rows: &[[u16; 32]; ROWS], state: u8) -> u8 {
+    rows.as_flattened()[usize::from(state)] as u8
+}
+
+/// Goes the best path to `state` back through the elements whose rows `survivors` has, until it meets the path in
+/// `states`, which it replaces so far. Returns whether it met it.
+#[inline(always)]
+fn back<const ROWS: usize>(mut state: u8, survivors: &[[u16; 32]], states: &mut [u8]) -> bool {
+    let [first, after @ ..] = states else { return false };
+    for (rows, after) in survivors.as_chunks::<ROWS>().0.iter().zip(after).rev() {
+        if *after == state {
+            return true;
+        }
+        *after = state;
+        state = before(rows, state);
+    }
+    let met = *first == state;
+    *first = state;
+    met
 }
 
 #[cfg(test)]
