@@ -60,8 +60,8 @@ pub(crate) struct TrellisTables {
     pub values: [f32; MOST_POINTS],
     /// These values in units of 1 / [`UNIT`], as encoders compare with.
     pub integers: [i16; MOST_POINTS],
-    /// These integers in units of 1 / ([`UNIT`] 2^[`Trellis::finer`]), modulo 2^16, and some zeros.
-    pub finer: Aligned<[u16; MOST_POINTS + 64]>,
+    /// These integers in units of 1 / ([`UNIT`] 2^[`Trellis::fineness`]), modulo 2^16.
+    pub finer: Aligned<[u16; MOST_POINTS]>,
     /// From which integer on an element is nearer to the middle of level i + 1 than to that of level i.
     pub bounds: [i16; MOST_LEVELS],
     /// The largest integer of an element. From those within it and the values that they are compared with differences
@@ -118,13 +118,14 @@ impl Trellis {
 
     /// log2 of how much finer than 1 / [`UNIT`] the unit is in which encoders take differences: the smaller the error,
     /// the finer.
-    pub(crate) const fn finer(self) -> usize {
+    pub(crate) const fn fineness(self) -> usize {
         matches!(self, Trellis::Tc5) as usize
     }
 
     const fn new_tables(self) -> TrellisTables {
         let (shape, size) = (self.shape(), 1 << self.level_shift());
-        let (mut values, mut integers, mut finer) = ([0.0; MOST_POINTS], [0; MOST_POINTS], [0; MOST_POINTS + 64]);
+        let (mut values, mut integers) = ([0.0; MOST_POINTS], [0; MOST_POINTS]);
+        let mut finer = [0; MOST_POINTS];
         let mut p = 0;
         while p < self.levels() * size {
             let t = p as f32 / (self.levels() * size / 2) as f32 - 1.0;
@@ -132,7 +133,7 @@ impl Trellis {
             values[p] = shape.c * t * (inner * inner + shape.e);
             let rounded = if t < 0.0 { values[p] * UNIT - 0.5 } else { values[p] * UNIT + 0.5 };
             integers[p] = rounded as i16;
-            finer[p] = (integers[p] as u16) << self.finer();
+            finer[p] = (integers[p] as u16) << self.fineness();
             p += 1;
         }
         let (mut bounds, mut home, mut turns) = ([0; MOST_LEVELS], [[0; 32]; 2], [[0; 16]; MOST_LEVELS]);
@@ -152,7 +153,7 @@ impl Trellis {
             }
             level += 1;
         }
-        let limit = (i16::MAX >> self.finer()) as i32 + integers[(self.levels() - TRIED) * size] as i32;
+        let limit = (i16::MAX >> self.fineness()) as i32 + integers[(self.levels() - TRIED) * size] as i32;
         let limit = if limit < i16::MAX as i32 { limit as i16 } else { i16::MAX };
         TrellisTables { values, integers, finer: Aligned(finer), bounds, limit, home, turns: Aligned(turns) }
     }
@@ -331,7 +332,7 @@ pub(crate) mod tests {
                 let nearest = bounds[..trellis.levels() - 1].iter().filter(|bound| x >= **bound).count();
                 let low = nearest.saturating_sub(1).min(trellis.levels() - TRIED);
                 for value in &integers[low << trellis.level_shift()..(low + TRIED) << trellis.level_shift()] {
-                    let difference = (i32::from(x) - i32::from(*value)) << trellis.finer();
+                    let difference = (i32::from(x) - i32::from(*value)) << trellis.fineness();
                     assert!(difference.abs() < 1 << 15, "{trellis:?}: {x} {value}");
                 }
             }
