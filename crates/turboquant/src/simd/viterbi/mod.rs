@@ -222,9 +222,12 @@ impl<S: Costs> Circle<'_, S> {
         let mut rows = [[0; 32]; 2];
         self.s.store_costs(&mut rows[0], costs[0]);
         self.s.store_costs(&mut rows[1], costs[1]);
-        let costs = &rows.as_flattened()[..32 * ROWS];
-        let least = costs.iter().fold(u16::MAX, |least, cost| least.min(*cost));
-        costs.iter().position(|cost| *cost == least).unwrap_or(0) as u8
+        // The state below the cost: no branch depends on which it is.
+        let mut least = u32::MAX;
+        for (state, cost) in (0..).zip(&rows.as_flattened()[..32 * ROWS]) {
+            least = least.min(u32::from(*cost) << 8 | state);
+        }
+        least as u8
     }
 
     /// The codes of the path through `states`, and the sum of the squares of their values.
@@ -255,7 +258,7 @@ impl<S: Costs> Circle<'_, S> {
 fn whole<const ROWS: usize>(state: u8, survivors: &[[u16; 32]], states: &mut [u8]) {
     let rows = survivors.as_chunks::<ROWS>().0;
     let part = rows.len() / 4;
-    let [mut a, mut b, mut c, mut d] = [usize::from(state); 4];
+    let [mut a, mut b, mut c, mut d] = [0, 0, 0, usize::from(state)];
     for i in (part..part + MEETING).rev() {
         a = rows.get(i).map_or(a, |rows| before(rows, a));
         b = rows.get(part + i).map_or(b, |rows| before(rows, b));
