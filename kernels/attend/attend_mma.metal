@@ -106,7 +106,7 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
   StoredPowers powers;
   powers.at = correction.powers + (l.r * 4 + l.c);
   float ks[U];
-  receive<D, U>(k, ks, unit);
+  receive<D, U>(k, ks, unit, l);
   if (first < end) stream.values(v, first + kSimdgroups * iteration, l);
 
   for (uint base = first; base < end; base += kSimdgroups * iteration) {
@@ -135,15 +135,19 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
     if (more) stream.keys(k, l);
     simdgroup_half8x8 w[C][U];
     weigh_octets<U>(x, s, vs, tile, 0, base, p, l, w);
-    UNROLL for (int u = 0; u < U; u++) spread<D>(v[u], kValueFormat);
-    UNROLL for (int j = 0; j < J; j += 2) UNROLL for (int u = 0; u < U; u += 2) {
+    // Tiles in the outer loop, so that what a trellis code needs beside its words is kept for two of them at a time.
+    UNROLL for (int u = 0; u < U; u += 2) UNROLL for (int j = 0; j < J; j += 2) {
+      if (j == 0) {
+        spread<D>(v[u], true, l);
+        spread<D>(v[u + 1], true, l);
+      }
       const simdgroup_half8x8 a0 = tile_of(value_pair<D>(v[u], j, value_table, magic)),
                               c0 = tile_of(value_pair<D>(v[u], j + 1, value_table, magic));
       const simdgroup_half8x8 a1 = tile_of(value_pair<D>(v[u + 1], j, value_table, magic)),
                               c1 = tile_of(value_pair<D>(v[u + 1], j + 1, value_table, magic));
       UNROLL for (int b = 0; b < C; b++) mma_2x2(x[b].acc[j], x[b].acc[j + 1], a0, c0, w[b][u], a1, c1, w[b][u + 1]);
     }
-    receive<D, U>(k, ks, unit);
+    receive<D, U>(k, ks, unit, l);
     if (more) stream.values(v, base + 2 * kSimdgroups * iteration, l);
   }
 

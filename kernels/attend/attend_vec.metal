@@ -98,6 +98,8 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
   l.m0 = 4;
   l.m1 = 8;
   l.m2 = 16;
+  l.column_before = ushort((lane & 28u) | ((lane + 3) & 3u));
+  l.row_before = ushort((lane + 28) % 32);
   Stream<D, U> stream;
   stream.open(cache, tables + tile.table, p.kv_heads, head, end);
   if (first < end) stream.seek(first);  // whose answer what follows does not wait for
@@ -137,7 +139,7 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
   threadgroup_barrier(mem_flags::mem_threadgroup);
 
   float ks[U];
-  receive<D, U>(k, ks, unit);
+  receive<D, U>(k, ks, unit, l);
 
   for (uint base = first; base < end; base += kSimdgroups * iteration) {
     const uint offset = (base - start) / 8;
@@ -196,13 +198,13 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
         w0[g] = simd_shuffle(w, ushort(l.c * 8 + g));
         w1[g] = simd_shuffle(w, ushort(l.c * 8 + 4 + g));
       }
-      spread<D>(v[u], kValueFormat);
+      spread<D>(v[u], true, l);
       UNROLL for (int j = 0; j < J; j++) {
         const float2 x = value_floats<D>(v[u], j, value_table, magic);
         UNROLL for (int g = 0; g < G; g++) acc[g][j] = fma(w1[g], x.y, fma(w0[g], x.x, acc[g][j]));
       }
     }
-    receive<D, U>(k, ks, unit);
+    receive<D, U>(k, ks, unit, l);
     if (more) stream.values(v, base + 2 * kSimdgroups * iteration, l);
   }
 

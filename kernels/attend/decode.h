@@ -1,6 +1,7 @@
 // From words of a record to pairs of numbers. All inside is branch-free once the format is a constant.
 #pragma once
-#include "common/formats.h"
+#include "attend/matrix.h"
+#include "attend/trellis.h"
 
 // Tables are kept times a factor that lets half round them least (rms 8e-5, 4e-5 and 1e-5 of the values).
 constant constexpr float kFactor5 = 1.955225f;
@@ -8,6 +9,7 @@ constant constexpr float kFactor4 = 1.260175f;
 constant constexpr float kFactor3 = 1.8588f;
 // Multiplies what decode_pair gives: polynomials are kept without their leading factor.
 inline float unit_of(uint f) {
+  if (is_trellis(f)) return trellis_unit(f);
   const uint book = book_of(f);
   if (book == kBookCubic4) return 0.13416496f;
   if (book == kBookLloyd2) return 0.050663413f;
@@ -31,8 +33,6 @@ inline uint table_of(uint f, uint lane) {
 
 #ifndef MSL_CUDA  // the CUDA shim has its own, one instruction each
 inline uint look_up(uint table, uint i) { return simd_shuffle(table, ushort(i & 31u)); }
-inline uint select_bits(uint mask, uint a, uint b) { return (a & mask) | (b & ~mask); }
-inline uint two_bytes(uint x) { return (x & 0xffu) | (x & 0xff00u) << 8; }  // to halves of a word
 #endif
 
 // t (t t + b), every step rounded to half. A code is or-ed into the mantissa of half2(1024) (`magic`); its window
@@ -83,7 +83,8 @@ inline uint code5(thread const uint* x, int e, int j) {
   return at <= 27 ? low >> at : low >> at | x[w + 1 < W ? e * W + w + 1 : 2 * W + e] << (32 - at);
 }
 
-// The j-th two elements of a lane, without scales. x: main plane, y: plane of top bits, table: table_of.
+// The j-th two elements of a lane, without scales, but of trellis codes. x: main plane, y: plane of top bits, table:
+// table_of.
 template <int D>
 inline half2 decode_pair(uint f, thread const uint* x, thread const uint* y, int j, uint table, uint magic) {
   if (f == kF16) return as_type<half2>(x[j]);
@@ -169,8 +170,9 @@ template <int D>
 struct Words {  // what a lane holds of 8 tokens
   static constant constexpr int kMain = D / 8, kTop = (D / 8 + 15) / 16, kGroups = (D + 31) / 32;
   uint x[kMain], y[kTop];
-  half2 group[kGroups];  // K: scale and minimum; V: scales of both tokens
-  uint scales;           // of the lane's row, in the even tile of two and in the odd one
+  uint before[(kMain + 3) / 4];  // of a trellis code, the words before that other lanes have
+  half2 group[kGroups];          // K: scale and minimum; V: scales of both tokens
+  uint scales;                   // of the lane's row, in the even tile of two and in the odd one
   inline float scale(uint odd) const { return float(as_type<half2>(scales)[odd]); }
 };
 
@@ -195,12 +197,19 @@ inline void spread_plane(thread uint* words) {
     }
   }
 }
+// As much of both sides, and what a trellis code needs of the lane before.
 template <int D>
-inline void spread(thread Words<D>& w, uint f) {
+inline void spread(thread Words<D>& w, bool value, Place l) {
+  const uint f = value ? kValueFormat : kKeyFormat;
   if (main_bits(f) == 5) spread_plane<D, 5>(w.x);
   if (main_bits(f) == 4) spread_plane<D, 4>(w.x);
   if (main_bits(f) == 2) spread_plane<D, 2>(w.x);
   if (has_top_plane(f)) spread_plane<D, 1>(w.y);
+  if (is_trellis(f) && has_top_plane(f) && D < 128) {  // free bits to bytes of their own
+    constexpr uint n = FreeBits<D>::kOfByte, byte = ((1u << n) - 1u) * 0x10001u;
+    w.y[0] = (w.y[0] & byte) | (w.y[0] & byte << n) << (8 - n);
+  }
+  if (is_trellis(f)) find_before<D>(f, value, w.x, w.before, l);
 }
 
 // Codes of format f, in planes from `codes` on.
@@ -248,21 +257,28 @@ inline void load_value(thread Words<D>& w, device const uchar* record, uint slot
     UNROLL for (int i = 0; i < Words<D>::kMain; i++) w.x[i] &= keep;
   }
 }
+// The j-th two elements of a lane, without scales.
+template <int D>
+inline half2 side_pair(thread const Words<D>& w, bool value, int j, uint table, uint magic) {
+  const uint f = value ? kValueFormat : kKeyFormat;
+  return is_trellis(f) ? trellis_pair<D>(f, value, w.x, w.y, w.before, j, magic)
+                       : decode_pair<D>(f, w.x, w.y, j, table, magic);
+}
 template <int D>
 inline half2 key_pair(thread const Words<D>& w, int j, uint table, uint magic) {
-  const half2 v = decode_pair<D>(kKeyFormat, w.x, w.y, j, table, magic);
+  const half2 v = side_pair<D>(w, false, j, table, magic);
   return is_grouped(kKeyFormat) ? fma(v, half2(w.group[j / 4].x), half2(w.group[j / 4].y)) : v;
 }
 template <int D>
 inline half2 value_pair(thread const Words<D>& w, int j, uint table, uint magic) {
-  const half2 v = decode_pair<D>(kValueFormat, w.x, w.y, j, table, magic);
+  const half2 v = side_pair<D>(w, true, j, table, magic);
   return is_grouped(kValueFormat) ? v * w.group[j / 4] : v;
 }
 // The two elements in float: bf16 is exact, and group scales are applied after the conversion.
 template <int D>
 inline float2 key_floats(thread const Words<D>& w, int j, uint table, uint magic) {
   if (kKeyFormat == kBf16) return float2(as_type<float>(w.x[j] << 16), as_type<float>(w.x[j] & 0xffff0000u));
-  const float2 v = float2(decode_pair<D>(kKeyFormat, w.x, w.y, j, table, magic));
+  const float2 v = float2(side_pair<D>(w, false, j, table, magic));
   if (!is_grouped(kKeyFormat)) return v;
   const float scale = float(w.group[j / 4].x), minimum = float(w.group[j / 4].y);
   return float2(fma(v.x, scale, minimum), fma(v.y, scale, minimum));
@@ -270,6 +286,6 @@ inline float2 key_floats(thread const Words<D>& w, int j, uint table, uint magic
 template <int D>
 inline float2 value_floats(thread const Words<D>& w, int j, uint table, uint magic) {
   if (kValueFormat == kBf16) return float2(as_type<float>(w.x[j] << 16), as_type<float>(w.x[j] & 0xffff0000u));
-  const float2 v = float2(decode_pair<D>(kValueFormat, w.x, w.y, j, table, magic));
+  const float2 v = float2(side_pair<D>(w, true, j, table, magic));
   return is_grouped(kValueFormat) ? v * float2(w.group[j / 4]) : v;
 }

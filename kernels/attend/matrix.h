@@ -41,11 +41,13 @@ inline void mma_2x2(thread simdgroup_float8x8& d0,
 }
 #endif
 
-// A lane's place in a matrix (row r, columns 2c and 2c + 1) and the xor masks that step through the rows: found, not
-// assumed.
+// A lane's place in a matrix (row r, columns 2c and 2c + 1), the xor masks that step through the rows, and the lanes
+// that have the columns before it in its row and the row before it in its columns, the last before the first, which
+// trellis codes need: found, not assumed.
 struct Place {
   uint r, c;
   ushort m0, m1, m2;
+  ushort column_before, row_before;
 };
 // index: 64 halves of this simdgroup.
 inline Place find_place(threadgroup half* index, uint lane) {
@@ -64,6 +66,14 @@ inline Place find_place(threadgroup half* index, uint lane) {
     if (o == 8) l.m0 = b;
     if (o == 16) l.m1 = b;
     if (o == 32) l.m2 = b;
+  }
+  l.column_before = l.row_before = 0;
+  if (is_trellis(kKeyFormat) || is_trellis(kValueFormat)) {
+    simdgroup_barrier(mem_flags::mem_threadgroup);
+    index[l.r * 4 + l.c] = half(float(lane));
+    simdgroup_barrier(mem_flags::mem_threadgroup);
+    l.column_before = ushort(float(index[l.r * 4 + (l.c + 3) % 4]));
+    l.row_before = ushort(float(index[(l.r + 7) % 8 * 4 + l.c]));
   }
   return l;
 }

@@ -65,7 +65,7 @@ struct Share {
                     Place l) {
     const uint place = l.r * 4 + l.c;
     if (value) {
-      spread<D>(words, kValueFormat);
+      spread<D>(words, true, l);
       UNROLL for (int j = 0; j < J; j += 2) {
         if (kSharers == 2 && (j >= J / 2) != (part == 1)) continue;
         const half2 x = value_pair<D>(words, j, value_table, magic),
@@ -75,7 +75,7 @@ struct Share {
       }
       if (l.c == 0 && part == 0) scales[l.r * U + tile] = is_scaled(kValueFormat) ? words.scale(tile % 2) : 1.0f;
     } else {
-      spread<D>(words, kKeyFormat);
+      spread<D>(words, false, l);
       UNROLL for (int j = 0; j < J; j++) {
         if (kSharers == 2 && (j >= J / 2) != (part == 1)) continue;
         operands[Operands<D>::of_key(tile, j, place)] = as_type<uint>(key_pair<D>(words, j, key_table, magic));

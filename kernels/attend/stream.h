@@ -46,10 +46,10 @@ struct Stream {
 // Scales of an iteration's keys as floats, ks, and words that are not whole: keys that have either are waited for here,
 // before more is asked for, which would be waited for too. Of keys that were not asked for nothing is used.
 template <int D, int U>
-inline void receive(thread Words<D>* k, thread float* ks, float unit) {
+inline void receive(thread Words<D>* k, thread float* ks, float unit, Place l) {
   UNROLL for (int u = 0; u < U; u++) {
     ks[u] = is_scaled(kKeyFormat) ? unit * k[u].scale(u % 2) : unit;
-    spread<D>(k[u], kKeyFormat);
+    spread<D>(k[u], false, l);
   }
 }
 

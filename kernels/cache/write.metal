@@ -1,5 +1,6 @@
 // Cache writes: subtract the mean, apply RoPE, scale by pair, rotate, quantise, pack, store by slot. One simdgroup a
 // (token, kv head, K or V).
+#include "cache/viterbi.h"
 #include "common/vectors.h"
 
 struct WriteParams {
@@ -58,15 +59,20 @@ inline half quantize_codebook(uint f, threadgroup const float* z, threadgroup us
 // The bits of a plane, from codes: `shift` and `mask` pick them.
 struct Picker {
   threadgroup const ushort* codes;
-  uint shift, mask;
-  inline uint at(uint i) const { return uint(codes[i]) >> shift & mask; }
+  uint f, shift, mask;
+  // Those at a place of a lane's string of K's e, or of a token's V.
+  template <int D>
+  inline uint at(bool value, uint lane, uint place, uint e) const {
+    const uint j = !is_trellis(f) ? place : shift == 0 ? chained_at<D>(f, place) : FreeBits<D>::code_at(f, place);
+    return uint(codes[value ? value_dim<D>(lane, j) : key_dim<D>(lane, j, e)]) >> shift & mask;
+  }
 };
 // n bits from `bit` on of a lane's string: of K's e, or of a token's V.
 template <int D, int B>
 inline uint string_bits(Picker x, bool value, uint lane, uint e, uint bit, uint n) {
   uint bits = 0;
   for (uint j = bit / B; j * B < bit + n; j++) {
-    const uint code = x.at(value ? value_dim<D>(lane, j) : key_dim<D>(lane, j, e)), at = j * B;
+    const uint code = x.template at<D>(value, lane, j, e), at = j * B;
     bits |= at < bit ? code >> (bit - at) : code << (at - bit);
   }
   return n < 32 ? bits & ((1u << n) - 1u) : bits;
@@ -101,9 +107,24 @@ inline void store_plane(bool value, Picker x, device uchar* plane, uint slot, ui
   }
 }
 
+// points, memory: of `Viterbi`, where f is a trellis code. z is not kept.
 template <int D>
-inline void quantize(uint f, threadgroup const float* z, threadgroup ushort* codes, device half* scales, uint lane) {
-  if (f == kF16 || f == kBf16) {
+inline void quantize(uint f,
+                     threadgroup float* z,
+                     threadgroup ushort* codes,
+                     threadgroup const ushort* points,
+                     threadgroup typename Viterbi<D>::Memory* memory,
+                     device half* scales,
+                     uint lane) {
+  if (is_trellis(f)) {
+    Viterbi<D> viterbi;
+    viterbi.f = f;
+    viterbi.lane = lane;
+    viterbi.points = points;
+    viterbi.memory = memory;
+    const half s = viterbi.encode(z, codes);
+    if (lane == 0) scales[0] = s;
+  } else if (f == kF16 || f == kBf16) {
     for (uint i = lane; i < D; i += 32) codes[i] = f == kF16 ? as_type<ushort>(half(z[i])) : bf16_bits(z[i]);
   } else if (!is_grouped(f)) {
     const half s = f == kTq8 ? quantize_int8(z, codes, D, lane) : quantize_codebook(f, z, codes, D, lane);
@@ -147,9 +168,17 @@ kernel void write(device const float* k [[buffer(0)]],
                   uint tg [[threadgroup_position_in_grid]],
                   uint sg [[simdgroup_index_in_threadgroup]],
                   uint lane [[thread_index_in_simdgroup]]) {
-  threadgroup float s_z[4 * D];
-  threadgroup ushort s_codes[4 * D];
-  const uint item = tg * 4 + sg, row = item / 2, head = row % p.kv_heads, token = row / p.kv_heads;
+  // As many vectors at once as threadgroup memory holds.
+  constexpr uint kWriters = D <= 256 ? 4 : 2;
+  threadgroup float s_z[kWriters * D];
+  threadgroup ushort s_codes[kWriters * D];
+  threadgroup ushort s_points[2 * kMostPoints];
+  typedef typename Viterbi<D>::Memory PathMemory;
+  threadgroup uint s_paths[kWriters * sizeof(PathMemory) / 4];
+  if (is_trellis(kKeyFormat)) load_points(kKeyFormat, s_points, sg * 32 + lane, 32 * kWriters);
+  if (is_trellis(kValueFormat)) load_points(kValueFormat, s_points + kMostPoints, sg * 32 + lane, 32 * kWriters);
+  if (is_trellis(kKeyFormat) || is_trellis(kValueFormat)) threadgroup_barrier(mem_flags::mem_threadgroup);
+  const uint item = tg * kWriters + sg, row = item / 2, head = row % p.kv_heads, token = row / p.kv_heads;
   const bool value = item % 2 == 1;
   if (token >= p.tokens) return;  // a whole simdgroup
   threadgroup float* z = s_z + sg * D;
@@ -178,10 +207,12 @@ kernel void write(device const float* k [[buffer(0)]],
   device uchar* plane = record + (value ? Record<D>::values() : 0u);
   device uchar* scales = record + (value ? Record<D>::value_scales() : Record<D>::key_scales()) +
                          (is_scaled(f) ? scale_at(slot) : slot) * scale_bytes<D>(f);
-  quantize<D>(f, z, codes, (device half*)scales, lane);
+  quantize<D>(f, z, codes, s_points + (value ? kMostPoints : 0u), (threadgroup PathMemory*)s_paths + sg,
+              (device half*)scales, lane);
   const uint bits = main_bits(f);
   Picker main;
   main.codes = codes;
+  main.f = f;
   main.shift = 0;
   main.mask = (1u << bits) - 1u;
   if (bits == 16) store_plane<D, 16>(value, main, plane, slot, lane);

@@ -5,6 +5,8 @@
 // columns:
 //   K: a row a token; lane c has 2 elements for each j of D / 8, key_dim(c, j, 0 or 1)
 //   V: a row a pair of tokens (2c, 2c + 1); lane r has element value_dim(r, j) of both
+// Which elements these are depends on the side's format: a trellis code's value depends on the elements before it, so
+// that a lane has neighbours.
 // So a lane has two strings of codes, of the first of the two and of the second (`Plane`). A word holds 16 bits of
 // each, the first's in its low half; codes of 5 bits, which are looked up one by one, are dense in words of either
 // string. So a token owns whole bytes, and tokens are written side by side without read-modify-write. Lanes' words
@@ -66,15 +68,57 @@ inline uint main_plane(uint f) {
   return (D * main_bits(f) / 8) << kBlockShift;
 }
 
-// Elements of 32 share a scale, so those of j lie in group j / 4. D % 32 is 0 or 16.
+// Chained codes of a trellis code in half a word.
+inline uint half_word_codes(uint f) { return 16 / main_bits(f); }
+// Elements of 32 share a scale, so those of j lie in group j / 4. D % 32 is 0 or 16. Of a trellis code a lane of K has
+// 2 D / 8 elements that follow each other, of which a word holds the older ones in its high half, so that the codes of
+// a word and of the one before it are a string of bits. Of V the elements of a half word follow each other, and behind
+// them come those of the next lane.
 template <int D>
 inline uint key_dim(uint c, uint j, uint e) {
+  if (is_trellis(kKeyFormat)) {
+    const uint each = half_word_codes(kKeyFormat), first = j / each * each, count = min(each, D / 8 - first);
+    return c * (D / 4) + first + j + (1 - e) * count;
+  }
   return j < D / 32 * 4 ? j / 4 * 32 + e * 16 + c * 4 + j % 4 : D / 32 * 32 + c * 4 + e * 2 + j % 2;
 }
 template <int D>
 inline uint value_dim(uint r, uint j) {
+  if (is_trellis(kValueFormat)) {
+    const uint each = half_word_codes(kValueFormat), first = j / each * each, count = min(each, D / 8 - first);
+    return 8 * first + r * count + j - first;
+  }
   return j < D / 32 * 4 ? j / 4 * 32 + r * 4 + j % 4 : D / 32 * 32 + r * 2 + j % 2;
 }
+
+// The code of a lane's D / 8 that lies at a place of its string of chained codes: the older are in the higher bits of
+// each half word, or of what is left of one.
+template <int D>
+inline uint chained_at(uint f, uint place) {
+  const uint each = half_word_codes(f), first = place / each * each;
+  return first + min(each, D / 8 - first) - 1 - (place - first);
+}
+// Free bits lie as the codes do that one shift brings to the lowest bits of bytes: of each 16 codes, or of all if they
+// are fewer, one half in the upper byte and one in the lower, of either 8 or D / 16 bits.
+template <int D>
+struct FreeBits {
+  static constant constexpr uint kOfByte = D < 128 ? D / 16 : 8;
+  // Codes of a byte of chained bits, and bits of a byte of free ones before what is left of the last word.
+  static inline uint of_chained(uint f) { return 8 / main_bits(f); }
+  static inline uint of_words(uint f) { return min(D / 8 / half_word_codes(f) * of_chained(f), 8u); }
+  static inline uint code_at(uint f, uint place) {
+    const uint each = half_word_codes(f), upper = place % 16 / kOfByte, bit = place % 16 % kOfByte, whole = of_words(f);
+    if (bit >= whole) return D / 8 / each * each + (bit - whole) * 2 + upper;
+    return place / 16 * 16 + bit / of_chained(f) * each + each - 1 - (upper * of_chained(f) + bit % of_chained(f));
+  }
+  // The other way round: where that of code j lies in half a word, once bytes are of 8 bits each.
+  static inline uint bit_of(uint f, uint j) {
+    const uint each = half_word_codes(f), first = j / each * each;
+    if (D / 8 - first < each) return (j - first) % 2 * 8 + of_words(f) + (j - first) / 2;
+    const uint place = each - 1 - j % each;
+    return place / of_chained(f) * 8 + j % 16 / each * of_chained(f) + place % of_chained(f);
+  }
+};
 
 // A lane's two strings of D / 8 codes of B bits are stored as kWords words of 32 bits for each string, then kShared
 // words with 16 bits of either, then kRest bits that are left of each.

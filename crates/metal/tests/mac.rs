@@ -64,6 +64,9 @@ fn results_do_not_depend_on_the_batch() {
         (Format::Tq8, Format::Tq4),
         (Format::Tq5, Format::Tq5),
         (Format::Tq4, Format::Tq4),
+        (Format::Tc5, Format::Tc5),
+        (Format::Tc4, Format::Tc4),
+        (Format::Tc3, Format::Tc3),
         (Format::Affine8, Format::Lloyd3),
     ] {
         conformance::is_batch_invariant(&make, &device(), Case { k, v, ..BASE });
@@ -75,7 +78,7 @@ fn results_do_not_depend_on_the_batch() {
 
 #[test]
 fn blocks_are_copied_and_moved() {
-    conformance::blocks_move(&make, &device(), Case { k: Format::Tq4, v: Format::Tq3, ..BASE });
+    conformance::blocks_move(&make, &device(), Case { k: Format::Tc4, v: Format::Tc3, ..BASE });
 }
 
 #[test]

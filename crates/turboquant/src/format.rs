@@ -104,18 +104,18 @@ const TABLE: [FormatRow; 20] = {
         row(Format::Tq4, "tq4", &[], BOTH, Book(Codebook::Cubic4), PerVector, Some(4)),
         row(Format::Tq3, "tq3", &[], BOTH, Book(Codebook::Lloyd3), PerVector, Some(5)),
         row(Format::Tq2, "tq2", &["int2", "uint2"], BOTH, Book(Codebook::Lloyd2), PerVector, Some(6)),
-        row(Format::Tc5, "tc5", &[], BOTH, Path(Trellis::Tc5), PerVector, None),
-        row(Format::Tc4, "tc4", &[], BOTH, Path(Trellis::Tc4), PerVector, None),
-        row(Format::Tc3, "tc3", &[], BOTH, Path(Trellis::Tc3), PerVector, None),
-        row(Format::Tc2, "tc2", &[], BOTH, Path(Trellis::Tc2), PerVector, None),
-        row(Format::Affine8, "q8_0", &["int8", "uint8"], K, Affine(8), PerGroup, Some(7)),
-        row(Format::Affine5, "q5_0", &[], K, Affine(5), PerGroup, Some(8)),
-        row(Format::Affine4, "q4_0", &["int4", "uint4"], K, Affine(4), PerGroup, Some(9)),
-        row(Format::Int8, "q8_0", &[], V, Int8, PerGroup, Some(10)),
-        row(Format::Lloyd5, "q5_0", &[], V, Book(Codebook::Lloyd5), PerGroup, Some(11)),
-        row(Format::Lloyd4, "q4_0", &[], V, Book(Codebook::Lloyd4), PerGroup, Some(12)),
-        row(Format::Lloyd3, "q3_0", &[], V, Book(Codebook::Lloyd3), PerGroup, Some(13)),
-        row(Format::Lloyd2, "q2_0", &[], V, Book(Codebook::Lloyd2), PerGroup, Some(14)),
+        row(Format::Tc5, "tc5", &[], BOTH, Path(Trellis::Tc5), PerVector, Some(7)),
+        row(Format::Tc4, "tc4", &[], BOTH, Path(Trellis::Tc4), PerVector, Some(8)),
+        row(Format::Tc3, "tc3", &[], BOTH, Path(Trellis::Tc3), PerVector, Some(9)),
+        row(Format::Tc2, "tc2", &[], BOTH, Path(Trellis::Tc2), PerVector, Some(10)),
+        row(Format::Affine8, "q8_0", &["int8", "uint8"], K, Affine(8), PerGroup, Some(11)),
+        row(Format::Affine5, "q5_0", &[], K, Affine(5), PerGroup, Some(12)),
+        row(Format::Affine4, "q4_0", &["int4", "uint4"], K, Affine(4), PerGroup, Some(13)),
+        row(Format::Int8, "q8_0", &[], V, Int8, PerGroup, Some(14)),
+        row(Format::Lloyd5, "q5_0", &[], V, Book(Codebook::Lloyd5), PerGroup, Some(15)),
+        row(Format::Lloyd4, "q4_0", &[], V, Book(Codebook::Lloyd4), PerGroup, Some(16)),
+        row(Format::Lloyd3, "q3_0", &[], V, Book(Codebook::Lloyd3), PerGroup, Some(17)),
+        row(Format::Lloyd2, "q2_0", &[], V, Book(Codebook::Lloyd2), PerGroup, Some(18)),
     ]
 };
 
@@ -259,6 +259,12 @@ impl Format {
     /// Whether elements are stored as floats.
     pub fn is_float(self) -> bool {
         matches!(self.coding(), Coding::Float { .. })
+    }
+
+    /// Whether an element's value depends on the codes before it too (`tc5` to `tc2`), so that storing a vector means
+    /// finding the best path of codes.
+    pub fn is_trellis(self) -> bool {
+        matches!(self.coding(), Coding::Trellis(_))
     }
 
     /// Whether a vector has one scale (`tq8` to `tq2`). The codes of these formats are multiplied as integers.

@@ -2,6 +2,8 @@
 //! written from them, so that neither is kept twice.
 use crate::codebook::Codebook;
 use crate::format::{Coding, Format, ScaleLayout, Side};
+use crate::trellis::Trellis;
+use half::f16;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -24,6 +26,8 @@ fn planes(format: Format) -> (usize, bool) {
     match (format.code_bits(), format.coding()) {
         // Looked up one by one, so dense; affine codes are decoded in pairs where they lie.
         (5, Coding::Affine(_)) => (4, true),
+        // Chained bits lie together, the free bit apart.
+        (_, Coding::Trellis(trellis)) => (trellis.chained(), trellis.has_free_bit()),
         (3, _) => (2, true),
         (bits @ (2 | 4 | 5 | 8 | 16), _) => (bits, false),
         (bits, _) => panic!("kernels have no planes for codes of {bits} bits ({format:?})"),
@@ -67,6 +71,7 @@ fn header() -> String {
     }
     text += "};\n";
     write_predicates(&mut text, &all);
+    write_trellis_codes(&mut text, &all);
     write_codebooks(&mut text, &all);
     text
 }
@@ -75,7 +80,8 @@ fn write_predicates(text: &mut String, all: &[Format]) {
     let mut predicate = |comment: &str, name: &str, is: &dyn Fn(Format) -> bool| {
         writeln!(text, "// {comment}\ninline bool {name}(uint f) {{ return {}; }}", condition(all, is)).unwrap();
     };
-    let top = "A further bit in a plane of its own: the sign, or an affine code's highest bit.";
+    let top =
+        "A further bit in a plane of its own: the sign, an affine code's highest bit, or a trellis code's free bit.";
     predicate(top, "has_top_plane", &|format| planes(format).1);
     predicate("One scale a vector.", "is_scaled", &Format::has_one_scale);
     let grouped = |format: Format| format.scale_layout() == ScaleLayout::PerGroup;
@@ -84,9 +90,50 @@ fn write_predicates(text: &mut String, all: &[Format]) {
     predicate("Unsigned codes above a minimum.", "is_affine", &affine);
     predicate("Codes from -127 to 127.", "is_int8", &|format| format.coding() == Coding::Int8);
     predicate("Vectors are rotated before they are stored.", "is_rotated", &Format::is_rotated);
+    predicate("The value of an element depends on the codes before it too.", "is_trellis", &|format| {
+        trellis_of(format).is_some()
+    });
     text.push_str("// Bits of an element in the main plane.\n");
     let of_bits = |bits: usize| (condition(all, |format| planes(format).0 == bits), bits.to_string());
     choice(text, "uint main_bits(uint f)", [16, 8, 5, 2, 4].map(of_bits).to_vec());
+}
+
+fn trellis_of(format: Format) -> Option<Trellis> {
+    match format.coding() {
+        Coding::Trellis(trellis) => Some(trellis),
+        _ => None,
+    }
+}
+
+/// What kernels know of trellis codes: bits, the polynomial that gives a point its value, and the values as encoders
+/// compare with them.
+fn write_trellis_codes(text: &mut String, all: &[Format]) {
+    let codes: Vec<(Format, Trellis)> = all.iter().filter_map(|format| Some((*format, trellis_of(*format)?))).collect();
+    text.push_str("\n// Trellis codes, by the letters of crates/turboquant/src/trellis.rs.\n");
+    let mut per_code = |comment: &str, signature: &str, value: &dyn Fn(Trellis) -> String| {
+        writeln!(text, "// {comment}").unwrap();
+        let cases = codes.iter().map(|(format, trellis)| (format!("f == k{format:?}"), value(*trellis)));
+        choice(text, signature, cases.collect());
+    };
+    let halves = |x: f32| format!("0x{0:04x}{0:04x}u", f16::from_f32(x).to_bits());
+    per_code("n", "uint level_shift(uint f)", &|trellis| trellis.shape().n.to_string());
+    per_code("r", "uint history_shift(uint f)", &|trellis| trellis.shape().r.to_string());
+    per_code("B, as two halves.", "uint trellis_inner(uint f)", &|trellis| halves(trellis.shape().b));
+    per_code("E, as two halves.", "uint trellis_outer(uint f)", &|trellis| halves(trellis.shape().e));
+    per_code("C", "float trellis_unit(uint f)", &|trellis| format!("{:?}f", trellis.shape().c));
+    per_code("log2 of how much finer units encoders take differences in.", "uint fineness(uint f)", &|trellis| {
+        trellis.fineness().to_string()
+    });
+    per_code("The largest integer of an element.", "int largest_integer(uint f)", &|trellis| {
+        trellis.tables().limit.to_string()
+    });
+    text.push_str("// The value of each point in integers, as encoders compare with: two's complement.\n");
+    for (format, trellis) in codes {
+        let points = &trellis.tables().integers[..trellis.levels() << trellis.level_shift()];
+        let numbers: Vec<String> = points.iter().map(|x| format!("0x{:04x}", *x as u16)).collect();
+        let lines: Vec<String> = numbers.chunks(13).map(|some| format!("    {},\n", some.join(", "))).collect();
+        writeln!(text, "constant ushort kPoints{format:?}[{}] = {{\n{}}};", numbers.len(), lines.concat()).unwrap();
+    }
 }
 
 fn write_codebooks(text: &mut String, all: &[Format]) {

@@ -39,14 +39,14 @@ pub(crate) const MOST_LEVELS: usize = 32;
 pub(crate) const TRIED: usize = 3;
 
 /// What a code is made of, by the letters of the module's formulas.
-struct TrellisShape {
-    k: usize,
-    free: usize,
-    n: usize,
-    r: usize,
-    b: f32,
-    c: f32,
-    e: f32,
+pub(crate) struct TrellisShape {
+    pub k: usize,
+    pub free: usize,
+    pub n: usize,
+    pub r: usize,
+    pub b: f32,
+    pub c: f32,
+    pub e: f32,
 }
 
 /// Begins where a cache line does, so that no register is loaded from two lines.
@@ -78,7 +78,7 @@ static TABLES: [TrellisTables; 4] =
     [Trellis::Tc5.new_tables(), Trellis::Tc4.new_tables(), Trellis::Tc3.new_tables(), Trellis::Tc2.new_tables()];
 
 impl Trellis {
-    const fn shape(self) -> TrellisShape {
+    pub(crate) const fn shape(self) -> TrellisShape {
         match self {
             Trellis::Tc5 => TrellisShape { k: 4, free: 1, n: 4, r: 5, b: -0.159, c: 2.653, e: 0.601 },
             Trellis::Tc4 => TrellisShape { k: 4, free: 0, n: 4, r: 5, b: -0.22, c: 2.443, e: 0.667 },

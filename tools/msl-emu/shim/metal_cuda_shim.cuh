@@ -29,7 +29,7 @@ __device__ __forceinline__ unsigned short msl_f2h(float f) { return __half_as_us
 #define MSL_THREADGROUP
 #define MSL_THREAD
 #define MSL_FN __device__
-#define MSL_CONSTVAR static __device__ __constant__ const
+#define MSL_CONSTVAR static __device__ const
 // A constant of the compilation: -DMSL_FC_<index>=value. A kernel that depends on none is given none.
 #ifndef MSL_FC_0
 #define MSL_FC_0 0
@@ -128,6 +128,9 @@ SHUF(simd_shuffle, __shfl_sync, ushort)
 SHUF(simd_shuffle_xor, __shfl_xor_sync, ushort) SHUF(simd_shuffle_down, __shfl_down_sync, ushort)
     SHUF(simd_shuffle_up, __shfl_up_sync, ushort) SHUF(simd_broadcast, __shfl_sync, ushort) // The instruction takes the low five bits of the lane.
 MSL_HD uint look_up(uint table, uint i) { return __shfl_sync(FULL, table, i); }
+MSL_HD uint shift_pair(uint high, uint low, uint n) { return __funnelshift_r(low, high, n); }
+MSL_HD uint bytes_below(uint high, uint low, bool odd) { return __byte_perm(low, high, odd ? 0x7351 : 0x7250); }
+MSL_HD uint pair_bytes(uint high, uint low, bool odd) { return __byte_perm(low, high, odd ? 0x7351 : 0x6240); }
 MSL_HD uint select_bits(uint mask, uint a, uint b) {
   uint d;
   asm("lop3.b32 %0, %1, %2, %3, 0xca;" : "=r"(d) : "r"(mask), "r"(a), "r"(b));

@@ -49,12 +49,12 @@ fn results_do_not_depend_on_the_batch() {
 #[test]
 fn results_do_not_depend_on_the_batch_centred_and_in_a_window() {
     let Some(emulator) = Emulator::fast() else { return };
-    let case = Case { k: Format::Tq4, v: Format::Tq4, group: 4, block_size: 32, sliding_window: Some(300), ..BASE };
+    let case = Case { k: Format::Tc4, v: Format::Tc4, group: 4, block_size: 32, sliding_window: Some(300), ..BASE };
     conformance::is_batch_invariant(&make_centred(emulator), &Device::Cpu, case);
 }
 
 #[test]
 fn blocks_are_copied_and_moved() {
     let Some(emulator) = Emulator::fast() else { return };
-    conformance::blocks_move(&make(emulator), &Device::Cpu, Case { k: Format::Tq4, v: Format::Tq3, ..BASE });
+    conformance::blocks_move(&make(emulator), &Device::Cpu, Case { k: Format::Tc4, v: Format::Tc3, ..BASE });
 }

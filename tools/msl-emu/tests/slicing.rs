@@ -149,13 +149,13 @@ fn partitions_followed_together_and_items_merged_alone_have_the_same_bits() {
     let case = |k, v, d| Case { centred: true, ..Case::new(k, v, d) };
     // Five partitions: four and one.
     for (emulator, to, case) in [
-        (fast, 2100, case(Format::Tq4, Format::Tq4, 64)),
+        (fast, 2100, case(Format::Tc4, Format::Tc4, 64)),
         (fast, 2100, Case { bias: 30.0, ..case(Format::Bf16, Format::Bf16, 64) }),
-        (fast, 2100, Case { decode: AttendKernel::Vec, ..case(Format::Tq5, Format::Tq4, 128) }),
+        (fast, 2100, Case { decode: AttendKernel::Vec, ..case(Format::Tc5, Format::Tc4, 128) }),
         (fast, 2100, Case { window: Some(700), ..case(Format::Tq4, Format::Tq4, 96) }),
         // 6 of 8 simdgroups merge.
         (fast, 1100, Case { group: 3, ..case(Format::Tq5, Format::Tq5, 80) }),
-        (checked, 1100, case(Format::Tq4, Format::Tq4, 64)),
+        (checked, 1100, case(Format::Tc4, Format::Tc3, 64)),
         (checked, 1100, Case { bias: 30.0, ..case(Format::Bf16, Format::Bf16, 128) }),
     ] {
         let (want, _) = changed(emulator, case, to, None);

@@ -3,6 +3,7 @@ use super::bind;
 use super::params::{CopyParams, Params, WriteParams};
 use crate::executor::Launch;
 use crate::shape::Shape;
+use turboquant::Format;
 
 /// Buffers of [`write()`].
 #[derive(Debug)]
@@ -25,7 +26,8 @@ pub struct WriteBuffers<'a, B> {
     pub cache: &'a B,
 }
 
-/// Stores the K and V of `tokens` tokens. A simdgroup a (token, kv head, K or V), 4 a threadgroup.
+/// Stores the K and V of `tokens` tokens. A simdgroup a (token, kv head, K or V), as many a threadgroup as have room in
+/// its memory.
 pub fn write<'a, B>(shape: &Shape, tokens: usize, buffers: &WriteBuffers<'a, B>) -> Launch<'a, B> {
     let &WriteBuffers { k, v, slots, angles, rotation, key_constants, positions, cache } = buffers;
     let params = WriteParams {
@@ -34,16 +36,24 @@ pub fn write<'a, B>(shape: &Shape, tokens: usize, buffers: &WriteBuffers<'a, B>)
         pairs: shape.pairs as u32,
         norm: shape.norm(),
     };
+    let writers = writers(shape.head_dim());
+    // Of a vector: centring, rotation, a search in a codebook; or the Viterbi algorithm by all lanes.
+    let path = |format: Format| if format.is_trellis() { 32 * 50 * (shape.head_dim() + 16) } else { 0 };
+    let vectors = 120 * shape.head_dim() + path(shape.record.k()) + path(shape.record.v());
     Launch {
         kernel: format!("write_d{}", shape.head_dim()),
         constants: shape.constants(),
-        grid: [(2 * tokens * shape.kv_heads).div_ceil(4) as u32, 1, 1],
-        threads: 128,
+        grid: [(2 * tokens * shape.kv_heads).div_ceil(writers) as u32, 1, 1],
+        threads: 32 * writers as u32,
         bindings: bind(&[k, v, slots, angles, rotation, key_constants, positions], &[cache]),
         params: (8, params.bytes()),
-        // Centring, rotation, a search in a codebook.
-        work: (2 * tokens * shape.kv_heads * shape.head_dim() * 60) as u64,
+        work: (tokens * shape.kv_heads * vectors) as u64,
     }
+}
+
+/// Simdgroups of a threadgroup of `write`, whose vectors share its memory.
+fn writers(head_dim: usize) -> usize {
+    if head_dim <= 256 { 4 } else { 2 }
 }
 
 /// Copies whole blocks of a layer; none of the `count` copies may depend on another.
@@ -57,5 +67,17 @@ pub fn copy_blocks<'a, B>(shape: &Shape, count: usize, copies: &'a B, cache: &'a
         bindings: bind(&[copies], &[cache]),
         params: (2, CopyParams { words: words as u32 }.bytes()),
         work: (8 * words * count) as u64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn write_has_as_many_simdgroups_as_the_kernel_takes_for_granted() {
+        let text = crate::source::library(None);
+        assert!(text.contains("constexpr uint kWriters = D <= 256 ? 4 : 2;"));
+        assert_eq!([64, 256, 512].map(writers), [4, 4, 2]);
     }
 }

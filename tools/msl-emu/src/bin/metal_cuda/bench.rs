@@ -1,12 +1,25 @@
 //! Times of attention, in ratios to the best 16-bit kernel of the same run.
-use crate::workload::{Attention, Centred, GROUP, KV_HEADS, Workload};
+use crate::workload::{Attention, Centred, GROUP, KV_HEADS, Store, Workload};
 use metal::{AttendKernel, Executor, Launch};
 use msl_emu::cuda::{CudaExecutor, Memory};
 use std::collections::BTreeMap;
 use turboquant::Format::{self, *};
 
-const PAIRS: [(Format, Format); 7] =
-    [(F16, F16), (Bf16, Bf16), (Tq8, Tq4), (Tq5, Tq5), (Tq4, Tq4), (Tq4, Tq3), (Tq3, Tq3)];
+const PAIRS: [(Format, Format); 11] = [
+    (F16, F16),
+    (Bf16, Bf16),
+    (Tq8, Tq4),
+    (Tq5, Tq5),
+    (Tq4, Tq4),
+    (Tq4, Tq3),
+    (Tq3, Tq3),
+    (Tc5, Tc5),
+    (Tc4, Tc4),
+    (Tc4, Tc3),
+    (Tc3, Tc3),
+];
+/// Tokens that a launch of `write` stores: a decoding step's, a batch's and a chunk's.
+const STORED: [usize; 3] = [1, 16, 512];
 /// Context and sequences.
 const SHAPES: [(usize, usize); 6] = [(8192, 1), (8192, 16), (32_768, 1), (32_768, 16), (131_072, 1), (131_072, 4)];
 const REPEATS: usize = 7;
@@ -68,6 +81,32 @@ pub fn decode(executor: &CudaExecutor, filter: &str, centred: Centred) -> Result
                 }
                 println!("{line}");
             }
+        }
+    }
+    Ok(())
+}
+
+/// Stores of tokens in one layer: the time of `write`, of as many tokens as `STORED` says.
+pub fn write(executor: &CudaExecutor, filter: &str) -> Result<(), String> {
+    println!("# write on {}; us for {STORED:?} tokens of a layer", executor.device().unwrap_or("none"));
+    for d in [128, 64] {
+        for (k, v) in PAIRS {
+            let name = format!("d{d} {}/{}", k.name(), v.name());
+            if !name.contains(filter) {
+                continue;
+            }
+            let workload = Workload::new(executor, k, v, d, Centred::Coded)?;
+            let mut line = format!("{name:16}");
+            for tokens in STORED {
+                let store = Store::new(&workload, tokens)?;
+                let mut times = Vec::new();
+                for _ in 0..REPEATS {
+                    times.push(executor.time(&[store.launch()], 16).map_err(|e| e.to_string())?);
+                }
+                times.sort_by(f32::total_cmp);
+                line += &format!(" | {:.1}", 1e3 * times[times.len() / 2]);
+            }
+            println!("{line}");
         }
     }
     Ok(())

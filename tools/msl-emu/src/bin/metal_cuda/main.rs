@@ -3,7 +3,7 @@
 //! `compile` builds the cubins that the others launch, on a machine without a GPU; `sources` writes what nvcc makes
 //! them from and its command lines, for a machine with more cores. `check` compares every kernel with f64, `cover` is
 //! its part for compute-sanitizer; `bench` prints the table of docs/kernels-log.md, `plain` the same without centring,
-//! `floats` with keys stored as floats centred too, `prefill` that of chunks.
+//! `floats` with keys stored as floats centred too, `prefill` that of chunks, `write` that of storing tokens.
 mod bench;
 mod check;
 #[path = "../../../tests/common/mod.rs"]
@@ -16,7 +16,7 @@ use msl_emu::cuda::{Build, CudaExecutor};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: metal-cuda compile|sources|check|cover|bench|plain|floats|prefill FOLDER [filter]";
+const USAGE: &str = "usage: metal-cuda compile|sources|check|cover|bench|plain|floats|prefill|write FOLDER [filter]";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -43,6 +43,7 @@ fn run(arguments: &[String]) -> Result<(), String> {
                 bench::decode(&compiler(), filter, centred)?;
             }
             bench::prefill(&compiler(), filter)?;
+            bench::write(&compiler(), filter)?;
             check::all(&compiler, filter)?;
             check::covering(&compiler, filter)
         }
@@ -51,6 +52,7 @@ fn run(arguments: &[String]) -> Result<(), String> {
         "bench" => bench::decode(&open()?, filter, Centred::Coded),
         "plain" => bench::decode(&open()?, filter, Centred::Nothing),
         "floats" => bench::decode(&open()?, filter, Centred::Floats),
+        "write" => bench::write(&open()?, filter),
         "prefill" => bench::prefill(&open()?, filter),
         _ => Err(USAGE.to_owned()),
     }

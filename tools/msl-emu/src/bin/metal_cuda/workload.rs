@@ -119,25 +119,10 @@ impl<'a> Workload<'a> {
 
     /// Writes random tokens to every slot.
     fn fill(&self) -> Result<(), String> {
-        let buffer = |bytes: &[u8]| self.executor.buffer(bytes).map_err(|e| e.to_string());
-        let n = WRITTEN * KV_HEADS * self.shape.head_dim();
-        let (k, v) = (buffer(&noise(1, n))?, buffer(&noise(2, n))?);
-        let positions: Vec<u32> = (0..WRITTEN as u32).collect();
-        let angles = buffer(&angle_bytes(self.tables.rope(), &positions))?;
-        let positions = buffer(&words(positions))?;
+        let mut store = Store::new(self, WRITTEN)?;
         for start in (0..TOTAL).step_by(WRITTEN) {
-            let slots = buffer(&words((start..start + WRITTEN).map(|t| t as u32)))?;
-            let write = WriteBuffers {
-                k: &k,
-                v: &v,
-                slots: &slots,
-                angles: &angles,
-                rotation: self.get(At::Rotation),
-                key_constants: self.get(At::KeyConstants),
-                positions: &positions,
-                cache: self.get(At::Cache),
-            };
-            self.executor.run(&[launch::write(&self.shape, WRITTEN, &write)]).map_err(|e| e.to_string())?;
+            store.move_to(start)?;
+            self.executor.run(&[store.launch()]).map_err(|e| e.to_string())?;
         }
         Ok(())
     }
@@ -145,6 +130,56 @@ impl<'a> Workload<'a> {
     /// Bytes of K and V of one token.
     pub fn token_bytes(&self) -> usize {
         self.shape.page_bytes() / BLOCK
+    }
+}
+
+/// A launch of `write` with random tokens.
+pub struct Store<'a> {
+    workload: &'a Workload<'a>,
+    tokens: usize,
+    k: Memory,
+    v: Memory,
+    slots: Memory,
+    angles: Memory,
+    positions: Memory,
+}
+
+impl<'a> Store<'a> {
+    pub fn new(workload: &'a Workload<'a>, tokens: usize) -> Result<Self, String> {
+        let buffer = |bytes: &[u8]| workload.executor.buffer(bytes).map_err(|e| e.to_string());
+        let n = tokens * KV_HEADS * workload.shape.head_dim();
+        let positions: Vec<u32> = (0..tokens as u32).collect();
+        Ok(Store {
+            workload,
+            tokens,
+            k: buffer(&noise(1, n))?,
+            v: buffer(&noise(2, n))?,
+            slots: buffer(&words(positions.iter().copied()))?,
+            angles: buffer(&angle_bytes(workload.tables.rope(), &positions))?,
+            positions: buffer(&words(positions))?,
+        })
+    }
+
+    /// Stores to the slots from `start` on.
+    fn move_to(&mut self, start: usize) -> Result<(), String> {
+        let slots = words((start..start + self.tokens).map(|t| t as u32));
+        self.slots = self.workload.executor.buffer(&slots).map_err(|e| e.to_string())?;
+        Ok(())
+    }
+
+    pub fn launch(&self) -> Launch<'_, Memory> {
+        let workload = self.workload;
+        let buffers = WriteBuffers {
+            k: &self.k,
+            v: &self.v,
+            slots: &self.slots,
+            angles: &self.angles,
+            rotation: workload.get(At::Rotation),
+            key_constants: workload.get(At::KeyConstants),
+            positions: &self.positions,
+            cache: workload.get(At::Cache),
+        };
+        launch::write(&workload.shape, self.tokens, &buffers)
     }
 }
 
