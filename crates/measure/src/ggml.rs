@@ -7,7 +7,7 @@
 use attention::{AttentionPlan, BackendHook, LayerId, ModelGeometry, Rope};
 use candle_core::{Result, Tensor};
 use half::f16;
-use turboquant::apply_rope;
+use turboquant::{apply_rope, walsh_hadamard};
 
 /// The bits of a code of each type. The fp16 scale of 32 elements adds half a bit an element.
 pub(crate) const GGML_BITS: [u32; 3] = [8, 5, 4];
@@ -81,14 +81,7 @@ impl GgmlRounding {
 
 /// Multiplies by the Walsh-Hadamard matrix of the vector's order, a power of two, over the root of the order.
 fn hadamard(x: &mut [f32]) {
-    let mut half = 1;
-    while half < x.len() {
-        for pair in x.chunks_exact_mut(2 * half) {
-            let (a, b) = pair.split_at_mut(half);
-            a.iter_mut().zip(b).for_each(|(a, b)| (*a, *b) = (*a + *b, *a - *b));
-        }
-        half *= 2;
-    }
+    walsh_hadamard(x);
     let norm = 1.0 / (x.len() as f32).sqrt();
     x.iter_mut().for_each(|x| *x *= norm);
 }

@@ -36,5 +36,5 @@ pub use key_transform::{DEFAULT_HIGH_PAIRS, HeadConstants, KeyTransform};
 pub use layout::{PARTITION, RecordLayout, SPAN};
 pub use preset::{KvPair, PRESETS, Preset};
 pub use rope::{Rope, RopeError, apply_rope};
-pub use rotation::Rotation;
+pub use rotation::{Rotation, walsh_hadamard};
 pub use simd::Isa;

@@ -93,7 +93,7 @@ impl Rotation {
 }
 
 /// In-place Walsh-Hadamard transform without normalisation; every twin adds in this order, so bits agree.
-pub(crate) fn walsh_hadamard(x: &mut [f32]) {
+pub fn walsh_hadamard(x: &mut [f32]) {
     let mut h = 1;
     while h < x.len() {
         for pair in x.chunks_exact_mut(2 * h) {
