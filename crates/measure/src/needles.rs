@@ -165,7 +165,7 @@ impl Filler {
             let question = encode(&format!("\n\nWhat is the pass key for {word}? The pass key for {word} is "))?;
             keys.push(Key { depth: (index + i) % depths, question, answer: encode(&digits)? });
         }
-        let bos = bundle.tokenizer.bos_id().filter(|_| bundle.tokenizer.adds_bos());
+        let bos = bundle.tokenizer.added_bos();
         let asked = keys.iter().map(|k| k.question.len() + k.answer.len()).max().unwrap_or(0);
         let taken = usize::from(bos.is_some()) + sentences.iter().map(Vec::len).sum::<usize>() + asked;
         let room = length.checked_sub(taken).ok_or_else(|| {

@@ -170,8 +170,7 @@ fn document(bundle: &ModelBundle, text: &str, length: usize) -> Result<Vec<u32>,
 }
 
 fn bos(bundle: &ModelBundle) -> Vec<u32> {
-    let tokenizer = &bundle.tokenizer;
-    tokenizer.bos_id().filter(|_| tokenizer.adds_bos()).into_iter().collect()
+    bundle.tokenizer.added_bos().into_iter().collect()
 }
 
 /// The files of the code, each after its path.

@@ -209,9 +209,9 @@ impl Tokenizer {
         self.eos_id
     }
 
-    /// Whether [`encode`](Tokenizer::encode) with `add_special_tokens` puts BOS first.
-    pub fn adds_bos(&self) -> bool {
-        self.adds_bos
+    /// The BOS token, if [`encode`](Tokenizer::encode) with `add_special_tokens` puts it first.
+    pub fn added_bos(&self) -> Option<u32> {
+        self.bos_id.filter(|_| self.adds_bos)
     }
 
     /// The tokens that end a turn by what the vocabulary calls them: special tokens with the names that published

@@ -56,7 +56,7 @@ fn special_tokens_and_template_come_from_the_file() {
         let (path, bytes) = bytes(name);
         let metadata = Gguf::parse(&bytes).unwrap().metadata;
         let tokenizer = Tokenizer::from_gguf(&metadata, &path).unwrap();
-        assert!(tokenizer.adds_bos(), "{name}");
+        assert!(tokenizer.added_bos().is_some(), "{name}");
         let bos_id = tokenizer.bos_id().unwrap();
         assert_eq!(tokenizer.encode("x", true).unwrap()[0], bos_id);
         assert!(tokenizer.is_special(bos_id));

@@ -29,7 +29,7 @@ fn pieces(tokenizer: &Tokenizer, mut detokenizer: Detokenizer, ids: &[u32]) -> V
 #[test]
 fn the_demo_models_special_tokens() {
     let bos = DEMO.bos_id().unwrap();
-    assert!(DEMO.adds_bos() && DEMO.is_special(bos));
+    assert!(DEMO.added_bos() == Some(bos) && DEMO.is_special(bos));
     assert_eq!(DEMO.token_text(bos), "<|begin_of_text|>");
     assert_eq!(DEMO.token_text(DEMO.eos_id().unwrap()), "<|eot_id|>");
     assert_eq!(DEMO.vocab_size(), 12288);
@@ -127,7 +127,7 @@ fn add_bos_token_goes_before_the_post_processor() {
     let demo: Value = serde_json::from_slice(&std::fs::read(demo_dir().join("tokenizer.json")).unwrap()).unwrap();
     let bos = "<|begin_of_text|>";
     let without = load(&demo, &json!({"bos_token": bos, "add_bos_token": false})).unwrap();
-    assert!(!without.adds_bos());
+    assert_eq!(without.added_bos(), None);
     assert_eq!(without.encode("Hello", true).unwrap(), DEMO.encode("Hello", false).unwrap());
     let unsaid = load(&demo, &json!({"bos_token": {"content": bos}})).unwrap();
     assert_eq!(unsaid.encode("Hello", true).unwrap(), DEMO.encode("Hello", true).unwrap());
@@ -139,7 +139,7 @@ fn add_bos_token_goes_before_the_post_processor() {
     let inserted = load(&sentencepiece(), &json!({"bos_token": "<s>", "add_bos_token": true})).unwrap();
     assert_eq!(inserted.encode("<s>Hi", true).unwrap(), inserted.encode("Hi", true).unwrap());
     let plain = load(&sentencepiece(), &json!({"bos_token": "<s>"})).unwrap();
-    assert!(!plain.adds_bos() && plain.bos_id() == Some(1));
+    assert_eq!((plain.added_bos(), plain.bos_id()), (None, Some(1)));
 }
 
 /// Embedding models end a text with a token: their post-processor appends it, or the configuration asks for it.

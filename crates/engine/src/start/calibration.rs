@@ -101,7 +101,7 @@ impl Calibration<'_> {
     fn measure(&self) -> Result<(KeyConstants, CalibrationReport), StartError> {
         let geometry = self.model.geometry();
         let body = self.tokenizer.encode(self.text, false)?;
-        let bos: Vec<u32> = self.tokenizer.bos_id().filter(|_| self.tokenizer.adds_bos()).into_iter().collect();
+        let bos: Vec<u32> = self.tokenizer.added_bos().into_iter().collect();
         let mut tokens = [&bos[..], &body].concat();
         tokens.truncate(CALIBRATION_TOKENS);
         let starts = starts(&body, &bos);
