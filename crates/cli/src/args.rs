@@ -1,6 +1,7 @@
 //! The command line. Doc comments of flags are what `--help` prints, so addresses stand in them as users type them.
 #![allow(rustdoc::bare_urls)]
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use engine::KL_LIMIT;
 use measure::BundledText;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -244,7 +245,11 @@ pub struct KvSettings {
 
 fn preset_help() -> String {
     let names: Vec<&str> = PRESETS.iter().map(|preset| preset.name).collect();
-    format!("How the KV cache is stored: auto, {} [default: auto]", names.join(", "))
+    format!(
+        "How the KV cache is stored: auto, {}. auto: the least lossy that holds the context, but none whose KL on this \
+         model is known to be above {KL_LIMIT} nats [default: auto]",
+        names.join(", ")
+    )
 }
 
 fn format_help(side: Side) -> String {

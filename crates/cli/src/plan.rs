@@ -28,6 +28,9 @@ fn table(plan: &StartPlan) -> String {
         format!("snapshots    {}", budget.num_snapshots),
         String::new(),
     ];
+    if let Some(reason) = &plan.kv.reason {
+        lines.insert(1, format!("preset       {reason}"));
+    }
     let mut row =
         |name: &str, bytes: u64| lines.push(format!("{name:<36}{:>12.1} MiB", bytes as f64 / f64::from(1 << 20)));
     plan.terms.iter().for_each(|term| row(term.name, term.bytes));

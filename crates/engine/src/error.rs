@@ -224,6 +224,17 @@ impl StartError {
         StartError::Flag { flag, message: message.into() }
     }
 
+    /// Adds to a refused flag what presets were left out, and how one of them is taken all the same.
+    pub(crate) fn with_hint(self, left_out: &[String]) -> Self {
+        match self {
+            StartError::Flag { flag, message } if !left_out.is_empty() => {
+                let hint = left_out.join("; ");
+                StartError::Flag { flag, message: format!("{message}. {hint}; --kv-preset NAME takes it all the same") }
+            }
+            other => other,
+        }
+    }
+
     /// Names the model's type where what it asks of the cache is at fault: its head size, say.
     pub(crate) fn of_model(self, model_type: &str) -> Self {
         match self {

@@ -2,6 +2,7 @@
 #![warn(missing_docs)]
 mod error;
 mod forward;
+mod kl;
 mod serve;
 mod start;
 mod threads;
@@ -9,6 +10,7 @@ mod threads;
 pub use disk_cache::{DiskLimit, DiskOptions, DiskState, DiskStats};
 pub use error::{EngineError, RequestField, StartError, SubmitError};
 pub use forward::{ModelRef, PrivateSequences};
+pub use kl::{KL_LIMIT, KlFigures, WIKITEXT, divergence, log_softmax, text_windows};
 pub use kv::CacheIdentity;
 pub use models::{Pooling, Reading, WeightFiles, WeightQuant};
 pub use scheduler::{Miss, PrefixReport};
@@ -19,9 +21,9 @@ pub use serve::{
     StopParams, TokenLogprob, argmax, channel,
 };
 pub use start::{
-    Calibration, CentreMode, DecodeKernel, DeviceChoice, EngineConfig, KvOptions, KvPlan, LoadProgress, MemoryBudget,
-    MemoryLimits, MemoryNeeds, MemoryTerm, ModelBundle, StartPlan, cache_folder, cache_layout, free_memory, launch,
-    load, most_exact_format, plan, select, start,
+    Calibration, CentreMode, DecodeKernel, DeviceChoice, EngineConfig, KlNeed, KvOptions, KvPlan, LoadProgress,
+    MemoryBudget, MemoryLimits, MemoryNeeds, MemoryTerm, ModelBundle, StartPlan, cache_folder, cache_layout,
+    free_memory, launch, load, most_exact_format, plan, select, start,
 };
 pub use text::{ToolCallFormat, UnknownToolCallFormat};
 pub use threads::compute_pool;

@@ -1,7 +1,7 @@
 //! Next-token distributions against the most exact cache.
 use crate::trial::Trial;
 use crate::{CHUNK, Scheme};
-use engine::{ModelBundle, StartError, argmax};
+use engine::{ModelBundle, StartError, argmax, divergence, log_softmax};
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -197,22 +197,9 @@ fn row(scheme: &Scheme, cache: &Trial<'_>, mut sums: QualitySums, pass: &Pass) -
     }
 }
 
-fn log_softmax(logits: &mut [f32], vocab: usize) {
-    logits.par_chunks_exact_mut(vocab).for_each(|row| {
-        let max = row.iter().copied().fold(f32::MIN, f32::max);
-        let sum: f64 = row.iter().map(|x| f64::from((x - max).exp())).sum();
-        let norm = max + sum.ln() as f32;
-        row.iter_mut().for_each(|x| *x -= norm);
-    });
-}
-
 fn nll(logprobs: &[f32], vocab: usize, next: &[Option<u32>]) -> f64 {
     let rows = logprobs.chunks_exact(vocab).zip(next);
     -rows.filter_map(|(row, next)| next.map(|t| f64::from(row[t as usize]))).sum::<f64>()
-}
-
-fn divergence(want: &[f32], got: &[f32]) -> f32 {
-    want.iter().zip(got).map(|(w, g)| f64::from(w.exp() * (w - g))).sum::<f64>() as f32
 }
 
 #[cfg(test)]

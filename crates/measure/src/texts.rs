@@ -1,12 +1,12 @@
 //! The texts that models are judged on, as sequences of tokens. `data/README.md` tells where each comes from.
-use engine::{ModelBundle, StartError};
+use engine::{ModelBundle, StartError, text_windows};
 use serde_json::{Map, Value};
 use std::fmt;
 use std::str::FromStr;
 use text::{Conversation, PromptEnd};
 
-/// The beginning of wikitext-2's test split.
-pub const WIKITEXT: &str = include_str!("../../../data/wikitext2-test-sample.txt");
+pub use engine::WIKITEXT;
+
 /// A conversation with an agent: `tools` and `messages` in OpenAI's form. A result that is a file of this repository
 /// has its path as `file` in place of `content`.
 const AGENT_CHAT: &str = include_str!("../../../data/agent-chat.json");
@@ -140,7 +140,6 @@ pub enum NotJudged {
 ///
 /// Errors: a window that the model does not allow, a text shorter than a window.
 pub fn windows(bundle: &ModelBundle, text: &str, limit: usize, window: usize) -> Result<Vec<Vec<u32>>, StartError> {
-    let bos = bos(bundle);
     let context = bundle.model_config.max_position_embeddings;
     if !(2..=context).contains(&window) {
         let message = format!("is {window}; it must lie in [2, {context}], the model's context");
@@ -148,8 +147,7 @@ pub fn windows(bundle: &ModelBundle, text: &str, limit: usize, window: usize) ->
     }
     let mut tokens = bundle.tokenizer.encode(text, false)?;
     tokens.truncate(limit);
-    let windows = tokens.chunks_exact(window - bos.len()).map(|body| [&bos[..], body].concat());
-    let windows: Vec<_> = windows.collect();
+    let windows = text_windows(&tokens, bundle.tokenizer.added_bos(), window);
     if windows.is_empty() {
         let message =
             format!("is {window}; the text has {} tokens, of which --tokens lets {limit} be read", tokens.len());
@@ -163,14 +161,10 @@ fn document(bundle: &ModelBundle, text: &str, length: usize) -> Result<Vec<u32>,
     if length < 2 {
         return Err(StartError::flag("--document-tokens", format!("is {length}; it must be at least 2")));
     }
-    let mut sequence = bos(bundle);
+    let mut sequence: Vec<u32> = bundle.tokenizer.added_bos().into_iter().collect();
     sequence.extend(bundle.tokenizer.encode(text, false)?);
     sequence.truncate(length.min(bundle.model_config.max_position_embeddings));
     Ok(sequence)
-}
-
-fn bos(bundle: &ModelBundle) -> Vec<u32> {
-    bundle.tokenizer.added_bos().into_iter().collect()
 }
 
 /// The files of the code, each after its path.
@@ -238,7 +232,7 @@ mod tests {
     fn sequences_have_every_token_once() {
         let bundle = loaded("models/demo", None);
         let tokens = bundle.tokenizer.encode(WIKITEXT, false).unwrap();
-        let bos = bos(&bundle);
+        let bos: Vec<u32> = bundle.tokenizer.added_bos().into_iter().collect();
         let sequences = |text: BundledText, lengths: &TextLengths| text.sequences(&bundle, lengths).unwrap().sequences;
 
         let document = sequences(BundledText::Document, &LENGTHS);

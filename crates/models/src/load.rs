@@ -93,6 +93,11 @@ impl OpenModel<'_> {
         loaded_bytes(&self.tensors, quant, reading == Reading::Mapped)
     }
 
+    /// The name that the weights have once they are loaded and quantised in this way: see [`LoadedModel::fingerprint`].
+    pub fn fingerprint(&self, quant: Option<WeightQuant>) -> String {
+        fingerprint(&self.tensors, quant)
+    }
+
     /// What the CPU computes in each layer wherever the rest is computed, as a sentence; `None` for nothing.
     pub fn host_work(&self) -> Option<&'static str> {
         self.family.host_work

@@ -7,6 +7,7 @@ use super::active_request::{ActiveRequest, SampleError, SampledToken, held_choic
 use super::archive::Archive;
 use super::choice::{ActiveChoice, EndToken};
 use super::handle::{EngineInbox, Message, QueuePermit, RequestId};
+use super::idle_measurement::IdleMeasurement;
 use super::metrics::Metrics;
 use super::pooled_prompt::PooledPrompt;
 use super::prefix_cache::{PrefixCache, PrefixEvent};
@@ -33,9 +34,9 @@ const LOAD_WAIT: Duration = Duration::from_millis(10);
 /// What the engine's thread owns.
 pub(crate) struct Engine {
     pub(super) scheduler: Scheduler,
-    runner: ModelRunner,
+    pub(super) runner: ModelRunner,
     /// The files that the model's weights lie in.
-    files: WeightFiles,
+    pub(super) files: WeightFiles,
     pub(super) inbox: EngineInbox,
     tokenizer: Arc<Tokenizer>,
     /// The token ids that end an answer.
@@ -44,6 +45,8 @@ pub(crate) struct Engine {
     pub(super) prefix_cache: PrefixCache,
     /// How short of memory the machine is.
     pub(super) memory: PressureWatch,
+    /// What is measured when there is nothing else to do.
+    pub(super) idle_measurement: Option<IdleMeasurement>,
     requests: BTreeMap<RequestId, ActiveRequest>,
     /// The seed of the next request that names none.
     next_seed: u64,
@@ -79,6 +82,7 @@ impl Engine {
             metrics,
             prefix_cache,
             memory,
+            idle_measurement: None,
             requests: BTreeMap::new(),
             next_seed: std::time::UNIX_EPOCH.elapsed().map_or(0, |t| t.as_nanos() as u64),
             steps: 0,
@@ -130,10 +134,8 @@ impl Engine {
             }
             let patience = self.memory.patience().map_or(IDLE_CHECK, |patience| patience.min(IDLE_CHECK));
             let message = match idle || self.scheduler.waits_for_memory() {
-                // There is time to write to disk, a piece between two looks.
-                true if idle && self.prefix_cache.save_some(&self.scheduler, &self.runner) => {
-                    self.inbox.messages.recv_timeout(Duration::ZERO)
-                }
+                // There is time to write to disk and to measure, a piece between two looks.
+                true if idle && self.use_idle_time() => self.inbox.messages.recv_timeout(Duration::ZERO),
                 true => self.inbox.messages.recv_timeout(patience),
                 false => self.inbox.messages.try_recv().map_err(|e| match e {
                     TryRecvError::Empty => RecvTimeoutError::Timeout,
@@ -376,7 +378,7 @@ fn need(requests: &BTreeMap<RequestId, ActiveRequest>, chunk: &Chunk) -> ChunkNe
     request.map_or(ChunkNeed::LastLogits, |request| request.need(chunk))
 }
 
-fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+pub(super) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|s| s.to_string()).or_else(|| panic.downcast_ref::<String>().cloned());
     format!("panic: {}", text.unwrap_or_else(|| "without a message".into()))
 }

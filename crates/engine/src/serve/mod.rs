@@ -5,6 +5,7 @@ mod bans;
 mod choice;
 mod engine_loop;
 mod handle;
+mod idle_measurement;
 mod metrics;
 mod pooled_prompt;
 mod prefix_cache;
@@ -21,6 +22,7 @@ pub(crate) use engine_loop::Engine;
 pub use handle::{
     EngineHandle, EngineInbox, EngineStats, Message, ModelInfo, QueuePermit, RequestId, RequestStream, channel,
 };
+pub(crate) use idle_measurement::IdleMeasurement;
 pub(crate) use metrics::Metrics;
 pub(crate) use prefix_cache::PrefixCache;
 pub use prefix_cache::{PrefixEvent, PrefixHistory};

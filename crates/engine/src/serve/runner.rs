@@ -165,6 +165,11 @@ impl ModelRunner {
         &*self.model
     }
 
+    /// The model with the device that has its weights, for sequences outside of serving.
+    pub(crate) fn model_ref(&self) -> ModelRef<'_> {
+        ModelRef { model: &*self.model, device: &*self.device }
+    }
+
     /// The recurrent states of running sequences.
     pub fn states(&self) -> &StatePool {
         &self.states

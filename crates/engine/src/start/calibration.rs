@@ -48,6 +48,8 @@ pub struct Calibration<'a> {
     pub text: &'a str,
     /// What computes the model.
     pub device: &'a dyn ComputeDevice,
+    /// The folder in which constants are kept; `None`: they are measured at each start.
+    pub folder: Option<&'a Path>,
 }
 
 impl Calibration<'_> {
@@ -55,11 +57,22 @@ impl Calibration<'_> {
     ///
     /// Errors: `bias` for a model without biases.
     pub fn centring(&self, mode: CentreMode, pair: KvPair) -> Result<Centring, StartError> {
+        Ok(self.centrings(mode, &[pair])?.remove(0))
+    }
+
+    /// What [`Self::centring`] gives for each of `pairs`. Constants are read or measured once.
+    ///
+    /// Errors: `bias` for a model without biases.
+    pub(super) fn centrings(&self, mode: CentreMode, pairs: &[KvPair]) -> Result<Vec<Centring>, StartError> {
         let geometry = self.model.geometry();
         let bias = self.model.key_bias();
-        let float = bias.is_some() && matches!(pair.k, Format::Bf16 | Format::F16);
-        if mode == CentreMode::Off || !(pair.k.is_rotated() || float) {
-            return Ok(Centring::none(geometry));
+        let has_bias = bias.is_some();
+        let is_centred = |pair: &KvPair| {
+            let float = has_bias && matches!(pair.k, Format::Bf16 | Format::F16);
+            mode != CentreMode::Off && (pair.k.is_rotated() || float)
+        };
+        if !pairs.iter().any(is_centred) {
+            return Ok(pairs.iter().map(|_| Centring::none(geometry)).collect());
         }
         let constants = match (mode, bias) {
             (CentreMode::Bias, Some(bias)) => {
@@ -72,15 +85,18 @@ impl Calibration<'_> {
             }
             _ => self.constants()?,
         };
-        let keys = KeyCentring::of(pair.k);
-        Ok(Centring::new(geometry, &constants, |_| keys)?)
+        let centring = |pair: &KvPair| match is_centred(pair) {
+            true => Ok(Centring::new(geometry, &constants, |_| KeyCentring::of(pair.k))?),
+            false => Ok(Centring::none(geometry)),
+        };
+        pairs.iter().map(centring).collect()
     }
 
     /// The constants that an earlier start has kept, or measured ones, which are kept.
     ///
     /// Errors: whatever tokenizer and model refuse.
     pub fn constants(&self) -> Result<KeyConstants, StartError> {
-        let kept = cache_file(self.fingerprint, self.text);
+        let kept = self.folder.map(|folder| folder.join(file_name(self.fingerprint, self.text)));
         if let Some(constants) = kept.as_deref().and_then(|path| read(path, self.model.geometry())) {
             tracing::info!("centring: what is known of the keys from {}", kept.unwrap_or_default().display());
             return Ok(constants);
@@ -159,10 +175,19 @@ pub fn cache_folder() -> Option<PathBuf> {
     named.or_else(|| dirs::cache_dir().map(|dir| dir.join("tallow")))
 }
 
-/// The file of a model's constants; `None` where there is no folder for it.
-fn cache_file(fingerprint: &str, text: &str) -> Option<PathBuf> {
-    let text = &blake3::hash(text.as_bytes()).to_hex()[..8];
-    Some(cache_folder()?.join("centring").join(format!("{fingerprint}-{text}-{VERSION}.safetensors")))
+/// The folder in which what is measured of models is kept; `None` where there is none.
+pub(super) fn measurements_folder() -> Option<PathBuf> {
+    Some(cache_folder()?.join("centring"))
+}
+
+/// The name of the file of a model's constants.
+fn file_name(fingerprint: &str, text: &str) -> String {
+    format!("{fingerprint}-{}.safetensors", method(text))
+}
+
+/// Names how constants are measured: the text and the version of the measurement.
+pub(super) fn method(text: &str) -> String {
+    format!("{}-{VERSION}", &blake3::hash(text.as_bytes()).to_hex()[..8])
 }
 
 /// Reads constants. `None` for a file that is missing, or has no constants of this model.

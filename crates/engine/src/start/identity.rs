@@ -6,6 +6,11 @@ use std::fmt::Debug;
 /// Change it with whatever changes stored bits and is not a field below: order of summation, codecs, page order.
 const VERSION: &str = "1";
 
+/// Names the version of what decides stored bits in this program.
+pub(super) fn version() -> String {
+    format!("{VERSION} {}", env!("CARGO_PKG_VERSION"))
+}
+
 /// What decides the bits of a model's cache.
 pub(super) struct IdentityFields<'a> {
     /// Names the weights.
@@ -27,7 +32,7 @@ impl IdentityFields<'_> {
         let text = |value: &dyn Debug| format!("{value:?}");
         let processor = format!("{} {:?}", std::env::consts::ARCH, matmul::Isa::best());
         let fields = [
-            ("version", format!("{VERSION} {}", env!("CARGO_PKG_VERSION"))),
+            ("version", version()),
             ("processor", processor),
             ("weights", self.fingerprint.to_owned()),
             ("model", text(self.model)),

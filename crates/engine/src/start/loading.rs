@@ -1,12 +1,13 @@
 //! From a model's files to a model in memory.
 use super::backend::compute_device;
-use super::calibration::{CALIBRATION_TEXT, Calibration};
+use super::calibration::{CALIBRATION_TEXT, Calibration, measurements_folder};
 use super::config::EngineConfig;
 use super::device::DecodeKernel;
 use super::generation::turn_ends;
 use crate::error::StartError;
 use compute::ComputeDevice;
 use models::{Checkpoint, GenerationDefaults, LoadOptions, LoadedModel, Model, ModelConfig, WeightFiles};
+use std::path::PathBuf;
 use std::sync::Arc;
 use text::{ChatTemplate, Tokenizer};
 
@@ -32,6 +33,8 @@ pub struct ModelBundle {
     pub fingerprint: String,
     /// The text over which keys are measured.
     pub calibration_text: String,
+    /// The folder in which what is measured of the model is kept; `None`: it is measured at each start.
+    pub measurements_folder: Option<PathBuf>,
     /// What computes the model beside its attention.
     pub device: Arc<dyn ComputeDevice>,
     /// The kernel for single rows on a GPU.
@@ -48,6 +51,7 @@ impl ModelBundle {
             files: &self.files,
             text: &self.calibration_text,
             device: &*self.device,
+            folder: self.measurements_folder.as_deref(),
         }
     }
 }
@@ -89,6 +93,7 @@ pub fn load(config: &EngineConfig) -> Result<ModelBundle, StartError> {
         fingerprint,
         files,
         calibration_text: CALIBRATION_TEXT.to_owned(),
+        measurements_folder: measurements_folder(),
         device,
         decode_kernel: config.decode_kernel,
     })

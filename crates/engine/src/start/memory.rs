@@ -75,13 +75,13 @@ pub struct MemoryTerm {
 
 impl MemoryNeeds {
     /// All that a start or a step takes beside weights and cache.
-    fn beside_weights(&self) -> u64 {
+    pub(super) fn beside_weights(&self) -> u64 {
         [self.activations, self.disk_staging, self.text, self.margin].into_iter().fold(0, u64::saturating_add)
     }
 
     /// All that must be in memory beside the cache. Mapped weights that are larger than the machine are read again and
     /// again, but they are served.
-    fn resident(&self, total: u64) -> u64 {
+    pub(super) fn resident(&self, total: u64) -> u64 {
         let mapped = if self.mapped_weights < total { self.mapped_weights } else { 0 };
         mapped.saturating_add(self.owned_weights).saturating_add(self.beside_weights())
     }

@@ -10,19 +10,22 @@ mod kv_plan;
 mod loading;
 mod memory;
 mod plan;
+mod preset_choice;
+mod preset_kl;
 
 pub use backend::{most_exact_format, select};
 pub use calibration::{Calibration, cache_folder};
 pub use config::{EngineConfig, LoadProgress};
 pub use device::{DecodeKernel, DeviceChoice};
-pub use kv_plan::{CentreMode, KvOptions, KvPlan, cache_layout};
+pub use kv_plan::{CentreMode, KlNeed, KvOptions, KvPlan, cache_layout};
 pub use loading::{ModelBundle, load};
 pub use memory::{MemoryBudget, MemoryLimits, MemoryNeeds, MemoryTerm, free_memory};
 pub use plan::{StartPlan, plan};
 
 use crate::error::StartError;
 use crate::serve::{
-    Archive, Engine, EngineHandle, Metrics, ModelInfo, ModelRunner, PrefixCache, PressureWatch, channel, warm_up,
+    Archive, Engine, EngineHandle, IdleMeasurement, Metrics, ModelInfo, ModelRunner, PrefixCache, PressureWatch,
+    channel, warm_up,
 };
 use crate::threads::compute_pool;
 use attention::AttentionBackend;
@@ -49,7 +52,7 @@ pub fn start(config: &EngineConfig) -> Result<(EngineHandle, JoinHandle<()>), St
 /// Errors: a cache that the model, the flags or the memory do not allow.
 pub fn launch(config: &EngineConfig, bundle: ModelBundle) -> Result<(EngineHandle, JoinHandle<()>), StartError> {
     let named = |error: StartError| error.of_model(&bundle.model_config.model_type);
-    let (plan, backend, identity) = plan_cache(config, &bundle).map_err(named)?;
+    let PlannedCache { plan, backend, identity, idle_measurement } = plan_cache(config, &bundle).map_err(named)?;
     let weight_bytes = bundle.mapped_bytes + bundle.owned_bytes;
     let ModelBundle { model, model_config, tokenizer, generation, device, files, .. } = bundle;
     let budget = plan.budget;
@@ -100,7 +103,8 @@ pub fn launch(config: &EngineConfig, bundle: ModelBundle) -> Result<(EngineHandl
     let inbox = inbox.with_disk(disk);
     let memory = PressureWatch::new(config.pressure.as_ref().and_then(|source| (source.0)()));
     let eos = generation.eos_token_ids;
-    let engine = Engine::new(scheduler, runner, files, inbox, tokenizer, eos, metrics, prefix_cache, memory);
+    let engine = Engine::new(scheduler, runner, files, inbox, tokenizer, eos, metrics, prefix_cache, memory)
+        .with_idle_measurement(idle_measurement);
     // On a thread of the pool the parallel parts of a step start without waking anybody first.
     let thread =
         std::thread::Builder::new().name("tallow-engine".into()).spawn(move || pool.install(|| engine.run()))?;
@@ -121,8 +125,17 @@ fn reuses_prefixes(config: &EngineConfig, model: &dyn Model, num_snapshots: usiz
     config.prefix_cache && possible
 }
 
-/// What a start settles about the cache: how it is stored, what computes attention over it, and its identity.
-type PlannedCache = (KvPlan, Box<dyn AttentionBackend>, Option<CacheIdentity>);
+/// What a start settles about the cache.
+struct PlannedCache {
+    /// How it is stored.
+    plan: KvPlan,
+    /// What computes attention over it.
+    backend: Box<dyn AttentionBackend>,
+    /// Its identity; `None` where prefixes are not cached.
+    identity: Option<CacheIdentity>,
+    /// What is measured for later starts.
+    idle_measurement: Option<IdleMeasurement>,
+}
 
 /// Settles how the cache is stored and what computes attention over it.
 fn plan_cache(config: &EngineConfig, bundle: &ModelBundle) -> Result<PlannedCache, StartError> {
@@ -130,10 +143,16 @@ fn plan_cache(config: &EngineConfig, bundle: &ModelBundle) -> Result<PlannedCach
     let weights = WeightBytes { mapped: bundle.mapped_bytes, owned: bundle.owned_bytes };
     let free = plan::free_beside(bundle.device.tensors(), weights.mapped);
     let limits = plan::limits(config, &bundle.model_config, weights, free);
-    let plan = config.kv.plan(geometry, &limits)?;
-    if let Some(reason) = &plan.reason {
-        tracing::info!("--kv-preset auto takes {reason}");
+    let figures = preset_kl::figures_file_of(config, bundle).filter(|_| config.kv.is_auto());
+    let mut plan = config.kv.plan(geometry, &limits, &figures.map(|file| file.read()).unwrap_or_default())?;
+    if plan.kl_need == KlNeed::BeforeStart {
+        plan = config.kv.plan(geometry, &limits, &preset_kl::measure_now(config, bundle, &limits)?)?;
     }
+    if let Some(reason) = &plan.reason {
+        tracing::info!("kv preset {reason}");
+    }
+    let is_idle_work = plan.kl_need == KlNeed::WhenIdle;
+    let idle_measurement = is_idle_work.then(|| preset_kl::when_idle(config, bundle, &limits, &plan)).flatten();
     let centring = bundle.calibration().centring(config.kv.centre, plan.pair)?;
     let device = bundle.device.tensors();
     let backend = select(plan.layout.clone(), geometry, centring.clone(), device, bundle.decode_kernel)?;
@@ -145,7 +164,7 @@ fn plan_cache(config: &EngineConfig, bundle: &ModelBundle) -> Result<PlannedCach
         page_order: backend.page_order(),
     };
     let identity = config.prefix_cache.then(|| identity.identity());
-    Ok((plan, backend, identity))
+    Ok(PlannedCache { plan, backend, identity, idle_measurement })
 }
 
 /// Logs the pair of formats, the bytes a token takes, how many tokens there is room for, and how many bf16 would have

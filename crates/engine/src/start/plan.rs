@@ -1,9 +1,12 @@
 //! What a start will take of memory, by a checkpoint's headers, before any weight is read.
+use super::calibration::{self, CALIBRATION_TEXT};
 use super::config::EngineConfig;
 use super::device::free_on;
 use super::kv_plan::KvPlan;
 use super::memory::{self, MemoryLimits, MemoryNeeds, MemoryTerm};
+use super::preset_kl::figures_file;
 use crate::error::StartError;
+use crate::kl::KlFigures;
 use candle_core::Device;
 use disk_cache::STAGING_BYTES;
 use models::{Checkpoint, ModelConfig, Reading, WeightBytes};
@@ -43,9 +46,25 @@ pub fn plan(config: &EngineConfig) -> Result<StartPlan, StartError> {
     let weights = open.weight_bytes(config.weight_quant, config.reading);
     let limits = limits(config, open.config(), weights, free_beside(&device, weights.mapped + weights.owned));
     let model_type = open.config().model_type.clone();
-    let kv = config.kv.plan(&open.geometry(), &limits).map_err(|error| error.of_model(&model_type))?;
+    let figures = match calibration::measurements_folder() {
+        Some(folder) if config.kv.is_auto() => {
+            let fingerprint = open.fingerprint(config.weight_quant);
+            figures_file(config, &folder, &fingerprint, CALIBRATION_TEXT, &device).read()
+        }
+        _ => KlFigures::default(),
+    };
+    let kv = config.kv.plan(&open.geometry(), &limits, &figures).map_err(|error| error.of_model(&model_type))?;
     let terms = limits.terms(&kv.layout, &kv.budget);
     Ok(StartPlan { model_type, kv, terms, free_memory: free_on(&device), total_memory: limits.total_memory })
+}
+
+impl MemoryLimits {
+    /// What is left of memory beside all needs and `cache` bytes of cache; `None` where the system does not say.
+    pub(super) fn room_beside(&self, cache: u64) -> Option<u64> {
+        let of_free = self.free_memory.map(|free| free.saturating_sub(self.needs.beside_weights()));
+        let of_total = self.total_memory.map(|total| total.saturating_sub(self.needs.resident(total)));
+        of_free.into_iter().chain(of_total).min().map(|room| room.saturating_sub(cache))
+    }
 }
 
 /// Free memory of the device, without what weights will take that are not loaded yet.

@@ -1,6 +1,7 @@
 //! The engine under load: too small a pool, clients that leave, steps that panic, shutdown.
 #![allow(clippy::unwrap_used)] // helpers of tests
 mod failing;
+mod idle;
 mod plan;
 mod pressure;
 mod shutdown;

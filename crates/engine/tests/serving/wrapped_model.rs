@@ -1,7 +1,7 @@
 //! A model that does something before each of its steps.
 use attention::{ForwardContext, ModelGeometry, StateLayout};
 use candle_core::{Result, Tensor};
-use engine::{EngineConfig, EngineHandle, launch, load};
+use engine::{EngineConfig, EngineHandle, ModelBundle, launch, load};
 use models::Model;
 use std::thread::JoinHandle;
 
@@ -48,7 +48,15 @@ pub fn launch_wrapped(
     config: &EngineConfig,
     before: impl Fn(&[u32]) -> Result<()> + Send + Sync + 'static,
 ) -> (EngineHandle, JoinHandle<()>) {
+    launch(config, load_wrapped(config, before)).unwrap()
+}
+
+/// A loaded model that calls `before` with the tokens of each step.
+pub fn load_wrapped(
+    config: &EngineConfig,
+    before: impl Fn(&[u32]) -> Result<()> + Send + Sync + 'static,
+) -> ModelBundle {
     let mut loaded = load(config).unwrap();
     loaded.model = Box::new(WrappedModel(loaded.model, before));
-    launch(config, loaded).unwrap()
+    loaded
 }
