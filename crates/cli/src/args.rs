@@ -245,9 +245,10 @@ pub struct KvSettings {
 
 fn preset_help() -> String {
     let names: Vec<&str> = PRESETS.iter().map(|preset| preset.name).collect();
+    let smallest = PRESETS.iter().rfind(|preset| preset.auto).map_or("", |preset| preset.name);
     format!(
-        "How the KV cache is stored: auto, {}. auto: the least lossy that holds the context, but none whose KL on this \
-         model is known to be above {KL_LIMIT} nats [default: auto]",
+        "How the KV cache is stored: auto, {}. auto: the least lossy, down to {smallest}, that holds the context, but \
+         none whose KL on this model is known to be above {KL_LIMIT} nats [default: auto]",
         names.join(", ")
     )
 }
