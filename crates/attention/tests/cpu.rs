@@ -61,9 +61,9 @@ fn results_do_not_depend_on_the_batch() {
         (Format::F32, Format::F32),
         (Format::F16, Format::F16),
         (Format::Bf16, Format::Bf16),
-        (Format::Tq8, Format::Tq4),
-        (Format::Tq5, Format::Tq5),
-        (Format::Tq4, Format::Tq4),
+        (Format::Tq8, Format::Tc4),
+        (Format::Tc5, Format::Tc5),
+        (Format::Tc4, Format::Tc4),
         (Format::Affine8, Format::Lloyd3),
     ] {
         for threads in [1, 3] {
@@ -83,7 +83,7 @@ fn results_do_not_depend_on_the_batch() {
 
 #[test]
 fn blocks_are_copied_and_moved() {
-    for (k, v) in [(Format::F32, Format::F32), (Format::Bf16, Format::Bf16), (Format::Tq4, Format::Tq3)] {
+    for (k, v) in [(Format::F32, Format::F32), (Format::Bf16, Format::Bf16), (Format::Tc4, Format::Tc3)] {
         conformance::blocks_move(&make, &Device::Cpu, Case { k, v, ..BASE });
     }
 }

@@ -92,9 +92,9 @@ fn a_head_size_that_the_format_does_not_hold() {
             *b = text.replace("\"num_key_value_heads\": 2", "\"num_key_value_heads\": 8").into_bytes();
         })
     });
-    let kv = KvOptions::pair(KvPair::both(Format::Tq4), 32);
+    let kv = KvOptions::pair(KvPair::both(Format::Tc4), 32);
     let Err(error) = start(&EngineConfig { kv, ..EngineConfig::new(folder.path()) }) else { panic!("it started") };
-    says(&error.to_string(), &["type mistral", "head_dim 8", "tq4", "16, 32, 64"]);
+    says(&error.to_string(), &["type mistral", "head_dim 8", "tc4", "16, 32, 64"]);
 }
 
 fn write(folder: &Path, file: &str, json: &str) {

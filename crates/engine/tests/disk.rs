@@ -56,11 +56,11 @@ fn text(model: &str, skip: usize, len: usize) -> Vec<u32> {
 #[test]
 fn what_was_computed_before_a_restart_is_read_again() {
     for (model, format) in [
-        ("demo", Format::Tq4),
+        ("demo", Format::Tc4),
         ("demo", Format::Bf16),
-        ("tiny-qwen2", Format::Tq3),
+        ("tiny-qwen2", Format::Tc3),
         ("tiny-qwen3moe", Format::Tq8),
-        ("tiny-qwen35", Format::Tq4),
+        ("tiny-qwen35", Format::Tc4),
     ] {
         let dir = tempfile::tempdir().unwrap();
         let first = text(model, 0, 1300);
@@ -92,10 +92,10 @@ fn what_was_computed_before_a_restart_is_read_again() {
 fn another_identity_finds_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let prompt = text("demo", 0, 1100);
-    let before = running("demo", Format::Tq4, Some(dir.path()));
+    let before = running("demo", Format::Tc4, Some(dir.path()));
     ask(&before, &prompt);
     stop(before);
-    let other = running("demo", Format::Tq3, Some(dir.path()));
+    let other = running("demo", Format::Tc3, Some(dir.path()));
     assert_eq!(ask(&other, &prompt).1.reused(), 0);
     stop(other);
 }
@@ -106,7 +106,7 @@ fn two_servers_of_one_model_answer_alike() {
     let dir = tempfile::tempdir().unwrap();
     let prompt = text("demo", 0, 1100);
     let (first, second) =
-        (running("demo", Format::Tq4, Some(dir.path())), running("demo", Format::Tq4, Some(dir.path())));
+        (running("demo", Format::Tc4, Some(dir.path())), running("demo", Format::Tc4, Some(dir.path())));
     assert!(first.0.disk().is_some() && second.0.disk().is_none());
     assert_eq!(ask(&first, &prompt).0, ask(&second, &prompt).0);
     stop(first);

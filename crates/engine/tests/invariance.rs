@@ -53,12 +53,12 @@ fn with_exact_caches() {
 fn with_compressed_caches() {
     for (k, v) in [
         (Tq8, Tq8),
-        (Tq5, Tq5),
-        (Tq4, Tq4),
-        (Tq4, Tq3),
-        (Tq3, Tq3),
-        (Tq2, Tq2),
-        (Tq8, Tq4),
+        (Tc5, Tc5),
+        (Tc4, Tc4),
+        (Tc4, Tc3),
+        (Tc3, Tc3),
+        (Tc2, Tc2),
+        (Tq8, Tc4),
         (Affine8, Lloyd3),
         (Affine5, Lloyd4),
         (Affine4, Int8),
@@ -71,7 +71,7 @@ fn with_compressed_caches() {
 fn with_every_family() {
     for model in FAMILIES {
         check(model, F32, F32);
-        check(model, Tq4, Tq4);
+        check(model, Tc4, Tc4);
     }
 }
 

@@ -47,13 +47,13 @@ fn check(model: &str, k: Format, v: Format, kernels: &[AttendKernel], output: us
 #[test]
 fn kernels_write_what_the_cpu_writes() {
     check("demo", Tq8, Tq8, &[AttendKernel::Mma, AttendKernel::Vec], 16);
-    check("demo", Tq4, Tq4, &[AttendKernel::Mma, AttendKernel::Vec], 16);
+    check("demo", Tc4, Tc4, &[AttendKernel::Mma, AttendKernel::Vec], 16);
 }
 
 /// Qwen3: with a norm over each head of q and k.
 #[test]
 fn heads_are_normed_by_the_kernels() {
-    check("eval", Tq8, Tq4, &[AttendKernel::Mma], 4);
+    check("eval", Tq8, Tc4, &[AttendKernel::Mma], 4);
 }
 
 /// Mixtures and recurrent layers.

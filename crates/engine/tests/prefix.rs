@@ -51,7 +51,7 @@ fn check(model: &str, k: Format, v: Format) {
 #[test]
 fn with_every_format() {
     for (k, v) in
-        [(F32, F32), (F16, F16), (Bf16, Bf16), (Tq8, Tq8), (Tq5, Tq5), (Tq4, Tq4), (Tq3, Tq3), (Tq2, Tq2), (Tq8, Tq4)]
+        [(F32, F32), (F16, F16), (Bf16, Bf16), (Tq8, Tq8), (Tc5, Tc5), (Tc4, Tc4), (Tc3, Tc3), (Tc2, Tc2), (Tq8, Tc4)]
     {
         check("demo", k, v);
     }
@@ -64,7 +64,7 @@ fn with_every_format() {
 fn with_every_family() {
     for model in FAMILIES {
         check(model, F32, F32);
-        check(model, Tq4, Tq4);
+        check(model, Tc4, Tc4);
     }
 }
 
@@ -73,7 +73,7 @@ fn with_every_family() {
 #[test]
 fn under_preemption_and_eviction() {
     for model in ["demo", "tiny-qwen2", "tiny-qwen35"] {
-        let plain = || setup(model, Tq4, Tq4);
+        let plain = || setup(model, Tc4, Tc4);
         let crowded = Setup { num_blocks: 22, budget: 80, prefix_cache: Some(5), ..plain() };
         let mut driver = Driver::new(&crowded);
         let base = text(model, 0, 120);
@@ -98,9 +98,9 @@ fn under_preemption_and_eviction() {
 #[test]
 fn choices_that_part_from_a_known_prompt() {
     for model in ["demo", "tiny-qwen35"] {
-        let plain = setup(model, Tq4, Tq4);
+        let plain = setup(model, Tc4, Tc4);
         let prompt = text(model, 0, 90);
-        let mut driver = Driver::new(&with_cache(setup(model, Tq4, Tq4)));
+        let mut driver = Driver::new(&with_cache(setup(model, Tc4, Tc4)));
         driver.report(0, &prompt, 1);
         driver.add_choices(1, &prompt, OUTPUT, 3);
         driver.run();

@@ -103,7 +103,7 @@ mod tests {
         for (k, v, ratio) in [
             (Format::Affine8, Format::Lloyd3, 2.56),
             (Format::Affine4, Format::Lloyd3, 3.76),
-            (Format::Tq4, Format::Tq4, 3.87),
+            (Format::Tc4, Format::Tc4, 3.87),
             (Format::Tq8, Format::Tq8, 1.96),
         ] {
             let got = tokens(k, v) / bf16;
@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn layers_may_differ() {
         let layout =
-            KvLayout::new(32, [(2, 64, Format::Tq8, Format::Tq4), (4, 128, Format::Bf16, Format::Bf16)]).unwrap();
+            KvLayout::new(32, [(2, 64, Format::Tq8, Format::Tc4), (4, 128, Format::Bf16, Format::Bf16)]).unwrap();
         assert_eq!(layout.page_bytes(0), 2 * 32 * (66 + 34));
         assert_eq!(layout.page_bytes(1), 4 * 32 * 512);
         assert_eq!(layout.bytes_per_block(), layout.page_bytes(0) + layout.page_bytes(1));
@@ -124,7 +124,7 @@ mod tests {
     fn errors_name_what_is_wrong() {
         let error = KvLayout::new(24, [(2, 64, Format::Bf16, Format::Bf16)]).unwrap_err().to_string();
         assert!(error.contains("--block-size") && error.contains("24"), "{error}");
-        let error = KvLayout::new(16, [(2, 72, Format::Tq4, Format::Tq4)]).unwrap_err().to_string();
+        let error = KvLayout::new(16, [(2, 72, Format::Tc4, Format::Tc4)]).unwrap_err().to_string();
         assert!(error.contains("72") && error.contains("tq4"), "{error}");
         assert!(KvLayout::new(16, []).is_err());
     }

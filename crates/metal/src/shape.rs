@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn vec_is_refused_for_more_query_heads_than_its_registers_hold() {
-        let record = RecordLayout::new(Format::Tq4, Format::Tq4, 64, 32).unwrap();
+        let record = RecordLayout::new(Format::Tc4, Format::Tc4, 64, 32).unwrap();
         for (decode, group, good) in [
             (AttendKernel::Vec, VEC_GROUP, true),
             (AttendKernel::Vec, VEC_GROUP + 1, false),

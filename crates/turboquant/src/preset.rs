@@ -45,8 +45,8 @@ pub struct Preset {
 pub static PRESETS: [Preset; 6] = [
     Preset { name: "bf16", pair: KvPair::both(Format::Bf16), auto: true },
     Preset { name: "transparent", pair: KvPair::both(Format::Tq8), auto: true },
-    Preset { name: "near-lossless", pair: KvPair::both(Format::Tq5), auto: true },
-    Preset { name: "balanced", pair: KvPair::both(Format::Tq4), auto: true },
-    Preset { name: "compact", pair: KvPair::new(Format::Tq4, Format::Tq3), auto: false },
-    Preset { name: "extreme", pair: KvPair::both(Format::Tq3), auto: false },
+    Preset { name: "near-lossless", pair: KvPair::both(Format::Tc5), auto: true },
+    Preset { name: "balanced", pair: KvPair::both(Format::Tc4), auto: true },
+    Preset { name: "compact", pair: KvPair::new(Format::Tc4, Format::Tc3), auto: false },
+    Preset { name: "extreme", pair: KvPair::both(Format::Tc3), auto: false },
 ];

@@ -44,7 +44,7 @@ fn misbound(emulator: &'static Emulator, kernel: &'static str, swapped: [u32; 2]
 /// Relative error of a row and a chunk, and a tenth of that of the stored keys, whose int8 codes cost half a percent;
 /// infinite where the emulator refuses.
 fn error(emulator: &'static Emulator, decode: AttendKernel, kernel: &'static str, swapped: [u32; 2]) -> f64 {
-    let case = Case { centred: true, decode, ..Case::new(Format::Tq8, Format::Tq4, 64) };
+    let case = Case { centred: true, decode, ..Case::new(Format::Tq8, Format::Tc4, 64) };
     let run = || {
         let mut cache = Cache::new(misbound(emulator, kernel, swapped), case, 50);
         cache.write();

@@ -34,7 +34,7 @@ fn attend(emulator: &'static Emulator, case: Case, from: usize, to: usize, most_
 #[test]
 fn slices_do_not_change_a_bit() {
     let Some(emulator) = Emulator::fast() else { return };
-    let base = Case { centred: true, ..Case::new(Format::Tq4, Format::Tq4, 64) };
+    let base = Case { centred: true, ..Case::new(Format::Tc4, Format::Tc4, 64) };
     let exact = Case { bias: 30.0, ..Case { centred: true, ..Case::new(Format::Bf16, Format::Bf16, 64) } };
     for (case, from, to) in [
         (base, 1099, 1100),
@@ -58,7 +58,7 @@ fn slices_do_not_change_a_bit() {
 fn what_no_row_sees_is_not_dispatched() {
     let Some(emulator) = Emulator::fast() else { return };
     for decode in [AttendKernel::Mma, AttendKernel::Vec] {
-        let case = Case { centred: true, decode, ..Case::new(Format::Tq4, Format::Tq4, 64) };
+        let case = Case { centred: true, decode, ..Case::new(Format::Tc4, Format::Tc4, 64) };
         let grids = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&grids);
         let run = move |inner: &EmulatorExecutor, launches: &[Launch<'_, Memory>]| {
@@ -152,9 +152,9 @@ fn partitions_followed_together_and_items_merged_alone_have_the_same_bits() {
         (fast, 2100, case(Format::Tc4, Format::Tc4, 64)),
         (fast, 2100, Case { bias: 30.0, ..case(Format::Bf16, Format::Bf16, 64) }),
         (fast, 2100, Case { decode: AttendKernel::Vec, ..case(Format::Tc5, Format::Tc4, 128) }),
-        (fast, 2100, Case { window: Some(700), ..case(Format::Tq4, Format::Tq4, 96) }),
+        (fast, 2100, Case { window: Some(700), ..case(Format::Tc4, Format::Tc4, 96) }),
         // 6 of 8 simdgroups merge.
-        (fast, 1100, Case { group: 3, ..case(Format::Tq5, Format::Tq5, 80) }),
+        (fast, 1100, Case { group: 3, ..case(Format::Tc5, Format::Tc5, 80) }),
         (checked, 1100, case(Format::Tc4, Format::Tc3, 64)),
         (checked, 1100, Case { bias: 30.0, ..case(Format::Bf16, Format::Bf16, 128) }),
     ] {

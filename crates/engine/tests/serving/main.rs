@@ -85,7 +85,7 @@ fn a_pool_too_small_for_all_changes_no_answer() {
 #[test]
 fn a_small_pool_changes_no_compressed_answer() {
     for (k, v) in
-        [(Format::Tq8, Format::Tq8), (Format::Tq5, Format::Tq5), (Format::Tq4, Format::Tq4), (Format::Tq4, Format::Tq3)]
+        [(Format::Tq8, Format::Tq8), (Format::Tc5, Format::Tc5), (Format::Tc4, Format::Tc4), (Format::Tc4, Format::Tc3)]
     {
         overload(24, k, v);
     }
@@ -158,7 +158,7 @@ fn a_hybrid_model_serves_many_at_once() {
 
 #[test]
 fn clients_that_leave_take_nothing_with_them() {
-    let kv = KvOptions::pair(KvPair::both(Format::Tq4), 32);
+    let kv = KvOptions::pair(KvPair::both(Format::Tc4), 32);
     let engine = start(&EngineConfig { kv_cache_memory: Some(4 << 20), kv, ..config() }).unwrap();
     let clients: Vec<_> = (0..200usize)
         .map(|i| {

@@ -96,7 +96,7 @@ mod tests {
     use turboquant::{Format, PARTITION, RecordLayout};
 
     fn shape(kv_heads: usize, d: usize) -> Shape {
-        let record = RecordLayout::new(Format::Tq4, Format::Tq4, d, 32).unwrap();
+        let record = RecordLayout::new(Format::Tc4, Format::Tc4, d, 32).unwrap();
         Shape { keys_centred: true, ..Shape::new(record, kv_heads, 4) }
     }
 

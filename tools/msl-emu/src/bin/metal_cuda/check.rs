@@ -27,7 +27,7 @@ fn of_attempts(attempts: Vec<Attempt>) -> impl Iterator<Item = Job> {
 
 fn others() -> Vec<Job> {
     let mut jobs: Vec<Job> = Vec::new();
-    for (k, v, d) in [(Format::Tc4, Format::Tc4, 64), (Format::Tq5, Format::Tq5, 80)] {
+    for (k, v, d) in [(Format::Tc4, Format::Tc4, 64), (Format::Tc5, Format::Tc5, 80)] {
         let case = Case::new(k, v, d);
         jobs.push((
             format!("copy_blocks {case:?}"),
