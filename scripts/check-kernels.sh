@@ -61,7 +61,7 @@ MSL_CXXFLAGS=-ffast-math cargo test --locked -q -p msl-emu --test kernels --test
 
 step "nvcc"
 wait "$fetching"
-# Function constants: K tq4, V tq5, centred, blocks of 16, Half RoPE, a window, sink logits, not exact.
+# Function constants: K tc4, V tc5, centred, blocks of 16, Half RoPE, a window, sink logits, not exact.
 constants=(-DMSL_FC_0=4u -DMSL_FC_1=3u -DMSL_FC_2=1 -DMSL_FC_4=4u -DMSL_FC_5=0 -DMSL_FC_6=1 -DMSL_FC_7=1 -DMSL_FC_8=0)
 for file in kernels/*/*.metal; do "$mslgen" cuda "$file" "$work/$(basename "$file" .metal).cu" -I "$shim/include" -I kernels -DHEAD_DIM=96; done
 # Any that fails makes xargs fail.

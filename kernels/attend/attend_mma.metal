@@ -96,7 +96,7 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
   if (fitted) fetched.load_own(record, stride, tid);
   Words<D> k[U], v[U];
   if (first < end) stream.keys(k, l);
-  const uint key_table = table_of(kKeyFormat, lane), value_table = table_of(kValueFormat, lane);
+  const uint value_table = table_of(kValueFormat, lane);
   const uint magic = 0x64006400u | p.kv_heads >> 31;  // in a register: and-or with two literals is two instructions
   const float unit = p.scale * unit_of(kKeyFormat);
   if (fitted) {
@@ -114,10 +114,9 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
     UNROLL for (int b = 0; b < C; b++) UNROLL for (int u = 0; u < U; u++) s[b][u] =
         make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
     UNROLL for (int u = 0; u < U; u += 2) UNROLL for (int j = 0; j < J; j += 2) {
-      const simdgroup_half8x8 a0 = tile_of(key_pair<D>(k[u], j, key_table, magic)),
-                              c0 = tile_of(key_pair<D>(k[u + 1], j, key_table, magic));
-      const simdgroup_half8x8 a1 = tile_of(key_pair<D>(k[u], j + 1, key_table, magic)),
-                              c1 = tile_of(key_pair<D>(k[u + 1], j + 1, key_table, magic));
+      const simdgroup_half8x8 a0 = tile_of(key_pair<D>(k[u], j, magic)), c0 = tile_of(key_pair<D>(k[u + 1], j, magic));
+      const simdgroup_half8x8 a1 = tile_of(key_pair<D>(k[u], j + 1, magic)),
+                              c1 = tile_of(key_pair<D>(k[u + 1], j + 1, magic));
       UNROLL for (int b = 0; b < C; b++) mma_2x2(s[b][u], s[b][u + 1], a0, c0, x[b].q[j], a1, c1, x[b].q[j + 1]);
     }
     const bool more = base + kSimdgroups * iteration < end;

@@ -131,7 +131,7 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
     }
   }
   if (fitted) fetched.store(correction, tid);
-  const uint key_table = table_of(kKeyFormat, lane), value_table = table_of(kValueFormat, lane);
+  const uint value_table = table_of(kValueFormat, lane);
   const uint magic = 0x64006400u | p.kv_heads >> 31;  // in a register: and-or with two literals is two instructions
   const float unit = p.scale * unit_of(kKeyFormat);
   float acc[G][J], m = kStart, sum = 0.0f;
@@ -149,7 +149,7 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
     UNROLL for (int j = 0; j < J; j++) {
       const float4 qa = s_q[j * 8 + l.c], qb = s_q[j * 8 + 4 + l.c];
       UNROLL for (int u = 0; u < U; u++) {
-        const float2 x = key_floats<D>(k[u], j, key_table, magic);
+        const float2 x = key_floats<D>(k[u], j, magic);
         UNROLL for (int g = 0; g < G; g++) s[u][g] = fma(qb[g], x.y, fma(qa[g], x.x, s[u][g]));
       }
     }

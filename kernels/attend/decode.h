@@ -11,7 +11,6 @@ constant constexpr float kFactor3 = 1.8588f;
 inline float unit_of(uint f) {
   if (is_trellis(f)) return trellis_unit(f);
   const uint book = book_of(f);
-  if (book == kBookCubic4) return 0.13416496f;
   if (book == kBookLloyd2) return 0.050663413f;
   if (book == kBookLloyd5) return 1.0f / kFactor5;
   if (book == kBookLloyd4) return 1.0f / kFactor4;
@@ -35,20 +34,9 @@ inline uint table_of(uint f, uint lane) {
 inline uint look_up(uint table, uint i) { return simd_shuffle(table, ushort(i & 31u)); }
 #endif
 
-// t (t t + b), every step rounded to half. A code is or-ed into the mantissa of half2(1024) (`magic`); its window
-// starts where 1024 plus the code's middle needs no bit more than half has. b: see unit_of; the values are within 3e-4
-// of the codebook's.
-inline half2 odd_cubic(half2 t, uint b) { return t * fma(t, t, as_type<half2>(b)); }
-// tq4, codes ascending: t = (code - 7.5) / 4
-inline half2 cubic4(uint x, int i, uint magic) {
-  const uint y = i < 2 ? x << 1 : x >> 7;
-  const half2 t = i & 1 ? fma(as_type<half2>((y & 0x01e001e0u) | magic), as_type<half2>(0x20002000u),
-                              as_type<half2>(0xc8f0c8f0u))  // 2^-7, -9.875
-                        : fma(as_type<half2>((y & 0x001e001eu) | magic), as_type<half2>(0x30003000u),
-                              as_type<half2>(0xd80fd80fu));  // 2^-3, -129.875
-  return odd_cubic(t, 0x472c472cu);                          // 7.171875
-}
-// tq2, V q2_0, codes ascending: t = code - 1.5
+// V q2_0, codes ascending: t = code - 1.5, and t (t t + 17.625), every step rounded to half. A code is or-ed into the
+// mantissa of half2(1024) (`magic`); its window starts where 1024 plus the code's middle needs no bit more than half
+// has. The values are within 3e-4 of the codebook's.
 inline half2 cubic2(uint x, int i, uint magic) {
   const uint y = i < 4 ? x << 1 : x >> 7;
   half2 t;
@@ -63,8 +51,8 @@ inline half2 cubic2(uint x, int i, uint magic) {
             as_type<half2>(0xd030d030u));  // 2^-5, -33.5
   if (i % 4 == 3)
     t = fma(as_type<half2>((y & 0x01800180u) | magic), as_type<half2>(0x20002000u),
-            as_type<half2>(0xc8c0c8c0u));  // 2^-7, -9.5
-  return odd_cubic(t, 0x4c684c68u);        // 17.625
+            as_type<half2>(0xc8c0c8c0u));             // 2^-7, -9.5
+  return t * fma(t, t, as_type<half2>(0x4c684c68u));  // 17.625
 }
 inline half2 signed8(uint x, int i, uint magic) {
   return as_type<half2>(((i ? x >> 8 : x) & 0x00ff00ffu) ^ (magic + 0x00800080u)) - as_type<half2>(0x64806480u);
@@ -91,7 +79,6 @@ inline half2 decode_pair(uint f, thread const uint* x, thread const uint* y, int
   if (f == kBf16) return half2(float2(as_type<float>(x[j] << 16), as_type<float>(x[j] & 0xffff0000u)));
   if (is_int8(f)) return signed8(x[j / 2], j % 2, magic);
   const uint book = book_of(f);
-  if (book == kBookCubic4) return cubic4(x[j / 4], j % 4, magic);
   if (book == kBookLloyd2) return cubic2(x[j / 8], j % 8, magic);
   if (f == kAffine8) return unsigned_code((j % 2 ? x[j / 2] >> 8 : x[j / 2]) & 0x00ff00ffu, magic);
   if (f == kAffine4) return unsigned_code(x[j / 4] >> (j % 4 * 4) & 0x000f000fu, magic);
@@ -257,7 +244,7 @@ inline void load_value(thread Words<D>& w, device const uchar* record, uint slot
     UNROLL for (int i = 0; i < Words<D>::kMain; i++) w.x[i] &= keep;
   }
 }
-// The j-th two elements of a lane, without scales.
+// The j-th two elements of a lane, without scales. No format of K has a codebook, so that a table is V's.
 template <int D>
 inline half2 side_pair(thread const Words<D>& w, bool value, int j, uint table, uint magic) {
   const uint f = value ? kValueFormat : kKeyFormat;
@@ -265,8 +252,8 @@ inline half2 side_pair(thread const Words<D>& w, bool value, int j, uint table, 
                        : decode_pair<D>(f, w.x, w.y, j, table, magic);
 }
 template <int D>
-inline half2 key_pair(thread const Words<D>& w, int j, uint table, uint magic) {
-  const half2 v = side_pair<D>(w, false, j, table, magic);
+inline half2 key_pair(thread const Words<D>& w, int j, uint magic) {
+  const half2 v = side_pair<D>(w, false, j, 0, magic);
   return is_grouped(kKeyFormat) ? fma(v, half2(w.group[j / 4].x), half2(w.group[j / 4].y)) : v;
 }
 template <int D>
@@ -276,9 +263,9 @@ inline half2 value_pair(thread const Words<D>& w, int j, uint table, uint magic)
 }
 // The two elements in float: bf16 is exact, and group scales are applied after the conversion.
 template <int D>
-inline float2 key_floats(thread const Words<D>& w, int j, uint table, uint magic) {
+inline float2 key_floats(thread const Words<D>& w, int j, uint magic) {
   if (kKeyFormat == kBf16) return float2(as_type<float>(w.x[j] << 16), as_type<float>(w.x[j] & 0xffff0000u));
-  const float2 v = float2(side_pair<D>(w, false, j, table, magic));
+  const float2 v = float2(side_pair<D>(w, false, j, 0, magic));
   if (!is_grouped(kKeyFormat)) return v;
   const float scale = float(w.group[j / 4].x), minimum = float(w.group[j / 4].y);
   return float2(fma(v.x, scale, minimum), fma(v.y, scale, minimum));

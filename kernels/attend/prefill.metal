@@ -56,13 +56,8 @@ struct Share {
     }
   }
   // Once a load. unit: of K's scores.
-  inline void store(threadgroup uint* operands,
-                    threadgroup float* scales,
-                    float unit,
-                    uint key_table,
-                    uint value_table,
-                    uint magic,
-                    Place l) {
+  inline void store(
+      threadgroup uint* operands, threadgroup float* scales, float unit, uint value_table, uint magic, Place l) {
     const uint place = l.r * 4 + l.c;
     if (value) {
       spread<D>(words, true, l);
@@ -78,7 +73,7 @@ struct Share {
       spread<D>(words, false, l);
       UNROLL for (int j = 0; j < J; j++) {
         if (kSharers == 2 && (j >= J / 2) != (part == 1)) continue;
-        operands[Operands<D>::of_key(tile, j, place)] = as_type<uint>(key_pair<D>(words, j, key_table, magic));
+        operands[Operands<D>::of_key(tile, j, place)] = as_type<uint>(key_pair<D>(words, j, magic));
       }
       if (l.c == 0 && part == 0) scales[l.r * U + tile] = is_scaled(kKeyFormat) ? unit * words.scale(tile % 2) : unit;
     }
@@ -196,7 +191,7 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
   simdgroup_barrier(mem_flags::mem_threadgroup);
   const ushort writes = shared.lanes[sg * 32 + lane % 8 * 4 + lane / 8];
   const uint place = l.r * 4 + l.c, octet = sg * C, index = (tg.y * p.kv_heads + head) * p.octets + octet;
-  const uint key_table = table_of(kKeyFormat, lane), value_table = table_of(kValueFormat, lane);
+  const uint value_table = table_of(kValueFormat, lane);
   const uint magic = 0x64006400u | p.kv_heads >> 31;
   const float unit = p.scale * unit_of(kKeyFormat);
   const ulong stride = ulong(p.partitions) * p.correction_stride;
@@ -224,7 +219,7 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
     UNROLL for (int b = 0; b < C; b++) x[b].clear();
     for (uint base = start + w * iteration; base < end; base += kSimdgroups * iteration) {
       threadgroup_barrier(mem_flags::mem_threadgroup);
-      share.store(operands + (share.value ? U * J * 32 : 0), shared.scales + (share.value ? U * 8 : 0), unit, key_table,
+      share.store(operands + (share.value ? U * J * 32 : 0), shared.scales + (share.value ? U * 8 : 0), unit,
                   value_table, magic, l);
       if (fitted) correction.store(sg, lane);
       threadgroup_barrier(mem_flags::mem_threadgroup);

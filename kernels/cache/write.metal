@@ -127,7 +127,7 @@ inline void quantize(uint f,
   } else if (f == kF16 || f == kBf16) {
     for (uint i = lane; i < D; i += 32) codes[i] = f == kF16 ? as_type<ushort>(half(z[i])) : bf16_bits(z[i]);
   } else if (!is_grouped(f)) {
-    const half s = f == kTq8 ? quantize_int8(z, codes, D, lane) : quantize_codebook(f, z, codes, D, lane);
+    const half s = quantize_int8(z, codes, D, lane);
     if (lane == 0) scales[0] = s;
   } else {
     for (uint g = 0; g < (D + 31) / 32; g++) {

@@ -10,10 +10,6 @@ enum Format : uint {
   kF16,  // K and V f16
   kBf16,  // K and V bf16
   kTq8,  // K and V tq8
-  kTq5,  // K and V tq5
-  kTq4,  // K and V tq4
-  kTq3,  // K and V tq3
-  kTq2,  // K and V tq2
   kTc5,  // K and V tc5
   kTc4,  // K and V tc4
   kTc3,  // K and V tc3
@@ -28,7 +24,7 @@ enum Format : uint {
   kLloyd2,  // V q2_0
 };
 // A further bit in a plane of its own: the sign, an affine code's highest bit, or a trellis code's free bit.
-inline bool has_top_plane(uint f) { return f == kTq3 || f == kTc5 || f == kTc3 || f == kAffine5 || f == kLloyd3; }
+inline bool has_top_plane(uint f) { return f == kTc5 || f == kTc3 || f == kAffine5 || f == kLloyd3; }
 // One scale a vector.
 inline bool is_scaled(uint f) { return f >= kTq8 && f <= kTc2; }
 // One scale, and with affine codes a minimum, for 32 elements.
@@ -45,8 +41,8 @@ inline bool is_trellis(uint f) { return f >= kTc5 && f <= kTc2; }
 inline uint main_bits(uint f) {
   return f == kF16 || f == kBf16 ? 16
        : f == kTq8 || f == kAffine8 || f == kInt8 ? 8
-       : f == kTq5 || f == kLloyd5 ? 5
-       : f == kTq3 || f == kTq2 || f == kTc3 || f == kTc2 || f == kLloyd3 || f == kLloyd2 ? 2
+       : f == kLloyd5 ? 5
+       : f == kTc3 || f == kTc2 || f == kLloyd3 || f == kLloyd2 ? 2
        : 4;
 }
 
@@ -206,19 +202,17 @@ enum Codebook : uint {
   kBookLloyd3,
   kBookLloyd4,
   kBookLloyd5,
-  kBookCubic4,
   kBookNone,
 };
 inline uint book_of(uint f) {
-  return f == kTq5 || f == kLloyd5 ? kBookLloyd5
-       : f == kTq4 ? kBookCubic4
+  return f == kLloyd5 ? kBookLloyd5
        : f == kLloyd4 ? kBookLloyd4
-       : f == kTq3 || f == kLloyd3 ? kBookLloyd3
-       : f == kTq2 || f == kLloyd2 ? kBookLloyd2
+       : f == kLloyd3 ? kBookLloyd3
+       : f == kLloyd2 ? kBookLloyd2
        : kBookNone;
 }
 // Codes ascend with their values; else a sign lies above the index of a magnitude.
-inline bool is_ascending(uint f) { return f == kTq4 || f == kTq2 || f == kLloyd2; }
+inline bool is_ascending(uint f) { return f == kLloyd2; }
 
 // Magnitudes, ascending.
 constant float kMagnitudesLloyd2[2] = {
@@ -234,19 +228,15 @@ constant float kMagnitudesLloyd5[16] = {
     0.06589f, 0.198052f, 0.331378f, 0.4667f, 0.604934f, 0.747136f, 0.894565f, 1.048783f,
     1.211804f, 1.38634f, 1.576228f, 1.787233f, 2.028728f, 2.317739f, 2.69112f, 3.260732f,
 };
-constant float kMagnitudesCubic4[8] = {
-    0.120516196f, 0.3678412f, 0.6340441f, 0.93171006f, 1.2734245f, 1.6717724f, 2.1393392f, 2.68871f,
-};
 inline uint magnitudes(uint f) {
-  return f == kTq5 || f == kLloyd5 ? 16
-       : f == kTq4 || f == kLloyd4 ? 8
-       : f == kTq3 || f == kLloyd3 ? 4
+  return f == kLloyd5 ? 16
+       : f == kLloyd4 ? 8
+       : f == kLloyd3 ? 4
        : 2;
 }
 inline float magnitude(uint f, uint i) {
-  return f == kTq5 || f == kLloyd5 ? kMagnitudesLloyd5[i]
-       : f == kTq4 ? kMagnitudesCubic4[i]
+  return f == kLloyd5 ? kMagnitudesLloyd5[i]
        : f == kLloyd4 ? kMagnitudesLloyd4[i]
-       : f == kTq3 || f == kLloyd3 ? kMagnitudesLloyd3[i]
+       : f == kLloyd3 ? kMagnitudesLloyd3[i]
        : kMagnitudesLloyd2[i];
 }

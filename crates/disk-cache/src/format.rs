@@ -242,13 +242,13 @@ mod tests {
 
     #[test]
     fn a_head_page_keeps_its_label_and_no_bit_of_it_may_change() {
-        let label = CacheLabel { model: "é".repeat(2000), formats: "tq4".into() };
+        let label = CacheLabel { model: "é".repeat(2000), formats: "tc4".into() };
         let identity = CacheIdentity::from_bytes([3; 32]);
         let head = FileHead { identity, geometry: Geometry::for_blocks(70_000), label };
         let page = head.encode();
         let read = FileHead::decode(&page).expect("a head page");
         assert_eq!((read.identity, read.geometry), (head.identity, head.geometry));
-        assert_eq!((read.label.model.len(), read.label.formats.as_str()), (1900, "tq4"));
+        assert_eq!((read.label.model.len(), read.label.formats.as_str()), (1900, "tc4"));
         for byte in 0..HEAD_BYTES {
             let mut flipped = page;
             flipped[byte] ^= 1 << (byte % 8);

@@ -125,7 +125,7 @@ mod tests {
         let error = KvLayout::new(24, [(2, 64, Format::Bf16, Format::Bf16)]).unwrap_err().to_string();
         assert!(error.contains("--block-size") && error.contains("24"), "{error}");
         let error = KvLayout::new(16, [(2, 72, Format::Tc4, Format::Tc4)]).unwrap_err().to_string();
-        assert!(error.contains("72") && error.contains("tq4"), "{error}");
+        assert!(error.contains("72") && error.contains("tc4"), "{error}");
         assert!(KvLayout::new(16, []).is_err());
     }
 }

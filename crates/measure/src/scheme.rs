@@ -53,7 +53,7 @@ impl Scheme {
 
     /// Every pair that is worth a look, and llama.cpp's types, plain and, where its rotation takes the heads of
     /// `bundle`'s model, rotated. A format that is in none of the pairs comes with the format of its name on the other
-    /// side. Pairs of `tq` formats come plain and, unless `mode` is off, centred.
+    /// side. Pairs of formats with one scale a vector come plain and, unless `mode` is off, centred.
     pub fn every_pair(bundle: &ModelBundle, mode: CentreMode) -> Vec<Scheme> {
         use Format::*;
         let others = [
@@ -65,31 +65,32 @@ impl Scheme {
             (Affine4, Lloyd3),
             (Affine4, Lloyd2),
         ];
-        let tq = [
+        let one_scale = [
             (Tq8, Tq8),
-            (Tq8, Tq5),
-            (Tq8, Tq4),
-            (Tq5, Tq5),
-            (Tq5, Tq4),
-            (Tq4, Tq4),
-            (Tq3, Tq4),
-            (Tq4, Tq3),
-            (Tq3, Tq3),
-            (Tq3, Tq2),
-            (Tq2, Tq2),
+            (Tq8, Tc5),
+            (Tq8, Tc4),
+            (Tc5, Tc5),
+            (Tc5, Tc4),
+            (Tc4, Tc4),
+            (Tc3, Tc4),
+            (Tc4, Tc3),
+            (Tc3, Tc3),
+            (Tc3, Tc2),
+            (Tc2, Tc2),
         ];
         // f32 is what the others are compared with.
-        let listed = |format| format == F32 || others.iter().chain(&tq).any(|(k, v)| *k == format || *v == format);
+        let listed =
+            |format| format == F32 || others.iter().chain(&one_scale).any(|(k, v)| *k == format || *v == format);
         let unlisted = Format::all(Side::K).filter(|k| !listed(*k));
         let rest = unlisted.filter_map(|k| Some((k, Format::parse(Side::V, k.name()).ok()?)));
-        let (rest_tq, rest_others): (Vec<_>, Vec<_>) = rest.partition(|(k, _)| k.has_one_scale());
+        let (rest_one_scale, rest_others): (Vec<_>, Vec<_>) = rest.partition(|(k, _)| k.has_one_scale());
         let scheme = |(k, v), centre| Scheme::Pair { pair: KvPair::new(k, v), centre };
         let mut schemes: Vec<Scheme> = others.into_iter().chain(rest_others).map(|pair| scheme(pair, mode)).collect();
         let rotations = [false, true].into_iter().filter(|rotated| !rotated || rotates_heads_of(bundle));
         schemes.extend(rotations.flat_map(|rotated| GGML_BITS.map(|bits| Scheme::Ggml { bits, rotated })));
         let modes = if mode == CentreMode::Off { vec![mode] } else { vec![CentreMode::Off, mode] };
-        let tq = tq.into_iter().chain(rest_tq);
-        schemes.extend(tq.flat_map(|pair| modes.iter().map(move |mode| scheme(pair, *mode))));
+        let one_scale = one_scale.into_iter().chain(rest_one_scale);
+        schemes.extend(one_scale.flat_map(|pair| modes.iter().map(move |mode| scheme(pair, *mode))));
         schemes
     }
 

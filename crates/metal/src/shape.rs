@@ -23,7 +23,7 @@ pub enum AttendKernel {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[allow(missing_docs)] // the messages name the fields
 pub enum KernelError {
-    #[error("{side} format {format} has no Metal kernels; allowed: f16, bf16, tq8 to tq2, q8_0 to q2_0")]
+    #[error("{side} format {format} has no Metal kernels; allowed: f16, bf16, tq8, tc5 to tc2, q8_0 to q2_0")]
     Format { side: &'static str, format: &'static str },
     #[error("head_dim {0} has no Metal kernels; allowed: 64, 80, 96, 128, 256, 512")]
     HeadDim(usize),

@@ -17,24 +17,15 @@ use turboquant::*;
 const HEADS: usize = 8;
 const GROUP: usize = 4;
 const BLOCK: usize = 32;
-/// Tokens in every pool: 66 (compact) to 256 MiB (bf16) at d = 128, more than a last-level cache; shorter contexts are
-/// laid out as several layers, so that each step-layer finds its pages cold, as in a real decode.
+/// Tokens in every pool: 34 (tc2) to 256 MiB (bf16) at d = 128; shorter contexts are laid out as several layers, so
+/// that each step-layer finds its pages cold, as in a real decode.
 const TOKENS: usize = 65536;
-const PRESETS: [(&str, Format, Format); 13] = [
-    ("bf16", Format::Bf16, Format::Bf16),
-    ("transparent", Format::Tq8, Format::Tq8),
-    ("near-lossless", Format::Tq5, Format::Tq5),
-    ("balanced", Format::Tq4, Format::Tq4),
-    ("compact", Format::Tq4, Format::Tq3),
-    ("extreme", Format::Tq3, Format::Tq3),
-    ("tq8/tq5", Format::Tq8, Format::Tq5),
-    ("tq8/tq4", Format::Tq8, Format::Tq4),
-    ("tc5", Format::Tc5, Format::Tc5),
-    ("tc4", Format::Tc4, Format::Tc4),
-    ("tc3", Format::Tc3, Format::Tc3),
-    ("tc2", Format::Tc2, Format::Tc2),
-    ("tq5/tq4", Format::Tq5, Format::Tq4),
-];
+
+/// The presets, bf16 first, and pairs that no preset has: their names and formats.
+fn pairs() -> Vec<(&'static str, Format, Format)> {
+    let presets = PRESETS.iter().map(|preset| (preset.name, preset.pair.k, preset.pair.v));
+    presets.chain([("tq8/tc4", Format::Tq8, Format::Tc4), ("tc2", Format::Tc2, Format::Tc2)]).collect()
+}
 
 /// Pages of one layer after another in one mapping.
 struct Pool {
@@ -149,7 +140,7 @@ fn pools(rng: &mut Rng, d: usize, tokens: usize) -> (Vec<Pool>, Vec<u32>) {
         table.swap(i, (rng.word() % (i as u64 + 1)) as usize);
     }
     let layout = |preset: &(&str, Format, Format)| RecordLayout::new(preset.1, preset.2, d, BLOCK).expect("a layout");
-    let mut pools: Vec<Pool> = PRESETS.iter().map(|preset| Pool::new(layout(preset), tokens / BLOCK)).collect();
+    let mut pools: Vec<Pool> = pairs().iter().map(|preset| Pool::new(layout(preset), tokens / BLOCK)).collect();
     let noise = rng.vector(64 * HEADS * d);
     let row = |i: usize| &noise[i % (63 * HEADS * d)..][..d];
     for pool in &mut pools {
@@ -168,7 +159,7 @@ fn variants(rng: &mut Rng, d: usize, pools: &[Pool], isas: &[Isa], only: Option<
     let mut variants = Vec::new();
     let transforms = transforms(rng, d);
     for isa in isas {
-        for (i, preset) in PRESETS.iter().enumerate() {
+        for (i, preset) in pairs().iter().enumerate() {
             if only.is_some_and(|only| preset.1 != Format::Bf16 && !only.split(',').any(|name| name == preset.0)) {
                 continue;
             }
@@ -235,10 +226,11 @@ const DRAWS: usize = 8;
 fn errors(rng: &mut Rng, d: usize, isas: &[Isa]) {
     const RMS: [f32; 3] = [1.0, 2.0, 4.0];
     println!("\n| d {d}, ctx 4096, output relative to f64, mean of {DRAWS} | logit rms 1 | 2 | 4 |\n|---|---|---|---|");
-    let mut sums = vec![[[0.0; RMS.len()]; PRESETS.len()]; isas.len()];
+    let pairs = pairs();
+    let mut sums = vec![vec![[0.0; RMS.len()]; pairs.len()]; isas.len()];
     for _ in 0..DRAWS {
         let q = rng.vector(HEADS * GROUP * d);
-        for (p, preset) in PRESETS.iter().enumerate() {
+        for (p, preset) in pairs.iter().enumerate() {
             let layout = RecordLayout::new(preset.1, preset.2, d, BLOCK).expect("a layout");
             let cache = common::Cache::random(layout, Isa::best(), 4096, rng);
             for (isa, sums) in isas.iter().zip(&mut sums) {
@@ -254,7 +246,7 @@ fn errors(rng: &mut Rng, d: usize, isas: &[Isa]) {
         }
     }
     for (isa, sums) in isas.iter().zip(&sums) {
-        for (preset, sums) in PRESETS.iter().zip(sums) {
+        for (preset, sums) in pairs.iter().zip(sums) {
             let [a, b, c] = sums.map(|sum| sum / DRAWS as f64);
             println!("| {isa:?} {} | {a:.1e} | {b:.1e} | {c:.1e} |", preset.0);
         }
@@ -281,7 +273,7 @@ fn prefill(rng: &mut Rng, d: usize, isas: &[Isa]) {
     let transform = transforms(rng, d).remove(0);
     let vectors = rng.vector(PARTITION * GROUP * d);
     let more = [("f32", Format::F32, Format::F32), ("q8_0/q8_0", Format::Affine8, Format::Int8)];
-    for preset in PRESETS.iter().chain(&more) {
+    for preset in pairs().iter().chain(&more) {
         let layout = RecordLayout::new(preset.1, preset.2, d, BLOCK).expect("a layout");
         let cache = common::Cache::random(layout, Isa::best(), CTX, rng);
         let records: Vec<&[u8]> = cache.records.iter().map(Vec::as_slice).collect();
@@ -309,7 +301,7 @@ fn prefill(rng: &mut Rng, d: usize, isas: &[Isa]) {
 fn encode(rng: &mut Rng, d: usize) {
     let (mut k, v) = (rng.vector(HEADS * d), rng.vector(HEADS * d));
     println!("\n| d {d}: encode and store K and V of {HEADS} kv heads | us a token and layer |\n|---|---|");
-    for (name, k_format, v_format) in PRESETS {
+    for (name, k_format, v_format) in pairs() {
         let mut pool = Pool::new(RecordLayout::new(k_format, v_format, d, BLOCK).expect("a layout"), 64);
         let kernel = Kernel::new(pool.layout, Isa::best());
         let seconds = least(|| {
@@ -331,7 +323,7 @@ fn encode(rng: &mut Rng, d: usize) {
         }
     });
     println!("| subtracting the mean of K, RoPE and pair scales | {:.2} |", seconds / 64.0 * 1e6);
-    let layout = RecordLayout::new(Format::Tq4, Format::Tq4, d, BLOCK).expect("a layout");
+    let layout = RecordLayout::new(Format::Tc4, Format::Tc4, d, BLOCK).expect("a layout");
     let (kernel, q) = (Kernel::new(layout, Isa::best()), rng.vector(HEADS * GROUP * d));
     let seconds = least(|| {
         for (q, transform) in q.chunks_exact(GROUP * d).zip(&transforms) {

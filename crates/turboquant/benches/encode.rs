@@ -52,7 +52,7 @@ fn main() {
     let chosen = list(2, "scalar,neon,avx2,avx512");
     for (name, isa) in isas.filter(|(name, _)| chosen.contains(name)) {
         for d in list(1, "64,128") {
-            for format in list(3, "tq4,tc5,tc4,tc3,tc2") {
+            for format in list(3, "tq8,tc5,tc4,tc3,tc2") {
                 let parsed = Format::parse(Side::V, &format).expect("a format");
                 let d = d.parse().expect("a dimension");
                 let (time, error) = measure(parsed, isa, d, Duration::from_secs_f64(seconds));

@@ -28,10 +28,6 @@ pub enum Format {
     F16,
     Bf16,
     Tq8,
-    Tq5,
-    Tq4,
-    Tq3,
-    Tq2,
     Tc5,
     Tc4,
     Tc3,
@@ -92,7 +88,7 @@ const K: &[Side] = &[Side::K];
 const V: &[Side] = &[Side::V];
 
 /// The formats in the order of the enum. A change of coding or scales makes stored caches decode to noise.
-const TABLE: [FormatRow; 20] = {
+const TABLE: [FormatRow; 16] = {
     use Coding::{Affine, Book, Float, Int8, Trellis as Path};
     use ScaleLayout::{PerGroup, PerVector, Unscaled};
     [
@@ -100,22 +96,18 @@ const TABLE: [FormatRow; 20] = {
         row(Format::F16, "f16", &[], BOTH, Float { bits: 16, exponent_bits: 5 }, Unscaled, Some(0)),
         row(Format::Bf16, "bf16", &[], BOTH, Float { bits: 16, exponent_bits: 8 }, Unscaled, Some(1)),
         row(Format::Tq8, "tq8", &[], BOTH, Int8, PerVector, Some(2)),
-        row(Format::Tq5, "tq5", &[], BOTH, Book(Codebook::Lloyd5), PerVector, Some(3)),
-        row(Format::Tq4, "tq4", &[], BOTH, Book(Codebook::Cubic4), PerVector, Some(4)),
-        row(Format::Tq3, "tq3", &[], BOTH, Book(Codebook::Lloyd3), PerVector, Some(5)),
-        row(Format::Tq2, "tq2", &["int2", "uint2"], BOTH, Book(Codebook::Lloyd2), PerVector, Some(6)),
-        row(Format::Tc5, "tc5", &[], BOTH, Path(Trellis::Tc5), PerVector, Some(7)),
-        row(Format::Tc4, "tc4", &[], BOTH, Path(Trellis::Tc4), PerVector, Some(8)),
-        row(Format::Tc3, "tc3", &[], BOTH, Path(Trellis::Tc3), PerVector, Some(9)),
-        row(Format::Tc2, "tc2", &[], BOTH, Path(Trellis::Tc2), PerVector, Some(10)),
-        row(Format::Affine8, "q8_0", &["int8", "uint8"], K, Affine(8), PerGroup, Some(11)),
-        row(Format::Affine5, "q5_0", &[], K, Affine(5), PerGroup, Some(12)),
-        row(Format::Affine4, "q4_0", &["int4", "uint4"], K, Affine(4), PerGroup, Some(13)),
-        row(Format::Int8, "q8_0", &[], V, Int8, PerGroup, Some(14)),
-        row(Format::Lloyd5, "q5_0", &[], V, Book(Codebook::Lloyd5), PerGroup, Some(15)),
-        row(Format::Lloyd4, "q4_0", &[], V, Book(Codebook::Lloyd4), PerGroup, Some(16)),
-        row(Format::Lloyd3, "q3_0", &[], V, Book(Codebook::Lloyd3), PerGroup, Some(17)),
-        row(Format::Lloyd2, "q2_0", &[], V, Book(Codebook::Lloyd2), PerGroup, Some(18)),
+        row(Format::Tc5, "tc5", &[], BOTH, Path(Trellis::Tc5), PerVector, Some(3)),
+        row(Format::Tc4, "tc4", &[], BOTH, Path(Trellis::Tc4), PerVector, Some(4)),
+        row(Format::Tc3, "tc3", &[], BOTH, Path(Trellis::Tc3), PerVector, Some(5)),
+        row(Format::Tc2, "tc2", &["int2", "uint2"], BOTH, Path(Trellis::Tc2), PerVector, Some(6)),
+        row(Format::Affine8, "q8_0", &["int8", "uint8"], K, Affine(8), PerGroup, Some(7)),
+        row(Format::Affine5, "q5_0", &[], K, Affine(5), PerGroup, Some(8)),
+        row(Format::Affine4, "q4_0", &["int4", "uint4"], K, Affine(4), PerGroup, Some(9)),
+        row(Format::Int8, "q8_0", &[], V, Int8, PerGroup, Some(10)),
+        row(Format::Lloyd5, "q5_0", &[], V, Book(Codebook::Lloyd5), PerGroup, Some(11)),
+        row(Format::Lloyd4, "q4_0", &[], V, Book(Codebook::Lloyd4), PerGroup, Some(12)),
+        row(Format::Lloyd3, "q3_0", &[], V, Book(Codebook::Lloyd3), PerGroup, Some(13)),
+        row(Format::Lloyd2, "q2_0", &[], V, Book(Codebook::Lloyd2), PerGroup, Some(14)),
     ]
 };
 
@@ -131,14 +123,13 @@ const fn row(
     FormatRow { format, name, k_aliases, sides, coding, scale_layout, gpu_id }
 }
 
-// A format is the number of its row, and a codebook whose codes are multiplied as integers has integers.
+// A format is the number of its row. Kernels multiply the codes of a format with one scale as integers, which codebooks
+// do not have.
 const _: () = {
     let mut i = 0;
     while i < TABLE.len() {
         assert!(TABLE[i].format as usize == i);
-        if let (Coding::Book(book), ScaleLayout::PerVector) = (TABLE[i].coding, TABLE[i].scale_layout) {
-            assert!(book.integers().is_some());
-        }
+        assert!(!matches!((TABLE[i].coding, TABLE[i].scale_layout), (Coding::Book(_), ScaleLayout::PerVector)));
         i += 1;
     }
 };
@@ -211,7 +202,7 @@ impl Format {
             Coding::Float { bits, exponent_bits } => format!("floats of {bits} bits, {exponent_bits} of them exponent"),
             Coding::Int8 => "integers of 8 bits".to_owned(),
             Coding::Affine(bits) => format!("integers of {bits} bits above a minimum"),
-            Coding::Book(book) => format!("codes of {} bits ({})", book.bits(), book.name()),
+            Coding::Book(book) => format!("codes of {} bits (Lloyd-Max)", book.bits()),
             Coding::Trellis(trellis) => format!("codes of {} bits (trellis)", trellis.bits()),
         };
         match self.scale_layout() {
@@ -267,7 +258,8 @@ impl Format {
         matches!(self.coding(), Coding::Trellis(_))
     }
 
-    /// Whether a vector has one scale (`tq8` to `tq2`). The codes of these formats are multiplied as integers.
+    /// Whether a vector has one scale (`tq8`, and `tc5` to `tc2`). The codes of these formats are multiplied as
+    /// integers.
     pub const fn has_one_scale(self) -> bool {
         matches!(self.scale_layout(), ScaleLayout::PerVector)
     }
@@ -334,7 +326,7 @@ mod tests {
                 assert_eq!(format.check(side, 128), Ok(()));
             }
         }
-        for (alias, name) in [("int8", "q8_0"), ("uint4", "q4_0"), ("uint2", "tq2")] {
+        for (alias, name) in [("int8", "q8_0"), ("uint4", "q4_0"), ("uint2", "tc2")] {
             assert_eq!(Format::parse(Side::K, alias), Format::parse(Side::K, name));
         }
     }
@@ -343,8 +335,8 @@ mod tests {
     fn errors_name_the_value_and_what_is_allowed() {
         let message = Format::parse(Side::V, "q4-0").unwrap_err().to_string();
         assert!(message.contains("\"q4-0\"") && message.contains("q2_0") && message.contains("nearest: \"q4_0\""));
-        let message = Format::Tq4.check(Side::K, 72).unwrap_err().to_string();
-        assert!(message.contains("tq4") && message.contains("72") && message.contains("128"), "{message}");
+        let message = Format::Tc4.check(Side::K, 72).unwrap_err().to_string();
+        assert!(message.contains("tc4") && message.contains("72") && message.contains("128"), "{message}");
         assert!(Format::Bf16.check(Side::K, 72).is_ok() && Format::Bf16.check(Side::K, 76).is_err());
         assert!(Format::Affine4.check(Side::V, 128).is_err() && Format::Lloyd4.check(Side::K, 128).is_err());
     }
@@ -355,10 +347,10 @@ mod tests {
         use Format::*;
         for (format, sizes) in [
             (Tq8, [66, 82, 98, 130, 258]),
-            (Tq5, [42, 52, 62, 82, 162]),
-            (Tq4, [34, 42, 50, 66, 130]),
-            (Tq3, [26, 32, 38, 50, 98]),
-            (Tq2, [18, 22, 26, 34, 66]),
+            (Tc5, [42, 52, 62, 82, 162]),
+            (Tc4, [34, 42, 50, 66, 130]),
+            (Tc3, [26, 32, 38, 50, 98]),
+            (Tc2, [18, 22, 26, 34, 66]),
         ] {
             assert_eq!([64, 80, 96, 128, 256].map(|d| format.row_bytes(d)), sizes);
         }

@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn planes_tile_the_record() {
-        for (k, v) in [(Format::Tq4, Format::Tq3), (Format::Affine5, Format::Lloyd2), (Format::F32, Format::Bf16)] {
+        for (k, v) in [(Format::Tc4, Format::Tc3), (Format::Affine5, Format::Lloyd2), (Format::F32, Format::Bf16)] {
             for block_size in [16, 32] {
                 let layout = RecordLayout::new(k, v, 80, block_size).unwrap();
                 let strips = block_size / STRIP;
@@ -127,6 +127,6 @@ mod tests {
                 assert_eq!(at, layout.bytes());
             }
         }
-        assert_eq!(RecordLayout::new(Format::Tq4, Format::Tq4, 128, 64), Err(FormatError::BlockSize(64)));
+        assert_eq!(RecordLayout::new(Format::Tc4, Format::Tc4, 128, 64), Err(FormatError::BlockSize(64)));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A K or V vector of one (token, kv head) is rotated, quantised and packed into a *record*, the bytes of one (block,
 //! kv head). [`Kernel`] stores vectors into records and computes attention over them: exact stores for `f32`, `f16`,
-//! `bf16`, integer dot products on the packed codes for `tq8` to `tq2`, decoding span by span for the rest.
+//! `bf16`, integer dot products on the packed codes for `tq8` and `tc5` to `tc2`, decoding span by span for the rest.
 //!
 //! **A row's result depends on its query, its visible range and the stored bytes alone**, bit for bit: not on the other
 //! rows of the call, the threads, or what dead slots hold.

@@ -1,12 +1,13 @@
 //! The order of elements inside a strip (16 tokens of one side of a record).
 //!
-//! Formats that kernels multiply as integers (`tq*`): 64-byte lines of 16 lanes x 4 bytes, so that an instruction that
-//! adds the products of 4 neighbouring bytes sums along what is being summed and nothing is ever added across lanes. K:
-//! a lane is a token, the 4 bytes are 4 dims that follow each other; groups of 4 dims in order. V: a lane is a dim, the
-//! 4 bytes are 4 tokens; for each 16 dims, the strip's 4 groups of 4 tokens in order. With codes of 4 or 2 bits a line
-//! holds 2 or 4 successive groups, the first in the low bits of each byte. `tq5` and `tq3` keep 4 or 2 bits of
-//! magnitude so, and after all lines a sign plane in the same lines: bit g % 8 of a byte is the sign of group g. A last
-//! line of only 4 groups is folded: its second half lies in the first half's upper bits.
+//! Formats that kernels multiply as integers (`tq8`, `tc*`): 64-byte lines of 16 lanes x 4 bytes, so that an
+//! instruction that adds the products of 4 neighbouring bytes sums along what is being summed and nothing is ever added
+//! across lanes. K: a lane is a token, the 4 bytes are 4 dims that follow each other; groups of 4 dims in order. V: a
+//! lane is a dim, the 4 bytes are 4 tokens; for each 16 dims, the strip's 4 groups of 4 tokens in order. With codes of
+//! 4 or 2 bits a line holds 2 or 4 successive groups, the first in the low bits of each byte. `tc5` and `tc3` keep
+//! their 4 or 2 chained bits so, and after all lines the free bits in a plane of the same lines: bit g % 8 of a byte is
+//! the free bit of group g. A last line of only 4 groups is folded: its second half lies in the first half's upper
+//! bits.
 //!
 //! Floats: f32 and f16 K by dim, 16 tokens each; bf16 K by pair of dims, 16 tokens x 2. V by columns of 16 dims (the
 //! last may have 8), in each by token, bf16 by pair of tokens. Other formats: by token, 8 codes of b bits in b bytes.
@@ -15,22 +16,22 @@ use crate::format::{Coding, Format, MAX_HEAD_DIM, Side};
 use crate::layout::STRIP;
 use half::{bf16, f16};
 
-/// A format of 64-byte lines: groups per line and whether signs lie in a plane of their own.
+/// A format of 64-byte lines: groups per line and whether free bits lie in a plane of their own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Lines {
     pub groups: usize,
-    pub sign_plane: bool,
+    pub free_plane: bool,
 }
 
 impl Lines {
     /// The lines of formats that kernels multiply as integers. Codes of 8, 4 or 2 bits lie whole in their lines; of
-    /// other codes the highest bit, the sign, lies in a plane of its own.
+    /// other codes the highest bit, which is free, lies in a plane of its own.
     pub(crate) const fn of(format: Format) -> Option<Lines> {
         let bits = format.code_bits();
         match format.has_one_scale() {
             false => None,
-            true if 8 % bits == 0 => Some(Lines { groups: 8 / bits, sign_plane: false }),
-            true => Some(Lines { groups: 8 / (bits - 1), sign_plane: true }),
+            true if 8 % bits == 0 => Some(Lines { groups: 8 / bits, free_plane: false }),
+            true => Some(Lines { groups: 8 / (bits - 1), free_plane: true }),
         }
     }
 
@@ -39,11 +40,11 @@ impl Lines {
         8 / self.groups
     }
 
-    /// Calls `f(element, (byte of the strip, shift) of its code, the same of its sign)` for every element of token
+    /// Calls `f(element, (byte of the strip, shift) of its code, the same of its free bit)` for every element of token
     /// `token`.
     #[inline(always)]
     fn each(self, side: Side, token: usize, head_dim: usize, mut f: impl FnMut(usize, (usize, usize), (usize, usize))) {
-        let (bits, signs, groups) = (self.bits(), STRIP * head_dim / self.groups, head_dim / 4);
+        let (bits, free, groups) = (self.bits(), STRIP * head_dim / self.groups, head_dim / 4);
         for i in 0..head_dim {
             let (lane, group, byte) = match side {
                 Side::K => (token, i / 4, i % 4),
@@ -52,11 +53,11 @@ impl Lines {
             let at = lane * 4 + byte;
             let code = (group / self.groups * 64 + at, group % self.groups * bits);
             let folded = group / 8 == groups / 8;
-            let sign = match folded {
-                true => (signs + group / 8 * 64 + at % 32, group % 8 + at / 32 * 4),
-                false => (signs + group / 8 * 64 + at, group % 8),
+            let free = match folded {
+                true => (free + group / 8 * 64 + at % 32, group % 8 + at / 32 * 4),
+                false => (free + group / 8 * 64 + at, group % 8),
             };
-            f(i, code, sign);
+            f(i, code, free);
         }
     }
 }
@@ -103,7 +104,7 @@ fn in_key_order<'a, const ELEMENTS: usize>(codes: &Codes, ordered: &'a mut Codes
 /// Packs the codes of token `token` (0..16) into its strip.
 #[inline(always)]
 pub(crate) fn put_codes(format: Format, side: Side, strip: &mut [u8], token: usize, head_dim: usize, codes: &Codes) {
-    let Some(Lines { groups, sign_plane }) = Lines::of(format) else {
+    let Some(Lines { groups, free_plane }) = Lines::of(format) else {
         let bytes = format.code_bytes(head_dim);
         return put_row(format.code_bits(), &mut strip[token * bytes..][..bytes], codes);
     };
@@ -113,7 +114,7 @@ pub(crate) fn put_codes(format: Format, side: Side, strip: &mut [u8], token: usi
         Some(_) => in_key_order::<16>(codes, &mut ordered),
         None => codes,
     };
-    match (side, groups, sign_plane) {
+    match (side, groups, free_plane) {
         (Side::K, 1, _) => put_k::<1, false>(strip, token, head_dim, codes),
         (Side::K, 2, false) => put_k::<2, false>(strip, token, head_dim, codes),
         (Side::K, 2, true) => put_k::<2, true>(strip, token, head_dim, codes),
@@ -132,7 +133,7 @@ pub(crate) fn put_codes(format: Format, side: Side, strip: &mut [u8], token: usi
 fn put_k<const GROUPS: usize, const PLANE: bool>(strip: &mut [u8], token: usize, head_dim: usize, codes: &Codes) {
     let bits = 8 / GROUPS;
     let mask = ((1u32 << bits) - 1) * 0x0101_0101;
-    let (lines, signs) = strip.split_at_mut(STRIP * head_dim / GROUPS);
+    let (lines, free) = strip.split_at_mut(STRIP * head_dim / GROUPS);
     let codes = &codes.as_chunks::<4>().0[..head_dim / 4];
     for (line, codes) in lines.as_chunks_mut::<64>().0.iter_mut().zip(codes.as_chunks::<GROUPS>().0) {
         let mut word = 0;
@@ -144,21 +145,21 @@ fn put_k<const GROUPS: usize, const PLANE: bool>(strip: &mut [u8], token: usize,
     if !PLANE {
         return;
     }
-    let (lines, folded) = signs.as_chunks_mut::<64>();
+    let (lines, folded) = free.as_chunks_mut::<64>();
     let (groups, rest) = codes.as_chunks::<8>();
     for (line, codes) in lines.iter_mut().zip(groups) {
-        line.as_chunks_mut::<4>().0[token] = sign_bits(codes, bits).to_le_bytes();
+        line.as_chunks_mut::<4>().0[token] = free_bits(codes, bits).to_le_bytes();
     }
     if let Some(word) = folded.as_chunks_mut::<4>().0.get_mut(token % 8) {
         let shift = token / 8 * 4;
         let kept = u32::from_le_bytes(*word) & !(0x0f0f_0f0f << shift);
-        *word = (kept | sign_bits(rest, bits) << shift).to_le_bytes();
+        *word = (kept | free_bits(rest, bits) << shift).to_le_bytes();
     }
 }
 
-/// The signs of some groups' codes, one group a bit of each byte.
+/// The free bits of some groups' codes, one group a bit of each byte.
 #[inline(always)]
-fn sign_bits(groups: &[[u8; 4]], bits: usize) -> u32 {
+fn free_bits(groups: &[[u8; 4]], bits: usize) -> u32 {
     let mut word = 0;
     for (bit, codes) in groups.iter().enumerate() {
         word |= (u32::from_le_bytes(*codes) >> bits & 0x0101_0101) << bit;
@@ -172,7 +173,7 @@ fn put_v<const GROUPS: usize, const PLANE: bool>(strip: &mut [u8], token: usize,
     let bits = 8 / GROUPS;
     let mask = (1u32 << bits) - 1;
     let (line, shift) = (token / 4 / GROUPS, token % 4 * 8 + token / 4 % GROUPS * bits);
-    let (lines, signs) = strip.split_at_mut(STRIP * head_dim / GROUPS);
+    let (lines, free) = strip.split_at_mut(STRIP * head_dim / GROUPS);
     let codes = &codes.as_chunks::<16>().0[..head_dim / 16];
     for (column, codes) in lines.chunks_exact_mut(256 / GROUPS).zip(codes) {
         let lanes = column.as_chunks_mut::<64>().0[line].as_chunks_mut::<4>().0;
@@ -184,22 +185,22 @@ fn put_v<const GROUPS: usize, const PLANE: bool>(strip: &mut [u8], token: usize,
     if !PLANE {
         return;
     }
-    let (lines, folded) = signs.as_chunks_mut::<64>();
+    let (lines, folded) = free.as_chunks_mut::<64>();
     for (column, codes) in codes.iter().enumerate() {
         let shift = token % 4 * 8 + token / 4 + column % 2 * 4;
         match lines.get_mut(column / 2) {
-            Some(line) => put_signs(line, shift, codes, bits),
+            Some(line) => put_free_bits(line, shift, codes, bits),
             None => {
-                put_signs(folded, shift, &codes[..8], bits);
-                put_signs(folded, shift + 4, &codes[8..], bits);
+                put_free_bits(folded, shift, &codes[..8], bits);
+                put_free_bits(folded, shift + 4, &codes[8..], bits);
             }
         }
     }
 }
 
-/// Puts one sign into each word.
+/// Puts one free bit into each word.
 #[inline(always)]
-fn put_signs(words: &mut [u8], shift: usize, codes: &[u8], bits: usize) {
+fn put_free_bits(words: &mut [u8], shift: usize, codes: &[u8], bits: usize) {
     for (word, code) in words.as_chunks_mut::<4>().0.iter_mut().zip(codes) {
         let kept = u32::from_le_bytes(*word) & !(1 << shift);
         *word = (kept | u32::from(code >> bits) << shift).to_le_bytes();
@@ -215,11 +216,11 @@ pub(crate) fn get_codes(format: Format, side: Side, strip: &[u8], token: usize, 
     };
     let mask = ((1u32 << lines.bits()) - 1) as u8;
     let elements = elements_of_word(format).filter(|_| side == Side::K);
-    lines.each(side, token, head_dim, |place, code, sign| {
+    lines.each(side, token, head_dim, |place, code, free| {
         let i = elements.map_or(place, |elements| element_at(place, elements));
         codes[i] = strip[code.0] >> code.1 & mask;
-        if lines.sign_plane {
-            codes[i] |= (strip[sign.0] >> sign.1 & 1) << lines.bits();
+        if lines.free_plane {
+            codes[i] |= (strip[free.0] >> free.1 & 1) << lines.bits();
         }
     });
 }

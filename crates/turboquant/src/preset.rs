@@ -40,8 +40,7 @@ pub struct Preset {
     pub auto: bool,
 }
 
-/// Every preset, from exact to small. `extreme` is experimental: with it a quarter of the tokens have another most
-/// likely successor (docs/quality.md).
+/// Every preset, from exact to small. `extreme` is experimental.
 pub static PRESETS: [Preset; 6] = [
     Preset { name: "bf16", pair: KvPair::both(Format::Bf16), auto: true },
     Preset { name: "transparent", pair: KvPair::both(Format::Tq8), auto: true },

@@ -13,7 +13,6 @@
 //! bits; the polynomial makes the values those that a normal distribution needs. Trellis-coded quantisation is from
 //! Marcellin and Fischer, IEEE Transactions on Communications 38 (1990); values computed from a shift register of codes
 //! are from QTIP (Tseng et al., arXiv:2406.11235).
-use crate::codebook::IntBook;
 
 /// A trellis code.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,6 +36,8 @@ pub(crate) const MOST_LEVELS: usize = 32;
 /// Levels that an encoder tries an element on: the one whose middle is nearest to it, and those beside it. With all the
 /// error is not smaller, with 2 it is 2 to 3 % larger.
 pub(crate) const TRIED: usize = 3;
+/// Largest integer of [`Segments`].
+pub(crate) const LARGEST: u8 = 127;
 
 /// What a code is made of, by the letters of the module's formulas.
 pub(crate) struct TrellisShape {
@@ -213,7 +214,7 @@ impl Trellis {
 pub(crate) struct Segments {
     pub base: [i8; 16],
     pub slope: [u8; 16],
-    pub book: IntBook,
+    pub scale: f32,
 }
 
 /// Segments as instruction sets look them up, all integers raised by the same number (mod 256).
@@ -238,22 +239,22 @@ impl Segments {
 const SEGMENTS5: Segments = Segments {
     base: [0, 4, 8, 12, 15, 19, 23, 26, 30, 35, 40, 47, 57, 69, 83, 103],
     slope: [9, 8, 8, 7, 8, 7, 6, 9, 11, 11, 16, 20, 22, 28, 41, 52],
-    book: IntBook { mags: &[127], scale: 37.103974 },
+    scale: 37.103974,
 };
 const SEGMENTS4: Segments = Segments {
     base: [-125, -83, -58, -43, -33, -25, -17, -8, 0, 9, 18, 26, 33, 43, 58, 83],
     slope: [87, 52, 32, 22, 16, 16, 18, 16, 19, 18, 15, 15, 22, 30, 51, 85],
-    book: IntBook { mags: &[127], scale: 40.759969 },
+    scale: 40.759969,
 };
 const SEGMENTS3: Segments = Segments {
     base: [-125, -83, -59, -45, -35, -27, -19, -10, 0, 10, 20, 28, 36, 45, 60, 84],
     slope: [86, 48, 29, 20, 15, 16, 20, 22, 22, 20, 15, 16, 19, 30, 47, 82],
-    book: IntBook { mags: &[127], scale: 44.762448 },
+    scale: 44.762448,
 };
 const SEGMENTS2: Segments = Segments {
     base: [-126, -87, -63, -47, -36, -27, -18, -9, 0, 10, 19, 28, 37, 48, 63, 87],
     slope: [80, 52, 32, 22, 16, 16, 16, 19, 20, 16, 16, 16, 22, 30, 48, 78],
-    book: IntBook { mags: &[127], scale: 49.576886 },
+    scale: 49.576886,
 };
 
 #[cfg(test)]
@@ -344,7 +345,7 @@ pub(crate) mod tests {
     /// What each argument of a code's segments should give, in integers, and how often it occurs: by the density of the
     /// normal distribution, of which a value stands for what is nearest to it.
     fn wanted(trellis: Trellis) -> Vec<(u8, f64, f64)> {
-        let (shape, unit) = (trellis.shape(), f64::from(trellis.segments().book.scale));
+        let (shape, unit) = (trellis.shape(), f64::from(trellis.segments().scale));
         let value = |t: f64| {
             let inner = t * t + f64::from(shape.b);
             f64::from(shape.c) * t * (inner * inner + f64::from(shape.e))
@@ -371,7 +372,7 @@ pub(crate) mod tests {
     #[test]
     fn segments_are_the_best_of_all_slopes_and_bases() {
         for (trellis, most) in ALL.into_iter().zip([0.0100, 0.0105, 0.0100, 0.0080]) {
-            let Segments { base, slope, book } = trellis.segments();
+            let Segments { base, slope, scale } = trellis.segments();
             let (wanted, mut square, mut sum, mut weights) = (wanted(trellis), 0.0, 0.0, 0.0);
             for (h, piece) in wanted.chunks(wanted.len() / 16).enumerate() {
                 let error = |base: i32, slope: i32| -> f64 {
@@ -388,9 +389,9 @@ pub(crate) mod tests {
                         (square + weight * difference.powi(2), sum + weight * difference, weights + weight);
                 }
             }
-            let rms = (square / weights).sqrt() / f64::from(book.scale);
+            let rms = (square / weights).sqrt() / f64::from(*scale);
             // The values of tc5 are negated for one half of its points, which takes their mean error out.
-            let mean = if trellis == Trellis::Tc5 { 0.0 } else { sum / weights / f64::from(book.scale) };
+            let mean = if trellis == Trellis::Tc5 { 0.0 } else { sum / weights / f64::from(*scale) };
             assert!(mean.abs() < 0.0014, "{trellis:?}: {mean}");
             assert!(rms < most, "{trellis:?}: {rms}");
         }

@@ -2,33 +2,25 @@
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 mod common;
 use common::*;
-use turboquant::{Format, Isa, RecordLayout, Side};
+use turboquant::{Format, Isa, PRESETS, RecordLayout, Side};
 
 /// Bound of the output's relative error: twice the sum of the rms errors that apply, relative to the vector.
 ///
 /// Float kernels sum 512 terms of f32 twice and use an exp2 of relative error 2e-7: 2.5e-6 covers it. Integer kernels
-/// add, by side: a query of int8 (.64 %, AVX2 for K `tq4` .80 %, `tc*` .92 %; of 15 bits .005 %), the codebook's
-/// integers (`codebook.rs`, `trellis.rs`), and weights of 8 bits, rounded to 1/w of the largest: .29 / w times the
+/// add, by side: a query of int8 (.64 %, AVX2 .92 %; of 15 bits .005 %), the integers in place of
+/// a trellis code's values (`trellis.rs`), and weights of 8 bits, rounded to 1/w of the largest: .29 / w times the
 /// largest over the rms of e^x for normal x, which is 4 to 5 (w = 255, AVX2 at most a tenth less; NEON 127).
 fn bound(isa: Isa, k: Format, v: Format) -> f64 {
     use Format::*;
     let weights = 4.5 * 0.29 / if isa == Isa::Neon { 127.0 } else { 255.0 };
     let k = match k {
         Tq8 => 1e-4,
-        Tq5 => 0.0064 + 0.0058,
-        Tq4 if isa == Isa::Avx2 => 0.0080 + 0.0028,
-        Tq4 => 0.0064 + 0.0028,
-        Tq3 | Tq2 => 0.0064 + 0.0011,
         Tc5 | Tc4 | Tc3 | Tc2 if isa == Isa::Avx2 => 0.0092 + 0.0105,
         Tc5 | Tc4 | Tc3 | Tc2 => 0.0064 + 0.0105,
         _ => 2.5e-6,
     };
     let v = match v {
         Tq8 => 1e-4,
-        Tq5 => 0.0058 + weights,
-        Tq4 => 0.0028 + weights,
-        Tq3 => 0.0011 + weights,
-        Tq2 => 0.0003 + weights,
         Tc5 | Tc4 | Tc3 | Tc2 => 0.0105 + weights,
         _ => 2.5e-6,
     };
@@ -69,8 +61,8 @@ fn formats_and_edges() {
 fn presets_in_every_shape() {
     use Format::*;
     let mut rng = Rng(5);
-    let pairs = [(Tq8, Tq8), (Tq5, Tq5), (Tq4, Tq4), (Tq4, Tq3), (Tq3, Tq3), (Tq2, Tq2), (Bf16, Bf16)];
-    for (k, v) in pairs.into_iter().chain([(Tc5, Tc5), (Tc4, Tc4), (Tc4, Tc3), (Tc3, Tc3), (Tc2, Tc2)]) {
+    let pairs = PRESETS.iter().map(|preset| (preset.pair.k, preset.pair.v));
+    for (k, v) in pairs.chain([(Tq8, Tc4), (Tc3, Tq8), (Tc2, Tc2)]) {
         for d in [16, 32, 80, 96, 256, 512] {
             compare(k, v, d, 32, 2, 141, &mut rng);
         }

@@ -40,11 +40,6 @@ fn distortion_on_iid_data() {
     use Format::*;
     let table = [
         (Tq8, Side::K, 6e-5, 0.99997),
-        (Tq5, Side::K, 0.0026, 0.9986),
-        (Tq4, Side::K, 0.0099, 0.9950),
-        (Tq3, Side::K, 0.0352, 0.9822),
-        (Tq2, Side::K, 0.123, 0.938),
-        (Tq4, Side::V, 0.0099, 0.9950),
         (Tc5, Side::K, 0.00149, 0.99925),
         (Tc4, Side::V, 0.0056, 0.9972),
         (Tc3, Side::V, 0.0208, 0.9895),
@@ -146,9 +141,9 @@ fn awkward_vectors() {
         };
         assert!(store(format, side, d, &[vec![0.0; d]]).row(0, side).iter().all(|v| *v == 0.0), "{format:?} zero");
         let coarse = match format {
-            Format::Tq2 | Format::Lloyd2 => 0.6,
+            Format::Lloyd2 => 0.6,
             Format::Tc2 => 0.45,
-            Format::Tq3 | Format::Lloyd3 | Format::Tc3 => 0.3,
+            Format::Lloyd3 | Format::Tc3 => 0.3,
             _ => 0.15,
         };
         near(&vec![0.7; d], coarse);

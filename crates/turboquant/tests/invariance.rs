@@ -15,14 +15,14 @@ fn formats() -> impl Strategy<Value = (Format, Format)> {
         (F16, Bf16),
         (Bf16, F16),
         (Tq8, Tq8),
-        (Tq5, Tq5),
-        (Tq4, Tq4),
-        (Tq4, Tq3),
-        (Tq3, Tq8),
-        (Tq2, Tq2),
+        (Tc5, Tc5),
+        (Tc4, Tc3),
+        (Tq8, Tc4),
+        (Tc3, Tq8),
+        (Tc2, Tc2),
         (Affine4, Lloyd3),
         (Affine8, Int8),
-        (Tq4, F32),
+        (Tc4, F32),
     ])
 }
 

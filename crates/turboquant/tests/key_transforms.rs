@@ -231,7 +231,7 @@ fn planted_bias() {
     }
     // A bias is in the first key too, and nothing is known beside it.
     (model.first_mean, model.scale) = (model.mean.clone(), vec![1.0; d]);
-    let layout = RecordLayout::new(Format::Tq4, Format::Tq4, d, 32).unwrap();
+    let layout = RecordLayout::new(Format::Tc4, Format::Tc4, d, 32).unwrap();
     let transform = model.transform(DEFAULT_HIGH_PAIRS);
     let wide = |x: &[f32]| x.iter().map(|x| f64::from(*x)).collect::<Vec<f64>>();
     let (mut plain, mut centred) = (Cache::new(layout, Isa::best()), Cache::new(layout, Isa::best()));

@@ -18,7 +18,7 @@ pub fn options(dir: &Path, limit: u64) -> DiskOptions {
 }
 
 pub fn contents(identity: u8) -> DiskContents {
-    let label = CacheLabel { model: format!("model {identity}"), formats: "tq4".into() };
+    let label = CacheLabel { model: format!("model {identity}"), formats: "tc4".into() };
     DiskContents { identity: CacheIdentity::from_bytes([identity; 32]), label, block_bytes: BLOCK }
 }
 

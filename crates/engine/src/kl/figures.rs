@@ -117,7 +117,7 @@ mod tests {
     use super::*;
     use turboquant::Format;
 
-    const PAIR: KvPair = KvPair::both(Format::Tq4);
+    const PAIR: KvPair = KvPair::both(Format::Tc4);
     const KEY: FiguresKey<'static> =
         FiguresKey { fingerprint: "weights", centring: "auto", device: "Cpu", codecs: "1" };
 
@@ -126,7 +126,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = |key: &FiguresKey<'_>| FiguresFile::new(&folder.path().join("centring"), key);
         assert_eq!(file(&KEY).read(), KlFigures::default());
-        let figures = KlFigures::new(2048, [(PAIR, 0.0123), (KvPair::new(Format::Tq8, Format::Tq5), 0.1 + 0.2)]);
+        let figures = KlFigures::new(2048, [(PAIR, 0.0123), (KvPair::new(Format::Tq8, Format::Tc5), 0.1 + 0.2)]);
         file(&KEY).write(&figures);
         assert_eq!(file(&KEY).read(), figures);
         assert_eq!((figures.of(PAIR), figures.of(KvPair::both(Format::Tq8))), (Some(0.0123), None));

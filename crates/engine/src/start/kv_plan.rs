@@ -333,7 +333,7 @@ mod tests {
     fn wrong_names_list_the_right_ones() {
         let error = |preset, k, centre| KvOptions::parse(preset, k, None, 32, centre).unwrap_err().to_string();
         assert!(error("balancd", None, "auto").contains("near-lossless"));
-        assert!(error("auto", Some("tq6"), "auto").contains("tq5"));
+        assert!(error("auto", Some("tc6"), "auto").contains("tc5"));
         assert!(error("auto", None, "on").contains("bias"));
     }
 }

@@ -1,12 +1,13 @@
 //! Weighted sums of a span's V strips, added to the heads' running outputs.
-use super::scores::{read, sign_line, unpack};
+use super::scores::read;
 use super::{
-    Place, QUAD, Simd, Span, SpanScratch, WIDE_MAX, book, is_integer, is_wide, pair_most, strip, strip_of, table_bytes,
+    Place, QUAD, Simd, Span, SpanScratch, WIDE_MAX, integer_scale, is_integer, is_wide, pair_most, strip, strip_of,
     trellis_of,
 };
 use crate::format::MAX_HEAD_DIM;
 use crate::layout::SPAN;
 use crate::layout::STRIP;
+use crate::trellis::LARGEST;
 use std::borrow::Borrow;
 
 /// Largest integer weight for V of `FORMAT`.
@@ -16,7 +17,7 @@ pub(super) const fn weight_most<S: Simd>(format: u8) -> f32 {
 
 /// Largest sum of two neighbouring integer weights for V of `FORMAT`, if there is a limit.
 pub(super) const fn weight_pair_most<S: Simd>(format: u8) -> Option<f32> {
-    if is_wide(format) { None } else { pair_most::<S>(book(format).largest() as i16, S::WEIGHT_MOST) }
+    if trellis_of(format).is_some() { pair_most::<S>(LARGEST as i16, S::WEIGHT_MOST) } else { None }
 }
 
 /// Adds the visible strips' values; `C` columns of 16 dims are treated at a time, `W` with 15-bit weights.
@@ -108,11 +109,7 @@ fn some_columns<S: Simd, const FORMAT: u8, const H: usize, const C: usize>(
         strip::F32 => floats::<S, FORMAT, 64, 1, H, C>(s, span, heads, col, o),
         strip::F16 => floats::<S, FORMAT, 32, 1, H, C>(s, span, heads, col, o),
         strip::BF16 => floats::<S, FORMAT, 64, 2, H, C>(s, span, heads, col, o),
-        strip::BITS_8 => lines::<S, FORMAT, 1, 4, false, H, C>(s, span, heads, col, o),
-        strip::BITS_4_SIGNS => lines::<S, FORMAT, 2, 2, true, H, C>(s, span, heads, col, o),
-        strip::BITS_4 => lines::<S, FORMAT, 2, 2, false, H, C>(s, span, heads, col, o),
-        strip::BITS_2_SIGNS => lines::<S, FORMAT, 4, 1, true, H, C>(s, span, heads, col, o),
-        _ => lines::<S, FORMAT, 4, 1, false, H, C>(s, span, heads, col, o),
+        _ => lines::<S, FORMAT, H, C>(s, span, heads, col, o),
     };
     for h in 0..H {
         let new = parts[heads.places[h].o + col * 16..].as_chunks_mut::<16>().0;
@@ -245,26 +242,15 @@ fn element<const FORMAT: u8>(strip: &[u8], token: usize, i: usize, head_dim: usi
     crate::page::get_float(Format::from_number(FORMAT), Side::V, strip, token, i, head_dim.min(MAX_HEAD_DIM))
 }
 
-/// Integer strips: 16 dims are `LINES` lines of `GROUPS` groups of 4 tokens.
+/// Integer strips: 16 dims are 4 lines of 4 tokens each.
 #[inline(always)]
-fn lines<
-    S: Simd,
-    const FORMAT: u8,
-    const GROUPS: usize,
-    const LINES: usize,
-    const PLANE: bool,
-    const H: usize,
-    const C: usize,
->(
+fn lines<S: Simd, const FORMAT: u8, const H: usize, const C: usize>(
     s: S,
     span: &Span<'_>,
     heads: &Heads<'_>,
     col: usize,
     mut o: [[S::F; C]; H],
 ) -> [[S::F; C]; H] {
-    let wide = const { is_wide(FORMAT) };
-    let table = s.table(&const { table_bytes(&book(FORMAT), GROUPS, PLANE, 0) });
-    let plane = span.head_dim / 16 * LINES * 64;
     let (mut w, mut ww) = ([&[0u32; SPAN / 4]; H], [&[0u64; SPAN / 4]; H]);
     for h in 0..H {
         (w[h], ww[h]) = (&heads.scratch.words[heads.first + h], &heads.scratch.wide[heads.first + h]);
@@ -274,41 +260,23 @@ fn lines<
         if col == 0 {
             s.prefetch(span.ahead_scales(strip));
         }
-        let at = col * LINES * 64;
-        let codes = span.strips[strip][at..at + C * LINES * 64].as_chunks::<64>().0.as_chunks::<LINES>().0;
-        let mut signs = [s.bytes(&[0; 64]); C];
-        if PLANE {
-            for c in 0..C {
-                // Two columns share a line.
-                let at = plane + (col + c) / 2 * 64;
-                s.prefetch(span.ahead(strip, at));
-                signs[c] = sign_line(s, &span.strips[strip][at..]);
-                if !(col + c).is_multiple_of(2) {
-                    signs[c] = s.upper(signs[c]);
-                }
-            }
-        }
-        for l in 0..LINES {
+        let at = col * 4 * 64;
+        let codes = span.strips[strip][at..at + C * 4 * 64].as_chunks::<64>().0.as_chunks::<4>().0;
+        for l in 0..4 {
             let mut line = [s.bytes(&[0; 64]); C];
             for c in 0..C {
                 if const { trellis_of(FORMAT).is_none() } {
-                    s.prefetch(span.ahead(strip, at + (c * LINES + l) * 64));
+                    s.prefetch(span.ahead(strip, at + (c * 4 + l) * 64));
                 }
                 line[c] = s.bytes(&codes[c][l]);
             }
-            for g in 0..GROUPS {
-                let group = strip * 4 + l * GROUPS + g;
-                for c in 0..C {
-                    let mut v = unpack::<S, GROUPS>(s, table, line[c], g);
-                    if PLANE {
-                        v = s.negate(v, signs[c], l * GROUPS + g);
-                    }
-                    for h in 0..H {
-                        if wide {
-                            wide_acc[h][c] = s.dot_wide(wide_acc[h][c], v, ww[h][group]);
-                        } else {
-                            acc[h][c] = s.dot_v(acc[h][c], v, w[h][group]);
-                        }
+            let group = strip * 4 + l;
+            for c in 0..C {
+                for h in 0..H {
+                    if const { is_wide(FORMAT) } {
+                        wide_acc[h][c] = s.dot_wide(wide_acc[h][c], line[c], ww[h][group]);
+                    } else {
+                        acc[h][c] = s.dot_v(acc[h][c], line[c], w[h][group]);
                     }
                 }
             }
@@ -327,7 +295,7 @@ fn add_sums<S: Simd, const FORMAT: u8, const H: usize, const C: usize>(
     wide_acc: [[S::WideAcc; C]; H],
     o: &mut [[S::F; C]; H],
 ) {
-    let scale = if const { is_wide(FORMAT) } { 1.0 } else { 1.0 / const { book(FORMAT).scale } };
+    let scale = const { 1.0 / integer_scale(FORMAT) };
     for h in 0..H {
         let unit = s.splat(heads.scratch.unit[heads.first + h] * scale);
         for c in 0..C {

@@ -65,16 +65,12 @@ pub(super) use {both, helpers, ops};
 impl Simd for Avx2 {
     type F = F;
     type Bytes = I;
-    /// Magnitudes, and bytes whose signs are applied to the query: no product then overflows 16 bits.
-    type Signed = [I; 2];
     type Acc = I;
     /// Two sums a lane, for lanes 0..4, 4..8, 8..12, 12..16.
     type WideAcc = [__m256i; 4];
-    type Table = __m256i;
     type Segments = I;
     const K_UNSIGNED: bool = true;
     const WIDE_OFFSET: i32 = 0;
-    const SIGNED_OFFSET: u8 = 0;
     const PAIRS: bool = true;
     const WEIGHT_MOST: f32 = 255.0;
     const WIDE_HEADS: usize = 2;
@@ -132,26 +128,11 @@ impl Simd for Avx2 {
 
         fn bytes(self, p: &[u8; 64]) -> I =
             [_mm256_loadu_si256(p.as_ptr().cast()), _mm256_loadu_si256(p[32..].as_ptr().cast())];
-        fn table(self, p: &[u8; 16]) -> __m256i = _mm256_broadcastsi128_si256(_mm_loadu_si128(p.as_ptr().cast()));
-        fn lookup<const SHIFT: i32>(self, table: __m256i, index: I) -> I = {
-            let low = _mm256_set1_epi8(15);
-            let index = match SHIFT {
-                0 => index,
-                2 => both!(index, x => _mm256_srli_epi16::<2>(x)),
-                4 => both!(index, x => _mm256_srli_epi16::<4>(x)),
-                _ => both!(index, x => _mm256_srli_epi16::<6>(x)),
-            };
-            both!(index, x => _mm256_shuffle_epi8(table, _mm256_and_si256(x, low)))
-        };
         fn unfold(self, p: &[u8; 32]) -> I = {
             let low = _mm256_loadu_si256(p.as_ptr().cast());
             [low, _mm256_srli_epi16::<4>(low)]
         };
         fn upper(self, x: I) -> I = both!(x, x => _mm256_srli_epi16::<4>(x));
-        fn negate(self, x: I, signs: I, bit: usize) -> I = [
-            _mm256_sign_epi8(x[0], plus_minus(signs[0], bit)),
-            _mm256_sign_epi8(x[1], plus_minus(signs[1], bit)),
-        ];
         fn shl<const N: i32>(self, x: I) -> I = both!(x, x => _mm256_slli_epi32::<N>(x));
         fn shr<const N: i32>(self, x: I) -> I = both!(x, x => _mm256_srli_epi32::<N>(x));
         fn xor(self, a: I, b: I) -> I = [_mm256_xor_si256(a[0], b[0]), _mm256_xor_si256(a[1], b[1])];
@@ -185,14 +166,6 @@ impl Simd for Avx2 {
         fn dot_k(self, acc: I, codes: I, q: u32) -> I = {
             let q = _mm256_set1_epi32(q as i32);
             [dot4(acc[0], codes[0], q), dot4(acc[1], codes[1], q)]
-        };
-        fn dot_signed(self, acc: I, codes: [I; 2], q: u32) -> I = {
-            let [magnitudes, signs] = codes;
-            let q = _mm256_set1_epi32(q as i32);
-            [
-                dot4(acc[0], magnitudes[0], _mm256_sign_epi8(q, signs[0])),
-                dot4(acc[1], magnitudes[1], _mm256_sign_epi8(q, signs[1])),
-            ]
         };
         fn dot_v(self, acc: I, codes: I, w: u32) -> I = {
             let w = _mm256_set1_epi32(w as i32);
@@ -255,7 +228,7 @@ impl Simd for Avx2 {
     /// Bases and slopes.
     #[inline(always)]
     fn segments(self, segments: &RaisedSegments) -> I {
-        [self.table(&segments.base), self.table(&segments.slope)]
+        [sixteen_bytes(&segments.base), sixteen_bytes(&segments.slope)]
     }
 
     #[inline(always)]
@@ -274,17 +247,14 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn signed(self, magnitudes: I, signs: I, bit: usize) -> [I; 2] {
-        [magnitudes, both!(signs, x => plus_minus(x, bit))]
-    }
-
-    #[inline(always)]
     fn within(self, from: i32, to: i32, a: F, b: F) -> F {
         [within8(from, to, a[0], b[0]), within8(from - 8, to - 8, a[1], b[1])]
     }
 }
 
 helpers! {
+    /// Bytes to look up.
+    fn sixteen_bytes(p: &[u8; 16]) -> __m256i = _mm256_broadcastsi128_si256(_mm_loadu_si128(p.as_ptr().cast()));
     /// Each byte 16 h + l becomes base[h] + (slope[h] l >> 5).
     fn integers(base: __m256i, slope: __m256i, x: __m256i) -> __m256i = {
         let piece = _mm256_and_si256(_mm256_srli_epi16::<4>(x), _mm256_set1_epi8(15));
@@ -310,11 +280,6 @@ helpers! {
         let before = _mm256_cmpgt_epi32(_mm256_set1_epi32(from), lane);
         let inside = _mm256_andnot_si256(before, _mm256_cmpgt_epi32(_mm256_set1_epi32(to), lane));
         _mm256_blendv_ps(b, a, _mm256_castsi256_ps(inside))
-    };
-    /// Bytes that are negative where bit `bit` is set, else positive.
-    fn plus_minus(signs: __m256i, bit: usize) -> __m256i = {
-        let top = _mm256_sll_epi16(signs, _mm_cvtsi32_si128(7 - bit as i32));
-        _mm256_or_si256(top, _mm256_set1_epi8(1))
     };
 }
 

@@ -1,5 +1,5 @@
-//! AVX-512 with VNNI and VBMI: one register is 16 lanes; `vpdpbusd` multiplies unsigned by signed bytes, `vpermb` looks
-//! up 64 bytes and ignores the two top bits of an index, so junk there needs no mask.
+//! AVX-512 with VNNI and VBMI: one register is 16 lanes; `vpdpbusd` multiplies unsigned by signed bytes, `vpermi2b`
+//! looks up 128 bytes.
 use super::Simd;
 use super::steps::prelude::*;
 use crate::trellis::RaisedSegments;
@@ -34,15 +34,12 @@ pub(super) use ops;
 impl Simd for Avx512 {
     type F = __m512;
     type Bytes = __m512i;
-    type Signed = __m512i;
     type Acc = __m512i;
     /// High and low limbs: the sum is 128 high + low.
     type WideAcc = [__m512i; 2];
-    type Table = __m512i;
     type Segments = [__m512i; 4];
     const K_UNSIGNED: bool = true;
     const WIDE_OFFSET: i32 = 128;
-    const SIGNED_OFFSET: u8 = 128;
     const PAIRS: bool = false;
     const WEIGHT_MOST: f32 = 255.0;
     const WIDE_HEADS: usize = 4;
@@ -91,18 +88,11 @@ impl Simd for Avx512 {
         fn prefetch(self, p: *const u8) -> () = _mm_prefetch::<_MM_HINT_T1>(p.cast());
 
         fn bytes(self, p: &[u8; 64]) -> __m512i = _mm512_loadu_si512(p.as_ptr().cast());
-        fn table(self, p: &[u8; 16]) -> __m512i = _mm512_broadcast_i32x4(_mm_loadu_si128(p.as_ptr().cast()));
-        fn lookup<const SHIFT: i32>(self, table: __m512i, index: __m512i) -> __m512i =
-            _mm512_permutexvar_epi8(if SHIFT == 0 { index } else { shift::<SHIFT>(index) }, table);
         fn unfold(self, p: &[u8; 32]) -> __m512i = {
             let low = _mm256_loadu_si256(p.as_ptr().cast());
             _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), _mm256_srli_epi16::<4>(low))
         };
         fn upper(self, x: __m512i) -> __m512i = _mm512_srli_epi16::<4>(x);
-        fn negate(self, x: __m512i, signs: __m512i, bit: usize) -> __m512i = {
-            let negative = _mm512_test_epi8_mask(signs, _mm512_set1_epi8((1u8 << bit) as i8));
-            _mm512_mask_sub_epi8(x, negative, _mm512_setzero_si512(), x)
-        };
         fn shl<const N: i32>(self, x: __m512i) -> __m512i = _mm512_sllv_epi32(x, _mm512_set1_epi32(N));
         fn shr<const N: i32>(self, x: __m512i) -> __m512i = _mm512_srlv_epi32(x, _mm512_set1_epi32(N));
         fn xor(self, a: __m512i, b: __m512i) -> __m512i = _mm512_xor_si512(a, b);
@@ -121,7 +111,7 @@ impl Simd for Avx512 {
         };
         fn is_clear(self, x: __m512i, bit: usize) -> __m512i =
             _mm512_movm_epi8(_mm512_testn_epi8_mask(x, _mm512_set1_epi8((1u8 << bit) as i8)));
-        /// `vpermi2b` looks up 128 bytes: of the lower arguments, then of the upper ones.
+        /// Two look-ups: of the lower arguments, then of the upper ones.
         fn integers(self, segments: [__m512i; 4], x: __m512i) -> __m512i = {
             let [a, b, c, d] = segments;
             let (low, high) = (_mm512_permutex2var_epi8(a, x, b), _mm512_permutex2var_epi8(c, x, d));
@@ -129,8 +119,6 @@ impl Simd for Avx512 {
         };
         fn acc(self) -> __m512i = _mm512_setzero_si512();
         fn dot_k(self, acc: __m512i, codes: __m512i, q: u32) -> __m512i =
-            _mm512_dpbusd_epi32(acc, codes, _mm512_set1_epi32(q as i32));
-        fn dot_signed(self, acc: __m512i, codes: __m512i, q: u32) -> __m512i =
             _mm512_dpbusd_epi32(acc, codes, _mm512_set1_epi32(q as i32));
         fn dot_v(self, acc: __m512i, codes: __m512i, w: u32) -> __m512i =
             _mm512_dpbusd_epi32(acc, _mm512_set1_epi32(w as i32), codes);
@@ -167,12 +155,6 @@ impl Simd for Avx512 {
         };
     }
 
-    /// 0 - (128 + m) is 128 - m (mod 256).
-    #[inline(always)]
-    fn signed(self, magnitudes: __m512i, signs: __m512i, bit: usize) -> __m512i {
-        self.negate(magnitudes, signs, bit)
-    }
-
     #[inline(always)]
     fn store(self, p: &mut [f32; 16], x: __m512) {
         // SAFETY: `self` exists only where AVX-512 is there; `p` is 64 bytes.
@@ -195,19 +177,6 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn to_i8(self, x: __m512) -> [u32; 4] {
         self.to_u8(x)
-    }
-}
-
-/// Bits above a byte's own come from its neighbour: junk that `vpermb` or the table's repetition ignores.
-#[inline(always)]
-fn shift<const SHIFT: i32>(x: __m512i) -> __m512i {
-    // SAFETY: only called from operations of `Avx512`.
-    unsafe {
-        match SHIFT {
-            2 => _mm512_srli_epi16::<2>(x),
-            4 => _mm512_srli_epi16::<4>(x),
-            _ => _mm512_srli_epi16::<6>(x),
-        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! A strip is expanded once for all query heads that attend to it. An element's point is put together for whole lines:
 //! in a strip of K the elements of a token follow each other in a word, the older in the higher bits, so the elements
 //! before are a shift away; in a strip of V they lie in the lanes before.
-use super::scores::{offset, sign_line};
+use super::scores::offset;
 use super::{Simd, trellis_of};
 use crate::trellis::Trellis;
 
@@ -61,7 +61,7 @@ impl<S: Simd, const FORMAT: u8> Put<'_, S, FORMAT> {
         if const { trellis(FORMAT).has_free_bit() } {
             let bits = &self.bits[first / 8 * 64..];
             self.s.prefetch(bits.as_ptr().wrapping_offset(self.ahead));
-            sign_line(self.s, bits)
+            free_line(self.s, bits)
         } else {
             self.s.bytes(&[0; 64])
         }
@@ -93,6 +93,16 @@ impl<S: Simd, const FORMAT: u8> Put<'_, S, FORMAT> {
             }
         };
         s.store_bytes(out, integers);
+    }
+}
+
+/// A line of free bits: folded if it is the last and short.
+#[inline(always)]
+fn free_line<S: Simd>(s: S, rest: &[u8]) -> S::Bytes {
+    match (rest.first_chunk(), rest.first_chunk()) {
+        (Some(line), _) => s.bytes(line),
+        (None, Some(folded)) => s.unfold(folded),
+        (None, None) => s.bytes(&[0; 64]),
     }
 }
 

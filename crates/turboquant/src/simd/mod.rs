@@ -30,10 +30,8 @@ pub use dispatch::Isa;
 pub(crate) use steps::Steps;
 pub(crate) use store::load;
 
-use crate::codebook::IntBook;
 use crate::format::{Coding, Format};
 use crate::layout::{SPAN, STRIP};
-use crate::page::Lines;
 use crate::trellis::{RaisedSegments, Trellis};
 
 /// Query heads of a quad, which a kernel treats together: what is read or looked up once serves all of them.
@@ -50,23 +48,17 @@ pub(crate) trait Simd: viterbi::Costs {
     type F: Copy;
     /// 64 bytes: 16 lanes of 4.
     type Bytes: Copy;
-    /// As `Bytes`, of signed codes in the form that `dot_signed` takes.
-    type Signed: Copy;
     /// Sums of products with 8-bit words.
     type Acc: Copy;
     /// Sums of products with 15-bit words.
     type WideAcc: Copy;
-    /// 16 bytes to look up.
-    type Table: Copy;
     /// The segments of a trellis code.
     type Segments: Copy;
 
-    /// Whether `dot_k` takes unsigned codes: they are raised by the codebook's largest integer.
+    /// Whether `dot_k` takes unsigned codes: they are raised by the largest integer.
     const K_UNSIGNED: bool;
     /// What `dot_wide` raises codes by.
     const WIDE_OFFSET: i32;
-    /// What magnitudes are raised by before `signed`.
-    const SIGNED_OFFSET: u8;
     /// Whether two neighbouring products are added in 16 bits, which queries and weights are then small enough for.
     const PAIRS: bool;
     /// Largest 8-bit weight.
@@ -107,18 +99,10 @@ pub(crate) trait Simd: viterbi::Costs {
     fn prefetch(self, p: *const u8);
 
     fn bytes(self, p: &[u8; 64]) -> Self::Bytes;
-    fn table(self, p: &[u8; 16]) -> Self::Table;
-    /// Looks up bits `shift..` of each byte in a table whose 16 entries repeat as the index's width demands.
-    fn lookup<const SHIFT: i32>(self, table: Self::Table, index: Self::Bytes) -> Self::Bytes;
     /// A folded line: the second half is the first one's upper bits.
     fn unfold(self, p: &[u8; 32]) -> Self::Bytes;
     /// Bits 4.. of each byte as bits 0..4; the others arbitrary.
     fn upper(self, x: Self::Bytes) -> Self::Bytes;
-    /// 0 - x (mod 256) where bit `bit` of the byte of `signs` is set.
-    fn negate(self, x: Self::Bytes, signs: Self::Bytes, bit: usize) -> Self::Bytes;
-    /// Codes of magnitudes and signs, for `dot_signed`.
-    fn signed(self, magnitudes: Self::Bytes, signs: Self::Bytes, bit: usize) -> Self::Signed;
-
     fn store_bytes(self, p: &mut [u8; 64], x: Self::Bytes);
     /// Each lane's word to the left by N bits, 0 < N < 32.
     fn shl<const N: i32>(self, x: Self::Bytes) -> Self::Bytes;
@@ -145,8 +129,6 @@ pub(crate) trait Simd: viterbi::Costs {
     fn acc(self) -> Self::Acc;
     /// acc + sum over a lane's 4 bytes of code * q; codes raised if `K_UNSIGNED`, q four i8.
     fn dot_k(self, acc: Self::Acc, codes: Self::Bytes, q: u32) -> Self::Acc;
-    /// As `dot_k`, of codes that `signed` made.
-    fn dot_signed(self, acc: Self::Acc, codes: Self::Signed, q: u32) -> Self::Acc;
     /// acc + sum over a lane's 4 bytes of code * w; codes signed, w four u8 up to `WEIGHT_MOST`.
     fn dot_v(self, acc: Self::Acc, codes: Self::Bytes, w: u32) -> Self::Acc;
     fn acc_f32(self, acc: Self::Acc, bias: i32) -> Self::F;
@@ -306,62 +288,24 @@ fn scale_of(most: f32, top: f32, limit: Option<f32>, pair: f32) -> (f32, f32) {
     }
 }
 
-/// A codebook as the 16 bytes of a lookup: signed (sign above the magnitude's bits) or, with a sign plane, magnitudes
-/// only; repeated so that junk above an index of 2 bits does not matter; plus `offset`.
-const fn table_bytes(book: &IntBook, groups: usize, sign_plane: bool, offset: u8) -> [u8; 16] {
-    let (mut table, mut i) = ([0; 16], 0);
-    let n = book.mags.len();
-    while i < 16 {
-        let code = if groups == 4 { i % 4 } else { i };
-        let mag = book.mags[code % n];
-        let negative = !sign_plane && code >= n;
-        table[i] = (if negative { mag.wrapping_neg() } else { mag }).wrapping_add(offset);
-        i += 1;
-    }
-    table
-}
-
 /// How kernels read the strips of a format.
 pub(crate) mod strip {
     pub const F32: u8 = 0;
     pub const F16: u8 = 1;
     pub const BF16: u8 = 2;
-    /// Lines of codes of 8 bits.
+    /// Lines of integers of 8 bits: `tq8` as it is stored, trellis codes expanded.
     pub const BITS_8: u8 = 3;
-    /// Lines of codes of 4 bits.
-    pub const BITS_4: u8 = 4;
-    /// Lines of magnitudes of 4 bits, and a plane of signs.
-    pub const BITS_4_SIGNS: u8 = 5;
-    /// Lines of codes of 2 bits.
-    pub const BITS_2: u8 = 6;
-    /// Lines of magnitudes of 2 bits, and a plane of signs.
-    pub const BITS_2_SIGNS: u8 = 7;
 }
 
 /// How kernels read the strips of the format of number `format`, one of [`strip`]. A single integer, so that a kernel's
 /// `match` is decided before it is compiled.
 pub(crate) const fn strip_of(format: u8) -> u8 {
-    if trellis_of(format).is_some() {
-        return strip::BITS_8;
+    match Format::from_number(format) {
+        Format::F16 => strip::F16,
+        Format::Bf16 => strip::BF16,
+        format if format.has_one_scale() => strip::BITS_8,
+        _ => strip::F32,
     }
-    let format = Format::from_number(format);
-    match Lines::of(format) {
-        Some(Lines { groups: 1, .. }) => strip::BITS_8,
-        Some(Lines { groups: 2, sign_plane: false }) => strip::BITS_4,
-        Some(Lines { groups: 2, sign_plane: true }) => strip::BITS_4_SIGNS,
-        Some(Lines { sign_plane: false, .. }) => strip::BITS_2,
-        Some(Lines { sign_plane: true, .. }) => strip::BITS_2_SIGNS,
-        None => match format {
-            Format::F16 => strip::F16,
-            Format::Bf16 => strip::BF16,
-            _ => strip::F32,
-        },
-    }
-}
-
-/// Whether the signs of the format of number `format` lie in a plane of their own.
-pub(crate) const fn has_sign_plane(format: u8) -> bool {
-    matches!(strip_of(format), strip::BITS_4_SIGNS | strip::BITS_2_SIGNS)
 }
 
 /// Whether kernels multiply the codes of the format of number `format` as integers.
@@ -375,15 +319,11 @@ pub(crate) const fn is_wide(format: u8) -> bool {
     is_integer(format) && matches!(Format::from_number(format).coding(), Coding::Int8)
 }
 
-/// The integer codebook of the format of number `format`; for a format without one a book that no kernel uses.
-pub(crate) const fn book(format: u8) -> IntBook {
-    match Format::from_number(format).coding() {
-        Coding::Trellis(trellis) => trellis.segments().book,
-        Coding::Book(book) if is_integer(format) => match book.integers() {
-            Some(integers) => integers,
-            None => panic!("a codebook of a format with one scale a vector has no integers"),
-        },
-        _ => IntBook { mags: &[1], scale: 1.0 },
+/// Units of an integer that kernels multiply, for the format of number `format`: what stands for the value 1.
+pub(crate) const fn integer_scale(format: u8) -> f32 {
+    match trellis_of(format) {
+        Some(trellis) => trellis.segments().scale,
+        None => 1.0,
     }
 }
 

@@ -71,15 +71,12 @@ pub(super) use {each, helpers, ops};
 impl Simd for Neon {
     type F = F;
     type Bytes = B;
-    type Signed = B;
     type Acc = I;
     /// High and low limbs: the sum is 128 high + low.
     type WideAcc = [I; 2];
-    type Table = uint8x16_t;
     type Segments = [uint8x16_t; 2];
     const K_UNSIGNED: bool = false;
     const WIDE_OFFSET: i32 = 0;
-    const SIGNED_OFFSET: u8 = 0;
     const PAIRS: bool = false;
     const WEIGHT_MOST: f32 = 127.0;
     const WIDE_HEADS: usize = 2;
@@ -157,27 +154,11 @@ impl Simd for Neon {
             vld1q_u8(p[32..].as_ptr()),
             vld1q_u8(p[48..].as_ptr()),
         ];
-        fn table(self, p: &[u8; 16]) -> uint8x16_t = vld1q_u8(p.as_ptr());
-        fn lookup<const SHIFT: i32>(self, table: uint8x16_t, index: B) -> B = {
-            let index = match SHIFT {
-                0 => index,
-                2 => each!(x in index => vshrq_n_u8::<2>(x)),
-                4 => each!(x in index => vshrq_n_u8::<4>(x)),
-                _ => each!(x in index => vshrq_n_u8::<6>(x)),
-            };
-            each!(x in index => vqtbl1q_u8(table, vandq_u8(x, vdupq_n_u8(15))))
-        };
         fn unfold(self, p: &[u8; 32]) -> B = {
             let low = [vld1q_u8(p.as_ptr()), vld1q_u8(p[16..].as_ptr())];
             [low[0], low[1], vshrq_n_u8::<4>(low[0]), vshrq_n_u8::<4>(low[1])]
         };
         fn upper(self, x: B) -> B = each!(x in x => vshrq_n_u8::<4>(x));
-        fn negate(self, x: B, signs: B, bit: usize) -> B = {
-            let bit = vdupq_n_u8(1 << bit);
-            let negative = each!(signs in signs => vtstq_u8(signs, bit));
-            each!(x, negative in x, negative => vsubq_u8(veorq_u8(x, negative), negative))
-        };
-        fn signed(self, magnitudes: B, signs: B, bit: usize) -> B = self.negate(magnitudes, signs, bit);
         fn shl<const N: i32>(self, x: B) -> B =
             each!(x in x => vreinterpretq_u8_u32(vshlq_n_u32::<N>(vreinterpretq_u32_u8(x))));
         fn shr<const N: i32>(self, x: B) -> B =
@@ -207,7 +188,7 @@ impl Simd for Neon {
         };
         /// Bases and slopes.
         fn segments(self, segments: &RaisedSegments) -> [uint8x16_t; 2] =
-            [self.table(&segments.base), self.table(&segments.slope)];
+            [vld1q_u8(segments.base.as_ptr()), vld1q_u8(segments.slope.as_ptr())];
         fn integers(self, segments: [uint8x16_t; 2], x: B) -> B = each!(x in x => {
             let [base, slope] = segments;
             let (piece, l) = (vshrq_n_u8::<4>(x), vandq_u8(x, vdupq_n_u8(15)));
@@ -221,7 +202,6 @@ impl Simd for Neon {
             let q = vreinterpretq_u8_u32(vdupq_n_u32(q));
             each!(acc, codes in acc, codes => sdot(acc, codes, q))
         };
-        fn dot_signed(self, acc: I, codes: B, q: u32) -> I = self.dot_k(acc, codes, q);
         /// Weights up to 127 are the same as i8.
         fn dot_v(self, acc: I, codes: B, w: u32) -> I = self.dot_k(acc, codes, w);
         fn acc_f32(self, acc: I, bias: i32) -> F =

@@ -25,14 +25,11 @@ fn zip(a: F, b: F, f: impl Fn(f32, f32) -> f32) -> F {
 impl<const LIMITS: u8> Simd for Portable<LIMITS> {
     type F = F;
     type Bytes = [u8; 64];
-    type Signed = [u8; 64];
     type Acc = [i32; 16];
     type WideAcc = [i32; 16];
-    type Table = [u8; 16];
     type Segments = [u8; 256];
     const K_UNSIGNED: bool = false;
     const WIDE_OFFSET: i32 = 0;
-    const SIGNED_OFFSET: u8 = 0;
     const PAIRS: bool = LIMITS == PAIRS;
     const WEIGHT_MOST: f32 = if LIMITS == SIGNED { 127.0 } else { 255.0 };
     const WIDE_HEADS: usize = 4;
@@ -105,23 +102,11 @@ impl<const LIMITS: u8> Simd for Portable<LIMITS> {
     fn bytes(self, p: &[u8; 64]) -> [u8; 64] {
         *p
     }
-    fn table(self, p: &[u8; 16]) -> [u8; 16] {
-        *p
-    }
-    fn lookup<const SHIFT: i32>(self, table: [u8; 16], index: [u8; 64]) -> [u8; 64] {
-        index.map(|i| table[usize::from(i >> SHIFT & 15)])
-    }
     fn unfold(self, p: &[u8; 32]) -> [u8; 64] {
         std::array::from_fn(|i| p[i % 32] >> (i / 32 * 4))
     }
     fn upper(self, x: [u8; 64]) -> [u8; 64] {
         x.map(|x| x >> 4)
-    }
-    fn negate(self, x: [u8; 64], signs: [u8; 64], bit: usize) -> [u8; 64] {
-        std::array::from_fn(|i| if signs[i] >> bit & 1 == 1 { x[i].wrapping_neg() } else { x[i] })
-    }
-    fn signed(self, magnitudes: [u8; 64], signs: [u8; 64], bit: usize) -> [u8; 64] {
-        self.negate(magnitudes, signs, bit)
     }
     fn store_bytes(self, p: &mut [u8; 64], x: [u8; 64]) {
         *p = x;
@@ -171,9 +156,6 @@ impl<const LIMITS: u8> Simd for Portable<LIMITS> {
     }
     fn dot_k(self, acc: [i32; 16], codes: [u8; 64], q: u32) -> [i32; 16] {
         dot(acc, codes, q.to_le_bytes().map(|q| i32::from(q as i8)))
-    }
-    fn dot_signed(self, acc: [i32; 16], codes: [u8; 64], q: u32) -> [i32; 16] {
-        self.dot_k(acc, codes, q)
     }
     fn dot_v(self, acc: [i32; 16], codes: [u8; 64], w: u32) -> [i32; 16] {
         dot(acc, codes, w.to_le_bytes().map(i32::from))

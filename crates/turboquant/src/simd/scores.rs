@@ -1,10 +1,8 @@
 //! Logits of a span: query heads times K strips, 16 tokens a register, summed over dims in order.
-use super::{
-    HeadQuery, QUAD, Simd, Span, book, has_sign_plane, is_integer, is_wide, pair_most, strip, strip_of, table_bytes,
-    trellis_of,
-};
+use super::{HeadQuery, QUAD, Simd, Span, integer_scale, is_integer, is_wide, pair_most, strip, strip_of, trellis_of};
 use crate::layout::SPAN;
 use crate::layout::STRIP;
+use crate::trellis::LARGEST;
 
 type Out = [[f32; SPAN]; QUAD];
 
@@ -13,22 +11,12 @@ pub(super) const QUERY_MOST: f32 = 127.0;
 
 /// Largest sum of two neighbouring integers of a query for K of `FORMAT`, if there is a limit.
 pub(super) const fn query_pair_most<S: Simd>(format: u8) -> Option<f32> {
-    let largest = book(format).largest() as i16;
-    match format {
-        _ if is_wide(format) => None,
-        _ if has_sign_plane(format) => pair_most::<S>(largest, QUERY_MOST),
-        _ => pair_most::<S>(2 * largest, QUERY_MOST),
-    }
+    if trellis_of(format).is_some() { pair_most::<S>(2 * LARGEST as i16, QUERY_MOST) } else { None }
 }
 
-/// What the table's integers are raised by.
+/// What the integers of an expanded strip of K are raised by.
 pub(super) const fn offset<S: Simd>(format: u8) -> u8 {
-    match format {
-        _ if is_wide(format) => 0,
-        _ if has_sign_plane(format) => S::SIGNED_OFFSET,
-        _ if S::K_UNSIGNED => book(format).largest(),
-        _ => 0,
-    }
+    if S::K_UNSIGNED && trellis_of(format).is_some() { LARGEST } else { 0 }
 }
 
 /// Writes the logits (base 2) of the visible strips' tokens; those of dead tokens are arbitrary. `N` strips are treated
@@ -66,11 +54,7 @@ fn passes<S: Simd, const FORMAT: u8, const H: usize, const N: usize>(
             strip::F32 => floats::<S, FORMAT, 64, 1, H, N>(s, span, heads, strips),
             strip::F16 => floats::<S, FORMAT, 32, 1, H, N>(s, span, heads, strips),
             strip::BF16 => floats::<S, FORMAT, 64, 2, H, N>(s, span, heads, strips),
-            strip::BITS_8 => lines::<S, FORMAT, 1, false, H, N>(s, span, heads, strips),
-            strip::BITS_4_SIGNS => lines::<S, FORMAT, 2, true, H, N>(s, span, heads, strips),
-            strip::BITS_4 => lines::<S, FORMAT, 2, false, H, N>(s, span, heads, strips),
-            strip::BITS_2_SIGNS => lines::<S, FORMAT, 4, true, H, N>(s, span, heads, strips),
-            _ => lines::<S, FORMAT, 4, false, H, N>(s, span, heads, strips),
+            _ => lines::<S, FORMAT, H, N>(s, span, heads, strips),
         };
         for x in 0..N {
             if const { is_integer(FORMAT) } {
@@ -163,39 +147,21 @@ struct LogitSums<S: Simd, const H: usize, const N: usize> {
     wide: [[S::WideAcc; N]; H],
 }
 
-/// Integer strips: a line holds `GROUPS` groups of 4 dims of 16 tokens.
+/// Integer strips: a line holds 4 dims of 16 tokens.
 #[inline(always)]
-fn lines<S: Simd, const FORMAT: u8, const GROUPS: usize, const PLANE: bool, const H: usize, const N: usize>(
+fn lines<S: Simd, const FORMAT: u8, const H: usize, const N: usize>(
     s: S,
     span: &Span<'_>,
     heads: &[HeadQuery<'_>],
     strips: [usize; N],
 ) -> [[S::F; N]; H] {
     let mut sums = LogitSums::<S, H, N> { acc: [[s.acc(); N]; H], wide: [[s.wide_acc(); N]; H] };
-    if PLANE {
-        add_signed_lines::<S, FORMAT, GROUPS, H, N>(s, span, heads, strips, &mut sums);
-    } else {
-        add_lines::<S, FORMAT, GROUPS, H, N>(s, span, heads, strips, &mut sums);
-    }
-    logits::<S, FORMAT, H, N>(s, heads, &sums)
-}
-
-/// Adds the products with codes that need no further signs.
-#[inline(always)]
-fn add_lines<S: Simd, const FORMAT: u8, const GROUPS: usize, const H: usize, const N: usize>(
-    s: S,
-    span: &Span<'_>,
-    heads: &[HeadQuery<'_>],
-    strips: [usize; N],
-    sums: &mut LogitSums<S, H, N>,
-) {
-    let table = s.table(&const { table_bytes(&book(FORMAT), GROUPS, false, offset::<S>(FORMAT)) });
-    let count = span.head_dim / 4 / GROUPS;
+    let count = span.head_dim / 4;
     let codes: [&[[u8; 64]]; N] = strips.map(|x| &span.strips[x].as_chunks().0[..count]);
-    let q: [&[[u32; GROUPS]]; H] =
-        std::array::from_fn(|h| if const { is_wide(FORMAT) } { &[] } else { &heads[h].words.as_chunks().0[..count] });
-    let qw: [&[[u64; GROUPS]]; H] =
-        std::array::from_fn(|h| if const { is_wide(FORMAT) } { &heads[h].wide.as_chunks().0[..count] } else { &[] });
+    let q: [&[u32]; H] =
+        std::array::from_fn(|h| if const { is_wide(FORMAT) } { &[] } else { &heads[h].words[..count] });
+    let qw: [&[u64]; H] =
+        std::array::from_fn(|h| if const { is_wide(FORMAT) } { &heads[h].wide[..count] } else { &[] });
     for j in 0..count {
         let mut line = [s.bytes(&[0; 64]); N];
         for x in 0..N {
@@ -204,83 +170,17 @@ fn add_lines<S: Simd, const FORMAT: u8, const GROUPS: usize, const H: usize, con
                 s.prefetch(span.ahead(strips[x], j * 64));
             }
         }
-        for g in 0..GROUPS {
-            for x in 0..N {
-                let c = unpack::<S, GROUPS>(s, table, line[x], g);
-                for h in 0..H {
-                    if const { is_wide(FORMAT) } {
-                        sums.wide[h][x] = s.dot_wide(sums.wide[h][x], c, qw[h][j][g]);
-                    } else {
-                        sums.acc[h][x] = s.dot_k(sums.acc[h][x], c, q[h][j][g]);
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Adds the products with codes whose signs lie in a plane of their own.
-#[inline(always)]
-fn add_signed_lines<S: Simd, const FORMAT: u8, const GROUPS: usize, const H: usize, const N: usize>(
-    s: S,
-    span: &Span<'_>,
-    heads: &[HeadQuery<'_>],
-    strips: [usize; N],
-    sums: &mut LogitSums<S, H, N>,
-) {
-    let table = s.table(&const { table_bytes(&book(FORMAT), GROUPS, true, offset::<S>(FORMAT)) });
-    let count = span.head_dim / 4 / GROUPS;
-    let codes: [&[[u8; 64]]; N] = strips.map(|x| &span.strips[x].as_chunks().0[..count]);
-    let q: [&[[u32; GROUPS]]; H] = std::array::from_fn(|h| &heads[h].words.as_chunks().0[..count]);
-    let none = s.bytes(&[0; 64]);
-    // Line `$j`, whose groups' signs are bits `$bit`.. of `$signs`. A macro: each use is unrolled, its bits constants.
-    macro_rules! line {
-        ($j:expr, $signs:expr, $bit:expr) => {{
-            let j = $j;
-            let mut line = [none; N];
-            for x in 0..N {
-                line[x] = s.bytes(&codes[x][j]);
-                s.prefetch(span.ahead(strips[x], j * 64));
-            }
-            for g in 0..GROUPS {
-                for x in 0..N {
-                    let c = s.signed(unpack::<S, GROUPS>(s, table, line[x], g), $signs[x], $bit + g);
-                    for h in 0..H {
-                        sums.acc[h][x] = s.dot_signed(sums.acc[h][x], c, q[h][j][g]);
-                    }
-                }
-            }
-        }};
-    }
-    let together = 8 / GROUPS;
-    for first in (0..count).step_by(together) {
-        let at = count * 64 + first * GROUPS * 8;
-        let mut signs = [none; N];
         for x in 0..N {
-            s.prefetch(span.ahead(strips[x], at));
-            signs[x] = sign_line(s, &span.strips[strips[x]][at..]);
-        }
-        line!(first, signs, 0);
-        if GROUPS == 2 {
-            line!(first + 1, signs, 2);
-        }
-        if first + together <= count {
-            line!(first + together / 2, signs, 4);
-            if GROUPS == 2 {
-                line!(first + 3, signs, 6);
+            for h in 0..H {
+                if const { is_wide(FORMAT) } {
+                    sums.wide[h][x] = s.dot_wide(sums.wide[h][x], line[x], qw[h][j]);
+                } else {
+                    sums.acc[h][x] = s.dot_k(sums.acc[h][x], line[x], q[h][j]);
+                }
             }
         }
     }
-}
-
-/// A line of signs: folded if it is the last and short.
-#[inline(always)]
-pub(super) fn sign_line<S: Simd>(s: S, rest: &[u8]) -> S::Bytes {
-    match (rest.first_chunk(), rest.first_chunk()) {
-        (Some(line), _) => s.bytes(line),
-        (None, Some(folded)) => s.unfold(folded),
-        (None, None) => s.bytes(&[0; 64]),
-    }
+    logits::<S, FORMAT, H, N>(s, heads, &sums)
 }
 
 /// Integer sums as logits, but for the K scales.
@@ -290,7 +190,7 @@ fn logits<S: Simd, const FORMAT: u8, const H: usize, const N: usize>(
     heads: &[HeadQuery<'_>],
     sums: &LogitSums<S, H, N>,
 ) -> [[S::F; N]; H] {
-    let scale = if const { is_wide(FORMAT) } { 1.0 } else { 1.0 / const { book(FORMAT).scale } };
+    let scale = const { 1.0 / integer_scale(FORMAT) };
     let mut out = [[s.splat(0.0); N]; H];
     for h in 0..H {
         for x in 0..N {
@@ -303,16 +203,4 @@ fn logits<S: Simd, const FORMAT: u8, const H: usize, const N: usize>(
         }
     }
     out
-}
-
-/// Group `g` of a line as one signed byte a code.
-#[inline(always)]
-pub(super) fn unpack<S: Simd, const GROUPS: usize>(s: S, table: S::Table, line: S::Bytes, g: usize) -> S::Bytes {
-    match (GROUPS, g) {
-        (1, _) => line,
-        (_, 0) => s.lookup::<0>(table, line),
-        (4, 1) => s.lookup::<2>(table, line),
-        (2, _) | (4, 2) => s.lookup::<4>(table, line),
-        _ => s.lookup::<6>(table, line),
-    }
 }

@@ -28,15 +28,11 @@ impl Rng {
 }
 
 /// Every K and V format of the tables.
-pub const K_FORMATS: [Format; 15] = [
+pub const K_FORMATS: [Format; 11] = [
     Format::F32,
     Format::F16,
     Format::Bf16,
     Format::Tq8,
-    Format::Tq5,
-    Format::Tq4,
-    Format::Tq3,
-    Format::Tq2,
     Format::Tc5,
     Format::Tc4,
     Format::Tc3,
@@ -45,15 +41,11 @@ pub const K_FORMATS: [Format; 15] = [
     Format::Affine5,
     Format::Affine4,
 ];
-pub const V_FORMATS: [Format; 17] = [
+pub const V_FORMATS: [Format; 13] = [
     Format::F32,
     Format::F16,
     Format::Bf16,
     Format::Tq8,
-    Format::Tq5,
-    Format::Tq4,
-    Format::Tq3,
-    Format::Tq2,
     Format::Tc5,
     Format::Tc4,
     Format::Tc3,

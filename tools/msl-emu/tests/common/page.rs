@@ -206,7 +206,7 @@ impl Page {
             let tops = self.plane(side, plane + bs * d * bits / 8, 1, slot, top_kind);
             codes.iter_mut().zip(tops).for_each(|(code, top)| *code |= top << bits);
         }
-        if matches!(format, Format::Tq4 | Format::Tq2 | Format::Lloyd2) {
+        if format == Format::Lloyd2 {
             // Kept in ascending order.
             let half = 1 << (bits - 1);
             codes.iter_mut().for_each(|c| *c = if *c < half { half | (half - 1 - *c) } else { *c - half });

@@ -5,19 +5,8 @@ use msl_emu::cuda::{CudaExecutor, Memory};
 use std::collections::BTreeMap;
 use turboquant::Format::{self, *};
 
-const PAIRS: [(Format, Format); 11] = [
-    (F16, F16),
-    (Bf16, Bf16),
-    (Tq8, Tq4),
-    (Tq5, Tq5),
-    (Tq4, Tq4),
-    (Tq4, Tq3),
-    (Tq3, Tq3),
-    (Tc5, Tc5),
-    (Tc4, Tc4),
-    (Tc4, Tc3),
-    (Tc3, Tc3),
-];
+const PAIRS: [(Format, Format); 7] =
+    [(F16, F16), (Bf16, Bf16), (Tq8, Tc4), (Tc5, Tc5), (Tc4, Tc4), (Tc4, Tc3), (Tc3, Tc3)];
 /// Tokens that a launch of `write` stores: a decoding step's, a batch's and a chunk's.
 const STORED: [usize; 3] = [1, 16, 512];
 /// Context and sequences.
