@@ -5,13 +5,10 @@
 #include "common/bits.h"
 #include "common/formats.h"
 
-enum Encoder : uint {
-  kTried = 3,    // levels that an element is tried on
-  kAround = 16,  // elements that are run through before the first one
-  kAhead = 4,    // elements whose distances are taken together, ahead of the paths that wait for each other
-  kMostPoints = 512,
-};
-constant constexpr float kUnit = 8192.0f;  // the value 1 in integers
+// Elements whose distances are taken together, ahead of the paths that wait for each other.
+constant constexpr uint kAhead = 4;
+constant constexpr uint kMostPoints = 512;
+constant constexpr float kUnitValue = float(kUnit);
 // The distance of a level that is not tried: above the cost of any path.
 constant constexpr uint kUntried = 1u << 25;
 
@@ -180,7 +177,7 @@ struct Viterbi {
       return half(0);
     }
     const uint levels = levels_of(f), n = level_shift(f), k = main_bits(f);
-    const float factor = sqrt(float(D) / square) * kUnit, limit = float(largest_integer(f));
+    const float factor = sqrt(float(D) / square) * kUnitValue, limit = float(largest_integer(f));
     elements = (threadgroup uint*)z;
     for (uint i = lane; i < D; i += 32) {
       const int x = int(rint(clamp(z[i] * factor, -limit, limit)));
@@ -205,7 +202,7 @@ struct Viterbi {
       lower += product & 4095u;
       codes[i] = ushort((state & ((1u << k) - 1u)) | level >> k << k);
     }
-    const float values = fma(float(simd_sum(upper)), 4096.0f, float(simd_sum(lower))) / (kUnit * kUnit);
+    const float values = fma(float(simd_sum(upper)), 4096.0f, float(simd_sum(lower))) / (kUnitValue * kUnitValue);
     return half(min(sqrt(square / values), kLimit));
   }
 };

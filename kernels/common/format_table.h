@@ -96,6 +96,8 @@ inline int largest_integer(uint f) {
        : f == kTc3 ? 32767
        : 26703;
 }
+// Levels that an element is tried on, elements that are run through before the first, the value 1.
+enum Encoder : uint { kTried = 3, kAround = 16, kUnit = 8192 };
 // The value of each point in integers, as encoders compare with: two's complement.
 constant ushort kPointsTc5[512] = {
     0x90ef, 0x9278, 0x93fc, 0x957a, 0x96f2, 0x9864, 0x99d1, 0x9b38, 0x9c9a, 0x9df7, 0x9f4e, 0xa09f, 0xa1ec,

@@ -2,7 +2,8 @@
 //! written from them, so that neither is kept twice.
 use crate::codebook::Codebook;
 use crate::format::{Coding, Format, ScaleLayout, Side};
-use crate::trellis::Trellis;
+use crate::simd::viterbi::AROUND;
+use crate::trellis::{TRIED, Trellis, UNIT};
 use half::f16;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -127,6 +128,11 @@ fn write_trellis_codes(text: &mut String, all: &[Format]) {
     per_code("The largest integer of an element.", "int largest_integer(uint f)", &|trellis| {
         trellis.tables().limit.to_string()
     });
+    let unit = UNIT as u32;
+    text.push_str(
+        "// Levels that an element is tried on, elements that are run through before the first, the value 1.\n",
+    );
+    writeln!(text, "enum Encoder : uint {{ kTried = {TRIED}, kAround = {AROUND}, kUnit = {unit} }};").unwrap();
     text.push_str("// The value of each point in integers, as encoders compare with: two's complement.\n");
     for (format, trellis) in codes {
         let points = &trellis.tables().integers[..trellis.levels() << trellis.level_shift()];

@@ -23,7 +23,7 @@ mod steps;
 mod store;
 #[cfg(test)]
 mod twins;
-mod viterbi;
+pub(crate) mod viterbi;
 
 pub(crate) use correction::{CorrectionHead, CorrectionSpan, CorrectionState};
 pub use dispatch::Isa;

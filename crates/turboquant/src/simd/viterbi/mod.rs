@@ -56,7 +56,7 @@ pub(crate) trait Costs: Copy {
 
 /// Elements of the circle that are run through before its first element, to find the state between the last and the
 /// first. With 24 the error is .4 to .7 % smaller at d = 64, .2 to .3 % at d = 128.
-const AROUND: usize = 16;
+pub(crate) const AROUND: usize = 16;
 /// After so many elements the least cost that there was before them is subtracted from all, so that costs stay within
 /// 16 bits. The least one after them would keep the next element waiting.
 const RENORMALISE: usize = 8;
