@@ -184,7 +184,7 @@ inline void spread_plane(thread uint* words) {
     }
   }
 }
-// As much of both sides, and what a trellis code needs of the lane before.
+// Does this for all planes of a side, and fetches what a trellis code needs of other lanes.
 template <int D>
 inline void spread(thread Words<D>& w, bool value, Place l) {
   const uint f = value ? kValueFormat : kKeyFormat;

@@ -5,8 +5,8 @@
 // columns:
 //   K: a row a token; lane c has 2 elements for each j of D / 8, key_dim(c, j, 0 or 1)
 //   V: a row a pair of tokens (2c, 2c + 1); lane r has element value_dim(r, j) of both
-// Which elements these are depends on the side's format: a trellis code's value depends on the elements before it, so
-// that a lane has neighbours.
+// The elements of a lane depend on the side's format: of a trellis code they are neighbours, since its values depend on
+// the elements before.
 // So a lane has two strings of codes, of the first of the two and of the second (`Plane`). A word holds 16 bits of
 // each, the first's in its low half; codes of 5 bits, which are looked up one by one, are dense in words of either
 // string. So a token owns whole bytes, and tokens are written side by side without read-modify-write. Lanes' words

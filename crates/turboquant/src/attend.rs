@@ -1,6 +1,6 @@
 //! Attention of rows over one partition: spans outside, rows inside.
 use crate::correction_tables::INTERVALS;
-use crate::format::{Coding, Format, Side};
+use crate::format::{Format, Side};
 use crate::kernel::{Kernel, Query};
 use crate::key_transform::CorrectionQuery;
 use crate::layout::{PARTITION, SPAN, STRIP};
@@ -222,7 +222,8 @@ impl<'a> Batch<'a> {
     {
         let layout = self.kernel.layout();
         let (first, last) = (range.0 / STRIP, range.1.div_ceil(STRIP));
-        if is_expanded(layout.format(side)) {
+        // Kernels read the codes of these formats expanded to integers of 8 bits.
+        if layout.format(side).is_trellis() {
             // A strip's lines of 16 tokens, each integer a byte.
             let lines = layout.head_dim() / 4;
             decoded.resize((STRIPS * lines + 1) * LINE, 0);
@@ -311,11 +312,6 @@ impl<'a> Quad<'a> {
 
 /// Bytes of a line of codes, and of the memory that a processor fetches at once.
 const LINE: usize = 64;
-
-/// Whether the codes of a format are expanded to integers of 8 bits before kernels read them.
-fn is_expanded(format: Format) -> bool {
-    matches!(format.coding(), Coding::Trellis(_))
-}
 
 /// Whether a format has no kernel of its own.
 fn needs_decoding(format: Format) -> bool {

@@ -255,7 +255,15 @@ impl Format {
     /// Whether an element's value depends on the codes before it too (`tc5` to `tc2`), so that storing a vector means
     /// finding the best path of codes.
     pub fn is_trellis(self) -> bool {
-        matches!(self.coding(), Coding::Trellis(_))
+        self.trellis().is_some()
+    }
+
+    /// The trellis code of the format, if it is one.
+    pub(crate) const fn trellis(self) -> Option<Trellis> {
+        match self.coding() {
+            Coding::Trellis(trellis) => Some(trellis),
+            _ => None,
+        }
     }
 
     /// Whether a vector has one scale (`tq8`, and `tc5` to `tc2`). The codes of these formats are multiplied as

@@ -91,25 +91,16 @@ fn write_predicates(text: &mut String, all: &[Format]) {
     predicate("Unsigned codes above a minimum.", "is_affine", &affine);
     predicate("Codes from -127 to 127.", "is_int8", &|format| format.coding() == Coding::Int8);
     predicate("Vectors are rotated before they are stored.", "is_rotated", &Format::is_rotated);
-    predicate("The value of an element depends on the codes before it too.", "is_trellis", &|format| {
-        trellis_of(format).is_some()
-    });
+    predicate("The value of an element depends on the codes before it too.", "is_trellis", &Format::is_trellis);
     text.push_str("// Bits of an element in the main plane.\n");
     let of_bits = |bits: usize| (condition(all, |format| planes(format).0 == bits), bits.to_string());
     choice(text, "uint main_bits(uint f)", [16, 8, 5, 2, 4].map(of_bits).to_vec());
 }
 
-fn trellis_of(format: Format) -> Option<Trellis> {
-    match format.coding() {
-        Coding::Trellis(trellis) => Some(trellis),
-        _ => None,
-    }
-}
-
 /// What kernels know of trellis codes: bits, the polynomial that gives a point its value, and the values as encoders
 /// compare with them.
 fn write_trellis_codes(text: &mut String, all: &[Format]) {
-    let codes: Vec<(Format, Trellis)> = all.iter().filter_map(|format| Some((*format, trellis_of(*format)?))).collect();
+    let codes: Vec<(Format, Trellis)> = all.iter().filter_map(|format| Some((*format, format.trellis()?))).collect();
     text.push_str("\n// Trellis codes, by the letters of crates/turboquant/src/trellis.rs.\n");
     let mut per_code = |comment: &str, signature: &str, value: &dyn Fn(Trellis) -> String| {
         writeln!(text, "// {comment}").unwrap();

@@ -12,7 +12,7 @@
 //! Floats: f32 and f16 K by dim, 16 tokens each; bf16 K by pair of dims, 16 tokens x 2. V by columns of 16 dims (the
 //! last may have 8), in each by token, bf16 by pair of tokens. Other formats: by token, 8 codes of b bits in b bytes.
 use crate::encode::Codes;
-use crate::format::{Coding, Format, MAX_HEAD_DIM, Side};
+use crate::format::{Format, MAX_HEAD_DIM, Side};
 use crate::layout::STRIP;
 use half::{bf16, f16};
 
@@ -66,10 +66,7 @@ impl Lines {
 /// word's bits in order, the older in the higher ones.
 #[inline(always)]
 fn elements_of_word(format: Format) -> Option<usize> {
-    match format.coding() {
-        Coding::Trellis(trellis) => Some(32 / trellis.chained()),
-        _ => None,
-    }
+    format.trellis().map(|trellis| 32 / trellis.chained())
 }
 
 /// The element of a K vector that lies at `place` of its lines, where a word holds `elements`.

@@ -37,7 +37,7 @@ pub fn write<'a, B>(shape: &Shape, tokens: usize, buffers: &WriteBuffers<'a, B>)
         norm: shape.norm(),
     };
     let writers = writers(shape.head_dim());
-    // Of a vector: centring, rotation, a search in a codebook; or the Viterbi algorithm by all lanes.
+    // A vector takes centring, rotation and a search in a codebook, or the Viterbi algorithm by all lanes.
     let path = |format: Format| if format.is_trellis() { 32 * 50 * (shape.head_dim() + 16) } else { 0 };
     let vectors = 120 * shape.head_dim() + path(shape.record.k()) + path(shape.record.v());
     Launch {

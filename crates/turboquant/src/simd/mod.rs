@@ -329,8 +329,5 @@ pub(crate) const fn integer_scale(format: u8) -> f32 {
 
 /// The trellis code of the format of number `format`. Kernels see its strips expanded, as integers of 8 bits.
 pub(crate) const fn trellis_of(format: u8) -> Option<Trellis> {
-    match Format::from_number(format).coding() {
-        Coding::Trellis(trellis) => Some(trellis),
-        _ => None,
-    }
+    Format::from_number(format).trellis()
 }

@@ -158,8 +158,8 @@ impl<S: Costs> Circle<'_, S> {
         let costs = self.forward::<ROWS>(0, any, survivors);
         let own = &survivors[AROUND * ROWS..(AROUND + self.d) * ROWS];
         whole::<ROWS>(self.smallest::<ROWS>(costs), own, states);
-        // Of the paths that end in the state before the first element the best nearly always begins in it, since it
-        // soon meets the one that was found.
+        // The best path that ends in the state before the first element nearly always begins in it, since it soon
+        // meets the one that was found.
         let first = states[0];
         if states[self.d] != first && !back::<ROWS>(first, own, states) {
             let mut start = [[u16::MAX / 2; 32]; 2];
@@ -334,7 +334,7 @@ mod tests {
                     for (i, state) in survivors.iter_mut().enumerate() {
                         word = word.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                         let any = (word >> 16) as u16 % states;
-                        // Of 64 states each has another before it, so that paths never meet.
+                        // Each of 64 states has another before it, so that paths never meet.
                         let one = (32 * (row % 2) + i) as u16 ^ (row / 2) as u16;
                         *state = if states == 64 { one } else { any } % if both { 64 } else { 32 };
                     }

@@ -20,12 +20,23 @@ fn median(executor: &CudaExecutor, attention: &Attention<'_>, pick: std::ops::Ra
     let launches: Vec<Launch<'_, Memory>> =
         turns.into_iter().flat_map(|turn| turn.into_iter().skip(pick.start).take(pick.len())).collect();
     let repeats = 16usize.div_ceil(n);
+    Ok(median_of(executor, &launches, repeats)? / n as f32)
+}
+
+/// Median milliseconds of all `launches` together.
+fn median_of(executor: &CudaExecutor, launches: &[Launch<'_, Memory>], repeats: usize) -> Result<f32, String> {
     let mut times = Vec::new();
     for _ in 0..REPEATS {
-        times.push(executor.time(&launches, repeats).map_err(|e| e.to_string())? / n as f32);
+        times.push(executor.time(launches, repeats).map_err(|e| e.to_string())?);
     }
     times.sort_by(f32::total_cmp);
     Ok(times[times.len() / 2])
+}
+
+/// The pairs whose line's name, with the head size, contains `filter`.
+fn named(d: usize, filter: &str) -> impl Iterator<Item = (Format, Format, String)> {
+    let pairs = PAIRS.into_iter().map(move |(k, v)| (k, v, format!("d{d} {}/{}", k.name(), v.name())));
+    pairs.filter(move |(.., name)| name.contains(filter))
 }
 
 /// The table of decode attention.
@@ -79,21 +90,12 @@ pub fn decode(executor: &CudaExecutor, filter: &str, centred: Centred) -> Result
 pub fn write(executor: &CudaExecutor, filter: &str) -> Result<(), String> {
     println!("# write on {}; us for {STORED:?} tokens of a layer", executor.device().unwrap_or("none"));
     for d in [128, 64] {
-        for (k, v) in PAIRS {
-            let name = format!("d{d} {}/{}", k.name(), v.name());
-            if !name.contains(filter) {
-                continue;
-            }
+        for (k, v, name) in named(d, filter) {
             let workload = Workload::new(executor, k, v, d, Centred::Coded)?;
             let mut line = format!("{name:16}");
             for tokens in STORED {
                 let store = Store::new(&workload, tokens)?;
-                let mut times = Vec::new();
-                for _ in 0..REPEATS {
-                    times.push(executor.time(&[store.launch()], 16).map_err(|e| e.to_string())?);
-                }
-                times.sort_by(f32::total_cmp);
-                line += &format!(" | {:.1}", 1e3 * times[times.len() / 2]);
+                line += &format!(" | {:.1}", 1e3 * median_of(executor, &[store.launch()], 16)?);
             }
             println!("{line}");
         }
@@ -109,11 +111,7 @@ pub fn prefill(executor: &CudaExecutor, filter: &str) -> Result<(), String> {
     );
     for d in [128, 64] {
         let mut base = [[f32::NAN; 2]; 2];
-        for (k, v) in PAIRS {
-            let name = format!("d{d} {}/{}", k.name(), v.name());
-            if !name.contains(filter) {
-                continue;
-            }
+        for (k, v, name) in named(d, filter) {
             let workload = Workload::new(executor, k, v, d, Centred::Coded)?;
             let mut line = format!("{name:16}");
             for (i, context) in [4096usize, 16_384].into_iter().enumerate() {
