@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The Metal kernels on a machine without Metal, beside `cargo test`, which runs them in the emulator where there is clang 19: lint, the
-# emulator under the rules of fast math, and nvcc. Installs clang 19 and nvcc if they are missing (as root on Debian). No argument, no input.
+# The Metal kernels on a machine without Metal, beside `cargo test`, which lints them and runs them in the emulator where there is
+# clang 19: their format, the emulator under the rules of fast math, and nvcc. Installs clang 19 and nvcc if they are missing (as root on Debian). No argument, no input.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 target=${CARGO_TARGET_DIR:-target}
@@ -31,29 +31,8 @@ mslgen=$target/debug/mslgen
 work=$target/kernels
 mkdir -p "$work"
 
-# What Apple's compiler would refuse, as near as Linux gets: C++14, real address spaces, every warning an error.
-lint() {
-    # One command, so that a failure of either counts under `if` too.
-    "$mslgen" lint "$1" "$work/lint.cpp" -I "$shim/include" -I kernels && clang++-19 -fsyntax-only -x c++ -std=c++14 -ffreestanding -nostdinc -fno-exceptions -fno-rtti -I "$shim" -Wall -Wextra -Werror \
-        -Wdouble-promotion -Wno-unused-parameter -Wno-unused-variable -Wno-unused-function -Wno-unknown-attributes \
-        -Wno-undefined-internal -Wno-undefined-inline -Wno-c++17-extensions "$work/lint.cpp"
-}
 step "format"
 clang-format-19 --dry-run --Werror kernels/*/*.metal kernels/*/*.h
-
-step "lint"
-for file in kernels/*/*.metal; do lint "$file"; done
-
-step "lint finds what it should"
-sed 's/device const float2\* ml;/thread const float2* ml;/' kernels/attend/reduce.metal >"$work/planted.metal"
-if cmp -s kernels/attend/reduce.metal "$work/planted.metal"; then
-    echo "nothing was planted" >&2
-    exit 1
-fi
-if lint "$work/planted.metal" 2>/dev/null; then
-    echo "a pointer of the wrong address space passes" >&2
-    exit 1
-fi
 
 step "emulator under fast math"
 export MSL_REQUIRE_EMULATOR=1
@@ -61,8 +40,9 @@ MSL_CXXFLAGS=-ffast-math cargo test --locked -q -p msl-emu --test kernels --test
 
 step "nvcc"
 wait "$fetching"
-# Function constants: K tc4, V tc5, centred, blocks of 16, Half RoPE, a window, sink logits, not exact.
-constants=(-DMSL_FC_0=4u -DMSL_FC_1=3u -DMSL_FC_2=1 -DMSL_FC_4=4u -DMSL_FC_5=0 -DMSL_FC_6=1 -DMSL_FC_7=1 -DMSL_FC_8=0)
+# Function constants: K tc4, V tc5, centred, blocks of 16, Half RoPE, a window, sink logits, not exact, 8 kv heads of 4 query
+# heads.
+constants=(-DMSL_FC_0=4u -DMSL_FC_1=3u -DMSL_FC_2=1 -DMSL_FC_4=4u -DMSL_FC_5=0 -DMSL_FC_6=1 -DMSL_FC_7=1 -DMSL_FC_8=0 -DMSL_FC_9=8u -DMSL_FC_10=4u)
 for file in kernels/*/*.metal; do "$mslgen" cuda "$file" "$work/$(basename "$file" .metal).cu" -I "$shim/include" -I kernels -DHEAD_DIM=96; done
 # Any that fails makes xargs fail.
 for file in kernels/*/*.metal; do basename "$file" .metal; done | xargs -P "$(nproc)" -I{} \

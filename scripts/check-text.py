@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Checks the form of the text: how doc comments begin, how long lines and files are. Prints each place.
+"""Checks the form of the text: how doc comments begin, how long lines and files are, that kernels' functions are always
+inlined. Prints each place.
 
 A doc comment is a sentence with a subject, which a reader understands without the comments around it. One that begins
 with a word of BEGINNINGS leans on something else: on the name below it ("Of a row"), or on the item above it ("The same
@@ -32,6 +33,8 @@ def problems(path):
         # A table's row is one line, however long.
         if len(line) > COLUMNS and not (path.suffix == ".md" and line.startswith("|")):
             yield number, f"{len(line)} columns, {COLUMNS} are allowed"
+        if path.parts[0] == "kernels" and re.match(r"(?!#define)[^/]*\binline\b", line):
+            yield number, "a function that is only asked to be inlined: INLINE (kernels/common/basics.h) has it always"
     # Kernels have no syntax for doc comments; Markdown has no comments.
     marker = {".rs": "//[/!]", ".md": "$^"}.get(path.suffix, "//")
     for number, text in comment_starts(lines, marker):

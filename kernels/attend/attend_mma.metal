@@ -7,7 +7,7 @@
 // A lane's `powers_of`, read: where they are made nvcc has look-ups wait for loads (docs/kernels.md).
 struct StoredPowers {
   threadgroup const uint2* at;
-  inline uint2 of(uint tile) const { return at[tile / 2 * 32]; }
+  INLINE uint2 of(uint tile) const { return at[tile / 2 * 32]; }
 };
 
 // A thread's part of what the logits of C column octets lack in a partition, on its way to threadgroup memory.
@@ -21,18 +21,18 @@ struct FetchCorrections {
   FetchShared<U, kThreads> shared;
   Fetch<float4, 32, kThreads> amplitudes[C];
   Fetch<uint2, kIntervals * kQuadratic / 2, kThreads> terms[C];
-  inline void load_shared(device const uint4* operands, device const float2* angles, uint tid) {
+  INLINE void load_shared(device const uint4* operands, device const float2* angles, uint tid) {
     shared.load(operands, angles, tid);
   }
   // record: of the first octet, `stride` from the next one's.
-  inline void load_own(device const float* record, ulong stride, uint tid) {
+  INLINE void load_own(device const float* record, ulong stride, uint tid) {
     UNROLL for (int b = 0; b < C; b++) {
       device const float* from = record + b * stride;
       amplitudes[b].load((device const float4*)from, tid);
       terms[b].load((device const uint2*)(from + kHighFloats), tid);
     }
   }
-  inline void store(threadgroup Memory& to, uint tid, Place l) const {
+  INLINE void store(threadgroup Memory& to, uint tid, Place l) const {
     shared.store(to.corrections, tid);
     if (tid < 64) to.powers[tid / 32 * 32 + l.r * 4 + l.c] = powers_of(tid / 32 * 2, l);
     UNROLL for (int b = 0; b < C; b++) {
@@ -46,20 +46,21 @@ struct FetchCorrections {
 // parts][place] cos in both tiles, sin in both, of the high-frequency pairs at the tiles' tokens; high_angles: [kv
 // head][64 multiples of 8 tokens, then 0 to 7 tokens][8] (cos, sin).
 template <int D, int C, int U>
-kernel void attend_mma(device const uint* queries [[buffer(0)]],
-                       device const Tile* tiles [[buffer(1)]],
-                       device const uint* tables [[buffer(2)]],
-                       device const uchar* cache [[buffer(3)]],
-                       device const float* corrections [[buffer(4)]],
-                       device const uint* high_operands [[buffer(5)]],
-                       device const float2* high_angles [[buffer(6)]],
-                       device float* part_o [[buffer(7)]],
-                       device float2* part_ml [[buffer(8)]],
-                       constant AttendParams& p [[buffer(9)]],
-                       uint3 tg [[threadgroup_position_in_grid]],
-                       uint sg [[simdgroup_index_in_threadgroup]],
-                       uint lane [[thread_index_in_simdgroup]],
-                       uint tid [[thread_index_in_threadgroup]]) {
+KERNEL(128)
+attend_mma(device const uint* queries [[buffer(0)]],
+           device const Tile* tiles [[buffer(1)]],
+           device const uint* tables [[buffer(2)]],
+           device const uchar* cache [[buffer(3)]],
+           device const float* corrections [[buffer(4)]],
+           device const uint* high_operands [[buffer(5)]],
+           device const float2* high_angles [[buffer(6)]],
+           device float* part_o [[buffer(7)]],
+           device float2* part_ml [[buffer(8)]],
+           constant AttendParams& p [[buffer(9)]],
+           uint3 tg [[threadgroup_position_in_grid]],
+           uint sg [[simdgroup_index_in_threadgroup]],
+           uint lane [[thread_index_in_simdgroup]],
+           uint tid [[thread_index_in_threadgroup]]) {
   constexpr int J = D / 8;
   constexpr uint kMerged = D <= 128 ? 8 : D == 256 ? 4 : 2;  // columns whose states fit threadgroup memory
   threadgroup half s_index[kSimdgroups * 64];
@@ -70,7 +71,7 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
   const Tile tile = load_tile(tiles, tg.y);
   // What does not depend on the tile is asked for before it is there; `slices.rs` launches few threadgroups in vain.
   const Place l = find_place(s_index + sg * 64, lane);
-  const uint index = (tg.y * p.kv_heads + head) * p.octets;
+  const uint index = (tg.y * kKvHeads + head) * p.octets;
   const bool fitted = keys_fitted();
   typedef FetchCorrections<U, C> Fetched;
   Fetched fetched;
@@ -84,7 +85,7 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
   if (!sees(tile, part)) return;
   const uint end = min(start + kPartition, tile.position + tile.rows), first = start + sg * iteration;
   Stream<D, U> stream;
-  stream.open(cache, tables + tile.table, p.kv_heads, head, end);
+  stream.open(cache, tables + tile.table, kKvHeads, head, end);
   if (first < end) stream.seek(first);  // whose answer what follows does not wait for
   if (tid < C * 8) s_to[tid] = state_of(tile, tid, head, part, p);
   // What logits lack lies in threadgroup memory until states are merged there.
@@ -97,7 +98,7 @@ kernel void attend_mma(device const uint* queries [[buffer(0)]],
   Words<D> k[U], v[U];
   if (first < end) stream.keys(k, l);
   const uint value_table = table_of(kValueFormat, lane);
-  const uint magic = 0x64006400u | p.kv_heads >> 31;  // in a register: and-or with two literals is two instructions
+  const uint magic = 0x64006400u | p.octets >> 31;  // in a register: and-or with two literals is two instructions
   const float unit = p.scale * unit_of(kKeyFormat);
   if (fitted) {
     fetched.store(correction, tid, l);

@@ -20,12 +20,12 @@ struct FetchHeads {
   Fetch<float4, kHighAngles * 4, kThreads> angles;
   Fetch<float4, 32, kThreads> amplitudes;
   Fetch<float4, kPartition / kInterval * kQuadratic / 4, kThreads> quadratics;
-  inline void load(device const float2* from, device const float* record, uint tid) {
+  INLINE void load(device const float2* from, device const float* record, uint tid) {
     angles.load((device const float4*)from, tid);
     amplitudes.load((device const float4*)record, tid);
     quadratics.load((device const float4*)(record + kHighFloats), tid);
   }
-  inline void store(threadgroup CorrectionHeads& to, uint tid) const {
+  INLINE void store(threadgroup CorrectionHeads& to, uint tid) const {
     angles.store(to.angles, tid);
     amplitudes.store(to.amplitudes, tid);
     quadratics.store(to.quadratics, tid);
@@ -36,7 +36,7 @@ struct FetchHeads {
 // against bank conflicts]. A lane turns pair r of head c; offset: tiles from the partition's start.
 enum Turned : uint { kTurnedHead = 10, kTurnedTile = 4 * kTurnedHead };
 template <int U>
-inline void turn_pairs(
+INLINE void turn_pairs(
     threadgroup float2* turned, threadgroup const CorrectionHeads& correction, uint offset, uint r, uint c) {
   threadgroup const float* amplitudes = (threadgroup const float*)correction.amplitudes + (r * 4 + c / 2) * 4 + c % 2;
   const float a = amplitudes[0], b = amplitudes[2];
@@ -47,7 +47,7 @@ inline void turn_pairs(
 }
 // The correction of the logit of token r of 8 tokens, for one head. turned: the pairs at its first token; at: (cos,
 // sin) of pairs 2 i and 2 i + 1 at r tokens; v: the token's.
-inline float correction_of(threadgroup const float2* turned, threadgroup const float4* at, float3 quadratic, float v) {
+INLINE float correction_of(threadgroup const float2* turned, threadgroup const float4* at, float3 quadratic, float v) {
   float sum = fma(fma(quadratic.z, v, quadratic.y), v, quadratic.x);
   UNROLL for (uint i = 0; i < 4; i++) {
     const float4 x = ((threadgroup const float4*)turned)[i], f = at[i];
@@ -57,27 +57,28 @@ inline float correction_of(threadgroup const float2* turned, threadgroup const f
 }
 
 // The sums over lanes 4 r .. 4 r + 3 of what they hold for each head; lane c gets head c's.
-inline float sum_of_head(float x0, float x1, float x2, float x3, uint c) {
+INLINE float sum_of_head(float x0, float x1, float x2, float x3, uint c) {
   const float a = (c & 1 ? x1 : x0) + simd_shuffle_xor(c & 1 ? x0 : x1, 1);
   const float b = (c & 1 ? x3 : x2) + simd_shuffle_xor(c & 1 ? x2 : x3, 1);
   return (c & 2 ? b : a) + simd_shuffle_xor(c & 2 ? a : b, 2);
 }
 
 template <int D, int U>
-kernel void attend_vec(device const uint* queries [[buffer(0)]],
-                       device const Tile* tiles [[buffer(1)]],
-                       device const uint* tables [[buffer(2)]],
-                       device const uchar* cache [[buffer(3)]],
-                       device const float* corrections [[buffer(4)]],
-                       device const uint* high_operands [[buffer(5)]],
-                       device const float2* high_angles [[buffer(6)]],
-                       device float* part_o [[buffer(7)]],
-                       device float2* part_ml [[buffer(8)]],
-                       constant AttendParams& p [[buffer(9)]],
-                       uint3 tg [[threadgroup_position_in_grid]],
-                       uint sg [[simdgroup_index_in_threadgroup]],
-                       uint lane [[thread_index_in_simdgroup]],
-                       uint tid [[thread_index_in_threadgroup]]) {
+KERNEL(128)
+attend_vec(device const uint* queries [[buffer(0)]],
+           device const Tile* tiles [[buffer(1)]],
+           device const uint* tables [[buffer(2)]],
+           device const uchar* cache [[buffer(3)]],
+           device const float* corrections [[buffer(4)]],
+           device const uint* high_operands [[buffer(5)]],
+           device const float2* high_angles [[buffer(6)]],
+           device float* part_o [[buffer(7)]],
+           device float2* part_ml [[buffer(8)]],
+           constant AttendParams& p [[buffer(9)]],
+           uint3 tg [[threadgroup_position_in_grid]],
+           uint sg [[simdgroup_index_in_threadgroup]],
+           uint lane [[thread_index_in_simdgroup]],
+           uint tid [[thread_index_in_threadgroup]]) {
   constexpr int J = D / 8, G = kHeads;
   constexpr uint kMerged = D <= 256 ? 4 : 2;  // columns whose states fit threadgroup memory
   threadgroup float4 s_q[D];
@@ -101,7 +102,7 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
   l.column_before = ushort((lane & 28u) | ((lane + 3) & 3u));
   l.row_before = ushort((lane + 28) % 32);
   Stream<D, U> stream;
-  stream.open(cache, tables + tile.table, p.kv_heads, head, end);
+  stream.open(cache, tables + tile.table, kKvHeads, head, end);
   if (first < end) stream.seek(first);  // whose answer what follows does not wait for
   if (tid < uint(kHeads)) s_to[tid] = state_of(tile, tid, head, part, p);
   Words<D> k[U], v[U];
@@ -109,7 +110,7 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
     stream.keys(k, l);
     stream.values(v, first + kSimdgroups * iteration, l);
   }
-  const uint index = tg.y * p.kv_heads + head;
+  const uint index = tg.y * kKvHeads + head;
   device const float* record = corrections + (ulong(index) * p.partitions + part) * p.correction_stride;
   threadgroup float2* turned = (threadgroup float2*)s_turned + sg * (U * kTurnedTile);
   device const float2* angles = high_angles + head * kAnglesOfHead;
@@ -132,7 +133,7 @@ kernel void attend_vec(device const uint* queries [[buffer(0)]],
   }
   if (fitted) fetched.store(correction, tid);
   const uint value_table = table_of(kValueFormat, lane);
-  const uint magic = 0x64006400u | p.kv_heads >> 31;  // in a register: and-or with two literals is two instructions
+  const uint magic = 0x64006400u | p.octets >> 31;  // in a register: and-or with two literals is two instructions
   const float unit = p.scale * unit_of(kKeyFormat);
   float acc[G][J], m = kStart, sum = 0.0f;
   UNROLL for (int g = 0; g < G; g++) UNROLL for (int j = 0; j < J; j++) acc[g][j] = 0.0f;

@@ -12,7 +12,7 @@ struct Tile {
   uint unused;    // a tile is read as three pairs
 };
 // In pairs, so that all of it is there at once.
-inline Tile load_tile(device const Tile* tiles, uint i) {
+INLINE Tile load_tile(device const Tile* tiles, uint i) {
   static_assert(sizeof(Tile) == 24, "three pairs");
   device const uint2* from = (device const uint2*)(tiles + i);
   const uint2 x = from[0], y = from[1], z = from[2];
@@ -26,18 +26,18 @@ inline Tile load_tile(device const Tile* tiles, uint i) {
   return t;
 }
 // Whether partitions before `to` have tokens that a window which begins at position `first` leaves visible.
-inline bool in_window(uint to, uint first) { return !kWindowed || to * kPartition > first; }
+INLINE bool in_window(uint to, uint first) { return !kWindowed || to * kPartition > first; }
 // Whether some row of the tile sees tokens of partitions from `from` to `to`.
-inline bool sees(Tile t, uint from, uint to) {
+INLINE bool sees(Tile t, uint from, uint to) {
   return from * kPartition < t.position + t.rows && in_window(to, t.first);
 }
-inline bool sees(Tile t, uint part) { return sees(t, part, part + 1); }
+INLINE bool sees(Tile t, uint part) { return sees(t, part, part + 1); }
 
 // Whether the correction of centred keys is exact (`mean_correction.h`), in place of high-frequency pairs and
 // quadratics.
 constant bool kKeysExact [[function_constant(8)]];
-inline bool keys_exact() { return kKeysCentred && kKeysExact; }
-inline bool keys_fitted() { return kKeysCentred && !kKeysExact; }
+INLINE bool keys_exact() { return kKeysCentred && kKeysExact; }
+INLINE bool keys_fitted() { return kKeysCentred && !kKeysExact; }
 
 // A partition's record in `corrections`: [place][A of columns 2c, 2c + 1, B of both], r the high-frequency pair; then
 // [interval][term][8 columns] floats, and in the last kFirstFloats of the first partition's what the logit of position
@@ -47,7 +47,7 @@ inline bool keys_fitted() { return kKeysCentred && !kKeysExact; }
 enum Terms : uint { kFewTerms = 3, kTerms = 8 };
 enum CorrectionFloats : uint { kHighFloats = 128, kQuadratic = 8 * kFewTerms, kFirstFloats = 8 };
 // In units of 16 tokens, from the middle of 32.
-inline float v_of(uint token) { return (float(token) - 15.5f) * 0.0625f; }
+INLINE float v_of(uint token) { return (float(token) - 15.5f) * 0.0625f; }
 // (cos, sin) of a kv head's 8 high-frequency pairs in `high_angles`: at 64 multiples of 8 tokens, then at 0 to 7
 // tokens.
 enum HighAngles : uint { kHighAngles = 64, kAnglesOfHead = 72 * 8 };
@@ -56,8 +56,6 @@ enum HighAngles : uint { kHighAngles = 64, kAnglesOfHead = 72 * 8 };
 constant constexpr float kGrowth = 8.0f;
 
 struct AttendParams {
-  uint kv_heads;
-  uint gqa_group;          // query heads of a kv head
   uint octets;             // column octets of a tile
   uint partitions;         // partitions in the state and in `corrections`
   uint window;             // a row sees at most so many positions, itself included
@@ -69,14 +67,13 @@ struct AttendParams {
 
 // The number of the partial state of a column of a tile in a partition; kDead for a column without a row.
 constant constexpr uint kDead = 0xffffffffu;
-inline uint state_of(Tile tile, uint column, uint head, uint part, constant AttendParams& p) {
-  const uint row = column / p.gqa_group;
-  return row < tile.rows
-             ? (((tile.row + row) * p.kv_heads + head) * p.gqa_group + column % p.gqa_group) * p.partitions + part
-             : kDead;
+INLINE uint state_of(Tile tile, uint column, uint head, uint part, constant AttendParams& p) {
+  const uint row = column / kGqaGroup;
+  return row < tile.rows ? (((tile.row + row) * kKvHeads + head) * kGqaGroup + column % kGqaGroup) * p.partitions + part
+                         : kDead;
 }
 
 // Whether all rows of the tile see all of `count` positions.
-inline bool all_see(Tile t, uint position, uint count, constant AttendParams& p) {
+INLINE bool all_see(Tile t, uint position, uint count, constant AttendParams& p) {
   return position + count <= t.position + 1 && (!kWindowed || position + p.window >= t.position + t.rows);
 }

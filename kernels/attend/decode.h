@@ -8,7 +8,7 @@ constant constexpr float kFactor5 = 1.955225f;
 constant constexpr float kFactor4 = 1.260175f;
 constant constexpr float kFactor3 = 1.8588f;
 // Multiplies what decode_pair gives: polynomials are kept without their leading factor.
-inline float unit_of(uint f) {
+INLINE float unit_of(uint f) {
   if (is_trellis(f)) return trellis_unit(f);
   const uint book = book_of(f);
   if (book == kBookLloyd2) return 0.050663413f;
@@ -19,7 +19,7 @@ inline float unit_of(uint f) {
 
 // A lane's share of a table that decode_pair reads by simd_shuffle: two halves, in lane i those of code i (Lloyd-32) or
 // i % 16. So bits above a code's need not be cleared.
-inline uint table_of(uint f, uint lane) {
+INLINE uint table_of(uint f, uint lane) {
   const uint book = book_of(f);
   float2 v = float2(0.0f);
   if (book == kBookLloyd5)
@@ -31,13 +31,13 @@ inline uint table_of(uint f, uint lane) {
 }
 
 #ifndef MSL_CUDA  // the CUDA shim has its own, one instruction each
-inline uint look_up(uint table, uint i) { return simd_shuffle(table, ushort(i & 31u)); }
+INLINE uint look_up(uint table, uint i) { return simd_shuffle(table, ushort(i & 31u)); }
 #endif
 
 // V q2_0, codes ascending: t = code - 1.5, and t (t t + 17.625), every step rounded to half. A code is or-ed into the
 // mantissa of half2(1024) (`magic`); its window starts where 1024 plus the code's middle needs no bit more than half
 // has. The values are within 3e-4 of the codebook's.
-inline half2 cubic2(uint x, int i, uint magic) {
+INLINE half2 cubic2(uint x, int i, uint magic) {
   const uint y = i < 4 ? x << 1 : x >> 7;
   half2 t;
   if (i % 4 == 0)
@@ -54,17 +54,17 @@ inline half2 cubic2(uint x, int i, uint magic) {
             as_type<half2>(0xc8c0c8c0u));             // 2^-7, -9.5
   return t * fma(t, t, as_type<half2>(0x4c684c68u));  // 17.625
 }
-inline half2 signed8(uint x, int i, uint magic) {
+INLINE half2 signed8(uint x, int i, uint magic) {
   return as_type<half2>(((i ? x >> 8 : x) & 0x00ff00ffu) ^ (magic + 0x00800080u)) - as_type<half2>(0x64806480u);
 }
 // An unsigned code that is already in place.
-inline half2 unsigned_code(uint code, uint magic) { return as_type<half2>(code | magic) - as_type<half2>(0x64006400u); }
-inline half2 flip(uint value, uint signs) { return as_type<half2>(value ^ (signs & 0x80008000u)); }
+INLINE half2 unsigned_code(uint code, uint magic) { return as_type<half2>(code | magic) - as_type<half2>(0x64006400u); }
+INLINE half2 flip(uint value, uint signs) { return as_type<half2>(value ^ (signs & 0x80008000u)); }
 
 // Code j of string e of a plane of 5 bits, and bits above it. The strings' last words, which are not whole, follow both
 // strings.
 template <int D>
-inline uint code5(thread const uint* x, int e, int j) {
+INLINE uint code5(thread const uint* x, int e, int j) {
   constexpr int W = Plane<D, 5>::kWords;
   const int w = 5 * j / 32, at = 5 * j % 32;
   const uint low = x[w < W ? e * W + w : 2 * W + e];
@@ -74,7 +74,7 @@ inline uint code5(thread const uint* x, int e, int j) {
 // The j-th two elements of a lane, without scales, but of trellis codes. x: main plane, y: plane of top bits, table:
 // table_of.
 template <int D>
-inline half2 decode_pair(uint f, thread const uint* x, thread const uint* y, int j, uint table, uint magic) {
+INLINE half2 decode_pair(uint f, thread const uint* x, thread const uint* y, int j, uint table, uint magic) {
   if (f == kF16) return as_type<half2>(x[j]);
   if (f == kBf16) return half2(float2(as_type<float>(x[j] << 16), as_type<float>(x[j] & 0xffff0000u)));
   if (is_int8(f)) return signed8(x[j / 2], j % 2, magic);
@@ -97,7 +97,7 @@ inline half2 decode_pair(uint f, thread const uint* x, thread const uint* y, int
 
 // ---- reading ----
 // n (at most 24) bits of a token's string of bits.
-inline uint load_bits(device const uchar* row, uint bit, uint n) {
+INLINE uint load_bits(device const uchar* row, uint bit, uint n) {
   device const uchar* p = row + bit / 8;
   const uint last = bit % 8 + n - 1;
   uint x = p[0];
@@ -111,12 +111,12 @@ inline uint load_bits(device const uchar* row, uint bit, uint n) {
 struct Reader {
   uint row, own, lanes;
 };
-inline Reader key_reader(uint r, uint c) { return {r, c, 4}; }
-inline Reader value_reader(uint r, uint c) { return {2 * c, r, 8}; }
+INLINE Reader key_reader(uint r, uint c) { return {r, c, 4}; }
+INLINE Reader value_reader(uint r, uint c) { return {2 * c, r, 8}; }
 // A lane's W words of the 8 tokens from `slot` on, in pieces of up to 16 bytes, each `lanes` from the one before. What
 // differs by lane is added to an address first, as an index, and constants last, so that loads of a record share one.
 template <int W>
-inline void load_words(thread uint* out, device const uchar* words, uint slot, Reader by) {
+INLINE void load_words(thread uint* out, device const uchar* words, uint slot, Reader by) {
   constexpr int P = W % 4 == 0 ? 4 : W % 2 == 0 ? 2 : 1;
   constexpr uint each = W * 4 / P;  // a token's pieces
   const uint own = by.row * each + by.own, first = slot * each;
@@ -135,7 +135,7 @@ inline void load_words(thread uint* out, device const uchar* words, uint slot, R
 }
 // A lane's words of a plane of B bits.
 template <int D, int B>
-inline void load_plane(thread uint* out, device const uchar* plane, uint slot, Reader by) {
+INLINE void load_plane(thread uint* out, device const uchar* plane, uint slot, Reader by) {
   typedef Plane<D, B> Layout;
   constexpr uint rest = Layout::kRest;
   device const uchar* shared = plane + ((32 * Layout::kWords) << kBlockShift);
@@ -160,14 +160,14 @@ struct Words {  // what a lane holds of 8 tokens
   uint before[(kMain + 3) / 4];  // of a trellis code, the words before that other lanes have
   half2 group[kGroups];          // K: scale and minimum; V: scales of both tokens
   uint scales;                   // of the lane's row, in the even tile of two and in the odd one
-  inline float scale(uint odd) const { return float(as_type<half2>(scales)[odd]); }
+  INLINE float scale(uint odd) const { return float(as_type<half2>(scales)[odd]); }
 };
 
 // The last words of a plane as decode_pair wants them: what was loaded as two bytes to halves of a word, and of 5 bits
 // to each string what is its own. Once a load, and apart from it, so that nothing waits for what has just been asked
 // for.
 template <int D, int B>
-inline void spread_plane(thread uint* words) {
+INLINE void spread_plane(thread uint* words) {
   typedef Plane<D, B> Layout;
   constexpr uint rest = Layout::kRest;
   if (B != 5 && rest == 8) words[Layout::kAll] = two_bytes(words[Layout::kAll]);
@@ -186,7 +186,7 @@ inline void spread_plane(thread uint* words) {
 }
 // Does this for all planes of a side, and fetches what a trellis code needs of other lanes.
 template <int D>
-inline void spread(thread Words<D>& w, bool value, Place l) {
+INLINE void spread(thread Words<D>& w, bool value, Place l) {
   const uint f = value ? kValueFormat : kKeyFormat;
   if (main_bits(f) == 5) spread_plane<D, 5>(w.x);
   if (main_bits(f) == 4) spread_plane<D, 4>(w.x);
@@ -201,7 +201,7 @@ inline void spread(thread Words<D>& w, bool value, Place l) {
 
 // Codes of format f, in planes from `codes` on.
 template <int D>
-inline void load_codes(thread Words<D>& w, uint f, device const uchar* codes, uint slot, Reader by) {
+INLINE void load_codes(thread Words<D>& w, uint f, device const uchar* codes, uint slot, Reader by) {
   const uint bits = main_bits(f);
   if (bits == 16) load_plane<D, 16>(w.x, codes, slot, by);
   if (bits == 8) load_plane<D, 8>(w.x, codes, slot, by);
@@ -211,12 +211,12 @@ inline void load_codes(thread Words<D>& w, uint f, device const uchar* codes, ui
   if (has_top_plane(f)) load_plane<D, 1>(w.y, codes + main_plane<D>(f), slot, by);
 }
 // The scales of row r of two 8-token groups in one load.
-inline uint load_scales(device const uchar* scales, uint slot, uint r) {
+INLINE uint load_scales(device const uchar* scales, uint slot, uint r) {
   return ((device const uint*)scales + r)[slot / 16 * 8];
 }
 // r, c: the lane's place; `slot` is the first of 8 tokens.
 template <int D>
-inline void load_key(thread Words<D>& w, device const uchar* record, uint slot, uint r, uint c) {
+INLINE void load_key(thread Words<D>& w, device const uchar* record, uint slot, uint r, uint c) {
   load_codes<D>(w, kKeyFormat, record, slot, key_reader(r, c));
   device const uchar* scales = record + Record<D>::key_scales();
   if (is_scaled(kKeyFormat)) w.scales = load_scales(scales, slot, r);
@@ -228,7 +228,7 @@ inline void load_key(thread Words<D>& w, device const uchar* record, uint slot, 
 // As `load_key`. `live`: how many of the 8 are written. The others decode to 0, or to numbers with a scale that may be
 // none.
 template <int D>
-inline void load_value(thread Words<D>& w, device const uchar* record, uint slot, uint r, uint c, uint live) {
+INLINE void load_value(thread Words<D>& w, device const uchar* record, uint slot, uint r, uint c, uint live) {
   load_codes<D>(w, kValueFormat, record + Record<D>::values(), slot, value_reader(r, c));
   device const uchar* scales = record + Record<D>::value_scales();
   if (is_scaled(kValueFormat)) w.scales = load_scales(scales, slot, r);
@@ -246,24 +246,24 @@ inline void load_value(thread Words<D>& w, device const uchar* record, uint slot
 }
 // The j-th two elements of a lane, without scales. No format of K has a codebook, so that a table is V's.
 template <int D>
-inline half2 side_pair(thread const Words<D>& w, bool value, int j, uint table, uint magic) {
+INLINE half2 side_pair(thread const Words<D>& w, bool value, int j, uint table, uint magic) {
   const uint f = value ? kValueFormat : kKeyFormat;
   return is_trellis(f) ? trellis_pair<D>(f, value, w.x, w.y, w.before, j, magic)
                        : decode_pair<D>(f, w.x, w.y, j, table, magic);
 }
 template <int D>
-inline half2 key_pair(thread const Words<D>& w, int j, uint magic) {
+INLINE half2 key_pair(thread const Words<D>& w, int j, uint magic) {
   const half2 v = side_pair<D>(w, false, j, 0, magic);
   return is_grouped(kKeyFormat) ? fma(v, half2(w.group[j / 4].x), half2(w.group[j / 4].y)) : v;
 }
 template <int D>
-inline half2 value_pair(thread const Words<D>& w, int j, uint table, uint magic) {
+INLINE half2 value_pair(thread const Words<D>& w, int j, uint table, uint magic) {
   const half2 v = side_pair<D>(w, true, j, table, magic);
   return is_grouped(kValueFormat) ? v * w.group[j / 4] : v;
 }
 // The two elements in float: bf16 is exact, and group scales are applied after the conversion.
 template <int D>
-inline float2 key_floats(thread const Words<D>& w, int j, uint magic) {
+INLINE float2 key_floats(thread const Words<D>& w, int j, uint magic) {
   if (kKeyFormat == kBf16) return float2(as_type<float>(w.x[j] << 16), as_type<float>(w.x[j] & 0xffff0000u));
   const float2 v = float2(side_pair<D>(w, false, j, 0, magic));
   if (!is_grouped(kKeyFormat)) return v;
@@ -271,7 +271,7 @@ inline float2 key_floats(thread const Words<D>& w, int j, uint magic) {
   return float2(fma(v.x, scale, minimum), fma(v.y, scale, minimum));
 }
 template <int D>
-inline float2 value_floats(thread const Words<D>& w, int j, uint table, uint magic) {
+INLINE float2 value_floats(thread const Words<D>& w, int j, uint table, uint magic) {
   if (kValueFormat == kBf16) return float2(as_type<float>(w.x[j] << 16), as_type<float>(w.x[j] & 0xffff0000u));
   const float2 v = float2(side_pair<D>(w, true, j, table, magic));
   return is_grouped(kValueFormat) ? v * float2(w.group[j / 4]) : v;

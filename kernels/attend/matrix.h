@@ -3,13 +3,13 @@
 #include "common/formats.h"
 
 // A lane's two elements; the cast is needed where the header's type is not vec<T, 2>.
-inline thread half2& elements(thread simdgroup_half8x8& x) {
+INLINE thread half2& elements(thread simdgroup_half8x8& x) {
   return reinterpret_cast<thread half2&>(x.thread_elements());
 }
-inline thread float2& elements(thread simdgroup_float8x8& x) {
+INLINE thread float2& elements(thread simdgroup_float8x8& x) {
   return reinterpret_cast<thread float2&>(x.thread_elements());
 }
-inline simdgroup_half8x8 tile_of(half2 x) {
+INLINE simdgroup_half8x8 tile_of(half2 x) {
   simdgroup_half8x8 a;
   elements(a) = x;
   return a;
@@ -17,7 +17,7 @@ inline simdgroup_half8x8 tile_of(half2 x) {
 
 #ifndef MSL_CUDA  // the CUDA shim has its own, one instruction each
 // d0 += a b, d1 += c b
-inline void mma_2x1(thread simdgroup_float8x8& d0,
+INLINE void mma_2x1(thread simdgroup_float8x8& d0,
                     thread simdgroup_float8x8& d1,
                     simdgroup_half8x8 a,
                     simdgroup_half8x8 c,
@@ -26,7 +26,7 @@ inline void mma_2x1(thread simdgroup_float8x8& d0,
   simdgroup_multiply_accumulate(d1, c, b, d1);
 }
 // d0 += a0 b0 + a1 b1, d1 += c0 b0 + c1 b1
-inline void mma_2x2(thread simdgroup_float8x8& d0,
+INLINE void mma_2x2(thread simdgroup_float8x8& d0,
                     thread simdgroup_float8x8& d1,
                     simdgroup_half8x8 a0,
                     simdgroup_half8x8 c0,
@@ -50,7 +50,7 @@ struct Place {
   ushort column_before, row_before;
 };
 // index: 64 halves of this simdgroup.
-inline Place find_place(threadgroup half* index, uint lane) {
+INLINE Place find_place(threadgroup half* index, uint lane) {
   index[lane] = half(float(lane));
   index[lane + 32] = half(float(lane + 32));
   simdgroup_barrier(mem_flags::mem_threadgroup);
@@ -77,12 +77,12 @@ inline Place find_place(threadgroup half* index, uint lane) {
   }
   return l;
 }
-inline float row_max(float x, Place l) {
+INLINE float row_max(float x, Place l) {
   x = max(x, simd_shuffle_xor(x, l.m0));
   x = max(x, simd_shuffle_xor(x, l.m1));
   return max(x, simd_shuffle_xor(x, l.m2));
 }
-inline float row_sum(float x, Place l) {
+INLINE float row_sum(float x, Place l) {
   x += simd_shuffle_xor(x, l.m0);
   x += simd_shuffle_xor(x, l.m1);
   return x + simd_shuffle_xor(x, l.m2);

@@ -21,11 +21,11 @@ struct PairOperands {
   simdgroup_half8x8 cos_high, cos_low, sin_high, sin_low;
 };
 // a: A of pair r in columns 2c and 2c + 1, then B; t: (cos, sin) of the pair.
-inline float4 turned(float4 a, float2 t) {
+INLINE float4 turned(float4 a, float2 t) {
   return float4(fma(a.x, t.x, a.z * t.y), fma(a.y, t.x, a.w * t.y), fma(a.z, t.x, -(a.x * t.y)),
                 fma(a.w, t.x, -(a.y * t.y)));
 }
-inline PairOperands split(float4 x) {
+INLINE PairOperands split(float4 x) {
   const half2 c = half2(float2(x.x, x.y)), d = half2(float2(x.z, x.w));
   PairOperands to;
   to.cos_high = tile_of(c);
@@ -35,7 +35,7 @@ inline PairOperands split(float4 x) {
   return to;
 }
 // Adds the pairs' products with two tiles of left operands. high, low: of cos in both tiles, of sin in both.
-inline void add_pairs(
+INLINE void add_pairs(
     thread simdgroup_float8x8& s0, thread simdgroup_float8x8& s1, thread const PairOperands& x, uint4 high, uint4 low) {
   const simdgroup_half8x8 c0 = tile_of(as_type<half2>(high.x)), c1 = tile_of(as_type<half2>(high.y));
   const simdgroup_half8x8 d0 = tile_of(as_type<half2>(high.z)), d1 = tile_of(as_type<half2>(high.w));
@@ -47,7 +47,7 @@ inline void add_pairs(
 // Adds what a group of 8 high-frequency pairs gives to the logits of U tiles. a: a lane's amplitudes; t: (cos, sin) of
 // its pair at the first tile; tiles: left operands, a lane's first.
 template <int U, class Tiles>
-inline void add_high_frequency(thread simdgroup_float8x8* s, float4 a, float2 t, Tiles tiles) {
+INLINE void add_high_frequency(thread simdgroup_float8x8* s, float4 a, float2 t, Tiles tiles) {
   const PairOperands x = split(turned(a, t));
   UNROLL for (int u = 0; u < U; u += 2) add_pairs(s[u], s[u + 1], x, tiles[u * 32], tiles[u * 32 + 32]);
 }
@@ -63,7 +63,7 @@ struct Corrections {
 };
 // The quadratic's left operand, columns 1, 1, v, v, v^2, v^2, 0, 0, exact in half: a lane's two in tiles `tile` and
 // `tile` + 1 of 32 tokens.
-inline uint2 powers_of(uint tile, Place l) {
+INLINE uint2 powers_of(uint tile, Place l) {
   uint2 x;
   UNROLL for (uint i = 0; i < 2; i++) {
     const float v = v_of(8 * (tile + i) + l.r);
@@ -77,13 +77,13 @@ template <class T, int Count, int N>
 struct Fetch {
   static constant constexpr int kOwn = (Count + N - 1) / N;
   T own[kOwn];
-  inline void load(device const T* from, uint tid, uint every = 1) {
+  INLINE void load(device const T* from, uint tid, uint every = 1) {
     UNROLL for (int i = 0; i < kOwn; i++) {
       const uint at = tid + i * N;
       if (at < Count) own[i] = from[at / 8 * every * 8 + at % 8];
     }
   }
-  inline void store(threadgroup T* to, uint tid) const {
+  INLINE void store(threadgroup T* to, uint tid) const {
     UNROLL for (int i = 0; i < kOwn; i++) {
       if (tid + i * N < Count) to[tid + i * N] = own[i];
     }
@@ -94,12 +94,12 @@ template <int U, int N>
 struct FetchShared {
   Fetch<uint4, U * 32, N> tiles;
   Fetch<float2, kPartition / U, N> angles;
-  inline void load(device const uint4* operands, device const float2* from, uint tid) {
+  INLINE void load(device const uint4* operands, device const float2* from, uint tid) {
     tiles.load(operands, tid);
     angles.load(from, tid, U);
   }
   template <int A, int T>
-  inline void store(threadgroup Corrections<U, A, T>& to, uint tid) const {
+  INLINE void store(threadgroup Corrections<U, A, T>& to, uint tid) const {
     tiles.store(to.tiles, tid);
     angles.store(to.angles, tid);
   }
@@ -108,7 +108,7 @@ struct FetchShared {
 // Adds what the logits of U tiles lack, `tokens` from the partition's start. powers: gives `powers_of`; a, t: which
 // amplitudes and terms.
 template <int U, class Powers, int A, int T>
-inline void add_corrections(thread simdgroup_float8x8* s,
+INLINE void add_corrections(thread simdgroup_float8x8* s,
                             threadgroup const Corrections<U, A, T>& from,
                             Powers powers,
                             uint a,
@@ -130,7 +130,7 @@ inline void add_corrections(thread simdgroup_float8x8* s,
 
 // Adds the polynomial.
 template <int U>
-inline void add_polynomial(thread simdgroup_float8x8* s, float2 y, uint offset, Place l) {
+INLINE void add_polynomial(thread simdgroup_float8x8* s, float2 y, uint offset, Place l) {
   const half2 high = half2(y);
   const simdgroup_half8x8 of_high = tile_of(high), of_low = tile_of(half2(y - float2(high)));
   UNROLL for (int u = 0; u < U; u += 2) {
@@ -150,7 +150,7 @@ inline void add_polynomial(thread simdgroup_float8x8* s, float2 y, uint offset, 
 
 // Adds all that the logits of exactly corrected keys lack. operands, angles: of each group.
 template <int U>
-inline void add_exact(thread simdgroup_float8x8* s,
+INLINE void add_exact(thread simdgroup_float8x8* s,
                       device const float* record,
                       device const uint* operands,
                       device const float2* angles,
@@ -167,11 +167,11 @@ inline void add_exact(thread simdgroup_float8x8* s,
 }
 
 // The numbers for position 0, of 8 columns. record: of the first partition.
-inline device const float* first_numbers(device const float* record, uint stride) {
+INLINE device const float* first_numbers(device const float* record, uint stride) {
   return record + stride - kFirstFloats;
 }
 // Adds them to the logits of a sequence's first 8 tokens.
-inline void add_first(thread simdgroup_float8x8& s, device const float* numbers, Place l) {
+INLINE void add_first(thread simdgroup_float8x8& s, device const float* numbers, Place l) {
   const float2 x = ((device const float2*)numbers)[l.c];
   thread float2& e = elements(s);
   if (l.r == 0) e = float2(e.x + x.x, e.y + x.y);
@@ -179,7 +179,7 @@ inline void add_first(thread simdgroup_float8x8& s, device const float* numbers,
 
 // What an exactly corrected logit lacks, of one token, r of its tile, and head c, by plain arithmetic: lane (r, c)
 // turns pair r of each group.
-inline float exact_correction(
+INLINE float exact_correction(
     device const float* record, device const float2* angles, uint groups, uint offset, uint r, uint c) {
   device const float* terms = record + groups * kHighFloats + offset / 4 * kTerms * 8 + c;
   const float v = v_of(offset % 4 * 8 + r);

@@ -18,9 +18,9 @@ struct Octets {
 template <int D>
 struct Operands {
   static constant constexpr int J = D / 8;
-  static inline uint of_key(uint u, int j, uint place) { return ((u / 2 * J + j) * 32 + place) * 2 + u % 2; }
-  static inline uint of_value(uint u, int j, uint place) { return ((u * (J / 2) + j / 2) * 32 + place) * 2; }
-  static inline uint2 read(threadgroup const uint* operands, uint at) {
+  static INLINE uint of_key(uint u, int j, uint place) { return ((u / 2 * J + j) * 32 + place) * 2 + u % 2; }
+  static INLINE uint of_value(uint u, int j, uint place) { return ((u * (J / 2) + j / 2) * 32 + place) * 2; }
+  static INLINE uint2 read(threadgroup const uint* operands, uint at) {
     return *(threadgroup const uint2*)(operands + at);
   }
 };
@@ -33,7 +33,7 @@ struct Share {
   bool value;
   uint tile, part;
   Reader by;
-  inline void assign(uint sg, Place l) {
+  INLINE void assign(uint sg, Place l) {
     const uint index = sg / kSharers;
     value = index >= U;
     tile = index % U;
@@ -41,7 +41,7 @@ struct Share {
     by = value ? value_reader(l.r, l.c) : key_reader(l.r, l.c);
   }
   // Loads the iteration at `base`. Past the end the last block is read again.
-  inline void load(
+  INLINE void load(
       device const uchar* cache, device const uint* table, uint kv_heads, uint head, uint base, uint end, Place l) {
     const uint position = base + 8 * tile, slot = position & ((1u << kBlockShift) - 1u);
     device const uchar* record =
@@ -56,7 +56,7 @@ struct Share {
     }
   }
   // Once a load. unit: of K's scores.
-  inline void store(
+  INLINE void store(
       threadgroup uint* operands, threadgroup float* scales, float unit, uint value_table, uint magic, Place l) {
     const uint place = l.r * 4 + l.c;
     if (value) {
@@ -83,7 +83,7 @@ struct Share {
 // A lane's `powers_of`, made each time: reads of threadgroup memory are what limits `prefill`.
 struct MadePowers {
   Place l;
-  inline uint2 of(uint tile) const { return powers_of(tile, l); }
+  INLINE uint2 of(uint tile) const { return powers_of(tile, l); }
 };
 
 // The mean correction of coded keys. (That of keys stored as floats is read from device memory.)
@@ -97,7 +97,7 @@ struct Correction {
 
   // operands, by: of the kv head; record: of the first octet, `stride` from the next. All simdgroups fill what they
   // share.
-  inline void start(device const uint4* fast,
+  INLINE void start(device const uint4* fast,
                     device const float2* by,
                     device const float* record,
                     ulong stride,
@@ -117,14 +117,14 @@ struct Correction {
     }
   }
   // Loads the terms of the iteration `offset` tokens from the partition's start.
-  inline void load(uint offset, uint lane) {
+  INLINE void load(uint offset, uint lane) {
     if (lane < C * kEach) next = from[offset / kInterval * kEach];
   }
-  inline void store(uint sg, uint lane) const {
+  INLINE void store(uint sg, uint lane) const {
     if (lane < C * kEach) memory->terms[sg * C * kEach + lane] = next;
   }
   // To the logits of octet b.
-  inline void add(thread simdgroup_float8x8* s, uint sg, int b, uint offset, Place l) const {
+  INLINE void add(thread simdgroup_float8x8* s, uint sg, int b, uint offset, Place l) const {
     MadePowers powers;
     powers.l = l;
     add_corrections(s, *memory, powers, sg * C + b, sg * C + b, offset, l);
@@ -145,7 +145,7 @@ struct Shared {
 
 // Adds elements value_dim(r, j) of the next state to those of the states before it, if any.
 template <int D>
-inline void add_dims(device float* row, thread const float* z, uint r, bool first, float f, float g) {
+INLINE void add_dims(device float* row, thread const float* z, uint r, bool first, float f, float g) {
   constexpr int J = D / 8, full = D / 32 * 4;
   UNROLL for (int j = 0; j < full; j += 4) {
     device float4* to = (device float4*)(row + value_dim<D>(r, j));
@@ -161,19 +161,20 @@ inline void add_dims(device float* row, thread const float* z, uint r, bool firs
 
 // Bindings as `attend_mma`. Threadgroup: a (kv head, tile, partition).
 template <int D, int U>
-kernel void prefill(device const uint* queries [[buffer(0)]],
-                    device const Tile* tiles [[buffer(1)]],
-                    device const uint* tables [[buffer(2)]],
-                    device const uchar* cache [[buffer(3)]],
-                    device const float* corrections [[buffer(4)]],
-                    device const uint* high_operands [[buffer(5)]],
-                    device const float2* high_angles [[buffer(6)]],
-                    device float* part_o [[buffer(7)]],
-                    device float2* part_ml [[buffer(8)]],
-                    constant AttendParams& p [[buffer(9)]],
-                    uint3 tg [[threadgroup_position_in_grid]],
-                    uint sg [[simdgroup_index_in_threadgroup]],
-                    uint lane [[thread_index_in_simdgroup]]) {
+KERNEL(256)
+prefill(device const uint* queries [[buffer(0)]],
+        device const Tile* tiles [[buffer(1)]],
+        device const uint* tables [[buffer(2)]],
+        device const uchar* cache [[buffer(3)]],
+        device const float* corrections [[buffer(4)]],
+        device const uint* high_operands [[buffer(5)]],
+        device const float2* high_angles [[buffer(6)]],
+        device float* part_o [[buffer(7)]],
+        device float2* part_ml [[buffer(8)]],
+        constant AttendParams& p [[buffer(9)]],
+        uint3 tg [[threadgroup_position_in_grid]],
+        uint sg [[simdgroup_index_in_threadgroup]],
+        uint lane [[thread_index_in_simdgroup]]) {
   constexpr int J = D / 8, C = Octets<D>::kCount;
   // Arrays, since a struct in threadgroup memory would need a constructor of its own.
   threadgroup uint4 s_shared[sizeof(Shared<D, U>) / 16], s_corrections[sizeof(typename Correction<U, C>::Memory) / 16];
@@ -190,18 +191,18 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
   shared.lanes[sg * 32 + l.r * 4 + l.c] = ushort(lane);
   simdgroup_barrier(mem_flags::mem_threadgroup);
   const ushort writes = shared.lanes[sg * 32 + lane % 8 * 4 + lane / 8];
-  const uint place = l.r * 4 + l.c, octet = sg * C, index = (tg.y * p.kv_heads + head) * p.octets + octet;
+  const uint place = l.r * 4 + l.c, octet = sg * C, index = (tg.y * kKvHeads + head) * p.octets + octet;
   const uint value_table = table_of(kValueFormat, lane);
-  const uint magic = 0x64006400u | p.kv_heads >> 31;
+  const uint magic = 0x64006400u | p.octets >> 31;
   const float unit = p.scale * unit_of(kKeyFormat);
   const ulong stride = ulong(p.partitions) * p.correction_stride;
   device const float* record = corrections + index * stride + part * p.correction_stride;
   device const uint* table = tables + tile.table;
   Share<D, U> share;
   share.assign(sg, l);
-  const bool live = octet * 8 < tile.rows * p.gqa_group;  // else the simdgroup decodes for the others
+  const bool live = octet * 8 < tile.rows * kGqaGroup;  // else the simdgroup decodes for the others
   Columns<D> x[C];
-  share.load(cache, table, p.kv_heads, head, start, end, l);
+  share.load(cache, table, kKvHeads, head, start, end, l);
   const bool fitted = keys_fitted();
   Correction<U, C> correction;
   if (fitted) {
@@ -226,7 +227,7 @@ kernel void prefill(device const uint* queries [[buffer(0)]],
       uint next = base + kSimdgroups * iteration;
       if (next >= end && w + 1 < kSimdgroups) next = start + (w + 1) * iteration;
       if (next < end) {
-        share.load(cache, table, p.kv_heads, head, next, end, l);
+        share.load(cache, table, kKvHeads, head, next, end, l);
         if (fitted) correction.load(next - start, lane);
       }
       if (!live) continue;

@@ -4,8 +4,6 @@
 #include "common/vectors.h"
 
 struct QueryParams {
-  uint kv_heads;
-  uint gqa_group;          // query heads of a kv head
   uint octets;             // column octets of a tile
   uint partitions;         // partitions in `corrections`
   uint pairs;              // RoPE pairs of a head
@@ -21,15 +19,15 @@ struct QueryParams {
 };
 
 // The query head of a column; rows past the tile's end are empty.
-inline bool column(uint n, uint group, Tile tile, thread uint& row, thread uint& head) {
-  row = n / group;
-  head = n % group;
+INLINE bool column(uint n, Tile tile, thread uint& row, thread uint& head) {
+  row = n / kGqaGroup;
+  head = n % kGqaGroup;
   return row < tile.rows;
 }
 
 // 8 rotated queries as right operands: word (place, j) holds element key_dim(r / 2, j, r % 2) of columns 2c and 2c + 1.
 template <int D>
-inline void lay_out(threadgroup float* s_q,
+INLINE void lay_out(threadgroup float* s_q,
                     device const float* q,
                     device const float2* angles,
                     device const uint* rotation,
@@ -44,9 +42,9 @@ inline void lay_out(threadgroup float* s_q,
   device const float* inverse = constants + kInverseScale * D;
   for (uint n = sg; n < 8; n += kSimdgroups) {
     uint row, head;
-    const bool live = column(octet * 8 + n, p.gqa_group, tile, row, head);
+    const bool live = column(octet * 8 + n, tile, row, head);
     threadgroup float* z = s_q + n * D;
-    device const float* x = q + ((ulong(tile.row + row) * p.kv_heads + kv_head) * p.gqa_group + head) * D;
+    device const float* x = q + ((ulong(tile.row + row) * kKvHeads + kv_head) * kGqaGroup + head) * D;
     device const float2* turn = angles + (tile.row + (live ? row : 0)) * p.pairs;
     for (uint i = lane; i < p.pairs; i += 32) {
       float2 turned = live ? apply_rope(float2(x[i], x[i + p.pairs]), turn[i]) : float2(0.0f);
@@ -72,7 +70,7 @@ inline void lay_out(threadgroup float* s_q,
 // What the logit of position 0 lacks beyond the rest, of each column: the product of its query with the first
 // difference.
 template <int D>
-inline void prepare_first(device const float* q,
+INLINE void prepare_first(device const float* q,
                           device const float2* angles,
                           device const float* constants,
                           device float* to,
@@ -85,8 +83,8 @@ inline void prepare_first(device const float* q,
   device const float* difference = constants + kFirstDifference * D;
   for (uint n = sg; n < 8; n += kSimdgroups) {
     uint row, head;
-    const bool live = column(octet * 8 + n, p.gqa_group, tile, row, head);
-    device const float* x = q + ((ulong(tile.row + (live ? row : 0)) * p.kv_heads + kv_head) * p.gqa_group + head) * D;
+    const bool live = column(octet * 8 + n, tile, row, head);
+    device const float* x = q + ((ulong(tile.row + (live ? row : 0)) * kKvHeads + kv_head) * kGqaGroup + head) * D;
     device const float2* turn = angles + (tile.row + (live ? row : 0)) * p.pairs;
     float sum = 0.0f;
     for (uint i = lane; i < p.pairs; i += 32) {
@@ -109,7 +107,7 @@ struct Products {
   static constant constexpr uint kGroups = D / 16 + 1;  // of D / 2 pairs of two kinds
   float4 amplitudes[kGroups * 32];                      // by place, as `turned` takes them
   uint pairs[kGroups * 8];
-  static inline void make(threadgroup Products& to,
+  static INLINE void make(threadgroup Products& to,
                           device const float* q,
                           device const float2* angles,
                           device const float* mean,
@@ -122,8 +120,8 @@ struct Products {
     device const uint* high = lists + 8 * p.approximated + kv_head * 8 * p.pair_groups;
     const uint n = tid % 8;
     uint row, head;
-    const bool live = column(octet * 8 + n, p.gqa_group, tile, row, head);
-    device const float* x = q + ((ulong(tile.row + (live ? row : 0)) * p.kv_heads + kv_head) * p.gqa_group + head) * D;
+    const bool live = column(octet * 8 + n, tile, row, head);
+    device const float* x = q + ((ulong(tile.row + (live ? row : 0)) * kKvHeads + kv_head) * kGqaGroup + head) * D;
     device const float2* turn = angles + (tile.row + (live ? row : 0)) * p.pairs;
     UNROLL_4 for (uint i = tid / 8; i < 8 * (p.approximated + p.pair_groups); i += 4 * kSimdgroups) {
       const uint pair = i < 8 * p.approximated ? lists[i] : high[i - 8 * p.approximated];
@@ -148,7 +146,7 @@ struct Products {
 // 32 tokens, and there is one 8x8 matrix for each of kEach coefficients: first those of intervals 0 to 7, then those of
 // 8 to 15. This call makes N of these matrices from `from` on.
 template <int D, uint P, int N, uint kEach>
-inline void correction_terms(threadgroup const Products<D>& products,
+INLINE void correction_terms(threadgroup const Products<D>& products,
                              device const float2* starts,
                              thread const uint* start,
                              device const uint4* fits,
@@ -189,7 +187,7 @@ inline void correction_terms(threadgroup const Products<D>& products,
 // high-frequency pairs at each partition's start, and the terms of the polynomials of all others. Bits do not depend on
 // P.
 template <int D, uint P>
-inline void prepare_partitions(threadgroup const Products<D>& products,
+INLINE void prepare_partitions(threadgroup const Products<D>& products,
                                device const float2* starts,
                                device const uint4* fits,
                                device float* out,
@@ -228,27 +226,27 @@ inline void prepare_partitions(threadgroup const Products<D>& products,
 // `correction_terms`. Threadgroup (kv head and column octet, tile, 0) lays out, (.., 1 + i) prepares `partitions_each`
 // partitions a simdgroup.
 template <int D>
-kernel void query(device const float* q [[buffer(0)]],
-                  device const Tile* tiles [[buffer(1)]],
-                  device const uint* rotation [[buffer(2)]],
-                  device const float* key_constants [[buffer(3)]],
-                  device const float2* starts [[buffer(4)]],
-                  device const uint* lists [[buffer(5)]],
-                  device const uint4* fits [[buffer(6)]],
-                  device const float2* angles [[buffer(7)]],
-                  device uint* queries [[buffer(8)]],
-                  device float* corrections [[buffer(9)]],
-                  constant QueryParams& p [[buffer(10)]],
-                  uint3 tg [[threadgroup_position_in_grid]],
-                  uint sg [[simdgroup_index_in_threadgroup]],
-                  uint lane [[thread_index_in_simdgroup]],
-                  uint tid [[thread_index_in_threadgroup]]) {
+KERNEL(128)
+query(device const float* q [[buffer(0)]],
+      device const Tile* tiles [[buffer(1)]],
+      device const uint* rotation [[buffer(2)]],
+      device const float* key_constants [[buffer(3)]],
+      device const float2* starts [[buffer(4)]],
+      device const uint* lists [[buffer(5)]],
+      device const uint4* fits [[buffer(6)]],
+      device const float2* angles [[buffer(7)]],
+      device uint* queries [[buffer(8)]],
+      device float* corrections [[buffer(9)]],
+      constant QueryParams& p [[buffer(10)]],
+      uint3 tg [[threadgroup_position_in_grid]],
+      uint sg [[simdgroup_index_in_threadgroup]],
+      uint lane [[thread_index_in_simdgroup]],
+      uint tid [[thread_index_in_threadgroup]]) {
   constexpr uint kProducts = sizeof(Products<D>) / 16, kQueries = 2 * D;
   threadgroup float4 s_mem[kProducts > kQueries ? kProducts : kQueries];
   threadgroup half s_index[kSimdgroups * 64];
   const Tile tile = load_tile(tiles, tg.y);
-  const uint kv_head = tg.x / p.octets, octet = tg.x % p.octets,
-             index = (tg.y * p.kv_heads + kv_head) * p.octets + octet;
+  const uint kv_head = tg.x % kKvHeads, octet = tg.x / kKvHeads, index = (tg.y * kKvHeads + kv_head) * p.octets + octet;
   device const float* constants = key_constants + kv_head * (kKeyConstants * D);
   if (tg.z == 0) {
     lay_out<D>((threadgroup float*)s_mem, q, angles, rotation, constants,

@@ -3,8 +3,7 @@
 #include "common/vectors.h"
 
 struct ReduceParams {
-  uint items;  // (row, query head)
-  uint heads;
+  uint items;                   // (row, query head)
   uint partitions;              // partitions in the state
   uint window;                  // a row sees at most so many positions, itself included
   uint one_simdgroup_per_item;  // whether a simdgroup merges an item alone, or all of a threadgroup one
@@ -18,20 +17,20 @@ template <int D>
 struct Reduction {
   // A lane has E elements, in pieces of kPiece side by side.
   static constant constexpr uint E = (D + 31) / 32, kPiece = D % 128 == 0 ? 4 : D % 64 == 0 ? 2 : 1;
-  static inline uint dim(uint e, uint lane) { return (e / kPiece * 32 + lane) * kPiece + e % kPiece; }
+  static INLINE uint dim(uint e, uint lane) { return (e / kPiece * 32 + lane) * kPiece + e % kPiece; }
   uint parts, first;
   device const float2* ml;
   device const float* o;
   float top;
 
-  inline bool sees(uint to) const { return in_window(to, first); }
-  inline void open(device const float* part_o,
+  INLINE bool sees(uint to) const { return in_window(to, first); }
+  INLINE void open(device const float* part_o,
                    device const float2* part_ml,
                    device const uint* positions,
                    constant ReduceParams& p,
                    uint item,
                    uint lane) {
-    const uint end = positions[item / p.heads] + 1;
+    const uint end = positions[item / (kKvHeads * kGqaGroup)] + 1;
     parts = (end + kPartition - 1) / kPartition;
     first = kWindowed && end > p.window ? end - p.window : 0u;
     ml = part_ml + ulong(item) * p.partitions;
@@ -46,7 +45,7 @@ struct Reduction {
     float2 ml;
     float o[E];
   };
-  inline void load(thread Part& part, uint i, uint lane) const {
+  INLINE void load(thread Part& part, uint i, uint lane) const {
     const bool live = i < parts && sees(i + 1);
     const uint at = live ? i : parts - 1;
     const float2 x = ml[at];
@@ -65,18 +64,18 @@ struct Reduction {
       }
     }
   }
-  inline void add(thread float* x, thread float& l, thread const Part& part) const {
+  INLINE void add(thread float* x, thread float& l, thread const Part& part) const {
     const float f = fast::exp2(part.ml.x - top);
     l = fma(f, part.ml.y, l);
     UNROLL for (uint e = 0; e < E; e++) x[e] = fma(f, part.o[e], x[e]);
   }
-  inline void put(threadgroup float* to, thread const float* x, uint lane) const {
+  INLINE void put(threadgroup float* to, thread const float* x, uint lane) const {
     UNROLL for (uint e = 0; e < E; e++) {
       if (dim(e, lane) < D) to[dim(e, lane)] = x[e];
     }
   }
   // x: the sum of all sums, in threadgroup memory.
-  inline void close(threadgroup float* x,
+  INLINE void close(threadgroup float* x,
                     float l,
                     device const uint* rotation,
                     device float* out,
@@ -93,18 +92,19 @@ struct Reduction {
 
 // a + b. By fma with a 1 that the compiler does not know (n is below 2^31), since fast math may order additions
 // otherwise in one place than in another.
-inline float in_order(float a, float b, uint n) { return fma(as_type<float>(0x3f800000u | n >> 31), b, a); }
+INLINE float in_order(float a, float b, uint n) { return fma(as_type<float>(0x3f800000u | n >> 31), b, a); }
 
 template <int D>
-kernel void reduce(device const float* part_o [[buffer(0)]],
-                   device const float2* part_ml [[buffer(1)]],
-                   device const uint* positions [[buffer(2)]],
-                   device const uint* rotation [[buffer(3)]],
-                   device float* out [[buffer(4)]],
-                   constant ReduceParams& p [[buffer(5)]],
-                   uint tg [[threadgroup_position_in_grid]],
-                   uint sg [[simdgroup_index_in_threadgroup]],
-                   uint lane [[thread_index_in_simdgroup]]) {
+KERNEL(256)
+reduce(device const float* part_o [[buffer(0)]],
+       device const float2* part_ml [[buffer(1)]],
+       device const uint* positions [[buffer(2)]],
+       device const uint* rotation [[buffer(3)]],
+       device float* out [[buffer(4)]],
+       constant ReduceParams& p [[buffer(5)]],
+       uint tg [[threadgroup_position_in_grid]],
+       uint sg [[simdgroup_index_in_threadgroup]],
+       uint lane [[thread_index_in_simdgroup]]) {
   constexpr uint E = Reduction<D>::E;
   threadgroup float s_x[kReducers * D], s_l[kReducers];
   const bool alone = D <= 128 && p.one_simdgroup_per_item;  // of larger heads registers do not hold all sums
@@ -126,8 +126,8 @@ kernel void reduce(device const float* part_o [[buffer(0)]],
       UNROLL for (uint w = 0; w < kReducers; w++) reduction.add(x[w], l[w], part[w]);
     }
     UNROLL for (uint w = 1; w < kReducers; w++) {
-      l[0] = in_order(l[0], l[w], p.heads);
-      UNROLL for (uint e = 0; e < E; e++) x[0][e] = in_order(x[0][e], x[w][e], p.heads);
+      l[0] = in_order(l[0], l[w], p.items);
+      UNROLL for (uint e = 0; e < E; e++) x[0][e] = in_order(x[0][e], x[w][e], p.items);
     }
     reduction.put(s_x + sg * D, x[0], lane);
     simdgroup_barrier(mem_flags::mem_threadgroup);
@@ -147,9 +147,9 @@ kernel void reduce(device const float* part_o [[buffer(0)]],
   if (lane == 0) s_l[sg] = l;
   threadgroup_barrier(mem_flags::mem_threadgroup);
   if (sg != 0) return;
-  for (uint w = 1; w < kReducers; w++) l = in_order(l, s_l[w], p.heads);
+  for (uint w = 1; w < kReducers; w++) l = in_order(l, s_l[w], p.items);
   for (uint i = lane; i < D; i += 32) {
-    for (uint w = 1; w < kReducers; w++) s_x[i] = in_order(s_x[i], s_x[w * D + i], p.heads);
+    for (uint w = 1; w < kReducers; w++) s_x[i] = in_order(s_x[i], s_x[w * D + i], p.items);
   }
   reduction.close(s_x, l, rotation, out, p, item, lane);
 }

@@ -10,12 +10,12 @@
 // What a lane's two columns see: positions from `first` to below `end`.
 struct Sight {
   uint2 first, end;
-  inline bool at(uint k, uint t) const { return t < end[k] && (!kWindowed || t >= first[k]); }
+  INLINE bool at(uint k, uint t) const { return t < end[k] && (!kWindowed || t >= first[k]); }
 };
-inline Sight sight_of(Tile tile, uint column, constant AttendParams& p) {
+INLINE Sight sight_of(Tile tile, uint column, constant AttendParams& p) {
   Sight s;
   UNROLL for (uint k = 0; k < 2; k++) {
-    const uint row = (column + k) / p.gqa_group, end = tile.position + row + 1;
+    const uint row = (column + k) / kGqaGroup, end = tile.position + row + 1;
     s.end[k] = row < tile.rows ? end : 0u;
     s.first[k] = kWindowed && end > p.window ? end - p.window : 0u;
   }
@@ -34,13 +34,13 @@ struct Columns {
   simdgroup_float8x8 acc[J];
   float2 m, sum, vinv;  // weights are relative to m, P to V's scale times 1 / vinv, both close to the largest yet seen
 
-  inline void clear() {
+  INLINE void clear() {
     m = float2(kStart);
     sum = float2(0.0f);
     vinv = float2(kUnseen);
     UNROLL for (int j = 0; j < J; j++) acc[j] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
   }
-  inline void load(device const uint* queries, Place l) {
+  INLINE void load(device const uint* queries, Place l) {
     device const uint4* from = (device const uint4*)queries + (l.r * 4 + l.c) * J / 4;
     if (J % 4 == 0) {
       UNROLL for (int j = 0; j < J / 4; j++) {
@@ -54,7 +54,7 @@ struct Columns {
 
   // Scores to logits, base 2. f: of each tile's scores.
   template <int U>
-  static inline void scale(thread simdgroup_float8x8* s, thread const float* f) {
+  static INLINE void scale(thread simdgroup_float8x8* s, thread const float* f) {
     UNROLL for (int u = 0; u < U; u++) {
       elements(s[u])[0] *= f[u];
       elements(s[u])[1] *= f[u];
@@ -67,7 +67,7 @@ struct Columns {
   // The largest of U 8-token groups; logits that are not seen become kNone. t: position of the lane's row in tile 0.
   // Masked: whether some column does not see some token; where all do, both give the same, and `sight` does not count.
   template <int U, bool Masked>
-  inline Top top_of(thread simdgroup_float8x8* s, thread const float* vs, Sight sight, uint t) const {
+  INLINE Top top_of(thread simdgroup_float8x8* s, thread const float* vs, Sight sight, uint t) const {
     Top top;
     top.logit = m;
     top.scale = float2(0.0f);
@@ -82,12 +82,12 @@ struct Columns {
     top.scale *= vinv;
     return top;
   }
-  inline bool moves(Top top) const {
+  INLINE bool moves(Top top) const {
     return top.logit.x > m.x + kGrowth || top.logit.y > m.y + kGrowth ||
            (is_scaled(kValueFormat) && (top.scale.x > kSlack || top.scale.y > kSlack));
   }
   // Moves m and vinv to `top`. Columns that need not move stay as they are.
-  inline void move(Top top, Place l) {
+  INLINE void move(Top top, Place l) {
     float2 to = float2(row_max(top.logit.x, l), row_max(top.logit.y, l));
     to = float2(to.x > m.x + kGrowth ? to.x : m.x, to.y > m.y + kGrowth ? to.y : m.y);
     float2 f = float2(fast::exp2(m.x - to.x), fast::exp2(m.y - to.y));
@@ -106,7 +106,7 @@ struct Columns {
   }
   // Logits to weights, in `w`.
   template <int U, bool Masked>
-  inline void weigh(thread simdgroup_float8x8* s, thread const float* vs, thread simdgroup_half8x8* w) {
+  INLINE void weigh(thread simdgroup_float8x8* s, thread const float* vs, thread simdgroup_half8x8* w) {
     UNROLL for (int u = 0; u < U; u++) {
       const float2 e = elements(s[u]);
       float2 x = float2(fast::exp2(e.x - m.x), fast::exp2(e.y - m.y));
@@ -120,7 +120,7 @@ struct Columns {
     }
   }
   // Multiplies acc at the end.
-  inline float2 back() const {
+  INLINE float2 back() const {
     return is_scaled(kValueFormat) ? float2(unit_of(kValueFormat) / vinv.x, unit_of(kValueFormat) / vinv.y)
                                    : float2(unit_of(kValueFormat));
   }
@@ -128,7 +128,7 @@ struct Columns {
 
 // Logits of C column octets from `octet` on, of an iteration at `base`, to weights. All move together, if one does.
 template <int U, bool Masked, int D, int C>
-inline void weigh_masked(thread Columns<D> (&x)[C],
+INLINE void weigh_masked(thread Columns<D> (&x)[C],
                          thread simdgroup_float8x8 (&s)[C][U],
                          thread const float* vs,
                          Tile tile,
@@ -150,7 +150,7 @@ inline void weigh_masked(thread Columns<D> (&x)[C],
   UNROLL for (int b = 0; b < C; b++) x[b].template weigh<U, Masked>(s[b], vs, w[b]);
 }
 template <int U, int D, int C>
-inline void weigh_octets(thread Columns<D> (&x)[C],
+INLINE void weigh_octets(thread Columns<D> (&x)[C],
                          thread simdgroup_float8x8 (&s)[C][U],
                          thread const float* vs,
                          Tile tile,

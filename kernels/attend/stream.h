@@ -15,28 +15,28 @@ struct Stream {
   uint stride, end;  // bytes from a block's record to the next one's; end of the positions to read
   uint block[(U + 1) / 2];
   uint base;
-  inline void open(device const uchar* cache, device const uint* blocks, uint kv_heads, uint head, uint to) {
+  INLINE void open(device const uchar* cache, device const uint* blocks, uint kv_heads, uint head, uint to) {
     records = cache + head * Record<D>::bytes();
     table = blocks;
     stride = kv_heads * Record<D>::bytes();
     end = to;
   }
-  inline void seek(uint position) {
+  INLINE void seek(uint position) {
     base = position;
     UNROLL for (uint i = 0; i < max(8u * U >> kBlockShift, 1u); i++) block[i] =
         table[min((base >> kBlockShift) + i, (end - 1) >> kBlockShift)];
   }
-  inline device const uchar* record_of(int u) const { return records + ulong(block[(8 * u) >> kBlockShift]) * stride; }
+  INLINE device const uchar* record_of(int u) const { return records + ulong(block[(8 * u) >> kBlockShift]) * stride; }
   // `base` is a multiple of 8 U, said so that two tiles' scales are seen to be one load.
-  inline uint slot_of(int u) const {
+  INLINE uint slot_of(int u) const {
     return ((8 * u) & ((1u << kBlockShift) - 1u)) +
            (8 * U < 1 << kBlockShift ? base & ((1u << kBlockShift) - 8u * U) : 0u);
   }
-  inline void keys(thread Words<D>* k, Place l) {
+  INLINE void keys(thread Words<D>* k, Place l) {
     UNROLL for (int u = 0; u < U; u++) load_key<D>(k[u], record_of(u), slot_of(u), l.r, l.c);
   }
   // Loads V of the iteration that was sought, and seeks the one at `next`, if any.
-  inline void values(thread Words<D>* v, uint next, Place l) {
+  INLINE void values(thread Words<D>* v, uint next, Place l) {
     UNROLL for (int u = 0; u < U; u++)
         load_value<D>(v[u], record_of(u), slot_of(u), l.r, l.c, end > base + 8 * u ? end - base - 8 * u : 0u);
     if (next < end) seek(next);
@@ -46,7 +46,7 @@ struct Stream {
 // Scales of an iteration's keys as floats, ks, and words that are not whole: keys that have either are waited for here,
 // before more is asked for, which would be waited for too. Of keys that were not asked for nothing is used.
 template <int D, int U>
-inline void receive(thread Words<D>* k, thread float* ks, float unit, Place l) {
+INLINE void receive(thread Words<D>* k, thread float* ks, float unit, Place l) {
   UNROLL for (int u = 0; u < U; u++) {
     ks[u] = is_scaled(kKeyFormat) ? unit * k[u].scale(u % 2) : unit;
     spread<D>(k[u], false, l);
@@ -55,13 +55,13 @@ inline void receive(thread Words<D>* k, thread float* ks, float unit, Place l) {
 
 // Scales of an iteration's V as floats: before the next K is asked for, as above.
 template <int D, int U>
-inline void receive_scales(thread const Words<D>* v, thread float* vs) {
+INLINE void receive_scales(thread const Words<D>* v, thread float* vs) {
   UNROLL for (int u = 0; u < U; u++) vs[u] = is_scaled(kValueFormat) ? v[u].scale(u % 2) : 1.0f;
 }
 
 // A lane's elements value_dim(r, j) of a vector.
 template <int D>
-inline void store_dims(threadgroup float* row, thread const float* z, uint r) {
+INLINE void store_dims(threadgroup float* row, thread const float* z, uint r) {
   constexpr int J = D / 8, full = D / 32 * 4;
   UNROLL for (int j = 0; j < full; j += 4) * (threadgroup float4*)(row + value_dim<D>(r, j)) =
       float4(z[j], z[j + 1], z[j + 2], z[j + 3]);
@@ -77,11 +77,11 @@ struct Merge {
   threadgroup float* m;    // [simdgroup][8 columns], as `l`
   threadgroup float* l;
   threadgroup const uint* to;  // [column of the tile] where its state goes
-  inline threadgroup float* row(uint sg, uint n) const { return acc + (sg * N + n) * kRow; }
+  INLINE threadgroup float* row(uint sg, uint n) const { return acc + (sg * N + n) * kRow; }
 
   // Merges N columns from `column` on, in order of simdgroups, and writes them out. Every thread finds the factors of
   // what it merges by itself, which is sooner than waiting for one that finds them for all.
-  inline void write(uint column, device float* part_o, device float2* part_ml, uint tid) const {
+  INLINE void write(uint column, device float* part_o, device float2* part_ml, uint tid) const {
     threadgroup_barrier(mem_flags::mem_threadgroup);
     for (uint i = tid; i < N * (D / 4); i += 32 * kSimdgroups) {
       const uint n = i / (D / 4), d = i % (D / 4), at = to[column + n];

@@ -12,18 +12,18 @@
 // Half words of chained codes of a lane's strings, and codes in a last one that is not full.
 template <int D>
 struct Chain {
-  static inline int words(uint f) { return D / 8 / int(half_word_codes(f)); }
-  static inline int rest(uint f) { return D / 8 % int(half_word_codes(f)); }
+  static INLINE int words(uint f) { return D / 8 / int(half_word_codes(f)); }
+  static INLINE int rest(uint f) { return D / 8 % int(half_word_codes(f)); }
 };
 
 // All codes of a word moved down by n < 16 bits, below the lowest n bits of the word before.
-inline uint behind(bool value, uint before, uint x, uint n) {
+INLINE uint behind(bool value, uint before, uint x, uint n) {
   if (!value) return shift_pair(before, x, n);
   return select_bits((0xffffu >> n) * 0x10001u, x >> n, before << (16 - n));
 }
 // The points without free bits of the four elements whose codes lie at bit `at` of a full word's bytes, a byte each.
 // Where a point has 7 bits, the eighth may be anything.
-inline uint points_of(uint f, bool value, uint before, uint x, uint at) {
+INLINE uint points_of(uint f, bool value, uint before, uint x, uint at) {
   const uint level = x ^ behind(value, before, x, history_shift(f));
   if (main_bits(f) == 4)
     return at == 0 ? select_bits(0x0f0f0f0fu, x, level << 4) : select_bits(0x0f0f0f0fu, x >> 4, level);
@@ -31,7 +31,7 @@ inline uint points_of(uint f, bool value, uint before, uint x, uint at) {
   return select_bits(0x1f1f1f1fu, own, at <= 5 ? level << (5 - at) : level >> (at - 5));
 }
 // A last word that is not full, whose codes are the lowest `count` of each half, with those before them above.
-inline uint with_history(uint f, bool value, uint before, uint x, uint count) {
+INLINE uint with_history(uint f, bool value, uint before, uint x, uint count) {
   const uint n = count * main_bits(f), all = 0xffffu << n & 0xffffu;
   if (value) return (x & ((1u << n) - 1u) * 0x10001u) | (before << n & all * 0x10001u);
   const uint older = x >> 16 | before << n;
@@ -40,7 +40,7 @@ inline uint with_history(uint f, bool value, uint before, uint x, uint count) {
 
 // t ((t t + B)^2 + E), every step rounded to half, where t = point / 2^(bits - 1) - 1 is exact. points: or-ed into the
 // mantissas of half2(1024). The factor C is `unit_of` the format.
-inline half2 trellis_value(uint f, uint points, uint bits) {
+INLINE half2 trellis_value(uint f, uint points, uint bits) {
   const uint factor = bits == 9 ? 0x1c001c00u : bits == 8 ? 0x20002000u : 0x24002400u;  // 2^-8, 2^-7, 2^-6
   const uint offset = bits == 9 ? 0xc500c500u : bits == 8 ? 0xc880c880u : 0xcc40cc40u;  // -5, -9, -17
   const half2 t = fma(as_type<half2>(points), as_type<half2>(factor), as_type<half2>(offset));
@@ -50,7 +50,7 @@ inline half2 trellis_value(uint f, uint points, uint bits) {
 // The j-th two elements of a lane, without scales. x: chained codes; free_bits: those, in bytes of 8; befores: the
 // words before that are not the lane's.
 template <int D>
-inline half2 trellis_pair(uint f,
+INLINE half2 trellis_pair(uint f,
                           bool value,
                           thread const uint* x,
                           thread const uint* free_bits,
@@ -83,7 +83,7 @@ inline half2 trellis_pair(uint f,
 }
 // The words before a lane's own that other lanes have.
 template <int D>
-inline void find_before(uint f, bool value, thread const uint* x, thread uint* befores, Place l) {
+INLINE void find_before(uint f, bool value, thread const uint* x, thread uint* befores, Place l) {
   const int words = Chain<D>::words(f), rest = Chain<D>::rest(f);
   if (!value) {
     const uint last = rest > 0 ? with_history(f, value, x[words > 0 ? words - 1 : 0], x[words], rest) : x[words - 1];

@@ -12,17 +12,17 @@ constant constexpr float kUnitValue = float(kUnit);
 // The distance of a level that is not tried: above the cost of any path.
 constant constexpr uint kUntried = 1u << 25;
 
-inline uint levels_of(uint f) { return 1u << code_bits(f); }
+INLINE uint levels_of(uint f) { return 1u << code_bits(f); }
 // Whether paths have 64 states, two a lane, not 32.
-inline bool has_two_states(uint f) { return main_bits(f) == 2; }
-inline ushort point_of(uint f, uint i) {
+INLINE bool has_two_states(uint f) { return main_bits(f) == 2; }
+INLINE ushort point_of(uint f, uint i) {
   return f == kTc5 ? kPointsTc5[i] : f == kTc4 ? kPointsTc4[i] : f == kTc3 ? kPointsTc3[i] : kPointsTc2[i];
 }
 // A code's values, by `threads` threads.
-inline void load_points(uint f, threadgroup ushort* points, uint thread_index, uint threads) {
+INLINE void load_points(uint f, threadgroup ushort* points, uint thread_index, uint threads) {
   for (uint i = thread_index; i < levels_of(f) << level_shift(f); i += threads) points[i] = point_of(f, i);
 }
-inline int signed16(uint x) { return int(x << 16) >> 16; }
+INLINE int signed16(uint x) { return int(x << 16) >> 16; }
 
 // The best paths to a lane's states, of which the second has a number 32 above the first. The cost of a path lies above
 // bit 8; below it which of the tried levels the last element is on, so that of equal costs the lower level's is the
@@ -48,15 +48,15 @@ struct Viterbi {
   threadgroup const ushort* points;  // the code's values
   threadgroup Memory* memory;
 
-  inline uint elements_a_word() const { return has_two_states(f) ? 8 : 16; }
+  INLINE uint elements_a_word() const { return has_two_states(f) ? 8 : 16; }
   // The squared difference of x and a value, the number of the tried level in its lowest 2 bits, where a path has them.
   // point: of the lowest level, by the lower bits that the points of this lane's states have.
-  inline uint distance(int x, uint point, uint tried) const {
+  INLINE uint distance(int x, uint point, uint tried) const {
     const int d = (x - signed16(points[point + (tried << level_shift(f))])) << fineness(f);
     return (uint(d * d + 16384) >> (15 - kLevelAt) & ~(4u * (1u << kLevelAt) - 1u)) | tried << kLevelAt;
   }
   // The distances of an element, in the order in which `extend` takes the states before.
-  inline void measure(uint element, thread uint* distances) const {
+  INLINE void measure(uint element, thread uint* distances) const {
     const int x = signed16(element);
     const uint low = element >> 16, n = level_shift(f), point = (low << n) + (lane & ((1u << n) - 1u));
     if (!has_two_states(f)) {
@@ -69,7 +69,7 @@ struct Viterbi {
     }
   }
   // Paths that go on by one element.
-  inline Paths extend(Paths from, uint low, thread const uint* distances) const {
+  INLINE Paths extend(Paths from, uint low, thread const uint* distances) const {
     Paths to;
     if (!has_two_states(f)) {
       to.b = 0;
@@ -91,7 +91,7 @@ struct Viterbi {
     return to;
   }
   // Runs through all elements, from paths that lie `around` elements before the first one.
-  inline Paths run(Paths paths, uint around) const {
+  INLINE Paths run(Paths paths, uint around) const {
     const bool two = has_two_states(f);
     const uint each = elements_a_word();
     uint word = 0;
@@ -129,12 +129,12 @@ struct Viterbi {
     return paths;
   }
   // The number of the state of the best path, the lowest of equals.
-  inline uint best(Paths paths) const {
+  INLINE uint best(Paths paths) const {
     const uint first = (paths.a & ~kOrigin) | lane, second = (paths.b & ~kOrigin) | (lane + 32);
     return simd_min(has_two_states(f) ? min(first, second) : first) & kOrigin;
   }
   // The state in which the best path to `state` began; `end`: the one after the lane's segment.
-  inline uint begin(uint state, thread uint& end) const {
+  INLINE uint begin(uint state, thread uint& end) const {
     for (uint i = kSegments; i > 0;) {
       i--;
       if (lane == i) end = state;
@@ -143,7 +143,7 @@ struct Viterbi {
     return state;
   }
   // Goes back along the lane's segment; writes the state after each element, and from bit 8 on its level.
-  inline void trace(uint state, threadgroup ushort* codes) const {
+  INLINE void trace(uint state, threadgroup ushort* codes) const {
     const uint each = elements_a_word(), bits = has_two_states(f) ? 4 : 2, k = main_bits(f), r = history_shift(f);
     if (lane < kSegments) {
       for (uint i = (lane + 1) * kSegment; i > lane * kSegment;) {
@@ -157,7 +157,7 @@ struct Viterbi {
     simdgroup_barrier(mem_flags::mem_threadgroup);
   }
   // The lowest of the levels that x is tried on: the nearest one by the levels' middles is the second of them.
-  inline uint lowest_level(int x) const {
+  INLINE uint lowest_level(int x) const {
     const uint levels = levels_of(f), n = level_shift(f);
     uint nearest = 0;
     for (uint step = levels / 2; step > 0; step /= 2) {
@@ -168,7 +168,7 @@ struct Viterbi {
     return min(max(nearest, 1u) - 1u, levels - kTried);
   }
   // z: the rotated vector, whose memory becomes that of `elements`. Returns the scale, which restores its norm.
-  inline half encode(threadgroup float* z, threadgroup ushort* codes) {
+  INLINE half encode(threadgroup float* z, threadgroup ushort* codes) {
     float square = 0.0f;
     for (uint i = lane; i < D; i += 32) square = fma(z[i], z[i], square);
     square = simd_sum(square);

@@ -5,13 +5,12 @@
 
 struct WriteParams {
   uint tokens;
-  uint kv_heads;
   uint pairs;  // RoPE pairs of a head
   float norm;  // 1 / sqrt(D)
 };
 
 // The largest magnitude's half scale and int8 codes of z[start ..].
-inline half quantize_int8(threadgroup const float* z, threadgroup ushort* codes, uint count, uint lane) {
+INLINE half quantize_int8(threadgroup const float* z, threadgroup ushort* codes, uint count, uint lane) {
   float top = 0.0f;
   for (uint i = lane; i < count; i += 32) top = max(top, abs(z[i]));
   const half scale = half(min(simd_max(top) / 127.0f, kLimit));
@@ -21,8 +20,8 @@ inline half quantize_int8(threadgroup const float* z, threadgroup ushort* codes,
   return scale;
 }
 // Scale and minimum, and unsigned codes.
-inline half2 quantize_affine(
-    threadgroup const float* z, threadgroup ushort* codes, uint count, float levels, uint lane) {
+INLINE half2
+quantize_affine(threadgroup const float* z, threadgroup ushort* codes, uint count, float levels, uint lane) {
   float low = 3.4e38f, high = -3.4e38f;
   for (uint i = lane; i < count; i += 32) {
     low = min(low, z[i]);
@@ -36,7 +35,7 @@ inline half2 quantize_affine(
   return half2(scale, minimum);
 }
 // The nearest codebook values of z over its rms; the scale restores the norm.
-inline half quantize_codebook(uint f, threadgroup const float* z, threadgroup ushort* codes, uint count, uint lane) {
+INLINE half quantize_codebook(uint f, threadgroup const float* z, threadgroup ushort* codes, uint count, uint lane) {
   float square = 0.0f;
   for (uint i = lane; i < count; i += 32) square = fma(z[i], z[i], square);
   square = simd_sum(square);
@@ -62,14 +61,14 @@ struct Picker {
   uint f, shift, mask;
   // Those at a place of a lane's string of K's e, or of a token's V.
   template <int D>
-  inline uint at(bool value, uint lane, uint place, uint e) const {
+  INLINE uint at(bool value, uint lane, uint place, uint e) const {
     const uint j = !is_trellis(f) ? place : shift == 0 ? chained_at<D>(f, place) : FreeBits<D>::code_at(f, place);
     return uint(codes[value ? value_dim<D>(lane, j) : key_dim<D>(lane, j, e)]) >> shift & mask;
   }
 };
 // n bits from `bit` on of a lane's string: of K's e, or of a token's V.
 template <int D, int B>
-inline uint string_bits(Picker x, bool value, uint lane, uint e, uint bit, uint n) {
+INLINE uint string_bits(Picker x, bool value, uint lane, uint e, uint bit, uint n) {
   uint bits = 0;
   for (uint j = bit / B; j * B < bit + n; j++) {
     const uint code = x.template at<D>(value, lane, j, e), at = j * B;
@@ -79,7 +78,7 @@ inline uint string_bits(Picker x, bool value, uint lane, uint e, uint bit, uint 
 }
 // A token of K has both strings of 4 lanes, one of V one string of 8, of pairs of tokens.
 template <int D, int B>
-inline void store_plane(bool value, Picker x, device uchar* plane, uint slot, uint lane) {
+INLINE void store_plane(bool value, Picker x, device uchar* plane, uint slot, uint lane) {
   typedef Plane<D, B> Layout;
   constexpr uint words = Layout::kWords, shared = Layout::kShared, rest = Layout::kRest, each = rest > 0 ? rest : 1;
   const uint lanes = value ? 8 : 4, row = value ? slot / 2 : slot;
@@ -109,7 +108,7 @@ inline void store_plane(bool value, Picker x, device uchar* plane, uint slot, ui
 
 // points, memory: of `Viterbi`, where f is a trellis code. z is not kept.
 template <int D>
-inline void quantize(uint f,
+INLINE void quantize(uint f,
                      threadgroup float* z,
                      threadgroup ushort* codes,
                      threadgroup const ushort* points,
@@ -156,18 +155,19 @@ inline void quantize(uint f,
 // k, v: [tokens][kv heads][D], K before RoPE. angles: [tokens][pairs] (cos, sin), times RoPE's attention factor.
 // key_constants: [kv heads][KeyConstant][D]. positions: of each token in its sequence.
 template <int D>
-kernel void write(device const float* k [[buffer(0)]],
-                  device const float* v [[buffer(1)]],
-                  device const uint* slots [[buffer(2)]],
-                  device const float2* angles [[buffer(3)]],
-                  device const uint* rotation [[buffer(4)]],
-                  device const float* key_constants [[buffer(5)]],
-                  device const uint* positions [[buffer(6)]],
-                  device uchar* cache [[buffer(7)]],
-                  constant WriteParams& p [[buffer(8)]],
-                  uint tg [[threadgroup_position_in_grid]],
-                  uint sg [[simdgroup_index_in_threadgroup]],
-                  uint lane [[thread_index_in_simdgroup]]) {
+KERNEL(128)
+write(device const float* k [[buffer(0)]],
+      device const float* v [[buffer(1)]],
+      device const uint* slots [[buffer(2)]],
+      device const float2* angles [[buffer(3)]],
+      device const uint* rotation [[buffer(4)]],
+      device const float* key_constants [[buffer(5)]],
+      device const uint* positions [[buffer(6)]],
+      device uchar* cache [[buffer(7)]],
+      constant WriteParams& p [[buffer(8)]],
+      uint tg [[threadgroup_position_in_grid]],
+      uint sg [[simdgroup_index_in_threadgroup]],
+      uint lane [[thread_index_in_simdgroup]]) {
   // As many vectors at once as threadgroup memory holds.
   constexpr uint kWriters = D <= 256 ? 4 : 2;
   threadgroup float s_z[kWriters * D];
@@ -178,7 +178,7 @@ kernel void write(device const float* k [[buffer(0)]],
   if (is_trellis(kKeyFormat)) load_points(kKeyFormat, s_points, sg * 32 + lane, 32 * kWriters);
   if (is_trellis(kValueFormat)) load_points(kValueFormat, s_points + kMostPoints, sg * 32 + lane, 32 * kWriters);
   if (is_trellis(kKeyFormat) || is_trellis(kValueFormat)) threadgroup_barrier(mem_flags::mem_threadgroup);
-  const uint item = tg * kWriters + sg, row = item / 2, head = row % p.kv_heads, token = row / p.kv_heads;
+  const uint item = tg * kWriters + sg, row = item / 2, head = row % kKvHeads, token = row / kKvHeads;
   const bool value = item % 2 == 1;
   if (token >= p.tokens) return;  // a whole simdgroup
   threadgroup float* z = s_z + sg * D;
@@ -203,7 +203,7 @@ kernel void write(device const float* k [[buffer(0)]],
   if (is_rotated(f)) rotate<D>(z, rotation, p.norm, lane);
 
   const uint slot = slots[token] & ((1u << kBlockShift) - 1u);
-  device uchar* record = cache + (ulong(slots[token] >> kBlockShift) * p.kv_heads + head) * Record<D>::bytes();
+  device uchar* record = cache + (ulong(slots[token] >> kBlockShift) * kKvHeads + head) * Record<D>::bytes();
   device uchar* plane = record + (value ? Record<D>::values() : 0u);
   device uchar* scales = record + (value ? Record<D>::value_scales() : Record<D>::key_scales()) +
                          (is_scaled(f) ? scale_at(slot) : slot) * scale_bytes<D>(f);

@@ -2,8 +2,7 @@
 // `UPDATE_KERNELS=1 cargo test -p turboquant kernel_header`. Change those and run that.
 // clang-format off
 #pragma once
-#include <metal_stdlib>
-using namespace metal;
+#include "common/basics.h"
 
 // Function constants 0 and 1.
 enum Format : uint {
@@ -24,21 +23,21 @@ enum Format : uint {
   kLloyd2,  // V q2_0
 };
 // A further bit in a plane of its own: the sign, an affine code's highest bit, or a trellis code's free bit.
-inline bool has_top_plane(uint f) { return f == kTc5 || f == kTc3 || f == kAffine5 || f == kLloyd3; }
+INLINE bool has_top_plane(uint f) { return f == kTc5 || f == kTc3 || f == kAffine5 || f == kLloyd3; }
 // One scale a vector.
-inline bool is_scaled(uint f) { return f >= kTq8 && f <= kTc2; }
+INLINE bool is_scaled(uint f) { return f >= kTq8 && f <= kTc2; }
 // One scale, and with affine codes a minimum, for 32 elements.
-inline bool is_grouped(uint f) { return f >= kAffine8; }
+INLINE bool is_grouped(uint f) { return f >= kAffine8; }
 // Unsigned codes above a minimum.
-inline bool is_affine(uint f) { return f >= kAffine8 && f <= kAffine4; }
+INLINE bool is_affine(uint f) { return f >= kAffine8 && f <= kAffine4; }
 // Codes from -127 to 127.
-inline bool is_int8(uint f) { return f == kTq8 || f == kInt8; }
+INLINE bool is_int8(uint f) { return f == kTq8 || f == kInt8; }
 // Vectors are rotated before they are stored.
-inline bool is_rotated(uint f) { return f >= kTq8; }
+INLINE bool is_rotated(uint f) { return f >= kTq8; }
 // The value of an element depends on the codes before it too.
-inline bool is_trellis(uint f) { return f >= kTc5 && f <= kTc2; }
+INLINE bool is_trellis(uint f) { return f >= kTc5 && f <= kTc2; }
 // Bits of an element in the main plane.
-inline uint main_bits(uint f) {
+INLINE uint main_bits(uint f) {
   return f == kF16 || f == kBf16 ? 16
        : f == kTq8 || f == kAffine8 || f == kInt8 ? 8
        : f == kLloyd5 ? 5
@@ -48,49 +47,49 @@ inline uint main_bits(uint f) {
 
 // Trellis codes, by the letters of crates/turboquant/src/trellis.rs.
 // n
-inline uint level_shift(uint f) {
+INLINE uint level_shift(uint f) {
   return f == kTc5 ? 4
        : f == kTc4 ? 4
        : f == kTc3 ? 5
        : 5;
 }
 // r
-inline uint history_shift(uint f) {
+INLINE uint history_shift(uint f) {
   return f == kTc5 ? 5
        : f == kTc4 ? 5
        : f == kTc3 ? 6
        : 6;
 }
 // B, as two halves.
-inline uint trellis_inner(uint f) {
+INLINE uint trellis_inner(uint f) {
   return f == kTc5 ? 0xb117b117u
        : f == kTc4 ? 0xb30ab30au
        : f == kTc3 ? 0xb479b479u
        : 0xb1f4b1f4u;
 }
 // E, as two halves.
-inline uint trellis_outer(uint f) {
+INLINE uint trellis_outer(uint f) {
   return f == kTc5 ? 0x38cf38cfu
        : f == kTc4 ? 0x39563956u
        : f == kTc3 ? 0x39563956u
        : 0x3b2e3b2eu;
 }
 // C
-inline float trellis_unit(uint f) {
+INLINE float trellis_unit(uint f) {
   return f == kTc5 ? 2.653f
        : f == kTc4 ? 2.443f
        : f == kTc3 ? 2.392f
        : 1.642f;
 }
 // log2 of how much finer units encoders take differences in.
-inline uint fineness(uint f) {
+INLINE uint fineness(uint f) {
   return f == kTc5 ? 1
        : f == kTc4 ? 0
        : f == kTc3 ? 0
        : 0;
 }
 // The largest integer of an element.
-inline int largest_integer(uint f) {
+INLINE int largest_integer(uint f) {
   return f == kTc5 ? 31431
        : f == kTc4 ? 32767
        : f == kTc3 ? 32767
@@ -206,7 +205,7 @@ enum Codebook : uint {
   kBookLloyd5,
   kBookNone,
 };
-inline uint book_of(uint f) {
+INLINE uint book_of(uint f) {
   return f == kLloyd5 ? kBookLloyd5
        : f == kLloyd4 ? kBookLloyd4
        : f == kLloyd3 ? kBookLloyd3
@@ -214,7 +213,7 @@ inline uint book_of(uint f) {
        : kBookNone;
 }
 // Codes ascend with their values; else a sign lies above the index of a magnitude.
-inline bool is_ascending(uint f) { return f == kLloyd2; }
+INLINE bool is_ascending(uint f) { return f == kLloyd2; }
 
 // Magnitudes, ascending.
 constant float kMagnitudesLloyd2[2] = {
@@ -230,13 +229,13 @@ constant float kMagnitudesLloyd5[16] = {
     0.06589f, 0.198052f, 0.331378f, 0.4667f, 0.604934f, 0.747136f, 0.894565f, 1.048783f,
     1.211804f, 1.38634f, 1.576228f, 1.787233f, 2.028728f, 2.317739f, 2.69112f, 3.260732f,
 };
-inline uint magnitudes(uint f) {
+INLINE uint magnitudes(uint f) {
   return f == kLloyd5 ? 16
        : f == kLloyd4 ? 8
        : f == kLloyd3 ? 4
        : 2;
 }
-inline float magnitude(uint f, uint i) {
+INLINE float magnitude(uint f, uint i) {
   return f == kLloyd5 ? kMagnitudesLloyd5[i]
        : f == kLloyd4 ? kMagnitudesLloyd4[i]
        : f == kLloyd3 ? kMagnitudesLloyd3[i]

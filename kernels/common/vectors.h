@@ -3,13 +3,13 @@
 #include "common/formats.h"
 
 // The bits of a bf16, by hand: Metal 3.0 lacks the bfloat type.
-inline ushort bf16_bits(float x) {  // to nearest, ties to even; finite x
+INLINE ushort bf16_bits(float x) {  // to nearest, ties to even; finite x
   const uint b = as_type<uint>(x);
   return ushort((b + 0x7fffu + (b >> 16 & 1u)) >> 16);
 }
 
 // NaN becomes 0, anything beyond half's range is clamped. By bits: fast math may assume that neither occurs.
-inline float sanitize(float x) {
+INLINE float sanitize(float x) {
   const uint b = as_type<uint>(x), size = b & 0x7fffffffu;
   const uint clamped = min(size, 0x477fe000u) | (b & 0x80000000u);  // 65504
   return as_type<float>(size > 0x7f800000u ? 0u : clamped);
@@ -23,11 +23,11 @@ struct Rotation {
   static constant constexpr uint kOrder = D == 80 ? 20 : D == 96 ? 12 : 1;
   static constant constexpr uint kWalsh = D / kOrder;
 };
-inline float signed_norm(device const uint* rotation, uint i, float norm) {
+INLINE float signed_norm(device const uint* rotation, uint i, float norm) {
   return rotation[i / 32] >> (i % 32) & 1u ? -norm : norm;
 }
 template <int D>
-inline void walsh_hadamard(threadgroup float* z, uint lane) {
+INLINE void walsh_hadamard(threadgroup float* z, uint lane) {
   for (uint h = 1; h < Rotation<D>::kWalsh; h *= 2) {
     for (uint k = lane; k < D / 2; k += 32) {
       const uint i = k / h * 2 * h + k % h;
@@ -39,7 +39,7 @@ inline void walsh_hadamard(threadgroup float* z, uint lane) {
   }
 }
 template <int D>
-inline void paley(threadgroup float* z, device const uint* rotation, bool transposed, uint lane) {
+INLINE void paley(threadgroup float* z, device const uint* rotation, bool transposed, uint lane) {
   constexpr uint order = Rotation<D>::kOrder, walsh = Rotation<D>::kWalsh;
   device const uint* rows = rotation + (D + 31) / 32;
   float y[(D + 31) / 32];
@@ -59,7 +59,7 @@ inline void paley(threadgroup float* z, device const uint* rotation, bool transp
 }
 // Where D is a power of two: E neighbours a lane, in registers.
 template <int D>
-inline void walsh_rotation(threadgroup float* z, device const uint* rotation, bool back, float norm, uint lane) {
+INLINE void walsh_rotation(threadgroup float* z, device const uint* rotation, bool back, float norm, uint lane) {
   constexpr int E = Rotation<D>::kOrder == 1 ? D / 32 : 1;
   float x[E];
   UNROLL for (int e = 0; e < E; e++) x[e] =
@@ -78,19 +78,19 @@ inline void walsh_rotation(threadgroup float* z, device const uint* rotation, bo
   simdgroup_barrier(mem_flags::mem_threadgroup);
 }
 template <int D>
-inline void apply_signs(threadgroup float* z, device const uint* rotation, float norm, uint lane) {
+INLINE void apply_signs(threadgroup float* z, device const uint* rotation, float norm, uint lane) {
   for (uint i = lane; i < D; i += 32) z[i] *= signed_norm(rotation, i, norm);
   simdgroup_barrier(mem_flags::mem_threadgroup);
 }
 template <int D>
-inline void rotate(threadgroup float* z, device const uint* rotation, float norm, uint lane) {
+INLINE void rotate(threadgroup float* z, device const uint* rotation, float norm, uint lane) {
   if (Rotation<D>::kOrder == 1) return walsh_rotation<D>(z, rotation, false, norm, lane);
   apply_signs<D>(z, rotation, norm, lane);
   walsh_hadamard<D>(z, lane);
   paley<D>(z, rotation, false, lane);
 }
 template <int D>
-inline void unrotate(threadgroup float* z, device const uint* rotation, float norm, uint lane) {
+INLINE void unrotate(threadgroup float* z, device const uint* rotation, float norm, uint lane) {
   if (Rotation<D>::kOrder == 1) return walsh_rotation<D>(z, rotation, true, norm, lane);
   paley<D>(z, rotation, true, lane);
   walsh_hadamard<D>(z, lane);
@@ -105,6 +105,6 @@ enum KeyConstant : uint { kSubtracted, kFirstMean, kScale, kInverseScale, kFirst
 
 // RoPE: the two elements of a pair, after turning by an angle whose (cos, sin), times RoPE's attention factor, is
 // given.
-inline float2 apply_rope(float2 x, float2 angle) {
+INLINE float2 apply_rope(float2 x, float2 angle) {
   return float2(x.x * angle.x - x.y * angle.y, x.x * angle.y + x.y * angle.x);
 }

@@ -1,5 +1,5 @@
 // A gate times another row.
-#include "common/formats.h"
+#include "common/basics.h"
 
 struct GateParams {
   uint count;
@@ -7,11 +7,12 @@ struct GateParams {
 };
 
 // out = silu(gate) x, or sigmoid(gate) x.
-kernel void gate_mul(device const float* gate [[buffer(0)]],
-                     device const float* x [[buffer(1)]],
-                     device float* out [[buffer(2)]],
-                     constant GateParams& p [[buffer(3)]],
-                     uint i [[thread_position_in_grid]]) {
+KERNEL(256)
+gate_mul(device const float* gate [[buffer(0)]],
+         device const float* x [[buffer(1)]],
+         device float* out [[buffer(2)]],
+         constant GateParams& p [[buffer(3)]],
+         uint i [[thread_position_in_grid]]) {
   if (i >= p.count) return;
   const float g = gate[i];
   out[i] = (p.silu ? g : 1.0f) / (1.0f + exp(-g)) * x[i];

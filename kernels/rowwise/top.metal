@@ -1,5 +1,5 @@
 // The largest logits of each row.
-#include "common/formats.h"
+#include "common/basics.h"
 
 struct TopParams {
   uint width;  // candidates of a row
@@ -11,12 +11,12 @@ constant constexpr uint kPerThread = 16;
 constant constexpr uint kNowhere = 0xffffffffu;
 
 // The larger of two candidates; of equal ones the lower index.
-inline bool beats(float a, uint i, float b, uint j) { return a > b || (a == b && i < j); }
+INLINE bool beats(float a, uint i, float b, uint j) { return a > b || (a == b && i < j); }
 
 // The `count` largest of each slice of a row, in order. Threadgroup (slice, row). A second launch over the slices'
 // winners, whose indices are then `from`, gives those of the row. NaN counts as the lowest value.
 template <bool First>
-inline void largest(device const float* values,
+INLINE void largest(device const float* values,
                     device const uint* from,
                     device float* top,
                     device uint* index,
@@ -82,31 +82,33 @@ inline void largest(device const float* values,
     }
   }
 }
-kernel void top_slices(device const float* logits [[buffer(0)]],
-                       device float* top [[buffer(1)]],
-                       device uint* index [[buffer(2)]],
-                       constant TopParams& p [[buffer(3)]],
-                       uint2 tg [[threadgroup_position_in_grid]],
-                       uint2 grid [[threadgroups_per_grid]],
-                       uint sg [[simdgroup_index_in_threadgroup]],
-                       uint groups [[simdgroups_per_threadgroup]],
-                       uint lane [[thread_index_in_simdgroup]],
-                       uint tid [[thread_index_in_threadgroup]]) {
+KERNEL(256)
+top_slices(device const float* logits [[buffer(0)]],
+           device float* top [[buffer(1)]],
+           device uint* index [[buffer(2)]],
+           constant TopParams& p [[buffer(3)]],
+           uint2 tg [[threadgroup_position_in_grid]],
+           uint2 grid [[threadgroups_per_grid]],
+           uint sg [[simdgroup_index_in_threadgroup]],
+           uint groups [[simdgroups_per_threadgroup]],
+           uint lane [[thread_index_in_simdgroup]],
+           uint tid [[thread_index_in_threadgroup]]) {
   threadgroup float s_value[32];
   threadgroup uint s_index[32];
   largest<true>(logits, (device const uint*)logits, top, index, p, s_value, s_index, tg, grid.x, sg, groups, lane, tid);
 }
-kernel void top_rows(device const float* values [[buffer(0)]],
-                     device const uint* from [[buffer(1)]],
-                     device float* top [[buffer(2)]],
-                     device uint* index [[buffer(3)]],
-                     constant TopParams& p [[buffer(4)]],
-                     uint2 tg [[threadgroup_position_in_grid]],
-                     uint2 grid [[threadgroups_per_grid]],
-                     uint sg [[simdgroup_index_in_threadgroup]],
-                     uint groups [[simdgroups_per_threadgroup]],
-                     uint lane [[thread_index_in_simdgroup]],
-                     uint tid [[thread_index_in_threadgroup]]) {
+KERNEL(256)
+top_rows(device const float* values [[buffer(0)]],
+         device const uint* from [[buffer(1)]],
+         device float* top [[buffer(2)]],
+         device uint* index [[buffer(3)]],
+         constant TopParams& p [[buffer(4)]],
+         uint2 tg [[threadgroup_position_in_grid]],
+         uint2 grid [[threadgroups_per_grid]],
+         uint sg [[simdgroup_index_in_threadgroup]],
+         uint groups [[simdgroups_per_threadgroup]],
+         uint lane [[thread_index_in_simdgroup]],
+         uint tid [[thread_index_in_threadgroup]]) {
   threadgroup float s_value[32];
   threadgroup uint s_index[32];
   largest<false>(values, from, top, index, p, s_value, s_index, tg, grid.x, sg, groups, lane, tid);

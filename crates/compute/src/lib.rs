@@ -31,6 +31,12 @@ pub trait ComputeDevice: Send + Sync {
         false
     }
 
+    /// Why this device computes no longer, after an error of its own: what it has computed since is not to be trusted.
+    /// `None` while it does.
+    fn failure(&self) -> Option<String> {
+        None
+    }
+
     /// The elements of some f32 tensors, in order, which are waited for once.
     fn read(&self, tensors: &[&Tensor]) -> Result<Vec<Vec<f32>>> {
         tensors.iter().map(|tensor| tensor.flatten_all()?.to_vec1()).collect()

@@ -61,6 +61,9 @@ pub enum ExecError {
     Memory { wanted: usize, message: String },
     #[error("bytes {offset}..{end} of a buffer of {len}")]
     Range { offset: usize, end: usize, len: usize },
+    /// What a GPU has computed after an error is not to be trusted.
+    #[error("the GPU failed, and is not used again until the next start: {0}")]
+    Lost(String),
 }
 
 /// A device's memory and the running of launches. The launches of one call run in order: each sees what those before it
@@ -85,6 +88,23 @@ pub trait Executor: Send + Sync {
     /// Runs work that uses the device's driver, and frees afterwards what the driver made meanwhile.
     fn scope(&self, work: &mut dyn FnMut()) {
         work();
+    }
+
+    /// The error after which the device is not used any more: of all that was started, which is waited for where nobody
+    /// has yet. `None` while the device is used.
+    fn failure(&self) -> Option<ExecError> {
+        None
+    }
+
+    /// Drops a buffer once the launches that have been given it are through. This implementation is for an executor
+    /// whose launches are through when `run` returns.
+    fn retire(&self, buffer: Self::Buffer) {
+        drop(buffer);
+    }
+
+    /// Bytes of the largest buffer that the device allows.
+    fn largest_buffer(&self) -> usize {
+        usize::MAX
     }
 
     /// Takes device memory; its content is undefined.

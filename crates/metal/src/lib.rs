@@ -10,10 +10,12 @@ mod batch;
 mod device;
 mod executor;
 pub mod launch;
-#[cfg(all(target_os = "macos", feature = "metal"))]
+#[cfg_attr(not(target_os = "macos"), allow(dead_code))] // read there alone; tested everywhere
+mod limits;
+#[cfg(target_os = "macos")]
 #[allow(unsafe_code)] // the only place: Objective-C and memory shared with the GPU
 pub mod macos;
-#[cfg_attr(not(all(target_os = "macos", feature = "metal")), allow(dead_code))] // read there alone; tested everywhere
+#[cfg_attr(not(target_os = "macos"), allow(dead_code))] // read there alone; tested everywhere
 mod memory;
 mod shape;
 pub mod source;

@@ -200,7 +200,7 @@ impl Shape {
     }
 
     /// The function constants of every kernel of the layer.
-    pub(crate) fn constants(&self) -> Vec<Constant> {
+    pub fn constants(&self) -> Vec<Constant> {
         let id = |format: Format| format.gpu_id().unwrap_or(u32::MAX);
         vec![
             Constant::Uint(0, id(self.record.k())),
@@ -209,6 +209,8 @@ impl Shape {
             Constant::Uint(4, self.record.block_size().trailing_zeros()),
             Constant::Bool(6, self.window.is_some()),
             Constant::Bool(8, self.exact_groups.is_some()),
+            Constant::Uint(9, self.kv_heads as u32),
+            Constant::Uint(10, self.group as u32),
         ]
     }
 }
@@ -230,13 +232,13 @@ mod tests {
         }
         let message = KernelError::Vec(7).to_string();
         assert!(["vec", "4", "7", "mma"].iter().all(|part| message.contains(part)), "{message}");
-        let text = crate::source::library(None);
+        let text = crate::source::library(None, &[]);
         assert!(text.contains(&format!("constant constexpr int kHeads = {VEC_GROUP};")));
     }
 
     #[test]
     fn query_follows_as_many_partitions_together() {
-        let text = crate::source::library(None);
+        let text = crate::source::library(None, &[]);
         assert!(text.contains(&format!("constant constexpr uint kTogether = {TOGETHER};")));
     }
 }

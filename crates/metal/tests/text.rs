@@ -7,7 +7,7 @@ use metal::{
 
 /// The text without comments between `start` and the next `end`.
 fn between(start: &str, end: &str) -> String {
-    let text = source::library(None);
+    let text = source::library(None, &[]);
     let uncommented: Vec<&str> = text.lines().map(|line| line.split("//").next().unwrap()).collect();
     let text = uncommented.join("\n");
     let from = text.find(start).unwrap_or_else(|| panic!("{start:?} is not in the kernels")) + start.len();

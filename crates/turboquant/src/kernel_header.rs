@@ -57,14 +57,14 @@ fn choice(text: &mut String, signature: &str, mut cases: Vec<(String, String)>) 
     let (_, last) = cases.pop().unwrap();
     let cases: Vec<String> = cases.iter().map(|(condition, value)| format!("{condition} ? {value}")).collect();
     let cases = cases.join("\n       : ");
-    writeln!(text, "inline {signature} {{\n  return {cases}\n       : {last};\n}}").unwrap();
+    writeln!(text, "INLINE {signature} {{\n  return {cases}\n       : {last};\n}}").unwrap();
 }
 
 fn header() -> String {
     let (all, mut text) = (formats(), String::new());
     text += "// The KV formats and their codebooks, written from crates/turboquant/src/format.rs and codebook.rs by\n";
     writeln!(text, "// `{UPDATE}=1 cargo test -p turboquant kernel_header`. Change those and run that.").unwrap();
-    text += "// clang-format off\n#pragma once\n#include <metal_stdlib>\nusing namespace metal;\n\n";
+    text += "// clang-format off\n#pragma once\n#include \"common/basics.h\"\n\n";
     text += "// Function constants 0 and 1.\nenum Format : uint {\n";
     for format in &all {
         let sides: Vec<String> = format.sides().iter().map(Side::to_string).collect();
@@ -79,7 +79,7 @@ fn header() -> String {
 
 fn write_predicates(text: &mut String, all: &[Format]) {
     let mut predicate = |comment: &str, name: &str, is: &dyn Fn(Format) -> bool| {
-        writeln!(text, "// {comment}\ninline bool {name}(uint f) {{ return {}; }}", condition(all, is)).unwrap();
+        writeln!(text, "// {comment}\nINLINE bool {name}(uint f) {{ return {}; }}", condition(all, is)).unwrap();
     };
     let top =
         "A further bit in a plane of its own: the sign, an affine code's highest bit, or a trellis code's free bit.";
@@ -155,7 +155,7 @@ fn write_codebooks(text: &mut String, all: &[Format]) {
     choice(text, "uint book_of(uint f)", names);
     text.push_str("// Codes ascend with their values; else a sign lies above the index of a magnitude.\n");
     let ascending = condition(all, |format| book_of(format).is_some_and(Codebook::is_polynomial));
-    writeln!(text, "inline bool is_ascending(uint f) {{ return {ascending}; }}\n").unwrap();
+    writeln!(text, "INLINE bool is_ascending(uint f) {{ return {ascending}; }}\n").unwrap();
     text.push_str("// Magnitudes, ascending.\n");
     for book in &books {
         let numbers: Vec<String> = book.magnitudes().iter().map(|c| format!("{c:?}f")).collect();

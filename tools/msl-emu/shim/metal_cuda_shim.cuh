@@ -55,6 +55,13 @@ __device__ __forceinline__ unsigned short msl_f2h(float f) { return __half_as_us
 #ifndef MSL_FC_8
 #define MSL_FC_8 0
 #endif
+// Numbers that are divided by.
+#ifndef MSL_FC_9
+#define MSL_FC_9 1
+#endif
+#ifndef MSL_FC_10
+#define MSL_FC_10 1
+#endif
 #define MSL_FCVAR static constexpr
 #define MSL_FCINIT(i) = MSL_FC_##i
 #define MSL_FCDEF(n)

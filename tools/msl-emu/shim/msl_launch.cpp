@@ -251,8 +251,8 @@ static int run(const msl_launch_desc* d) {
   if (!k) return 1;
   entry = k->entry;
   nl = d->tg[0] * d->tg[1] * d->tg[2];
-  if (!nl || nl > MAXT) {
-    err("threadgroup of %u threads (1..1024)", nl);
+  if (!nl || nl > k->most_threads) {
+    err("kernel %s: threadgroup of %u threads (1..%u)", d->kernel, nl, k->most_threads);
     return 1;
   }
   ng = (nl + 31) / 32;

@@ -17,7 +17,7 @@ struct Ctx {
 struct KernelInfo {
   const char* name;
   void (*entry)(const Ctx&);
-  uint32_t buf_mask, write_mask, tg_mask;
+  uint32_t buf_mask, write_mask, tg_mask, most_threads;
 };
 struct FcInfo {
   uint32_t index;

@@ -60,6 +60,14 @@ fn threadgroup_memory_limit() {
 }
 
 #[test]
+fn more_threads_than_a_kernel_says() {
+    finds("bug_threads", 64, 1, "threadgroup of 64 threads (1..32)");
+    if let Some(result) = run("bug_threads", 32, 1) {
+        result.unwrap();
+    }
+}
+
+#[test]
 fn matrices_multiply() {
     let Some(emulator) = Emulator::checked() else { return };
     let (m, n, k) = (16, 24, 32);

@@ -89,7 +89,7 @@ fn what_no_row_sees_is_not_dispatched() {
 
 /// Where a field of a kernel's params is, in bytes: fields have four each.
 fn offset_of(params: &str, field: &str) -> usize {
-    let text = metal::source::library(None);
+    let text = metal::source::library(None, &[]);
     let fields = text.split(&format!("struct {params} {{")).nth(1).unwrap().lines().filter(|line| line.contains(';'));
     4 * fields.take_while(|line| !line.contains(&format!(" {field};"))).count()
 }

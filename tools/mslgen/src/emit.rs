@@ -29,6 +29,8 @@ const SCALARS: [&str; 5] = [
     "threads_per_simdgroup",
 ];
 const LARGEST_BUFFER_INDEX: u32 = 30;
+/// The most threads of a threadgroup that Metal allows.
+const MOST_THREADS: u32 = 1024;
 
 /// Returns the C++ file of `unit`; `stem` names the function that registers its kernels with the CPU emulator.
 ///
@@ -70,9 +72,14 @@ fn cpu(unit: &Unit, out: &mut String) -> Result<(), Error> {
     }
     out.push_str("static const mslrt::KernelInfo msl_kernels[] = {\n");
     for instance in &unit.instances {
-        let [buffers, written, threadgroup] = masks(kernel(unit, instance)?)?;
+        let kernel = kernel(unit, instance)?;
+        let [buffers, written, threadgroup] = masks(kernel)?;
+        let threads = kernel.most_threads.unwrap_or(MOST_THREADS).min(MOST_THREADS);
         let (host_name, name) = (&instance.host_name, identifier(&instance.host_name));
-        let _ = writeln!(out, "  {{\"{host_name}\", msl_thunk_{name}, {buffers}u, {written}u, {threadgroup}u}},");
+        let _ = writeln!(
+            out,
+            "  {{\"{host_name}\", msl_thunk_{name}, {buffers}u, {written}u, {threadgroup}u, {threads}u}},"
+        );
     }
     out.push_str("};\nstatic const mslrt::FcInfo msl_constants[] = {\n");
     for constant in &unit.function_constants {

@@ -33,6 +33,8 @@ pub enum Error {
     NoAttribute { kernel: String, parameter: String },
     #[error("kernel {kernel}: [[{attribute}]] is not supported")]
     Attribute { kernel: String, attribute: String },
+    #[error("kernel {kernel}: [[max_total_threads_per_threadgroup({number})]] is not a number")]
+    Threads { kernel: String, number: String },
     #[error("kernel {kernel}: buffer index {index} is not allowed; allowed: 0 to 30")]
     BufferIndex { kernel: String, index: u32 },
     #[error("kernel {kernel}: buffer {index} is bound twice")]
@@ -65,6 +67,8 @@ pub struct Kernel {
     pub name: String,
     /// Whether it is a template, which only instances of it make launchable.
     pub is_template: bool,
+    /// The most threads of a threadgroup, where `[[max_total_threads_per_threadgroup]]` says them.
+    pub most_threads: Option<u32>,
     /// The binding and the declaration of each parameter.
     pub parameters: Vec<(Binding, String)>,
 }

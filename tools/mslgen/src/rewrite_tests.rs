@@ -56,6 +56,19 @@ fn templates_are_launched_by_host_name_and_plain_kernels_by_name() {
 }
 
 #[test]
+fn a_kernel_may_say_the_most_threads_of_a_threadgroup() {
+    let unit =
+        rewrite("[[kernel, max_total_threads_per_threadgroup(64)]] void f() {}\n[[kernel]] void g() {}").unwrap();
+    assert_eq!(
+        unit.kernels.iter().map(|k| (k.name.as_str(), k.most_threads)).collect::<Vec<_>>(),
+        [("f", Some(64)), ("g", None)]
+    );
+    assert_eq!(unit.text, " void f() {}\n void g() {}");
+    let unknown = rewrite("[[kernel, max_total_threads_per_threadgroup(kMost)]] void f() {}").unwrap_err();
+    assert_eq!(unknown, Error::Threads { kernel: "f".into(), number: "kMost".into() });
+}
+
+#[test]
 fn lines_stay_where_they_were() {
     let source =
         "# 1 \"k.metal\"\nconstant int a = 1;\n\nkernel void k(\n  device int* y [[buffer(0)]]) {\n  y[0] = a;\n}\n";

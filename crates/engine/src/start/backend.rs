@@ -13,16 +13,15 @@ pub fn most_exact_format(device: &Device) -> Format {
     if device.is_cpu() { Format::F32 } else { Format::F16 }
 }
 
-/// What computes a model beside its attention on a device. A GPU's kernels are compiled for the head size.
+/// What computes a model beside its attention on a device.
 ///
 /// Errors: a device that nothing is written for.
-#[cfg_attr(not(all(target_os = "macos", feature = "metal")), allow(unused_variables))]
-pub(crate) fn compute_device(device: &Device, geometry: &ModelGeometry) -> Result<Arc<dyn ComputeDevice>, StartError> {
+pub(crate) fn compute_device(device: &Device) -> Result<Arc<dyn ComputeDevice>, StartError> {
     match device {
         Device::Cpu => Ok(Arc::new(CpuDevice)),
         #[cfg(all(target_os = "macos", feature = "metal"))]
         Device::Metal(metal) => {
-            let executor = executor(metal, geometry)?;
+            let executor = ::metal::macos::MetalExecutor::new(metal);
             // On an M1 too, where bf16 is slower than f16: activations of models that were trained in bf16 exceed what
             // f16 holds.
             let float = candle_core::DType::BF16;
@@ -51,7 +50,7 @@ pub fn select(
         Device::Cpu => Ok(Box::new(CpuBackend::new(layout, geometry.clone(), centring)?)),
         #[cfg(all(target_os = "macos", feature = "metal"))]
         Device::Metal(device) => {
-            let executor = executor(device, geometry)?;
+            let executor = ::metal::macos::MetalExecutor::new(device);
             let kernel = match decode {
                 DecodeKernel::Mma => ::metal::AttendKernel::Mma,
                 DecodeKernel::Vec => ::metal::AttendKernel::Vec,
@@ -60,17 +59,6 @@ pub fn select(
         }
         other => Err(unsupported(other)),
     }
-}
-
-/// Runs the kernels, which are compiled for the head size if all layers have the same.
-#[cfg(all(target_os = "macos", feature = "metal"))]
-fn executor(
-    device: &candle_core::MetalDevice,
-    geometry: &ModelGeometry,
-) -> Result<::metal::macos::MetalExecutor, StartError> {
-    let head_dim = geometry.layers.first().map(|l| l.head_dim);
-    let head_dim = head_dim.filter(|d| geometry.layers.iter().all(|l| l.head_dim == *d));
-    Ok(::metal::macos::MetalExecutor::new(device, head_dim).map_err(candle_core::Error::wrap)?)
 }
 
 fn unsupported(device: &Device) -> StartError {

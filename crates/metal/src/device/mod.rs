@@ -4,6 +4,7 @@ mod products;
 use crate::batch::rows_at_once;
 use crate::executor::{Executor, Launch};
 use crate::launch::{self, NormBuffers, TOP_SLICE, TopBuffers, top_slices};
+use crate::limits::check_buffer;
 use candle_core::{DType, Device, Error, Result, Tensor, bail};
 use compute::{ComputeDevice, ExpertOutput, PlacedWeight, Precision, StoredMatrix};
 use products::GpuWeight;
@@ -122,10 +123,17 @@ impl<E: Executor> ComputeDevice for GpuDevice<E> {
         true
     }
 
+    fn failure(&self) -> Option<String> {
+        self.executor.failure().map(|error| error.to_string())
+    }
+
     fn read(&self, tensors: &[&Tensor]) -> Result<Vec<Vec<f32>>> {
         scoped(&self.executor, || {
             let flat = tensors.iter().map(|tensor| tensor.flatten_all()).collect::<Result<Vec<_>>>()?;
             let all = if let [one] = &*flat { one.to_vec1::<f32>()? } else { Tensor::cat(&flat, 0)?.to_vec1()? };
+            if let Some(error) = self.executor.failure() {
+                return Err(Error::wrap(error));
+            }
             let mut rest = all.into_iter();
             Ok(flat.iter().map(|tensor| rest.by_ref().take(tensor.elem_count()).collect()).collect())
         })
@@ -137,6 +145,7 @@ impl<E: Executor> ComputeDevice for GpuDevice<E> {
             Precision::Exact => DType::F32,
         };
         let view = matrix.view();
+        check_buffer(view.bytes().len(), self.executor.largest_buffer()).map_err(Error::wrap)?;
         let (weight, bias) = scoped(&self.executor, || {
             let bias = bias.map(|bias| Tensor::from_slice(bias, bias.len(), &self.tensors)).transpose()?;
             Ok((GpuWeight::new(view, float, &self.tensors)?, bias))

@@ -57,8 +57,6 @@ pub fn query<'a, B>(
     };
     let partitions_each = shape.partitions_together(kernel, tiles, partitions);
     let params = QueryParams {
-        kv_heads: shape.kv_heads as u32,
-        gqa_group: shape.group as u32,
         octets: shape.octets(kernel) as u32,
         partitions: partitions as u32,
         pairs: shape.pairs as u32,
@@ -142,8 +140,6 @@ pub(crate) fn attend_some<'a, B>(
         part_ml,
     } = buffers;
     let params = AttendParams {
-        kv_heads: shape.kv_heads as u32,
-        gqa_group: shape.group as u32,
         octets: shape.octets(kernel) as u32,
         partitions: partitions as u32,
         window: shape.window_or_all(),
@@ -197,7 +193,6 @@ pub fn reduce<'a, B>(
     let alone = items >= 2048 && shape.head_dim() <= 128;
     let params = ReduceParams {
         items: items as u32,
-        heads: shape.heads() as u32,
         partitions: partitions as u32,
         window: shape.window_or_all(),
         one_simdgroup_per_item: u32::from(alone),

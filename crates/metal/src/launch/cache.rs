@@ -30,12 +30,7 @@ pub struct WriteBuffers<'a, B> {
 /// its memory.
 pub fn write<'a, B>(shape: &Shape, tokens: usize, buffers: &WriteBuffers<'a, B>) -> Launch<'a, B> {
     let &WriteBuffers { k, v, slots, angles, rotation, key_constants, positions, cache } = buffers;
-    let params = WriteParams {
-        tokens: tokens as u32,
-        kv_heads: shape.kv_heads as u32,
-        pairs: shape.pairs as u32,
-        norm: shape.norm(),
-    };
+    let params = WriteParams { tokens: tokens as u32, pairs: shape.pairs as u32, norm: shape.norm() };
     let writers = writers(shape.head_dim());
     // A vector takes centring, rotation and a search in a codebook, or the Viterbi algorithm by all lanes.
     let path = |format: Format| if format.is_trellis() { 32 * 50 * (shape.head_dim() + 16) } else { 0 };
@@ -76,7 +71,7 @@ mod tests {
 
     #[test]
     fn write_has_as_many_simdgroups_as_the_kernel_takes_for_granted() {
-        let text = crate::source::library(None);
+        let text = crate::source::library(None, &[]);
         assert!(text.contains("constexpr uint kWriters = D <= 256 ? 4 : 2;"));
         assert_eq!([64, 256, 512].map(writers), [4, 4, 2]);
     }

@@ -46,8 +46,6 @@ params! {
     WriteParams = "WriteParams" {
         /// Tokens that are stored.
         tokens: u32,
-        /// Kv heads of the layer.
-        kv_heads: u32,
         /// RoPE pairs of a head.
         pairs: u32,
         /// 1 / sqrt(head_dim).
@@ -58,10 +56,6 @@ params! {
 params! {
     /// What `query` is told.
     QueryParams = "QueryParams" {
-        /// Kv heads of the layer.
-        kv_heads: u32,
-        /// Query heads of a kv head.
-        gqa_group: u32,
         /// Column octets of a tile.
         octets: u32,
         /// Partitions for which the mean correction is prepared.
@@ -92,10 +86,6 @@ params! {
 params! {
     /// What `attend_mma`, `attend_vec` and `prefill` are told.
     AttendParams = "AttendParams" {
-        /// Kv heads of the layer.
-        kv_heads: u32,
-        /// Query heads of a kv head.
-        gqa_group: u32,
         /// Column octets of a tile.
         octets: u32,
         /// Partitions for which there are partial states.
@@ -118,8 +108,6 @@ params! {
     ReduceParams = "ReduceParams" {
         /// How many (row, query head) there are.
         items: u32,
-        /// Query heads of the layer.
-        heads: u32,
         /// Partitions for which there are partial states.
         partitions: u32,
         /// A row sees at most so many positions, itself included.
@@ -158,12 +146,10 @@ params! {
 }
 
 params! {
-    /// What `add_rms_norm` is told.
+    /// What `rms_norm` and `add_rms_norm` are told.
     NormParams = "NormParams" {
         /// Elements of a row.
         width: u32,
-        /// Whether delta is added to x, and the sum kept.
-        add: u32,
         /// What is added to the mean square.
         eps: f32,
     }

@@ -11,7 +11,7 @@ pub const TOP_SLICE: usize = 4096;
 pub struct NormBuffers<'a, B> {
     /// `[rows][width]`.
     pub x: &'a B,
-    /// `[rows][width]`; neither this nor `sum` is touched where nothing is added.
+    /// `[rows][width]`; neither this nor `sum` is bound where nothing is added.
     pub delta: &'a B,
     /// `[rows][width]`: x + delta.
     pub sum: &'a B,
@@ -28,13 +28,14 @@ pub fn add_rms_norm<'a, B>(
     buffers: &NormBuffers<'a, B>,
 ) -> Launch<'a, B> {
     let &NormBuffers { x, delta, sum, weight, out } = buffers;
+    let bindings = if add { bind(&[x, delta, weight], &[sum, out]) } else { bind(&[x, weight], &[out]) };
     Launch {
-        kernel: "add_rms_norm".to_owned(),
+        kernel: if add { "add_rms_norm" } else { "rms_norm" }.to_owned(),
         constants: Vec::new(),
         grid: [rows as u32, 1, 1],
         threads: width.div_ceil(4).next_multiple_of(32).min(1024) as u32,
-        bindings: bind(&[x, delta, weight], &[sum, out]),
-        params: (5, NormParams { width: width as u32, add: u32::from(add), eps }.bytes()),
+        params: (bindings.len() as u32, NormParams { width: width as u32, eps }.bytes()),
+        bindings,
         work: (20 * rows * width) as u64,
     }
 }

@@ -6,17 +6,20 @@ mod memory;
 mod pipelines;
 
 pub use memory::{WorkingSet, working_set};
+pub use pipelines::Pipeline;
 
 use crate::batch::{Pace, WORK_OF_TURN};
 use crate::executor::{Access, ExecError, Executor, Launch};
+use crate::limits;
 use candle_core::op::BackpropOp;
 use candle_core::{DType, Device, MetalDevice, MetalStorage, Storage, Tensor, bail};
 use candle_metal_kernels::MetalKernelError;
 use candle_metal_kernels::metal::Buffer;
 use objc2::rc::autoreleasepool;
-use objc2_metal::{MTLResourceOptions, MTLSize};
+use objc2::runtime::ProtocolObject;
+use objc2_metal::{MTLDevice, MTLResourceOptions, MTLSize};
 use pipelines::Pipelines;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
 /// Untracked, as all of Candle's: it places barriers by inputs and outputs.
@@ -24,10 +27,18 @@ const SHARED: MTLResourceOptions =
     MTLResourceOptions(MTLResourceOptions::StorageModeShared.0 | MTLResourceOptions::HazardTrackingModeUntracked.0);
 
 /// Runs launches on the queue of a Candle device.
-pub struct MetalExecutor {
+pub struct MetalExecutor(Arc<DeviceState>);
+
+/// What all executors of a device have in common: the model, the cache, calibration and every pair of formats that is
+/// judged have an executor each, and what all of them launch keeps the display waiting together.
+struct DeviceState {
     device: MetalDevice,
-    pipelines: Arc<Pipelines>,
-    pace: Arc<Pace>,
+    pipelines: Pipelines,
+    pace: Pace,
+    /// Buffers that launches may have been given which are not through yet. The next wait drops them.
+    retired: Mutex<Vec<MetalBuffer>>,
+    /// What the device said when it failed.
+    failure: OnceLock<String>,
 }
 
 /// Device memory from `offset` on, and who keeps it.
@@ -55,25 +66,68 @@ impl Drop for MetalBuffer {
 }
 
 impl MetalExecutor {
-    /// Compiles the kernels, once a device and head size. `head_dim`: the model's, if all of its layers have the same.
-    ///
-    /// Errors: whatever Apple's compiler says.
-    pub fn new(device: &MetalDevice, head_dim: Option<usize>) -> Result<Self, ExecError> {
-        let (pipelines, pace) = compiled(device, head_dim)?;
-        Ok(MetalExecutor { device: device.clone(), pipelines, pace })
+    /// An executor, which has pipelines and pace in common with all others of the device.
+    pub fn new(device: &MetalDevice) -> Self {
+        static KEPT: Mutex<Vec<Arc<DeviceState>>> = Mutex::new(Vec::new());
+        let mut kept = KEPT.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(shared) = kept.iter().find(|shared| shared.device.id() == device.id()) {
+            return MetalExecutor(Arc::clone(shared));
+        }
+        let shared = Arc::new(DeviceState {
+            device: device.clone(),
+            pipelines: Pipelines::default(),
+            pace: Pace::default(),
+            retired: Mutex::default(),
+            failure: OnceLock::new(),
+        });
+        kept.push(Arc::clone(&shared));
+        MetalExecutor(shared)
+    }
+
+    /// Errors: the device has failed.
+    fn check(&self) -> Result<(), ExecError> {
+        self.0.failure.get().map_or(Ok(()), |message| Err(ExecError::Lost(message.clone())))
     }
 
     /// Waits for the device. `full`: because it had been given as much as it may take.
+    ///
+    /// Errors: the device has failed.
     fn wait(&self, full: bool) -> Result<(), ExecError> {
-        let wait = || self.device.flush_and_wait_current();
-        let result = autoreleasepool(|_| wait()).map_err(|e| kernel_error("(waiting)", e));
-        self.pace.finished(Instant::now(), full);
-        result
+        self.wait_by(MetalDevice::flush_and_wait_current)?;
+        self.0.pace.finished(Instant::now(), full);
+        self.look_back()
+    }
+
+    /// Looks whether command buffers failed that somebody has waited for already: a wait of Candle's looks at the last
+    /// one alone, and keeps those before it that did not complete. Waits for what has been started since, if anything
+    /// has.
+    ///
+    /// Errors: the device has failed.
+    fn look_back(&self) -> Result<(), ExecError> {
+        self.wait_by(MetalDevice::wait_until_completed)
+    }
+
+    /// Waits, and drops what was retired before. The first error is kept, and ends the use of the device.
+    fn wait_by(&self, wait: impl FnOnce(&MetalDevice) -> candle_core::Result<()>) -> Result<(), ExecError> {
+        self.check()?;
+        let retired = std::mem::take(&mut *self.0.retired.lock().unwrap_or_else(|e| e.into_inner()));
+        let result = autoreleasepool(|_| {
+            let result = wait(&self.0.device);
+            drop(retired);
+            result
+        });
+        if let Err(error) = result {
+            self.0.failure.get_or_init(|| {
+                tracing::error!(%error, "the GPU failed, and is not used again until the next start");
+                error.to_string()
+            });
+        }
+        self.check()
     }
 
     fn encode(&self, launch: &Launch<'_, MetalBuffer>) -> Result<(), ExecError> {
-        let pipeline = self.pipelines.get(&self.device, &launch.kernel, &launch.constants)?;
-        let guard = self.device.command_encoder().map_err(|e| kernel_error(&launch.kernel, e))?;
+        let pipeline = self.0.pipelines.get(&self.0.device, launch)?;
+        let guard = self.0.device.command_encoder().map_err(|e| kernel_error(&launch.kernel, e))?;
         let encoder = guard.as_ref();
         encoder.set_compute_pipeline_state(&pipeline);
         for binding in &launch.bindings {
@@ -106,10 +160,23 @@ impl Executor for MetalExecutor {
     }
 
     fn start(&self, work: u64) -> Result<(), ExecError> {
-        while !self.pace.start(work, Instant::now()) {
+        while !self.0.pace.start(work, Instant::now()) {
             self.wait(true)?;
         }
         Ok(())
+    }
+
+    fn failure(&self) -> Option<ExecError> {
+        self.look_back().err()
+    }
+
+    fn retire(&self, buffer: MetalBuffer) {
+        self.0.retired.lock().unwrap_or_else(|e| e.into_inner()).push(buffer);
+    }
+
+    fn largest_buffer(&self) -> usize {
+        let metal: &ProtocolObject<dyn MTLDevice> = self.0.device.metal_device().as_ref();
+        metal.maxBufferLength()
     }
 
     /// Candle's pool rounds up to powers of two, so what is large, the cache above all, is taken from Metal itself.
@@ -119,19 +186,21 @@ impl Executor for MetalExecutor {
         if bytes < LARGE {
             return self.create_tensor(bytes);
         }
+        limits::check_buffer(bytes, self.largest_buffer())?;
         let buffer = autoreleasepool(|_| {
-            let buffer = self.device.metal_device().new_buffer(bytes, SHARED)?;
-            self.device.register_buffers([&buffer]);
+            let buffer = self.0.device.metal_device().new_buffer(bytes, SHARED)?;
+            self.0.device.register_buffers([&buffer]);
             Ok(buffer)
         });
         let buffer = buffer.map_err(|e: MetalKernelError| memory(e.to_string()))?;
-        Ok(MetalBuffer { buffer, offset: 0, owner: Owner::Own(self.device.clone()) })
+        Ok(MetalBuffer { buffer, offset: 0, owner: Owner::Own(self.0.device.clone()) })
     }
 
     /// From Candle's pool, whatever its size: activations come and go with every layer.
     fn create_tensor(&self, bytes: usize) -> Result<MetalBuffer, ExecError> {
         let memory = |e: candle_core::Error| ExecError::Memory { wanted: bytes, message: e.to_string() };
-        let buffer = autoreleasepool(|_| self.device.allocate_buffer(bytes.max(16))).map_err(memory)?;
+        limits::check_buffer(bytes, self.largest_buffer())?;
+        let buffer = autoreleasepool(|_| self.0.device.allocate_buffer(bytes.max(16))).map_err(memory)?;
         Ok(MetalBuffer { buffer: (*buffer).clone(), offset: 0, owner: Owner::Pool(buffer) })
     }
 
@@ -152,6 +221,7 @@ impl Executor for MetalExecutor {
     }
 
     fn run(&self, launches: &[Launch<'_, MetalBuffer>]) -> Result<(), ExecError> {
+        self.check()?;
         autoreleasepool(|_| {
             for launch in launches {
                 self.start(launch.work)?;
@@ -163,9 +233,10 @@ impl Executor for MetalExecutor {
 
     /// A buffer of its own: one of the pool may still be read by what runs.
     fn buffer(&self, bytes: &[u8]) -> Result<MetalBuffer, ExecError> {
+        limits::check_buffer(bytes.len(), self.largest_buffer())?;
         let padded = [bytes, &[0; 16][bytes.len().min(16)..]].concat();
         let memory = |e: candle_core::Error| ExecError::Memory { wanted: bytes.len(), message: e.to_string() };
-        let buffer = autoreleasepool(|_| self.device.new_buffer_with_data(&padded)).map_err(memory)?;
+        let buffer = autoreleasepool(|_| self.0.device.new_buffer_with_data(&padded)).map_err(memory)?;
         Ok(MetalBuffer { buffer: (*buffer).clone(), offset: 0, owner: Owner::Pool(buffer) })
     }
 
@@ -192,7 +263,7 @@ impl Executor for MetalExecutor {
             Owner::Pool(shared) => shared.clone(),
             Owner::Own(_) | Owner::Tensor { .. } => Arc::new(buffer.buffer.clone()),
         };
-        let storage = MetalStorage::new(shared, self.device.clone(), count, DType::F32);
+        let storage = MetalStorage::new(shared, self.0.device.clone(), count, DType::F32);
         Ok(Tensor::from_storage(Storage::Metal(storage), shape, BackpropOp::none(), false))
     }
 }
@@ -217,23 +288,6 @@ pub fn open() -> candle_core::Result<Device> {
         bail!("macOS offers this process no GPU");
     }
     autoreleasepool(|_| Device::new_metal(0))
-}
-
-/// The kernels of a device and a head size, and the device's pace. Both are kept: the model, the cache, calibration and
-/// every pair of formats that is judged have an executor each, and what all of them launch keeps the display waiting
-/// together.
-fn compiled(device: &MetalDevice, head_dim: Option<usize>) -> Result<(Arc<Pipelines>, Arc<Pace>), ExecError> {
-    type Kept = (MetalDevice, Option<usize>, Arc<Pipelines>, Arc<Pace>);
-    static KEPT: Mutex<Vec<Kept>> = Mutex::new(Vec::new());
-    let mut kept = KEPT.lock().unwrap_or_else(|e| e.into_inner());
-    let of_device = || kept.iter().filter(|(of, ..)| of.id() == device.id());
-    if let Some((.., pipelines, pace)) = of_device().find(|(_, dim, ..)| *dim == head_dim) {
-        return Ok((Arc::clone(pipelines), Arc::clone(pace)));
-    }
-    let pace = of_device().next().map(|(.., pace)| Arc::clone(pace)).unwrap_or_default();
-    let pipelines = Arc::new(autoreleasepool(|_| Pipelines::compile(device, head_dim))?);
-    kept.push((device.clone(), head_dim, Arc::clone(&pipelines), Arc::clone(&pace)));
-    Ok((pipelines, pace))
 }
 
 fn kernel_error(kernel: &str, error: impl std::fmt::Display) -> ExecError {

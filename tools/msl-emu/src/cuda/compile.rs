@@ -79,7 +79,7 @@ fn source(folder: &Path, kernel: &str) -> Result<(), String> {
     if text.exists() {
         return Ok(());
     }
-    fs::write(&msl, source::library(head_dim)).map_err(|e| format!("{}: {e}", msl.display()))?;
+    fs::write(&msl, source::library(head_dim, &[])).map_err(|e| format!("{}: {e}", msl.display()))?;
     let mut command = Command::new(env::var("MSL_CXX").unwrap_or_else(|_| "clang++-19".to_owned()));
     command.args(["-E", "-x", "c++", "-std=c++17", "-D__METAL_VERSION__=310", "-DMSL_CUDA", "-nostdinc", "-I"]);
     command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("shim/include"));

@@ -78,14 +78,15 @@ impl Rewriter {
         if !starts {
             return Ok(None);
         }
-        let returns = if attribute { i + 4 } else { i + 1 };
+        let returns = if attribute { self.attributes_end(i) } else { i + 1 };
         if self.text(self.statement) == "template" && self.text(self.statement + 1) != "<" {
             return Ok(Some(self.instantiation(i, returns)));
         }
         if self.text(returns) == "void" && self.text(returns + 2) == "(" {
-            self.signature(returns + 1)?;
+            let most_threads = self.most_threads(i..returns, self.text(returns + 1))?;
+            self.signature(returns + 1, most_threads)?;
             if attribute {
-                self.drop(i..i + 4);
+                self.drop(i..returns);
             }
         }
         Ok(None)
@@ -117,8 +118,27 @@ impl Rewriter {
         end + 1
     }
 
+    /// Returns the position after the `]]` that closes the attributes which open at `i`.
+    fn attributes_end(&self, i: usize) -> usize {
+        let mut at = i + 1;
+        while !self.ended(at) && self.text(at) != "]" {
+            at += 1;
+        }
+        at + 2
+    }
+
+    /// Returns N of `[[kernel, max_total_threads_per_threadgroup(N)]]`, if it is among `range`.
+    fn most_threads(&self, range: std::ops::Range<usize>, name: &str) -> Result<Option<u32>, Error> {
+        let Some(at) = range.into_iter().find(|j| self.text(*j) == "max_total_threads_per_threadgroup") else {
+            return Ok(None);
+        };
+        let number = self.text(at + 2);
+        let refused = || Error::Threads { kernel: name.to_owned(), number: number.to_owned() };
+        number.parse().map(Some).map_err(|_| refused())
+    }
+
     /// Binds the parameters of the kernel whose name is at `at`, and drops their attributes.
-    fn signature(&mut self, at: usize) -> Result<(), Error> {
+    fn signature(&mut self, at: usize, most_threads: Option<u32>) -> Result<(), Error> {
         let name = self.text(at).to_owned();
         let mut parameters = Vec::new();
         for (start, end) in self.parameters(at + 2).ok_or_else(|| Error::Unterminated(name.clone()))? {
@@ -136,7 +156,7 @@ impl Rewriter {
             parameters.push((binding, declaration));
         }
         let is_template = self.text(self.statement) == "template";
-        self.unit.kernels.push(Kernel { name, is_template, parameters });
+        self.unit.kernels.push(Kernel { name, is_template, most_threads, parameters });
         Ok(())
     }
 

@@ -1,8 +1,11 @@
-//! The attention backend on a Mac's GPU, under the suite of every backend: what the emulator cannot show.
-#![cfg(all(target_os = "macos", feature = "metal"))]
+//! The attention backend on a Mac's GPU, under the suite of every backend, and what Apple's compilers say of the
+//! kernels: what the emulator cannot show.
+#![cfg(target_os = "macos")]
 #![allow(clippy::unwrap_used)] // helpers of tests
+mod compilers;
+
 use attention::{AttentionBackend, Centring, KeyCentring, ModelGeometry};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, MetalDevice, Tensor};
 use compute::{ComputeDevice, CpuDevice, Precision, StoredMatrix};
 use conformance::{Case, rows};
 use kv::KvLayout;
@@ -13,13 +16,17 @@ use std::sync::Arc;
 use turboquant::Format;
 
 fn backend(layout: KvLayout, geometry: &ModelGeometry, centring: &Centring) -> Box<dyn AttentionBackend> {
-    let Device::Metal(device) = device() else { panic!("a Mac without a GPU") };
-    let executor = MetalExecutor::new(&device, Some(geometry.layers[0].head_dim)).unwrap();
+    let executor = MetalExecutor::new(&metal_device());
     Box::new(GpuBackend::new(executor, layout, geometry, centring, AttendKernel::Mma).unwrap())
 }
 
 fn device() -> Device {
-    Device::new_metal(0).unwrap()
+    metal::macos::open().unwrap()
+}
+
+fn metal_device() -> MetalDevice {
+    let Device::Metal(metal) = device() else { panic!("a Mac without a GPU") };
+    metal
 }
 
 fn make(layout: KvLayout, geometry: ModelGeometry) -> Box<dyn AttentionBackend> {
@@ -81,8 +88,8 @@ fn blocks_are_copied_and_moved() {
 
 #[test]
 fn rows_are_computed() {
-    let Device::Metal(metal) = device() else { panic!("a Mac without a GPU") };
-    let executor = MetalExecutor::new(&metal, Some(64)).unwrap();
+    let metal = metal_device();
+    let executor = MetalExecutor::new(&metal);
     let error = rows::error(&GpuDevice::new(executor, Device::Metal(metal), DType::BF16).unwrap()).unwrap();
     assert!(error < rows::BOUND, "{error:.1e}");
 }
@@ -102,8 +109,8 @@ impl StoredMatrix for Stored {
 #[test]
 fn quantised_products_are_those_of_the_cpu() {
     const K: usize = 256;
-    let Device::Metal(metal) = device() else { panic!("a Mac without a GPU") };
-    let executor = MetalExecutor::new(&metal, Some(64)).unwrap();
+    let metal = metal_device();
+    let executor = MetalExecutor::new(&metal);
     let gpu = GpuDevice::new(executor, Device::Metal(metal), DType::BF16).unwrap();
     let values = |len: usize, seed: u32| -> Vec<f32> {
         (0..len as u32).map(|i| ((i ^ seed).wrapping_mul(2_654_435_761) >> 8) as f32 / 8e6 - 1.05).collect()
