@@ -14,8 +14,7 @@ pub struct WorkingSet {
     pub usable: u64,
 }
 
-/// Reads Metal's recommendation and checks it against the machine: virtual machines and some systems report less than
-/// two thirds of the memory that the GPU shares, which is taken to be wrong.
+/// Reads Metal's recommendation. Where there is none, two thirds of the memory may be used.
 pub fn working_set(device: &MetalDevice, physical: u64) -> WorkingSet {
     let recommended = device.metal_device().recommended_max_working_set_size() as u64;
     let allocated = device.metal_device().current_allocated_size() as u64;
