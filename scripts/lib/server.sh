@@ -4,13 +4,14 @@ log=$(mktemp)
 servers=()
 trap 'kill "${servers[@]}" 2>/dev/null || true; rm -f "$log"' EXIT
 
-# Starts a command that serves as process $server, with its log in $log, waits until it answers, and sets url to where.
+# Starts a command that serves as process $server, with its log in $log, waits until it answers, for $START_SECONDS or 30 seconds, and sets
+# url to where.
 start_server() {
     : >"$log"
     "$@" 2>>"$log" &
     server=$!
     servers+=("$server")
-    for _ in $(seq 300); do
+    for _ in $(seq $((10 * ${START_SECONDS:-30}))); do
         # The log says it.
         url=$(grep -oE 'http://[0-9.:]+' "$log" | head -n 1 || true)
         if [ -n "$url" ] && curl -fs "$url/health" >/dev/null; then return; fi
