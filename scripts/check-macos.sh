@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Type-checks the whole workspace for Apple Silicon on Debian, Metal and the tests that only a Mac runs included; then that a type error in
-# code for Macs alone is found.
+# Type-checks the whole workspace for Apple Silicon on Debian, Metal and the tests that only a Mac runs included, and the program without
+# Metal; then that a type error in code for Macs alone is found.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib/debian-rust.sh
 debian_packages
 export CARGO_TARGET_DIR=${MACOS_TARGET_DIR:-$PWD/target/macos}
 check() {
-    "$DEBIAN_CARGO" check -Zbuild-std=std,panic_abort,test,proc_macro --locked --target aarch64-apple-darwin --features metal \
-        --workspace --lib --bins --test mac
+    "$DEBIAN_CARGO" check -Zbuild-std=std,panic_abort,test,proc_macro --locked --target aarch64-apple-darwin "$@"
 }
-check
+check --workspace --lib --bins --test mac
+check --package cli --bins --no-default-features
 
 # In a copy, so that nothing of the checkout is ever wrong; the dependencies are those of the check above.
 planted=$CARGO_TARGET_DIR/planted
@@ -24,7 +24,7 @@ if cmp -s "$file" crates/metal/src/macos/mod.rs; then
     exit 1
 fi
 cd "$planted"
-if output=$(check 2>&1); then
+if output=$(check --workspace --lib --bins --test mac 2>&1); then
     echo "a type error in code for Macs alone passes" >&2
     exit 1
 fi
