@@ -5,14 +5,17 @@
 # meta-llama/Llama-3.2-1B-Instruct, which are fetched. Takes an hour or two: plug the Mac in and close what else computes. Move a window
 # now and then, above all while the longest contexts are filled: whether it stutters is the one thing that you have to tell us.
 #
-# 1 build           with Metal
-# 2 kernels         every kernel and format on the GPU, and what is row by row
-# 3 families        Llama, Qwen2, Qwen3, Qwen3-MoE and Qwen3.5 on the GPU beside the CPU
+# 1 build           as everybody builds
+# 2 kernels         every pipeline, every kernel and format on the GPU, and what is row by row
+# 3 families        Llama, Qwen2, Qwen3, Qwen3-MoE and Qwen3.5 on the GPU beside the CPU; a context over 8,192 tokens, with plain and with
+#                   quantised weights, with a wait a layer and without
 # 4 tests           all others, on the CPU
-# 5 quality         what each way to store the cache costs, on the GPU and on the CPU
-# 6 speed           the same, of MODEL, of a tiny mixture and of a tiny recurrent model
+# 5 quality         what each way to store the cache costs, on the GPU and on the CPU, and of quantised weights on both
+# 6 speed           of MODEL, with plain and quantised weights, by each kernel that decodes, of one client and of several; of a long
+#                   context, a tiny mixture and a tiny recurrent model
 # 7 capacity        the longest context that fits, filled
-# 8 memory          whether the server grows while it decodes
+# 8 memory          whether the server grows while it decodes 2,000 tokens
+# The report ends with one page (scripts/mac-summary.py): what is right, what is fast, and what is not.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 model=${1:-models/demo}
@@ -40,7 +43,10 @@ part() {
     local start=$SECONDS
     "$@" 2>&1 | tee -a "$report"
     local status=${PIPESTATUS[0]}
-    printf -- '--- %s: %s after %s s\n' "$name" "$([ "$status" = 0 ] && echo passed || echo "FAILED ($status)")" $((SECONDS - start)) | tee -a "$report"
+    local outcome
+    outcome=$([ "$status" = 0 ] && echo passed || echo "FAILED ($status)")
+    printf -- '--- %s: %s after %s s\n' "$name" "$outcome" $((SECONDS - start)) | tee -a "$report"
+    printf '%s\t%s\n' "$name" "$outcome" >>"$results/parts.tsv"
     [ "$status" = 0 ] || failed+=("$name")
 }
 
@@ -54,21 +60,37 @@ part() {
 } 2>&1 | tee "$report"
 
 tallow=target/release/tallow
-part "1 build" cargo build --release --locked --features metal
+part "1 build" cargo build --release --locked
 if [ ! -x "$tallow" ]; then
     echo "without the program nothing else can run; the report: $report"
     exit 1
 fi
 [ -e "$model" ] || part "1 fetch" "$tallow" pull "$model"
-part "2 kernels" cargo test --locked -p metal --features metal --test mac -- --nocapture
-part "3 families" cargo test --locked -p engine --features metal --test mac -- --nocapture
+part "2 kernels" cargo test --locked -p metal --test mac -- --nocapture
+part "3 families" cargo test --locked -p engine --test mac -- --nocapture
 # Without Metal: these compare bits, which the CPU alone promises.
-part "4 tests" cargo test --locked --workspace
+part "4 tests" cargo test --locked --workspace --no-default-features
 part "5 quality on the GPU" "$tallow" eval models/eval --device metal --pairs all --needles --json "$results/quality.json"
-part "5 quality on the CPU" "$tallow" eval models/eval --device cpu --texts wikitext --pairs all --tokens 4096 --json "$results/quality-cpu.json"
-part "6 speed on the GPU" "$tallow" bench "$model" --device metal --contexts 512,2048,3500 --batches 1,4 --json "$results/speed.json"
-part "6 speed on the GPU, decoding by attend_vec" "$tallow" bench "$model" --device metal --decode-kernel vec --contexts 512,2048,3500 --batches 1,4 --json "$results/speed-vec.json"
-part "6 speed on the CPU" "$tallow" bench "$model" --device cpu --contexts 512,2048 --batches 1 --json "$results/speed-cpu.json"
+for quant in none q8_0; do
+    # Without the flag: weights as they are stored.
+    [ $quant = none ] && flags=() || flags=(--weight-quant $quant)
+    for device in metal cpu; do
+        part "5 quality, weights $quant, $device" "$tallow" eval models/eval --device $device "${flags[@]+"${flags[@]}"}" \
+            --texts wikitext --tokens 4096 --json "$results/quality-$quant-$device.json"
+    done
+done
+bench() {
+    local name=$1
+    shift
+    part "6 speed, $name" "$tallow" bench "$model" --json "$results/speed-$name.json" "$@"
+}
+bench gpu --device metal --contexts 512,2048,3500 --batches 1,2,4
+bench gpu-vec --device metal --decode-kernel vec --contexts 512,2048,3500 --batches 1,2,4
+bench gpu-q8_0 --device metal --weight-quant q8_0 --contexts 512,2048 --batches 1,2,4
+bench gpu-q4_k --device metal --weight-quant q4_k --contexts 512,2048 --batches 1,2,4
+# The bundled model's context ends before.
+[ "$model" = models/demo ] || bench gpu-long --device metal --contexts 9000 --batches 1,2 --kv-preset balanced
+bench cpu --device cpu --contexts 512,2048 --batches 1,2
 part "6 speed of a mixture" "$tallow" bench models/tiny-qwen3moe --device metal --contexts 512 --batches 1,4 --kv-preset bf16
 part "6 speed of a recurrent model" "$tallow" bench models/tiny-qwen35 --device metal --contexts 512 --batches 1,4 --kv-preset bf16
 
@@ -117,16 +139,17 @@ for preset in bf16 balanced auto; do
     part "7 capacity, $preset" capacity "$preset"
 done
 
-# The server's memory after 500 tokens and after 5,000 more: a driver's objects that are never freed would be some .1 MB a token.
+# The server's memory after 500 tokens and after 2,000 more: a driver's objects that are never freed would be some .1 MB a token.
 growth() (
     serve --max-num-seqs 2
     resident() { ps -o rss= -p "$server"; }
     answer() { curl -fsS "$url/v1/completions" -H 'content-type: application/json' -d "{\"prompt\": \"The\", \"max_tokens\": $1, \"ignore_eos\": true}" >/dev/null; }
     answer 500 || exit 1
     before=$(resident)
-    for _ in $(seq 10); do answer 500 || exit 1; done
+    for _ in $(seq 4); do answer 500 || exit 1; done
     after=$(resident)
-    echo "resident after 500 tokens: $before KiB, after 5,000 more: $after KiB"
+    echo "resident after 500 tokens: $before KiB, after 2,000 more: $after KiB"
+    echo "$((after - before))" >"$results/growth.txt"
     [ $((after - before)) -lt 65536 ]
 )
 part "8 memory" growth
@@ -134,6 +157,8 @@ part "8 memory" growth
 for file in "$results"/*.json; do
     [ -e "$file" ] && { printf '\n=== %s\n' "$(basename "$file")"; cat "$file"; } >>"$report"
 done
+printf '\n=== the page\n' | tee -a "$report"
+scripts/mac-summary.py "$results" | tee -a "$report"
 printf '\n%s\n' "$([ ${#failed[@]} = 0 ] && echo 'everything passed' || echo "failed: ${failed[*]}")" | tee -a "$report"
 echo "the report to send: $report (and whether the display stuttered)"
 [ ${#failed[@]} = 0 ]

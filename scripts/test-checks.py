@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """The checks of the source find what they should: each mistake is planted in a small repository of its own."""
+import json
 import subprocess
 import sys
 import tempfile
@@ -41,6 +42,11 @@ class Checks(unittest.TestCase):
             ["a.rs:401: 401 lines, 400 are allowed: split the file"],
         )
 
+    def test_functions_of_kernels_that_are_only_asked_to_be_inlined(self):
+        text = "// inline\n#define INLINE inline\nINLINE int a();\nstatic inline int b();\ninline int c();\n"
+        found = self.run_check("check-text.py", {"kernels/a/a.h": text, "src/a.rs": "fn inline() {}\n"})
+        self.assertEqual([line.split(": ")[0] for line in found], ["kernels/a/a.h:4", "kernels/a/a.h:5"])
+
     def test_cycles_of_files(self):
         b, c = "use crate::c::C;\npub struct B;\n", "pub struct C(\n  super::b::B);\n"
         found = self.crate(lib="mod b;\nmod c;\n", b=b, c=c)
@@ -68,6 +74,23 @@ class Checks(unittest.TestCase):
         found = self.crate(lib="pub struct New;\n", b="enum New {}\n", c="#[cfg(test)]\nmod tests {\nstruct New;\n}\n")
         self.assertEqual(len(found), 1)
         self.assertIn("crates/a/src/lib.rs:1: a type name with 2 meanings: New: ", found[0])
+
+    def test_the_page_of_an_acceptance_run_tells_what_is_not_right_and_not_fast(self):
+        speed = [{"k": "bf16", "v": "bf16", "context": 2048, "batch": n, "prefill": 900, "decode": 55 - n} for n in (1, 2)]
+        files = {
+            "parts.tsv": "1 build\tpassed\n2 kernels\tFAILED (101)\n",
+            "speed-gpu.json": json.dumps(speed),
+            "growth.txt": "70000\n",
+        }
+        with tempfile.TemporaryDirectory() as folder:
+            for name, text in files.items():
+                Path(folder, name).write_text(text)
+            command = [sys.executable, SCRIPTS / "mac-summary.py", folder]
+            page = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        found = page.split("What is not\n")[1].splitlines()
+        self.assertEqual(
+            [line.strip() for line in found], ["2 kernels", "memory over 2,000 tokens", "two clients against one, GPU"]
+        )
 
 
 if __name__ == "__main__":

@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used)] // helpers of tests
 mod common;
 
-use common::{Driver, Setup};
-use engine::DeviceChoice;
+use attention::{AttentionPlan, BackendHook, HookedBackend, LayerId};
+use candle_core::{Device, Result, Tensor};
+use common::{Driver, Setup, Trace};
+use engine::{DecodeKernel, DeviceChoice, WeightQuant, select};
 use std::collections::BTreeMap;
 use testkit::Golden;
 use turboquant::Format::{self, *};
@@ -45,5 +47,36 @@ fn every_family_answers_as_on_the_cpu() {
     }
     for model in ["demo", "eval", "tiny-qwen3moe"] {
         check(model, Tq8, Tq8);
+    }
+}
+
+/// Waits for the GPU before each layer stores.
+struct Waits(Device);
+
+impl BackendHook for Waits {
+    fn store(&self, _: LayerId, k: &Tensor, v: &Tensor, _: &AttentionPlan) -> Result<(Tensor, Tensor)> {
+        self.0.synchronize()?;
+        Ok((k.clone(), v.clone()))
+    }
+}
+
+/// Quantised weights and a context beyond 8,192 tokens: others have seen Candle miss a dependency there, which a wait
+/// cures (candle #3705).
+#[test]
+fn a_wait_a_layer_changes_no_bit_of_a_long_context() {
+    let prompt: Vec<u32> = (0..8400).map(|i| 300 + i * 31 % 4000).collect();
+    for weight_quant in [None, Some(WeightQuant::Q8_0)] {
+        let setup =
+            Setup { device: DeviceChoice::Metal, num_blocks: 540, weight_quant, ..Setup::new("models/demo", Tq8, Tc4) };
+        let answer = |waits: bool| -> Trace {
+            let mut driver = Driver::with_backend(&setup, |layout, geometry, centring, device| {
+                let backend = select(layout, geometry, centring, device, DecodeKernel::Mma).unwrap();
+                if waits { Box::new(HookedBackend::new(backend, Waits(device.clone()))) } else { backend }
+            });
+            driver.add(0, &prompt, 16);
+            driver.run();
+            driver.trace(0)
+        };
+        assert!(answer(false) == answer(true), "weights in {weight_quant:?}");
     }
 }
