@@ -91,25 +91,26 @@ impl Engine {
         }
     }
 
-    /// Runs until shutdown, until every handle and stream is gone, or until the model's weights are lost.
+    /// Runs until shutdown, until every handle and stream is gone, or until the model's weights or its device are lost.
     pub fn run(mut self) {
         let mut end = EngineError::ShutDown;
         while self.receive() {
             self.look_at_memory();
             self.prefix_cache.finish_loads(&mut self.scheduler, &self.runner, Duration::ZERO);
-            if !self.scheduler.is_idle() {
-                self.step();
-            }
-            if let Err(error) = self.files.check() {
+            let succeeded = self.scheduler.is_idle() || self.step();
+            let weights = self.files.check().map_err(|e| e.to_string());
+            // A device is asked only after an error, since it looks at all that it was given.
+            let device = if succeeded { None } else { self.runner.model_ref().device.failure() };
+            if let Some(error) = weights.err().or(device) {
                 tracing::error!(%error, "the model cannot be served any more");
-                self.inbox.fail(error.to_string());
-                end = EngineError::StepFailed(error.to_string());
+                self.inbox.fail(error.clone());
+                end = EngineError::StepFailed(error);
                 break;
             }
             self.publish();
         }
         self.fail_all(&end);
-        // Lost weights leave nothing that is worth keeping.
+        // Lost weights and a lost device leave nothing that is worth keeping.
         if end == EngineError::ShutDown
             && let Some(archive) = &mut self.prefix_cache.archive
         {
@@ -190,14 +191,16 @@ impl Engine {
         self.requests.insert(id, active);
     }
 
-    fn step(&mut self) {
+    /// Runs a step. False if it failed, which ends its requests.
+    fn step(&mut self) -> bool {
         let step = self.scheduler.schedule();
         if let Some(archive) = &mut self.prefix_cache.archive {
             archive.begin_step(&step, &self.runner);
         }
         if step.chunks.is_empty() {
             // Whatever runs waits for the disk.
-            return self.prefix_cache.finish_loads(&mut self.scheduler, &self.runner, LOAD_WAIT);
+            self.prefix_cache.finish_loads(&mut self.scheduler, &self.runner, LOAD_WAIT);
+            return true;
         }
         self.mark_scheduled(&step);
         self.steps += 1;
@@ -213,7 +216,7 @@ impl Engine {
             self.take(&step, output)
         }));
         let error = match work {
-            Ok(Ok(())) => return,
+            Ok(Ok(())) => return true,
             Ok(Err(error)) => error,
             Err(panic) => panic_message(&*panic),
         };
@@ -221,6 +224,7 @@ impl Engine {
         for chunk in &step.chunks {
             self.fail(RequestId(chunk.seq.request), &EngineError::StepFailed(error.clone()));
         }
+        false
     }
 
     /// Runs a step on the model. Which tokens may come next is found out meanwhile.

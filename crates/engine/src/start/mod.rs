@@ -88,6 +88,7 @@ pub fn launch(config: &EngineConfig, bundle: ModelBundle) -> Result<(EngineHandl
     let pool = compute_pool(config.threads)?;
     if compiles {
         let begin = Instant::now();
+        tracing::info!("warming up: the device's kernels are compiled");
         pool.install(|| warm_up(&mut scheduler, &mut runner, budget.max_model_len))?;
         tracing::info!("warmed up in {:.1} s", begin.elapsed().as_secs_f64());
     }

@@ -1,7 +1,9 @@
-//! A model that fails.
+//! A model that fails, and a device that does.
+use super::wrapped_device::WrappedDevice;
 use super::wrapped_model::launch_wrapped;
 use super::{answer, answers, config, idle_within, prompt, stop};
-use engine::GenerationRequest;
+use engine::{GenerationRequest, SubmitError, launch, load};
+use std::sync::Arc;
 use std::time::Duration;
 
 const PANICS: u32 = 77;
@@ -28,4 +30,22 @@ fn a_step_that_fails_ends_its_requests_and_nothing_else() {
         assert_eq!(answer(&engine.0, GenerationRequest::greedy(prompt(3), 10)), want);
     }
     stop(engine);
+}
+
+#[test]
+fn a_device_that_fails_ends_the_engine_with_its_reason() {
+    let config = config();
+    let mut bundle = load(&config).unwrap();
+    let device = Arc::new(WrappedDevice::default());
+    bundle.device = device.clone();
+    let (handle, thread) = launch(&config, bundle).unwrap();
+    answer(&handle, GenerationRequest::greedy(prompt(3), 4));
+    assert_eq!(handle.failure(), None);
+    *device.failure.lock().unwrap() = Some("the GPU failed: out of memory".to_owned());
+    let mut stream = handle.submit(GenerationRequest::greedy(prompt(3), 4)).unwrap();
+    answers(&mut stream, 1).unwrap_err();
+    thread.join().unwrap();
+    assert_eq!(handle.failure(), Some("the GPU failed: out of memory"));
+    let refused = handle.submit(GenerationRequest::greedy(prompt(3), 4)).err();
+    assert_eq!(refused, Some(SubmitError::ShuttingDown));
 }

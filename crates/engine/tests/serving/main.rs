@@ -6,6 +6,7 @@ mod plan;
 mod pressure;
 mod shutdown;
 mod warm_up;
+mod wrapped_device;
 mod wrapped_model;
 
 use engine::{
