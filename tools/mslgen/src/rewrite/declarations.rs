@@ -87,6 +87,7 @@ impl Rewriter {
             self.signature(returns + 1, most_threads)?;
             if attribute {
                 self.drop(i..returns);
+                self.set(i, "MSL_KERNEL");
             }
         }
         Ok(None)
