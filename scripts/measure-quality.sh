@@ -39,13 +39,11 @@ judge() {
     target/release/tallow eval "$model" --plot "docs/quality-$name.svg" "$@" >>"$out"
 }
 
-# Every pair is judged on wikitext where that takes minutes, the presets and their rivals elsewhere. The document is as long as SmolLM2's
-# context, and twice as long where there is room.
-smollm2=$folder/smollm2-135m-instruct-q4_1.gguf
-judge smollm2-135m "$smollm2" --texts wikitext --pairs all
-# The first line names the model again.
-target/release/tallow eval "$smollm2" --texts code,chat,document | tail -n +2 >>"$out"
-judge qwen2.5-coder-0.5b "$folder/qwen2.5-coder-0.5b-instruct-q4_k_m.gguf" --document-tokens 16384
+# The presets and their rivals are judged on the models that people run, every pair of formats on the small ones, for which that takes minutes.
+# The document is as long as SmolLM2's context.
+texts=wikitext,code,chat,document
+judge smollm2-135m "$folder/smollm2-135m-instruct-q4_1.gguf" --texts "$texts"
+judge qwen2.5-coder-0.5b "$folder/qwen2.5-coder-0.5b-instruct-q4_k_m.gguf" --texts "$texts"
 judge demo models/demo --texts wikitext --pairs all --needles
 judge eval models/eval --texts wikitext --pairs all --needles
 mv "$out" docs/quality.md
