@@ -1,45 +1,7 @@
-// 8x8 matrices of a simdgroup, with access to a lane's two elements.
+// Where a lane is in an 8x8 matrix, and sums over its rows.
 #pragma once
 #include "common/formats.h"
-
-// A lane's two elements; the cast is needed where the header's type is not vec<T, 2>.
-INLINE thread half2& elements(thread simdgroup_half8x8& x) {
-  return reinterpret_cast<thread half2&>(x.thread_elements());
-}
-INLINE thread float2& elements(thread simdgroup_float8x8& x) {
-  return reinterpret_cast<thread float2&>(x.thread_elements());
-}
-INLINE simdgroup_half8x8 tile_of(half2 x) {
-  simdgroup_half8x8 a;
-  elements(a) = x;
-  return a;
-}
-
-#ifndef MSL_CUDA  // the CUDA shim has its own, one instruction each
-// d0 += a b, d1 += c b
-INLINE void mma_2x1(thread simdgroup_float8x8& d0,
-                    thread simdgroup_float8x8& d1,
-                    simdgroup_half8x8 a,
-                    simdgroup_half8x8 c,
-                    simdgroup_half8x8 b) {
-  simdgroup_multiply_accumulate(d0, a, b, d0);
-  simdgroup_multiply_accumulate(d1, c, b, d1);
-}
-// d0 += a0 b0 + a1 b1, d1 += c0 b0 + c1 b1
-INLINE void mma_2x2(thread simdgroup_float8x8& d0,
-                    thread simdgroup_float8x8& d1,
-                    simdgroup_half8x8 a0,
-                    simdgroup_half8x8 c0,
-                    simdgroup_half8x8 b0,
-                    simdgroup_half8x8 a1,
-                    simdgroup_half8x8 c1,
-                    simdgroup_half8x8 b1) {
-  simdgroup_multiply_accumulate(d0, a0, b0, d0);
-  simdgroup_multiply_accumulate(d1, c0, b0, d1);
-  simdgroup_multiply_accumulate(d0, a1, b1, d0);
-  simdgroup_multiply_accumulate(d1, c1, b1, d1);
-}
-#endif
+#include "common/matrices.h"
 
 // A lane's place in a matrix (row r, columns 2c and 2c + 1), the xor masks that step through the rows, and the lanes
 // that have the columns before it in its row and the row before it in its columns, the last before the first, which
@@ -49,14 +11,8 @@ struct Place {
   ushort m0, m1, m2;
   ushort column_before, row_before;
 };
-// index: 64 halves of this simdgroup.
 INLINE Place find_place(threadgroup half* index, uint lane) {
-  index[lane] = half(float(lane));
-  index[lane + 32] = half(float(lane + 32));
-  simdgroup_barrier(mem_flags::mem_threadgroup);
-  simdgroup_half8x8 x;
-  simdgroup_load(x, index, 8);
-  const uint e = uint(float(elements(x)[0]));
+  const uint e = first_element(index, lane);
   Place l;
   l.r = e / 8;
   l.c = e % 8 / 2;

@@ -1,7 +1,7 @@
 //! The CPU: products are summed in an order fixed by k (crate `matmul`), straight from where the weight is stored.
 use crate::rowwise::{Elementwise, RowNorm, exp};
 use crate::spinning::with_spinning_pool;
-use crate::{ComputeDevice, ExpertOutput, PlacedWeight, Precision, StoredMatrix};
+use crate::{ComputeDevice, ExpertOutput, PlacedWeight, Precision, Rows, StoredMatrix};
 use candle_core::{CpuStorage, Device, Result, Storage, Tensor, bail};
 use matmul::Product;
 use std::sync::Arc;
@@ -30,8 +30,13 @@ impl ComputeDevice for CpuDevice {
         with_spinning_pool(work);
     }
 
+    fn rows(&self, x: &Tensor) -> Result<Rows> {
+        Ok(Rows::new(x.dim(0)?, x.clone()))
+    }
+
     /// The threads of all products meet once.
-    fn products(&self, x: &Tensor, weights: &[&PlacedWeight]) -> Result<Vec<Tensor>> {
+    fn products(&self, x: &Rows, weights: &[&PlacedWeight]) -> Result<Vec<Tensor>> {
+        let x = x.get::<Tensor>()?;
         let (rows, k) = x.dims2()?;
         let weights = weights.iter().map(|weight| weight.get::<CpuWeight>()).collect::<Result<Vec<_>>>()?;
         if let Some(weight) = weights.iter().map(|weight| weight.matrix.view()).find(|weight| weight.k() != k) {

@@ -4,18 +4,20 @@
 //! [`ComputeDevice`] is all that a model sees of the device. [`CpuDevice`] is the CPU's; a GPU's is in `metal`.
 #![warn(missing_docs)]
 mod cpu;
+mod rows;
 mod rowwise;
 mod spinning;
 mod weight;
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Device, Result, Tensor, bail};
 use std::sync::Arc;
 
 pub use cpu::CpuDevice;
+pub use rows::Rows;
 pub use weight::{PlacedWeight, Precision, StoredMatrix};
 
-/// Where a model computes what is not attention. All activations are f32; a row's result depends on the row alone, up
-/// to the order in which a GPU sums a product.
+/// Where a model computes what is not attention. All activations are f32, whatever products round them to; a row's
+/// result depends on the row alone.
 pub trait ComputeDevice: Send + Sync {
     /// Where the tensors that this device takes and gives lie.
     fn tensors(&self) -> &Device;
@@ -48,10 +50,39 @@ pub trait ComputeDevice: Send + Sync {
     /// Errors: a type of weight that the device does not multiply, or no memory.
     fn place(&self, weight: Arc<dyn StoredMatrix>, bias: Option<&[f32]>, precision: Precision) -> Result<PlacedWeight>;
 
-    /// The products of the rows `x`, `[rows, k]`, with the transpose of each weight, plus its bias: `[rows, n]` each.
+    /// Rows `[rows, k]` in the form that products take.
     ///
-    /// Errors: rows of another length, and weights that another device has placed.
-    fn products(&self, x: &Tensor, weights: &[&PlacedWeight]) -> Result<Vec<Tensor>>;
+    /// Errors: no memory.
+    fn rows(&self, x: &Tensor) -> Result<Rows>;
+
+    /// The products of some rows with the transpose of each weight, plus its bias: `[rows, n]` each.
+    ///
+    /// Errors: rows of another length or of another device, and weights that another device has placed.
+    fn products(&self, x: &Rows, weights: &[&PlacedWeight]) -> Result<Vec<Tensor>>;
+
+    /// The sum of `x`, `[rows, n]`, and the product of some rows with one weight.
+    ///
+    /// Errors: as `products`.
+    fn product_onto(&self, x: &Tensor, rows: &Rows, weight: &PlacedWeight) -> Result<Sum> {
+        Ok(Sum { x: x.clone(), delta: self.products(rows, &[weight])?.pop() })
+    }
+
+    /// silu(gate) * up, where these are the products of some rows with two weights, in the form that products take.
+    ///
+    /// Errors: as `products`; weights of different sizes.
+    fn gated_product(&self, x: &Rows, gate: &PlacedWeight, up: &PlacedWeight) -> Result<Rows> {
+        let [gate, up] = &self.products(x, &[gate, up])?[..] else { bail!("as many products as weights") };
+        self.rows(&self.silu_mul(gate, up)?)
+    }
+
+    /// The norm of a sum, as `rms_norm` computes it, in the form that products with weights of [`Precision::Fast`]
+    /// take. The sum becomes one tensor.
+    ///
+    /// Errors: tensors of other shapes.
+    fn norm_rows(&self, x: &mut Sum, weight: &Tensor, eps: f32) -> Result<Rows> {
+        let normed = x.norm(self, weight, eps)?;
+        self.rows(&normed)
+    }
 
     /// x / sqrt(mean(x²) + eps) * weight over the last dimension. `weight`: `[n]`.
     fn rms_norm(&self, x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor>;
@@ -65,6 +96,13 @@ pub trait ComputeDevice: Send + Sync {
     /// sigmoid(gate) * x, of the same shape.
     fn sigmoid_mul(&self, gate: &Tensor, x: &Tensor) -> Result<Tensor>;
 
+    /// Some rows of `[rows, n]`, by number.
+    ///
+    /// Errors: a number of no row.
+    fn select_rows(&self, x: &Tensor, rows: &[u32]) -> Result<Tensor> {
+        x.index_select(&Tensor::from_slice(rows, rows.len(), x.device())?, 0)
+    }
+
     /// The weighted sums of what experts gave for `num_rows` rows, each of which went through the same number of
     /// experts: `[num_rows, width]`. A row's sum is taken in the order of `experts`.
     fn mix(&self, num_rows: usize, experts: &[ExpertOutput]) -> Result<Tensor>;
@@ -73,6 +111,27 @@ pub trait ComputeDevice: Send + Sync {
     /// descending order, of equal ones the lower index first. Where a row has fewer numbers, what follows them is at
     /// most [`MASKED_LOGIT`]. `None` where the rows have to be read as a whole instead.
     fn largest(&self, rows: &Tensor, count: usize) -> Result<Option<Vec<(u32, f32)>>>;
+}
+
+/// A tensor, and what is still to be added to it: the norm that reads it next does that in one pass.
+#[derive(Clone)]
+pub struct Sum {
+    /// What is added to.
+    pub x: Tensor,
+    /// What is added, of the same shape.
+    pub delta: Option<Tensor>,
+}
+
+impl Sum {
+    /// The norm of the sum, as [`ComputeDevice::rms_norm`] computes it. The sum becomes one tensor.
+    ///
+    /// Errors: tensors of other shapes.
+    pub fn norm<D: ComputeDevice + ?Sized>(&mut self, device: &D, weight: &Tensor, eps: f32) -> Result<Tensor> {
+        let Some(delta) = self.delta.take() else { return device.rms_norm(&self.x, weight, eps) };
+        let (sum, normed) = device.add_rms_norm(&self.x, &delta, weight, eps)?;
+        self.x = sum;
+        Ok(normed)
+    }
 }
 
 /// Stands for NaN and minus infinity in what [`ComputeDevice::largest`] gives; every logit that a model computes is

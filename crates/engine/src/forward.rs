@@ -55,7 +55,7 @@ impl ModelRef<'_> {
 
     fn compute(self, tokens: &[u32], wanted: &WantedRows, context: &ForwardContext<'_>) -> Result<PassOutput> {
         let WantedRows { hidden, logits } = wanted;
-        let (num_hidden, num_logits) = (hidden.len() as u32, logits.len() as u32);
+        let (num_hidden, num_logits) = (hidden.len(), logits.len());
         let mut rows = [&hidden[..], &logits[..]].concat();
         // A GPU takes no dispatch of no rows, and a pass of which nothing is read would not be waited for.
         if rows.is_empty() {
@@ -65,8 +65,7 @@ impl ModelRef<'_> {
         if num_logits == 0 {
             return Ok(PassOutput { hidden: states, logits: None });
         }
-        let select = |rows: Range<u32>| states.index_select(&Tensor::arange(rows.start, rows.end, states.device())?, 0);
-        let of_logits = if num_hidden == 0 { states.clone() } else { select(num_hidden..num_hidden + num_logits)? };
+        let of_logits = states.narrow(0, num_hidden, num_logits)?;
         let logits = Some(self.model.logits(&of_logits)?);
         Ok(PassOutput { hidden: states, logits })
     }

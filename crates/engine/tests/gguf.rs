@@ -3,10 +3,11 @@
 #![allow(clippy::unwrap_used)] // helpers of tests
 mod common;
 
-use common::{Setup, alone};
+use common::{Setup, alone, emulated};
 use compute::{ComputeDevice, CpuDevice};
 use engine::{EngineConfig, WeightQuant, load};
 use models::{Checkpoint, LoadOptions, Reading};
+use msl_emu::{Emulator, EmulatorExecutor};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use testkit::{Golden, repo};
@@ -94,6 +95,15 @@ fn every_block_type_is_kept_and_multiplied() {
         let error = rms(&mut want.iter().zip(&got).map(|(a, b)| a - b));
         println!("{token}: logits differ by {error} (root mean square), {bound} is allowed");
         assert!(error > 0.0 && error <= bound, "{token}: logits differ by {error}, at most {bound} is allowed");
+
+        // A GPU rounds inputs to halves: by up to 2^-11 of an element and, if that is uniform, 1 / sqrt(3) of it.
+        let Some(emulator) = Emulator::fast() else { continue };
+        let gpu = Setup { compute: Some(emulated(EmulatorExecutor { emulator, order: 0 })), ..setup(&path, None) };
+        let got = alone(&gpu, &[token], 1).logits_at(0);
+        let bound = 5f32.sqrt() * 2f32.powi(-11) / 3f32.sqrt() * rms(&mut want.iter().copied());
+        let error = rms(&mut want.iter().zip(&got).map(|(a, b)| a - b));
+        println!("{token}: on a GPU, {error}, {bound} is allowed");
+        assert!(error > 0.0 && error <= bound, "{token}: logits of a GPU differ by {error}, not {bound}");
     }
 }
 

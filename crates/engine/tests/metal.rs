@@ -1,4 +1,4 @@
-//! Models computed as on a GPU, by the Metal kernels' own text in the emulator and Candle's products on the CPU.
+//! Models computed as on a GPU, by the Metal kernels' own text in the emulator.
 #![allow(clippy::unwrap_used)] // helpers of tests
 mod common;
 
@@ -9,6 +9,27 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use testkit::Golden;
 use turboquant::Format::{self, *};
+
+/// The emulator as a device; `note` sees the launches of each call.
+fn watched(
+    emulator: &'static Emulator,
+    note: impl Fn(&[Launch<'_, Memory>]) + Send + Sync + 'static,
+) -> impl Executor<Buffer = Memory> + 'static {
+    let run = move |inner: &EmulatorExecutor, launches: &[Launch<'_, Memory>]| {
+        note(launches);
+        inner.run(launches)
+    };
+    Watched { inner: EmulatorExecutor { emulator, order: 0 }, most_work: u64::MAX, run }
+}
+
+/// A model whose attention and products the kernels compute.
+fn driver(setup: &Setup, emulator: &'static Emulator) -> Driver {
+    let setup = Setup { compute: Some(emulated(watched(emulator, |_| ()))), ..setup.clone() };
+    Driver::with_backend(&setup, |layout, geometry, centring, _| {
+        let executor = watched(emulator, |_| ());
+        Box::new(GpuBackend::new(executor, layout, geometry, &centring, AttendKernel::Mma).unwrap())
+    })
+}
 
 /// Greedy tokens of the CPU backend and of the kernels are equal, with each of the kernels that decode.
 fn check(model: &str, k: Format, v: Format, kernels: &[AttendKernel], output: usize) {
@@ -21,11 +42,9 @@ fn check(model: &str, k: Format, v: Format, kernels: &[AttendKernel], output: us
         let ran = Arc::new(Mutex::new(BTreeSet::new()));
         let executor = || {
             let noted = Arc::clone(&ran);
-            let run = move |inner: &EmulatorExecutor, launches: &[Launch<'_, Memory>]| {
+            watched(emulator, move |launches| {
                 noted.lock().unwrap().extend(launches.iter().map(|launch| launch.kernel.clone()));
-                inner.run(launches)
-            };
-            Watched { inner: EmulatorExecutor { emulator, order: 0 }, most_work: u64::MAX, run }
+            })
         };
         let setup = Setup { compute: Some(emulated(executor())), ..setup() };
         let mut driver = Driver::with_backend(&setup, |layout, geometry, centring, _| {
@@ -38,7 +57,7 @@ fn check(model: &str, k: Format, v: Format, kernels: &[AttendKernel], output: us
         assert_eq!(driver.trace(0).tokens, want.tokens, "{model} {k:?}/{v:?} by {kernel:?}");
         let ran = ran.lock().unwrap();
         let attend = if kernel == AttendKernel::Mma { "attend_mma" } else { "attend_vec" };
-        for kernel in ["write", "query", attend, "reduce", "add_rms_norm", "gate_mul", "top_rows"] {
+        for kernel in ["norm_operand", "product_", "write", "query", attend, "reduce", "pack_rows", "top_rows"] {
             assert!(ran.iter().any(|name| name.starts_with(kernel)), "{kernel} did not run: {ran:?}");
         }
     }
@@ -62,4 +81,65 @@ fn mixtures_and_recurrent_layers_run() {
     for model in ["tiny-qwen3moe", "tiny-qwen35"] {
         check(model, Tq8, Tq8, &[AttendKernel::Mma], 8);
     }
+}
+
+/// Chunks, company and preemption change no bit of a request's logits, whatever the family: neither do attention's
+/// kernels nor those of products, norms and the rest.
+#[test]
+fn answers_do_not_depend_on_company() {
+    const OUTPUT: usize = 6;
+    let Some(emulator) = Emulator::fast() else { return };
+    for model in ["tiny-llama31", "tiny-qwen3", "tiny-qwen3moe", "tiny-qwen35"] {
+        let setup = Setup::new(&format!("models/{model}"), Tc4, Tc4);
+        let golden = Golden::read(model);
+        let prompts: Vec<Vec<u32>> = [45, 1, 17, 33].iter().map(|n| golden.text(n % 11, *n)).collect();
+        let alone = |setup: &Setup| {
+            let mut driver = driver(setup, emulator);
+            driver.add(0, &prompts[0], OUTPUT);
+            driver.run();
+            driver.trace(0)
+        };
+        let want = alone(&setup);
+        assert_eq!(want, alone(&Setup { budget: 7, ..setup.clone() }), "{model} in chunks of 7");
+        let mut batch = driver(&Setup { budget: 64, ..setup.clone() }, emulator);
+        prompts.iter().enumerate().for_each(|(key, prompt)| batch.add(key as u64, prompt, OUTPUT));
+        batch.run();
+        assert_eq!(want, batch.trace(0), "{model} with three others");
+        // Once the older request has taken a third block, there is none for the newer one's fourth.
+        let mut preempted = driver(&Setup { num_blocks: 6, budget: 64, ..setup.clone() }, emulator);
+        preempted.add(0, &golden.text(3, 31), OUTPUT * 3);
+        preempted.add(1, &prompts[0], OUTPUT);
+        preempted.run();
+        assert!(preempted.scheduler.num_preemptions() > 0, "the pool was not too small");
+        assert_eq!(want, preempted.trace(1), "{model} after a preemption");
+    }
+}
+
+/// Dispatches of a decode step, less those that are no layer's: what a dense layer costs a GPU beside its work.
+#[test]
+fn a_dense_layer_takes_twelve_dispatches() {
+    let Some(emulator) = Emulator::fast() else { return };
+    let (model, layers) = ("models/demo", 8);
+    let count = Arc::new(Mutex::new(Vec::new()));
+    let noting = || {
+        let count = Arc::clone(&count);
+        watched(emulator, move |launches| {
+            count.lock().unwrap().extend(launches.iter().map(|launch| launch.kernel.clone()));
+        })
+    };
+    let setup = Setup { compute: Some(emulated(noting())), ..Setup::new(model, Tc4, Tc4) };
+    let mut driver = Driver::with_backend(&setup, |layout, geometry, centring, _| {
+        Box::new(GpuBackend::new(noting(), layout, geometry, &centring, AttendKernel::Mma).unwrap())
+    });
+    driver.largest = true;
+    driver.add(0, &Golden::read("demo").text(0, 20), 2);
+    driver.step();
+    count.lock().unwrap().clear();
+    driver.step();
+    let ran = std::mem::take(&mut *count.lock().unwrap());
+    let of = |name: &str| ran.iter().filter(|kernel| kernel.starts_with(name)).count();
+    // The last norm, the head with its packing, the largest logit.
+    let others = ["rms_norm", "top_slices", "top_rows"].map(of).iter().sum::<usize>() + 2;
+    assert_eq!((of("rms_norm"), of("top_rows")), (1, 1), "{ran:?}");
+    assert_eq!(ran.len() - others, 12 * layers, "{ran:?}");
 }

@@ -77,14 +77,6 @@ pub trait Executor: Send + Sync {
         u64::MAX
     }
 
-    /// Counts lane operations that somebody else than `run` is about to launch on the device. Waits first where the
-    /// device has enough to do already.
-    ///
-    /// Errors: whatever failed in what it waited for.
-    fn start(&self, _work: u64) -> Result<(), ExecError> {
-        Ok(())
-    }
-
     /// Runs work that uses the device's driver, and frees afterwards what the driver made meanwhile.
     fn scope(&self, work: &mut dyn FnMut()) {
         work();

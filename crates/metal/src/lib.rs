@@ -26,8 +26,8 @@ pub use batch::{Pace, Tile, WORK_OF_TURN, tiles};
 pub use device::GpuDevice;
 pub use executor::{Access, Binding, Constant, ExecError, Executor, Launch};
 pub use launch::{
-    AttendParams, CopyParams, GateParams, NormParams, Params, QueryParams, ReduceParams, TileParams, TopParams,
-    WriteParams,
+    AttendParams, CopyParams, ExactParams, GateParams, NormOperandParams, NormParams, PackParams, Params,
+    ProductParams, QueryParams, ReduceParams, RowsParams, TileParams, TopParams, WriteParams,
 };
 pub use shape::{AttendKernel, KernelError, Shape};
 pub use tables::{LayerTables, PartitionTables, exact_groups, rotation_words};

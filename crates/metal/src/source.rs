@@ -14,6 +14,7 @@ const FILES: &[(&str, &str)] = files![
     "common/bits.h",
     "common/format_table.h",
     "common/formats.h",
+    "common/matrices.h",
     "common/vectors.h",
     "attend/columns.h",
     "attend/decode.h",
@@ -23,6 +24,8 @@ const FILES: &[(&str, &str)] = files![
     "attend/stream.h",
     "attend/trellis.h",
     "cache/viterbi.h",
+    "products/operand.h",
+    "products/weights.h",
     "attend/attend_mma.metal",
     "attend/attend_vec.metal",
     "attend/prefill.metal",
@@ -30,8 +33,12 @@ const FILES: &[(&str, &str)] = files![
     "attend/reduce.metal",
     "cache/copy.metal",
     "cache/write.metal",
+    "products/pack.metal",
+    "products/product.metal",
+    "products/product_f32.metal",
     "rowwise/gate.metal",
     "rowwise/norm.metal",
+    "rowwise/rows.metal",
     "rowwise/top.metal",
 ];
 
@@ -58,7 +65,12 @@ pub fn of_kernel(kernel: &str, constants: &[Constant]) -> Result<String, ExecErr
         .max_by_key(|(function, _)| function.len())
         .ok_or_else(|| error("no file has it".to_owned()))?;
     let head_dim = kernel.split('_').find_map(|part| part.strip_prefix('d')?.parse().ok());
-    let text = text([path], head_dim, constants);
+    let mut text = text([path], head_dim, constants);
+    // Of products, the kernels of one type of weight.
+    let kind = kernel.strip_prefix("product_").and_then(|rest| rest.rsplit_once("_o"));
+    if let Some((kind, _)) = kind {
+        text.insert_str(0, &format!("#define WEIGHT_TYPE {}\n#define WEIGHT_NAME \"{kind}\"\n", kind.to_uppercase()));
+    }
     match text.lines().find(|line| function_constant(line).is_some()) {
         Some(line) => Err(error(format!("no value for {line}"))),
         None => Ok(text),

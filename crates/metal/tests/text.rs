@@ -1,8 +1,8 @@
 //! Host and kernels' text agree on structs.
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 use metal::{
-    AttendParams, CopyParams, GateParams, NormParams, Params, QueryParams, ReduceParams, TileParams, TopParams,
-    WriteParams, source,
+    AttendParams, CopyParams, ExactParams, GateParams, NormOperandParams, NormParams, PackParams, Params,
+    ProductParams, QueryParams, ReduceParams, RowsParams, TileParams, TopParams, WriteParams, source,
 };
 
 /// The text without comments between `start` and the next `end`.
@@ -37,4 +37,9 @@ fn structs_have_the_same_fields_in_the_same_order() {
     check_struct::<NormParams>();
     check_struct::<GateParams>();
     check_struct::<TopParams>();
+    check_struct::<RowsParams>();
+    check_struct::<PackParams>();
+    check_struct::<NormOperandParams>();
+    check_struct::<ProductParams>();
+    check_struct::<ExactParams>();
 }

@@ -1,6 +1,8 @@
-//! A compute device's operations on rows, as a model calls them, against f64.
+//! A compute device's operations on rows and its products, as a model calls them, against f64.
 use candle_core::{Result, Tensor};
-use compute::{ComputeDevice, ExpertOutput};
+use compute::{ComputeDevice, ExpertOutput, Precision, StoredMatrix, Sum};
+use matmul::{Weight, WeightType};
+use std::sync::Arc;
 
 const D: usize = 64;
 /// The bound of [`error`]: f32 rounds the operations of an element and the sum over a row, and exponentials err by a
@@ -56,6 +58,94 @@ pub fn error(device: &dyn ComputeDevice) -> Result<f64> {
         mixed.map(|(i, wi, j, wj)| (0..D).map(|at| wi * x[i * D + at] + wj * x[j * D + at]).collect::<Vec<_>>());
     errors.push(off(&device.mix(3, &experts)?, mixed.concat())?);
     errors.push(if largest_in_order(device)? { 0.0 } else { f64::INFINITY });
+    Ok(errors.into_iter().fold(0.0, f64::max))
+}
+
+/// A weight `[n, k]` in memory.
+pub struct Stored {
+    kind: WeightType,
+    n: usize,
+    k: usize,
+    bytes: Vec<u8>,
+}
+
+impl Stored {
+    /// Quantises values `[n][k]`.
+    ///
+    /// # Panics
+    /// If the values are not whole rows of quantisation blocks.
+    pub fn quantised(kind: WeightType, n: usize, k: usize, values: &[f32]) -> Arc<dyn StoredMatrix> {
+        let bytes = matmul::quantize(kind, values).expect("whole blocks");
+        Arc::new(Stored { kind, n, k, bytes })
+    }
+}
+
+impl StoredMatrix for Stored {
+    fn view(&self) -> Weight<'_> {
+        Weight::new(self.kind, self.n, self.k, &self.bytes).expect("as they were made")
+    }
+    fn forget(&self) {}
+}
+
+/// The bound of [`products_error`]: products round rows to 11 bits, by up to 2^-11 of an element, twice in the longest
+/// chain.
+pub const PRODUCTS_BOUND: f64 = 1e-3;
+
+/// Returns the largest error, relative to the norm of a result, of products with norms, onto a sum, and gated.
+///
+/// # Errors
+/// An operation that fails.
+pub fn products_error(device: &dyn ComputeDevice) -> Result<f64> {
+    const N: usize = 64;
+    const ROWS: usize = 11;
+    let kind = WeightType::Q8_0;
+    let stored = |seed, n: usize, k: usize| Stored::quantised(kind, n, k, &noise(seed, n * k));
+    let matrices = [stored(11, N, D), stored(12, N, D), stored(13, D, N)];
+    let dense = |matrix: &Arc<dyn StoredMatrix>| {
+        let view = matrix.view();
+        let mut rows = vec![0f32; view.n() * view.k()];
+        rows.chunks_exact_mut(view.k()).enumerate().for_each(|(i, row)| matmul::dequantize_row(view, i, row));
+        wide(&rows)
+    };
+    let product = |x: &[f64], w: &[f64], k: usize| -> Vec<f64> {
+        let dot = |x: &[f64], w: &[f64]| x.iter().zip(w).map(|(x, w)| x * w).sum::<f64>();
+        x.chunks(k).flat_map(|x| w.chunks(k).map(|w| dot(x, w)).collect::<Vec<_>>()).collect()
+    };
+    let off = |got: &Tensor, want: &[f64]| {
+        let got = device.read(&[got])?.remove(0);
+        let square = |x: f64| x * x;
+        let error: f64 = got.iter().zip(want).map(|(got, want)| square(f64::from(*got) - want)).sum();
+        let error = (error / want.iter().map(|x| square(*x)).sum::<f64>()).sqrt();
+        Ok::<_, candle_core::Error>(if error.is_nan() { f64::INFINITY } else { error })
+    };
+    let place = |i: usize| device.place(Arc::clone(&matrices[i]), None, Precision::Fast);
+    let (first, second) = (place(0)?, place(1)?);
+    let tensor = |x: &[f32], shape: &[usize]| Tensor::from_slice(x, shape, device.tensors());
+    let (x, delta, w) = (noise(14, ROWS * D), noise(15, ROWS * D), noise(16, D));
+    let mut stream = Sum { x: tensor(&x, &[ROWS, D])?, delta: Some(tensor(&delta, &[ROWS, D])?) };
+    let rows = device.norm_rows(&mut stream, &tensor(&w, &[D])?, 1e-6)?;
+    let sums: Vec<f64> = wide(&x).iter().zip(wide(&delta)).map(|(x, y)| x + y).collect();
+    let normed: Vec<f64> = sums
+        .chunks(D)
+        .flat_map(|row| {
+            let scale = 1.0 / (row.iter().map(|x| x * x).sum::<f64>() / D as f64 + 1e-6).sqrt();
+            row.iter().zip(wide(&w)).map(|(x, w)| x * scale * w).collect::<Vec<f64>>()
+        })
+        .collect();
+    let [gate, up] = [0, 1].map(|i| product(&normed, &dense(&matrices[i]), D));
+    let got = device.products(&rows, &[&first, &second])?;
+    let mut errors = vec![off(&stream.x, &sums)?, off(&got[0], &gate)?, off(&got[1], &up)?];
+    let residual = noise(17, ROWS * N);
+    let onto = device.product_onto(&tensor(&residual, &[ROWS, N])?, &rows, &first)?;
+    let onto = match onto.delta {
+        Some(delta) => (onto.x + delta)?,
+        None => onto.x,
+    };
+    errors.push(off(&onto, &gate.iter().zip(wide(&residual)).map(|(x, y)| x + y).collect::<Vec<_>>())?);
+    let gated: Vec<f64> = gate.iter().zip(&up).map(|(g, u)| g / (1.0 + (-g).exp()) * u).collect();
+    let gated = product(&gated, &dense(&matrices[2]), N);
+    let down = device.products(&device.gated_product(&rows, &first, &second)?, &[&place(2)?])?;
+    errors.push(off(&down[0], &gated)?);
     Ok(errors.into_iter().fold(0.0, f64::max))
 }
 

@@ -218,7 +218,7 @@ MSL_HD vec<half, 2> fma(const vec<half, 2>& a, const vec<half, 2>& b, const vec<
 }
 // simdgroup_matrix: a lane holds elements (l / 4, l % 4 * 2 + {0, 1}), mma.sync's layout of A and C (Apple's differs:
 // kernels that use thread_elements() must find it). B wants pairs along k: `t`, made on first use (movmatrix) or at
-// load. What the kernels use alone: products are `mma_2x1` and `mma_2x2`.
+// load. What the kernels use alone: products are `mma_2x1`, `mma_2x2` and `product_2x2`.
 template <class T, int R, int C>
 struct simdgroup_matrix {
   T e[2];
@@ -289,5 +289,13 @@ MSL_HD void mma_2x2(simdgroup_float8x8& d0, simdgroup_float8x8& d1, const simdgr
   asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
       : "+f"(d0.e[0]), "+f"(d0.e[1]), "+f"(d1.e[0]), "+f"(d1.e[1])
       : "r"(a0.bits()), "r"(c0.bits()), "r"(a1.bits()), "r"(c1.bits()), "r"(b0.trans()), "r"(b1.trans()));
+}
+// d0 = a0 b0 + a1 b1, d1 = c0 b0 + c1 b1
+MSL_HD void product_2x2(simdgroup_float8x8& d0, simdgroup_float8x8& d1, const simdgroup_half8x8& a0,
+                        const simdgroup_half8x8& c0, const simdgroup_half8x8& b0, const simdgroup_half8x8& a1,
+                        const simdgroup_half8x8& c1, const simdgroup_half8x8& b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%10,%10,%10};"
+      : "=f"(d0.e[0]), "=f"(d0.e[1]), "=f"(d1.e[0]), "=f"(d1.e[1])
+      : "r"(a0.bits()), "r"(c0.bits()), "r"(a1.bits()), "r"(c1.bits()), "r"(b0.trans()), "r"(b1.trans()), "f"(0.0f));
 }
 }  // namespace metal

@@ -85,7 +85,7 @@ fn swapped_buffers_are_found() {
 fn rows_error(emulator: &'static Emulator, kernel: &'static str, swapped: [u32; 2]) -> f64 {
     let run = || {
         let executor = misbound(emulator, kernel, swapped);
-        rows::error(&GpuDevice::new(executor, Device::Cpu, DType::F32).unwrap()).unwrap()
+        rows::error(&GpuDevice::new(executor, Device::Cpu).unwrap()).unwrap()
     };
     catch_unwind(AssertUnwindSafe(run)).unwrap_or(f64::INFINITY)
 }
@@ -111,7 +111,7 @@ fn rows_are_computed_and_swapped_buffers_found() {
 #[test]
 fn rows_of_other_shapes_are_refused() {
     let Some(emulator) = Emulator::checked() else { return };
-    let device = GpuDevice::new(executor(emulator, 0), Device::Cpu, DType::F32).unwrap();
+    let device = GpuDevice::new(executor(emulator, 0), Device::Cpu).unwrap();
     let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
     let x = zeros(&[2, 6]);
     assert!(device.rms_norm(&x, &zeros(&[5]), 1e-6).is_err());

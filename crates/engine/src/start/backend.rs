@@ -22,10 +22,7 @@ pub(crate) fn compute_device(device: &Device) -> Result<Arc<dyn ComputeDevice>, 
         #[cfg(all(target_os = "macos", feature = "metal"))]
         Device::Metal(metal) => {
             let executor = ::metal::macos::MetalExecutor::new(metal);
-            // On an M1 too, where bf16 is slower than f16: activations of models that were trained in bf16 exceed what
-            // f16 holds.
-            let float = candle_core::DType::BF16;
-            Ok(Arc::new(::metal::GpuDevice::new(executor, device.clone(), float)?))
+            Ok(Arc::new(::metal::GpuDevice::new(executor, device.clone())?))
         }
         other => Err(unsupported(other)),
     }

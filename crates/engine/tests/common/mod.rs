@@ -1,7 +1,7 @@
 //! Scheduler and model driven step by step, greedily, with every sampled row's logits kept.
 #![allow(dead_code)] // each test file uses its part
 use attention::{AttentionBackend, Centring, KeyCentring, ModelGeometry};
-use candle_core::{DType, Device};
+use candle_core::Device;
 use compute::ComputeDevice;
 use engine::{
     CentreMode, ChunkNeed, DecodeKernel, DeviceChoice, EngineConfig, LogitsRow, ModelRunner, WeightQuant, cache_layout,
@@ -19,6 +19,7 @@ use turboquant::{Format, KvPair};
 pub const FAMILIES: [&str; 6] =
     ["tiny-llama31", "tiny-mistral", "tiny-qwen2", "tiny-qwen3", "tiny-qwen3moe", "tiny-qwen35"];
 
+#[derive(Clone)]
 pub struct Setup {
     pub model: String,
     pub k: Format,
@@ -37,9 +38,9 @@ pub struct Setup {
     pub prefix_cache: Option<usize>,
 }
 
-/// A GPU that multiplies in f32, for which Candle's CPU device and an executor of its launches stand in.
+/// A GPU, for which Candle's CPU device and an executor of its launches stand in.
 pub fn emulated(executor: impl Executor + 'static) -> Arc<dyn ComputeDevice> {
-    Arc::new(GpuDevice::new(executor, Device::Cpu, DType::F32).unwrap())
+    Arc::new(GpuDevice::new(executor, Device::Cpu).unwrap())
 }
 
 impl Setup {

@@ -1,6 +1,6 @@
 //! A device that is looked at, and that fails.
 use candle_core::{Device, Result, Tensor};
-use compute::{ComputeDevice, CpuDevice, ExpertOutput, PlacedWeight, Precision, StoredMatrix};
+use compute::{ComputeDevice, CpuDevice, ExpertOutput, PlacedWeight, Precision, Rows, StoredMatrix};
 use std::sync::{Arc, Mutex};
 
 /// The CPU as a GPU is: it says that it compiles, notes how many rows of logits were read each time and how, and can
@@ -45,7 +45,10 @@ impl ComputeDevice for WrappedDevice {
     fn place(&self, w: Arc<dyn StoredMatrix>, bias: Option<&[f32]>, precision: Precision) -> Result<PlacedWeight> {
         CpuDevice.place(w, bias, precision)
     }
-    fn products(&self, x: &Tensor, weights: &[&PlacedWeight]) -> Result<Vec<Tensor>> {
+    fn rows(&self, x: &Tensor) -> Result<Rows> {
+        CpuDevice.rows(x)
+    }
+    fn products(&self, x: &Rows, weights: &[&PlacedWeight]) -> Result<Vec<Tensor>> {
         CpuDevice.products(x, weights)
     }
     fn rms_norm(&self, x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {

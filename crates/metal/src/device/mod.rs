@@ -1,41 +1,29 @@
-//! What a model computes beside attention, on a GPU: a launch for each operation on rows, Candle's products.
+//! What a model computes beside attention, on a GPU: launches for products and for each operation on rows.
 mod products;
 
-use crate::batch::rows_at_once;
 use crate::executor::{Executor, Launch};
-use crate::launch::{self, NormBuffers, TOP_SLICE, TopBuffers, top_slices};
-use crate::limits::check_buffer;
-use candle_core::{DType, Device, Error, Result, Tensor, bail};
-use compute::{ComputeDevice, ExpertOutput, PlacedWeight, Precision, StoredMatrix};
-use products::GpuWeight;
+use crate::launch::{self, NormBuffers, NormOperandBuffers, TOP_SLICE, TopBuffers, top_slices};
+use crate::tables::words;
+use candle_core::{Device, Error, Result, Tensor, bail};
+use compute::{ComputeDevice, ExpertOutput, PlacedWeight, Precision, Rows, StoredMatrix, Sum};
+use products::{GpuRows, Packed, Placed, Products};
 use std::sync::Arc;
 
 /// A GPU as a [`ComputeDevice`].
 pub struct GpuDevice<E: Executor> {
     executor: E,
     tensors: Device,
-    /// The type in which floats are multiplied.
-    float: DType,
     /// Bound where a kernel reads nothing.
     nothing: E::Buffer,
 }
 
-/// A weight in the GPU's memory, and its bias, `[n]`.
-struct Placed {
-    weight: GpuWeight,
-    bias: Option<Tensor>,
-    /// Multiply-adds of a row's product.
-    work: u64,
-}
-
 impl<E: Executor> GpuDevice<E> {
-    /// `tensors`: where Candle's tensors lie that `executor` takes and gives. `float`: the type in which floats are
-    /// multiplied.
+    /// `tensors`: where Candle's tensors lie that `executor` takes and gives.
     ///
     /// Errors: no memory on the device.
-    pub fn new(executor: E, tensors: Device, float: DType) -> Result<Self> {
+    pub fn new(executor: E, tensors: Device) -> Result<Self> {
         let nothing = executor.buffer(&[]).map_err(Error::wrap)?;
-        Ok(GpuDevice { executor, tensors, float, nothing })
+        Ok(GpuDevice { executor, tensors, nothing })
     }
 
     /// What runs the launches.
@@ -73,6 +61,16 @@ impl<E: Executor> GpuDevice<E> {
         Ok((self.export(&out, x)?, sum))
     }
 
+    /// What computes the products of some rows.
+    fn of_rows<'a>(&'a self, rows: &'a Rows) -> Result<Products<'a, E>> {
+        Ok(Products { executor: &self.executor, rows: rows.get()?, nothing: &self.nothing })
+    }
+
+    /// The product of some rows as a tensor.
+    fn matrix(&self, out: &E::Buffer, rows: &Rows, weight: &PlacedWeight) -> Result<Tensor> {
+        self.executor.export(out, &[rows.num_rows(), weight.n()], &self.tensors)
+    }
+
     fn gated(&self, gate: &Tensor, x: &Tensor, silu: bool) -> Result<Tensor> {
         if gate.dims() != x.dims() {
             bail!("a gate of {:?} for {:?}", gate.dims(), x.dims());
@@ -80,26 +78,6 @@ impl<E: Executor> GpuDevice<E> {
         let (gate, from, out) = (self.executor.import(gate)?, self.executor.import(x)?, self.room(x)?);
         self.launch(&[launch::gate_mul(x.elem_count(), silu, [&gate, &from, &out])])?;
         self.export(&out, x)
-    }
-
-    /// A product, cut into several of fewer rows where one of all would keep the GPU from the display for too long.
-    fn product(&self, x: &Tensor, placed: &Placed) -> Result<Tensor> {
-        let rows = x.dim(0)?;
-        let at_once = rows_at_once(rows, placed.work, self.executor.most_work());
-        let product = |from: usize, rows: usize| {
-            self.executor.start(rows as u64 * placed.work).map_err(Error::wrap)?;
-            placed.weight.product(&x.narrow(0, from, rows)?)
-        };
-        let y = if at_once >= rows {
-            product(0, rows)?
-        } else {
-            let products = (0..rows).step_by(at_once).map(|from| product(from, at_once.min(rows - from)));
-            Tensor::cat(&products.collect::<Result<Vec<_>>>()?, 0)?
-        };
-        match &placed.bias {
-            Some(bias) => y.broadcast_add(bias),
-            None => Ok(y),
-        }
     }
 }
 
@@ -140,23 +118,68 @@ impl<E: Executor> ComputeDevice for GpuDevice<E> {
     }
 
     fn place(&self, matrix: Arc<dyn StoredMatrix>, bias: Option<&[f32]>, precision: Precision) -> Result<PlacedWeight> {
-        let float = match precision {
-            Precision::Fast => self.float,
-            Precision::Exact => DType::F32,
-        };
         let view = matrix.view();
-        check_buffer(view.bytes().len(), self.executor.largest_buffer()).map_err(Error::wrap)?;
-        let (weight, bias) = scoped(&self.executor, || {
-            let bias = bias.map(|bias| Tensor::from_slice(bias, bias.len(), &self.tensors)).transpose()?;
-            Ok((GpuWeight::new(view, float, &self.tensors)?, bias))
-        })?;
-        let (n, work) = (view.n(), view.n() as u64 * view.k() as u64);
+        let placed = scoped(&self.executor, || Placed::new(&self.executor, view, bias, precision))?;
+        let n = view.n();
         matrix.forget();
-        Ok(PlacedWeight::new(n, Placed { weight, bias, work }))
+        Ok(PlacedWeight::new(n, placed))
     }
 
-    fn products(&self, x: &Tensor, weights: &[&PlacedWeight]) -> Result<Vec<Tensor>> {
-        weights.iter().map(|weight| self.product(x, weight.get()?)).collect()
+    fn rows(&self, x: &Tensor) -> Result<Rows> {
+        let (rows, k) = x.dims2()?;
+        Ok(Rows::new(rows, GpuRows::floats(self.executor.import(x)?, [rows, k])))
+    }
+
+    fn products(&self, x: &Rows, weights: &[&PlacedWeight]) -> Result<Vec<Tensor>> {
+        let placed = weights.iter().map(|weight| weight.get()).collect::<Result<Vec<_>>>()?;
+        let outs = self.of_rows(x)?.each(&placed)?;
+        outs.iter().zip(weights).map(|(out, weight)| self.matrix(out, x, weight)).collect()
+    }
+
+    fn product_onto(&self, x: &Tensor, rows: &Rows, weight: &PlacedWeight) -> Result<Sum> {
+        if x.dims() != [rows.num_rows(), weight.n()] {
+            bail!("a product of [{}, {}] onto {:?}", rows.num_rows(), weight.n(), x.dims());
+        }
+        match self.of_rows(rows)?.onto(weight.get()?, &self.executor.import(x)?)? {
+            Some(out) => Ok(Sum { x: self.matrix(&out, rows, weight)?, delta: None }),
+            None => Ok(Sum { x: x.clone(), delta: self.products(rows, &[weight])?.pop() }),
+        }
+    }
+
+    fn gated_product(&self, x: &Rows, gate: &PlacedWeight, up: &PlacedWeight) -> Result<Rows> {
+        match self.of_rows(x)?.gated(gate.get()?, up.get()?)? {
+            Some(out) => Ok(Rows::new(x.num_rows(), GpuRows::floats(out, [x.num_rows(), gate.n()]))),
+            None => {
+                let products = self.products(x, &[gate, up])?;
+                self.rows(&self.silu_mul(&products[0], &products[1])?)
+            }
+        }
+    }
+
+    fn norm_rows(&self, x: &mut Sum, weight: &Tensor, eps: f32) -> Result<Rows> {
+        let (rows, k) = x.x.dims2()?;
+        if weight.elem_count() != k || x.delta.as_ref().is_some_and(|d| d.dims() != x.x.dims()) {
+            bail!(
+                "a norm of {} over {:?} and {:?}",
+                weight.elem_count(),
+                x.x.dims(),
+                x.delta.as_ref().map(Tensor::dims)
+            );
+        }
+        let (from, weight) = (self.executor.import(&x.x)?, self.executor.import(weight)?);
+        let packed = Packed::create(&self.executor, rows, k)?;
+        let added = match x.delta.take() {
+            Some(delta) => Some((self.executor.import(&delta)?, self.room(&x.x)?)),
+            None => None,
+        };
+        let (delta, sum) = added.as_ref().map_or((&self.nothing, &self.nothing), |(delta, sum)| (delta, sum));
+        let buffers =
+            NormOperandBuffers { x: &from, delta, weight: &weight, sum, operand: &packed.halves, sums: &packed.sums };
+        self.launch(&[launch::norm_operand(rows, (k, added.is_some(), eps), &buffers)])?;
+        if let Some((_, sum)) = &added {
+            x.x = self.export(sum, &x.x)?;
+        }
+        Ok(Rows::new(rows, GpuRows::packed(packed, [rows, k])))
     }
 
     fn rms_norm(&self, x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
@@ -178,23 +201,36 @@ impl<E: Executor> ComputeDevice for GpuDevice<E> {
         self.gated(gate, x, false)
     }
 
-    /// Nothing is read back: each row's outputs are gathered in the order of the experts, weighed and added.
-    fn mix(&self, num_rows: usize, experts: &[ExpertOutput]) -> Result<Tensor> {
-        // Where each row's outputs lie among all outputs, and their weights, in the order of the experts.
-        let mut places = vec![Vec::new(); num_rows];
-        let routed = experts.iter().flat_map(|expert| expert.rows.iter().zip(&expert.weights));
-        for (at, (row, weight)) in routed.enumerate() {
-            places[*row as usize].push((at as u32, *weight));
+    fn select_rows(&self, x: &Tensor, rows: &[u32]) -> Result<Tensor> {
+        let (count, width) = x.dims2()?;
+        if let Some(row) = rows.iter().find(|row| **row as usize >= count) {
+            bail!("row {row} of {count}");
         }
-        let (places, weights): (Vec<u32>, Vec<f32>) = places.into_iter().flatten().unzip();
-        let per_row = places.len() / num_rows.max(1);
-        let index = Tensor::from_slice(&places, places.len(), &self.tensors)?;
-        let weights = Tensor::from_slice(&weights, (weights.len(), 1), &self.tensors)?;
-        let outputs: Vec<&Tensor> = experts.iter().map(|expert| &expert.output).collect();
-        let each = Tensor::cat(&outputs, 0)?.index_select(&index, 0)?.broadcast_mul(&weights)?;
-        let each = each.reshape((num_rows, per_row, ()))?;
-        let first = each.narrow(1, 0, 1)?.squeeze(1)?;
-        (1..per_row).try_fold(first, |sum, i| sum + each.narrow(1, i, 1)?.squeeze(1)?)
+        let numbers = self.executor.buffer(&words(rows.iter().copied())).map_err(Error::wrap)?;
+        let out = self.executor.create_tensor(rows.len() * width * 4).map_err(Error::wrap)?;
+        self.launch(&[launch::gather_rows(rows.len(), width, [&self.executor.import(x)?, &numbers, &out])])?;
+        self.executor.export(&out, &[rows.len(), width], x.device())
+    }
+
+    /// Nothing is read back: a launch for each expert adds what it gave, in the order of the experts.
+    fn mix(&self, num_rows: usize, experts: &[ExpertOutput]) -> Result<Tensor> {
+        let width = experts.first().map_or(Ok(0), |expert| expert.output.dim(1))?;
+        let out = self.executor.create_tensor(num_rows * width * 4).map_err(Error::wrap)?;
+        let mut is_first = vec![true; num_rows];
+        for ExpertOutput { rows, weights, output } in experts {
+            let numbers = rows.iter().map(|row| match std::mem::take(&mut is_first[*row as usize]) {
+                true => row | launch::FIRST_OF_ROW,
+                false => *row,
+            });
+            let buffer = |bytes: Vec<u8>| self.executor.buffer(&bytes).map_err(Error::wrap);
+            let (numbers, output) = (buffer(words(numbers))?, self.executor.import(output)?);
+            let weights = buffer(words(weights.iter().map(|weight| weight.to_bits())))?;
+            self.launch(&[launch::add_weighted_rows(rows.len(), width, [&output, &numbers, &weights, &out])])?;
+        }
+        if is_first.contains(&true) {
+            bail!("a row without experts");
+        }
+        self.executor.export(&out, &[num_rows, width], &self.tensors)
     }
 
     fn largest(&self, rows: &Tensor, count: usize) -> Result<Option<Vec<(u32, f32)>>> {
@@ -216,76 +252,5 @@ impl<E: Executor> ComputeDevice for GpuDevice<E> {
             let pair = |(value, index): (&[u8; 4], &[u8; 4])| (u32::from_le_bytes(*index), f32::from_le_bytes(*value));
             Ok(Some(values.iter().zip(indices).map(pair).collect()))
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::executor::ExecError;
-    use matmul::{Weight, WeightType};
-    use std::sync::Mutex;
-
-    /// Runs nothing, and notes the work that others announce.
-    struct Announced {
-        most_work: u64,
-        started: Mutex<Vec<u64>>,
-    }
-
-    impl Executor for Announced {
-        type Buffer = ();
-
-        fn most_work(&self) -> u64 {
-            self.most_work
-        }
-        fn start(&self, work: u64) -> std::result::Result<(), ExecError> {
-            self.started.lock().unwrap().push(work);
-            Ok(())
-        }
-        fn create(&self, _: usize) -> std::result::Result<(), ExecError> {
-            Ok(())
-        }
-        fn upload(&self, _: &(), _: usize, _: &[u8]) -> std::result::Result<(), ExecError> {
-            Ok(())
-        }
-        fn download(&self, _: &(), _: usize, _: &mut [u8]) -> std::result::Result<(), ExecError> {
-            Ok(())
-        }
-        fn run(&self, _: &[Launch<'_, ()>]) -> std::result::Result<(), ExecError> {
-            Ok(())
-        }
-    }
-
-    struct Stored(WeightType, usize, usize, Vec<u8>);
-
-    impl StoredMatrix for Stored {
-        fn view(&self) -> Weight<'_> {
-            Weight::new(self.0, self.1, self.2, &self.3).unwrap()
-        }
-        fn forget(&self) {}
-    }
-
-    #[test]
-    fn a_product_that_is_cut_is_that_of_all_rows() {
-        let (n, k, rows) = (24, 64, 7);
-        let values = |len: usize| -> Vec<f32> { (0..len).map(|i| ((i * 37) % 101) as f32 / 50.0 - 1.0).collect() };
-        let x = Tensor::from_vec(values(rows * k), (rows, k), &Device::Cpu).unwrap();
-        for kind in [WeightType::F32, WeightType::Q8_0] {
-            let bytes = matmul::quantize(kind, &values(n * k)).unwrap();
-            let matrix: Arc<dyn StoredMatrix> = Arc::new(Stored(kind, n, k, bytes));
-            let row = (n * k) as u64;
-            let product = |rows_at_once: u64| {
-                let executor = Announced { most_work: rows_at_once * row, started: Mutex::default() };
-                let device = GpuDevice::new(executor, Device::Cpu, DType::F32).unwrap();
-                let weight = device.place(matrix.clone(), Some(&values(n)), Precision::Fast).unwrap();
-                let y = device.products(&x, &[&weight]).unwrap().remove(0);
-                (y.to_vec2::<f32>().unwrap(), device.executor.started.into_inner().unwrap())
-            };
-            let (whole, once) = product(rows as u64);
-            let (cut, thrice) = product(3);
-            assert_eq!(whole, cut, "{}", kind.name());
-            assert_eq!(once, [7 * row]);
-            assert_eq!(thrice, [3 * row, 3 * row, row]);
-        }
     }
 }

@@ -1,186 +1,284 @@
-//! Products on a GPU, by Candle: floats in the 16-bit type that the GPU is fast with, ggml's blocks as they are.
-//!
-//! The order in which a product is summed is Candle's to choose, and may depend on the number of rows.
-use candle_core::quantized::ggml_file::qtensor_from_ggml;
-use candle_core::quantized::{GgmlDType, QMatMul};
-use candle_core::{DType, Device, Module, Result, Tensor, WithDType, bail};
-use half::{bf16, f16};
+//! Weights in a GPU's memory, and products with them by the kernels of `kernels/products/`.
+use crate::batch::rows_at_once;
+use crate::executor::{Executor, Launch};
+use crate::launch::{self, ProductForm, ProductRows, ProductWeight};
+use crate::limits::check_buffer;
+use candle_core::{Error, Result, bail};
+use compute::Precision;
+use half::f16;
 use matmul::WeightType;
+use std::sync::OnceLock;
 
-/// A weight in a GPU's memory.
-pub(crate) enum GpuWeight {
-    /// `[n, k]` in a float type.
-    Floats(Tensor),
-    /// `[n, k]` in ggml's quantisation blocks.
-    Blocks(QMatMul),
+/// Rows of x for which a weight is decoded once: a product that is cut is cut between those.
+const ROWS_TOGETHER: usize = 64;
+
+/// A weight `[n, k]` in a GPU's memory, and its bias, `[n]`.
+pub(super) struct Placed<B> {
+    kind: WeightType,
+    n: usize,
+    k: usize,
+    /// A power of two: the weight times this is what lies in memory, or what the kernel makes of it.
+    unit: f32,
+    bytes: B,
+    bias: Option<B>,
 }
 
-impl GpuWeight {
-    /// Copies a weight to the device; one of floats becomes `float`.
-    pub fn new(weight: matmul::Weight<'_>, float: DType, device: &Device) -> Result<Self> {
-        match block_type(weight.weight_type()) {
-            // Candle's kernel writes beyond its output.
-            Some(GgmlDType::Q2K) => {
-                bail!("Q2_K weights are not multiplied on a GPU; take a file of Q3_K or more bits, or --device cpu")
+impl<B> Placed<B> {
+    /// Copies a weight to the device, in its own type where kernels multiply that: quantisation blocks and 16-bit
+    /// floats as they are, f32 as f16. `Exact` weights become f32.
+    ///
+    /// Errors: no memory on the device, or more than one buffer of it holds; numbers among bf16 or f32 weights that are
+    /// not finite.
+    pub fn new<E: Executor<Buffer = B>>(
+        executor: &E,
+        weight: matmul::Weight<'_>,
+        bias: Option<&[f32]>,
+        precision: Precision,
+    ) -> Result<Self> {
+        let (n, k) = (weight.n(), weight.k());
+        let (kind, unit, bytes) = match (precision, weight.weight_type()) {
+            (Precision::Exact, _) => (WeightType::F32, 1.0, converted(weight, k, f32::to_le_bytes)),
+            (Precision::Fast, WeightType::F32) => {
+                let unit = unit_of(weight)?;
+                (WeightType::F16, unit, converted(weight, padded(k), |x| f16::from_f32(x * unit).to_le_bytes()))
             }
-            Some(_) if has_ragged_rows(weight) => Ok(GpuWeight::Floats(floats(weight, float, device)?)),
-            Some(kind) => {
-                let blocks = qtensor_from_ggml(kind, weight.bytes(), vec![weight.n(), weight.k()], device)?;
-                Ok(GpuWeight::Blocks(QMatMul::from_qtensor(blocks)?))
+            (Precision::Fast, kind) => {
+                let unit = if kind == WeightType::Bf16 { unit_of(weight)? } else { 1.0 };
+                (kind, unit, rows_of(weight))
             }
-            None => Ok(GpuWeight::Floats(floats(weight, float, device)?)),
+        };
+        let buffer = |bytes: &[u8]| {
+            check_buffer(bytes.len(), executor.largest_buffer()).map_err(Error::wrap)?;
+            let buffer = executor.create(bytes.len().max(16)).map_err(Error::wrap)?;
+            executor.upload(&buffer, 0, bytes).map_err(Error::wrap)?;
+            Ok::<_, Error>(buffer)
+        };
+        let as_bytes = |bias: &[f32]| bias.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+        Ok(Placed { kind, n, k, unit, bytes: buffer(&bytes)?, bias: bias.map(|b| buffer(&as_bytes(b))).transpose()? })
+    }
+
+    fn as_product(&self) -> ProductWeight<'_, B> {
+        ProductWeight { bytes: &self.bytes, n: self.n, bias: self.bias.as_ref(), unit: self.unit }
+    }
+}
+
+/// Rows as products read them.
+pub(super) struct GpuRows<B> {
+    num_rows: usize,
+    k: usize,
+    /// `[num_rows][k]` f32; not kept of a norm's rows.
+    pub floats: Option<B>,
+    /// What `pack_rows` makes of them.
+    packed: OnceLock<Packed<B>>,
+}
+
+/// An operand's halves, and its sums.
+pub(super) struct Packed<B> {
+    pub halves: B,
+    pub sums: B,
+}
+
+impl<B> Packed<B> {
+    /// Memory for the operand of `rows` rows of `k` elements.
+    pub fn create<E: Executor<Buffer = B>>(executor: &E, rows: usize, k: usize) -> Result<Self> {
+        let [halves, sums] = launch::operand_bytes(rows, k).map(|bytes| executor.create_tensor(bytes));
+        Ok(Packed { halves: halves.map_err(Error::wrap)?, sums: sums.map_err(Error::wrap)? })
+    }
+}
+
+impl<B> GpuRows<B> {
+    /// Rows `[num_rows, k]` of f32, which are packed when a product first needs it.
+    pub fn floats(floats: B, [num_rows, k]: [usize; 2]) -> Self {
+        GpuRows { num_rows, k, floats: Some(floats), packed: OnceLock::new() }
+    }
+
+    /// Rows that are packed already.
+    pub fn packed(packed: Packed<B>, [num_rows, k]: [usize; 2]) -> Self {
+        GpuRows { num_rows, k, floats: None, packed: OnceLock::from(packed) }
+    }
+
+    /// The rows from `first` on, `rows` of them, as an operand.
+    ///
+    /// Errors: no memory, or whatever failed on the device.
+    fn operand<E: Executor<Buffer = B>>(&self, executor: &E, first: usize, rows: usize) -> Result<ProductRows<'_, B>> {
+        let packed = match (self.packed.get(), &self.floats) {
+            (Some(packed), _) => packed,
+            (None, None) => bail!("rows that are nowhere"),
+            (None, Some(floats)) => {
+                let packed = Packed::create(executor, self.num_rows, self.k)?;
+                let launch = launch::pack_rows(self.num_rows, self.k, [floats, &packed.halves, &packed.sums]);
+                executor.run(&[launch]).map_err(Error::wrap)?;
+                self.packed.get_or_init(|| packed)
+            }
+        };
+        Ok(ProductRows { halves: &packed.halves, sums: &packed.sums, first, rows, k: self.k })
+    }
+}
+
+/// What the products of some rows are computed with.
+pub(super) struct Products<'a, E: Executor> {
+    pub executor: &'a E,
+    pub rows: &'a GpuRows<E::Buffer>,
+    /// Bound where a kernel reads nothing.
+    pub nothing: &'a E::Buffer,
+}
+
+impl<E: Executor> Products<'_, E> {
+    /// The products with each weight, `[rows][n]` f32. Weights of one type that follow each other share a launch.
+    pub fn each(&self, weights: &[&Placed<E::Buffer>]) -> Result<Vec<E::Buffer>> {
+        let outs = weights.iter().map(|weight| self.room(weight)).collect::<Result<Vec<_>>>()?;
+        let mut done = 0;
+        while done < weights.len() {
+            let kind = weights[done].kind;
+            let alike = weights[done..].iter().take(if kind == WeightType::F32 { 1 } else { 3 });
+            let count = alike.take_while(|weight| weight.kind == kind).count();
+            let (some, to) = (&weights[done..done + count], &outs[done..done + count]);
+            match kind {
+                WeightType::F32 => self.exact(some[0], &to[0])?,
+                _ => self.launch(some, &ProductForm::Each(&to.iter().collect::<Vec<_>>()))?,
+            }
+            done += count;
         }
+        Ok(outs)
     }
 
-    /// x: `[rows, k]` f32 -> `[rows, n]` f32.
-    pub fn product(&self, x: &Tensor) -> Result<Tensor> {
-        match self {
-            GpuWeight::Floats(weight) => x.to_dtype(weight.dtype())?.matmul(&weight.t()?)?.to_dtype(DType::F32),
-            GpuWeight::Blocks(blocks) => {
-                let (x, (rows, k)) = (at_start(x)?, x.dims2()?);
-                if (2..=ROWS_BY_VECTOR).contains(&rows) {
-                    return blocks.forward(&x.reshape((rows, 1, k))?)?.squeeze(1);
-                }
-                blocks.forward(&x)
-            }
+    /// The sum of `residual`, `[rows][n]`, and a product; `None` for a weight that no kernel adds with.
+    pub fn onto(&self, weight: &Placed<E::Buffer>, residual: &E::Buffer) -> Result<Option<E::Buffer>> {
+        if weight.kind == WeightType::F32 {
+            return Ok(None);
         }
+        let out = self.room(weight)?;
+        self.launch(&[weight], &ProductForm::Onto { residual, out: &out })?;
+        Ok(Some(out))
+    }
+
+    /// silu(gate) x up, `[rows][n]`; `None` for weights of two types, which no kernel multiplies together.
+    ///
+    /// Errors: weights of two sizes.
+    pub fn gated(&self, gate: &Placed<E::Buffer>, up: &Placed<E::Buffer>) -> Result<Option<E::Buffer>> {
+        if gate.n != up.n {
+            bail!("a gate of {} elements for {}", gate.n, up.n);
+        }
+        if gate.kind != up.kind || gate.kind == WeightType::F32 {
+            return Ok(None);
+        }
+        let out = self.room(gate)?;
+        self.launch(&[gate, up], &ProductForm::Gated(&out))?;
+        Ok(Some(out))
+    }
+
+    fn room(&self, weight: &Placed<E::Buffer>) -> Result<E::Buffer> {
+        if weight.k != self.rows.k {
+            bail!("rows of {} elements for a weight of [{}, {}]", self.rows.k, weight.n, weight.k);
+        }
+        self.executor.create_tensor(self.rows.num_rows * weight.n * 4).map_err(Error::wrap)
+    }
+
+    /// Launches products, cut into several of fewer rows where one of all would keep the GPU from the display for too
+    /// long. That changes no bit.
+    fn launch(&self, weights: &[&Placed<E::Buffer>], form: &ProductForm<'_, E::Buffer>) -> Result<()> {
+        let of = weights.iter().map(|weight| weight.as_product()).collect::<Vec<_>>();
+        self.cut(|first, rows| {
+            let operand = self.rows.operand(self.executor, first, rows)?;
+            Ok(launch::product(weights[0].kind, &operand, &of, form, self.nothing))
+        })
+    }
+
+    fn exact(&self, weight: &Placed<E::Buffer>, out: &E::Buffer) -> Result<()> {
+        let Some(floats) = &self.rows.floats else { bail!("a norm's rows for a weight of f32") };
+        let bias = weight.bias.as_ref().unwrap_or(self.nothing);
+        self.cut(|first, rows| {
+            let buffers = [floats, &weight.bytes, bias, out];
+            Ok(launch::product_f32(weight.n, weight.k, (first, rows), weight.bias.is_some(), buffers))
+        })
+    }
+
+    fn cut<'b>(&self, launch: impl Fn(usize, usize) -> Result<Launch<'b, E::Buffer>>) -> Result<()>
+    where
+        E::Buffer: 'b,
+    {
+        let rows = self.rows.num_rows;
+        let together = launch(0, ROWS_TOGETHER.min(rows))?.work;
+        let at_once = rows_at_once(rows.div_ceil(ROWS_TOGETHER), together, self.executor.most_work()) * ROWS_TOGETHER;
+        let launches = (0..rows).step_by(at_once).map(|first| launch(first, at_once.min(rows - first)));
+        self.executor.run(&launches.collect::<Result<Vec<_>>>()?).map_err(Error::wrap)
     }
 }
 
-/// The rows of a product up to which each is multiplied as a vector. Candle's kernel for matrices pads rows to 32, so
-/// that two of them would take longer than one after the other.
-const ROWS_BY_VECTOR: usize = 4;
-
-/// The rows in memory that begins with them: Candle's quantised products of matrices on Metal read from where the
-/// memory begins, wherever in it the rows lie.
-fn at_start(x: &Tensor) -> Result<Tensor> {
-    if x.layout().start_offset() == 0 { x.contiguous() } else { x.force_contiguous() }
+/// Elements of a row of floats with its padding, as kernels read it.
+fn padded(k: usize) -> usize {
+    launch::row_bytes(WeightType::F16, k) / 2
 }
 
-/// Whether Candle's kernels for K-quants would write beyond a product's rows, whose number they take to be a multiple
-/// of 4. Such a weight is kept as floats.
-fn has_ragged_rows(weight: matmul::Weight<'_>) -> bool {
-    use WeightType::{Q3_K, Q4_K, Q5_K, Q6_K};
-    matches!(weight.weight_type(), Q3_K | Q4_K | Q5_K | Q6_K) && !weight.n().is_multiple_of(4)
-}
-
-fn floats(weight: matmul::Weight<'_>, float: DType, device: &Device) -> Result<Tensor> {
-    let own = match weight.weight_type() {
-        WeightType::F32 => DType::F32,
-        WeightType::F16 => DType::F16,
-        _ => DType::BF16,
-    };
-    if own == float {
-        return Tensor::from_raw_buffer(weight.bytes(), own, &[weight.n(), weight.k()], device);
+/// The bytes of a weight, rows of floats padded to whole groups.
+fn rows_of(weight: matmul::Weight<'_>) -> Vec<u8> {
+    let (bytes, to) = (weight.bytes(), launch::row_bytes(weight.weight_type(), weight.k()));
+    let row = bytes.len() / weight.n().max(1);
+    if row == to {
+        return bytes.to_vec();
     }
-    match float {
-        DType::F16 => converted(weight, f16::from_f32, device),
-        DType::BF16 => converted(weight, bf16::from_f32, device),
-        DType::F32 => converted(weight, |x| x, device),
-        other => bail!("products are not computed in {other:?}"),
-    }
+    let mut all = vec![0; to * weight.n()];
+    all.chunks_exact_mut(to).zip(bytes.chunks_exact(row)).for_each(|(to, row)| to[..row.len()].copy_from_slice(row));
+    all
 }
 
-fn converted<T: WithDType>(weight: matmul::Weight<'_>, convert: impl Fn(f32) -> T, device: &Device) -> Result<Tensor> {
-    let (n, k) = (weight.n(), weight.k());
-    let mut row = vec![0f32; k];
-    let mut all = Vec::with_capacity(n * k);
-    for i in 0..n {
+/// The elements of a weight in another type, rows padded with zeros to `width` elements.
+fn converted<const N: usize>(weight: matmul::Weight<'_>, width: usize, convert: impl Fn(f32) -> [u8; N]) -> Vec<u8> {
+    let mut row = vec![0f32; weight.k()];
+    let mut all = vec![0; weight.n() * width * N];
+    for (i, to) in all.chunks_exact_mut(width * N).enumerate() {
         matmul::dequantize_row(weight, i, &mut row);
-        all.extend(row.iter().map(|x| convert(*x)));
+        to.as_chunks_mut().0.iter_mut().zip(&row).for_each(|(to, x)| *to = convert(*x));
     }
-    Tensor::from_vec(all, (n, k), device)
+    all
 }
 
-/// Candle's name of a quantised type; `None` for floats.
-fn block_type(kind: WeightType) -> Option<GgmlDType> {
-    match kind {
-        WeightType::F32 | WeightType::F16 | WeightType::Bf16 => None,
-        WeightType::Q4_0 => Some(GgmlDType::Q4_0),
-        WeightType::Q4_1 => Some(GgmlDType::Q4_1),
-        WeightType::Q5_0 => Some(GgmlDType::Q5_0),
-        WeightType::Q5_1 => Some(GgmlDType::Q5_1),
-        WeightType::Q8_0 => Some(GgmlDType::Q8_0),
-        WeightType::Q2_K => Some(GgmlDType::Q2K),
-        WeightType::Q3_K => Some(GgmlDType::Q3K),
-        WeightType::Q4_K => Some(GgmlDType::Q4K),
-        WeightType::Q5_K => Some(GgmlDType::Q5K),
-        WeightType::Q6_K => Some(GgmlDType::Q6K),
+/// The power of two that brings the largest element to 128 .. 256: half of a half's bits of exponent are then below
+/// it, so that what is 2^21 times smaller still has all of its bits, and none overflows.
+///
+/// Errors: an element that is not finite.
+fn unit_of(weight: matmul::Weight<'_>) -> Result<f32> {
+    let mut row = vec![0f32; weight.k()];
+    let mut largest = 0f32;
+    for i in 0..weight.n() {
+        matmul::dequantize_row(weight, i, &mut row);
+        largest = row.iter().fold(largest, |largest, x| if x.is_nan() { *x } else { largest.max(x.abs()) });
+        if !largest.is_finite() {
+            bail!("row {i} of a weight has an element that is not a finite number");
+        }
     }
+    // 2^e <= largest < 2^(e + 1); a weight of zeros, or of numbers that no product shows, has any unit.
+    let e = (largest.max(f32::MIN_POSITIVE).to_bits() >> 23) as i32 - 127;
+    Ok(2f32.powi((7 - e).clamp(-126, 126)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const N: usize = 24;
-    const K: usize = 256;
-
-    fn values(len: usize, seed: u32) -> Vec<f32> {
-        (0..len as u32).map(|i| ((i ^ seed).wrapping_mul(2_654_435_761) >> 8) as f32 / 8e6 - 1.05).collect()
-    }
-
-    fn quantised(kind: WeightType, n: usize) -> Result<GpuWeight> {
-        let bytes = matmul::quantize(kind, &values(n * K, 1)).unwrap();
-        GpuWeight::new(matmul::Weight::new(kind, n, K, &bytes).unwrap(), DType::F32, &Device::Cpu)
-    }
+    use matmul::Weight;
 
     #[test]
-    fn what_candles_kernels_would_write_beyond_is_refused_or_kept_as_floats() {
-        let error = quantised(WeightType::Q2_K, N).err().unwrap().to_string();
-        assert!(error.contains("Q2_K") && error.contains("--device cpu"), "{error}");
-        for n in 5..9 {
-            let floats = matches!(quantised(WeightType::Q6_K, n).unwrap(), GpuWeight::Floats(_));
-            assert_eq!(floats, n != 8, "{n} rows");
-            assert!(matches!(quantised(WeightType::Q8_0, n).unwrap(), GpuWeight::Blocks(_)), "{n} rows");
+    fn units_bring_the_largest_weight_to_where_halves_have_room() {
+        for largest in [1.0f32, 0.02, 3.9, 7e4, 1e-30] {
+            let bytes: Vec<u8> = [0.0, -largest, largest / 3.0].iter().flat_map(|x: &f32| x.to_le_bytes()).collect();
+            let unit = unit_of(Weight::new(WeightType::F32, 1, 3, &bytes).unwrap()).unwrap();
+            assert!((128.0..256.0).contains(&(largest * unit)), "{largest}: {unit}");
+        }
+        for wrong in [f32::NAN, f32::INFINITY] {
+            let bytes: Vec<u8> = [1.0, wrong, 2.0].iter().flat_map(|x: &f32| x.to_le_bytes()).collect();
+            assert!(unit_of(Weight::new(WeightType::F32, 3, 1, &bytes).unwrap()).is_err(), "{wrong}");
         }
     }
 
     #[test]
-    fn rows_in_the_middle_of_a_tensor_get_memory_that_begins_with_them() {
-        let x = Tensor::from_vec(values(8 * K, 3), (8, K), &Device::Cpu).unwrap();
-        let middle = x.narrow(0, 3, 2).unwrap();
-        assert!(middle.is_contiguous() && middle.layout().start_offset() > 0);
-        let moved = at_start(&middle).unwrap();
-        assert_eq!(moved.layout().start_offset(), 0);
-        assert_eq!(moved.to_vec2::<f32>().unwrap(), middle.to_vec2::<f32>().unwrap());
-    }
-
-    #[test]
-    fn a_few_rows_are_multiplied_as_each_of_them_alone() {
-        let weight = quantised(WeightType::Q4_K, N).unwrap();
-        for rows in 1..=ROWS_BY_VECTOR + 1 {
-            let x = Tensor::from_vec(values(rows * K, 5), (rows, K), &Device::Cpu).unwrap();
-            let together = weight.product(&x).unwrap();
-            assert_eq!(together.dims(), [rows, N]);
-            for row in 0..rows {
-                let alone = weight.product(&x.narrow(0, row, 1).unwrap()).unwrap();
-                let together = together.narrow(0, row, 1).unwrap();
-                assert_eq!(alone.to_vec2::<f32>().unwrap(), together.to_vec2::<f32>().unwrap(), "row {row} of {rows}");
-            }
-        }
-    }
-
-    /// Candle's CPU device stands in for a GPU: the same weights and the same products, but for rounding to the float
-    /// type and of activations to Candle's own blocks (8 bit, so within 1/127 of the largest activation times the sum
-    /// of weights).
-    #[test]
-    fn every_type_multiplies_as_on_the_cpu() {
-        let (rows, x) = (3, values(3 * K, 7));
-        let tensor = Tensor::from_slice(&x, (rows, K), &Device::Cpu).unwrap();
-        for kind in WeightType::ALL.into_iter().filter(|kind| *kind != WeightType::Q2_K) {
-            let bytes = matmul::quantize(kind, &values(N * K, 1)).unwrap();
-            let weight = matmul::Weight::new(kind, N, K, &bytes).unwrap();
-            let mut want = vec![0f32; rows * N];
-            matmul::matmul_all(&x, &mut [matmul::Product { weight, out: &mut want }]);
-            for float in [DType::F32, DType::F16, DType::BF16] {
-                let got = GpuWeight::new(weight, float, &Device::Cpu).unwrap().product(&tensor).unwrap();
-                let got = got.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-                let norm = |v: &[f32]| v.iter().map(|x| x * x).sum::<f32>().sqrt();
-                let difference: Vec<f32> = got.iter().zip(&want).map(|(a, b)| a - b).collect();
-                let relative = norm(&difference) / norm(&want);
-                assert!(relative < 0.01, "{} in {float:?}: {relative}", kind.name());
-            }
-        }
+    fn rows_of_floats_are_padded_and_blocks_are_not() {
+        let values: Vec<f32> = (0..66).map(|i| i as f32).collect();
+        let bytes = matmul::quantize(WeightType::F16, &values).unwrap();
+        let rows = rows_of(Weight::new(WeightType::F16, 2, 33, &bytes).unwrap());
+        assert_eq!(rows.len(), 2 * 64 * 2);
+        assert_eq!((&rows[..66], &rows[66..128]), (&bytes[..66], &[0; 62][..]));
+        assert_eq!(&rows[128..194], &bytes[66..]);
+        let blocks = matmul::quantize(WeightType::Q8_0, &values[..64]).unwrap();
+        assert_eq!(rows_of(Weight::new(WeightType::Q8_0, 2, 32, &blocks).unwrap()), blocks);
     }
 }

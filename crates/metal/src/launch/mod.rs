@@ -3,6 +3,7 @@
 mod attend;
 mod cache;
 mod params;
+mod products;
 mod rowwise;
 
 pub(crate) use attend::attend_some;
@@ -10,10 +11,17 @@ pub(crate) use attend::attend_some;
 pub use attend::{AttendBuffers, QueryBuffers, ReduceBuffers, attend, query, reduce};
 pub use cache::{WriteBuffers, copy_blocks, write};
 pub use params::{
-    AttendParams, CopyParams, GateParams, NormParams, Params, QueryParams, ReduceParams, TileParams, TopParams,
-    WriteParams,
+    AttendParams, CopyParams, ExactParams, GateParams, NormOperandParams, NormParams, PackParams, Params,
+    ProductParams, QueryParams, ReduceParams, RowsParams, TileParams, TopParams, WriteParams,
 };
-pub use rowwise::{NormBuffers, TOP_SLICE, TopBuffers, add_rms_norm, gate_mul, top, top_slices};
+pub use products::{
+    NormOperandBuffers, ProductForm, ProductRows, ProductWeight, norm_operand, operand_bytes, pack_rows, product,
+    product_f32, row_bytes,
+};
+pub use rowwise::{
+    FIRST_OF_ROW, NormBuffers, TOP_SLICE, TopBuffers, add_rms_norm, add_weighted_rows, gate_mul, gather_rows, top,
+    top_slices,
+};
 
 use crate::executor::{Access, Binding};
 

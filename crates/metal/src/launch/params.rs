@@ -166,6 +166,14 @@ params! {
 }
 
 params! {
+    /// What `gather_rows` and `add_weighted_rows` are told.
+    RowsParams = "RowsParams" {
+        /// Elements of a row.
+        width: u32,
+    }
+}
+
+params! {
     /// What `top_slices` and `top_rows` are told.
     TopParams = "TopParams" {
         /// Candidates of a row.
@@ -174,5 +182,78 @@ params! {
         count: u32,
         /// Candidates of a threadgroup.
         slice: u32,
+    }
+}
+
+params! {
+    /// What `pack_rows` is told.
+    PackParams = "PackParams" {
+        /// Rows of x.
+        rows: u32,
+        /// Elements of a row.
+        width: u32,
+        /// Groups of 32 elements of a row.
+        groups: u32,
+    }
+}
+
+params! {
+    /// What `norm_operand` is told.
+    NormOperandParams = "NormOperandParams" {
+        /// Rows of x.
+        rows: u32,
+        /// Elements of a row.
+        width: u32,
+        /// Groups of 32 elements of a row.
+        groups: u32,
+        /// Whether delta is added to x, and the sum kept.
+        add: u32,
+        /// What is added to the mean square.
+        eps: f32,
+    }
+}
+
+params! {
+    /// What `product` is told.
+    ProductParams = "ProductParams" {
+        /// Rows of the first weight.
+        n0: u32,
+        /// Rows of the second weight; 0 where there is none.
+        n1: u32,
+        /// Rows of the third weight; 0 where there is none.
+        n2: u32,
+        /// Rows of x.
+        rows: u32,
+        /// Groups of 32 elements of a row.
+        groups: u32,
+        /// Bytes of a row of a weight.
+        row_bytes: u32,
+        /// The binary logarithm of the number of partitions of a row.
+        partition_shift: u32,
+        /// Bit i: whether weight i has a bias.
+        biased: u32,
+        /// 0: products with each weight; 1: one product, added to the residual; 2: silu of the product with the first
+        /// times the product with the second.
+        form: u32,
+        /// What bf16 weights are multiplied by, the first's.
+        unit0: f32,
+        /// That of the second.
+        unit1: f32,
+        /// That of the third.
+        unit2: f32,
+    }
+}
+
+params! {
+    /// What `product_f32` is told.
+    ExactParams = "ExactParams" {
+        /// Rows of the weight.
+        n: u32,
+        /// Rows of x.
+        rows: u32,
+        /// Elements of a row.
+        k: u32,
+        /// Whether a bias is added.
+        biased: u32,
     }
 }

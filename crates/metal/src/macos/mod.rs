@@ -125,6 +125,14 @@ impl MetalExecutor {
         self.check()
     }
 
+    /// Counts lane operations that are about to be launched, and waits first where the device has enough to do already.
+    fn start(&self, work: u64) -> Result<(), ExecError> {
+        while !self.0.pace.start(work, Instant::now()) {
+            self.wait(true)?;
+        }
+        Ok(())
+    }
+
     fn encode(&self, launch: &Launch<'_, MetalBuffer>) -> Result<(), ExecError> {
         let pipeline = self.0.pipelines.get(&self.0.device, launch)?;
         let guard = self.0.device.command_encoder().map_err(|e| kernel_error(&launch.kernel, e))?;
@@ -157,13 +165,6 @@ impl Executor for MetalExecutor {
     /// to a run loop would keep them all.
     fn scope(&self, work: &mut dyn FnMut()) {
         autoreleasepool(|_| work());
-    }
-
-    fn start(&self, work: u64) -> Result<(), ExecError> {
-        while !self.0.pace.start(work, Instant::now()) {
-            self.wait(true)?;
-        }
-        Ok(())
     }
 
     fn failure(&self) -> Option<ExecError> {

@@ -5,11 +5,12 @@
 mod compilers;
 
 use attention::{AttentionBackend, Centring, KeyCentring, ModelGeometry};
-use candle_core::{DType, Device, MetalDevice, Tensor};
-use compute::{ComputeDevice, CpuDevice, Precision, StoredMatrix};
+use candle_core::{Device, MetalDevice, Tensor};
+use compute::{ComputeDevice, CpuDevice, Precision};
+use conformance::rows::Stored;
 use conformance::{Case, rows};
 use kv::KvLayout;
-use matmul::{Weight, WeightType};
+use matmul::WeightType;
 use metal::macos::MetalExecutor;
 use metal::{AttendKernel, GpuBackend, GpuDevice};
 use std::sync::Arc;
@@ -90,45 +91,39 @@ fn blocks_are_copied_and_moved() {
 fn rows_are_computed() {
     let metal = metal_device();
     let executor = MetalExecutor::new(&metal);
-    let error = rows::error(&GpuDevice::new(executor, Device::Metal(metal), DType::BF16).unwrap()).unwrap();
+    let gpu = GpuDevice::new(executor, Device::Metal(metal)).unwrap();
+    let (error, of_products) = (rows::error(&gpu).unwrap(), rows::products_error(&gpu).unwrap());
     assert!(error < rows::BOUND, "{error:.1e}");
+    assert!(of_products < rows::PRODUCTS_BOUND, "{of_products:.1e}");
 }
 
-struct Stored(WeightType, usize, usize, Vec<u8>);
-
-impl StoredMatrix for Stored {
-    fn view(&self) -> Weight<'_> {
-        Weight::new(self.0, self.1, self.2, &self.3).unwrap()
-    }
-    fn forget(&self) {}
-}
-
-/// Rows from the middle of a tensor, numbers of rows around those that are multiplied as vectors, and a number of
-/// outputs that is no multiple of 4. Both sides round activations, the CPU to 8 bits and the GPU to 16: 1/127 of the
-/// largest of a quantisation block, a third of that on the mean, is 0.6 % of norms here.
+/// Rows from the middle of a tensor, a number of rows for each of the kernels, and a number of outputs that is no
+/// multiple of 8. Both sides round activations, the CPU to 8 bits and the GPU to 11: 1/127 of the largest of a
+/// quantisation block, a third of that on the mean, is 0.6 % of norms here.
 #[test]
 fn quantised_products_are_those_of_the_cpu() {
     const K: usize = 256;
     let metal = metal_device();
     let executor = MetalExecutor::new(&metal);
-    let gpu = GpuDevice::new(executor, Device::Metal(metal), DType::BF16).unwrap();
+    let gpu = GpuDevice::new(executor, Device::Metal(metal)).unwrap();
     let values = |len: usize, seed: u32| -> Vec<f32> {
         (0..len as u32).map(|i| ((i ^ seed).wrapping_mul(2_654_435_761) >> 8) as f32 / 8e6 - 1.05).collect()
     };
-    for kind in WeightType::ALL.into_iter().filter(|kind| *kind != WeightType::Q2_K) {
-        for (n, rows) in [64, 66].into_iter().flat_map(|n| [1, 2, 4, 5, 40].map(|rows| (n, rows))) {
-            let bytes = matmul::quantize(kind, &values(n * K, 1)).unwrap();
-            let matrix: Arc<dyn StoredMatrix> = Arc::new(Stored(kind, n, K, bytes));
+    for kind in WeightType::ALL {
+        for (n, rows) in [64, 66].into_iter().flat_map(|n| [1, 8, 9, 17, 40].map(|rows| (n, rows))) {
+            let matrix = Stored::quantised(kind, n, K, &values(n * K, 1));
             let product = |device: &dyn ComputeDevice| {
                 let x = Tensor::from_vec(values((rows + 3) * K, 7), (rows + 3, K), device.tensors()).unwrap();
                 let weight = device.place(Arc::clone(&matrix), None, Precision::Fast).unwrap();
-                let y =
-                    device.products(&x.narrow(0, 3, rows).unwrap().force_contiguous().unwrap(), &[&weight]).unwrap();
-                let moved = device.products(&x.narrow(0, 3, rows).unwrap(), &[&weight]).unwrap();
-                (device.read(&[&y[0]]).unwrap().remove(0), device.read(&[&moved[0]]).unwrap().remove(0))
+                let product = |x: &Tensor| device.products(&device.rows(x).unwrap(), &[&weight]).unwrap();
+                let y = product(&x.narrow(0, 3, rows).unwrap().force_contiguous().unwrap());
+                let moved = product(&x.narrow(0, 3, rows).unwrap());
+                let alone = product(&x.narrow(0, 3, 1).unwrap());
+                [&y[0], &moved[0], &alone[0]].map(|y| device.read(&[y]).unwrap().remove(0))
             };
-            let ((got, moved), (want, _)) = (product(&gpu), product(&CpuDevice));
+            let ([got, moved, alone], [want, ..]) = (product(&gpu), product(&CpuDevice));
             assert_eq!(got, moved, "{} {n} x {rows}: rows from the middle", kind.name());
+            assert_eq!(got[..n], alone, "{} {n} x {rows}: a row alone", kind.name());
             let norm = |v: &mut dyn Iterator<Item = f32>| v.map(|x| x * x).sum::<f32>().sqrt();
             let off = norm(&mut got.iter().zip(&want).map(|(a, b)| a - b)) / norm(&mut want.iter().copied());
             assert!(off < 0.02, "{} {n} x {rows}: {off:.1e}", kind.name());

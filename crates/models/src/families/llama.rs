@@ -49,10 +49,10 @@ impl DecoderLayer for Layer {
         let h = x.norm(&self.input_norm)?;
         let qkv = self.attention.qkv(&h)?;
         let y = ctx.attend(self.attention.layer, &qkv.q, &qkv.k, &qkv.v)?;
-        x.add(self.attention.output(&y, &qkv)?)?;
+        self.attention.add_output(x, &y, &qkv)?;
 
         let h = x.norm(&self.post_norm)?;
-        x.add(self.mlp.forward(&h)?)
+        self.mlp.add_to(x, &h)
     }
 
     fn attention(&self) -> Option<&Attention> {

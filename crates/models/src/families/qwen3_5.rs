@@ -79,18 +79,21 @@ fn load(config: &ModelConfig, weights: &Weights) -> LoadResult<Box<dyn Model>> {
 
 impl DecoderLayer for Layer {
     fn forward(&self, x: &mut Residual, ctx: &ForwardContext<'_>) -> Result<()> {
-        let h = x.norm(&self.input_norm)?;
-        x.add(match &self.mixer {
+        match &self.mixer {
             Mixer::Attention(attention) => {
+                let h = x.norm(&self.input_norm)?;
                 let qkv = attention.qkv(&h)?;
                 let y = ctx.attend(attention.layer, &qkv.q, &qkv.k, &qkv.v)?;
-                attention.output(&y, &qkv)?
+                attention.add_output(x, &y, &qkv)?;
             }
-            Mixer::DeltaNet(net) => net.forward(&h, ctx)?,
-        })?;
+            Mixer::DeltaNet(net) => {
+                let h = x.norm_tensor(&self.input_norm)?;
+                net.add_to(x, &h, ctx)?;
+            }
+        }
 
         let h = x.norm(&self.post_norm)?;
-        x.add(self.mlp.forward(&h)?)
+        self.mlp.add_to(x, &h)
     }
 
     fn attention(&self) -> Option<&Attention> {

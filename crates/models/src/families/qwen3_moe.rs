@@ -93,13 +93,18 @@ impl DecoderLayer for Layer {
         let h = x.norm(&self.input_norm)?;
         let qkv = self.attention.qkv(&h)?;
         let y = ctx.attend(self.attention.layer, &qkv.q, &qkv.k, &qkv.v)?;
-        x.add(self.attention.output(&y, &qkv)?)?;
+        self.attention.add_output(x, &y, &qkv)?;
 
-        let h = x.norm(&self.post_norm)?;
-        x.add(match &self.mlp {
-            FeedForward::Dense(mlp) => mlp.forward(&h)?,
-            FeedForward::Sparse(mlp) => mlp.forward(&h)?,
-        })
+        match &self.mlp {
+            FeedForward::Dense(mlp) => {
+                let h = x.norm(&self.post_norm)?;
+                mlp.add_to(x, &h)
+            }
+            FeedForward::Sparse(mlp) => {
+                let h = x.norm_tensor(&self.post_norm)?;
+                x.add(mlp.forward(&h)?)
+            }
+        }
     }
 
     fn attention(&self) -> Option<&Attention> {

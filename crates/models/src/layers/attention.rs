@@ -1,11 +1,11 @@
 //! The projections around softmax attention.
-use super::{Linear, RmsNorm};
+use super::{Linear, Residual, RmsNorm};
 use crate::config::ModelConfig;
 use crate::error::LoadResult;
 use crate::weights::Weights;
 use attention::LayerId;
 use candle_core::{Result, Tensor};
-use compute::ComputeDevice;
+use compute::{ComputeDevice, Rows};
 use std::sync::Arc;
 
 /// In what a family's attention differs from others.
@@ -70,9 +70,9 @@ impl Attention {
         })
     }
 
-    /// Queries, keys and values of the rows `h`: `[rows, hidden_size]`.
-    pub fn qkv(&self, h: &Tensor) -> Result<Qkv> {
-        let heads = |x: Tensor, width: usize| x.reshape((h.dim(0)?, (), width));
+    /// Queries, keys and values of rows of `hidden_size` elements.
+    pub fn qkv(&self, h: &Rows) -> Result<Qkv> {
+        let heads = |x: Tensor, width: usize| x.reshape((h.num_rows(), (), width));
         let d = self.head_dim;
         let [q, k, v] = Linear::forward_all([&self.q, &self.k, &self.v], h)?;
         let (mut q, mut gate) = (heads(q, if self.output_gate { 2 * d } else { d })?, None);
@@ -87,13 +87,14 @@ impl Attention {
         Ok(Qkv { q, k, v, gate })
     }
 
-    /// The output projection of what attention gave, after the gate where there is one. `y`: `[rows, num_heads,
-    /// head_dim]`; returns `[rows, hidden_size]`.
-    pub fn output(&self, y: &Tensor, qkv: &Qkv) -> Result<Tensor> {
-        match &qkv.gate {
-            Some(gate) => self.o.forward(&self.device.sigmoid_mul(gate, y)?.flatten_from(1)?),
-            None => self.o.forward(&y.flatten_from(1)?),
-        }
+    /// Adds the output projection of what attention gave, after the gate where there is one, to the stream. `y`:
+    /// `[rows, num_heads, head_dim]`.
+    pub fn add_output(&self, stream: &mut Residual, y: &Tensor, qkv: &Qkv) -> Result<()> {
+        let y = match &qkv.gate {
+            Some(gate) => self.device.sigmoid_mul(gate, y)?.flatten_from(1)?,
+            None => y.flatten_from(1)?,
+        };
+        stream.add_projection(&self.o, &self.device.rows(&y)?)
     }
 
     /// The bias of K, which is a constant part of every key before RoPE. `None` where there is none, or where a norm

@@ -6,7 +6,8 @@ use crate::model::Model;
 use crate::weights::Weights;
 use attention::{ForwardContext, ModelGeometry, StateLayout};
 use candle_core::{Result, Tensor, bail};
-use compute::Precision;
+use compute::{ComputeDevice, Precision};
+use std::sync::Arc;
 
 /// The head's tensor.
 const HEAD: &str = "lm_head.weight";
@@ -27,6 +28,7 @@ pub(crate) trait DecoderLayer: Send {
 
 /// A decoder-only transformer of layers `L`.
 pub(crate) struct Decoder<L> {
+    device: Arc<dyn ComputeDevice>,
     embedding: Embedding,
     layers: Vec<L>,
     norm: RmsNorm,
@@ -59,6 +61,7 @@ impl<L: DecoderLayer + 'static> Decoder<L> {
         let head = head.map(|head| Linear::new(head, None, Precision::Fast, weights.device())).transpose()?;
         let states = StateLayout::new(layers.iter().filter_map(L::state_len));
         Ok(Box::new(Decoder {
+            device: Arc::clone(weights.device()),
             embedding: Embedding::new(embedding, weights.device().tensors()),
             layers,
             norm: RmsNorm::load(&root, "norm", hidden, config)?,
@@ -114,17 +117,16 @@ impl<L: DecoderLayer> Model for Decoder<L> {
 
     fn hidden_states(&self, tokens: &[u32], rows: &[u32], ctx: &ForwardContext<'_>) -> Result<Tensor> {
         let x = self.embedding.forward(tokens)?;
-        let rows = Tensor::from_slice(rows, rows.len(), x.device())?;
         let mut x = Residual::new(x);
         for layer in &self.layers {
             layer.forward(&mut x, ctx)?;
         }
-        x.select(&rows)?.norm(&self.norm)
+        x.select(rows, &*self.device)?.norm_tensor(&self.norm)
     }
 
     fn logits(&self, hidden_states: &Tensor) -> Result<Tensor> {
         match &self.head {
-            Some(head) => head.forward(hidden_states),
+            Some(head) => head.forward_tensor(hidden_states),
             None => bail!("the model has no head, and thus no logits"),
         }
     }

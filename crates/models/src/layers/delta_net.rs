@@ -1,6 +1,6 @@
 //! The gated delta net: linear attention whose state forgets by a gate and is corrected by a delta rule (Yang et al.,
 //! arXiv:2412.06464), as Qwen3-Next and Qwen3.5 use it.
-use super::Linear;
+use super::{Linear, Residual};
 use crate::config::{DeltaNetSizes, ModelConfig};
 use crate::error::LoadResult;
 use crate::weights::Weights;
@@ -72,11 +72,12 @@ impl GatedDeltaNet {
         self.sizes.state_len()
     }
 
-    /// Computes the layer for the rows h: `[num_tokens, hidden]`. Tokens go in one by one in the same form, a prompt's
-    /// as an answer's, so the cut of a prompt does not show. The recurrence runs on the CPU, wherever the projections
-    /// do; a GPU is waited for once.
-    pub fn forward(&self, h: &Tensor, ctx: &ForwardContext<'_>) -> Result<Tensor> {
-        let [qkv, z, b, a] = Linear::forward_all([&self.qkv, &self.z, &self.b, &self.a], h)?;
+    /// Adds the layer of the rows h, `[num_tokens, hidden]`, to the stream. Tokens go in one by one in the same form, a
+    /// prompt's as an answer's, so the cut of a prompt does not show. The recurrence runs on the CPU, wherever the
+    /// projections do; a GPU is waited for once.
+    pub fn add_to(&self, stream: &mut Residual, h: &Tensor, ctx: &ForwardContext<'_>) -> Result<()> {
+        let rows = self.device.rows(h)?;
+        let [qkv, z, b, a] = Linear::forward_all([&self.qkv, &self.z, &self.b, &self.a], &rows)?;
         let read = self.device.read(&[&qkv, &z, &b, &a])?;
         let [qkv, z, b, a] = &*read else { bail!("as many rows as were read") };
         let (heads, channels) = (self.sizes.value_heads, self.sizes.channels());
@@ -90,7 +91,8 @@ impl GatedDeltaNet {
             let out = &mut out[part(width)];
             ctx.with_state(seq, self.id, |state| self.sequence(&rows, state, out))?;
         }
-        self.out.forward(&Tensor::from_vec(out, (h.dim(0)?, width), h.device())?)
+        let out = Tensor::from_vec(out, (h.dim(0)?, width), h.device())?;
+        stream.add_projection(&self.out, &self.device.rows(&out)?)
     }
 
     /// Computes the tokens of one sequence. out: `[tokens][value_heads][value_dim]`.

@@ -34,7 +34,7 @@ impl ExpertMlp {
     /// Computes the mixture of the rows x: `[rows, hidden]`. A row's sum runs over its experts by number, whatever
     /// other rows there are. Rows are routed on the CPU, for which a GPU is waited for once.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let logits: Vec<f32> = self.router.forward(x)?.flatten_all()?.to_vec1()?;
+        let logits: Vec<f32> = self.router.forward_tensor(x)?.flatten_all()?.to_vec1()?;
         let mut routed = vec![(Vec::new(), Vec::new()); self.experts.len()];
         for (row, logits) in logits.chunks_exact(self.experts.len()).enumerate() {
             for (expert, weight) in self.route(logits) {
@@ -44,8 +44,7 @@ impl ExpertMlp {
         }
         let routed = routed.into_iter().zip(&self.experts).filter(|((rows, _), _)| !rows.is_empty());
         let outputs = routed.map(|((rows, weights), expert)| {
-            let index = Tensor::from_slice(&rows, rows.len(), x.device())?;
-            let output = expert.forward(&x.index_select(&index, 0)?)?;
+            let output = expert.forward(&self.device.rows(&self.device.select_rows(x, &rows)?)?)?;
             Ok(ExpertOutput { rows, weights, output })
         });
         self.device.mix(x.dim(0)?, &outputs.collect::<Result<Vec<_>>>()?)

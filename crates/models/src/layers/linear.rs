@@ -2,7 +2,7 @@
 use crate::error::LoadResult;
 use crate::weights::{StoredWeight, Weights};
 use candle_core::{Error, Result, Tensor};
-use compute::{ComputeDevice, PlacedWeight, Precision};
+use compute::{ComputeDevice, PlacedWeight, Precision, Rows, Sum};
 use std::sync::Arc;
 
 /// x times the transpose of a weight, plus a bias where the layer has one.
@@ -43,15 +43,30 @@ impl Linear {
         self.bias.as_deref()
     }
 
-    /// x: `[rows, k]` f32 -> `[rows, n]` f32.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    /// Rows of k elements -> `[rows, n]` f32.
+    pub fn forward(&self, x: &Rows) -> Result<Tensor> {
         let [y] = Self::forward_all([self], x)?;
         Ok(y)
     }
 
+    /// A tensor `[rows, k]` f32 -> `[rows, n]` f32.
+    pub fn forward_tensor(&self, x: &Tensor) -> Result<Tensor> {
+        self.forward(&self.device.rows(x)?)
+    }
+
+    /// The sum of `x`, `[rows, n]`, and the layer of some rows.
+    pub fn forward_onto(&self, x: &Tensor, rows: &Rows) -> Result<Sum> {
+        self.device.product_onto(x, rows, &self.weight)
+    }
+
     /// Several layers of the same rows, which the device may compute together.
-    pub fn forward_all<const N: usize>(layers: [&Self; N], x: &Tensor) -> Result<[Tensor; N]> {
+    pub fn forward_all<const N: usize>(layers: [&Self; N], x: &Rows) -> Result<[Tensor; N]> {
         let products = layers[0].device.products(x, &layers.map(|layer| &layer.weight))?;
         products.try_into().map_err(|_| Error::Msg("as many products as weights".into()))
+    }
+
+    /// silu(gate) * up, for a projection.
+    pub fn gated(gate: &Self, up: &Self, x: &Rows) -> Result<Rows> {
+        gate.device.gated_product(x, &gate.weight, &up.weight)
     }
 }

@@ -1,14 +1,12 @@
 //! The gated feed-forward block.
-use super::Linear;
+use super::{Linear, Residual};
 use crate::error::LoadResult;
 use crate::weights::Weights;
 use candle_core::{Result, Tensor};
-use compute::ComputeDevice;
-use std::sync::Arc;
+use compute::Rows;
 
 /// down(silu(gate(x)) * up(x)): Shazeer, "GLU Variants Improve Transformer" (arXiv:2002.05202).
 pub(crate) struct Mlp {
-    device: Arc<dyn ComputeDevice>,
     gate: Linear,
     up: Linear,
     down: Linear,
@@ -18,16 +16,19 @@ impl Mlp {
     /// Loads a block of `intermediate` inner elements.
     pub fn load(w: &Weights, hidden: usize, intermediate: usize, bias: bool) -> LoadResult<Self> {
         Ok(Mlp {
-            device: Arc::clone(w.device()),
             gate: Linear::load(w, "gate_proj", intermediate, hidden, bias)?,
             up: Linear::load(w, "up_proj", intermediate, hidden, bias)?,
             down: Linear::load(w, "down_proj", hidden, intermediate, bias)?,
         })
     }
 
-    /// x: `[rows, hidden]`; returns the same shape.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let [gate, up] = Linear::forward_all([&self.gate, &self.up], x)?;
-        self.down.forward(&self.device.silu_mul(&gate, &up)?)
+    /// Adds the block of some rows to the stream. x: the stream's norm.
+    pub fn add_to(&self, stream: &mut Residual, x: &Rows) -> Result<()> {
+        stream.add_projection(&self.down, &Linear::gated(&self.gate, &self.up, x)?)
+    }
+
+    /// x: rows of `hidden` elements; returns `[rows, hidden]`.
+    pub fn forward(&self, x: &Rows) -> Result<Tensor> {
+        self.down.forward(&Linear::gated(&self.gate, &self.up, x)?)
     }
 }

@@ -3,7 +3,7 @@ use crate::config::ModelConfig;
 use crate::error::LoadResult;
 use crate::weights::Weights;
 use candle_core::{Result, Tensor};
-use compute::ComputeDevice;
+use compute::{ComputeDevice, Rows, Sum};
 use std::sync::Arc;
 
 /// x / sqrt(mean(x²) + eps) * weight (Zhang and Sennrich, arXiv:1910.07467).
@@ -30,8 +30,13 @@ impl RmsNorm {
         self.device.rms_norm(x, &self.weight, self.eps)
     }
 
-    /// The sum of x and delta, and the norm of that sum.
-    pub fn add(&self, x: &Tensor, delta: &Tensor) -> Result<(Tensor, Tensor)> {
-        self.device.add_rms_norm(x, delta, &self.weight, self.eps)
+    /// The norm of a sum, for projections.
+    pub fn rows_of(&self, x: &mut Sum) -> Result<Rows> {
+        self.device.norm_rows(x, &self.weight, self.eps)
+    }
+
+    /// The norm of a sum.
+    pub fn of_sum(&self, x: &mut Sum) -> Result<Tensor> {
+        x.norm(&*self.device, &self.weight, self.eps)
     }
 }

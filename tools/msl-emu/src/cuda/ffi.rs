@@ -42,6 +42,7 @@ driver! {
     fill = c"cuMemsetD8_v2" (u64, u8, usize);
     upload = c"cuMemcpyHtoD_v2" (u64, *const c_void, usize);
     download = c"cuMemcpyDtoH_v2" (*mut c_void, u64, usize);
+    copy = c"cuMemcpyDtoDAsync_v2" (u64, u64, usize, Handle);
     launch = c"cuLaunchKernel" (
         Handle, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, Handle, *mut *mut c_void, *mut *mut c_void
     );
@@ -168,6 +169,13 @@ impl Cuda {
         self.current()?;
         // SAFETY: the target is a slice; callers check the source's range.
         unsafe { check("download", (self.driver.download)(out.as_mut_ptr().cast(), address, out.len())) }
+    }
+
+    /// Begins to copy `len` bytes between allocations, within which they must lie.
+    pub fn copy(&self, from: u64, to: u64, len: usize) -> Result<(), String> {
+        self.current()?;
+        // SAFETY: callers check both ranges.
+        unsafe { check("copy", (self.driver.copy)(to, from, len, null_mut())) }
     }
 
     /// Launches a kernel; `grid` is in threadgroups, `threads` are those of a threadgroup.

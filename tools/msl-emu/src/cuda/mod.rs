@@ -95,6 +95,13 @@ impl CudaExecutor {
         cuda.time(all).map(|ms| ms / repeats as f32).map_err(failed("timing"))
     }
 
+    /// Milliseconds that the driver takes to copy the whole of a buffer to another one of its size.
+    pub fn time_of_copy(&self, from: &Memory, to: &Memory) -> Result<f32, ExecError> {
+        to.check(0, from.bytes)?;
+        let Some(cuda) = &self.cuda else { return Ok(1.0) };
+        cuda.time(|| cuda.copy(from.address, to.address, from.bytes)).map_err(failed("copy"))
+    }
+
     fn prepare(&self, cuda: &Cuda, launch: &Launch<'_, Memory>) -> Result<(Function, Arguments), ExecError> {
         let key = compile::name(&launch.kernel, &launch.constants);
         let mut loaded = lock(&self.loaded);

@@ -4,6 +4,7 @@
 pub mod attempts;
 pub mod helpers;
 pub mod page;
+pub mod products;
 
 use attention::{AttentionBackend, BatchLayout, Centring, KeyCentring, LayerGeometry, LayerId, ModelGeometry, Rope};
 use candle_core::{Device, Tensor};

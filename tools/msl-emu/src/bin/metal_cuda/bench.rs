@@ -24,7 +24,7 @@ fn median(executor: &CudaExecutor, attention: &Attention<'_>, pick: std::ops::Ra
 }
 
 /// Median milliseconds of all `launches` together.
-fn median_of(executor: &CudaExecutor, launches: &[Launch<'_, Memory>], repeats: usize) -> Result<f32, String> {
+pub fn median_of(executor: &CudaExecutor, launches: &[Launch<'_, Memory>], repeats: usize) -> Result<f32, String> {
     let mut times = Vec::new();
     for _ in 0..REPEATS {
         times.push(executor.time(launches, repeats).map_err(|e| e.to_string())?);

@@ -1,6 +1,6 @@
 //! Every kernel against f64, by the cases that test it in the emulator.
 use crate::common::attempts::{self, Attempt};
-use crate::common::{Case, helpers};
+use crate::common::{Case, helpers, products};
 use msl_emu::cuda::CudaExecutor;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -34,12 +34,14 @@ fn others() -> Vec<Job> {
             Box::new(move |open| attempts::copies(open(), case).map(|()| 0.0)),
         ));
     }
-    let helpers = |open: Open<'_>| {
+    type Named = Vec<(String, Result<(), String>)>;
+    fn no_error(results: Named) -> Result<f64, String> {
         let failed = |(name, result): (String, Result<(), String>)| result.err().map(|e| format!("{name}: {e}"));
-        let errors: Vec<String> = helpers::all(|_| open()).into_iter().filter_map(failed).collect();
+        let errors: Vec<String> = results.into_iter().filter_map(failed).collect();
         if errors.is_empty() { Ok(0.0) } else { Err(errors.join("; ")) }
-    };
-    jobs.push(("helpers".to_owned(), Box::new(helpers)));
+    }
+    jobs.push(("helpers".to_owned(), Box::new(|open| no_error(helpers::all(|_| open())))));
+    jobs.push(("products".to_owned(), Box::new(|open| no_error(products::all(|_| open())))));
     jobs
 }
 

@@ -3,11 +3,13 @@
 //! `compile` builds the cubins that the others launch, on a machine without a GPU; `sources` writes what nvcc makes
 //! them from and its command lines, for a machine with more cores. `check` compares every kernel with f64, `cover` is
 //! its part for compute-sanitizer; `bench` prints the table of docs/kernels-log.md, `plain` the same without centring,
-//! `floats` with keys stored as floats centred too, `prefill` that of chunks, `write` that of storing tokens.
+//! `floats` with keys stored as floats centred too, `prefill` that of chunks, `write` that of storing tokens,
+//! `products` that of products with weights.
 mod bench;
 mod check;
 #[path = "../../../tests/common/mod.rs"]
 mod common;
+mod products;
 mod workload;
 
 use workload::Centred;
@@ -16,7 +18,8 @@ use msl_emu::cuda::{Build, CudaExecutor};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: metal-cuda compile|sources|check|cover|bench|plain|floats|prefill|write FOLDER [filter]";
+const USAGE: &str =
+    "usage: metal-cuda compile|sources|check|cover|bench|plain|floats|prefill|write|products FOLDER [filter]";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -44,6 +47,7 @@ fn run(arguments: &[String]) -> Result<(), String> {
             }
             bench::prefill(&compiler(), filter)?;
             bench::write(&compiler(), filter)?;
+            products::table(&compiler(), filter)?;
             check::all(&compiler, filter)?;
             check::covering(&compiler, filter)
         }
@@ -54,6 +58,7 @@ fn run(arguments: &[String]) -> Result<(), String> {
         "floats" => bench::decode(&open()?, filter, Centred::Floats),
         "write" => bench::write(&open()?, filter),
         "prefill" => bench::prefill(&open()?, filter),
+        "products" => products::table(&open()?, filter),
         _ => Err(USAGE.to_owned()),
     }
 }

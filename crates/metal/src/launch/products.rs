@@ -1,0 +1,254 @@
+//! Launches of products with weights.
+use super::bind;
+use super::params::{ExactParams, NormOperandParams, PackParams, Params, ProductParams};
+use crate::executor::Launch;
+use matmul::WeightType;
+
+/// Elements of a row that share a power of two: `kGroup` of `operand.h`.
+const GROUP: usize = 32;
+
+/// Rows of a weight that a simdgroup multiplies: `kTileRows` of `product.metal`.
+const TILE_ROWS: usize = 16;
+
+/// Elements in multiples of which k is cut.
+const UNIT: usize = 256;
+
+/// The binary logarithm of the number of partitions of rows of `k` elements: 4 where k has as many units, and 8
+/// (`kMostPartitions` of `product.metal`) where each has two, since a simdgroup that is done after one unit has spent a
+/// third of its time on beginning and end.
+fn partition_shift(k: usize) -> u32 {
+    let units = k.div_ceil(UNIT);
+    units.min(4).max(units / 2).min(8).ilog2()
+}
+
+/// Octets of rows that a simdgroup multiplies at once. A weight is decoded once for all of them.
+fn octets_at_once(rows: usize) -> usize {
+    match rows {
+        ..=8 => 1,
+        9..=16 => 2,
+        17..=32 => 4,
+        _ => 8,
+    }
+}
+
+/// Octets of an operand, those of padding included.
+fn octets(rows: usize) -> usize {
+    rows.div_ceil(8).next_multiple_of(octets_at_once(rows))
+}
+
+/// Bytes of the operand that [`pack_rows`] makes of `rows` rows of `k` elements, and of the sums beside it.
+pub fn operand_bytes(rows: usize, k: usize) -> [usize; 2] {
+    operand_offsets(8 * octets(rows), k)
+}
+
+/// The bytes at which row `row` of an operand begins, and its sums. `row`: a multiple of 8.
+pub(crate) fn operand_offsets(row: usize, k: usize) -> [usize; 2] {
+    let groups = row / 8 * k.div_ceil(GROUP);
+    [groups * GROUP * 8 * 2, groups * 3 * 8 * 4]
+}
+
+/// Makes an operand of `rows` rows of `k` elements. Buffers: x, `[rows][k]` f32; the operand and its sums, of
+/// [`operand_bytes`].
+pub fn pack_rows<'a, B>(rows: usize, k: usize, [x, operand, sums]: [&'a B; 3]) -> Launch<'a, B> {
+    let groups = k.div_ceil(GROUP);
+    Launch {
+        kernel: "pack_rows".to_owned(),
+        constants: Vec::new(),
+        grid: [groups.div_ceil(4) as u32, octets(rows) as u32, 1],
+        threads: 128,
+        bindings: bind(&[x], &[operand, sums]),
+        params: (3, PackParams { rows: rows as u32, width: k as u32, groups: groups as u32 }.bytes()),
+        work: (8 * octets(rows) * k) as u64,
+    }
+}
+
+/// Buffers of [`norm_operand`].
+#[derive(Debug)]
+pub struct NormOperandBuffers<'a, B> {
+    /// `[rows][k]`.
+    pub x: &'a B,
+    /// `[rows][k]`; neither this nor `sum` is touched where nothing is added.
+    pub delta: &'a B,
+    /// `[k]`.
+    pub weight: &'a B,
+    /// `[rows][k]`: x + delta.
+    pub sum: &'a B,
+    /// As in [`pack_rows`].
+    pub operand: &'a B,
+    /// As in [`pack_rows`].
+    pub sums: &'a B,
+}
+
+/// sum = x + delta if `add`, else x; the operand of sum / rms(sum) x weight, of `rows` rows of `k` elements.
+pub fn norm_operand<'a, B>(
+    rows: usize,
+    (k, add, eps): (usize, bool, f32),
+    buffers: &NormOperandBuffers<'a, B>,
+) -> Launch<'a, B> {
+    let &NormOperandBuffers { x, delta, weight, sum, operand, sums } = buffers;
+    let params = NormOperandParams {
+        rows: rows as u32,
+        width: k as u32,
+        groups: k.div_ceil(GROUP) as u32,
+        add: u32::from(add),
+        eps,
+    };
+    Launch {
+        kernel: "norm_operand".to_owned(),
+        constants: Vec::new(),
+        grid: [octets(rows) as u32, 1, 1],
+        threads: 512,
+        bindings: bind(&[x, delta, weight], &[sum, operand, sums]),
+        params: (6, params.bytes()),
+        work: (30 * 8 * octets(rows) * k) as u64,
+    }
+}
+
+/// Rows of an operand.
+#[derive(Debug)]
+pub struct ProductRows<'a, B> {
+    /// What [`pack_rows`] made, as `sums` is.
+    pub halves: &'a B,
+    /// See `halves`.
+    pub sums: &'a B,
+    /// The first row, a multiple of 64.
+    pub first: usize,
+    /// How many rows there are.
+    pub rows: usize,
+    /// Elements of a row.
+    pub k: usize,
+}
+
+/// A weight of a product.
+#[derive(Debug)]
+pub struct ProductWeight<'a, B> {
+    /// Quantisation blocks as ggml has them, or 16-bit floats whose rows are padded to whole groups of 32.
+    pub bytes: &'a B,
+    /// Rows of the weight.
+    pub n: usize,
+    /// `[n]` f32.
+    pub bias: Option<&'a B>,
+    /// A power of two: elements times this are what a float weight's bytes hold (f16), or are multiplied by it to
+    /// become halves (bf16). 1 for other types.
+    pub unit: f32,
+}
+
+/// What becomes of products; `out` is `[rows][n]` f32.
+#[derive(Debug)]
+pub enum ProductForm<'a, B> {
+    /// Those with up to three weights go to an output each.
+    Each(&'a [&'a B]),
+    /// The product with one weight is added to the residual, `[rows][n]` f32, and goes to another buffer.
+    Onto {
+        /// What is added to.
+        residual: &'a B,
+        /// The sum.
+        out: &'a B,
+    },
+    /// silu(first) x second, of two weights of the same size.
+    Gated(&'a B),
+}
+
+/// The products of rows with the transpose of weights of one type, plus a bias where there is one. A row's bits do not
+/// depend on the other rows. `nothing` is bound where nothing is read.
+///
+/// # Panics
+/// For f32 weights, which [`product_f32`] multiplies; for none or more than three weights.
+pub fn product<'a, B>(
+    kind: WeightType,
+    x: &ProductRows<'a, B>,
+    weights: &[ProductWeight<'a, B>],
+    form: &ProductForm<'a, B>,
+    nothing: &'a B,
+) -> Launch<'a, B> {
+    assert!(kind != WeightType::F32, "f32 weights have a kernel of their own");
+    assert!((1..=3).contains(&weights.len()), "{} weights at once", weights.len());
+    let (groups, at_once) = (x.k.div_ceil(GROUP), octets_at_once(x.rows));
+    let partition_shift = partition_shift(x.k);
+    let weight = |i: usize| weights.get(i);
+    let [n0, n1, n2] = [0, 1, 2].map(|i| weight(i).map_or(0, |w| w.n));
+    let [unit0, unit1, unit2] = [0, 1, 2].map(|i| weight(i).map_or(1.0, |w| w.unit));
+    let (number, tiles, residual, outs) = match *form {
+        ProductForm::Each(outs) => (0, [n0, n1, n2].map(|n| n.div_ceil(TILE_ROWS)).iter().sum(), nothing, outs),
+        ProductForm::Onto { residual, ref out } => (1, n0.div_ceil(TILE_ROWS), residual, std::slice::from_ref(out)),
+        ProductForm::Gated(ref out) => (2, n0.div_ceil(TILE_ROWS / 2), nothing, std::slice::from_ref(out)),
+    };
+    let params = ProductParams {
+        n0: n0 as u32,
+        n1: n1 as u32,
+        n2: n2 as u32,
+        rows: x.rows as u32,
+        groups: groups as u32,
+        row_bytes: row_bytes(kind, x.k) as u32,
+        partition_shift,
+        biased: (0..3).map(|i| u32::from(weight(i).is_some_and(|w| w.bias.is_some())) << i).sum(),
+        form: number,
+        unit0,
+        unit1,
+        unit2,
+    };
+    let (columns, threads) = match at_once {
+        8 => (tiles.div_ceil(4), 128),
+        _ => (tiles, 32 << partition_shift),
+    };
+    let bytes = [0, 1, 2].map(|i| weight(i).map_or(nothing, |w| w.bytes));
+    let biases = [0, 1, 2].map(|i| weight(i).and_then(|w| w.bias).unwrap_or(nothing));
+    let read = [&[x.halves, x.sums][..], &bytes, &biases, &[residual]].concat();
+    let written = [0, 1, 2].map(|i| outs.get(i).copied().unwrap_or(nothing));
+    let mut bindings = bind(&read, &written);
+    let [operand, sums] = operand_offsets(x.first, x.k);
+    (bindings[0].offset, bindings[1].offset) = (operand, sums);
+    bindings[8].offset = if number == 1 { x.first * n0 * 4 } else { 0 };
+    for (binding, weight) in bindings[9..].iter_mut().zip(weights).take(outs.len()) {
+        binding.offset = x.first * weight.n * 4;
+    }
+    Launch {
+        kernel: format!("product_{}_o{at_once}", kind.name().to_lowercase()),
+        constants: Vec::new(),
+        grid: [columns as u32, (octets(x.rows) / at_once) as u32, 1],
+        threads,
+        bindings,
+        params: (12, params.bytes()),
+        work: weights.iter().map(|w| product_work(w.n, x.k, x.rows)).sum(),
+    }
+}
+
+/// Bytes of a row of a weight as [`product`] reads it, or [`product_f32`].
+pub fn row_bytes(kind: WeightType, k: usize) -> usize {
+    let k = match kind {
+        WeightType::F32 => k,
+        WeightType::F16 | WeightType::Bf16 => k.next_multiple_of(GROUP),
+        _ => k.next_multiple_of(kind.block_len()),
+    };
+    k / kind.block_len() * kind.block_bytes()
+}
+
+/// About how many lane operations a product takes: 8 an element of the weight and octet of rows for the products, 4 an
+/// element to decode it.
+pub(crate) fn product_work(n: usize, k: usize, rows: usize) -> u64 {
+    (n as u64) * (k as u64) * (8 * octets(rows) + 4 * octets(rows).div_ceil(8)) as u64
+}
+
+/// The rows of x times the transpose of an f32 weight of `n` rows, in f32. Buffers: x, `[rows][k]`; the weight,
+/// `[n][k]`; the bias, `[n]`, which is not read where `biased` is not set; the output, `[rows][n]`. Both x and the
+/// output begin with row `first`.
+pub fn product_f32<'a, B>(
+    n: usize,
+    k: usize,
+    (first, rows): (usize, usize),
+    biased: bool,
+    [x, weight, bias, out]: [&'a B; 4],
+) -> Launch<'a, B> {
+    let params = ExactParams { n: n as u32, rows: rows as u32, k: k as u32, biased: u32::from(biased) };
+    let mut bindings = bind(&[x, weight, bias], &[out]);
+    (bindings[0].offset, bindings[3].offset) = (first * k * 4, first * n * 4);
+    Launch {
+        kernel: "product_f32".to_owned(),
+        constants: Vec::new(),
+        grid: [n.div_ceil(4) as u32, rows.div_ceil(8) as u32, 1],
+        threads: 128,
+        bindings,
+        params: (4, params.bytes()),
+        work: 2 * (n as u64) * (k as u64) * rows.next_multiple_of(8) as u64,
+    }
+}

@@ -1,0 +1,84 @@
+// Rows of x to operands of products.
+#include "products/operand.h"
+
+struct PackParams {
+  uint rows;
+  uint width;
+  uint groups;  // of 32 elements in a row, the last of which may be cut short
+};
+
+// Threadgroup: 4 groups of an octet, a simdgroup each.
+KERNEL(128)
+pack_rows(device const float* x [[buffer(0)]],
+          device uint4* operand [[buffer(1)]],
+          device float* sums [[buffer(2)]],
+          constant PackParams& p [[buffer(3)]],
+          uint2 at [[threadgroup_position_in_grid]],
+          uint sg [[simdgroup_index_in_threadgroup]],
+          uint lane [[thread_index_in_simdgroup]]) {
+  const uint group = at.x * 4 + sg;
+  if (group >= p.groups) return;
+  const uint row = at.y * 8 + lane / 4, first = group * kGroup + lane % 4 * 8;
+  Eight from;
+  UNROLL for (uint i = 0; i < 8; i++) {
+    const bool is = row < p.rows && first + i < p.width;
+    from.z[i] = is ? x[ulong(row) * p.width + first + i] : 0.0f;
+  }
+  store_group(operand, sums, ulong(at.y) * p.groups + group, from, lane);
+}
+
+struct NormOperandParams {
+  uint rows;
+  uint width;
+  uint groups;
+  uint add;  // whether delta is added to x, and the sum kept
+  float eps;
+};
+
+enum NormOperandSize : uint { kNormSimdgroups = 16 };
+
+// The operand of weight sum / rms(sum) with sum = x + delta, or x alone. Threadgroup: an octet.
+KERNEL(512)
+norm_operand(device const float* x [[buffer(0)]],
+             device const float* delta [[buffer(1)]],
+             device const float* weight [[buffer(2)]],
+             device float* sum [[buffer(3)]],
+             device uint4* operand [[buffer(4)]],
+             device float* sums [[buffer(5)]],
+             constant NormOperandParams& p [[buffer(6)]],
+             uint octet [[threadgroup_position_in_grid]],
+             uint sg [[simdgroup_index_in_threadgroup]],
+             uint lane [[thread_index_in_simdgroup]],
+             uint tid [[thread_index_in_threadgroup]]) {
+  threadgroup float s_square[8][kNormSimdgroups];
+  for (uint r = 0; r < 8; r++) {
+    const uint row = octet * 8 + r;
+    float square = 0.0f;
+    for (uint i = tid; row < p.rows && i < p.width; i += 32 * kNormSimdgroups) {
+      const ulong at = ulong(row) * p.width + i;
+      float z = x[at];
+      if (p.add) {
+        z += delta[at];
+        sum[at] = z;
+      }
+      square = fma(z, z, square);
+    }
+    square = simd_sum(square);
+    if (lane == 0) s_square[r][sg] = square;
+  }
+  threadgroup_barrier(mem_flags::mem_threadgroup | mem_flags::mem_device);
+  const uint row = octet * 8 + lane / 4;
+  float square = 0.0f;
+  for (uint i = 0; i < kNormSimdgroups; i++) square += s_square[lane / 4][i];
+  const float scale = rsqrt(square / float(p.width) + p.eps);
+  for (uint group = sg; group < p.groups; group += kNormSimdgroups) {
+    const uint first = group * kGroup + lane % 4 * 8;
+    Eight from;
+    UNROLL for (uint i = 0; i < 8; i++) {
+      const ulong at = ulong(row) * p.width + first + i;
+      from.z[i] = 0.0f;
+      if (row < p.rows && first + i < p.width) from.z[i] = (p.add ? sum[at] : x[at]) * scale * weight[first + i];
+    }
+    store_group(operand, sums, ulong(octet) * p.groups + group, from, lane);
+  }
+}
