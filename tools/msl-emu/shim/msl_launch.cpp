@@ -295,3 +295,25 @@ extern "C" __attribute__((visibility("default"))) int msl_launch(const msl_launc
   if (d->err && d->errlen) snprintf(d->err, d->errlen, "%s", errbuf);
   return r;
 }
+extern "C" __attribute__((visibility("default"))) int msl_arguments(const char* kernel,
+                                                                    uint32_t* all,
+                                                                    uint32_t* written,
+                                                                    uint32_t* most_threads) {
+  for (const auto& u : units())
+    for (size_t i = 0; i < u.n; i++)
+      if (!strcmp(u.k[i].name, kernel)) {
+        *all = u.k[i].buf_mask;
+        *written = u.k[i].write_mask;
+        *most_threads = u.k[i].most_threads;
+        return 1;
+      }
+  return 0;
+}
+extern "C" __attribute__((visibility("default"))) int msl_constant(const char* kernel, const char* name) {
+  for (const auto& u : units())
+    for (size_t i = 0; i < u.n; i++)
+      if (!strcmp(u.k[i].name, kernel))
+        for (const FcInfo* f = u.f; f->name; f++)
+          if (!strcmp(f->name, name)) return int(f->index);
+  return -1;
+}

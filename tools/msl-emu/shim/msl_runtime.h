@@ -79,4 +79,9 @@ struct msl_launch_desc {
 };
 int msl_launch(const msl_launch_desc*);
 int msl_is_checked(void);
+// The bits of a kernel's buffer arguments and of those that it may write, and the most threads of a threadgroup;
+// 0 if there is no such kernel.
+int msl_arguments(const char* kernel, uint32_t* all, uint32_t* written, uint32_t* most_threads);
+// The index of a function constant of a kernel's file; -1 if there is no such constant.
+int msl_constant(const char* kernel, const char* name);
 }

@@ -49,12 +49,16 @@ struct Description {
     stats: *mut u64,
 }
 
+type ArgumentsFn = unsafe extern "C" fn(*const c_char, *mut u32, *mut u32, *mut u32) -> c_int;
+type ConstantFn = unsafe extern "C" fn(*const c_char, *const c_char) -> c_int;
 type LaunchFn = unsafe extern "C" fn(*const Description) -> c_int;
 
 /// The runtime with all kernels. It runs one launch at a time.
 #[derive(Debug)]
 pub(crate) struct Library {
     launch: LaunchFn,
+    arguments: ArgumentsFn,
+    constant: ConstantFn,
 }
 
 /// Loads a library, which stays loaded, and returns the address of `name` in it.
@@ -74,12 +78,33 @@ impl Library {
     /// Loads the runtime with all kernels and registers them.
     pub fn open(path: &str) -> Result<Library, String> {
         let path = CString::new(path).map_err(|e| e.to_string())?;
-        let (register, launch) = (symbol(&path, c"msl_register_all")?, symbol(&path, c"msl_launch")?);
+        let [register, launch, arguments, constant] =
+            [c"msl_register_all", c"msl_launch", c"msl_arguments", c"msl_constant"].map(|name| symbol(&path, name));
         // SAFETY: the library is the one that build.rs made of the runtime, whose functions have these types.
         unsafe {
-            std::mem::transmute::<*mut c_void, unsafe extern "C" fn()>(register)();
-            Ok(Library { launch: std::mem::transmute::<*mut c_void, LaunchFn>(launch) })
+            std::mem::transmute::<*mut c_void, unsafe extern "C" fn()>(register?)();
+            Ok(Library {
+                launch: std::mem::transmute::<*mut c_void, LaunchFn>(launch?),
+                arguments: std::mem::transmute::<*mut c_void, ArgumentsFn>(arguments?),
+                constant: std::mem::transmute::<*mut c_void, ConstantFn>(constant?),
+            })
         }
+    }
+
+    /// The arguments of a kernel; `None` if there is no such kernel.
+    pub fn arguments(&self, kernel: &str) -> Option<crate::Arguments> {
+        let kernel = CString::new(kernel).ok()?;
+        let [mut all, mut written, mut most_threads] = [0; 3];
+        // SAFETY: the name is a C string, and the numbers are written during the call.
+        let found = unsafe { (self.arguments)(kernel.as_ptr(), &mut all, &mut written, &mut most_threads) };
+        (found != 0).then_some(crate::Arguments { all, written, most_threads })
+    }
+
+    /// The index of a function constant of a kernel's file; `None` if there is no such constant.
+    pub fn constant(&self, kernel: &str, name: &str) -> Option<u32> {
+        let (kernel, name) = (CString::new(kernel).ok()?, CString::new(name).ok()?);
+        // SAFETY: both are C strings.
+        u32::try_from(unsafe { (self.constant)(kernel.as_ptr(), name.as_ptr()) }).ok()
     }
 
     /// Runs a launch. Returns the fields of [`crate::Stats`] in their order, or the message of a fault.

@@ -12,8 +12,10 @@ pub mod cuda;
 #[allow(unsafe_code)] // the runtime's C interface
 mod ffi;
 
+#[cfg(feature = "executor")]
 mod executor;
 
+#[cfg(feature = "executor")]
 pub use executor::{EmulatorExecutor, Memory, Watched};
 pub use ffi::Pod;
 use std::ffi::c_void;
@@ -40,6 +42,17 @@ pub struct Stats {
     pub checked_accesses: u64,
     /// The largest number of bytes of threadgroup memory that a threadgroup used.
     pub threadgroup_bytes: u64,
+}
+
+/// What a kernel is launched with. Of its buffer arguments there is a bit for each index.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Arguments {
+    /// All buffer arguments.
+    pub all: u32,
+    /// Those that the kernel may write.
+    pub written: u32,
+    /// The most threads of a threadgroup.
+    pub most_threads: u32,
 }
 
 /// All kernels of the project, compiled for the CPU.
@@ -78,6 +91,16 @@ impl Emulator {
             let next = self.next.fetch_add(1, Ordering::Relaxed) % self.libraries.len();
             self.libraries[next].lock().unwrap_or_else(PoisonError::into_inner)
         })
+    }
+
+    /// What kernel `host_name` is launched with; `None` if there is no such kernel.
+    pub fn arguments(&self, host_name: &str) -> Option<Arguments> {
+        self.free().arguments(host_name)
+    }
+
+    /// The index of function constant `name` of kernel `host_name`; `None` if the kernel's file has no such constant.
+    pub fn constant(&self, host_name: &str, name: &str) -> Option<u32> {
+        self.free().constant(host_name, name)
     }
 
     /// Begins a launch of kernel `host_name`: one threadgroup of 32 threads without buffers, which the methods of
