@@ -1,5 +1,5 @@
 //! Whole models on a Mac's GPU, every family: logits beside the CPU's.
-#![cfg(all(target_os = "macos", feature = "metal"))]
+#![cfg(all(any(target_os = "macos", metal_double), feature = "metal"))]
 #![allow(clippy::unwrap_used)] // helpers of tests
 mod common;
 

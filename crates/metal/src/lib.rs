@@ -10,12 +10,12 @@ mod batch;
 mod device;
 mod executor;
 pub mod launch;
-#[cfg_attr(not(target_os = "macos"), allow(dead_code))] // read there alone; tested everywhere
+#[cfg_attr(not(any(target_os = "macos", metal_double)), allow(dead_code))] // read there alone; tested everywhere
 mod limits;
-#[cfg(target_os = "macos")]
+#[cfg(any(target_os = "macos", metal_double))]
 #[allow(unsafe_code)] // the only place: Objective-C and memory shared with the GPU
 pub mod macos;
-#[cfg_attr(not(target_os = "macos"), allow(dead_code))] // read there alone; tested everywhere
+#[cfg_attr(not(any(target_os = "macos", metal_double)), allow(dead_code))] // read there alone; tested everywhere
 mod memory;
 mod shape;
 pub mod source;

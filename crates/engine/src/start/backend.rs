@@ -19,7 +19,7 @@ pub fn most_exact_format(device: &Device) -> Format {
 pub(crate) fn compute_device(device: &Device) -> Result<Arc<dyn ComputeDevice>, StartError> {
     match device {
         Device::Cpu => Ok(Arc::new(CpuDevice)),
-        #[cfg(all(target_os = "macos", feature = "metal"))]
+        #[cfg(all(any(target_os = "macos", metal_double), feature = "metal"))]
         Device::Metal(metal) => {
             let executor = ::metal::macos::MetalExecutor::new(metal);
             Ok(Arc::new(::metal::GpuDevice::new(executor, device.clone())?))
@@ -45,7 +45,7 @@ pub fn select(
     }
     match device {
         Device::Cpu => Ok(Box::new(CpuBackend::new(layout, geometry.clone(), centring)?)),
-        #[cfg(all(target_os = "macos", feature = "metal"))]
+        #[cfg(all(any(target_os = "macos", metal_double), feature = "metal"))]
         Device::Metal(device) => {
             let executor = ::metal::macos::MetalExecutor::new(device);
             let kernel = match decode {

@@ -72,7 +72,7 @@ impl DeviceChoice {
             DeviceChoice::Cpu => Ok(Device::Cpu),
             DeviceChoice::Metal => gpu().map_err(|reason| StartError::flag("--device", format!("is metal; {reason}"))),
             DeviceChoice::Auto => Ok(gpu().unwrap_or_else(|reason| {
-                if cfg!(all(target_os = "macos", feature = "metal")) {
+                if cfg!(all(any(target_os = "macos", metal_double), feature = "metal")) {
                     tracing::warn!("{reason}; the CPU computes");
                 }
                 Device::Cpu
@@ -85,7 +85,7 @@ impl DeviceChoice {
 const FIRST_MACOS: u32 = 15;
 
 /// Errors: a macOS, by its version such as "14.6.1", on which Candle's device would panic.
-#[cfg_attr(not(all(target_os = "macos", feature = "metal")), allow(dead_code))]
+#[cfg_attr(not(all(any(target_os = "macos", metal_double), feature = "metal")), allow(dead_code))]
 fn check_macos(version: &str) -> Result<(), String> {
     match version.split('.').next().and_then(|major| major.parse::<u32>().ok()) {
         Some(major) if major < FIRST_MACOS => {
@@ -95,13 +95,15 @@ fn check_macos(version: &str) -> Result<(), String> {
     }
 }
 
-#[cfg(all(target_os = "macos", feature = "metal"))]
+#[cfg(all(any(target_os = "macos", metal_double), feature = "metal"))]
 fn metal() -> Result<Device, String> {
-    check_macos(&sysinfo::System::os_version().unwrap_or_default())?;
+    if cfg!(target_os = "macos") {
+        check_macos(&sysinfo::System::os_version().unwrap_or_default())?;
+    }
     ::metal::macos::open().map_err(|e| e.to_string())
 }
 
-#[cfg(not(all(target_os = "macos", feature = "metal")))]
+#[cfg(not(all(any(target_os = "macos", metal_double), feature = "metal")))]
 fn metal() -> Result<Device, String> {
     Err("this program has no Metal: it was built for a system other than macOS, or with --no-default-features"
         .to_owned())
@@ -111,7 +113,7 @@ fn metal() -> Result<Device, String> {
 pub(crate) fn free_on(device: &Device) -> Option<u64> {
     let free = free_memory();
     match device {
-        #[cfg(all(target_os = "macos", feature = "metal"))]
+        #[cfg(all(any(target_os = "macos", metal_double), feature = "metal"))]
         Device::Metal(metal) => {
             let set = ::metal::macos::working_set(metal, super::memory::physical_memory());
             tracing::info!(
@@ -136,7 +138,7 @@ mod tests {
         assert_eq!(DeviceChoice::parse("cpu").unwrap(), DeviceChoice::Cpu);
         assert!(DeviceChoice::parse("gpu").unwrap_err().to_string().contains("auto, cpu, metal"));
         assert!(DeviceChoice::Cpu.open().unwrap().is_cpu());
-        if cfg!(not(all(target_os = "macos", feature = "metal"))) {
+        if cfg!(not(all(any(target_os = "macos", metal_double), feature = "metal"))) {
             assert!(DeviceChoice::Metal.open().unwrap_err().to_string().contains("--no-default-features"));
             assert!(DeviceChoice::Auto.open().unwrap().is_cpu());
         }

@@ -223,7 +223,7 @@ fn listed(terms: &[MemoryTerm]) -> String {
 }
 
 /// Memory of this machine in bytes; 0 where the system does not say.
-#[cfg(all(target_os = "macos", feature = "metal"))]
+#[cfg(all(any(target_os = "macos", metal_double), feature = "metal"))]
 pub(crate) fn physical_memory() -> u64 {
     total_memory().unwrap_or(0)
 }

@@ -1,6 +1,6 @@
 //! The attention backend on a Mac's GPU, under the suite of every backend, and what Apple's compilers say of the
 //! kernels: what the emulator cannot show.
-#![cfg(target_os = "macos")]
+#![cfg(any(target_os = "macos", metal_double))]
 #![allow(clippy::unwrap_used)] // helpers of tests
 mod compilers;
 
