@@ -96,9 +96,12 @@ mod tests {
     use std::sync::{Arc, Mutex};
     use turboquant::{Format, KvPair};
 
+    /// Kernels with their constants.
+    type Compiled = HashSet<(String, Vec<Constant>)>;
+
     /// A GPU that notes what it would have to compile, and computes nothing.
     #[derive(Clone, Default)]
-    struct Compiler(Arc<Mutex<HashSet<(String, Vec<Constant>)>>>);
+    struct Compiler(Arc<Mutex<Compiled>>);
 
     impl Executor for Compiler {
         type Buffer = ();
