@@ -255,7 +255,7 @@ mod tests {
         let lengths = TextLengths { tokens: 16_384, ..LENGTHS };
         let windows = BundledText::Code.sequences(&bundle, &lengths).unwrap().sequences;
         let text: String = windows.iter().map(|window| bundle.tokenizer.decode(window, true)).collect();
-        for language in ["import json", "impl ", "kernel void", "set -euo pipefail"] {
+        for language in ["import json", "impl ", "[[buffer(0)]]", "set -euo pipefail"] {
             assert!(text.contains(language), "{language}");
         }
     }
