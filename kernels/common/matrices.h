@@ -34,10 +34,8 @@ INLINE void mma_2x2(thread simdgroup_float8x8& d0,
                     simdgroup_half8x8 a1,
                     simdgroup_half8x8 c1,
                     simdgroup_half8x8 b1) {
-  simdgroup_multiply_accumulate(d0, a0, b0, d0);
-  simdgroup_multiply_accumulate(d1, c0, b0, d1);
-  simdgroup_multiply_accumulate(d0, a1, b1, d0);
-  simdgroup_multiply_accumulate(d1, c1, b1, d1);
+  mma_2x1(d0, d1, a0, c0, b0);
+  mma_2x1(d0, d1, a1, c1, b1);
 }
 // d0 = a0 b0 + a1 b1, d1 = c0 b0 + c1 b1
 INLINE void product_2x2(thread simdgroup_float8x8& d0,
@@ -50,8 +48,7 @@ INLINE void product_2x2(thread simdgroup_float8x8& d0,
                         simdgroup_half8x8 b1) {
   simdgroup_multiply(d0, a0, b0);
   simdgroup_multiply(d1, c0, b0);
-  simdgroup_multiply_accumulate(d0, a1, b1, d0);
-  simdgroup_multiply_accumulate(d1, c1, b1, d1);
+  mma_2x1(d0, d1, a1, c1, b1);
 }
 #endif
 

@@ -107,14 +107,16 @@ INLINE Sums<O> product_sums(thread const Tile16& tile,
           simdgroup_half8x8 m[4];
           UNROLL for (int j = 0; j < 4; j++) m[j] = tile_of(as_type<half2>(words[j]));
           simdgroup_float8x8 t[kHalves][2];
-          UNROLL for (uint h = 0; h < 2; h++) {
-            if (h < kHalves) {
-              product_2x2(t[h][0], t[h][1], tile_of(c0.a[2 * h]), tile_of(c1.a[2 * h]), m[2 * h],
-                          tile_of(c0.a[2 * h + 1]), tile_of(c1.a[2 * h + 1]), m[2 * h + 1]);
-            } else {
-              mma_2x2(t[0][0], t[0][1], tile_of(c0.a[2]), tile_of(c1.a[2]), m[2], tile_of(c0.a[3]), tile_of(c1.a[3]),
-                      m[3]);
-            }
+          simdgroup_half8x8 a[4], c[4];
+          UNROLL for (int j = 0; j < 4; j++) {
+            a[j] = tile_of(c0.a[j]);
+            c[j] = tile_of(c1.a[j]);
+          }
+          product_2x2(t[0][0], t[0][1], a[0], c[0], m[0], a[1], c[1], m[1]);
+          if (kHalves == 2) {
+            product_2x2(t[kHalves - 1][0], t[kHalves - 1][1], a[2], c[2], m[2], a[3], c[3], m[3]);
+          } else {
+            mma_2x2(t[0][0], t[0][1], a[2], c[2], m[2], a[3], c[3], m[3]);
           }
           UNROLL for (uint h = 0; h < kHalves; h++) {
             z.acc[0][o] = fma(scales[h].x * down_sum.xy, elements(t[h][0]), z.acc[0][o]);

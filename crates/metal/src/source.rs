@@ -66,7 +66,7 @@ pub fn of_kernel(kernel: &str, constants: &[Constant]) -> Result<String, ExecErr
         .ok_or_else(|| error("no file has it".to_owned()))?;
     let head_dim = kernel.split('_').find_map(|part| part.strip_prefix('d')?.parse().ok());
     let mut text = text([path], head_dim, constants);
-    // Of products, the kernels of one type of weight.
+    // A product's text has the kernels of one type of weight.
     let kind = kernel.strip_prefix("product_").and_then(|rest| rest.rsplit_once("_o"));
     if let Some((kind, _)) = kind {
         text.insert_str(0, &format!("#define WEIGHT_TYPE {}\n#define WEIGHT_NAME \"{kind}\"\n", kind.to_uppercase()));

@@ -137,7 +137,7 @@ fn memory_that_is_taken_away_while_launches_use_it() {
     let executor = MetalExecutor::new(&device());
     let x = executor.buffer(&[0; 4 * COUNT]).unwrap();
     let use_large = |wait: bool| {
-        // Of a buffer of its own, not of Candle's pool.
+        // This size gets a buffer of its own, not one of Candle's pool.
         let large = executor.create(1 << 20).unwrap();
         executor.run(&[launch::gate_mul(COUNT, false, [&x, &x, &large])]).unwrap();
         if wait {

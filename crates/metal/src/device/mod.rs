@@ -44,21 +44,32 @@ impl<E: Executor> GpuDevice<E> {
         self.executor.run(launches).map_err(Error::wrap)
     }
 
-    /// The norm of x, or of its sum with `delta`; and that sum.
-    fn norm(&self, x: &Tensor, delta: Option<&Tensor>, weight: &Tensor, eps: f32) -> Result<(Tensor, Option<Tensor>)> {
+    /// What a norm of x, or of its sum with `delta`, reads and where that sum goes.
+    ///
+    /// Errors: tensors of other shapes; no memory.
+    fn norm_input(&self, x: &Tensor, delta: Option<&Tensor>, weight: &Tensor) -> Result<NormInput<E::Buffer>> {
         let width = weight.elem_count();
         if x.dims().last() != Some(&width) || width == 0 || delta.is_some_and(|d| d.dims() != x.dims()) {
             bail!("a norm of {width} over {:?} and {:?}", x.dims(), delta.map(Tensor::dims));
         }
         let import = |tensor| self.executor.import(tensor);
-        let (from, weight, out) = (import(x)?, import(weight)?, self.room(x)?);
         let added = delta.map(|delta| Ok::<_, Error>((import(delta)?, self.room(x)?))).transpose()?;
-        let (delta, sum) = added.as_ref().map_or((&self.nothing, &self.nothing), |(delta, sum)| (delta, sum));
-        let buffers = NormBuffers { x: &from, delta, sum, weight: &weight, out: &out };
-        let sizes = (width, added.is_some(), eps);
+        Ok(NormInput { x: import(x)?, weight: import(weight)?, added })
+    }
+
+    /// The norm of x, or of its sum with `delta`; and that sum.
+    fn norm(&self, x: &Tensor, delta: Option<&Tensor>, weight: &Tensor, eps: f32) -> Result<(Tensor, Option<Tensor>)> {
+        let (input, out, width) = (self.norm_input(x, delta, weight)?, self.room(x)?, weight.elem_count());
+        let (delta, sum) = input.delta_and_sum(&self.nothing);
+        let buffers = NormBuffers { x: &input.x, delta, sum, weight: &input.weight, out: &out };
+        let sizes = (width, input.added.is_some(), eps);
         self.launch(&[launch::add_rms_norm(x.elem_count() / width, sizes, &buffers)])?;
-        let sum = added.as_ref().map(|(_, sum)| self.export(sum, x)).transpose()?;
-        Ok((self.export(&out, x)?, sum))
+        Ok((self.export(&out, x)?, self.sum(&input, x)?))
+    }
+
+    /// The sum that a norm has made, of x's shape.
+    fn sum(&self, input: &NormInput<E::Buffer>, x: &Tensor) -> Result<Option<Tensor>> {
+        input.added.as_ref().map(|(_, sum)| self.export(sum, x)).transpose()
     }
 
     /// What computes the products of some rows.
@@ -78,6 +89,20 @@ impl<E: Executor> GpuDevice<E> {
         let (gate, from, out) = (self.executor.import(gate)?, self.executor.import(x)?, self.room(x)?);
         self.launch(&[launch::gate_mul(x.elem_count(), silu, [&gate, &from, &out])])?;
         self.export(&out, x)
+    }
+}
+
+/// What a norm reads.
+struct NormInput<B> {
+    x: B,
+    weight: B,
+    /// What is added to x, and where the sum goes.
+    added: Option<(B, B)>,
+}
+
+impl<B> NormInput<B> {
+    fn delta_and_sum<'a>(&'a self, nothing: &'a B) -> (&'a B, &'a B) {
+        self.added.as_ref().map_or((nothing, nothing), |(delta, sum)| (delta, sum))
     }
 }
 
@@ -158,26 +183,14 @@ impl<E: Executor> ComputeDevice for GpuDevice<E> {
 
     fn norm_rows(&self, x: &mut Sum, weight: &Tensor, eps: f32) -> Result<Rows> {
         let (rows, k) = x.x.dims2()?;
-        if weight.elem_count() != k || x.delta.as_ref().is_some_and(|d| d.dims() != x.x.dims()) {
-            bail!(
-                "a norm of {} over {:?} and {:?}",
-                weight.elem_count(),
-                x.x.dims(),
-                x.delta.as_ref().map(Tensor::dims)
-            );
-        }
-        let (from, weight) = (self.executor.import(&x.x)?, self.executor.import(weight)?);
+        let input = self.norm_input(&x.x, x.delta.take().as_ref(), weight)?;
         let packed = Packed::create(&self.executor, rows, k)?;
-        let added = match x.delta.take() {
-            Some(delta) => Some((self.executor.import(&delta)?, self.room(&x.x)?)),
-            None => None,
-        };
-        let (delta, sum) = added.as_ref().map_or((&self.nothing, &self.nothing), |(delta, sum)| (delta, sum));
-        let buffers =
-            NormOperandBuffers { x: &from, delta, weight: &weight, sum, operand: &packed.halves, sums: &packed.sums };
-        self.launch(&[launch::norm_operand(rows, (k, added.is_some(), eps), &buffers)])?;
-        if let Some((_, sum)) = &added {
-            x.x = self.export(sum, &x.x)?;
+        let (delta, sum) = input.delta_and_sum(&self.nothing);
+        let Packed { halves: operand, sums } = &packed;
+        let buffers = NormOperandBuffers { x: &input.x, delta, weight: &input.weight, sum, operand, sums };
+        self.launch(&[launch::norm_operand(rows, (k, input.added.is_some(), eps), &buffers)])?;
+        if let Some(sum) = self.sum(&input, &x.x)? {
+            x.x = sum;
         }
         Ok(Rows::new(rows, GpuRows::packed(packed, [rows, k])))
     }

@@ -7,6 +7,7 @@ use candle_core::{Error, Result, bail};
 use compute::Precision;
 use half::f16;
 use matmul::WeightType;
+use std::borrow::Cow;
 use std::sync::OnceLock;
 
 /// Rows of x for which a weight is decoded once: a product that is cut is cut between those.
@@ -37,10 +38,11 @@ impl<B> Placed<B> {
     ) -> Result<Self> {
         let (n, k) = (weight.n(), weight.k());
         let (kind, unit, bytes) = match (precision, weight.weight_type()) {
-            (Precision::Exact, _) => (WeightType::F32, 1.0, converted(weight, k, f32::to_le_bytes)),
+            (Precision::Exact, _) => (WeightType::F32, 1.0, Cow::Owned(converted(weight, k, f32::to_le_bytes))),
             (Precision::Fast, WeightType::F32) => {
                 let unit = unit_of(weight)?;
-                (WeightType::F16, unit, converted(weight, padded(k), |x| f16::from_f32(x * unit).to_le_bytes()))
+                let halves = converted(weight, padded(k), |x| f16::from_f32(x * unit).to_le_bytes());
+                (WeightType::F16, unit, Cow::Owned(halves))
             }
             (Precision::Fast, kind) => {
                 let unit = if kind == WeightType::Bf16 { unit_of(weight)? } else { 1.0 };
@@ -66,10 +68,14 @@ impl<B> Placed<B> {
 pub(super) struct GpuRows<B> {
     num_rows: usize,
     k: usize,
-    /// `[num_rows][k]` f32; not kept of a norm's rows.
-    pub floats: Option<B>,
-    /// What `pack_rows` makes of them.
-    packed: OnceLock<Packed<B>>,
+    form: RowsForm<B>,
+}
+
+enum RowsForm<B> {
+    /// `[num_rows][k]` f32, and what `pack_rows` makes of them once a product needs it.
+    Floats { floats: B, packed: OnceLock<Packed<B>> },
+    /// A norm's rows, which are packed from the beginning.
+    Packed(Packed<B>),
 }
 
 /// An operand's halves, and its sums.
@@ -87,29 +93,31 @@ impl<B> Packed<B> {
 }
 
 impl<B> GpuRows<B> {
-    /// Rows `[num_rows, k]` of f32, which are packed when a product first needs it.
+    /// Rows `[num_rows, k]` of f32.
     pub fn floats(floats: B, [num_rows, k]: [usize; 2]) -> Self {
-        GpuRows { num_rows, k, floats: Some(floats), packed: OnceLock::new() }
+        GpuRows { num_rows, k, form: RowsForm::Floats { floats, packed: OnceLock::new() } }
     }
 
     /// Rows that are packed already.
     pub fn packed(packed: Packed<B>, [num_rows, k]: [usize; 2]) -> Self {
-        GpuRows { num_rows, k, floats: None, packed: OnceLock::from(packed) }
+        GpuRows { num_rows, k, form: RowsForm::Packed(packed) }
     }
 
     /// The rows from `first` on, `rows` of them, as an operand.
     ///
     /// Errors: no memory, or whatever failed on the device.
     fn operand<E: Executor<Buffer = B>>(&self, executor: &E, first: usize, rows: usize) -> Result<ProductRows<'_, B>> {
-        let packed = match (self.packed.get(), &self.floats) {
-            (Some(packed), _) => packed,
-            (None, None) => bail!("rows that are nowhere"),
-            (None, Some(floats)) => {
-                let packed = Packed::create(executor, self.num_rows, self.k)?;
-                let launch = launch::pack_rows(self.num_rows, self.k, [floats, &packed.halves, &packed.sums]);
-                executor.run(&[launch]).map_err(Error::wrap)?;
-                self.packed.get_or_init(|| packed)
-            }
+        let packed = match &self.form {
+            RowsForm::Packed(packed) => packed,
+            RowsForm::Floats { floats, packed } => match packed.get() {
+                Some(packed) => packed,
+                None => {
+                    let new = Packed::create(executor, self.num_rows, self.k)?;
+                    let launch = launch::pack_rows(self.num_rows, self.k, [floats, &new.halves, &new.sums]);
+                    executor.run(&[launch]).map_err(Error::wrap)?;
+                    packed.get_or_init(|| new)
+                }
+            },
         };
         Ok(ProductRows { halves: &packed.halves, sums: &packed.sums, first, rows, k: self.k })
     }
@@ -185,7 +193,7 @@ impl<E: Executor> Products<'_, E> {
     }
 
     fn exact(&self, weight: &Placed<E::Buffer>, out: &E::Buffer) -> Result<()> {
-        let Some(floats) = &self.rows.floats else { bail!("a norm's rows for a weight of f32") };
+        let RowsForm::Floats { floats, .. } = &self.rows.form else { bail!("a norm's rows for a weight of f32") };
         let bias = weight.bias.as_ref().unwrap_or(self.nothing);
         self.cut(|first, rows| {
             let buffers = [floats, &weight.bytes, bias, out];
@@ -198,8 +206,12 @@ impl<E: Executor> Products<'_, E> {
         E::Buffer: 'b,
     {
         let rows = self.rows.num_rows;
-        let together = launch(0, ROWS_TOGETHER.min(rows))?.work;
-        let at_once = rows_at_once(rows.div_ceil(ROWS_TOGETHER), together, self.executor.most_work()) * ROWS_TOGETHER;
+        let beginning = launch(0, ROWS_TOGETHER.min(rows))?;
+        if rows <= ROWS_TOGETHER {
+            return self.executor.run(&[beginning]).map_err(Error::wrap);
+        }
+        let most = self.executor.most_work();
+        let at_once = rows_at_once(rows.div_ceil(ROWS_TOGETHER), beginning.work, most) * ROWS_TOGETHER;
         let launches = (0..rows).step_by(at_once).map(|first| launch(first, at_once.min(rows - first)));
         self.executor.run(&launches.collect::<Result<Vec<_>>>()?).map_err(Error::wrap)
     }
@@ -211,15 +223,15 @@ fn padded(k: usize) -> usize {
 }
 
 /// The bytes of a weight, rows of floats padded to whole groups.
-fn rows_of(weight: matmul::Weight<'_>) -> Vec<u8> {
+fn rows_of(weight: matmul::Weight<'_>) -> Cow<'_, [u8]> {
     let (bytes, to) = (weight.bytes(), launch::row_bytes(weight.weight_type(), weight.k()));
     let row = bytes.len() / weight.n().max(1);
     if row == to {
-        return bytes.to_vec();
+        return Cow::Borrowed(bytes);
     }
     let mut all = vec![0; to * weight.n()];
     all.chunks_exact_mut(to).zip(bytes.chunks_exact(row)).for_each(|(to, row)| to[..row.len()].copy_from_slice(row));
-    all
+    Cow::Owned(all)
 }
 
 /// The elements of a weight in another type, rows padded with zeros to `width` elements.
@@ -242,10 +254,10 @@ fn unit_of(weight: matmul::Weight<'_>) -> Result<f32> {
     let mut largest = 0f32;
     for i in 0..weight.n() {
         matmul::dequantize_row(weight, i, &mut row);
-        largest = row.iter().fold(largest, |largest, x| if x.is_nan() { *x } else { largest.max(x.abs()) });
-        if !largest.is_finite() {
+        if !row.iter().all(|x| x.is_finite()) {
             bail!("row {i} of a weight has an element that is not a finite number");
         }
+        largest = row.iter().fold(largest, |largest, x| largest.max(x.abs()));
     }
     // 2^e <= largest < 2^(e + 1); a weight of zeros, or of numbers that no product shows, has any unit.
     let e = (largest.max(f32::MIN_POSITIVE).to_bits() >> 23) as i32 - 127;
@@ -266,7 +278,9 @@ mod tests {
         }
         for wrong in [f32::NAN, f32::INFINITY] {
             let bytes: Vec<u8> = [1.0, wrong, 2.0].iter().flat_map(|x: &f32| x.to_le_bytes()).collect();
-            assert!(unit_of(Weight::new(WeightType::F32, 3, 1, &bytes).unwrap()).is_err(), "{wrong}");
+            for (n, k) in [(3, 1), (1, 3)] {
+                assert!(unit_of(Weight::new(WeightType::F32, n, k, &bytes).unwrap()).is_err(), "{wrong}");
+            }
         }
     }
 
@@ -279,6 +293,6 @@ mod tests {
         assert_eq!((&rows[..66], &rows[66..128]), (&bytes[..66], &[0; 62][..]));
         assert_eq!(&rows[128..194], &bytes[66..]);
         let blocks = matmul::quantize(WeightType::Q8_0, &values[..64]).unwrap();
-        assert_eq!(rows_of(Weight::new(WeightType::Q8_0, 2, 32, &blocks).unwrap()), blocks);
+        assert_eq!(*rows_of(Weight::new(WeightType::Q8_0, 2, 32, &blocks).unwrap()), *blocks);
     }
 }

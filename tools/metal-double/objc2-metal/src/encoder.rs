@@ -34,7 +34,7 @@ pub trait MTLCommandEncoder {
 /// Records dispatches.
 ///
 /// # Safety
-/// Of the unsafe methods: pointers must be to as many bytes as are named, and what kernels read must be there.
+/// A pointer must be to as many bytes as are named, and what kernels read must be there.
 #[allow(missing_docs, clippy::missing_safety_doc)] // Apple's names; the trait's documentation says it
 pub trait MTLComputeCommandEncoder {
     fn setComputePipelineState(&self, state: &ProtocolObject<dyn MTLComputePipelineState>);
@@ -56,7 +56,7 @@ pub trait MTLComputeCommandEncoder {
 /// Records copies and fills.
 ///
 /// # Safety
-/// Of the unsafe method: none is needed; the real one is unsafe.
+/// A caller of the unsafe method has nothing to see to; the method is unsafe because the real one is.
 #[allow(missing_docs, clippy::missing_safety_doc)] // Apple's names; the trait's documentation says it
 pub trait MTLBlitCommandEncoder {
     unsafe fn copyFromBuffer_sourceOffset_toBuffer_destinationOffset_size(

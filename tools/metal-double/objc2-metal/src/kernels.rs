@@ -113,7 +113,7 @@ impl Dispatch {
     pub fn run(self) {
         let _named = Named(&self.pipeline.name);
         DISPATCHES.fetch_add(1, Ordering::Relaxed);
-        // Of what is written the kernel gets copies, so that it may be read through another argument too.
+        // The kernel gets copies of what it writes, so that it may read that through another argument too.
         let written = self.arguments.iter().filter(|(index, _)| self.writes(**index));
         let mut outputs: BTreeMap<_, _> = written.map(|(i, argument)| (*i, argument.bytes().to_vec())).collect();
         match &self.pipeline.kernel {
