@@ -1,9 +1,9 @@
 // Products of rows of x with the transpose of a weight.
 //
-// One order of sums for any number of rows: k is cut into `partitions` runs of whole 256 elements. Within one, four
-// 8x8 products sum a group of 32 (or two each its halves, where these have scales of their own), whose sum is
-// multiplied by its scale and added to the run's; runs are added in order. So the bits of a row are the same alone, in
-// a batch, and in a prompt.
+// Sums have one order for any number of rows. k is cut into partitions of whole 256 elements. Within a partition, four
+// 8x8 products sum a group of 32 elements; where the halves of a group have scales of their own, two products sum each
+// half. Such a sum is multiplied by its scale and added to the partition's, and partitions are added in order. So the
+// bits of a row are the same alone, in a batch, and in a prompt.
 #include "products/operand.h"
 #include "products/weights.h"
 
@@ -22,9 +22,12 @@ struct ProductParams {
   float unit2;
 };
 
-// The products of up to three weights with the same rows; the product of one, added to `residual`; silu of the product
-// of the first times the product of the second.
-enum ProductForm : uint { kEach, kOnto, kGated };
+// What becomes of the products of the rows with the weights.
+enum ProductForm : uint {
+  kEach,   // those with up to three weights go to an output each
+  kOnto,   // that with one weight is added to `residual`
+  kGated,  // the silu of that with the first is multiplied by that with the second
+};
 
 // A simdgroup's rows: two 8x8 matrices of one weight or, where the second gates, one of each.
 enum ProductSize : uint {
@@ -165,8 +168,9 @@ INLINE void store_product(thread const Tile16& tile,
   if (row + 8 < tile.n) tile.out[from + row + 8] = y[1];
 }
 
-// Up to 32 rows of x, 8 O: a simdgroup a partition; threadgroup: a tile of 16 rows of weights. More: a simdgroup goes
-// through all partitions of a tile and 64 rows of x, so that a weight is decoded once for these; threadgroup: 4 tiles.
+// A threadgroup multiplies 8 O rows of x. Where these are at most 32, it has one tile of 16 rows of weights, and each
+// of its simdgroups has a partition. Where they are 64, it has 4 tiles, and a simdgroup goes through all partitions of
+// one, so that a weight is decoded once for the 64 rows.
 template <typename W, int O>
 KERNEL(256)
 product(device const uint4* x [[buffer(0)]],

@@ -245,8 +245,8 @@ fn converted<const N: usize>(weight: matmul::Weight<'_>, width: usize, convert: 
     all
 }
 
-/// The power of two that brings the largest element to 128 .. 256: half of a half's bits of exponent are then below
-/// it, so that what is 2^21 times smaller still has all of its bits, and none overflows.
+/// The power of two that brings the largest element to 128 .. 256. None overflows then, since halves end at 65,504, and
+/// what is 2^21 times smaller than the largest still has all of its bits, since normal halves begin at 2^-14.
 ///
 /// Errors: an element that is not finite.
 fn unit_of(weight: matmul::Weight<'_>) -> Result<f32> {
