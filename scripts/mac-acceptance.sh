@@ -87,7 +87,9 @@ bench() {
 bench gpu --device metal --contexts 512,2048,3500 --batches 1,2,4
 bench gpu-vec --device metal --decode-kernel vec --contexts 512,2048,3500 --batches 1,2,4
 bench gpu-q8_0 --device metal --weight-quant q8_0 --contexts 512,2048 --batches 1,2,4
-bench gpu-q4_k --device metal --weight-quant q4_k --contexts 512,2048 --batches 1,2,4
+for products in exact fast; do
+    bench gpu-q4_k-$products --device metal --weight-quant q4_k --gpu-products $products --contexts 512,2048 --batches 1,2,4
+done
 # The bundled model's context ends before.
 [ "$model" = models/demo ] || bench gpu-long --device metal --contexts 9000 --batches 1,2 --kv-preset balanced
 bench cpu --device cpu --contexts 512,2048 --batches 1,2

@@ -5,29 +5,8 @@
 // half. Such a sum is multiplied by its scale and added to the partition's, and partitions are added in order. So the
 // bits of a row are the same alone, in a batch, and in a prompt.
 #include "products/operand.h"
+#include "products/output.h"
 #include "products/weights.h"
-
-struct ProductParams {
-  uint n0;  // rows of the weights
-  uint n1;
-  uint n2;
-  uint rows;
-  uint groups;           // of 32 elements in a row
-  uint row_bytes;        // of a weight
-  uint partition_shift;  // log2 of the partitions
-  uint biased;           // bit i: weight i has a bias
-  uint form;             // a ProductForm
-  float unit0;           // what a bf16 weight is multiplied by
-  float unit1;
-  float unit2;
-};
-
-// What becomes of the products of the rows with the weights.
-enum ProductForm : uint {
-  kEach,   // those with up to three weights go to an output each
-  kOnto,   // that with one weight is added to `residual`
-  kGated,  // the silu of that with the first is multiplied by that with the second
-};
 
 // A simdgroup's rows: two 8x8 matrices of one weight or, where the second gates, one of each.
 enum ProductSize : uint {
@@ -141,9 +120,6 @@ INLINE Sums<O> product_sums(thread const Tile16& tile,
   return z;
 }
 
-// The inverse of a power of two.
-INLINE float inverse_of(float power) { return as_type<float>(0x7f000000u - as_type<uint>(power)); }
-
 // Stores elements of the products at one place of both matrices.
 INLINE void store_product(thread const Tile16& tile,
                           device const float* residual,
@@ -156,12 +132,12 @@ INLINE void store_product(thread const Tile16& tile,
   float y[2];
   UNROLL for (uint m = 0; m < 2; m++) {
     const uint row = min(tile.row + r + (p.form == kGated ? 0 : 8 * m), tile.n - 1);
-    y[m] = sums[m] * inverse_of(tile.unit[m]) + (tile.biased[m] ? tile.bias[m][row] : 0.0f);
+    y[m] = product_of(sums[m], tile.unit[m], tile.biased[m], tile.bias[m], row);
     if (p.form == kOnto) y[m] += residual[from + row];
   }
   const uint row = tile.row + r;
   if (p.form == kGated) {
-    if (row < tile.n) tile.out[from + row] = y[0] / (1.0f + exp(-y[0])) * y[1];
+    if (row < tile.n) tile.out[from + row] = gated_by(y[0], y[1]);
     return;
   }
   if (row < tile.n) tile.out[from + row] = y[0];

@@ -218,6 +218,10 @@ pub struct ModelSettings {
     /// Kernel of a GPU's decode steps: mma, whose bits are those of prefill, or vec [default: mma]
     #[arg(long, value_name = "NAME")]
     pub decode_kernel: Option<String>,
+    /// Products of steps with one or two rows on a GPU: exact, whose bits do not depend on what else is computed; fast,
+    /// a kernel for few rows; auto, fast where exact makes a step a tenth slower [default: auto]
+    #[arg(long, value_name = "NAME")]
+    pub gpu_products: Option<String>,
     /// CPU threads, 0 for all cores [default: 0]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,

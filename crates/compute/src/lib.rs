@@ -33,6 +33,12 @@ pub trait ComputeDevice: Send + Sync {
         false
     }
 
+    /// Names the choices of this device that decide bits of what it computes. What one choice has computed and stored
+    /// is not mixed with what another has.
+    fn order_of_sums(&self) -> String {
+        String::new()
+    }
+
     /// Why this device computes no longer, after an error of its own: what it has computed since is not to be trusted.
     /// `None` while it does.
     fn failure(&self) -> Option<String> {

@@ -21,9 +21,9 @@ pub use serve::{
     StopParams, TokenLogprob, argmax, channel,
 };
 pub use start::{
-    Calibration, CentreMode, DecodeKernel, DeviceChoice, EngineConfig, KlNeed, KvOptions, KvPlan, LoadProgress,
-    MemoryBudget, MemoryLimits, MemoryNeeds, MemoryTerm, ModelBundle, StartPlan, cache_folder, cache_layout,
-    free_memory, launch, load, most_exact_format, plan, select, start,
+    Calibration, CentreMode, DecodeKernel, DeviceChoice, EngineConfig, GpuProducts, KlNeed, KvOptions, KvPlan,
+    LoadProgress, MemoryBudget, MemoryLimits, MemoryNeeds, MemoryTerm, ModelBundle, StartPlan, cache_folder,
+    cache_layout, free_memory, launch, load, most_exact_format, plan, select, start,
 };
 pub use text::{ToolCallFormat, UnknownToolCallFormat};
 pub use threads::compute_pool;

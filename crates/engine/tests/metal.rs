@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used)] // helpers of tests
 mod common;
 
+use candle_core::Device;
 use common::{Driver, Setup, alone, emulated};
-use metal::{AttendKernel, Executor, GpuBackend, Launch};
+use matmul::WeightType;
+use metal::{AttendKernel, Executor, GpuBackend, GpuDevice, Launch};
 use msl_emu::{Emulator, EmulatorExecutor, Memory, Watched};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -115,31 +117,45 @@ fn answers_do_not_depend_on_company() {
     }
 }
 
-/// Dispatches of a decode step, less those that are no layer's: what a dense layer costs a GPU beside its work.
-#[test]
-fn a_dense_layer_takes_twelve_dispatches() {
-    let Some(emulator) = Emulator::fast() else { return };
-    let (model, layers) = ("models/demo", 8);
-    let count = Arc::new(Mutex::new(Vec::new()));
+/// The kernels that a decode step of the demo launches, and the tokens of its answer; `types`: those of weights that
+/// few rows are multiplied with by `matvec`.
+fn decode_step(emulator: &'static Emulator, types: Vec<WeightType>) -> (Vec<String>, Vec<u32>) {
+    let launched = Arc::new(Mutex::new(Vec::new()));
     let noting = || {
-        let count = Arc::clone(&count);
+        let launched = Arc::clone(&launched);
         watched(emulator, move |launches| {
-            count.lock().unwrap().extend(launches.iter().map(|launch| launch.kernel.clone()));
+            launched.lock().unwrap().extend(launches.iter().map(|launch| launch.kernel.clone()));
         })
     };
-    let setup = Setup { compute: Some(emulated(noting())), ..Setup::new(model, Tc4, Tc4) };
+    let compute = GpuDevice::new(noting(), Device::Cpu).unwrap().with_matvec_types(types);
+    let setup = Setup { compute: Some(Arc::new(compute)), ..Setup::new("models/demo", Tc4, Tc4) };
     let mut driver = Driver::with_backend(&setup, |layout, geometry, centring, _| {
         Box::new(GpuBackend::new(noting(), layout, geometry, &centring, AttendKernel::Mma).unwrap())
     });
     driver.largest = true;
-    driver.add(0, &Golden::read("demo").text(0, 20), 2);
+    driver.add(0, &Golden::read("demo").text(0, 20), 4);
     driver.step();
-    count.lock().unwrap().clear();
+    launched.lock().unwrap().clear();
     driver.step();
-    let ran = std::mem::take(&mut *count.lock().unwrap());
-    let of = |name: &str| ran.iter().filter(|kernel| kernel.starts_with(name)).count();
+    let ran = std::mem::take(&mut *launched.lock().unwrap());
+    driver.run();
+    (ran, driver.trace(0).tokens)
+}
+
+/// Dispatches of a decode step, less those that are no layer's: what a dense layer costs a GPU beside its work. Where
+/// few rows have a kernel of their own, rows are not packed, and the tokens are the same.
+#[test]
+fn a_dense_layer_takes_twelve_dispatches_and_ten_by_matvec() {
+    let Some(emulator) = Emulator::fast() else { return };
+    let layers = 8;
+    let of = |ran: &[String], name: &str| ran.iter().filter(|kernel| kernel.starts_with(name)).count();
+    let (exact, want) = decode_step(emulator, Vec::new());
     // The last norm, the head with its packing, the largest logit.
-    let others = ["rms_norm", "top_slices", "top_rows"].map(of).iter().sum::<usize>() + 2;
-    assert_eq!((of("rms_norm"), of("top_rows")), (1, 1), "{ran:?}");
-    assert_eq!(ran.len() - others, 12 * layers, "{ran:?}");
+    let others = ["rms_norm", "top_slices", "top_rows"].map(|name| of(&exact, name)).iter().sum::<usize>() + 2;
+    assert_eq!((of(&exact, "rms_norm"), of(&exact, "top_rows"), of(&exact, "matvec")), (1, 1, 0), "{exact:?}");
+    assert_eq!(exact.len() - others, 12 * layers, "{exact:?}");
+    let (fast, tokens) = decode_step(emulator, metal::multiplied_types());
+    assert_eq!((of(&fast, "pack_rows"), of(&fast, "product")), (0, 0), "{fast:?}");
+    assert_eq!(fast.len() - (others - 1), 10 * layers, "{fast:?}");
+    assert_eq!(tokens, want);
 }

@@ -7,6 +7,7 @@
 
 mod backend;
 mod batch;
+mod chip;
 mod device;
 mod executor;
 pub mod launch;
@@ -23,6 +24,7 @@ mod tables;
 
 pub use backend::GpuBackend;
 pub use batch::{Pace, Tile, WORK_OF_TURN, tiles};
+pub use chip::{multiplied_types, slow_types};
 pub use device::GpuDevice;
 pub use executor::{Access, Binding, Constant, ExecError, Executor, Launch};
 pub use launch::{

@@ -25,6 +25,7 @@ const FILES: &[(&str, &str)] = files![
     "attend/trellis.h",
     "cache/viterbi.h",
     "products/operand.h",
+    "products/output.h",
     "products/weights.h",
     "attend/attend_mma.metal",
     "attend/attend_vec.metal",
@@ -33,6 +34,7 @@ const FILES: &[(&str, &str)] = files![
     "attend/reduce.metal",
     "cache/copy.metal",
     "cache/write.metal",
+    "products/matvec.metal",
     "products/pack.metal",
     "products/product.metal",
     "products/product_f32.metal",
@@ -67,7 +69,8 @@ pub fn of_kernel(kernel: &str, constants: &[Constant]) -> Result<String, ExecErr
     let head_dim = kernel.split('_').find_map(|part| part.strip_prefix('d')?.parse().ok());
     let mut text = text([path], head_dim, constants);
     // A product's text has the kernels of one type of weight.
-    let kind = kernel.strip_prefix("product_").and_then(|rest| rest.rsplit_once("_o"));
+    let product = kernel.strip_prefix("product_").and_then(|rest| rest.rsplit_once("_o"));
+    let kind = product.or_else(|| kernel.strip_prefix("matvec_")?.rsplit_once("_x"));
     if let Some((kind, _)) = kind {
         text.insert_str(0, &format!("#define WEIGHT_TYPE {}\n#define WEIGHT_NAME \"{kind}\"\n", kind.to_uppercase()));
     }

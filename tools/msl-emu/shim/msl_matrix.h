@@ -47,25 +47,32 @@ inline void simdgroup_store(const simdgroup_matrix<T, 8, 8>& m, P* p, ulong ld =
       p[(o.y + r) * ld + o.x + c] = P(m.e[k]);
   }
 }
-template <class D, class A, class B, class CC>
-MSL_NI void msl_mma(D& d, const A& a, const B& b, const CC& c, const char* file, int line) {
-  float v[4] = {(float)a.e[0], (float)a.e[1], (float)b.e[0], (float)b.e[1]};
-  ::mslrt::Rv r = ::mslrt::rendezvous(v, sizeof v, {"simdgroup_multiply_accumulate", file, line}, nullptr);
-  float MA[8][8], MB[8][8];
+// a b + c of a simdgroup, once all lanes have met, from six floats of each: its elements of a, b and c. Each element adds
+// its eight products to c's in order of k.
+MSL_NI inline void msl_mma_all(::mslrt::Rv& r) {
+  float a[8][8], b[8][8], d[8][8];
   for (uint l = 0; l < 32; l++) {
     const float* s = (const float*)r.slots[l];
-    uint m = ((l / 4) & 4) + (l / 2) % 4, n = ((l / 4) & 2) * 2 + (l % 2) * 2;
-    MA[m][n] = s[0];
-    MA[m][n + 1] = s[1];
-    MB[m][n] = s[2];
-    MB[m][n + 1] = s[3];
+    const uint m = ((l / 4) & 4) + (l / 2) % 4, n = ((l / 4) & 2) * 2 + (l % 2) * 2;
+    for (uint k = 0; k < 2; k++) {
+      a[m][n + k] = s[k];
+      b[m][n + k] = s[2 + k];
+      d[m][n + k] = s[4 + k];
+    }
   }
-  uint m = msl_fm(), n = msl_fn();
-  for (int k = 0; k < 2; k++) {
-    float s = (float)c.e[k];
-    for (int i = 0; i < 8; i++) s += MA[m][i] * MB[i][n + k];
-    d.e[k] = decltype(d.e[k] + d.e[k])(s);
+  for (uint m = 0; m < 8; m++) {
+    for (uint k = 0; k < 8; k++) {
+      for (uint n = 0; n < 8; n++) d[m][n] += a[m][k] * b[k][n];
+    }
   }
+  memcpy(r.result, d, sizeof d);
+}
+template <class D, class A, class B, class CC>
+MSL_NI void msl_mma(D& d, const A& a, const B& b, const CC& c, const char* file, int line) {
+  float v[6] = {(float)a.e[0], (float)a.e[1], (float)b.e[0], (float)b.e[1], (float)c.e[0], (float)c.e[1]};
+  ::mslrt::Rv r = ::mslrt::rendezvous(v, sizeof v, {"simdgroup_multiply_accumulate", file, line}, msl_mma_all);
+  const float* all = (const float*)r.result;
+  for (uint k = 0; k < 2; k++) d.e[k] = decltype(d.e[k] + d.e[k])(all[8 * msl_fm() + msl_fn() + k]);
 }
 template <class D, class A, class B, class CC>
 inline void simdgroup_multiply_accumulate(simdgroup_matrix<D, 8, 8>& d, const simdgroup_matrix<A, 8, 8>& a,

@@ -32,7 +32,7 @@ struct Group {
   void (*red)(Rv&);
   bool sgbar;
   alignas(64) unsigned char slots[2][32][64];
-  alignas(64) unsigned char result[2][64];
+  alignas(64) unsigned char result[2][256];  // a matrix of 8x8 floats
 };
 struct Buf {
   unsigned char* base;

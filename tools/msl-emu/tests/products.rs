@@ -3,6 +3,7 @@
 mod common;
 use candle_core::{Device, Tensor};
 use common::executor;
+use common::products::Kernel;
 use compute::{ComputeDevice, Precision};
 use conformance::rows::{PRODUCTS_BOUND, Stored, products_error};
 use matmul::WeightType;
@@ -23,9 +24,12 @@ fn products_agree_with_f64_and_do_not_depend_on_other_rows() {
 fn products_make_no_mistake_that_the_emulator_finds() {
     let Some(emulator) = Emulator::checked() else { return };
     for kind in [WeightType::F32, WeightType::Bf16, WeightType::Q4_0, WeightType::Q4_K, WeightType::Q6_K] {
-        for rows in [1, 33] {
-            let result = common::products::agrees(&executor(emulator, 3), kind, (21, 512), rows);
-            assert!(result.is_ok(), "{kind} with {rows} rows: {result:?}");
+        for (by, rows) in [(Kernel::Product, 1), (Kernel::Product, 33), (Kernel::Matvec, 2)] {
+            if (kind, by) == (WeightType::F32, Kernel::Matvec) {
+                continue;
+            }
+            let result = common::products::agrees(&executor(emulator, 3), (kind, by), (21, 512), rows);
+            assert!(result.is_ok(), "{kind} with {rows} rows, {by:?}: {result:?}");
         }
     }
 }

@@ -37,7 +37,7 @@ impl ValueKind {
 }
 
 /// All settings (a test compares them with `RawSettings`).
-pub const KEYS: [(&str, ValueKind); 36] = [
+pub const KEYS: [(&str, ValueKind); 37] = [
     ("host", ValueKind::Text),
     ("port", ValueKind::Port),
     ("api_key", ValueKind::Text),
@@ -55,6 +55,7 @@ pub const KEYS: [(&str, ValueKind); 36] = [
     ("max_tokens_default", ValueKind::Count),
     ("device", ValueKind::Text),
     ("decode_kernel", ValueKind::Text),
+    ("gpu_products", ValueKind::Text),
     ("kv_preset", ValueKind::Text),
     ("k_quant", ValueKind::Text),
     ("v_quant", ValueKind::Text),

@@ -9,7 +9,8 @@ use crate::args::ServeArgs;
 use anyhow::{Context, Error, Result, bail};
 use bytesize::ByteSize;
 use engine::{
-    DecodeKernel, DeviceChoice, DiskLimit, DiskOptions, EngineConfig, KvOptions, PressureSource, Reading, WeightQuant,
+    DecodeKernel, DeviceChoice, DiskLimit, DiskOptions, EngineConfig, GpuProducts, KvOptions, PressureSource, Reading,
+    WeightQuant,
 };
 use environment::{PREFIX, Variables};
 use figment::Figment;
@@ -86,6 +87,7 @@ struct RawSettings {
     max_tokens_default: Option<usize>,
     device: String,
     decode_kernel: String,
+    gpu_products: String,
     kv_preset: String,
     k_quant: Option<String>,
     v_quant: Option<String>,
@@ -203,6 +205,7 @@ impl RawSettings {
             kv: KvOptions::parse(&self.kv_preset, k, v, self.block_size, &self.kv_centre)?,
             device: DeviceChoice::parse(&self.device)?,
             decode_kernel: DecodeKernel::parse(&self.decode_kernel)?,
+            gpu_products: GpuProducts::parse(&self.gpu_products)?,
             weight_quant: self.weight_quant.as_deref().map(weight_quant).transpose()?,
             reading: if self.no_mmap { Reading::InMemory } else { Reading::Mapped },
             served_model_name: self.served_model_name,

@@ -1,5 +1,5 @@
 //! The one place where a device is given what computes on it: a model beside its attention, and attention.
-use super::device::DecodeKernel;
+use super::device::{DecodeKernel, GpuProducts};
 use crate::error::StartError;
 use attention::{AttentionBackend, Centring, CpuBackend, ModelGeometry};
 use candle_core::Device;
@@ -16,13 +16,15 @@ pub fn most_exact_format(device: &Device) -> Format {
 /// What computes a model beside its attention on a device.
 ///
 /// Errors: a device that nothing is written for.
-pub(crate) fn compute_device(device: &Device) -> Result<Arc<dyn ComputeDevice>, StartError> {
+#[cfg_attr(not(all(any(target_os = "macos", metal_double), feature = "metal")), allow(unused_variables))]
+pub(crate) fn compute_device(device: &Device, products: GpuProducts) -> Result<Arc<dyn ComputeDevice>, StartError> {
     match device {
         Device::Cpu => Ok(Arc::new(CpuDevice)),
         #[cfg(all(any(target_os = "macos", metal_double), feature = "metal"))]
         Device::Metal(metal) => {
             let executor = ::metal::macos::MetalExecutor::new(metal);
-            Ok(Arc::new(::metal::GpuDevice::new(executor, device.clone())?))
+            let types = products.matvec_types(&::metal::macos::name(metal));
+            Ok(Arc::new(::metal::GpuDevice::new(executor, device.clone())?.with_matvec_types(types)))
         }
         other => Err(unsupported(other)),
     }

@@ -1,5 +1,5 @@
 //! What the engine is started with.
-use super::device::{DecodeKernel, DeviceChoice};
+use super::device::{DecodeKernel, DeviceChoice, GpuProducts};
 use super::kv_plan::KvOptions;
 use crate::error::StartError;
 use crate::serve::PressureSource;
@@ -56,6 +56,8 @@ pub struct EngineConfig {
     pub device: DeviceChoice,
     /// The kernel for single rows on a GPU.
     pub decode_kernel: DecodeKernel,
+    /// How products with few rows are computed on a GPU.
+    pub gpu_products: GpuProducts,
     /// What tells how short of memory the machine is while the engine runs; `None`: nothing does.
     pub pressure: Option<PressureSource>,
     /// Told how loading gets on.
@@ -95,6 +97,7 @@ impl EngineConfig {
             reading: Reading::Mapped,
             device: DeviceChoice::Auto,
             decode_kernel: DecodeKernel::Mma,
+            gpu_products: GpuProducts::Auto,
             pressure: None,
             load_progress: None,
         }

@@ -43,6 +43,57 @@ impl DecodeKernel {
     }
 }
 
+/// How products with weights are computed on a GPU where a step has one or two rows (`--gpu-products`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum GpuProducts {
+    /// By one order of sums for any number of rows: a row's bits depend on nothing but the row.
+    Exact,
+    /// By a kernel for so few rows: less work, and bits that are not those of a longer step.
+    Fast,
+    /// Fast for the types of weights with which exact products would make a step of this GPU more than a tenth slower.
+    #[default]
+    Auto,
+}
+
+impl GpuProducts {
+    /// The flag's values.
+    pub const NAMES: [&str; 3] = ["auto", "exact", "fast"];
+
+    /// Parses the flag's value. Errors: an unknown name, with the known ones.
+    pub fn parse(name: &str) -> Result<Self, StartError> {
+        match name {
+            "auto" => Ok(GpuProducts::Auto),
+            "exact" => Ok(GpuProducts::Exact),
+            "fast" => Ok(GpuProducts::Fast),
+            other => {
+                let message = format!("is {other}; it must be one of {}", Self::NAMES.join(", "));
+                Err(StartError::flag("--gpu-products", message))
+            }
+        }
+    }
+
+    /// The types of weights that a GPU, by its name, multiplies by the kernel for few rows. The log says what that
+    /// means.
+    #[cfg(all(any(target_os = "macos", metal_double), feature = "metal"))]
+    pub(crate) fn matvec_types(self, gpu: &str) -> Vec<matmul::WeightType> {
+        let types = match self {
+            GpuProducts::Exact => Vec::new(),
+            GpuProducts::Fast => ::metal::multiplied_types(),
+            GpuProducts::Auto => ::metal::slow_types(gpu),
+        };
+        let names: Vec<&str> = types.iter().map(|kind| kind.name()).collect();
+        match &names[..] {
+            [] => tracing::info!("products on {gpu}: exact, an answer's bits do not depend on what else is computed"),
+            names => tracing::info!(
+                "products on {gpu}: fast for steps of one or two rows with weights of {}, whose bits differ from those \
+                 of longer steps; --gpu-products exact makes them equal, at more time a token",
+                names.join(", ")
+            ),
+        }
+        types
+    }
+}
+
 impl DeviceChoice {
     /// The flag's values.
     pub const NAMES: [&str; 3] = ["auto", "cpu", "metal"];

@@ -23,6 +23,8 @@ pub(super) struct IdentityFields<'a> {
     pub centring: &'a Centring,
     /// The backend's page order.
     pub page_order: &'a str,
+    /// What else decides the order of sums.
+    pub kernels: &'a str,
 }
 
 impl IdentityFields<'_> {
@@ -39,6 +41,7 @@ impl IdentityFields<'_> {
             ("layout", text(self.layout)),
             ("centring", text(self.centring)),
             ("page order", self.page_order.to_owned()),
+            ("kernels", self.kernels.to_owned()),
         ];
         CacheIdentity::new(fields.iter().map(|(name, value)| (*name, value.as_bytes())))
     }
@@ -55,7 +58,8 @@ mod tests {
         let geometry = ModelGeometry { layers: vec![layer] };
         let centring = Centring::new(&geometry, constants, |_| KeyCentring::Approximated).unwrap();
         let (model, layout) = (&"model", &"layout");
-        IdentityFields { fingerprint: "weights", model, layout, centring: &centring, page_order: "order" }.identity()
+        let (page_order, kernels) = ("order", "kernels");
+        IdentityFields { fingerprint: "weights", model, layout, centring: &centring, page_order, kernels }.identity()
     }
 
     /// Codes that were made with other constants are noise.

@@ -75,7 +75,7 @@ pub fn load(config: &EngineConfig) -> Result<ModelBundle, StartError> {
     if let (Some(work), false) = (open.host_work(), device.is_cpu()) {
         tracing::info!("on a GPU: {work}");
     }
-    let device = compute_device(&device)?;
+    let device = compute_device(&device, config.gpu_products)?;
     let progress = config.load_progress.clone().map(|p| p.0);
     let options = LoadOptions { weight_quant: config.weight_quant, progress };
     let LoadedModel { model, config: model_config, mut generation, mapped_bytes, owned_bytes, fingerprint, files } =

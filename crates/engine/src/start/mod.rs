@@ -16,7 +16,7 @@ mod preset_kl;
 pub use backend::{most_exact_format, select};
 pub use calibration::{Calibration, cache_folder};
 pub use config::{EngineConfig, LoadProgress};
-pub use device::{DecodeKernel, DeviceChoice};
+pub use device::{DecodeKernel, DeviceChoice, GpuProducts};
 pub use kv_plan::{CentreMode, KlNeed, KvOptions, KvPlan, cache_layout};
 pub use loading::{ModelBundle, load};
 pub use memory::{MemoryBudget, MemoryLimits, MemoryNeeds, MemoryTerm, free_memory};
@@ -157,12 +157,14 @@ fn plan_cache(config: &EngineConfig, bundle: &ModelBundle) -> Result<PlannedCach
     let centring = bundle.calibration().centring(config.kv.centre, plan.pair)?;
     let device = bundle.device.tensors();
     let backend = select(plan.layout.clone(), geometry, centring.clone(), device, bundle.decode_kernel)?;
+    let kernels = format!("{:?} {}", bundle.decode_kernel, bundle.device.order_of_sums());
     let identity = IdentityFields {
         fingerprint: &bundle.fingerprint,
         model: &(&bundle.model_config, geometry),
         layout: &plan.layout,
         centring: &centring,
         page_order: backend.page_order(),
+        kernels: &kernels,
     };
     let identity = config.prefix_cache.then(|| identity.identity());
     Ok(PlannedCache { plan, backend, identity, idle_measurement })

@@ -2,10 +2,11 @@
 mod products;
 
 use crate::executor::{Executor, Launch};
-use crate::launch::{self, NormBuffers, NormOperandBuffers, TOP_SLICE, TopBuffers, top_slices};
+use crate::launch::{self, MATVEC_ROWS, NormBuffers, NormOperandBuffers, TOP_SLICE, TopBuffers, top_slices};
 use crate::tables::words;
 use candle_core::{Device, Error, Result, Tensor, bail};
 use compute::{ComputeDevice, ExpertOutput, PlacedWeight, Precision, Rows, StoredMatrix, Sum};
+use matmul::WeightType;
 use products::{GpuRows, Packed, Placed, Products};
 use std::sync::Arc;
 
@@ -15,6 +16,8 @@ pub struct GpuDevice<E: Executor> {
     tensors: Device,
     /// Bound where a kernel reads nothing.
     nothing: E::Buffer,
+    /// See [`Self::with_matvec_types`].
+    matvec_types: Vec<WeightType>,
 }
 
 impl<E: Executor> GpuDevice<E> {
@@ -23,7 +26,13 @@ impl<E: Executor> GpuDevice<E> {
     /// Errors: no memory on the device.
     pub fn new(executor: E, tensors: Device) -> Result<Self> {
         let nothing = executor.buffer(&[]).map_err(Error::wrap)?;
-        Ok(GpuDevice { executor, tensors, nothing })
+        Ok(GpuDevice { executor, tensors, nothing, matvec_types: Vec::new() })
+    }
+
+    /// Multiplies up to [`MATVEC_ROWS`] rows with weights of these types by `matvec`, which is faster where a GPU has
+    /// no lane operations to spare; the bits of a row then depend on whether there are more rows than that.
+    pub fn with_matvec_types(self, types: Vec<WeightType>) -> Self {
+        GpuDevice { matvec_types: types, ..self }
     }
 
     /// What runs the launches.
@@ -74,7 +83,8 @@ impl<E: Executor> GpuDevice<E> {
 
     /// What computes the products of some rows.
     fn of_rows<'a>(&'a self, rows: &'a Rows) -> Result<Products<'a, E>> {
-        Ok(Products { executor: &self.executor, rows: rows.get()?, nothing: &self.nothing })
+        let Self { executor, nothing, matvec_types, .. } = self;
+        Ok(Products { executor, rows: rows.get()?, nothing, matvec_types })
     }
 
     /// The product of some rows as a tensor.
@@ -124,6 +134,11 @@ impl<E: Executor> ComputeDevice for GpuDevice<E> {
 
     fn compiles_on_first_use(&self) -> bool {
         true
+    }
+
+    fn order_of_sums(&self) -> String {
+        let types: Vec<&str> = self.matvec_types.iter().map(|kind| kind.name()).collect();
+        format!("up to {MATVEC_ROWS} rows by matvec: {}", types.join(" "))
     }
 
     fn failure(&self) -> Option<String> {
@@ -183,6 +198,10 @@ impl<E: Executor> ComputeDevice for GpuDevice<E> {
 
     fn norm_rows(&self, x: &mut Sum, weight: &Tensor, eps: f32) -> Result<Rows> {
         let (rows, k) = x.x.dims2()?;
+        if rows <= MATVEC_ROWS && !self.matvec_types.is_empty() {
+            let normed = x.norm(self, weight, eps)?;
+            return self.rows(&normed);
+        }
         let input = self.norm_input(&x.x, x.delta.take().as_ref(), weight)?;
         let packed = Packed::create(&self.executor, rows, k)?;
         let (delta, sum) = input.delta_and_sum(&self.nothing);

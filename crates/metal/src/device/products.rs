@@ -1,7 +1,7 @@
 //! Weights in a GPU's memory, and products with them by the kernels of `kernels/products/`.
 use crate::batch::rows_at_once;
 use crate::executor::{Executor, Launch};
-use crate::launch::{self, ProductForm, ProductRows, ProductWeight};
+use crate::launch::{self, MATVEC_ROWS, ProductForm, ProductRows, ProductWeight};
 use crate::limits::check_buffer;
 use candle_core::{Error, Result, bail};
 use compute::Precision;
@@ -129,6 +129,8 @@ pub(super) struct Products<'a, E: Executor> {
     pub rows: &'a GpuRows<E::Buffer>,
     /// Bound where a kernel reads nothing.
     pub nothing: &'a E::Buffer,
+    /// The types of weights with which few rows are multiplied by `matvec`.
+    pub matvec_types: &'a [WeightType],
 }
 
 impl<E: Executor> Products<'_, E> {
@@ -186,6 +188,12 @@ impl<E: Executor> Products<'_, E> {
     /// long. That changes no bit.
     fn launch(&self, weights: &[&Placed<E::Buffer>], form: &ProductForm<'_, E::Buffer>) -> Result<()> {
         let of = weights.iter().map(|weight| weight.as_product()).collect::<Vec<_>>();
+        let (kind, num_rows, k) = (weights[0].kind, self.rows.num_rows, self.rows.k);
+        let by_matvec = self.matvec_types.contains(&kind) && launch::has_matvec(kind, k) && num_rows <= MATVEC_ROWS;
+        if by_matvec && let RowsForm::Floats { floats, .. } = &self.rows.form {
+            let launch = launch::matvec(kind, (floats, num_rows, k), &of, form, self.nothing);
+            return self.executor.run(&[launch]).map_err(Error::wrap);
+        }
         self.cut(|first, rows| {
             let operand = self.rows.operand(self.executor, first, rows)?;
             Ok(launch::product(weights[0].kind, &operand, &of, form, self.nothing))

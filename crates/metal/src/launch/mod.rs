@@ -15,8 +15,8 @@ pub use params::{
     ProductParams, QueryParams, ReduceParams, RowsParams, TileParams, TopParams, WriteParams,
 };
 pub use products::{
-    NormOperandBuffers, ProductForm, ProductRows, ProductWeight, norm_operand, operand_bytes, pack_rows, product,
-    product_f32, row_bytes,
+    MATVEC_ROWS, NormOperandBuffers, ProductForm, ProductRows, ProductWeight, has_matvec, matvec, norm_operand,
+    operand_bytes, pack_rows, product, product_f32, row_bytes,
 };
 pub use rowwise::{
     FIRST_OF_ROW, NormBuffers, TOP_SLICE, TopBuffers, add_rms_norm, add_weighted_rows, gate_mul, gather_rows, top,

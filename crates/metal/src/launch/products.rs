@@ -149,6 +149,63 @@ pub enum ProductForm<'a, B> {
     Gated(&'a B),
 }
 
+impl<'a, B> ProductForm<'a, B> {
+    /// Its number, as kernels know it; what is added to; the outputs.
+    fn parts(&self, nothing: &'a B) -> (u32, &'a B, &[&'a B]) {
+        match self {
+            ProductForm::Each(outs) => (0, nothing, outs),
+            ProductForm::Onto { residual, out } => (1, residual, std::slice::from_ref(out)),
+            ProductForm::Gated(out) => (2, nothing, std::slice::from_ref(out)),
+        }
+    }
+}
+
+/// Weights of one type that a launch multiplies, rows of `k` elements.
+struct ProductWeights<'w, 'a, B> {
+    kind: WeightType,
+    k: usize,
+    of: &'w [ProductWeight<'a, B>],
+}
+
+impl<'a, B> ProductWeights<'_, 'a, B> {
+    fn get(&self, i: usize) -> Option<&ProductWeight<'a, B>> {
+        self.of.get(i)
+    }
+
+    /// Tiles of `tile_rows` rows of the weights or, where one gates, of half as many of each.
+    fn tiles(&self, form: u32, tile_rows: usize) -> usize {
+        match form {
+            2 => self.of[0].n.div_ceil(tile_rows / 2),
+            _ => self.of.iter().map(|weight| weight.n.div_ceil(tile_rows)).sum(),
+        }
+    }
+
+    /// Their bytes and biases, three of each.
+    fn buffers(&self, nothing: &'a B) -> [[&'a B; 3]; 2] {
+        let bytes = [0, 1, 2].map(|i| self.get(i).map_or(nothing, |w| w.bytes));
+        [bytes, [0, 1, 2].map(|i| self.get(i).and_then(|w| w.bias).unwrap_or(nothing))]
+    }
+
+    fn params(&self, rows: usize, form: u32, partition_shift: u32) -> ProductParams {
+        let [n0, n1, n2] = [0, 1, 2].map(|i| self.get(i).map_or(0, |w| w.n as u32));
+        let [unit0, unit1, unit2] = [0, 1, 2].map(|i| self.get(i).map_or(1.0, |w| w.unit));
+        ProductParams {
+            n0,
+            n1,
+            n2,
+            rows: rows as u32,
+            groups: self.k.div_ceil(GROUP) as u32,
+            row_bytes: row_bytes(self.kind, self.k) as u32,
+            partition_shift,
+            biased: (0..3).map(|i| u32::from(self.get(i).is_some_and(|w| w.bias.is_some())) << i).sum(),
+            form,
+            unit0,
+            unit1,
+            unit2,
+        }
+    }
+}
+
 /// The products of rows with the transpose of weights of one type, plus a bias where there is one. A row's bits do not
 /// depend on the other rows. `nothing` is bound where nothing is read.
 ///
@@ -163,42 +220,21 @@ pub fn product<'a, B>(
 ) -> Launch<'a, B> {
     assert!(kind != WeightType::F32, "f32 weights have a kernel of their own");
     assert!((1..=3).contains(&weights.len()), "{} weights at once", weights.len());
-    let (groups, at_once) = (x.k.div_ceil(GROUP), octets_at_once(x.rows));
-    let partition_shift = partition_shift(x.k);
-    let weight = |i: usize| weights.get(i);
-    let [n0, n1, n2] = [0, 1, 2].map(|i| weight(i).map_or(0, |w| w.n));
-    let [unit0, unit1, unit2] = [0, 1, 2].map(|i| weight(i).map_or(1.0, |w| w.unit));
-    let (number, tiles, residual, outs) = match *form {
-        ProductForm::Each(outs) => (0, [n0, n1, n2].map(|n| n.div_ceil(TILE_ROWS)).iter().sum(), nothing, outs),
-        ProductForm::Onto { residual, ref out } => (1, n0.div_ceil(TILE_ROWS), residual, std::slice::from_ref(out)),
-        ProductForm::Gated(ref out) => (2, n0.div_ceil(TILE_ROWS / 2), nothing, std::slice::from_ref(out)),
-    };
-    let params = ProductParams {
-        n0: n0 as u32,
-        n1: n1 as u32,
-        n2: n2 as u32,
-        rows: x.rows as u32,
-        groups: groups as u32,
-        row_bytes: row_bytes(kind, x.k) as u32,
-        partition_shift,
-        biased: (0..3).map(|i| u32::from(weight(i).is_some_and(|w| w.bias.is_some())) << i).sum(),
-        form: number,
-        unit0,
-        unit1,
-        unit2,
-    };
+    let (at_once, partition_shift) = (octets_at_once(x.rows), partition_shift(x.k));
+    let of = ProductWeights { kind, k: x.k, of: weights };
+    let (number, residual, outs) = form.parts(nothing);
+    let tiles = of.tiles(number, TILE_ROWS);
     let (columns, threads) = match at_once {
         8 => (tiles.div_ceil(4), 128),
         _ => (tiles, 32 << partition_shift),
     };
-    let bytes = [0, 1, 2].map(|i| weight(i).map_or(nothing, |w| w.bytes));
-    let biases = [0, 1, 2].map(|i| weight(i).and_then(|w| w.bias).unwrap_or(nothing));
+    let [bytes, biases] = of.buffers(nothing);
     let read = [&[x.halves, x.sums][..], &bytes, &biases, &[residual]].concat();
     let written = [0, 1, 2].map(|i| outs.get(i).copied().unwrap_or(nothing));
     let mut bindings = bind(&read, &written);
     let [operand, sums] = operand_offsets(x.first, x.k);
     (bindings[0].offset, bindings[1].offset) = (operand, sums);
-    bindings[8].offset = if number == 1 { x.first * n0 * 4 } else { 0 };
+    bindings[8].offset = if number == 1 { x.first * weights[0].n * 4 } else { 0 };
     for (binding, weight) in bindings[9..].iter_mut().zip(weights).take(outs.len()) {
         binding.offset = x.first * weight.n * 4;
     }
@@ -208,8 +244,57 @@ pub fn product<'a, B>(
         grid: [columns as u32, (octets(x.rows) / at_once) as u32, 1],
         threads,
         bindings,
-        params: (12, params.bytes()),
+        params: (12, of.params(x.rows, number, partition_shift).bytes()),
         work: weights.iter().map(|w| product_work(w.n, x.k, x.rows)).sum(),
+    }
+}
+
+/// The most rows of x that [`matvec`] multiplies.
+pub const MATVEC_ROWS: usize = 2;
+
+/// Whether [`matvec`] multiplies rows of `k` elements with weights of a type.
+pub fn has_matvec(kind: WeightType, k: usize) -> bool {
+    kind != WeightType::F32 && k.is_multiple_of(GROUP)
+}
+
+/// Rows of a weight that a simdgroup multiplies with `rows` rows of x: R of `matvec.metal`.
+fn matvec_tile_rows(rows: usize) -> usize {
+    if rows == 1 { 4 } else { 2 }
+}
+
+/// The products of at most [`MATVEC_ROWS`] rows of x, `[rows][k]` f32, with the transpose of weights of one type, by a
+/// kernel that has no tiles of columns to fill. Bits are other ones than those of [`product`], but do not depend on the
+/// other rows either.
+///
+/// # Panics
+/// For what [`has_matvec`] denies, or more rows; for none or more than three weights.
+pub fn matvec<'a, B>(
+    kind: WeightType,
+    (x, rows, k): (&'a B, usize, usize),
+    weights: &[ProductWeight<'a, B>],
+    form: &ProductForm<'a, B>,
+    nothing: &'a B,
+) -> Launch<'a, B> {
+    assert!(has_matvec(kind, k) && (1..=MATVEC_ROWS).contains(&rows), "{rows} rows of {k} elements with {kind}");
+    assert!((1..=3).contains(&weights.len()), "{} weights at once", weights.len());
+    let of = ProductWeights { kind, k, of: weights };
+    // Four lanes have a block of 128 elements, or of 256; a simdgroup reads eight side by side.
+    let passes = k.div_ceil(8 * kind.block_len().max(128));
+    let partition_shift = passes.min(8).ilog2();
+    let simdgroups = (1 << partition_shift).max(2);
+    let (number, residual, outs) = form.parts(nothing);
+    let tiles = of.tiles(number, matvec_tile_rows(rows));
+    let [bytes, biases] = of.buffers(nothing);
+    let read = [&[x][..], &bytes, &biases, &[residual]].concat();
+    let written = [0, 1, 2].map(|i| outs.get(i).copied().unwrap_or(nothing));
+    Launch {
+        kernel: format!("matvec_{}_x{rows}", kind.name().to_lowercase()),
+        constants: Vec::new(),
+        grid: [tiles.div_ceil(simdgroups >> partition_shift) as u32, 1, 1],
+        threads: 32 * simdgroups as u32,
+        bindings: bind(&read, &written),
+        params: (11, of.params(rows, number, partition_shift).bytes()),
+        work: weights.iter().map(|w| (w.n * k * (4 + rows)) as u64).sum(),
     }
 }
 

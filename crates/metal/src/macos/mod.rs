@@ -291,6 +291,11 @@ pub fn open() -> candle_core::Result<Device> {
     autoreleasepool(|_| Device::new_metal(0))
 }
 
+/// The GPU's name, such as "Apple M1 Pro".
+pub fn name(device: &MetalDevice) -> String {
+    autoreleasepool(|_| device.metal_device().as_ref().name().to_string())
+}
+
 fn kernel_error(kernel: &str, error: impl std::fmt::Display) -> ExecError {
     ExecError::Kernel { kernel: kernel.to_owned(), message: error.to_string() }
 }

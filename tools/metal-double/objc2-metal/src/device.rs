@@ -22,6 +22,7 @@ const WORKING_SET: u64 = 2 * (16 << 30) / 3;
 #[allow(missing_docs)] // Apple's names
 pub trait MTLDevice {
     fn registryID(&self) -> u64;
+    fn name(&self) -> Retained<NSString>;
     fn architecture(&self) -> Retained<MTLArchitecture>;
     fn recommendedMaxWorkingSetSize(&self) -> u64;
     fn currentAllocatedSize(&self) -> usize;
@@ -85,6 +86,10 @@ pub fn the_device() -> Retained<ProtocolObject<dyn MTLDevice>> {
 impl MTLDevice for ProtocolObject<dyn MTLDevice> {
     fn registryID(&self) -> u64 {
         1
+    }
+
+    fn name(&self) -> Retained<NSString> {
+        NSString::from_str("Apple M1").autoreleased()
     }
 
     fn architecture(&self) -> Retained<MTLArchitecture> {

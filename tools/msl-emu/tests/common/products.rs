@@ -30,6 +30,16 @@ struct Case<'a> {
     k: usize,
     weights: Vec<Stored<'a>>,
     form: Form<'a>,
+    by: Kernel,
+}
+
+/// The kernel that multiplies.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Kernel {
+    /// `product`, or `product_f32`.
+    Product,
+    /// `matvec`.
+    Matvec,
 }
 
 #[derive(Clone, Copy)]
@@ -76,8 +86,14 @@ impl Case<'_> {
                 Form::Gated => ProductForm::Gated(outs[0]),
             };
             let weights: Vec<_> = weights.collect();
-            let pack = launch::pack_rows(rows, k, [&floats, &halves, &sums]);
-            executor.run(&[pack, launch::product(self.kind, &operand, &weights, &form, &nothing)]).unwrap();
+            let launches = match self.by {
+                Kernel::Matvec => vec![launch::matvec(self.kind, (&floats, rows, k), &weights, &form, &nothing)],
+                Kernel::Product => {
+                    let pack = launch::pack_rows(rows, k, [&floats, &halves, &sums]);
+                    vec![pack, launch::product(self.kind, &operand, &weights, &form, &nothing)]
+                }
+            };
+            executor.run(&launches).unwrap();
         }
         let read = |(out, (_, n, _)): (&&E::Buffer, &(_, usize, _))| {
             let mut bytes = vec![0; rows * n * 4];
@@ -104,10 +120,11 @@ fn exact(weight: Weight<'_>, bias: &[f32], x: &[f32]) -> Vec<(f64, f64)> {
     all
 }
 
-/// The largest error, as a share of the terms' sizes: each x is rounded to a half, whose step is 2^-11 of it or 2^-28
-/// of its group's largest; sums of f32 add less.
-fn check(got: &[f32], want: &[(f64, f64)], kind: WeightType) -> Result<f64, String> {
-    let bound = if kind == WeightType::F32 { 1e-6 } else { 2f64.powi(-11) };
+/// The largest error, as a share of the terms' sizes. `product` rounds each x to a half, whose step is 2^-11 of it or
+/// 2^-28 of its group's largest; sums of f32 add less. The other kernels round to f32 alone: an element goes through at
+/// most 30 sums one after the other, which add 2^-24 each.
+fn check(got: &[f32], want: &[(f64, f64)], kind: WeightType, by: Kernel) -> Result<f64, String> {
+    let bound = if kind == WeightType::F32 || by == Kernel::Matvec { 1.8e-6 } else { 2f64.powi(-11) };
     let mut worst = 0f64;
     for (i, (got, (want, size))) in got.iter().zip(want).enumerate() {
         let error = (f64::from(*got) - want).abs() / size;
@@ -127,12 +144,17 @@ fn values(seed: u64, n: usize) -> Vec<f32> {
 }
 
 /// One type and shape: every row against f64, and its bits alone against those among others.
-pub fn agrees<E: Executor>(executor: &E, kind: WeightType, (n, k): (usize, usize), rows: usize) -> Result<f64, String> {
+pub fn agrees<E: Executor>(
+    executor: &E,
+    (kind, by): (WeightType, Kernel),
+    (n, k): (usize, usize),
+    rows: usize,
+) -> Result<f64, String> {
     let bytes = matmul::quantize(kind, &values(2, n * k)).unwrap();
     let (x, bias) = (rows_of_x(rows, k), values(3, n));
-    let case = Case { kind, k, weights: vec![(&bytes, n, Some(&bias))], form: Form::Each };
+    let case = Case { kind, k, weights: vec![(&bytes, n, Some(&bias))], form: Form::Each, by };
     let got = case.run(executor, &x).remove(0);
-    let worst = check(&got, &exact(Weight::new(kind, n, k, &bytes).unwrap(), &bias, &x), kind)?;
+    let worst = check(&got, &exact(Weight::new(kind, n, k, &bytes).unwrap(), &bias, &x), kind, by)?;
     for row in [0, rows - 1] {
         let alone = case.run(executor, &x[row * k..][..k]).remove(0);
         let among = &got[row * n..][..n];
@@ -144,14 +166,14 @@ pub fn agrees<E: Executor>(executor: &E, kind: WeightType, (n, k): (usize, usize
 }
 
 /// Three weights at once give what each gives alone, bit by bit; so does a sum; a gated product is what the two give.
-pub fn forms<E: Executor>(executor: &E, kind: WeightType, rows: usize) -> Result<(), String> {
+pub fn forms<E: Executor>(executor: &E, (kind, by): (WeightType, Kernel), rows: usize) -> Result<(), String> {
     let k = 512;
     let sizes = [35, 7, 16];
     let bytes = [0, 1, 2].map(|i| matmul::quantize(kind, &values(10 + i as u64, sizes[i] * k)).unwrap());
     let biases = [0, 1, 2].map(|i| values(20 + i as u64, sizes[i]));
     let x = rows_of_x(rows, k);
     let weight = |i: usize| (&*bytes[i], sizes[i], (i != 1).then_some(&*biases[i]));
-    let run = |weights, form| Case { kind, k, weights, form }.run(executor, &x);
+    let run = |weights, form| Case { kind, k, weights, form, by }.run(executor, &x);
     let together = run((0..3).map(weight).collect(), Form::Each);
     for (i, together) in together.iter().enumerate() {
         if run(vec![weight(i)], Form::Each)[0] != *together {
@@ -178,7 +200,7 @@ pub fn forms<E: Executor>(executor: &E, kind: WeightType, rows: usize) -> Result
     Ok(())
 }
 
-/// Every type with each number of rows at which another kernel begins, or its columns are not filled.
+/// Every type with each number of rows at which another kernel begins, or its columns are not filled; by either kernel.
 pub fn all<E: Executor>(executor: impl Fn(u32) -> E) -> Vec<(String, Result<(), String>)> {
     let mut results = Vec::new();
     for kind in WeightType::ALL {
@@ -189,12 +211,23 @@ pub fn all<E: Executor>(executor: impl Fn(u32) -> E) -> Vec<(String, Result<(), 
                 32 => 608,
                 _ => 768,
             };
-            let result = agrees(&executor(i as u32), kind, (37, k), rows).map(drop);
+            let result = agrees(&executor(i as u32), (kind, Kernel::Product), (37, k), rows).map(drop);
             results.push((format!("{kind} with {rows} rows"), result));
         }
     }
-    for (kind, rows) in [(WeightType::Bf16, 3), (WeightType::Q4_K, 40), (WeightType::Q8_0, 17)] {
-        results.push((format!("forms of {kind} with {rows} rows"), forms(&executor(1), kind, rows)));
+    for kind in WeightType::ALL.into_iter().filter(|kind| *kind != WeightType::F32) {
+        // One partition whose last blocks are not there, and two.
+        let most = if kind.block_len() <= 32 { 2304 } else { 4608 };
+        for (i, (k, rows)) in [(768, 1), (most, 2)].into_iter().enumerate() {
+            let result = agrees(&executor(i as u32), (kind, Kernel::Matvec), (9, k), rows).map(drop);
+            results.push((format!("{kind} with {rows} rows by matvec"), result));
+        }
+    }
+    let product = [(WeightType::Bf16, 3), (WeightType::Q4_K, 40), (WeightType::Q8_0, 17)];
+    let product = product.map(|(kind, rows)| (kind, Kernel::Product, rows));
+    let matvec = [(WeightType::Q4_1, 1), (WeightType::Q6_K, 2)].map(|(kind, rows)| (kind, Kernel::Matvec, rows));
+    for (kind, by, rows) in product.into_iter().chain(matvec) {
+        results.push((format!("forms of {kind} with {rows} rows, {by:?}"), forms(&executor(1), (kind, by), rows)));
     }
     results
 }

@@ -4,11 +4,15 @@
 //! them from and its command lines, for a machine with more cores. `check` compares every kernel with f64, `cover` is
 //! its part for compute-sanitizer; `bench` prints the table of docs/kernels-log.md, `plain` the same without centring,
 //! `floats` with keys stored as floats centred too, `prefill` that of chunks, `write` that of storing tokens,
-//! `products` that of products with weights.
+//! `products` that of products with weights. `models` answers with every bundled model as the CPU does, `steps` is its
+//! part for compute-sanitizer.
 mod bench;
 mod check;
 #[path = "../../../tests/common/mod.rs"]
 mod common;
+#[path = "../../../../../crates/engine/tests/common/mod.rs"]
+mod driver;
+mod models;
 mod products;
 mod workload;
 
@@ -18,8 +22,8 @@ use msl_emu::cuda::{Build, CudaExecutor};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-const USAGE: &str =
-    "usage: metal-cuda compile|sources|check|cover|bench|plain|floats|prefill|write|products FOLDER [filter]";
+const USAGE: &str = "usage: metal-cuda MODE FOLDER [filter]; modes: compile, sources, check, cover, bench, plain, \
+                     floats, prefill, write, products, models, steps";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -49,7 +53,9 @@ fn run(arguments: &[String]) -> Result<(), String> {
             bench::write(&compiler(), filter)?;
             products::table(&compiler(), filter)?;
             check::all(&compiler, filter)?;
-            check::covering(&compiler, filter)
+            check::covering(&compiler, filter)?;
+            models::steps(&compiler, filter)?;
+            models::all(&compiler, filter)
         }
         "check" => check::all(&must_open, filter),
         "cover" => check::covering(&must_open, filter),
@@ -59,6 +65,8 @@ fn run(arguments: &[String]) -> Result<(), String> {
         "write" => bench::write(&open()?, filter),
         "prefill" => bench::prefill(&open()?, filter),
         "products" => products::table(&open()?, filter),
+        "models" => models::all(&must_open, filter),
+        "steps" => models::steps(&must_open, filter),
         _ => Err(USAGE.to_owned()),
     }
 }

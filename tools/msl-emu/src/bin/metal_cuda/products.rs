@@ -9,7 +9,8 @@ use msl_emu::cuda::{CudaExecutor, Memory};
 const TYPES: [WeightType; 7] = [F16, Bf16, Q8_0, Q6_K, Q5_K, Q4_K, Q4_0];
 /// Rows and elements of a weight.
 const WEIGHTS: [(usize, usize); 4] = [(8192, 2048), (2048, 8192), (14_336, 4096), (4096, 14_336)];
-/// Rows of x of a decoding step, and of a prompt's chunk.
+/// Rows of x of a decoding step by `matvec`, by `product`, and of a prompt's chunk.
+const MATVEC: [usize; 2] = [1, 2];
 const FEW: [usize; 6] = [1, 2, 4, 8, 16, 32];
 const MANY: usize = 512;
 /// The bytes of weights that a repetition goes through, more than any cache holds.
@@ -35,10 +36,10 @@ fn weights(executor: &CudaExecutor, bytes: usize) -> Result<Vec<Memory>, String>
     (0..PASS.div_ceil(bytes)).map(|_| executor.buffer(&bits[..bytes]).map_err(failed)).collect()
 }
 
-/// Microseconds of a product of `rows` rows, the weight being read from memory.
+/// Microseconds of a product of `rows` rows, by `matvec` or by `product`, the weight being read from memory.
 fn time(
     executor: &CudaExecutor,
-    kind: WeightType,
+    (kind, by_matvec): (WeightType, bool),
     (n, k): (usize, usize),
     rows: usize,
     weights: &[Memory],
@@ -52,8 +53,11 @@ fn time(
     let (outs, nothing) = ([&out], &x);
     let form = ProductForm::Each(&outs);
     let launch = |bytes| -> Launch<'_, Memory> {
-        let weight = ProductWeight { bytes, n, bias: None, unit: 1.0 };
-        launch::product(kind, &operand, &[weight], &form, nothing)
+        let weight = [ProductWeight { bytes, n, bias: None, unit: 1.0 }];
+        match by_matvec {
+            true => launch::matvec(kind, (&x, rows, k), &weight, &form, nothing),
+            false => launch::product(kind, &operand, &weight, &form, nothing),
+        }
     };
     let launches: Vec<Launch<'_, Memory>> = weights.iter().map(launch).collect();
     executor.run(&launches[..1]).map_err(failed)?;
@@ -64,7 +68,7 @@ fn time(
 pub fn table(executor: &CudaExecutor, filter: &str) -> Result<(), String> {
     let copy = copy_rate(executor)?;
     println!("# products on {}; a copy moves {copy:.2} TB/s", executor.device().unwrap_or("none"));
-    println!("# weight | rows: us (share of a copy's rate) ... | {MANY} rows: us, TFLOP/s");
+    println!("# weight | rows, v of matvec: us (share of a copy's rate) ... | {MANY} rows: us, TFLOP/s");
     for kind in TYPES {
         for (n, k) in WEIGHTS {
             let name = format!("products {kind} {n}x{k}");
@@ -74,11 +78,13 @@ pub fn table(executor: &CudaExecutor, filter: &str) -> Result<(), String> {
             let bytes = n * launch::row_bytes(kind, k);
             let weights = weights(executor, bytes)?;
             let mut line = format!("{name:26}");
-            for rows in FEW {
-                let us = time(executor, kind, (n, k), rows, &weights)?;
-                line += &format!(" | {rows}: {us:.1} ({:.2})", bytes as f32 / us / 1e6 / copy);
+            let few = MATVEC.map(|rows| (true, rows)).into_iter().chain(FEW.map(|rows| (false, rows)));
+            for (by_matvec, rows) in few {
+                let us = time(executor, (kind, by_matvec), (n, k), rows, &weights)?;
+                let by = if by_matvec { "v" } else { "" };
+                line += &format!(" | {by}{rows}: {us:.1} ({:.2})", bytes as f32 / us / 1e6 / copy);
             }
-            let us = time(executor, kind, (n, k), MANY, &weights)?;
+            let us = time(executor, (kind, false), (n, k), MANY, &weights)?;
             line += &format!(" | {us:.0}, {:.0}", 2.0 * (n * k * MANY) as f32 / us / 1e6);
             println!("{line}");
         }
