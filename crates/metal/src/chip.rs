@@ -40,16 +40,18 @@ const MOST_LOSS: f64 = 0.1;
 /// Lane operations of an 8x8 product for an element of the weight.
 const PRODUCT: f64 = 8.0;
 
-/// Lane operations that an element of a weight takes beside the 8x8 products: decoding, scales, addresses. By nvcc's
-/// instructions for one row (docs/kernels-log.md).
+/// Lane operations that an element of a weight takes beside the 8x8 products: decoding, scales, addresses. They are
+/// nvcc's instructions for one row (docs/kernels-log.md); types that were not measured have those of the nearest.
 fn decoding(kind: WeightType) -> f64 {
     match kind {
         WeightType::F32 => 0.0,
-        WeightType::F16 | WeightType::Bf16 => 5.0,
-        WeightType::Q8_0 => 5.0,
-        WeightType::Q4_0 | WeightType::Q4_1 | WeightType::Q5_0 | WeightType::Q5_1 => 5.0,
-        WeightType::Q2_K | WeightType::Q3_K | WeightType::Q6_K => 5.0,
-        WeightType::Q4_K | WeightType::Q5_K => 4.6,
+        WeightType::F16 => 3.6,
+        WeightType::Bf16 => 5.2,
+        WeightType::Q8_0 => 5.6,
+        WeightType::Q4_0 | WeightType::Q4_1 | WeightType::Q5_0 | WeightType::Q5_1 => 5.7,
+        WeightType::Q2_K | WeightType::Q3_K | WeightType::Q6_K => 6.1,
+        WeightType::Q4_K => 4.5,
+        WeightType::Q5_K => 5.5,
     }
 }
 

@@ -108,6 +108,8 @@ impl Driver {
             let checkpoint = Checkpoint::open(&config.model, config.reading).unwrap();
             loaded.model = models::open(&checkpoint).unwrap().load(compute, &LoadOptions::default()).unwrap().model;
             loaded.device = Arc::clone(compute);
+            // What a stand-in measures is not kept for those who use the model.
+            loaded.measurements_folder = None;
         }
         let centring = match setup.centre_exact {
             true => {
