@@ -15,6 +15,7 @@ struct ProductParams {
   float unit0;           // what a bf16 weight is multiplied by
   float unit1;
   float unit2;
+  uint by_expert;  // whether each weight is a stack of experts' weights, and `experts` tells those of the rows of x
 };
 
 // What becomes of the products of the rows with the weights.

@@ -4,6 +4,7 @@
 // 8x8 products sum a group of 32 elements; where the halves of a group have scales of their own, two products sum each
 // half. Such a sum is multiplied by its scale and added to the partition's, and partitions are added in order. So the
 // bits of a row are the same alone, in a batch, and in a prompt.
+#include "common/order.h"
 #include "products/operand.h"
 #include "products/output.h"
 #include "products/weights.h"
@@ -161,11 +162,14 @@ product(device const uint4* x [[buffer(0)]],
         device float* out0 [[buffer(9)]],
         device float* out1 [[buffer(10)]],
         device float* out2 [[buffer(11)]],
-        constant ProductParams& p [[buffer(12)]],
+        device const uint* experts [[buffer(12)]],  // of each 8 O rows of x
+        constant ProductParams& p [[buffer(13)]],
         uint2 at [[threadgroup_position_in_grid]],
         uint sg [[simdgroup_index_in_threadgroup]],
         uint lane [[thread_index_in_simdgroup]],
         uint tid [[thread_index_in_threadgroup]]) {
+  const uint expert = p.by_expert ? experts[at.y] : 0;
+  if (expert == kNowhere) return;
   constexpr bool many = O == 8;
   // Totals of many rows, each of which only its lane reads, since registers have the sums of a partition; or those sums
   // of all partitions.
@@ -190,7 +194,7 @@ product(device const uint4* x [[buffer(0)]],
   UNROLL for (uint m = 0; m < 2; m++) {
     const uint of = p.form == kGated ? m : which;
     const uint row = min(tile.row + l.r + (p.form == kGated ? 0 : 8 * m), tile.n - 1);
-    tile.w[m] = (of == 0 ? weight0 : of == 1 ? weight1 : weight2) + ulong(row) * p.row_bytes;
+    tile.w[m] = (of == 0 ? weight0 : of == 1 ? weight1 : weight2) + (ulong(expert) * tile.n + row) * p.row_bytes;
     tile.bias[m] = of == 0 ? bias0 : of == 1 ? bias1 : bias2;
     tile.unit[m] = of == 0 ? p.unit0 : of == 1 ? p.unit1 : p.unit2;
     tile.biased[m] = (p.biased >> of & 1u) == 1;

@@ -1,4 +1,4 @@
-// Rows that are chosen by number, and added by number.
+// Rows that are chosen by number.
 #include "common/basics.h"
 
 struct RowsParams {
@@ -15,21 +15,4 @@ gather_rows(device const float* x [[buffer(0)]],
             uint tid [[thread_index_in_threadgroup]]) {
   const uint i = at.x * 256 + tid;
   if (i < p.width) out[ulong(at.y) * p.width + i] = x[ulong(rows[at.y]) * p.width + i];
-}
-
-// out[rows[i]] += weights[i] x[i], or = where the row's top bit is set. No row is there twice. Grid as above.
-KERNEL(256)
-add_weighted_rows(device const float* x [[buffer(0)]],
-                  device const uint* rows [[buffer(1)]],
-                  device const float* weights [[buffer(2)]],
-                  device float* out [[buffer(3)]],
-                  constant RowsParams& p [[buffer(4)]],
-                  uint2 at [[threadgroup_position_in_grid]],
-                  uint tid [[thread_index_in_threadgroup]]) {
-  const uint i = at.x * 256 + tid;
-  if (i >= p.width) return;
-  const uint row = rows[at.y];
-  const ulong to = ulong(row & 0x7fffffffu) * p.width + i;
-  const float y = weights[at.y] * x[ulong(at.y) * p.width + i];
-  out[to] = row >> 31 ? y : out[to] + y;
 }

@@ -1,5 +1,5 @@
 // The largest logits of each row.
-#include "common/basics.h"
+#include "common/order.h"
 
 struct TopParams {
   uint width;  // candidates of a row
@@ -8,10 +8,6 @@ struct TopParams {
 };
 
 constant constexpr uint kPerThread = 16;
-constant constexpr uint kNowhere = 0xffffffffu;
-
-// The larger of two candidates; of equal ones the lower index.
-INLINE bool beats(float a, uint i, float b, uint j) { return a > b || (a == b && i < j); }
 
 // The `count` largest of each slice of a row, in order. Threadgroup (slice, row). A second launch over the slices'
 // winners, whose indices are then `from`, gives those of the row. NaN counts as the lowest value.
@@ -35,9 +31,7 @@ INLINE void largest(device const float* values,
   for (uint k = 0; k < kPerThread; k++) {
     const uint i = begin + k * threads + tid;
     const bool live = i < end;
-    const float v = live ? values[ulong(tg.y) * p.width + i] : kNone;
-    const bool nan = (as_type<uint>(v) & 0x7fffffffu) > 0x7f800000u;
-    x[k] = nan ? kNone : clamp(v, kNone, -kNone);
+    x[k] = live ? ordered(values[ulong(tg.y) * p.width + i]) : kNone;
     at[k] = live ? First ? i : from[ulong(tg.y) * p.width + i] : kNowhere;
   }
   for (uint n = 0; n < p.count; n++) {

@@ -1,7 +1,12 @@
 //! The CPU: products are summed in an order fixed by k (crate `matmul`), straight from where the weight is stored.
+use crate::experts::CpuExperts;
 use crate::rowwise::{Elementwise, RowNorm, exp};
 use crate::spinning::with_spinning_pool;
-use crate::{ComputeDevice, ExpertOutput, PlacedWeight, Precision, Rows, StoredMatrix};
+use crate::{
+    ComputeDevice, DeltaNetInput, DeltaNetWeights, ExpertWeights, PlacedLayer, PlacedWeight, Precision, Rows,
+    StoredMatrix,
+};
+use attention::{ForwardContext, StateId};
 use candle_core::{CpuStorage, Device, Result, Storage, Tensor, bail};
 use matmul::Product;
 use std::sync::Arc;
@@ -78,41 +83,30 @@ impl ComputeDevice for CpuDevice {
         gate.apply_op2_no_bwd(x, &Elementwise("sigmoid-mul", |gate: f32, x: f32| x / (1.0 + exp(-gate))))
     }
 
-    fn mix(&self, num_rows: usize, experts: &[ExpertOutput]) -> Result<Tensor> {
-        let width = experts.first().map_or(Ok(0), |expert| expert.output.dim(1))?;
-        let mut out = vec![0f32; num_rows * width];
-        for ExpertOutput { rows, weights, output } in experts {
-            let output: Vec<f32> = output.flatten_all()?.to_vec1()?;
-            for ((row, weight), y) in rows.iter().zip(weights).zip(output.chunks_exact(width)) {
-                let out = &mut out[*row as usize * width..][..width];
-                out.iter_mut().zip(y).for_each(|(out, y)| *out += weight * y);
-            }
-        }
-        Tensor::from_vec(out, (num_rows, width), &Device::Cpu)
+    fn place_delta_net(&self, weights: DeltaNetWeights) -> Result<PlacedLayer> {
+        Ok(PlacedLayer::new(weights))
+    }
+
+    fn delta_net(
+        &self,
+        net: &PlacedLayer,
+        input: DeltaNetInput<'_>,
+        state: StateId,
+        ctx: &ForwardContext<'_>,
+    ) -> Result<Tensor> {
+        net.get::<DeltaNetWeights>()?.forward(input, state, ctx)
+    }
+
+    fn place_experts(&self, weights: ExpertWeights) -> Result<PlacedLayer> {
+        Ok(PlacedLayer::new(CpuExperts::new(self, weights)?))
+    }
+
+    fn experts(&self, experts: &PlacedLayer, x: &Tensor, logits: &Tensor) -> Result<Tensor> {
+        experts.get::<CpuExperts>()?.forward(self, x, logits)
     }
 
     /// The rows are in the CPU's memory: the caller reads them itself.
     fn largest(&self, _: &Tensor, _: usize) -> Result<Option<Vec<(u32, f32)>>> {
         Ok(None)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_row_is_the_weighted_sum_of_what_its_experts_gave() {
-        let expert = |rows: [u32; 2], weights: [f32; 2], output: [[f32; 3]; 2]| ExpertOutput {
-            rows: rows.to_vec(),
-            weights: weights.to_vec(),
-            output: Tensor::new(&output, &Device::Cpu).unwrap(),
-        };
-        let experts = [
-            expert([0, 1], [0.5, 2.0], [[2., 4., 6.], [1., 0., -1.]]),
-            expert([1, 0], [-1.0, 3.0], [[5., 5., 5.], [1., 2., 3.]]),
-        ];
-        let mixed = CpuDevice.mix(2, &experts).unwrap().to_vec2::<f32>().unwrap();
-        assert_eq!(mixed, [[4., 8., 12.], [-3., -5., -7.]]);
     }
 }

@@ -1,20 +1,25 @@
-//! What a model computes beside attention, on whichever device: products with weights, operations row by row, the
-//! largest logits.
+//! What a model computes beside attention, on whichever device: products with weights, operations row by row,
+//! recurrences, mixtures of experts, the largest logits.
 //!
 //! [`ComputeDevice`] is all that a model sees of the device. [`CpuDevice`] is the CPU's; a GPU's is in `metal`.
 #![warn(missing_docs)]
 mod cpu;
+mod delta_net;
+mod experts;
 mod rows;
 mod rowwise;
 mod spinning;
 mod weight;
 
+use attention::{ForwardContext, StateId, StateLayout, StatePool};
 use candle_core::{Device, Result, Tensor, bail};
 use std::sync::Arc;
 
 pub use cpu::CpuDevice;
+pub use delta_net::{DeltaNetInput, DeltaNetSizes, DeltaNetWeights};
+pub use experts::{ExpertWeights, Routing};
 pub use rows::Rows;
-pub use weight::{PlacedWeight, Precision, StoredMatrix};
+pub use weight::{PlacedLayer, PlacedWeight, Precision, StoredMatrix};
 
 /// Where a model computes what is not attention. All activations are f32, whatever products round them to; a row's
 /// result depends on the row alone.
@@ -109,9 +114,44 @@ pub trait ComputeDevice: Send + Sync {
         x.index_select(&Tensor::from_slice(rows, rows.len(), x.device())?, 0)
     }
 
-    /// The weighted sums of what experts gave for `num_rows` rows, each of which went through the same number of
-    /// experts: `[num_rows, width]`. A row's sum is taken in the order of `experts`.
-    fn mix(&self, num_rows: usize, experts: &[ExpertOutput]) -> Result<Tensor>;
+    /// Takes the memory of recurrent states, where this device computes with them.
+    ///
+    /// Errors: no memory.
+    fn states(&self, layout: StateLayout, num_slots: usize) -> Result<StatePool> {
+        Ok(StatePool::on_cpu(layout, num_slots))
+    }
+
+    /// Puts what a gated delta net has beside its projections where the device computes with it.
+    ///
+    /// Errors: sizes that the device does not compute, or no memory.
+    fn place_delta_net(&self, weights: DeltaNetWeights) -> Result<PlacedLayer>;
+
+    /// Computes a gated delta net of the rows of a step, from the convolution to the gated norm:
+    /// `[rows, value_heads * value_dim]`. `state`: the layer's among the states of the step's sequences, which this
+    /// device keeps and which it leaves as they are after the step. A row's bits do not depend on how many rows of its
+    /// sequence were in the same step.
+    ///
+    /// Errors: tensors of other shapes, a sequence without states, states or a layer of another device.
+    fn delta_net(
+        &self,
+        net: &PlacedLayer,
+        input: DeltaNetInput<'_>,
+        state: StateId,
+        ctx: &ForwardContext<'_>,
+    ) -> Result<Tensor>;
+
+    /// Puts the experts of a layer where the device computes with them.
+    ///
+    /// Errors: weights of sizes that do not fit each other, numbers or types of experts that the device does not
+    /// compute, or no memory.
+    fn place_experts(&self, weights: ExpertWeights) -> Result<PlacedLayer>;
+
+    /// Computes a mixture of the rows x, `[rows, hidden]`: each goes through the experts with its largest logits, of
+    /// equal ones those of the lower number, and what they give is added up in the order of their numbers, each times
+    /// its weight. `logits`: `[rows, experts]`, the router's. Returns `[rows, hidden]`.
+    ///
+    /// Errors: tensors of other shapes, a layer of another device.
+    fn experts(&self, experts: &PlacedLayer, x: &Tensor, logits: &Tensor) -> Result<Tensor>;
 
     /// The `count` largest elements of each row of `[rows, n]`, read back: `[rows][count]` with their indices, in
     /// descending order, of equal ones the lower index first. Where a row has fewer numbers, what follows them is at
@@ -143,13 +183,3 @@ impl Sum {
 /// Stands for NaN and minus infinity in what [`ComputeDevice::largest`] gives; every logit that a model computes is
 /// larger.
 pub const MASKED_LOGIT: f32 = -1e30;
-
-/// What one expert gave for the rows that were routed to it.
-pub struct ExpertOutput {
-    /// The rows of the batch that went through the expert.
-    pub rows: Vec<u32>,
-    /// The expert's weight in each of them.
-    pub weights: Vec<f32>,
-    /// What it gave for them: `[rows.len(), width]`.
-    pub output: Tensor,
-}

@@ -48,3 +48,23 @@ impl PlacedWeight {
         }
     }
 }
+
+/// What a device has of a layer that it computes as a whole, in the device's own form.
+pub struct PlacedLayer(Box<dyn Any + Send + Sync>);
+
+impl PlacedLayer {
+    /// A layer in the device's own form.
+    pub fn new<T: Send + Sync + 'static>(placed: T) -> Self {
+        PlacedLayer(Box::new(placed))
+    }
+
+    /// The layer in its device's own form `T`.
+    ///
+    /// Errors: a layer that another device has placed.
+    pub fn get<T: 'static>(&self) -> Result<&T> {
+        match self.0.downcast_ref() {
+            Some(placed) => Ok(placed),
+            None => bail!("a layer of another device"),
+        }
+    }
+}

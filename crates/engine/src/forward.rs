@@ -81,7 +81,7 @@ impl PrivateSequences {
     /// Allocates the blocks of `backend`: those of `count` sequences of at most `max_len` tokens each.
     ///
     /// Errors: too little memory.
-    pub fn new(model: &dyn Model, backend: &mut dyn AttentionBackend, count: usize, max_len: usize) -> Result<Self> {
+    pub fn new(model: ModelRef<'_>, backend: &mut dyn AttentionBackend, count: usize, max_len: usize) -> Result<Self> {
         let block_size = backend.spec().block_size();
         let pool = BlockPool::new(max_len.div_ceil(block_size) * count);
         backend.allocate(pool.num_blocks())?;
@@ -92,7 +92,7 @@ impl PrivateSequences {
             table.prepare_write(&pool, 0, max_len).map_err(full)?;
             tables.push(table);
         }
-        Ok(PrivateSequences { tables, states: StatePool::new(model.state_layout().clone(), count) })
+        Ok(PrivateSequences { tables, states: model.device.states(model.model.state_layout().clone(), count)? })
     }
 
     /// One pass over a range of positions of each of some sequences, which are named by their numbers. `tokens` are

@@ -2,10 +2,10 @@
 #![allow(clippy::unwrap_used)] // helpers of tests
 mod common;
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use common::{Driver, Setup, alone, emulated};
 use matmul::WeightType;
-use metal::{AttendKernel, Executor, GpuBackend, GpuDevice, Launch};
+use metal::{AttendKernel, ExecError, Executor, GpuBackend, GpuDevice, Launch};
 use msl_emu::{Emulator, EmulatorExecutor, Memory, Watched};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -117,45 +117,84 @@ fn answers_do_not_depend_on_company() {
     }
 }
 
-/// The kernels that a decode step of the demo launches, and the tokens of its answer; `types`: those of weights that
-/// few rows are multiplied with by `matvec`.
-fn decode_step(emulator: &'static Emulator, types: Vec<WeightType>) -> (Vec<String>, Vec<u32>) {
-    let launched = Arc::new(Mutex::new(Vec::new()));
-    let noting = || {
-        let launched = Arc::clone(&launched);
-        watched(emulator, move |launches| {
-            launched.lock().unwrap().extend(launches.iter().map(|launch| launch.kernel.clone()));
-        })
-    };
-    let compute = GpuDevice::new(noting(), Device::Cpu).unwrap().with_matvec_types(types);
-    let setup = Setup { compute: Some(Arc::new(compute)), ..Setup::new("models/demo", Tc4, Tc4) };
-    let mut driver = Driver::with_backend(&setup, |layout, geometry, centring, _| {
-        Box::new(GpuBackend::new(noting(), layout, geometry, &centring, AttendKernel::Mma).unwrap())
-    });
-    driver.largest = true;
-    driver.add(0, &Golden::read("demo").text(0, 20), 4);
-    driver.step();
-    launched.lock().unwrap().clear();
-    driver.step();
-    let ran = std::mem::take(&mut *launched.lock().unwrap());
-    driver.run();
-    (ran, driver.trace(0).tokens)
+/// The emulator as a device that notes the kernels of its launches, and counts how often it is waited for: a tensor is
+/// read where one has looked whether the device failed, and bytes are downloaded.
+struct Counted {
+    inner: EmulatorExecutor,
+    counts: Arc<Mutex<Counts>>,
 }
 
-/// Dispatches of a decode step, less those that are no layer's: what a dense layer costs a GPU beside its work. Where
-/// few rows have a kernel of their own, rows are not packed, and the tokens are the same.
+#[derive(Default)]
+struct Counts {
+    kernels: Vec<String>,
+    waits: usize,
+}
+
+impl Executor for Counted {
+    type Buffer = Memory;
+
+    fn failure(&self) -> Option<ExecError> {
+        self.counts.lock().unwrap().waits += 1;
+        None
+    }
+    fn create(&self, bytes: usize) -> Result<Memory, ExecError> {
+        self.inner.create(bytes)
+    }
+    fn upload(&self, buffer: &Memory, offset: usize, bytes: &[u8]) -> Result<(), ExecError> {
+        self.inner.upload(buffer, offset, bytes)
+    }
+    fn download(&self, buffer: &Memory, offset: usize, out: &mut [u8]) -> Result<(), ExecError> {
+        self.counts.lock().unwrap().waits += 1;
+        self.inner.download(buffer, offset, out)
+    }
+    fn run(&self, launches: &[Launch<'_, Memory>]) -> Result<(), ExecError> {
+        self.counts.lock().unwrap().kernels.extend(launches.iter().map(|launch| launch.kernel.clone()));
+        self.inner.run(launches)
+    }
+    fn export(&self, buffer: &Memory, shape: &[usize], device: &Device) -> candle_core::Result<Tensor> {
+        self.inner.export(buffer, shape, device)
+    }
+}
+
+/// The kernels that a decode step of a model launches, how often it waits, and the tokens of the answer; `types`: those
+/// of weights that few rows are multiplied with by `matvec`.
+fn decode_step(emulator: &'static Emulator, model: &str, types: Vec<WeightType>) -> (Counts, Vec<u32>) {
+    let counts = Arc::new(Mutex::new(Counts::default()));
+    let counted = || Counted { inner: EmulatorExecutor { emulator, order: 0 }, counts: Arc::clone(&counts) };
+    let compute = GpuDevice::new(counted(), Device::Cpu).unwrap().with_matvec_types(types);
+    let setup = Setup { compute: Some(Arc::new(compute)), ..Setup::new(&format!("models/{model}"), Tc4, Tc4) };
+    let mut driver = Driver::with_backend(&setup, |layout, geometry, centring, _| {
+        Box::new(GpuBackend::new(counted(), layout, geometry, &centring, AttendKernel::Mma).unwrap())
+    });
+    driver.largest = true;
+    driver.add(0, &Golden::read(model).text(0, 20), 4);
+    driver.step();
+    *counts.lock().unwrap() = Counts::default();
+    driver.step();
+    let of_step = std::mem::take(&mut *counts.lock().unwrap());
+    driver.run();
+    (of_step, driver.trace(0).tokens)
+}
+
+/// What a decode step costs a GPU beside its work, family by family: dispatches, those of each layer and five that are
+/// no layer's (the last norm, the head with its packing, the largest logit in two), and one wait.
 #[test]
-fn a_dense_layer_takes_twelve_dispatches_and_ten_by_matvec() {
+fn a_step_waits_once_and_takes_as_many_dispatches_as_its_layers() {
     let Some(emulator) = Emulator::fast() else { return };
-    let layers = 8;
-    let of = |ran: &[String], name: &str| ran.iter().filter(|kernel| kernel.starts_with(name)).count();
-    let (exact, want) = decode_step(emulator, Vec::new());
-    // The last norm, the head with its packing, the largest logit.
-    let others = ["rms_norm", "top_slices", "top_rows"].map(|name| of(&exact, name)).iter().sum::<usize>() + 2;
-    assert_eq!((of(&exact, "rms_norm"), of(&exact, "top_rows"), of(&exact, "matvec")), (1, 1, 0), "{exact:?}");
-    assert_eq!(exact.len() - others, 12 * layers, "{exact:?}");
-    let (fast, tokens) = decode_step(emulator, metal::multiplied_types());
-    assert_eq!((of(&fast, "pack_rows"), of(&fast, "product")), (0, 0), "{fast:?}");
-    assert_eq!(fast.len() - (others - 1), 10 * layers, "{fast:?}");
-    assert_eq!(tokens, want);
+    // Llama's layers; those of Qwen3 with their norms of q and k and a mixture; three of Qwen3.5 with a delta net to
+    // one of attention, with a gate on its output.
+    for (model, layers) in [("demo", 8 * 12), ("tiny-qwen3moe", 4 * (10 + 9)), ("tiny-qwen35", 6 * 13 + 2 * 15)] {
+        let (Counts { kernels, waits }, want) = decode_step(emulator, model, Vec::new());
+        let of = |name: &str| kernels.iter().filter(|kernel| kernel.starts_with(name)).count();
+        assert_eq!((waits, kernels.len(), of("matvec")), (1, layers + 5, 0), "{model}: {kernels:?}");
+        if model != "demo" {
+            continue;
+        }
+        // Where few rows have a kernel of their own, rows are not packed, and the tokens are the same.
+        let (Counts { kernels, waits }, tokens) = decode_step(emulator, model, metal::multiplied_types());
+        let of = |name: &str| kernels.iter().filter(|kernel| kernel.starts_with(name)).count();
+        assert_eq!((waits, of("pack_rows"), of("product")), (1, 0, 0), "{kernels:?}");
+        assert_eq!(kernels.len(), 8 * 10 + 4, "{kernels:?}");
+        assert_eq!(tokens, want);
+    }
 }

@@ -18,7 +18,7 @@ impl<'a> Trial<'a> {
     pub fn new(bundle: &'a ModelBundle, scheme: &Scheme, max_len: usize, count: usize) -> Result<Self, StartError> {
         let (mut backend, centred) = scheme.backend(bundle)?;
         let model = ModelRef { model: &*bundle.model, device: &*bundle.device };
-        let sequences = PrivateSequences::new(model.model, &mut *backend, count, max_len)?;
+        let sequences = PrivateSequences::new(model, &mut *backend, count, max_len)?;
         Ok(Trial { model, backend, centred, sequences })
     }
 

@@ -28,8 +28,9 @@ pub use chip::{multiplied_types, slow_types};
 pub use device::GpuDevice;
 pub use executor::{Access, Binding, Constant, ExecError, Executor, Launch};
 pub use launch::{
-    AttendParams, CopyParams, ExactParams, GateParams, NormOperandParams, NormParams, PackParams, Params,
-    ProductParams, QueryParams, ReduceParams, RowsParams, TileParams, TopParams, WriteParams,
+    AttendParams, ConvolveParams, CopyParams, DeltaParams, ExactParams, GateParams, GroupParams, NormOperandParams,
+    NormParams, PackParams, PackRoutedParams, Params, ProductParams, QueryParams, ReduceParams, RouteParams,
+    RowsParams, SumExpertsParams, TileParams, TopParams, WriteParams,
 };
 pub use shape::{AttendKernel, KernelError, Shape};
 pub use tables::{LayerTables, PartitionTables, exact_groups, rotation_words};

@@ -1,8 +1,9 @@
 //! Host and kernels' text agree on structs.
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 use metal::{
-    AttendParams, CopyParams, ExactParams, GateParams, NormOperandParams, NormParams, PackParams, Params,
-    ProductParams, QueryParams, ReduceParams, RowsParams, TileParams, TopParams, WriteParams, source,
+    AttendParams, ConvolveParams, CopyParams, DeltaParams, ExactParams, GateParams, GroupParams, NormOperandParams,
+    NormParams, PackParams, PackRoutedParams, Params, ProductParams, QueryParams, ReduceParams, RouteParams,
+    RowsParams, SumExpertsParams, TileParams, TopParams, WriteParams, source,
 };
 
 /// The text without comments between `start` and the next `end`.
@@ -42,4 +43,10 @@ fn structs_have_the_same_fields_in_the_same_order() {
     check_struct::<NormOperandParams>();
     check_struct::<ProductParams>();
     check_struct::<ExactParams>();
+    check_struct::<ConvolveParams>();
+    check_struct::<DeltaParams>();
+    check_struct::<RouteParams>();
+    check_struct::<GroupParams>();
+    check_struct::<PackRoutedParams>();
+    check_struct::<SumExpertsParams>();
 }

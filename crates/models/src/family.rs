@@ -12,8 +12,6 @@ pub(crate) struct Family {
     pub names: &'static [(&'static str, &'static str)],
     /// Names in GGUF files; `None` where llama.cpp's files are not read.
     pub gguf: Option<GgufNames>,
-    /// What the CPU computes in each layer wherever the rest is computed, for a line in the log; `None` for nothing.
-    pub host_work: Option<&'static str>,
     /// Adds to the configuration what only this family reads from `config.json`.
     pub extend_json: fn(&ConfigJson, &mut ModelConfig) -> LoadResult<()>,
     /// Adds to the configuration what only this family reads from GGUF metadata.
@@ -28,7 +26,7 @@ pub(crate) type LoadModel = fn(&ModelConfig, &Weights) -> LoadResult<Box<dyn Mod
 impl Family {
     /// A dense model whose configuration has no fields of its own.
     pub const fn dense(names: &'static [(&'static str, &'static str)], load: LoadModel) -> Self {
-        Family { names, gguf: None, host_work: None, extend_json: |_, _| Ok(()), extend_gguf: |_, _| Ok(()), load }
+        Family { names, gguf: None, extend_json: |_, _| Ok(()), extend_gguf: |_, _| Ok(()), load }
     }
 
     /// The `model_type` of a checkpoint that gives none.

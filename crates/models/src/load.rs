@@ -98,11 +98,6 @@ impl OpenModel<'_> {
         fingerprint(&self.tensors, quant)
     }
 
-    /// What the CPU computes in each layer wherever the rest is computed, as a sentence; `None` for nothing.
-    pub fn host_work(&self) -> Option<&'static str> {
-        self.family.host_work
-    }
-
     /// Loads the weights to `device`. They stay in their memory-mapped files where the device can leave them there.
     ///
     /// Errors: missing or malformed tensors, each named.

@@ -4,6 +4,7 @@
 //! judges the attention and not the codec; codecs are judged where they live. A failure is a panic that names the case.
 #![warn(missing_docs)]
 
+pub mod layers;
 pub mod rows;
 
 use attention::{AttentionBackend, BatchLayout, KeyConstants, LayerGeometry, LayerId, ModelGeometry, Rope};

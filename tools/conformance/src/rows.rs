@@ -1,6 +1,6 @@
 //! A compute device's operations on rows and its products, as a model calls them, against f64.
 use candle_core::{Result, Tensor};
-use compute::{ComputeDevice, ExpertOutput, Precision, StoredMatrix, Sum};
+use compute::{ComputeDevice, Precision, StoredMatrix, Sum};
 use matmul::{Weight, WeightType};
 use std::sync::Arc;
 
@@ -47,16 +47,6 @@ pub fn error(device: &dyn ComputeDevice) -> Result<f64> {
         off(&device.silu_mul(&a, &b)?, x.iter().zip(&y).map(|(x, y)| x * gate(*x) * y).collect())?,
         off(&device.sigmoid_mul(&a, &b)?, x.iter().zip(&y).map(|(x, y)| gate(*x) * y).collect())?,
     ];
-    // Rows 0 and 2 go through two experts in another order than row 1, whose experts are the last two.
-    let expert = |rows: [u32; 2], weights: [f32; 2], from: usize| {
-        let output = a.narrow(0, from, 2)?;
-        Ok::<_, candle_core::Error>(ExpertOutput { rows: rows.to_vec(), weights: weights.to_vec(), output })
-    };
-    let experts = [expert([0, 2], [0.5, -2.0], 0)?, expert([0, 1], [3.0, 0.25], 1)?, expert([1, 2], [1.5, 1.0], 0)?];
-    let mixed = [(0, 0.5, 1, 3.0), (2, 0.25, 0, 1.5), (1, -2.0, 1, 1.0)];
-    let mixed =
-        mixed.map(|(i, wi, j, wj)| (0..D).map(|at| wi * x[i * D + at] + wj * x[j * D + at]).collect::<Vec<_>>());
-    errors.push(off(&device.mix(3, &experts)?, mixed.concat())?);
     errors.push(if largest_in_order(device)? { 0.0 } else { f64::INFINITY });
     Ok(errors.into_iter().fold(0.0, f64::max))
 }

@@ -9,7 +9,7 @@ use conformance::rows::{PRODUCTS_BOUND, Stored, products_error};
 use matmul::WeightType;
 use metal::{Executor, GpuDevice};
 use msl_emu::{Emulator, EmulatorExecutor, Watched};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 #[test]
 fn products_agree_with_f64_and_do_not_depend_on_other_rows() {
@@ -43,17 +43,17 @@ fn a_product_that_is_cut_is_that_of_all_rows() {
     for kind in [WeightType::F32, WeightType::Q8_0] {
         let matrix = Stored::quantised(kind, n, k, &values(n * k));
         let product = |most_work: u64| {
-            let launched = Mutex::new(Vec::new());
-            let run = |executor: &EmulatorExecutor, launches: &[metal::Launch<'_, _>]| {
-                launched.lock().unwrap().extend(launches.iter().map(|launch| launch.kernel.clone()));
+            let launched = Arc::new(Mutex::new(Vec::new()));
+            let noted = Arc::clone(&launched);
+            let run = move |executor: &EmulatorExecutor, launches: &[metal::Launch<'_, _>]| {
+                noted.lock().unwrap().extend(launches.iter().map(|launch| launch.kernel.clone()));
                 executor.run(launches)
             };
             let watched = Watched { inner: EmulatorExecutor { emulator, order: 0 }, most_work, run };
             let device = GpuDevice::new(watched, Device::Cpu).unwrap();
             let weight = device.place(matrix.clone(), Some(&values(n)), Precision::Fast).unwrap();
             let y = device.products(&device.rows(&x).unwrap(), &[&weight]).unwrap().remove(0).to_vec2::<f32>().unwrap();
-            drop(device);
-            let launched = launched.into_inner().unwrap();
+            let launched = std::mem::take(&mut *launched.lock().unwrap());
             (y, launched.iter().filter(|kernel| kernel.starts_with("product")).count())
         };
         let (whole, once) = product(u64::MAX);

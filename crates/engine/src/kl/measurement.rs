@@ -68,7 +68,7 @@ impl KlSetup {
         let pairs: Vec<KvPair> = self.pairs.iter().map(|(pair, _)| *pair).collect();
         let backends = [self.exact].into_iter().chain(self.pairs.into_iter().map(|(_, backend)| backend));
         let caches = backends.map(|mut backend| {
-            let sequences = PrivateSequences::new(model.model, &mut *backend, 1, window)?;
+            let sequences = PrivateSequences::new(model, &mut *backend, 1, window)?;
             Ok(MeasuredCache { backend, sequences })
         });
         Ok(KlMeasurement {

@@ -156,7 +156,7 @@ impl ModelRunner {
         device: Arc<dyn ComputeDevice>,
     ) -> Result<Self> {
         backend.allocate(num_blocks)?;
-        let states = StatePool::new(model.state_layout().clone(), num_state_slots);
+        let states = device.states(model.state_layout().clone(), num_state_slots)?;
         Ok(ModelRunner { model, backend, states, device })
     }
 

@@ -126,14 +126,14 @@ impl Calibration<'_> {
         let exact = select(layout, geometry, Centring::none(geometry), self.device.tensors(), DecodeKernel::Mma)?;
         let mut backend = HookedBackend::new(exact, KeyCalibration::new(geometry, START_TOKENS));
         let model = ModelRef { model: self.model, device: self.device };
-        let sequence = PrivateSequences::new(self.model, &mut backend, 1, tokens.len())?;
+        let sequence = PrivateSequences::new(model, &mut backend, 1, tokens.len())?;
         for (i, chunk) in tokens.chunks(CHUNK).enumerate() {
             let start = i * CHUNK;
             tracing::info!("centring: measuring keys and queries, {start} of {} tokens", tokens.len());
             sequence.fill(model, &mut backend, &[(0, start..start + chunk.len())], chunk)?;
         }
         backend.hook().begin_starts();
-        let sequences = PrivateSequences::new(self.model, &mut backend, STARTS_AT_ONCE, START_TOKENS)?;
+        let sequences = PrivateSequences::new(model, &mut backend, STARTS_AT_ONCE, START_TOKENS)?;
         for starts in starts.chunks(STARTS_AT_ONCE) {
             let ranges: Vec<_> = starts.iter().enumerate().map(|(i, start)| (i, 0..start.len())).collect();
             sequences.fill(model, &mut backend, &ranges, &starts.concat())?;

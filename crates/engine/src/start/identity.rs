@@ -4,7 +4,7 @@ use kv::CacheIdentity;
 use std::fmt::Debug;
 
 /// Change it with whatever changes stored bits and is not a field below: order of summation, codecs, page order.
-const VERSION: &str = "1";
+const VERSION: &str = "2";
 
 /// Names the version of what decides stored bits in this program.
 pub(super) fn version() -> String {

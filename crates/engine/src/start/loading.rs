@@ -72,9 +72,6 @@ pub fn load(config: &EngineConfig) -> Result<ModelBundle, StartError> {
     };
     let template = chat_template(config, &tokenizer, template)?;
     let open = models::open(&checkpoint)?;
-    if let (Some(work), false) = (open.host_work(), device.is_cpu()) {
-        tracing::info!("on a GPU: {work}");
-    }
     let device = compute_device(&device, config.gpu_products)?;
     let progress = config.load_progress.clone().map(|p| p.0);
     let options = LoadOptions { weight_quant: config.weight_quant, progress };

@@ -1,6 +1,10 @@
 //! A device that is looked at, and that fails.
+use attention::{ForwardContext, StateId};
 use candle_core::{Device, Result, Tensor};
-use compute::{ComputeDevice, CpuDevice, ExpertOutput, PlacedWeight, Precision, Rows, StoredMatrix};
+use compute::{
+    ComputeDevice, CpuDevice, DeltaNetInput, DeltaNetWeights, ExpertWeights, PlacedLayer, PlacedWeight, Precision,
+    Rows, StoredMatrix,
+};
 use std::sync::{Arc, Mutex};
 
 /// The CPU as a GPU is: it says that it compiles, notes how many rows of logits were read each time and how, and can
@@ -63,7 +67,22 @@ impl ComputeDevice for WrappedDevice {
     fn sigmoid_mul(&self, gate: &Tensor, x: &Tensor) -> Result<Tensor> {
         CpuDevice.sigmoid_mul(gate, x)
     }
-    fn mix(&self, num_rows: usize, experts: &[ExpertOutput]) -> Result<Tensor> {
-        CpuDevice.mix(num_rows, experts)
+    fn place_delta_net(&self, weights: DeltaNetWeights) -> Result<PlacedLayer> {
+        CpuDevice.place_delta_net(weights)
+    }
+    fn delta_net(
+        &self,
+        net: &PlacedLayer,
+        input: DeltaNetInput<'_>,
+        state: StateId,
+        ctx: &ForwardContext<'_>,
+    ) -> Result<Tensor> {
+        CpuDevice.delta_net(net, input, state, ctx)
+    }
+    fn place_experts(&self, weights: ExpertWeights) -> Result<PlacedLayer> {
+        CpuDevice.place_experts(weights)
+    }
+    fn experts(&self, experts: &PlacedLayer, x: &Tensor, logits: &Tensor) -> Result<Tensor> {
+        CpuDevice.experts(experts, x, logits)
     }
 }

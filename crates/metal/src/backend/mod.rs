@@ -295,7 +295,7 @@ impl<E: Executor> AttentionBackend for GpuBackend<E> {
                     self.block_bytes(layer, copy.from)?;
                     self.block_bytes(layer, copy.to)?;
                 }
-                self.run(&[launch::copy_blocks(&layer.shape, count, &pairs, self.cache(layer)?)])?;
+                self.run(&[launch::copy_blocks(layer.shape.page_bytes(), count, &pairs, self.cache(layer)?)])?;
             }
             rest = &rest[count..];
         }

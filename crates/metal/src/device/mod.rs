@@ -1,18 +1,28 @@
 //! What a model computes beside attention, on a GPU: launches for products and for each operation on rows.
+mod delta_net;
+mod experts;
 mod products;
+mod states;
 
 use crate::executor::{Executor, Launch};
 use crate::launch::{self, MATVEC_ROWS, NormBuffers, NormOperandBuffers, TOP_SLICE, TopBuffers, top_slices};
 use crate::tables::words;
+use attention::{ForwardContext, StateId, StateLayout, StatePool};
 use candle_core::{Device, Error, Result, Tensor, bail};
-use compute::{ComputeDevice, ExpertOutput, PlacedWeight, Precision, Rows, StoredMatrix, Sum};
+use compute::{
+    ComputeDevice, DeltaNetInput, DeltaNetWeights, ExpertWeights, PlacedLayer, PlacedWeight, Precision, Rows,
+    StoredMatrix, Sum,
+};
+use delta_net::PlacedDeltaNet;
+use experts::PlacedExperts;
 use matmul::WeightType;
 use products::{GpuRows, Packed, Placed, Products};
+use states::GpuStates;
 use std::sync::Arc;
 
 /// A GPU as a [`ComputeDevice`].
 pub struct GpuDevice<E: Executor> {
-    executor: E,
+    executor: Arc<E>,
     tensors: Device,
     /// Bound where a kernel reads nothing.
     nothing: E::Buffer,
@@ -26,7 +36,7 @@ impl<E: Executor> GpuDevice<E> {
     /// Errors: no memory on the device.
     pub fn new(executor: E, tensors: Device) -> Result<Self> {
         let nothing = executor.buffer(&[]).map_err(Error::wrap)?;
-        Ok(GpuDevice { executor, tensors, nothing, matvec_types: Vec::new() })
+        Ok(GpuDevice { executor: Arc::new(executor), tensors, nothing, matvec_types: Vec::new() })
     }
 
     /// Multiplies up to [`MATVEC_ROWS`] rows with weights of these types by `matvec`, which is faster where a GPU has
@@ -84,7 +94,7 @@ impl<E: Executor> GpuDevice<E> {
     /// What computes the products of some rows.
     fn of_rows<'a>(&'a self, rows: &'a Rows) -> Result<Products<'a, E>> {
         let Self { executor, nothing, matvec_types, .. } = self;
-        Ok(Products { executor, rows: rows.get()?, nothing, matvec_types })
+        Ok(Products { executor, rows: rows.get()?, experts: None, nothing, matvec_types })
     }
 
     /// The product of some rows as a tensor.
@@ -123,7 +133,7 @@ fn scoped<E: Executor, T>(executor: &E, work: impl FnOnce() -> Result<T>) -> Res
     result.unwrap_or_else(|| Err(Error::Msg("the device ran nothing".to_owned())))
 }
 
-impl<E: Executor> ComputeDevice for GpuDevice<E> {
+impl<E: Executor + 'static> ComputeDevice for GpuDevice<E> {
     fn tensors(&self) -> &Device {
         &self.tensors
     }
@@ -146,7 +156,7 @@ impl<E: Executor> ComputeDevice for GpuDevice<E> {
     }
 
     fn read(&self, tensors: &[&Tensor]) -> Result<Vec<Vec<f32>>> {
-        scoped(&self.executor, || {
+        scoped(&*self.executor, || {
             let flat = tensors.iter().map(|tensor| tensor.flatten_all()).collect::<Result<Vec<_>>>()?;
             let all = if let [one] = &*flat { one.to_vec1::<f32>()? } else { Tensor::cat(&flat, 0)?.to_vec1()? };
             if let Some(error) = self.executor.failure() {
@@ -159,7 +169,7 @@ impl<E: Executor> ComputeDevice for GpuDevice<E> {
 
     fn place(&self, matrix: Arc<dyn StoredMatrix>, bias: Option<&[f32]>, precision: Precision) -> Result<PlacedWeight> {
         let view = matrix.view();
-        let placed = scoped(&self.executor, || Placed::new(&self.executor, view, bias, precision))?;
+        let placed = scoped(&*self.executor, || Placed::new(&*self.executor, view, bias, precision))?;
         let n = view.n();
         matrix.forget();
         Ok(PlacedWeight::new(n, placed))
@@ -203,7 +213,7 @@ impl<E: Executor> ComputeDevice for GpuDevice<E> {
             return self.rows(&normed);
         }
         let input = self.norm_input(&x.x, x.delta.take().as_ref(), weight)?;
-        let packed = Packed::create(&self.executor, rows, k)?;
+        let packed = Packed::create(&*self.executor, rows, k)?;
         let (delta, sum) = input.delta_and_sum(&self.nothing);
         let Packed { halves: operand, sums } = &packed;
         let buffers = NormOperandBuffers { x: &input.x, delta, weight: &input.weight, sum, operand, sums };
@@ -244,25 +254,31 @@ impl<E: Executor> ComputeDevice for GpuDevice<E> {
         self.executor.export(&out, &[rows.len(), width], x.device())
     }
 
-    /// Nothing is read back: a launch for each expert adds what it gave, in the order of the experts.
-    fn mix(&self, num_rows: usize, experts: &[ExpertOutput]) -> Result<Tensor> {
-        let width = experts.first().map_or(Ok(0), |expert| expert.output.dim(1))?;
-        let out = self.executor.create_tensor(num_rows * width * 4).map_err(Error::wrap)?;
-        let mut is_first = vec![true; num_rows];
-        for ExpertOutput { rows, weights, output } in experts {
-            let numbers = rows.iter().map(|row| match std::mem::take(&mut is_first[*row as usize]) {
-                true => row | launch::FIRST_OF_ROW,
-                false => *row,
-            });
-            let buffer = |bytes: Vec<u8>| self.executor.buffer(&bytes).map_err(Error::wrap);
-            let (numbers, output) = (buffer(words(numbers))?, self.executor.import(output)?);
-            let weights = buffer(words(weights.iter().map(|weight| weight.to_bits())))?;
-            self.launch(&[launch::add_weighted_rows(rows.len(), width, [&output, &numbers, &weights, &out])])?;
-        }
-        if is_first.contains(&true) {
-            bail!("a row without experts");
-        }
-        self.executor.export(&out, &[num_rows, width], &self.tensors)
+    fn states(&self, layout: StateLayout, num_slots: usize) -> Result<StatePool> {
+        let memory = scoped(&*self.executor, || GpuStates::new(&self.executor, &layout, num_slots))?;
+        Ok(StatePool::new(layout, num_slots, Box::new(memory)))
+    }
+
+    fn place_delta_net(&self, weights: DeltaNetWeights) -> Result<PlacedLayer> {
+        scoped(&*self.executor, || Ok(PlacedLayer::new(PlacedDeltaNet::new(&*self.executor, &weights)?)))
+    }
+
+    fn delta_net(
+        &self,
+        net: &PlacedLayer,
+        input: DeltaNetInput<'_>,
+        state: StateId,
+        ctx: &ForwardContext<'_>,
+    ) -> Result<Tensor> {
+        self.delta_net_of(net.get()?, input, state, ctx)
+    }
+
+    fn place_experts(&self, weights: ExpertWeights) -> Result<PlacedLayer> {
+        scoped(&*self.executor, || Ok(PlacedLayer::new(PlacedExperts::new(&*self.executor, weights)?)))
+    }
+
+    fn experts(&self, experts: &PlacedLayer, x: &Tensor, logits: &Tensor) -> Result<Tensor> {
+        self.experts_of(experts.get()?, x, logits)
     }
 
     fn largest(&self, rows: &Tensor, count: usize) -> Result<Option<Vec<(u32, f32)>>> {
@@ -272,7 +288,7 @@ impl<E: Executor> ComputeDevice for GpuDevice<E> {
             return Ok(None);
         }
         let create = |words: usize| self.executor.create(4 * words).map_err(Error::wrap);
-        scoped(&self.executor, || {
+        scoped(&*self.executor, || {
             let (logits, per_slice, all) = (self.executor.import(rows)?, n * slices * count, n * count);
             let (slice_values, slice_indices, top) = (create(per_slice)?, create(per_slice)?, create(2 * all)?);
             let buffers =

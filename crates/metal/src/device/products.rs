@@ -1,7 +1,7 @@
 //! Weights in a GPU's memory, and products with them by the kernels of `kernels/products/`.
 use crate::batch::rows_at_once;
 use crate::executor::{Executor, Launch};
-use crate::launch::{self, MATVEC_ROWS, ProductForm, ProductRows, ProductWeight};
+use crate::launch::{self, MATVEC_ROWS, ProductForm, ProductRows, ProductWeight, TileExperts};
 use crate::limits::check_buffer;
 use candle_core::{Error, Result, bail};
 use compute::Precision;
@@ -25,38 +25,60 @@ pub(super) struct Placed<B> {
 }
 
 impl<B> Placed<B> {
-    /// Copies a weight to the device, in its own type where kernels multiply that: quantisation blocks and 16-bit
-    /// floats as they are, f32 as f16. `Exact` weights become f32.
+    /// Copies a weight to the device: see [`Placed::stack`].
     ///
-    /// Errors: no memory on the device, or more than one buffer of it holds; numbers among bf16 or f32 weights that are
-    /// not finite.
+    /// Errors: as `stack`.
     pub fn new<E: Executor<Buffer = B>>(
         executor: &E,
         weight: matmul::Weight<'_>,
         bias: Option<&[f32]>,
         precision: Precision,
     ) -> Result<Self> {
-        let (n, k) = (weight.n(), weight.k());
-        let (kind, unit, bytes) = match (precision, weight.weight_type()) {
-            (Precision::Exact, _) => (WeightType::F32, 1.0, Cow::Owned(converted(weight, k, f32::to_le_bytes))),
-            (Precision::Fast, WeightType::F32) => {
-                let unit = unit_of(weight)?;
-                let halves = converted(weight, padded(k), |x| f16::from_f32(x * unit).to_le_bytes());
-                (WeightType::F16, unit, Cow::Owned(halves))
-            }
-            (Precision::Fast, kind) => {
-                let unit = if kind == WeightType::Bf16 { unit_of(weight)? } else { 1.0 };
-                (kind, unit, rows_of(weight))
-            }
+        let bytes = bias.map(|bias| bias.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>());
+        let bias = bytes.map(|bytes| executor.buffer(&bytes).map_err(Error::wrap)).transpose()?;
+        Ok(Placed { bias, ..Self::stack(executor, &[weight], precision)? })
+    }
+
+    /// Copies weights of one type and size to the device, one behind the other, in their own type where kernels
+    /// multiply that: quantisation blocks and 16-bit floats as they are, f32 as f16. `Exact` weights become f32.
+    ///
+    /// Errors: weights that are not alike; no memory on the device, or more than one buffer of it holds; numbers among
+    /// bf16 or f32 weights that are not finite.
+    pub fn stack<E: Executor<Buffer = B>>(
+        executor: &E,
+        weights: &[matmul::Weight<'_>],
+        precision: Precision,
+    ) -> Result<Self> {
+        let Some((n, k, from)) = weights.first().map(shape_and_type) else { bail!("a stack of no weights") };
+        if let Some(other) = weights.iter().map(shape_and_type).find(|other| *other != (n, k, from)) {
+            bail!("weights of experts are not alike: {from} [{n}, {k}] and {} [{}, {}]", other.2, other.0, other.1);
+        }
+        let (kind, scaled) = match (precision, from) {
+            (Precision::Exact, _) => (WeightType::F32, false),
+            (Precision::Fast, WeightType::F32) => (WeightType::F16, true),
+            (Precision::Fast, kind) => (kind, kind == WeightType::Bf16),
         };
-        let buffer = |bytes: &[u8]| {
-            check_buffer(bytes.len(), executor.largest_buffer()).map_err(Error::wrap)?;
-            let buffer = executor.create(bytes.len().max(16)).map_err(Error::wrap)?;
-            executor.upload(&buffer, 0, bytes).map_err(Error::wrap)?;
-            Ok::<_, Error>(buffer)
-        };
-        let as_bytes = |bias: &[f32]| bias.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
-        Ok(Placed { kind, n, k, unit, bytes: buffer(&bytes)?, bias: bias.map(|b| buffer(&as_bytes(b))).transpose()? })
+        let unit = weights.iter().filter(|_| scaled).map(|weight| unit_of(*weight));
+        let unit = unit.reduce(|a, b| Ok(a?.min(b?))).unwrap_or(Ok(1.0))?;
+        let each = launch::row_bytes(kind, k) * n;
+        check_buffer(each * weights.len(), executor.largest_buffer()).map_err(Error::wrap)?;
+        let buffer = executor.create((each * weights.len()).max(16)).map_err(Error::wrap)?;
+        for (i, weight) in weights.iter().enumerate() {
+            let bytes = match (kind, from) {
+                (WeightType::F32, _) => Cow::Owned(converted(*weight, k, f32::to_le_bytes)),
+                (WeightType::F16, WeightType::F32) => {
+                    Cow::Owned(converted(*weight, padded(k), |x| f16::from_f32(x * unit).to_le_bytes()))
+                }
+                _ => rows_of(*weight),
+            };
+            executor.upload(&buffer, i * each, &bytes).map_err(Error::wrap)?;
+        }
+        Ok(Placed { kind, n, k, unit, bytes: buffer, bias: None })
+    }
+
+    /// Rows of the weight, or of each of a stack.
+    pub fn n(&self) -> usize {
+        self.n
     }
 
     fn as_product(&self) -> ProductWeight<'_, B> {
@@ -119,7 +141,7 @@ impl<B> GpuRows<B> {
                 }
             },
         };
-        Ok(ProductRows { halves: &packed.halves, sums: &packed.sums, first, rows, k: self.k })
+        Ok(ProductRows { halves: &packed.halves, sums: &packed.sums, first, rows, k: self.k, experts: None })
     }
 }
 
@@ -127,6 +149,8 @@ impl<B> GpuRows<B> {
 pub(super) struct Products<'a, E: Executor> {
     pub executor: &'a E,
     pub rows: &'a GpuRows<E::Buffer>,
+    /// Set where each weight is a stack of experts' weights.
+    pub experts: Option<TileExperts<'a, E::Buffer>>,
     /// Bound where a kernel reads nothing.
     pub nothing: &'a E::Buffer,
     /// The types of weights with which few rows are multiplied by `matvec`.
@@ -196,6 +220,7 @@ impl<E: Executor> Products<'_, E> {
         }
         self.cut(|first, rows| {
             let operand = self.rows.operand(self.executor, first, rows)?;
+            let operand = ProductRows { experts: self.experts, ..operand };
             Ok(launch::product(weights[0].kind, &operand, &of, form, self.nothing))
         })
     }
@@ -223,6 +248,10 @@ impl<E: Executor> Products<'_, E> {
         let launches = (0..rows).step_by(at_once).map(|first| launch(first, at_once.min(rows - first)));
         self.executor.run(&launches.collect::<Result<Vec<_>>>()?).map_err(Error::wrap)
     }
+}
+
+fn shape_and_type(weight: &matmul::Weight<'_>) -> (usize, usize, WeightType) {
+    (weight.n(), weight.k(), weight.weight_type())
 }
 
 /// Elements of a row of floats with its padding, as kernels read it.

@@ -51,15 +51,16 @@ fn writers(head_dim: usize) -> usize {
     if head_dim <= 256 { 4 } else { 2 }
 }
 
-/// Copies whole blocks of a layer; none of the `count` copies may depend on another.
-pub fn copy_blocks<'a, B>(shape: &Shape, count: usize, copies: &'a B, cache: &'a B) -> Launch<'a, B> {
-    let words = shape.page_bytes() / 16;
+/// Copies whole blocks of `bytes` bytes, a multiple of 16, from one place of a layer's memory to another; none of the
+/// `count` copies may depend on another. `copies`: (from, to) block numbers, u32.
+pub fn copy_blocks<'a, B>(bytes: usize, count: usize, copies: &'a B, memory: &'a B) -> Launch<'a, B> {
+    let words = bytes / 16;
     Launch {
         kernel: "copy_blocks".to_owned(),
         constants: Vec::new(),
         grid: [words.div_ceil(256).min(64) as u32, count as u32, 1],
         threads: 256,
-        bindings: bind(&[copies], &[cache]),
+        bindings: bind(&[copies], &[memory]),
         params: (2, CopyParams { words: words as u32 }.bytes()),
         work: (8 * words * count) as u64,
     }

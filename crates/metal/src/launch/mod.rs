@@ -2,26 +2,30 @@
 //! grids and buffer indices.
 mod attend;
 mod cache;
+mod delta_net;
+mod experts;
 mod params;
 mod products;
 mod rowwise;
 
 pub(crate) use attend::attend_some;
+pub(crate) use delta_net::{KEY_DIMS, MOST_VALUES, SIMD_COLUMNS};
+pub(crate) use experts::{MOST_CHOICES, MOST_EXPERTS};
 
 pub use attend::{AttendBuffers, QueryBuffers, ReduceBuffers, attend, query, reduce};
 pub use cache::{WriteBuffers, copy_blocks, write};
+pub use delta_net::{ConvolveBuffers, DeltaBuffers, convolve, delta_rule};
+pub use experts::{GroupBuffers, RoutedRows, group_by_expert, pack_routed, route, sum_experts};
 pub use params::{
-    AttendParams, CopyParams, ExactParams, GateParams, NormOperandParams, NormParams, PackParams, Params,
-    ProductParams, QueryParams, ReduceParams, RowsParams, TileParams, TopParams, WriteParams,
+    AttendParams, ConvolveParams, CopyParams, DeltaParams, ExactParams, GateParams, GroupParams, NormOperandParams,
+    NormParams, PackParams, PackRoutedParams, Params, ProductParams, QueryParams, ReduceParams, RouteParams,
+    RowsParams, SumExpertsParams, TileParams, TopParams, WriteParams,
 };
 pub use products::{
-    MATVEC_ROWS, NormOperandBuffers, ProductForm, ProductRows, ProductWeight, has_matvec, matvec, norm_operand,
-    operand_bytes, pack_rows, product, product_f32, row_bytes,
+    MATVEC_ROWS, NormOperandBuffers, ProductForm, ProductRows, ProductWeight, TileExperts, has_matvec, matvec,
+    norm_operand, operand_bytes, pack_rows, product, product_f32, row_bytes,
 };
-pub use rowwise::{
-    FIRST_OF_ROW, NormBuffers, TOP_SLICE, TopBuffers, add_rms_norm, add_weighted_rows, gate_mul, gather_rows, top,
-    top_slices,
-};
+pub use rowwise::{NormBuffers, TOP_SLICE, TopBuffers, add_rms_norm, gate_mul, gather_rows, top, top_slices};
 
 use crate::executor::{Access, Binding};
 

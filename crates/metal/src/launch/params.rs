@@ -166,7 +166,7 @@ params! {
 }
 
 params! {
-    /// What `gather_rows` and `add_weighted_rows` are told.
+    /// What `gather_rows` is told.
     RowsParams = "RowsParams" {
         /// Elements of a row.
         width: u32,
@@ -241,6 +241,8 @@ params! {
         unit1: f32,
         /// That of the third.
         unit2: f32,
+        /// Whether the weights are stacks of experts' weights.
+        by_expert: u32,
     }
 }
 
@@ -255,5 +257,91 @@ params! {
         k: u32,
         /// Whether a bias is added.
         biased: u32,
+    }
+}
+
+params! {
+    /// What `convolve` is told.
+    ConvolveParams = "ConvolveParams" {
+        /// Channels of the convolution.
+        channels: u32,
+        /// Inputs that the state holds.
+        kept: u32,
+        /// f32 elements of a state slot.
+        state_len: u32,
+    }
+}
+
+params! {
+    /// What `delta_rule` is told.
+    DeltaParams = "DeltaParams" {
+        /// Heads of q and k.
+        key_heads: u32,
+        /// Value heads of a key head.
+        group: u32,
+        /// Elements of a value head.
+        value_dim: u32,
+        /// Inputs of the convolution that the state holds.
+        kept: u32,
+        /// f32 elements of a state slot.
+        state_len: u32,
+        /// The length of queries.
+        length: f32,
+        /// What is added to the mean square of a head's output.
+        eps: f32,
+    }
+}
+
+params! {
+    /// What `route` is told.
+    RouteParams = "RouteParams" {
+        /// Rows of logits.
+        rows: u32,
+        /// Experts of the layer.
+        experts: u32,
+        /// Experts of a row.
+        choices: u32,
+        /// Whether the weights of a row's experts are scaled to a sum of 1.
+        normalized: u32,
+    }
+}
+
+params! {
+    /// What `group_by_expert` is told.
+    GroupParams = "GroupParams" {
+        /// Rows of the step.
+        rows: u32,
+        /// Experts of a row.
+        choices: u32,
+        /// Rows whose choices are in threadgroup memory at once.
+        staged: u32,
+        /// The binary logarithm of the places of a tile.
+        tile_shift: u32,
+        /// Tiles that there is room for.
+        tiles: u32,
+    }
+}
+
+params! {
+    /// What `pack_routed` is told.
+    PackRoutedParams = "PackRoutedParams" {
+        /// Elements of a row.
+        width: u32,
+        /// Groups of 32 elements of a row.
+        groups: u32,
+        /// The binary logarithm of the octets of a tile.
+        octet_shift: u32,
+        /// Whether a place has the row of x that is routed there, else the row of x with its number.
+        gathered: u32,
+    }
+}
+
+params! {
+    /// What `sum_experts` is told.
+    SumExpertsParams = "SumExpertsParams" {
+        /// Elements of a row.
+        width: u32,
+        /// Experts of a row.
+        choices: u32,
     }
 }

@@ -1,11 +1,11 @@
 //! Launches of products with weights.
 use super::bind;
 use super::params::{ExactParams, NormOperandParams, PackParams, Params, ProductParams};
-use crate::executor::Launch;
+use crate::executor::{Access, Binding, Launch};
 use matmul::WeightType;
 
 /// Elements of a row that share a power of two: `kGroup` of `operand.h`.
-const GROUP: usize = 32;
+pub(super) const GROUP: usize = 32;
 
 /// Rows of a weight that a simdgroup multiplies: `kTileRows` of `product.metal`.
 const TILE_ROWS: usize = 16;
@@ -117,14 +117,34 @@ pub struct ProductRows<'a, B> {
     pub rows: usize,
     /// Elements of a row.
     pub k: usize,
+    /// Set where each weight is a stack of experts' weights.
+    pub experts: Option<TileExperts<'a, B>>,
 }
+
+/// The expert of each tile of rows.
+#[derive(Debug)]
+pub struct TileExperts<'a, B> {
+    /// `[tiles]`, u32, from the operand's first row on: tiles of `u32::MAX` are left out.
+    pub numbers: &'a B,
+    /// Rows of a tile: 8, 16, 32 or 64.
+    pub tile: usize,
+}
+
+impl<B> Clone for TileExperts<'_, B> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<B> Copy for TileExperts<'_, B> {}
 
 /// A weight of a product.
 #[derive(Debug)]
 pub struct ProductWeight<'a, B> {
-    /// Quantisation blocks as ggml has them, or 16-bit floats whose rows are padded to whole groups of 32.
+    /// Quantisation blocks as ggml has them, or 16-bit floats whose rows are padded to whole groups of 32; those of all
+    /// experts, one after the other, in a stack.
     pub bytes: &'a B,
-    /// Rows of the weight.
+    /// Rows of the weight, or of one expert's.
     pub n: usize,
     /// `[n]` f32.
     pub bias: Option<&'a B>,
@@ -202,6 +222,7 @@ impl<'a, B> ProductWeights<'_, 'a, B> {
             unit0,
             unit1,
             unit2,
+            by_expert: 0,
         }
     }
 }
@@ -220,10 +241,13 @@ pub fn product<'a, B>(
 ) -> Launch<'a, B> {
     assert!(kind != WeightType::F32, "f32 weights have a kernel of their own");
     assert!((1..=3).contains(&weights.len()), "{} weights at once", weights.len());
-    let (at_once, partition_shift) = (octets_at_once(x.rows), partition_shift(x.k));
+    let at_once = x.experts.as_ref().map_or_else(|| octets_at_once(x.rows), |experts| experts.tile / 8);
+    let partition_shift = partition_shift(x.k);
     let of = ProductWeights { kind, k: x.k, of: weights };
     let (number, residual, outs) = form.parts(nothing);
     let tiles = of.tiles(number, TILE_ROWS);
+    let by_expert = u32::from(x.experts.is_some());
+    let params = ProductParams { by_expert, ..of.params(x.rows, number, partition_shift) };
     let (columns, threads) = match at_once {
         8 => (tiles.div_ceil(4), 128),
         _ => (tiles, 32 << partition_shift),
@@ -238,13 +262,15 @@ pub fn product<'a, B>(
     for (binding, weight) in bindings[9..].iter_mut().zip(weights).take(outs.len()) {
         binding.offset = x.first * weight.n * 4;
     }
+    let (numbers, offset) = x.experts.as_ref().map_or((nothing, 0), |of| (of.numbers, x.first / of.tile * 4));
+    bindings.push(Binding { index: 12, buffer: numbers, offset, access: Access::Read });
     Launch {
         kernel: format!("product_{}_o{at_once}", kind.name().to_lowercase()),
         constants: Vec::new(),
-        grid: [columns as u32, (octets(x.rows) / at_once) as u32, 1],
+        grid: [columns as u32, x.rows.div_ceil(8 * at_once) as u32, 1],
         threads,
         bindings,
-        params: (12, of.params(x.rows, number, partition_shift).bytes()),
+        params: (13, params.bytes()),
         work: weights.iter().map(|w| product_work(w.n, x.k, x.rows)).sum(),
     }
 }

@@ -1,7 +1,7 @@
 //! Launches of what surrounds attention in a decode step.
 use super::bind;
 use super::params::{GateParams, NormParams, Params, RowsParams, TopParams};
-use crate::executor::{Binding, Launch};
+use crate::executor::Launch;
 
 /// Candidates that one threadgroup of [`top`] looks through.
 pub const TOP_SLICE: usize = 4096;
@@ -55,26 +55,13 @@ pub fn gate_mul<'a, B>(count: usize, silu: bool, [gate, x, out]: [&'a B; 3]) -> 
 
 /// out[i] = x[rows[i]], of `count` rows of `width` elements. Buffers: x, f32; the rows' numbers, u32; out.
 pub fn gather_rows<'a, B>(count: usize, width: usize, [x, rows, out]: [&'a B; 3]) -> Launch<'a, B> {
-    rows_launch("gather_rows", count, width, bind(&[x, rows], &[out]))
-}
-
-/// out[rows[i]] += weights[i] x[i], or = where the number has [`FIRST_OF_ROW`] set, of `count` rows of `width`
-/// elements. Buffers: x, f32; the rows' numbers, u32, each at most once; their weights, f32; out.
-pub fn add_weighted_rows<'a, B>(count: usize, width: usize, [x, rows, weights, out]: [&'a B; 4]) -> Launch<'a, B> {
-    rows_launch("add_weighted_rows", count, width, bind(&[x, rows, weights], &[out]))
-}
-
-/// Marks the number of a row to which nothing has been added yet.
-pub const FIRST_OF_ROW: u32 = 1 << 31;
-
-fn rows_launch<'a, B>(kernel: &str, count: usize, width: usize, bindings: Vec<Binding<'a, B>>) -> Launch<'a, B> {
     Launch {
-        kernel: kernel.to_owned(),
+        kernel: "gather_rows".to_owned(),
         constants: Vec::new(),
         grid: [width.div_ceil(256) as u32, count as u32, 1],
         threads: 256,
-        params: (bindings.len() as u32, RowsParams { width: width as u32 }.bytes()),
-        bindings,
+        bindings: bind(&[x, rows], &[out]),
+        params: (3, RowsParams { width: width as u32 }.bytes()),
         work: (4 * count * width) as u64,
     }
 }

@@ -71,7 +71,7 @@ fn of_rows(shape: &Shape) -> Vec<Launch<'static, ()>> {
     let norm = NormBuffers { x: B, delta: B, sum: B, weight: B, out: B };
     let top = TopBuffers { logits: B, slice_values: B, slice_indices: B, top: B };
     let mut launches = vec![
-        launch::copy_blocks(shape, 1, B, B),
+        launch::copy_blocks(shape.page_bytes(), 1, B, B),
         launch::add_rms_norm(1, (4096, false, 1e-6), &norm),
         launch::add_rms_norm(1, (4096, true, 1e-6), &norm),
         launch::gate_mul(1, true, [B, B, B]),

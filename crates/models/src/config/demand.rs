@@ -1,6 +1,7 @@
 //! What a model's steps need of memory, by its configuration alone.
-use super::{DeltaNetSizes, LayerKind, ModelConfig};
+use super::{LayerKind, ModelConfig};
 use attention::StateLayout;
+use compute::DeltaNetSizes;
 
 impl ModelConfig {
     /// The sizes of the states that recurrent layers keep of each sequence.
@@ -14,13 +15,14 @@ impl ModelConfig {
     /// layer counts, with the residual stream; the logits come after all layers. Everything is f32.
     pub fn step_bytes(&self, rows: usize, logit_rows: usize) -> u64 {
         let hidden = self.hidden_size;
-        let mixers = [self.attention_width(), self.delta_net.map_or(0, DeltaNetSizes::step_width)];
+        let mixers = [self.attention_width(), self.delta_net.map_or(0, delta_net_width)];
         let mixer = mixers.into_iter().max().unwrap_or(0);
-        // The stream, what is added to it, its norm, and the rows of which hidden states are wanted.
-        let row = 4 * hidden + mixer.max(self.feed_forward_width());
+        let widest = (rows * mixer).max(self.feed_forward_len(rows));
         // The tensor, and its copy outside of the device.
         let logits = logit_rows as u64 * (2 * self.vocab_size + hidden) as u64;
-        (rows as u64 * row as u64).max(logits) * size_of::<f32>() as u64
+        // The stream, what is added to it, its norm, and the rows of which hidden states are wanted.
+        let layer = (4 * rows * hidden + widest) as u64;
+        layer.max(logits) * size_of::<f32>() as u64
     }
 
     /// Elements that attention needs for a row: what the projections give, with the gate that some families have; q as
@@ -32,39 +34,22 @@ impl ModelConfig {
         3 * q + gate + 3 * kv + 2 * (q + 2 * self.num_heads) + self.hidden_size
     }
 
-    /// Elements that a feed-forward block needs for a row: gate, up, their product, and the output. Of a mixture, the
-    /// outputs of all of a row's experts stay until they are added up.
-    fn feed_forward_width(&self) -> usize {
-        let dense = 3 * self.intermediate_size.unwrap_or(0) + self.hidden_size;
+    /// Elements that a feed-forward block needs for some rows: gate, up, their product, and the output. Of a mixture,
+    /// the rows of each expert, as products take them, their inner elements, and the outputs of all experts.
+    fn feed_forward_len(&self, rows: usize) -> usize {
+        let dense = rows * (3 * self.intermediate_size.unwrap_or(0) + self.hidden_size);
         let sparse = self.experts.as_ref().map_or(0, |experts| {
-            // Input and inner elements of one expert, to which all rows may go.
-            let one = self.hidden_size + 3 * experts.intermediate_size;
-            one + experts.per_token * self.hidden_size + 2 * experts.num
+            // A GPU computes an expert's rows in eights or, where it has that many, in thirty-twos.
+            let pairs = rows * experts.per_token;
+            let columns = (8 * pairs).min(2 * pairs + 7 * experts.num);
+            columns * 2 * (self.hidden_size + experts.intermediate_size) + 2 * rows * experts.num
         });
         dense.max(sparse)
     }
 }
 
-impl DeltaNetSizes {
-    /// The channels of the convolution: q and k of all key heads, and v of all value heads.
-    pub fn channels(&self) -> usize {
-        2 * self.key_heads * self.key_dim + self.value_heads * self.value_dim
-    }
-
-    /// Elements of the convolution's last inputs, `[conv_kernel - 1][channels]`.
-    pub fn conv_len(&self) -> usize {
-        (self.conv_kernel - 1) * self.channels()
-    }
-
-    /// Elements that a layer keeps of a sequence: those, and the recurrent state `[value_heads][key_dim][value_dim]`.
-    pub fn state_len(&self) -> usize {
-        self.conv_len() + self.value_heads * self.key_dim * self.value_dim
-    }
-
-    /// Elements that a layer needs for a row: the projections with their copies for the CPU; what goes into the
-    /// convolution and comes out; the output by head, in order, and as a tensor.
-    fn step_width(self) -> usize {
-        let values = self.value_heads * self.value_dim;
-        2 * (self.channels() + values + 2 * self.value_heads) + 2 * self.channels() + 3 * values
-    }
+/// Elements that a delta net needs for a row: what the projections give; what goes into the convolution and comes out;
+/// the output by head, in order, and as a product takes it.
+fn delta_net_width(sizes: DeltaNetSizes) -> usize {
+    3 * sizes.channels() + 4 * sizes.values() + 2 * sizes.value_heads
 }

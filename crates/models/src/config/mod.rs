@@ -9,6 +9,7 @@ mod rope;
 
 use crate::error::ModelError;
 use attention::{LayerGeometry, LayerId, ModelGeometry, Rope};
+use compute::DeltaNetSizes;
 use std::path::PathBuf;
 
 pub use generation::GenerationDefaults;
@@ -76,17 +77,6 @@ pub(crate) struct Experts {
     pub normalized: bool,
     /// Layers that have a dense feed-forward block instead.
     pub dense_layers: Vec<usize>,
-}
-
-/// Sizes of gated-delta-net layers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct DeltaNetSizes {
-    pub key_heads: usize,
-    pub value_heads: usize,
-    pub key_dim: usize,
-    pub value_dim: usize,
-    /// Tokens that the convolution sees.
-    pub conv_kernel: usize,
 }
 
 impl ModelConfig {

@@ -2,7 +2,7 @@
 //! layers, three mix tokens by a gated delta net, whose state has a fixed size, and one by attention with a gate on its
 //! output and RoPE on a part of each head. Only the latter own a KV cache.
 use super::qwen3;
-use crate::config::{ConfigJson, DeltaNetSizes, LayerKind, ModelConfig};
+use crate::config::{ConfigJson, LayerKind, ModelConfig};
 use crate::error::LoadResult;
 use crate::family::Family;
 use crate::layers::{Attention, AttentionOptions, Decoder, DecoderLayer, GatedDeltaNet, Mlp, Residual, RmsNorm};
@@ -10,12 +10,10 @@ use crate::model::Model;
 use crate::weights::Weights;
 use attention::{ForwardContext, StateId};
 use candle_core::Result;
+use compute::DeltaNetSizes;
 
-pub(crate) const FAMILY: Family = Family {
-    host_work: Some("the CPU runs the recurrence of its gated delta nets, for which a GPU is waited for once a layer"),
-    extend_json,
-    ..Family::dense(&[("Qwen3_5ForCausalLM", "qwen3_5_text")], load)
-};
+pub(crate) const FAMILY: Family =
+    Family { extend_json, ..Family::dense(&[("Qwen3_5ForCausalLM", "qwen3_5_text")], load) };
 
 fn extend_json(json: &ConfigJson, config: &mut ModelConfig) -> LoadResult<()> {
     config.one_plus_norm = true;

@@ -17,7 +17,6 @@ pub(crate) const FAMILY: Family = Family {
         experts: &[("ffn_gate_exps", "gate_proj"), ("ffn_up_exps", "up_proj"), ("ffn_down_exps", "down_proj")],
         ..GgufNames::dense("qwen3moe")
     }),
-    host_work: Some("the CPU chooses each token's experts, for which a GPU is waited for once a layer"),
     extend_json,
     extend_gguf,
     ..Family::dense(&[("Qwen3MoeForCausalLM", "qwen3_moe")], load)

@@ -2,7 +2,7 @@
 use super::{Linear, Residual};
 use crate::error::LoadResult;
 use crate::weights::Weights;
-use candle_core::{Result, Tensor};
+use candle_core::Result;
 use compute::Rows;
 
 /// down(silu(gate(x)) * up(x)): Shazeer, "GLU Variants Improve Transformer" (arXiv:2002.05202).
@@ -25,10 +25,5 @@ impl Mlp {
     /// Adds the block of some rows to the stream. x: the stream's norm.
     pub fn add_to(&self, stream: &mut Residual, x: &Rows) -> Result<()> {
         stream.add_projection(&self.down, &Linear::gated(&self.gate, &self.up, x)?)
-    }
-
-    /// x: rows of `hidden` elements; returns `[rows, hidden]`.
-    pub fn forward(&self, x: &Rows) -> Result<Tensor> {
-        self.down.forward(&Linear::gated(&self.gate, &self.up, x)?)
     }
 }

@@ -67,7 +67,7 @@ impl Case<'_> {
             executor.run(&[launch::product_f32(self.weights[0].1, k, (0, rows), bias.is_some(), all)]).unwrap();
         } else {
             let [halves, sums] = launch::operand_bytes(rows, k).map(|bytes| executor.create(bytes).unwrap());
-            let operand = ProductRows { halves: &halves, sums: &sums, first: 0, rows, k };
+            let operand = ProductRows { halves: &halves, sums: &sums, first: 0, rows, k, experts: None };
             // bf16 weights of the test are below 2.
             let unit = if self.kind == WeightType::Bf16 { 128.0 } else { 1.0 };
             let weights = buffers.iter().zip(&self.weights).map(|((bytes, bias, _), (_, n, _))| ProductWeight {

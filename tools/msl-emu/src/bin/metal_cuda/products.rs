@@ -49,7 +49,7 @@ fn time(
     let (halves, sums) = (halves.map_err(failed)?, sums.map_err(failed)?);
     let out = executor.create(rows * n * 4).map_err(failed)?;
     executor.run(&[launch::pack_rows(rows, k, [&x, &halves, &sums])]).map_err(failed)?;
-    let operand = ProductRows { halves: &halves, sums: &sums, first: 0, rows, k };
+    let operand = ProductRows { halves: &halves, sums: &sums, first: 0, rows, k, experts: None };
     let (outs, nothing) = ([&out], &x);
     let form = ProductForm::Each(&outs);
     let launch = |bytes| -> Launch<'_, Memory> {
