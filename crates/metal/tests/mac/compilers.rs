@@ -1,6 +1,10 @@
 //! What Apple's compilers say of every kernel: the one of the command line, and the one that makes pipelines.
 use super::metal_device;
-use metal::launch::{self, AttendBuffers, NormBuffers, QueryBuffers, ReduceBuffers, TopBuffers, WriteBuffers};
+use compute::DeltaNetSizes;
+use metal::launch::{
+    self, AttendBuffers, ConvolveBuffers, DeltaBuffers, GroupBuffers, NormBuffers, QueryBuffers, ReduceBuffers,
+    RoutedRows, TopBuffers, WriteBuffers,
+};
 use metal::macos::Pipeline;
 use metal::{AttendKernel, Launch, Shape, source};
 use std::io::Write;
@@ -80,13 +84,38 @@ fn of_rows(shape: &Shape) -> Vec<Launch<'static, ()>> {
     launches
 }
 
+/// A launch of every kernel of delta nets and mixtures.
+fn of_whole_layers() -> Vec<Launch<'static, ()>> {
+    const B: &() = &();
+    let convolve = ConvolveBuffers { x: B, weight: B, sequence_of_row: B, sequences: B, states: B, out: B };
+    let rule = DeltaBuffers { x: B, mixed: B, z: B, b: B, a: B, decay: B, norm: B, sequences: B, states: B, out: B };
+    let sizes = [32, 64, 128].map(|dim| DeltaNetSizes {
+        key_heads: 1,
+        value_heads: 1,
+        key_dim: dim,
+        value_dim: dim,
+        conv_kernel: 4,
+    });
+    let group = GroupBuffers { chosen: B, expert_of_tile: B, row_of_place: B, places: B };
+    let routed = RoutedRows::new(1, 8, 1024);
+    let mut launches = vec![
+        launch::convolve(&sizes[0], 1, &convolve),
+        launch::route(&routed, true, [B, B, B]),
+        launch::group_by_expert(&routed, &group),
+        launch::pack_routed(&routed, (2048, true), [B, B, B, B, B]),
+        launch::sum_experts(&routed, 2048, [B, B, B, B]),
+    ];
+    launches.extend(sizes.iter().map(|sizes| launch::delta_rule(sizes, 1e-6, (1, 1), &rule)));
+    launches
+}
+
 #[test]
 fn every_pipeline_is_made_and_has_room_for_its_threads() {
     let device = metal_device();
     let (mut failures, mut count) = (Vec::new(), 0);
     println!("| kernel | constants | threads | at most | threadgroup bytes | seconds |\n|---|---|---|---|---|---|");
     let layers = HEAD_DIMS.into_iter().flat_map(shapes).flat_map(|shape| of_layer(&shape));
-    for launch in of_rows(&shapes(64)[0]).into_iter().chain(layers) {
+    for launch in of_rows(&shapes(64)[0]).into_iter().chain(of_whole_layers()).chain(layers) {
         count += 1;
         let (kernel, threads) = (&launch.kernel, launch.threads as usize);
         match Pipeline::compile(&device, &launch) {
@@ -129,7 +158,7 @@ fn the_command_line_compiler_has_nothing_to_say() {
         check(&format!("head size {head_dim:?}"), &source::library(head_dim, &[]));
     }
     let layers = [64, 128, 256].into_iter().flat_map(shapes).flat_map(|shape| of_layer(&shape));
-    for launch in of_rows(&shapes(64)[0]).into_iter().chain(layers) {
+    for launch in of_rows(&shapes(64)[0]).into_iter().chain(of_whole_layers()).chain(layers) {
         let what = format!("{} {:?}", launch.kernel, launch.constants);
         check(&what, &source::of_kernel(&launch.kernel, &launch.constants).unwrap());
     }

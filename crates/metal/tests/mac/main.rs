@@ -6,7 +6,8 @@ mod compilers;
 
 use attention::{AttentionBackend, Centring, KeyCentring, ModelGeometry};
 use candle_core::{Device, MetalDevice, Tensor};
-use compute::{ComputeDevice, CpuDevice, Precision};
+use compute::{ComputeDevice, CpuDevice, DeltaNetSizes, Precision, Routing};
+use conformance::layers::{DeltaNet, Mixture, relative_error};
 use conformance::rows::Stored;
 use conformance::{Case, rows};
 use kv::KvLayout;
@@ -95,6 +96,26 @@ fn rows_are_computed() {
     let (error, of_products) = (rows::error(&gpu).unwrap(), rows::products_error(&gpu).unwrap());
     assert!(error < rows::BOUND, "{error:.1e}");
     assert!(of_products < rows::PRODUCTS_BOUND, "{of_products:.1e}");
+}
+
+/// The bounds are those of `tools/msl-emu/tests/layers.rs`.
+#[test]
+fn delta_nets_and_mixtures_are_those_of_the_cpu() {
+    let metal = metal_device();
+    let executor = MetalExecutor::new(&metal);
+    let gpu = GpuDevice::new(executor, Device::Metal(metal)).unwrap();
+    let sizes = DeltaNetSizes { key_heads: 1, value_heads: 2, key_dim: 128, value_dim: 128, conv_kernel: 4 };
+    let routing = Routing { per_token: 4, normalized: true };
+    let mixture = Mixture { kinds: [WeightType::Bf16; 3], hidden: 64, inner: 32, experts: 16, routing };
+    let [got, want] = [&gpu as &dyn ComputeDevice, &CpuDevice].map(|device| {
+        let net = DeltaNet::new(device, sizes).unwrap();
+        let mut rows = net.step(&[(2, 0..17)]).unwrap().concat();
+        net.states.copy(2, 3).unwrap();
+        rows.extend(net.step(&[(0, 0..2), (3, 17..20)]).unwrap().concat());
+        [rows, mixture.run(device, 0..40).unwrap()]
+    });
+    let off = [0, 1].map(|i| relative_error(&got[i], &want[i]));
+    assert!(off[0] < 32.0 * 20.0 * 2f32.powi(-24) && off[1] < 5.0 * 2f32.powi(-11), "{off:?}");
 }
 
 /// Rows from the middle of a tensor, a number of rows for each of the kernels, and a number of outputs that is no
