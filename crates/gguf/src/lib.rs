@@ -100,6 +100,37 @@ impl<'a> Gguf<'a> {
     /// Errors: whatever is not as the format says, with the key or tensor it is about, and tensors that do not lie in
     /// the file.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, GgufError> {
+        let Header { metadata, infos, alignment, data } = Header::read(bytes)?;
+        let mut tensors = BTreeMap::new();
+        for info in infos {
+            let placed = info.place(data, alignment, bytes.len())?;
+            if tensors.insert(info.name, placed).is_some() {
+                return Err(malformed(format!("tensor {}", info.name), "stands there twice"));
+            }
+        }
+        Ok(Gguf { metadata, tensors })
+    }
+}
+
+/// The length in bytes of the header of a file that begins with `bytes`: where the tensors' data begin.
+///
+/// Errors: [`GgufError::Truncated`] where `bytes` are less than the header; whatever is not as the format says.
+pub fn header_len(bytes: &[u8]) -> Result<usize, GgufError> {
+    Ok(Header::read(bytes)?.data)
+}
+
+/// What stands before the tensors' data.
+struct Header<'a> {
+    metadata: Metadata<'a>,
+    infos: Vec<Info<'a>>,
+    /// What offsets of tensors are multiples of, bytes.
+    alignment: usize,
+    /// Where the tensors' data begin, bytes from the start of the file.
+    data: usize,
+}
+
+impl<'a> Header<'a> {
+    fn read(bytes: &'a [u8]) -> Result<Self, GgufError> {
         let mut reader = Reader::new(bytes);
         let magic = reader.take(4, "the magic")?;
         if magic != b"GGUF" {
@@ -132,14 +163,7 @@ impl<'a> Gguf<'a> {
             return Err(malformed("metadata general.alignment", format!("is {alignment}; it must be a power of two")));
         }
         let data = reader.offset().next_multiple_of(alignment);
-        let mut tensors = BTreeMap::new();
-        for info in infos {
-            let placed = info.place(data, alignment, bytes.len())?;
-            if tensors.insert(info.name, placed).is_some() {
-                return Err(malformed(format!("tensor {}", info.name), "stands there twice"));
-            }
-        }
-        Ok(Gguf { metadata, tensors })
+        Ok(Header { metadata, infos, alignment, data })
     }
 }
 

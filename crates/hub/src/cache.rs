@@ -13,6 +13,17 @@ impl Cache {
         Cache { folder: root.join(format!("models--{}", repo.replace('/', "--"))) }
     }
 
+    /// The folder of the repository.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The contents of files, and what has come of contents that are being fetched.
+    pub fn blobs(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.folder.join("blobs")).into_iter().flatten();
+        entries.filter_map(|entry| Some(entry.ok()?.path())).collect()
+    }
+
     /// The folder with the files of a commit.
     pub fn commit_folder(&self, commit: &str) -> PathBuf {
         self.folder.join("snapshots").join(commit)

@@ -1,12 +1,13 @@
 //! The hub over HTTP.
 use crate::cache::{Cache, is_below, is_commit};
+use crate::http::http_for;
+use crate::inventory::check_content;
 use crate::{DownloadProgress, HubConfig, HubError, ModelName};
 use futures_util::StreamExt;
 use reqwest::header::{CONTENT_RANGE, ETAG, HeaderMap, LOCATION, RANGE};
 use reqwest::redirect::Policy;
 use reqwest::{Response, StatusCode};
 use serde::Deserialize;
-use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
@@ -45,30 +46,6 @@ struct ContentHeaders {
     etag: String,
     /// Bytes of the content.
     size: u64,
-}
-
-/// A builder of HTTP clients for which TLS is set up. Every HTTP client of a program with this crate must be made by
-/// it, because `reqwest` panics where TLS is not set up.
-pub fn http() -> reqwest::ClientBuilder {
-    // An error means that an earlier call has set it up.
-    #[cfg(not(target_os = "macos"))]
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder()
-}
-
-/// [`http()`] for what lies at `url`: no proxy stands before this machine itself, whatever the environment says.
-pub fn http_for(url: &str) -> reqwest::ClientBuilder {
-    if is_this_machine(url) { http().no_proxy() } else { http() }
-}
-
-/// Whether an address leads to this machine by a loopback address or name.
-fn is_this_machine(url: &str) -> bool {
-    let Ok(url) = reqwest::Url::parse(url) else { return false };
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    match host.parse::<IpAddr>() {
-        Ok(address) => address.to_canonical().is_loopback() || address.is_unspecified(),
-        Err(_) => host == "localhost" || host.ends_with(".localhost"),
-    }
 }
 
 impl HubClient {
@@ -158,13 +135,68 @@ impl HubClient {
         if cache.commit_folder(commit).join(file).exists() {
             return Ok(());
         }
-        let url = format!("{}/{}/resolve/{commit}/{}", self.endpoint, self.model.repo, escape(file));
+        let url = self.address(commit, file);
         let content = self.content_headers(&url, file).await?;
         let blob = cache.blob(&content.etag)?;
         if !blob.exists() {
-            self.download(&url, file, content.size, &blob, progress).await?;
+            self.download(&url, file, &content, &blob, progress).await?;
         }
         cache.link(commit, file, &blob)
+    }
+
+    /// The address of a file of a commit.
+    fn address(&self, commit: &str, file: &str) -> String {
+        format!("{}/{}/resolve/{commit}/{}", self.endpoint, self.model.repo, escape(file))
+    }
+
+    /// The address and the size in bytes of a file of a commit.
+    ///
+    /// Errors: a file that is not in the repository, no connection.
+    pub async fn locate(&self, commit: &str, file: &str) -> Result<(String, u64), HubError> {
+        let url = self.address(commit, file);
+        let size = self.content_headers(&url, file).await?.size;
+        Ok((url, size))
+    }
+
+    /// The bytes from `from` up to `to` of what lies at `url`, which are asked for again where a connection breaks.
+    ///
+    /// Errors: no connection after several tries, content that ends before `to`.
+    pub async fn range(&self, url: &str, from: u64, to: u64) -> Result<Vec<u8>, HubError> {
+        let mut tries = 1;
+        loop {
+            match self.try_range(url, from, to).await {
+                Err(error) if error.is_transient() && tries < MAX_TRIES => {
+                    tokio::time::sleep(FIRST_PAUSE * 2u32.pow(tries - 1)).await;
+                    tries += 1;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn try_range(&self, url: &str, from: u64, to: u64) -> Result<Vec<u8>, HubError> {
+        if from == to {
+            return Ok(Vec::new());
+        }
+        let request = self.authorized(self.http.get(url)).header(RANGE, format!("bytes={from}-{}", to - 1));
+        let response = request.send().await.map_err(|e| connection(url, &e))?;
+        self.check(url, response.status())?;
+        // A server that knows no ranges sends the whole content.
+        let mut skip = if continues_at(&response, from) { 0 } else { from };
+        let (mut bytes, length) = (Vec::new(), (to - from) as usize);
+        let mut body = response.bytes_stream();
+        while bytes.len() < length {
+            let Some(piece) = body.next().await else {
+                let message = format!("the answer ends {} bytes too early", length - bytes.len());
+                return Err(HubError::Connection { url: url.to_owned(), message });
+            };
+            let piece = piece.map_err(|e| connection(url, &e))?;
+            let skipped = skip.min(piece.len() as u64);
+            skip -= skipped;
+            bytes.extend_from_slice(&piece[skipped as usize..]);
+        }
+        bytes.truncate(length);
+        Ok(bytes)
     }
 
     /// The etag and size of a file's content, which the hub's headers tell whatever network the content comes from.
@@ -192,17 +224,17 @@ impl HubClient {
         Err(HubError::Answer { url: url.to_owned(), message: "it leads on without end".into() })
     }
 
-    /// Fills the file `blob` under another name, up to `size` bytes, and renames it when it is whole. It goes on where
-    /// an earlier try or process has stopped.
+    /// Fills the file `blob` under another name, and renames it when it is whole and holds what its etag says. It goes
+    /// on where an earlier try or process has stopped.
     async fn download(
         &self,
         url: &str,
         file: &str,
-        size: u64,
+        content: &ContentHeaders,
         blob: &Path,
         progress: &dyn DownloadProgress,
     ) -> Result<(), HubError> {
-        let incomplete = &blob.with_extension("incomplete");
+        let (incomplete, size, etag) = (&blob.with_extension("incomplete"), content.size, &content.etag);
         let open = std::fs::OpenOptions::new().create(true).append(true).open(incomplete);
         let out = open.map_err(|e| HubError::file(incomplete, e))?;
         // Another process may be fetching the same file. The lock waits for it, and then its file is used.
@@ -220,6 +252,11 @@ impl HubClient {
         let result = loop {
             let have = length(&out).await.map_err(|e| HubError::file(incomplete, e))?;
             if have == size {
+                let (path, etag) = (incomplete.clone(), etag.to_owned());
+                let checked = tokio::task::spawn_blocking(move || check_content(&path, &etag)).await;
+                if let Err(error) = checked.map_err(|e| HubError::file(incomplete, e)).flatten() {
+                    break Err(error);
+                }
                 // The lock is still held, so that whoever waits for it finds the whole file.
                 break std::fs::rename(incomplete, blob).map_err(|e| HubError::file(blob, e));
             }
@@ -316,28 +353,4 @@ fn describe(error: &reqwest::Error) -> String {
         cause = inner.source();
     }
     if causes.is_empty() { error.to_string() } else { causes.join(": ") }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_this_machine;
-
-    #[test]
-    fn loopback_addresses_are_this_machine() {
-        for url in [
-            "http://127.0.0.1:8000",
-            "http://127.9.9.9",
-            "http://localhost:8000/v1",
-            "http://LOCALHOST",
-            "http://x.localhost",
-            "http://[::1]:8000",
-            "http://[::ffff:127.0.0.1]",
-            "http://0.0.0.0:8000",
-        ] {
-            assert!(is_this_machine(url), "{url}");
-        }
-        for url in ["https://huggingface.co", "http://192.168.1.2", "http://localhost.example.com", "localhost", ""] {
-            assert!(!is_this_machine(url), "{url}");
-        }
-    }
 }

@@ -76,6 +76,12 @@ pub enum HubError {
         /// The revision that was asked for.
         revision: String,
     },
+    /// A file does not hold what its name says. It has been deleted.
+    #[error("{} was damaged, on the way or on this disk, and is deleted; fetch the model again", .path.display())]
+    Damaged {
+        /// The file's path in the cache.
+        path: PathBuf,
+    },
     /// A file that the model needs is not in its repository.
     #[error("{model} has no file {file}")]
     MissingFile {
@@ -109,6 +115,14 @@ pub enum HubError {
         what: String,
         /// Why the hub is not asked.
         reason: String,
+    },
+    /// A model that is to be deleted is not in the cache.
+    #[error("the cache {} does not have {model}", .folder.display())]
+    Absent {
+        /// The model's name.
+        model: String,
+        /// The cache's folder.
+        folder: PathBuf,
     },
     /// A file or folder of the cache cannot be read or written.
     #[error("{path}: {message}")]

@@ -49,6 +49,14 @@ pub(crate) fn choose(model: &ModelName, all: &[String]) -> Result<Vec<String>, H
     }
 }
 
+/// The names of the models among `all` files of a repository.
+pub(crate) fn models(repo: &str, all: &[String]) -> Vec<ModelName> {
+    let name = |quant: Option<&str>| ModelName { repo: repo.to_owned(), quant: quant.map(str::to_owned) };
+    let has = |name: &str| all.iter().any(|file| file == name);
+    let folder = (has("config.json") && (has(INDEX) || has(SINGLE))).then(|| name(None));
+    folder.into_iter().chain(gguf_models(all).keys().map(|stem| name(Some(label(stem))))).collect()
+}
+
 /// The GGUF models among `all` files by their stems, each with its files in order. The stem of a model in several files
 /// ends before their numbers.
 fn gguf_models(all: &[String]) -> BTreeMap<String, Vec<String>> {

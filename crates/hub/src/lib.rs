@@ -9,14 +9,18 @@ mod cache;
 mod client;
 mod error;
 mod files;
+mod headers;
+mod http;
+mod inventory;
 
 use cache::Cache;
 use client::{HubClient, Listing};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-pub use client::{http, http_for};
 pub use error::HubError;
+pub use http::{http, http_for};
+pub use inventory::{CachedModel, list, remove, verify};
 
 /// The name of a model: `ORG/NAME`, or `ORG/NAME:QUANT` for one of a repository's GGUF files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -198,6 +202,30 @@ pub async fn fetch(
         },
         other => other,
     }
+}
+
+/// Fetches what tells of a model's shapes and sizes: its configuration and the headers of its weights, which are some
+/// megabytes at most. Where the cache has the model whole, the path is that of the cache; otherwise the files come into
+/// `folder`, where zeros are in the place of all weights.
+///
+/// Errors: as [`fetch`]'s, and weights that have no header.
+pub async fn fetch_headers(
+    config: &HubConfig,
+    model: &ModelName,
+    revision: &str,
+    folder: &Path,
+) -> Result<PathBuf, HubError> {
+    if !revision_is_sound(revision) {
+        return Err(HubError::Revision { revision: revision.to_owned() });
+    }
+    let cache = Cache::new(&config.cache, &model.repo);
+    let cached = cached(&cache, model, revision, "HF_HUB_OFFLINE is set");
+    if config.offline || cached.is_ok() {
+        return cached;
+    }
+    let client = HubClient::new(config, model)?;
+    let Listing { commit, files } = client.list(revision).await?;
+    headers::fetch(&client, &commit, files::choose(model, &files)?, folder).await
 }
 
 /// Fetches what the cache lacks of a commit that the hub has told of.

@@ -1,5 +1,8 @@
 //! Against a server in the shape of the hub, on loopback.
 #![allow(clippy::unwrap_used)] // helpers of tests
+mod headers;
+mod inventory;
+
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
@@ -18,6 +21,8 @@ const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 #[derive(Default)]
 struct Hub {
     files: BTreeMap<String, Vec<u8>>,
+    /// The etag of every file; `None`: made of its name.
+    etag: Option<String>,
     /// Listed, but not there.
     missing: Vec<String>,
     token: Option<String>,
@@ -95,7 +100,8 @@ async fn resolve(
     if !hub.allowed(request.headers()) {
         return StatusCode::UNAUTHORIZED.into_response();
     }
-    let etag = format!("\"etag-{}\"", file.replace(['/', '.'], "_"));
+    let of_name = || format!("etag-{}", file.replace(['/', '.'], "_"));
+    let etag = format!("\"{}\"", hub.etag.clone().unwrap_or_else(of_name));
     if bytes.len() < 1000 {
         if *request.method() == Method::GET {
             hub.asked.lock().unwrap().push(format!("GET {file}"));
@@ -116,8 +122,10 @@ async fn content(State(hub): State<Arc<Hub>>, Path(file): Path<String>, headers:
     let bytes = &hub.files[&file];
     let range = headers.get("range").and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();
     hub.asked.lock().unwrap().push(format!("GET {file} {range}"));
-    let from: usize = range.strip_prefix("bytes=").and_then(|r| r.strip_suffix('-')).map_or(0, |r| r.parse().unwrap());
-    let rest = bytes[from..].to_vec();
+    let (from, last) = range.strip_prefix("bytes=").and_then(|r| r.split_once('-')).unwrap_or(("0", ""));
+    let from: usize = from.parse().unwrap();
+    let end = last.parse::<usize>().map_or(bytes.len(), |last| (last + 1).min(bytes.len()));
+    let rest = bytes[from..end].to_vec();
     let mut breaks = hub.breaks.lock().unwrap();
     let body = match breaks.as_mut().filter(|(name, _, times)| *name == file && *times > 0) {
         Some((_, after, times)) => {
@@ -134,7 +142,7 @@ async fn content(State(hub): State<Arc<Hub>>, Path(file): Path<String>, headers:
         }
         None => Body::from(rest),
     };
-    let range = format!("bytes {from}-{}/{}", bytes.len() - 1, bytes.len());
+    let range = format!("bytes {from}-{}/{}", end - 1, bytes.len());
     (StatusCode::PARTIAL_CONTENT, [("content-range", range)], body).into_response()
 }
 
