@@ -67,7 +67,7 @@ fn in_use(files: &[PathBuf], what: &str) {
 }
 
 /// How long ago something was, in its largest unit.
-fn age(time: Duration) -> String {
+pub fn age(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {
         0..60 => format!("{seconds} s"),

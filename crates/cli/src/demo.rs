@@ -18,9 +18,5 @@ pub fn folder() -> Result<PathBuf> {
 }
 
 /// What `serve` logs when nobody has named a model.
-pub const NOTICE: &str = "no model was named: serving the bundled demo model, 17 million parameters, trained for small \
-                          talk and for tests. It knows little; name a model folder for more";
-
-/// What `serve` logs beside it on a Mac.
-#[cfg(target_os = "macos")]
-pub const BIGGER: &str = "on this Mac a real model runs with: tallow serve /path/to/Llama-3.2-1B-Instruct";
+pub const NOTICE: &str = "No model was named, so this is the bundled demo model: 17 million parameters, trained for \
+                          small talk and tests. It knows little; `tallow list --known` names models that know more";

@@ -1,6 +1,7 @@
 //! The log: to standard error, as well as that goes. A closed pipe, a full disk or a terminal that has been stopped
 //! costs lines of the log, never a request or the process.
 use anyhow::{Context, Result};
+use clap::ValueEnum;
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -13,22 +14,40 @@ const QUEUE: usize = 4096;
 /// How long the end of the process waits for lines to be written.
 const FLUSH_LIMIT: Duration = Duration::from_millis(500);
 
+/// What is logged for somebody who looks at a terminal, to whom `serve` tells the rest in its own words.
+const FOR_PEOPLE: &str = "warn,request=info";
+
 static WRITER: OnceLock<LogWriter> = OnceLock::new();
 
-/// Begins to log what `TALLOW_LOG` asks for, or `level` where it asks for nothing.
+/// How lines of the log are written (`--log-format`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines of text
+    Text,
+    /// An object of JSON a line
+    Json,
+}
+
+/// Begins to log what `TALLOW_LOG` asks for, or `level` where it asks for nothing. Returns whether a person looks at a
+/// terminal who has asked for nothing: such a one is shown warnings and requests alone.
 ///
 /// Errors: words in `TALLOW_LOG` that are not known.
-pub fn start(level: &str) -> Result<()> {
-    let filter = filter(std::env::var("TALLOW_LOG").ok(), level)?;
+pub fn start(level: &str, format: LogFormat) -> Result<bool> {
+    let asked = std::env::var("TALLOW_LOG").ok().filter(|text| !text.is_empty());
+    let is_for_person = asked.is_none() && format == LogFormat::Text && io::stderr().is_terminal();
+    let filter = filter(asked, if is_for_person && level == "info" { FOR_PEOPLE } else { level })?;
     let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let writer = WRITER.get_or_init(|| LogWriter::new(io::stderr())).clone();
-    tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)
         .with_writer(move || writer.clone())
-        .with_ansi(io::stderr().is_terminal() && !no_colour)
-        .init();
-    Ok(())
+        .with_ansi(io::stderr().is_terminal() && !no_colour);
+    match format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+    Ok(is_for_person)
 }
 
 /// Waits a little for the lines that have not been written yet.
@@ -38,9 +57,9 @@ pub fn flush() {
     }
 }
 
-/// What `TALLOW_LOG` asks for; `level` where it is unset or empty.
+/// What `TALLOW_LOG` asks for; `level` where it asks for nothing.
 fn filter(asked: Option<String>, level: &str) -> Result<EnvFilter> {
-    let asked = asked.filter(|text| !text.is_empty()).unwrap_or_else(|| level.to_owned());
+    let asked = asked.unwrap_or_else(|| level.to_owned());
     EnvFilter::try_new(&asked).with_context(|| {
         format!(
             "TALLOW_LOG is {asked:?}; it must be a level (error, warn, info, debug, trace) or CRATE=LEVEL, \

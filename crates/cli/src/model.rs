@@ -2,26 +2,61 @@
 use crate::args::PullArgs;
 use crate::progress::{self, Downloads};
 use crate::settings::Settings;
-use crate::{demo, output};
-use anyhow::{Context, Result, bail};
+use crate::{catalog, demo, output};
+use anyhow::{Result, bail};
+use bytesize::ByteSize;
+use catalog::KnownModel;
 use engine::EngineConfig;
-use hub::{HubConfig, ModelName};
+use hub::{HubConfig, HubError, ModelName};
 use std::path::{Path, PathBuf};
 
 /// `tallow pull`.
 pub async fn pull(args: PullArgs) -> Result<()> {
-    let name = ModelName::parse(&args.model)
-        .with_context(|| format!("{} is no model of the hub: it must be ORG/NAME or ORG/NAME:QUANT", args.model))?;
-    let path = download(&name, &args.revision).await?;
+    let name = hub_name(&args.model)?;
+    let mut path = download(&name, &args.revision).await?;
+    if args.verify {
+        match verified(&path).await {
+            Err(error @ HubError::Damaged { .. }) => {
+                tracing::warn!("{error}");
+                path = download(&name, &args.revision).await?;
+            }
+            other => other?,
+        }
+    }
     output::line(format_args!("{}", path.display()));
     Ok(())
+}
+
+/// Reads a model's weights and compares them with their hashes.
+async fn verified(path: &Path) -> Result<(), HubError> {
+    tracing::info!("verifying {}", path.display());
+    let bytes = tokio::task::block_in_place(|| hub::verify(path))?;
+    tracing::info!("{} of weights are as the hub has them", ByteSize::b(bytes));
+    Ok(())
+}
+
+/// The model of the hub that a command names, by its name there or by a short one.
+///
+/// Errors: the text names none.
+pub fn hub_name(text: &str) -> Result<ModelName> {
+    let found = catalog::find(text).map_or(text, |known| known.hub);
+    match ModelName::parse(without_address(found).unwrap_or(found)) {
+        Some(name) => Ok(name),
+        None => bail!(
+            "{text} is no model of the hub: it must be ORG/NAME, ORG/NAME:QUANT, or a short name such as {}",
+            catalog::nearest(text)
+        ),
+    }
 }
 
 /// Where the settings say that the model is.
 pub enum ModelSource {
     /// A folder or a file of this machine.
     Local(PathBuf),
+    /// A model of the hub.
     Hub(ModelName),
+    /// A model of the hub that has a short name.
+    Known(&'static KnownModel),
 }
 
 impl ModelSource {
@@ -42,7 +77,10 @@ impl ModelSource {
         if path.exists() {
             return Ok(ModelSource::Local(path));
         }
-        let address = HUB_ADDRESSES.iter().find_map(|address| model.strip_prefix(address));
+        if let Some(known) = catalog::find(model) {
+            return Ok(ModelSource::Known(known));
+        }
+        let address = without_address(model);
         let name = ModelName::parse(address.unwrap_or(model));
         match name {
             Some(name) if address.is_some() || !is_path(model, here) => Ok(ModelSource::Hub(name)),
@@ -53,6 +91,11 @@ impl ModelSource {
 
 /// How a name begins that is of the hub whatever there is on this machine.
 const HUB_ADDRESSES: [&str; 4] = ["https://huggingface.co/", "https://hf.co/", "huggingface.co/", "hf.co/"];
+
+/// The name behind the hub's address; `None` where a text does not begin with one.
+fn without_address(model: &str) -> Option<&str> {
+    HUB_ADDRESSES.iter().find_map(|address| model.strip_prefix(address))
+}
 
 /// Whether a text that names nothing on this machine is meant as a path all the same.
 fn is_path(model: &str, here: &Path) -> bool {
@@ -76,7 +119,8 @@ fn no_such_path(model: &str, path: &Path, is_name: bool) -> String {
     } else if is_name {
         message += &format!("; for the model of that name on the hub, write {}{model}", HUB_ADDRESSES[0]);
     } else if !model.contains('/') {
-        message += "; a model of the hub is named ORG/NAME";
+        let near = catalog::nearest(model);
+        message += &format!("; a model of the hub is named ORG/NAME, or has a short name, such as {near}");
     }
     message
 }
@@ -111,16 +155,45 @@ pub async fn engine_config(settings: &Settings) -> Result<EngineConfig> {
 ///
 /// Errors: a download that fails.
 pub async fn fetch(settings: &Settings, source: ModelSource) -> Result<EngineConfig> {
+    let (mut config, name) = configured(settings, source)?;
+    if let Some(name) = name {
+        config.model = download(&name, &settings.revision).await?;
+    }
+    config.progress = Some(progress::starting());
+    Ok(config)
+}
+
+/// What a plan is made of: as [`fetch`], but a model of the hub that is not here comes into `folder` without its
+/// weights.
+///
+/// Errors: as [`fetch`]'s.
+pub async fn headers(settings: &Settings, source: ModelSource, folder: &Path) -> Result<EngineConfig> {
+    let (mut config, name) = configured(settings, source)?;
+    if let Some(name) = name {
+        config.model = hub::fetch_headers(&HubConfig::from_env()?, &name, &settings.revision, folder).await?;
+    }
+    Ok(config)
+}
+
+/// What the engine is started with, and the model of the hub whose path has yet to be found.
+fn configured(settings: &Settings, source: ModelSource) -> Result<(EngineConfig, Option<ModelName>)> {
     let mut config = settings.engine.clone();
-    config.model = match source {
-        ModelSource::Local(path) => path,
-        ModelSource::Hub(name) => {
-            config.served_model_name.get_or_insert_with(|| name.to_string());
-            download(&name, &settings.revision).await?
+    let (name, called) = match source {
+        ModelSource::Local(path) => {
+            config.model = path;
+            return Ok((config, None));
+        }
+        ModelSource::Hub(name) => (name.clone(), name.to_string()),
+        ModelSource::Known(known) => {
+            config.weight_quant = config.weight_quant.or(known.weight_quant);
+            if let Some(max_num_seqs) = known.max_num_seqs.filter(|_| settings.is_default("max_num_seqs")) {
+                config.max_num_seqs = max_num_seqs;
+            }
+            (hub_name(known.name)?, known.name.to_owned())
         }
     };
-    config.load_progress = config.weight_quant.map(|_| progress::quantising());
-    Ok(config)
+    config.served_model_name.get_or_insert(called);
+    Ok((config, Some(name)))
 }
 
 async fn download(name: &ModelName, revision: &str) -> Result<PathBuf> {

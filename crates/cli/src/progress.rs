@@ -1,15 +1,16 @@
-//! How downloads, quantising and measuring get on: bars on a terminal; downloads and quantising are log lines
-//! elsewhere.
-use engine::LoadProgress;
+//! How downloads, starts and measurements get on: bars on a terminal; downloads and the loading of weights are lines of
+//! the log elsewhere.
+use engine::{StartPhase, StartProgress};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::borrow::Cow;
 use std::io::IsTerminal;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// A bar that counts to `length`, with what it counts in front and the time it takes in all.
 pub fn count(what: impl Into<Cow<'static, str>>, length: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template("{msg} {bar:40} {pos}/{len} {elapsed} of about {duration}");
-    ProgressBar::new(length).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())).with_message(what)
+    let style = style("{msg} {bar:40} {pos}/{len} {elapsed} of about {duration}");
+    ProgressBar::new(length).with_style(style).with_message(what)
 }
 
 /// A bar of bytes; `None` where nobody looks at a terminal.
@@ -17,9 +18,11 @@ fn bar(total: u64) -> Option<ProgressBar> {
     if !std::io::stderr().is_terminal() {
         return None;
     }
-    let style = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
-    let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
-    Some(ProgressBar::new(total).with_style(style))
+    Some(ProgressBar::new(total).with_style(style("{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}")))
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 /// Tells how the files of a model are fetched, one after the other.
@@ -76,27 +79,39 @@ impl hub::DownloadProgress for Downloads {
     }
 }
 
-/// Tells how the weights are quantised at load.
-pub fn quantising() -> LoadProgress {
-    let state: Mutex<Option<(Option<ProgressBar>, Tenths)>> = Mutex::new(None);
-    LoadProgress(Arc::new(move |done, total| {
+/// Tells how a start gets on: bars on a terminal; elsewhere the loading of weights is log lines, and the engine's own
+/// lines tell of the rest.
+pub fn starting() -> StartProgress {
+    let state: Mutex<Option<(StartPhase, Option<ProgressBar>, Tenths)>> = Mutex::new(None);
+    StartProgress(Arc::new(move |phase, done, total| {
         let mut state = state.lock().unwrap_or_else(|e| e.into_inner());
-        let (bar, tenths) = state.get_or_insert_with(|| (bar(total), Tenths::new(total)));
-        match bar {
-            Some(bar) => {
-                bar.set_message("quantising");
-                bar.set_position(done);
-                if done >= total {
-                    bar.finish_and_clear();
-                }
-            }
-            None => {
+        if state.as_ref().is_none_or(|(current, ..)| *current != phase) {
+            *state = Some((phase, phase_bar(phase, total), Tenths::new(total)));
+        }
+        match state.as_mut() {
+            Some((_, Some(bar), _)) if done >= total => bar.finish_and_clear(),
+            Some((_, Some(bar), _)) => bar.set_position(done),
+            Some((StartPhase::Loading, None, tenths)) => {
                 if let Some(percent) = tenths.reached(done) {
-                    tracing::info!("quantising the weights: {percent} %");
+                    tracing::info!("loading the weights: {percent} %");
                 }
             }
+            _ => {}
         }
     }))
+}
+
+/// A bar for a part of a start; `None` where nobody looks at a terminal.
+fn phase_bar(phase: StartPhase, total: u64) -> Option<ProgressBar> {
+    let (what, counts) = match phase {
+        StartPhase::Loading => return bar(total).map(|bar| bar.with_message("loading the weights")),
+        StartPhase::Calibration => ("measuring the model's keys, once for a model", "{pos}/{len} tokens {eta}"),
+        StartPhase::PresetKl => ("measuring what presets lose, once for a model", "{pos}/{len} tokens {eta}"),
+        StartPhase::WarmUp => ("compiling the GPU's kernels", "{elapsed}"),
+    };
+    let bar = bar(total)?;
+    bar.enable_steady_tick(Duration::from_millis(200));
+    Some(bar.with_style(style(&format!("{{msg}} {{wide_bar}} {counts}"))).with_message(what))
 }
 
 /// Says each tenth of a way once.

@@ -1,11 +1,13 @@
 //! `tallow serve`: the HTTP server first, so that /health can tell of the loading, then the model.
 use crate::args::ServeArgs;
-use crate::demo;
 use crate::model::{self, ModelSource};
+use crate::plan::{grouped, mib};
+use crate::running::{self, RunningServer};
 use crate::settings::Settings;
 use crate::signals::{Signal, Signals};
+use crate::{demo, output};
 use anyhow::{Context, Error, Result, anyhow};
-use engine::EngineHandle;
+use engine::{EngineHandle, KlNeed, StartError};
 use server::{ServerConfig, ServerState};
 use std::net::SocketAddr;
 use std::thread;
@@ -16,26 +18,40 @@ use tokio::task::JoinHandle;
 /// How long clients get to read why the server ends when a part of it has ended by itself.
 const FAILURE_GRACE: Duration = Duration::from_secs(5);
 
-/// Runs the command until it is interrupted, or until a part of the server ends by itself.
-pub async fn serve(args: ServeArgs, signals: &Signals) -> Result<()> {
+/// Runs the command until it is interrupted, or until a part of the server ends by itself. `is_for_person`: somebody
+/// looks at a terminal, to whom the start is told in a block instead of lines of a log.
+pub async fn serve(args: ServeArgs, signals: &Signals, is_for_person: bool) -> Result<()> {
     let settings = Settings::of_serving(&args)?;
     if settings.model.is_none() {
         tracing::info!("{}", demo::NOTICE);
-        #[cfg(target_os = "macos")]
-        tracing::info!("{}", demo::BIGGER);
     }
     let begin = Instant::now();
     let mut running = Running::start(&settings).await?;
     tracing::info!("serving {} after {:.1} s", running.engine.info().name, begin.elapsed().as_secs_f64());
+    if is_for_person {
+        output::complain(format_args!("{}", running.welcome(&settings)));
+    }
+    let info = running.engine.info();
+    let _registration = RunningServer {
+        pid: std::process::id(),
+        url: running.url(),
+        model: info.name.clone(),
+        max_model_len: info.max_model_len,
+        formats: info.cache_dtype(),
+        since: running::now(),
+    }
+    .register();
     let interrupted = signals.next(&[Signal::Interrupt, Signal::Terminate]);
     tokio::select! {
         _ = interrupted => {}
         error = running.failure() => return Err(error),
     }
-    tracing::info!(
-        "shutting down: running answers have {} s; interrupt again to end at once",
-        settings.shutdown_timeout.as_secs()
-    );
+    let limit = settings.shutdown_timeout.as_secs();
+    let ending = format!("shutting down: running answers have {limit} s; interrupt again to end at once");
+    tracing::info!("{ending}");
+    if is_for_person {
+        output::complain(format_args!("{ending}"));
+    }
     running.stop().await
 }
 
@@ -45,6 +61,8 @@ pub struct Running {
     pub address: SocketAddr,
     /// The engine that answers.
     pub engine: EngineHandle,
+    /// Why K and V are stored as they are; `None` where the flags say it, or where it was measured while loading.
+    reason: Option<String>,
     /// Ends when the engine's thread does.
     thread: JoinHandle<thread::Result<()>>,
     http: JoinHandle<std::io::Result<()>>,
@@ -89,16 +107,53 @@ impl Running {
         tracing::info!("loading {}", engine_config.model.display());
         let started = tokio::task::spawn_blocking(move || {
             // What does not fit is refused before weights are read.
-            engine::plan(&engine_config)?;
+            let plan = engine::plan(&engine_config)?.kv;
             let loaded = engine::load(&engine_config)?;
             let template = loaded.template.clone();
-            engine::launch(&engine_config, loaded).map(|(engine, thread)| (engine, thread, template))
+            let (engine, thread) = engine::launch(&engine_config, loaded)?;
+            let is_as_planned = plan.kl_need != KlNeed::BeforeStart && plan.pair.k.name() == engine.info().k_quant;
+            Ok::<_, StartError>((engine, thread, template, plan.reason.filter(|_| is_as_planned)))
         });
         let started = started.await?.map_err(|error| settings.explain(error));
-        let (engine, thread, template) = started.context("the model could not be loaded")?;
+        let (engine, thread, template, reason) = started.context("the model could not be loaded")?;
         state.set_engine(engine.clone(), template);
         let thread = tokio::task::spawn_blocking(move || thread.join());
-        Ok(Running { address, engine, thread, http, shutdown: Some(shutdown) })
+        Ok(Running { address, engine, reason, thread, http, shutdown: Some(shutdown) })
+    }
+
+    /// What somebody who has started the server wants to know of it.
+    fn welcome(&self, settings: &Settings) -> String {
+        let (info, url) = (self.engine.info(), self.url());
+        let mut lines =
+            vec![format!("\nServing {} ({}, {} of weights)", info.name, info.model_type, mib(info.weight_bytes))];
+        if settings.model.is_none() {
+            lines.push(format!("{}.", demo::NOTICE));
+        }
+        let key = if settings.api_key.is_some() { "your --api-key" } else { "any key" };
+        let blocks = grouped(info.num_blocks * info.block_size);
+        let cache = mib((info.num_blocks * info.bytes_per_block) as u64);
+        let context = grouped(info.max_model_len);
+        let trained = grouped(info.trained_len);
+        let mut line = |name: &str, text: String| lines.push(format!("  {name:<9}{text}"));
+        line("API", format!("{url}/v1 (OpenAI), {url} (Anthropic), with {key}"));
+        line("Page", format!("{url}/"));
+        line("Context", format!("{context} tokens a request, of {trained} that the model was made for"));
+        line("Cache", format!("{blocks} tokens in {cache}, K {} V {}", info.k_quant, info.v_quant));
+        self.reason.iter().for_each(|reason| line("Why", reason.clone()));
+        if info.max_model_len < info.trained_len {
+            let more = "--memory or --kv-preset give more context; `tallow plan` tells how much";
+            line("More", more.to_owned());
+        }
+        line("Agents", "tallow launch claude (or codex, opencode)".to_owned());
+        line("Stop", "Ctrl-C".to_owned());
+        lines.join("\n") + "\n"
+    }
+
+    /// The address as clients on this machine use it.
+    pub fn url(&self) -> String {
+        let ip = self.address.ip();
+        let host = if ip.is_unspecified() { "127.0.0.1".to_owned() } else { SocketAddr::new(ip, 0).to_string() };
+        format!("http://{}:{}", host.trim_end_matches(":0"), self.address.port())
     }
 
     /// Ends the server: running answers may finish within the limit, and the engine's thread is waited for.

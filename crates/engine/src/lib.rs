@@ -21,9 +21,10 @@ pub use serve::{
     StopParams, TokenLogprob, argmax, channel,
 };
 pub use start::{
-    Calibration, CentreMode, DecodeKernel, DeviceChoice, EngineConfig, GpuProducts, KlNeed, KvOptions, KvPlan,
-    LoadProgress, MemoryBudget, MemoryLimits, MemoryNeeds, MemoryTerm, ModelBundle, StartPlan, cache_folder,
-    cache_layout, free_memory, launch, load, most_exact_format, plan, select, start,
+    Calibration, CentreMode, DecodeKernel, DeviceChoice, EngineConfig, Forecast, GpuProducts, KlNeed, KvOptions,
+    KvPlan, MachineMemory, MemoryBudget, MemoryLimits, MemoryNeeds, MemoryTerm, ModelBundle, PresetForecast,
+    StartPhase, StartPlan, StartProgress, cache_folder, cache_layout, forecast, free_memory, launch, load,
+    most_exact_format, plan, select, start, vector_instructions,
 };
 pub use text::{ToolCallFormat, UnknownToolCallFormat};
 pub use threads::compute_pool;

@@ -11,7 +11,7 @@ use std::ffi::OsString;
 pub const PREFIX: &str = "TALLOW_";
 
 /// Variables that are not settings: they are read before there are any, or by the engine itself.
-const NON_SETTINGS: [&str; 3] = ["LOG", "CONFIG", "CACHE_DIR"];
+const NON_SETTINGS: [&str; 4] = ["LOG", "LOG_FORMAT", "CONFIG", "CACHE_DIR"];
 
 /// The variables of an environment, told apart.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -37,7 +37,7 @@ impl ValueKind {
 }
 
 /// All settings (a test compares them with `RawSettings`).
-pub const KEYS: [(&str, ValueKind); 37] = [
+pub const KEYS: [(&str, ValueKind); 38] = [
     ("host", ValueKind::Text),
     ("port", ValueKind::Port),
     ("api_key", ValueKind::Text),
@@ -61,6 +61,7 @@ pub const KEYS: [(&str, ValueKind); 37] = [
     ("v_quant", ValueKind::Text),
     ("kv_centre", ValueKind::Text),
     ("block_size", ValueKind::Count),
+    ("memory", ValueKind::Bytes),
     ("kv_cache_memory", ValueKind::Bytes),
     ("no_prefix_cache", ValueKind::Switch),
     ("kv_disk_cache", ValueKind::Text),
@@ -84,11 +85,7 @@ pub fn kind(key: &str) -> Option<ValueKind> {
 
 /// The setting whose name is spelt almost like `key`.
 pub fn nearest(key: &str) -> Option<&'static str> {
-    /// Below this share of equal letters (Jaro-Winkler), two names are different words.
-    const SIMILAR: f64 = 0.9;
-    let similarity = |known: &str| strsim::jaro_winkler(known, key);
-    let nearest = KEYS.iter().map(|(known, _)| *known).max_by(|a, b| similarity(a).total_cmp(&similarity(b)));
-    nearest.filter(|known| similarity(known) >= SIMILAR)
+    crate::nearest(key, KEYS.iter().map(|(known, _)| *known))
 }
 
 /// Where the value of a setting came from.
@@ -125,6 +122,11 @@ impl Origins {
         self.0.insert(key.to_owned(), origin);
     }
 
+    /// Where the value of a setting came from.
+    pub fn of(&self, key: &str) -> &Origin {
+        self.0.get(key).unwrap_or(&Origin::Defaults)
+    }
+
     /// What is wrong with the values of the layers, each value with its place and what is allowed.
     pub fn explain_layers(&self, errors: figment::Error) -> Error {
         let messages: Vec<String> = errors.into_iter().map(|error| self.explain_value(&error)).collect();
@@ -136,7 +138,7 @@ impl Origins {
             Kind::UnknownField(key, _) => key.clone(),
             _ => error.path.join("."),
         };
-        let origin = self.0.get(&key).unwrap_or(&Origin::Defaults);
+        let origin = self.of(&key);
         let place = origin.of_key(&key);
         let allowed = kind(&key).map(ValueKind::allowed);
         match (&error.kind, allowed) {

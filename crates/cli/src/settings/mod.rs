@@ -9,8 +9,8 @@ use crate::args::ServeArgs;
 use anyhow::{Context, Error, Result, bail};
 use bytesize::ByteSize;
 use engine::{
-    DecodeKernel, DeviceChoice, DiskLimit, DiskOptions, EngineConfig, GpuProducts, KvOptions, PressureSource, Reading,
-    WeightQuant,
+    CentreMode, DecodeKernel, DeviceChoice, DiskLimit, DiskOptions, EngineConfig, GpuProducts, KvOptions,
+    PressureSource, Reading, WeightQuant,
 };
 use environment::{PREFIX, Variables};
 use figment::Figment;
@@ -23,7 +23,8 @@ use server::{AllowedHost, CorsOrigin};
 use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use values::{OneSetting, TextList, not_empty, tool_call_format};
+use turboquant::PRESETS;
+use values::{OneSetting, TextList, not_empty, one_of, tool_call_format};
 
 /// The documentation of every key.
 pub const DEFAULTS: &str = include_str!("../../../../config/default.toml");
@@ -93,6 +94,7 @@ struct RawSettings {
     v_quant: Option<String>,
     kv_centre: String,
     block_size: usize,
+    memory: Option<ByteSize>,
     kv_cache_memory: Option<ByteSize>,
     no_prefix_cache: bool,
     kv_disk_cache: String,
@@ -159,6 +161,11 @@ impl Settings {
         }
     }
 
+    /// Whether no file, variable or flag has set the value of a setting.
+    pub fn is_default(&self, key: &str) -> bool {
+        self.origins.of(key) == &Origin::Defaults
+    }
+
     /// An error that names a flag, with the file or the variable that the flag's value came from.
     pub fn explain(&self, error: impl Into<Error>) -> Error {
         self.origins.explain(error)
@@ -200,18 +207,21 @@ impl RawSettings {
         let writes_per_day = self.kv_disk_writes_per_day.as_u64();
         let disk_cache = disk_options(&self.kv_disk_cache, disk_cache_dir.as_deref(), writes_per_day)?;
         let (k, v) = (self.k_quant.as_deref(), self.v_quant.as_deref());
+        let kv = KvOptions::parse(&self.kv_preset, k, v, self.block_size, &self.kv_centre);
+        let presets = PRESETS.iter().map(|preset| preset.name).chain(["auto"]);
         let engine = EngineConfig {
             model: PathBuf::new(),
-            kv: KvOptions::parse(&self.kv_preset, k, v, self.block_size, &self.kv_centre)?,
-            device: DeviceChoice::parse(&self.device)?,
-            decode_kernel: DecodeKernel::parse(&self.decode_kernel)?,
-            gpu_products: GpuProducts::parse(&self.gpu_products)?,
+            kv: one_of(&self.kv_centre, CentreMode::NAMES, one_of(&self.kv_preset, presets, kv))?,
+            device: one_of(&self.device, DeviceChoice::NAMES, DeviceChoice::parse(&self.device))?,
+            decode_kernel: one_of(&self.decode_kernel, DecodeKernel::NAMES, DecodeKernel::parse(&self.decode_kernel))?,
+            gpu_products: one_of(&self.gpu_products, GpuProducts::NAMES, GpuProducts::parse(&self.gpu_products))?,
             weight_quant: self.weight_quant.as_deref().map(weight_quant).transpose()?,
             reading: if self.no_mmap { Reading::InMemory } else { Reading::Mapped },
             served_model_name: self.served_model_name,
             chat_template: self.chat_template,
             chat_special_tokens: self.chat_special_tokens,
             tool_call_format: self.tool_call_format.as_deref().map(tool_call_format).transpose()?,
+            memory: self.memory.map(|b| b.as_u64()),
             kv_cache_memory: self.kv_cache_memory.map(|b| b.as_u64()),
             max_model_len: self.max_model_len,
             max_num_seqs: self.max_num_seqs,
@@ -222,7 +232,7 @@ impl RawSettings {
             max_queued_requests: self.max_queued_requests,
             threads: Some(self.threads).filter(|n| *n > 0),
             pressure: Some(PressureSource::system()),
-            load_progress: None,
+            progress: None,
         };
         engine.check()?;
         Ok(Settings {
@@ -289,5 +299,7 @@ fn token_limit(limit: Option<usize>) -> Result<Option<usize>> {
 
 fn weight_quant(name: &str) -> Result<WeightQuant> {
     let known = WeightQuant::NAMES.join(", ");
-    WeightQuant::parse(name).with_context(|| format!("--weight-quant: is {name}; it must be one of {known}"))
+    let read = WeightQuant::parse(name);
+    let read = read.with_context(|| format!("--weight-quant: is {name}; it must be one of {known}"));
+    one_of(name, WeightQuant::NAMES, read)
 }

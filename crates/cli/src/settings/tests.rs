@@ -165,5 +165,10 @@ fn the_default_file_documents_every_setting() {
             && all.served_model_name.is_some()
             && all.chat_template.is_some()
     );
-    assert!(all.max_model_len.is_some() && all.max_tokens_default.is_some() && all.kv_cache_memory.is_some());
+    assert!(
+        all.max_model_len.is_some()
+            && all.max_tokens_default.is_some()
+            && all.memory.is_some()
+            && all.kv_cache_memory.is_some()
+    );
 }

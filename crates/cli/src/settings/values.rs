@@ -1,6 +1,6 @@
 //! Values of settings, one at a time.
 use super::keys::{ValueKind, kind};
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Error, Result, anyhow, bail};
 use engine::ToolCallFormat;
 use figment::value::{Dict, Map, Value};
 use figment::{Metadata, Profile, Provider};
@@ -54,9 +54,24 @@ impl TextList {
     }
 }
 
+/// What a value is read as. A refusal is given the name of those that are `known` which is spelt most like the value.
+///
+/// Errors: that of `read`.
+pub fn one_of<T, E: Into<Error>>(
+    value: &str,
+    known: impl IntoIterator<Item = &'static str>,
+    read: Result<T, E>,
+) -> Result<T> {
+    read.map_err(|error| match crate::nearest(value, known.into_iter()).filter(|near| *near != value) {
+        Some(near) => anyhow!("{}; did you mean {near}?", error.into()),
+        None => error.into(),
+    })
+}
+
 /// Errors: no format of this name.
 pub fn tool_call_format(name: &str) -> Result<ToolCallFormat> {
-    name.parse().map_err(|e| anyhow!("--tool-call-format: {e}"))
+    let known = ToolCallFormat::ALL.iter().map(|format| format.name());
+    one_of(name, known, name.parse().map_err(|e| anyhow!("--tool-call-format: {e}")))
 }
 
 /// Errors: a text that is given and empty, by its name.

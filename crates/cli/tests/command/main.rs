@@ -2,5 +2,7 @@
 #![allow(clippy::unwrap_used)] // helpers of tests
 mod common;
 mod files;
+mod help;
+mod hub;
 mod process;
 mod settings;

@@ -159,18 +159,20 @@ impl KlMeasurement {
         Ok(Some(KlFigures::new(self.done, figures)))
     }
 
-    /// Reads the rest of the text, and says in the log how far it has come.
+    /// Reads the rest of the text, and says in the log and to `tell` how far it has come: tokens done, and all of them.
     ///
     /// Errors: those of [`Self::piece`].
-    pub fn finish(mut self, model: ModelRef<'_>) -> Result<KlFigures, StartError> {
+    pub fn finish(mut self, model: ModelRef<'_>, tell: impl Fn(usize, usize)) -> Result<KlFigures, StartError> {
         let mut told = None;
         loop {
             let (done, total) = self.progress();
+            tell(done, total);
             let part = done / (total / 4).max(1);
             if told.replace(part) != Some(part) {
                 tracing::info!("kv presets: measuring their KL on this model, {done} of {total} tokens");
             }
             if let Some(figures) = self.piece(model)? {
+                tell(total, total);
                 return Ok(figures);
             }
         }

@@ -9,10 +9,13 @@ use scheduler::{Chunk, PrefixReport, Step};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use text::{ConstraintError, Tokenizer};
 use thiserror::Error;
 use tokio::sync::mpsc::UnboundedSender;
+
+/// The target of the log's lines about requests that have ended.
+const REQUESTS: &str = "request";
 
 /// A token that has been drawn for a choice.
 pub(super) struct SampledToken {
@@ -48,6 +51,10 @@ pub(super) struct ActiveRequest {
     pub queued: Option<QueuePermit>,
     /// One entry for each prompt token that has been computed, `None` for the first; empty unless asked for.
     prompt_logprobs: Vec<Option<TokenLogprob>>,
+    /// Tokens of the prompt that were known.
+    cached_tokens: usize,
+    /// Tokens that have been drawn for its choices.
+    pub answer_tokens: usize,
     /// When it arrived.
     pub submitted: Instant,
     /// When its first step began.
@@ -83,6 +90,8 @@ impl ActiveRequest {
             events,
             queued: Some(queued),
             prompt_logprobs: Vec::new(),
+            cached_tokens: 0,
+            answer_tokens: 0,
             submitted: Instant::now(),
             scheduled: None,
             first_token: None,
@@ -148,10 +157,31 @@ impl ActiveRequest {
     }
 
     /// Tells the client that its prompt is computed.
-    pub fn announce_prompt(&self, report: &PrefixReport) {
+    pub fn announce_prompt(&mut self, report: &PrefixReport) {
+        self.cached_tokens = report.reused();
         let logprobs = self.request.prompt_logprobs.map(|_| self.prompt_logprobs.clone());
         let tokens = self.request.prompt.len();
-        let _ = self.events.send(Event::Prompt { tokens, cached_tokens: report.reused(), logprobs });
+        let _ = self.events.send(Event::Prompt { tokens, cached_tokens: self.cached_tokens, logprobs });
+    }
+
+    /// Says in the log what became of the request, and what it took.
+    pub fn log_end(&self, outcome: &str) {
+        let begin = self.scheduled.unwrap_or(self.submitted);
+        let prefill = self.first_token.map(|first| first - begin);
+        let decode = self.first_token.map_or(Duration::ZERO, |first| first.elapsed());
+        // The first token is prefill's.
+        let rate = self.answer_tokens.saturating_sub(1) as f64 / decode.as_secs_f64().max(1e-9);
+        tracing::info!(
+            target: REQUESTS,
+            id = self.request.id,
+            prompt_tokens = self.request.prompt.len(),
+            cached_tokens = self.cached_tokens,
+            answer_tokens = self.answer_tokens,
+            queue_ms = (begin - self.submitted).as_millis() as u64,
+            prefill_ms = prefill.unwrap_or_default().as_millis() as u64,
+            tokens_per_second = (10.0 * rate).round() / 10.0,
+            "{outcome}"
+        );
     }
 }
 

@@ -315,6 +315,7 @@ impl Engine {
             request.first_token = Some(Instant::now());
             self.metrics.prefill_time(request.scheduled.unwrap_or(request.submitted).elapsed());
         }
+        request.answer_tokens += 1;
         let stop = &request.request.stop;
         let ends = if stop.stop_token_ids.contains(&token) {
             Some(EndToken::Stop)
@@ -331,6 +332,7 @@ impl Engine {
             if request.choices.is_empty() {
                 self.metrics.decode_time(request.first_token.unwrap_or(request.submitted).elapsed());
                 self.metrics.inference_time(request.scheduled.unwrap_or(request.submitted).elapsed());
+                request.log_end("answered");
                 self.requests.remove(&key);
             }
         }
@@ -340,18 +342,20 @@ impl Engine {
     /// Hands a prompt's vector to its request, which ends.
     fn deliver_vector(&mut self, id: SeqId, vector: Vec<f32>) {
         self.scheduler.finish(id);
-        let Some(request) = self.requests.remove(&RequestId(id.request)) else { return };
+        let Some(mut request) = self.requests.remove(&RequestId(id.request)) else { return };
         request.announce_prompt(&PrefixReport::default());
         let computing = request.scheduled.unwrap_or(request.submitted).elapsed();
         self.metrics.prefill_time(computing);
         self.metrics.inference_time(computing);
+        request.log_end("embedded");
         // A client that has gone misses nothing.
         let _ = request.events.send(Event::Embedded { vector });
     }
 
     /// Drops a request whose client has gone or has all it wants; no event is sent.
     fn cancel(&mut self, id: RequestId) {
-        if self.requests.remove(&id).is_some() {
+        if let Some(request) = self.requests.remove(&id) {
+            request.log_end("left by its client");
             self.scheduler.abort(id.0);
         }
     }

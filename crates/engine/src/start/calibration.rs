@@ -1,6 +1,7 @@
 //! What keys go through before they are stored: the constants of a model, measured or its biases. Measured ones are
 //! kept for the next start.
 use super::backend::{most_exact_format, select};
+use super::config::{StartPhase, StartProgress};
 use super::device::DecodeKernel;
 use super::kv_plan::{CentreMode, cache_layout};
 use crate::error::StartError;
@@ -50,6 +51,8 @@ pub struct Calibration<'a> {
     pub device: &'a dyn ComputeDevice,
     /// The folder in which constants are kept; `None`: they are measured at each start.
     pub folder: Option<&'a Path>,
+    /// Told how a measurement gets on.
+    pub progress: Option<&'a StartProgress>,
 }
 
 impl Calibration<'_> {
@@ -126,18 +129,23 @@ impl Calibration<'_> {
         let exact = select(layout, geometry, Centring::none(geometry), self.device.tensors(), DecodeKernel::Mma)?;
         let mut backend = HookedBackend::new(exact, KeyCalibration::new(geometry, START_TOKENS));
         let model = ModelRef { model: self.model, device: self.device };
+        let total = tokens.len() + starts.iter().map(Vec::len).sum::<usize>();
+        let tell = |done| self.progress.iter().for_each(|progress| progress.at(StartPhase::Calibration, done, total));
         let sequence = PrivateSequences::new(model, &mut backend, 1, tokens.len())?;
         for (i, chunk) in tokens.chunks(CHUNK).enumerate() {
             let start = i * CHUNK;
+            tell(start);
             tracing::info!("centring: measuring keys and queries, {start} of {} tokens", tokens.len());
             sequence.fill(model, &mut backend, &[(0, start..start + chunk.len())], chunk)?;
         }
         backend.hook().begin_starts();
+        tell(tokens.len());
         let sequences = PrivateSequences::new(model, &mut backend, STARTS_AT_ONCE, START_TOKENS)?;
         for starts in starts.chunks(STARTS_AT_ONCE) {
             let ranges: Vec<_> = starts.iter().enumerate().map(|(i, start)| (i, 0..start.len())).collect();
             sequences.fill(model, &mut backend, &ranges, &starts.concat())?;
         }
+        tell(total);
         Ok(backend.hook().finish()?)
     }
 }

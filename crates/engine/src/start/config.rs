@@ -7,6 +7,7 @@ use disk_cache::DiskOptions;
 use models::{Reading, WeightQuant};
 use scheduler::SchedulerConfig;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use text::ToolCallFormat;
 use turboquant::{Format, KvPair};
@@ -29,6 +30,9 @@ pub struct EngineConfig {
     pub tool_call_format: Option<ToolCallFormat>,
     /// How the cache is stored.
     pub kv: KvOptions,
+    /// Bytes of memory that the engine may take in all, weights included; `None`: what is free, of which the cache
+    /// takes half at most.
+    pub memory: Option<u64>,
     /// Bytes of the cache; `None`: half of the free memory, or less if that is enough for every sequence at full
     /// length.
     pub kv_cache_memory: Option<u64>,
@@ -60,17 +64,37 @@ pub struct EngineConfig {
     pub gpu_products: GpuProducts,
     /// What tells how short of memory the machine is while the engine runs; `None`: nothing does.
     pub pressure: Option<PressureSource>,
-    /// Told how loading gets on.
-    pub load_progress: Option<LoadProgress>,
+    /// Told how the start gets on.
+    pub progress: Option<StartProgress>,
 }
 
-/// A function that is called with the bytes of the checkpoint that are loaded, and with the bytes there are.
-#[derive(Clone)]
-pub struct LoadProgress(pub models::OnProgress);
+/// A part of a start that may take long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartPhase {
+    /// Weights are loaded: bytes of the checkpoint.
+    Loading,
+    /// Keys are measured: tokens.
+    Calibration,
+    /// The KL of presets is measured, since the start depends on it: tokens.
+    PresetKl,
+    /// A device compiles what it will run: 0 or 1 of 1.
+    WarmUp,
+}
 
-impl std::fmt::Debug for LoadProgress {
+/// A function that is called with how much of a part of the start is done, and with how much there is.
+#[derive(Clone)]
+pub struct StartProgress(pub Arc<dyn Fn(StartPhase, u64, u64) + Send + Sync>);
+
+impl StartProgress {
+    /// Calls the function.
+    pub fn at(&self, phase: StartPhase, done: usize, total: usize) {
+        (self.0)(phase, done as u64, total as u64);
+    }
+}
+
+impl std::fmt::Debug for StartProgress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("LoadProgress")
+        f.write_str("StartProgress")
     }
 }
 
@@ -84,6 +108,7 @@ impl EngineConfig {
             chat_special_tokens: false,
             tool_call_format: None,
             kv: KvOptions::pair(KvPair::both(Format::Bf16), 32),
+            memory: None,
             kv_cache_memory: None,
             max_model_len: None,
             max_num_seqs: 64,
@@ -99,7 +124,7 @@ impl EngineConfig {
             decode_kernel: DecodeKernel::Mma,
             gpu_products: GpuProducts::Auto,
             pressure: None,
-            load_progress: None,
+            progress: None,
         }
     }
 

@@ -160,9 +160,24 @@ fn metal() -> Result<Device, String> {
         .to_owned())
 }
 
+/// The instructions for which this CPU's kernels are written; `None` where there are none but the plain ones.
+pub fn vector_instructions() -> Option<&'static str> {
+    match matmul::Isa::best() {
+        matmul::Isa::Avx512 => Some("AVX-512"),
+        matmul::Isa::Avx2 => Some("AVX2"),
+        matmul::Isa::Neon => Some("NEON"),
+        matmul::Isa::Scalar => None,
+    }
+}
+
 /// Free bytes for a cache on `device`; `None` where the system does not say.
 pub(crate) fn free_on(device: &Device) -> Option<u64> {
     let free = free_memory();
+    gpu_limit(device).map_or(free, |limit| Some(free.map_or(limit, |free| free.min(limit))))
+}
+
+/// Bytes that a GPU may use beside what it uses now; `None` for the CPU.
+pub(super) fn gpu_limit(device: &Device) -> Option<u64> {
     match device {
         #[cfg(all(any(target_os = "macos", metal_double), feature = "metal"))]
         Device::Metal(metal) => {
@@ -174,9 +189,9 @@ pub(crate) fn free_on(device: &Device) -> Option<u64> {
                 set.allocated >> 20,
                 set.usable >> 20
             );
-            Some(free.map_or(set.usable, |free| free.min(set.usable)))
+            Some(set.usable)
         }
-        _ => free,
+        _ => None,
     }
 }
 

@@ -89,6 +89,11 @@ impl KvOptions {
         named.then(|| self.over(self.preset.unwrap_or(&PRESETS[0])))
     }
 
+    /// These options with a preset and nothing over it.
+    pub(super) fn with_preset(&self, preset: &'static Preset) -> Self {
+        KvOptions { preset: Some(preset), k: None, v: None, ..*self }
+    }
+
     fn over(&self, preset: &Preset) -> KvPair {
         KvPair { k: self.k.unwrap_or(preset.pair.k), v: self.v.unwrap_or(preset.pair.v) }
     }
@@ -170,7 +175,9 @@ impl KvOptions {
                 }
             }
         }
-        let plan = self.preset_plan(smallest, geometry, limits)?.map_err(|error| error.with_hint(&left_out))?;
+        // A lossier preset would help where the memory is too small, not where the model is.
+        let hints = if wanted > limits.model_limit { &[][..] } else { &left_out };
+        let plan = self.preset_plan(smallest, geometry, limits)?.map_err(|error| error.with_hint(hints))?;
         let why = format!(
             "no preset that may be taken holds the model's {wanted} tokens, this one's context is {}",
             plan.budget.max_model_len
@@ -245,6 +252,7 @@ mod tests {
             state_bytes: 0,
             snapshots: true,
             free_memory: None,
+            share_of_free: 1.0,
             total_memory: None,
             needs: MemoryNeeds::default(),
         }

@@ -1,12 +1,12 @@
 //! From a model's files to a model in memory.
 use super::backend::compute_device;
 use super::calibration::{CALIBRATION_TEXT, Calibration, measurements_folder};
-use super::config::EngineConfig;
+use super::config::{EngineConfig, StartPhase, StartProgress};
 use super::device::DecodeKernel;
 use super::generation::turn_ends;
 use crate::error::StartError;
 use compute::ComputeDevice;
-use models::{Checkpoint, GenerationDefaults, LoadOptions, LoadedModel, Model, ModelConfig, WeightFiles};
+use models::{Checkpoint, GenerationDefaults, LoadOptions, LoadedModel, Model, ModelConfig, OnProgress, WeightFiles};
 use std::path::PathBuf;
 use std::sync::Arc;
 use text::{ChatTemplate, Tokenizer};
@@ -39,6 +39,8 @@ pub struct ModelBundle {
     pub device: Arc<dyn ComputeDevice>,
     /// The kernel for single rows on a GPU.
     pub decode_kernel: DecodeKernel,
+    /// Told how the start gets on.
+    pub progress: Option<StartProgress>,
 }
 
 impl ModelBundle {
@@ -52,6 +54,7 @@ impl ModelBundle {
             text: &self.calibration_text,
             device: &*self.device,
             folder: self.measurements_folder.as_deref(),
+            progress: self.progress.as_ref(),
         }
     }
 }
@@ -73,7 +76,10 @@ pub fn load(config: &EngineConfig) -> Result<ModelBundle, StartError> {
     let template = chat_template(config, &tokenizer, template)?;
     let open = models::open(&checkpoint)?;
     let device = compute_device(&device, config.gpu_products)?;
-    let progress = config.load_progress.clone().map(|p| p.0);
+    let progress = config
+        .progress
+        .clone()
+        .map(|progress| -> OnProgress { Arc::new(move |done, total| (progress.0)(StartPhase::Loading, done, total)) });
     let options = LoadOptions { weight_quant: config.weight_quant, progress };
     let LoadedModel { model, config: model_config, mut generation, mapped_bytes, owned_bytes, fingerprint, files } =
         open.load(&device, &options)?;
@@ -93,6 +99,7 @@ pub fn load(config: &EngineConfig) -> Result<ModelBundle, StartError> {
         measurements_folder: measurements_folder(),
         device,
         decode_kernel: config.decode_kernel,
+        progress: config.progress.clone(),
     })
 }
 

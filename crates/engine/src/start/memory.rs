@@ -5,7 +5,7 @@ use sysinfo::{CGroupLimits, ProcessRefreshKind, ProcessesToUpdate, System};
 
 /// Share of the free memory that the cache takes where nobody says how much; the rest is for activations and other
 /// programs.
-const SHARE_OF_FREE: f64 = 0.5;
+pub(super) const SHARE_OF_FREE: f64 = 0.5;
 /// Share of the cache's memory, without the states of running sequences, that snapshots take of a model with recurrent
 /// states.
 const SHARE_OF_SNAPSHOTS: f64 = 0.25;
@@ -41,6 +41,8 @@ pub struct MemoryLimits {
     pub snapshots: bool,
     /// Free memory of the machine less what mapped weights will take, bytes; `None` if unknown.
     pub free_memory: Option<u64>,
+    /// The share of it that the cache may take where nobody says how much.
+    pub share_of_free: f64,
     /// All memory of the machine, or of the container, bytes; `None` if unknown.
     pub total_memory: Option<u64>,
     /// What is needed beside the cache.
@@ -118,8 +120,8 @@ impl MemoryBudget {
                     StartError::flag("--kv-cache-memory", "the system does not say how much memory is free; name it")
                 };
                 let free = limits.free_memory.ok_or_else(unknown)?;
-                let most =
-                    ((free as f64 * SHARE_OF_FREE) as u64).min(free.saturating_sub(limits.needs.beside_weights()));
+                let most = ((free as f64 * limits.share_of_free) as u64)
+                    .min(free.saturating_sub(limits.needs.beside_weights()));
                 let (rest, snapshots) = limits.beside_states(most)?;
                 (layout.blocks_in(rest).min(max_useful_blocks), snapshots)
             }
@@ -203,7 +205,7 @@ impl MemoryLimits {
 }
 
 impl MemoryNeeds {
-    fn terms(&self) -> Vec<MemoryTerm> {
+    pub(super) fn terms(&self) -> Vec<MemoryTerm> {
         let terms = [
             ("weights in their files", self.mapped_weights),
             ("weights in memory", self.owned_weights),
@@ -274,6 +276,7 @@ mod tests {
         state_bytes: 0,
         snapshots: true,
         free_memory: Some(1 << 30),
+        share_of_free: SHARE_OF_FREE,
         total_memory: Some(1 << 32),
         needs: MemoryNeeds {
             mapped_weights: 1 << 20,

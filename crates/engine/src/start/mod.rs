@@ -15,12 +15,12 @@ mod preset_kl;
 
 pub use backend::{most_exact_format, select};
 pub use calibration::{Calibration, cache_folder};
-pub use config::{EngineConfig, LoadProgress};
-pub use device::{DecodeKernel, DeviceChoice, GpuProducts};
+pub use config::{EngineConfig, StartPhase, StartProgress};
+pub use device::{DecodeKernel, DeviceChoice, GpuProducts, vector_instructions};
 pub use kv_plan::{CentreMode, KlNeed, KvOptions, KvPlan, cache_layout};
 pub use loading::{ModelBundle, load};
 pub use memory::{MemoryBudget, MemoryLimits, MemoryNeeds, MemoryTerm, free_memory};
-pub use plan::{StartPlan, plan};
+pub use plan::{Forecast, MachineMemory, PresetForecast, StartPlan, forecast, plan};
 
 use crate::error::StartError;
 use crate::serve::{
@@ -89,7 +89,10 @@ pub fn launch(config: &EngineConfig, bundle: ModelBundle) -> Result<(EngineHandl
     if compiles {
         let begin = Instant::now();
         tracing::info!("warming up: the device's kernels are compiled");
+        let tell = |done| config.progress.iter().for_each(|progress| progress.at(StartPhase::WarmUp, done, 1));
+        tell(0);
         pool.install(|| warm_up(&mut scheduler, &mut runner, budget.max_model_len))?;
+        tell(1);
         tracing::info!("warmed up in {:.1} s", begin.elapsed().as_secs_f64());
     }
     let mut prefix_cache = PrefixCache { identity, archive: None };
@@ -142,7 +145,7 @@ struct PlannedCache {
 fn plan_cache(config: &EngineConfig, bundle: &ModelBundle) -> Result<PlannedCache, StartError> {
     let geometry = bundle.model.geometry();
     let weights = WeightBytes { mapped: bundle.mapped_bytes, owned: bundle.owned_bytes };
-    let free = plan::free_beside(bundle.device.tensors(), weights.mapped);
+    let free = plan::free_beside(config, bundle.device.tensors(), weights);
     let limits = plan::limits(config, &bundle.model_config, weights, free);
     let figures = preset_kl::figures_file_of(config, bundle).filter(|_| config.kv.is_auto());
     let mut plan = config.kv.plan(geometry, &limits, &figures.map(|file| file.read()).unwrap_or_default())?;

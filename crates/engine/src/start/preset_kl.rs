@@ -2,7 +2,7 @@
 //! to the engine's idle time.
 use super::backend::{most_exact_format, select};
 use super::calibration::method;
-use super::config::EngineConfig;
+use super::config::{EngineConfig, StartPhase};
 use super::identity::version;
 use super::kv_plan::{KvPlan, cache_layout};
 use super::loading::ModelBundle;
@@ -52,7 +52,10 @@ pub(super) fn measure_now(
         let setup = setup(config, bundle)?;
         check_room(&setup, limits, 0)?;
         let model = ModelRef { model: &*bundle.model, device: &*bundle.device };
-        let figures = setup.begin(model)?.finish(model)?;
+        let tell = |done, total| {
+            bundle.progress.iter().for_each(|progress| progress.at(StartPhase::PresetKl, done, total));
+        };
+        let figures = setup.begin(model)?.finish(model, tell)?;
         // Figures of other weights must not be kept under these weights' name.
         bundle.files.check()?;
         Ok(figures)

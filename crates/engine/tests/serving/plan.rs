@@ -1,6 +1,20 @@
 //! What a plan says by a model's headers is what its start does.
 use super::stop;
-use engine::{EngineConfig, MemoryTerm, StartPlan, plan, start};
+use engine::{EngineConfig, KvOptions, MachineMemory, MemoryTerm, StartPlan, forecast, plan, start};
+use turboquant::PRESETS;
+
+/// Every bundled model.
+const MODELS: [&str; 9] = [
+    "demo",
+    "eval",
+    "tiny-llama31",
+    "tiny-llama-yarn",
+    "tiny-mistral",
+    "tiny-qwen2",
+    "tiny-qwen3",
+    "tiny-qwen3moe",
+    "tiny-qwen35",
+];
 
 fn bytes(plan: &StartPlan, name: &str) -> u64 {
     plan.terms.iter().filter(|term| term.name.contains(name)).map(|term| term.bytes).sum()
@@ -30,6 +44,64 @@ fn a_start_takes_what_its_plan_says() {
         assert!(cache + states <= 16 << 20 && cache + states > 15 << 20, "{model}: {cache} {states}");
         stop(engine);
     }
+}
+
+/// Every model with every preset, in memory of which the cache takes what is left.
+#[test]
+fn the_forecast_of_every_preset_is_what_its_start_takes() {
+    for model in MODELS {
+        let base = EngineConfig {
+            memory: Some(400 << 20),
+            max_num_seqs: 4,
+            ..EngineConfig::new(testkit::repo(&format!("models/{model}")))
+        };
+        let forecast = forecast(&base, None).unwrap();
+        assert_eq!(forecast.presets.len(), PRESETS.len());
+        for row in &forecast.presets {
+            let kv = KvOptions::parse(row.preset.name, None, None, 32, "auto").unwrap();
+            let engine = start(&EngineConfig { kv, ..base.clone() });
+            let (engine, expected) = match (engine, &row.plan) {
+                (Ok(engine), Ok(plan)) => (engine, plan),
+                // A head size that the preset does not store.
+                (Err(error), Err(expected)) => {
+                    assert_eq!(error.to_string(), expected.to_string(), "{model} {}", row.preset.name);
+                    continue;
+                }
+                (start, _) => panic!("{model} {}: {:?} but {:?}", row.preset.name, start.err(), row.plan),
+            };
+            let (info, budget) = (engine.0.info(), expected.budget);
+            let settled = (budget.num_blocks, budget.max_model_len, budget.num_snapshots);
+            assert_eq!(
+                settled,
+                (info.num_blocks, info.max_model_len, info.num_snapshots),
+                "{model} {}",
+                row.preset.name
+            );
+            assert_eq!(expected.layout.bytes_per_block(), info.bytes_per_block);
+            assert_eq!(row.max_context, info.max_model_len, "{model} {}", row.preset.name);
+            stop(engine);
+        }
+    }
+}
+
+#[test]
+fn memory_that_is_named_bounds_all_and_another_machine_is_planned_for() {
+    const NAMED: u64 = 1 << 30;
+    let base = EngineConfig {
+        max_num_seqs: 1024,
+        max_num_batched_tokens: 1024,
+        ..EngineConfig::new(testkit::repo("models/demo"))
+    };
+    let sum = |plan: &StartPlan| plan.terms.iter().map(|term| term.bytes).sum::<u64>();
+    let named = plan(&EngineConfig { memory: Some(NAMED), ..base.clone() }).unwrap();
+    // All of it, but for less than a block.
+    assert!(sum(&named) <= NAMED && sum(&named) + named.kv.layout.bytes_per_block() as u64 > NAMED);
+    let machine = MachineMemory { total: 1 << 50, free: 1 << 49 };
+    let there = forecast(&base, Some(machine)).unwrap();
+    assert_eq!((there.total_memory, there.free_memory), (Some(1 << 50), Some(1 << 49)));
+    assert!(sum(&there.start.unwrap()) > NAMED);
+    let error = plan(&EngineConfig { memory: Some(1 << 60), ..base }).unwrap_err().to_string();
+    assert!(error.starts_with("--memory: is 1152921504606846976 bytes; this machine"), "{error}");
 }
 
 #[test]
