@@ -149,8 +149,7 @@ fn bar(terms: &[MemoryTerm], free: u64, total: u64) -> String {
     format!("[{line}]\n {}", legend.collect::<Vec<_>>().join("   "))
 }
 
-/// Bytes in MiB.
-pub fn mib(bytes: u64) -> String {
+fn mib(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
@@ -159,7 +158,7 @@ pub fn grouped(number: usize) -> String {
     let digits = number.to_string();
     let mut out = String::new();
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);

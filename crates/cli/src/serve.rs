@@ -1,12 +1,13 @@
 //! `tallow serve`: the HTTP server first, so that /health can tell of the loading, then the model.
 use crate::args::ServeArgs;
 use crate::model::{self, ModelSource};
-use crate::plan::{grouped, mib};
+use crate::plan::grouped;
 use crate::running::{self, RunningServer};
 use crate::settings::Settings;
 use crate::signals::{Signal, Signals};
 use crate::{demo, output};
 use anyhow::{Context, Error, Result, anyhow};
+use bytesize::ByteSize;
 use engine::{EngineHandle, KlNeed, StartError};
 use server::{ServerConfig, ServerState};
 use std::net::SocketAddr;
@@ -124,14 +125,18 @@ impl Running {
     /// What somebody who has started the server wants to know of it.
     fn welcome(&self, settings: &Settings) -> String {
         let (info, url) = (self.engine.info(), self.url());
-        let mut lines =
-            vec![format!("\nServing {} ({}, {} of weights)", info.name, info.model_type, mib(info.weight_bytes))];
+        let mut lines = vec![format!(
+            "\nServing {} ({}, {} of weights)",
+            info.name,
+            info.model_type,
+            ByteSize::b(info.weight_bytes)
+        )];
         if settings.model.is_none() {
             lines.push(format!("{}.", demo::NOTICE));
         }
         let key = if settings.api_key.is_some() { "your --api-key" } else { "any key" };
         let blocks = grouped(info.num_blocks * info.block_size);
-        let cache = mib((info.num_blocks * info.bytes_per_block) as u64);
+        let cache = ByteSize::b((info.num_blocks * info.bytes_per_block) as u64);
         let context = grouped(info.max_model_len);
         let trained = grouped(info.trained_len);
         let mut line = |name: &str, text: String| lines.push(format!("  {name:<9}{text}"));

@@ -5,4 +5,5 @@ mod files;
 mod help;
 mod hub;
 mod process;
+mod running;
 mod settings;

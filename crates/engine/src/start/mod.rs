@@ -87,13 +87,7 @@ pub fn launch(config: &EngineConfig, bundle: ModelBundle) -> Result<(EngineHandl
     log_cache(&plan, &runner)?;
     let pool = compute_pool(config.threads)?;
     if compiles {
-        let begin = Instant::now();
-        tracing::info!("warming up: the device's kernels are compiled");
-        let tell = |done| config.progress.iter().for_each(|progress| progress.at(StartPhase::WarmUp, done, 1));
-        tell(0);
-        pool.install(|| warm_up(&mut scheduler, &mut runner, budget.max_model_len))?;
-        tell(1);
-        tracing::info!("warmed up in {:.1} s", begin.elapsed().as_secs_f64());
+        pool.install(|| compile_kernels(config, &mut scheduler, &mut runner, budget.max_model_len))?;
     }
     let mut prefix_cache = PrefixCache { identity, archive: None };
     let disk = identity.map_or(Ok(None), |identity| disk::open(config, &info, identity))?;
@@ -113,6 +107,23 @@ pub fn launch(config: &EngineConfig, bundle: ModelBundle) -> Result<(EngineHandl
     let thread =
         std::thread::Builder::new().name("tallow-engine".into()).spawn(move || pool.install(|| engine.run()))?;
     Ok((handle, thread))
+}
+
+/// Has a device that compiles kernels when they are first used do so now.
+fn compile_kernels(
+    config: &EngineConfig,
+    scheduler: &mut Scheduler,
+    runner: &mut ModelRunner,
+    max_model_len: usize,
+) -> Result<(), StartError> {
+    let tell = |done| config.progress.iter().for_each(|progress| progress.at(StartPhase::WarmUp, done, 1));
+    let begin = Instant::now();
+    tracing::info!("warming up: the device's kernels are compiled");
+    tell(0);
+    warm_up(scheduler, runner, max_model_len)?;
+    tell(1);
+    tracing::info!("warmed up in {:.1} s", begin.elapsed().as_secs_f64());
+    Ok(())
 }
 
 /// Whether prompts are looked for in the cache. A model with recurrent states needs snapshots for it.
