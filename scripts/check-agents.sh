@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Claude Code, Codex and opencode complete a loop with a tool against the server, each in a network namespace that has the loopback alone, so
-# that it reaches nothing else. A script answers in place of a model (crates/server/examples/scripted.rs): it calls the agent's shell once and
+# Claude Code, Codex and opencode, started by `tallow launch`, complete a loop with a tool against the server, each in a network namespace that
+# has the loopback alone, so that it reaches nothing else. A script answers in place of a model (crates/server/examples/scripted.rs): it calls the agent's shell once and
 # repeats what that has said. With a MODEL, tallow serves that instead, and what it chooses is told, not judged.
 # usage: scripts/check-agents.sh [MODEL]        needs: npm, unshare and ip as root
 set -euo pipefail
@@ -11,8 +11,8 @@ agents=$root/target/agents
 mkdir -p "$agents"
 (cd "$agents" && npm install --silent --no-audit --no-fund @anthropic-ai/claude-code@2.1.197 @openai/codex@0.171.0 opencode-ai@1.18.33 &&
     node node_modules/opencode-ai/postinstall.mjs >/dev/null)
+cargo build --release --locked
 if [ -n "$model" ]; then
-    cargo build --release --locked
     serve=("$root/target/release/tallow" serve "$model" --port 8390 --served-model-name agent)
 else
     cargo build --release --locked -p server --example scripted
@@ -36,8 +36,7 @@ run() {
         for _ in $(seq 300); do curl -fs http://127.0.0.1:8390/health >/dev/null && break; sleep 0.2; done
         cd "$home/work"
         env -i PATH="$PATH" HOME="$home" LANG=C.UTF-8 TERM=dumb IS_SANDBOX=1 DISABLE_TELEMETRY=1 DISABLE_AUTOUPDATER=1 \
-            CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1 ANTHROPIC_BASE_URL=http://127.0.0.1:8390 ANTHROPIC_API_KEY=none \
-            OPENAI_API_KEY=none OPENCODE_DISABLE_AUTOUPDATE=1 timeout "${LIMIT:-300}" "${@:count + 1}" </dev/null
+            OPENCODE_DISABLE_AUTOUPDATE=1 timeout "${LIMIT:-300}" "${@:count + 1}" </dev/null
         kill $server' run "$home" "${#serve[@]}" "${serve[@]}" "$@" >"$home/agent.log" 2>&1
     set -e
     if [ -n "$model" ]; then
@@ -55,11 +54,9 @@ run() {
 
 failed=
 ask="Make a file made.txt with your shell and tell me what the shell said."
-bin=$agents/node_modules/.bin
-run "Claude Code" "$bin/claude" -p "$ask" --dangerously-skip-permissions
-run "Codex" "$bin/codex" exec --skip-git-repo-check --dangerously-bypass-approvals-and-sandbox -m agent -c model_provider=tallow \
-    -c 'model_providers.tallow={name="tallow", base_url="http://127.0.0.1:8390/v1", wire_api="responses"}' "$ask"
-config='{"provider": {"tallow": {"npm": "@ai-sdk/openai-compatible", "options": {"baseURL": "http://127.0.0.1:8390/v1", "apiKey": "none"},
-    "models": {"agent": {}}}}, "permission": "allow"}'
-run "opencode" env OPENCODE_CONFIG_CONTENT="$config" "$bin/opencode" run -m tallow/agent "$ask"
+PATH=$agents/node_modules/.bin:$PATH
+launch() { run "$1" "$root/target/release/tallow" launch "$2" --url http://127.0.0.1:8390 -- "${@:3}"; }
+launch "Claude Code" claude -p "$ask" --dangerously-skip-permissions
+launch "Codex" codex exec --skip-git-repo-check --dangerously-bypass-approvals-and-sandbox "$ask"
+launch "opencode" opencode run "$ask"
 [ -z "$failed" ]
