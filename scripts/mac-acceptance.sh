@@ -117,13 +117,13 @@ capacity() (
     serve --kv-preset "$preset" --max-num-seqs 1
     grep -E 'KV cache|GPU memory|compiled|centring|on a GPU' "$log"
     python3 - "$url" <<'PY'
-import json, sys, time, urllib.request
+import gzip, json, sys, time, urllib.request
 base = sys.argv[1]
 def post(path, body):
     request = urllib.request.Request(base + path, json.dumps(body).encode(), {"content-type": "application/json"})
     return json.load(urllib.request.urlopen(request, timeout=7200))
 limit = json.load(urllib.request.urlopen(base + "/v1/models"))["data"][0]["max_model_len"]
-text = open("data/wikitext2-test-sample.txt").read()
+text = gzip.open("data/wikitext2-test-sample.txt.gz", "rt").read()
 tokens = post("/tokenize", {"prompt": text})["tokens"]
 prompt = (tokens * (limit // len(tokens) + 1))[: limit - 16]
 start = time.time()

@@ -10,6 +10,7 @@ float inputs (torch, Q8_0 weights), and the mean over 500 tokens by chance by .0
 mean, and both have the same most likely token wherever llama.cpp's leads by more than .4.
 """
 import argparse
+import gzip
 import pathlib
 import sys
 
@@ -46,14 +47,19 @@ def llama(model: pathlib.Path, ids: list[int]) -> list[dict[int, float]]:
     return result
 
 
+def read_text(path: pathlib.Path) -> str:
+    """A text, which may be packed."""
+    return (gzip.open if path.suffix == ".gz" else open)(path, "rt").read()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=pathlib.Path)
     parser.add_argument("--tallow", type=pathlib.Path, default=ROOT / "target/release/tallow")
-    parser.add_argument("--text", type=pathlib.Path, default=ROOT / "data/wikitext2-test-sample.txt")
+    parser.add_argument("--text", type=pathlib.Path, default=ROOT / "data/wikitext2-test-sample.txt.gz")
     parser.add_argument("--tokens", type=int, default=1001)
     args = parser.parse_args()
-    ids, ours = tallow(args.tallow, args.model, args.text.read_text()[: 20 * args.tokens], args.tokens)
+    ids, ours = tallow(args.tallow, args.model, read_text(args.text)[: 20 * args.tokens], args.tokens)
     theirs = llama(args.model, ids)
     differences, clear, same = [], 0, 0
     for token, our, their in zip(ids[1:], ours, theirs, strict=True):

@@ -1,19 +1,20 @@
 #!/usr/bin/env python3
-"""Two small tokenizers in GGUF, trained on data/wikitext2-test-sample.txt, and what their own libraries make of some texts.
+"""Two small tokenizers in GGUF, trained on data/wikitext2-test-sample.txt.gz, and what their own libraries make of some texts.
 
 usage: gguf_tokenizers.py        needs: gguf tokenizers sentencepiece; writes crates/text/tests/gguf/{bpe,spm}.{gguf,json}
 bpe: byte-level BPE with Llama 3's pre-tokenizer, by `tokenizers`. spm: BPE with byte fallback, by `sentencepiece`.
 """
-import json, pathlib, tempfile
+import gzip, json, pathlib, tempfile
 import gguf, sentencepiece, tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-OUT, TEXT = ROOT / "crates/text/tests/gguf", ROOT / "data/wikitext2-test-sample.txt"
+OUT = ROOT / "crates/text/tests/gguf"
+TEXT = gzip.open(ROOT / "data/wikitext2-test-sample.txt.gz", "rt").read()
 LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 TEXTS = [
     "", " ", "hello", "Hello world", "  two  spaces", "It's 12345 o'clock, isn't it?\n\n\tYes!", "Zürich — naïve café, 東京 🙂\r\n x", "a\u0301 ﬁ", "the game the season",
-    TEXT.read_text()[1000:2500],
+    TEXT[1000:2500],
 ]
 TEMPLATE = "{{ bos_token }}{% for m in messages %}[{{ m.role }}] {{ m.content }}{{ eos_token }}{% endfor %}"
 
@@ -40,7 +41,7 @@ split = pre_tokenizers.Split(tokenizers.Regex(LLAMA3), "isolated")
 bpe.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
 bpe.decoder = decoders.ByteLevel()
 special = ["<|begin_of_text|>", "<|end_of_text|>"]
-bpe.train([str(TEXT)], trainers.BpeTrainer(vocab_size=700, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
+bpe.train_from_iterator(TEXT.splitlines(keepends=True), trainers.BpeTrainer(vocab_size=700, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
 bpe.add_tokens(["<tool>"])
 TEXTS_BPE = ["<|begin_of_text|>a<tool>b", "<|end_of_text|>"]
 inner = json.loads(bpe.to_str())["model"]
@@ -61,8 +62,9 @@ goldens("bpe", f"tokenizers {tokenizers.__version__}", lambda t: bpe.encode(t, a
 TEXTS = TEXTS[: -len(TEXTS_BPE)]
 
 with tempfile.TemporaryDirectory() as folder:
+    pathlib.Path(folder, "text").write_text(TEXT)
     sentencepiece.SentencePieceTrainer.train(
-        input=str(TEXT), model_prefix=f"{folder}/m", model_type="bpe", vocab_size=700, byte_fallback=True, normalization_rule_name="identity",
+        input=f"{folder}/text", model_prefix=f"{folder}/m", model_type="bpe", vocab_size=700, byte_fallback=True, normalization_rule_name="identity",
         remove_extra_whitespaces=False, add_dummy_prefix=True, minloglevel=2,
     )
     spm = sentencepiece.SentencePieceProcessor(model_file=f"{folder}/m.model")

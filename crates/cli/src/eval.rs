@@ -5,7 +5,7 @@ use crate::{model, output, plot, progress};
 use anyhow::{Context, Result};
 use engine::{CentreMode, EngineConfig, KvOptions, ModelBundle};
 use measure::{
-    JudgedText, NeedleOptions, NeedleRow, NotJudged, QualityReport, Scheme, TextLengths, WIKITEXT, needles, quality,
+    JudgedText, NeedleOptions, NeedleRow, NotJudged, QualityReport, Scheme, TextLengths, needles, quality, wikitext,
     windows,
 };
 use serde::Serialize;
@@ -71,7 +71,7 @@ fn judge(args: EvalArgs, config: &EngineConfig) -> Result<()> {
         }
     }
     if args.needles {
-        report.needles = retrieval(&bundle, file.as_deref().unwrap_or(WIKITEXT), &args, &config.kv)?;
+        report.needles = retrieval(&bundle, file.as_deref().unwrap_or(wikitext()), &args, &config.kv)?;
         bundle.files.check()?;
     }
     output::json(args.json.as_deref(), &report)?;

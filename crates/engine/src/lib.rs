@@ -10,7 +10,7 @@ mod threads;
 pub use disk_cache::{DiskLimit, DiskOptions, DiskState, DiskStats};
 pub use error::{EngineError, RequestField, StartError, SubmitError};
 pub use forward::{ModelRef, PrivateSequences};
-pub use kl::{KL_LIMIT, KlFigures, WIKITEXT, divergence, log_softmax, text_windows};
+pub use kl::{KL_LIMIT, KlFigures, divergence, log_softmax, text_windows, wikitext};
 pub use kv::CacheIdentity;
 pub use models::{Pooling, Reading, WeightFiles, WeightQuant};
 pub use scheduler::{Miss, PrefixReport};

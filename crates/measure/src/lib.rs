@@ -15,7 +15,7 @@ pub use needles::{NeedleOptions, NeedleRow, needles};
 pub use quality::{PositionRange, QualityReport, QualityRow, quality};
 pub use scheme::Scheme;
 pub use speed::{BenchOptions, BenchRow, speed};
-pub use texts::{BundledText, JudgedText, NotJudged, TextLengths, WIKITEXT, windows};
+pub use texts::{BundledText, JudgedText, NotJudged, TextLengths, wikitext, windows};
 
 /// Tokens of a prefill chunk, as served.
 const CHUNK: usize = 512;

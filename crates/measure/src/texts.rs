@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use text::{Conversation, PromptEnd};
 
-pub use engine::WIKITEXT;
+pub use engine::wikitext;
 
 /// A conversation with an agent: `tools` and `messages` in OpenAI's form. A result that is a file of this repository
 /// has its path as `file` in place of `content`.
@@ -74,10 +74,10 @@ impl BundledText {
     /// Errors: those of [`windows`]; a conversation that the model has no template for, or that its template refuses.
     pub fn sequences(self, bundle: &ModelBundle, lengths: &TextLengths) -> Result<JudgedText, NotJudged> {
         match self {
-            BundledText::Wikitext => Ok(JudgedText::of(windows(bundle, WIKITEXT, lengths.tokens, lengths.window)?)),
+            BundledText::Wikitext => Ok(JudgedText::of(windows(bundle, wikitext(), lengths.tokens, lengths.window)?)),
             BundledText::Code => Ok(JudgedText::of(windows(bundle, &code(), lengths.tokens, lengths.window)?)),
             BundledText::Chat => chat(bundle),
-            BundledText::Document => Ok(JudgedText::of(vec![document(bundle, WIKITEXT, lengths.document)?])),
+            BundledText::Document => Ok(JudgedText::of(vec![document(bundle, wikitext(), lengths.document)?])),
         }
     }
 }
@@ -227,11 +227,18 @@ mod tests {
         engine::load(&config).unwrap()
     }
 
+    /// Figures of `docs/` are of these bytes.
+    #[test]
+    fn the_sample_of_wikitext_is_whole() {
+        assert_eq!(wikitext().len(), 250_000);
+        assert!(wikitext().trim_start().starts_with("= Robert Boulter ="), "{:?}", &wikitext()[..40]);
+    }
+
     /// Documents and windows are the text's tokens, each once and in their order, up to their limits.
     #[test]
     fn sequences_have_every_token_once() {
         let bundle = loaded("models/demo", None);
-        let tokens = bundle.tokenizer.encode(WIKITEXT, false).unwrap();
+        let tokens = bundle.tokenizer.encode(wikitext(), false).unwrap();
         let bos: Vec<u32> = bundle.tokenizer.added_bos().into_iter().collect();
         let sequences = |text: BundledText, lengths: &TextLengths| text.sequences(&bundle, lengths).unwrap().sequences;
 

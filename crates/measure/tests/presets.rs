@@ -1,6 +1,6 @@
 //! `--kv-preset auto` goes by the KL that `tallow eval` tells.
 #![allow(clippy::unwrap_used)] // helpers of tests
-use engine::{CentreMode, EngineConfig, KL_LIMIT, KlFigures, KvOptions, ModelBundle, WIKITEXT, launch, load};
+use engine::{CentreMode, EngineConfig, KL_LIMIT, KlFigures, KvOptions, ModelBundle, launch, load, wikitext};
 use measure::{Scheme, quality, windows};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -50,7 +50,7 @@ fn memory_for_balanced(bundle: &ModelBundle) -> u64 {
 
 /// What `tallow eval --texts wikitext --tokens 2048 --window 2048` tells of presets.
 fn judged(bundle: &ModelBundle, presets: &[&str], centre: CentreMode) -> Vec<f64> {
-    let sequences = windows(bundle, WIKITEXT, 2048, 2048).unwrap();
+    let sequences = windows(bundle, wikitext(), 2048, 2048).unwrap();
     let schemes: Vec<_> = presets.iter().map(|preset| Scheme::Pair { pair: pair(preset), centre }).collect();
     let report = quality(bundle, &sequences, &schemes, |_, _| {}).unwrap();
     report.rows.iter().map(|row| row.kl).collect()

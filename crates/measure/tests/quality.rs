@@ -1,7 +1,7 @@
 //! What K/V pairs cost the bundled models.
 #![allow(clippy::unwrap_used)] // helpers of tests
 use engine::{CentreMode, EngineConfig, ModelBundle, load};
-use measure::{BundledText, Scheme, TextLengths, WIKITEXT, quality, windows};
+use measure::{BundledText, Scheme, TextLengths, quality, wikitext, windows};
 use turboquant::Format::{self, *};
 use turboquant::KvPair;
 
@@ -17,7 +17,7 @@ fn pair(format: Format, centre: CentreMode) -> Scheme {
 #[test]
 fn the_calibration_text_hardly_matters() {
     let mut loaded = loaded("models/demo");
-    let sequences = windows(&loaded, WIKITEXT, 2048, 1024).unwrap();
+    let sequences = windows(&loaded, wikitext(), 2048, 1024).unwrap();
     let schemes = [pair(Tc4, CentreMode::Auto)];
     let kl = |loaded: &ModelBundle| quality(loaded, &sequences, &schemes, |_, _| {}).unwrap().rows[0].kl;
     let licence = kl(&loaded);

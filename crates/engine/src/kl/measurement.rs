@@ -4,15 +4,22 @@ use super::figures::KlFigures;
 use crate::error::StartError;
 use crate::forward::{ModelRef, PrivateSequences};
 use attention::AttentionBackend;
+use flate2::read::GzDecoder;
 use kv::KvLayout;
 use models::ModelConfig;
 use rayon::prelude::*;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use text::Tokenizer;
 use turboquant::KvPair;
 
 /// The beginning of wikitext-2's test split (`data/README.md`), of which the first tokens are read.
-pub const WIKITEXT: &str = include_str!("../../../../data/wikitext2-test-sample.txt");
+pub fn wikitext() -> &'static str {
+    static TEXT: LazyLock<String> = LazyLock::new(|| {
+        let packed: &[u8] = include_bytes!("../../../../data/wikitext2-test-sample.txt.gz");
+        std::io::read_to_string(GzDecoder::new(packed)).expect("what is built in is whole")
+    });
+    &TEXT
+}
 
 /// Tokens over which pairs are measured; also those of a window, where the model's context holds them.
 const TOKENS: usize = 2048;
@@ -59,7 +66,7 @@ impl KlSetup {
     ///
     /// Errors: too little memory, a text that the tokenizer makes no two tokens of.
     pub fn begin(self, model: ModelRef<'_>) -> Result<KlMeasurement, StartError> {
-        let (mut body, bos) = (self.tokenizer.encode(WIKITEXT, false)?, self.tokenizer.added_bos());
+        let (mut body, bos) = (self.tokenizer.encode(wikitext(), false)?, self.tokenizer.added_bos());
         body.truncate(TOKENS);
         let window = self.window().min(body.len() + usize::from(bos.is_some()));
         if window < 2 {

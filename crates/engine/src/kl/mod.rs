@@ -7,7 +7,7 @@ pub use divergence::{divergence, log_softmax};
 pub use figures::KlFigures;
 pub(crate) use figures::{FiguresFile, FiguresKey};
 pub(crate) use measurement::{KlMeasurement, KlSetup};
-pub use measurement::{WIKITEXT, text_windows};
+pub use measurement::{text_windows, wikitext};
 
 /// The largest KL, in nats, of a preset that `--kv-preset auto` takes.
 pub const KL_LIMIT: f64 = 0.05;
