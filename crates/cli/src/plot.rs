@@ -79,6 +79,7 @@ fn draw_quality(
         .x_desc("bits an element, metadata included")
         .y_desc(format!("KL from the {exact} cache, nats a token"))
         .y_label_formatter(&|y| format!("{y:.0e}"))
+        .light_line_style(TRANSPARENT)
         .draw()?;
     for PlotSeries { name, colour, points } in series.iter().filter(|s| !s.points.is_empty()) {
         let dots = points.iter().map(|(x, y, _)| Circle::new((*x, *y), 4, colour.filled()));
