@@ -1,6 +1,6 @@
 //! The memory of a Mac by its name, for plans of a machine other than this one.
 use anyhow::{Result, anyhow};
-use engine::MachineMemory;
+use engine::PlannedMachine;
 use std::str::FromStr;
 
 const GIB: u64 = 1 << 30;
@@ -17,9 +17,9 @@ pub struct Mac {
 
 impl Mac {
     /// What a server finds there while no other program needs more than what macOS does not recommend to the GPU.
-    pub fn memory(self) -> MachineMemory {
+    pub fn memory(self) -> PlannedMachine {
         let (share, of) = if self.gibibytes < LARGE { (2, 3) } else { (3, 4) };
-        MachineMemory { total: self.gibibytes * GIB, free: self.gibibytes * GIB * share / of }
+        PlannedMachine { total: self.gibibytes * GIB, free: self.gibibytes * GIB * share / of }
     }
 }
 

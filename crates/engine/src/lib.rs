@@ -10,7 +10,7 @@ mod threads;
 pub use disk_cache::{DiskLimit, DiskOptions, DiskState, DiskStats};
 pub use error::{EngineError, RequestField, StartError, SubmitError};
 pub use forward::{ModelRef, PrivateSequences};
-pub use kl::{KL_LIMIT, KlFigures, divergence, log_softmax, text_windows, wikitext};
+pub use kl::{KL_LIMIT, KlFigures, PresetKl, divergence, log_softmax, text_windows, wikitext};
 pub use kv::CacheIdentity;
 pub use models::{Pooling, Reading, WeightFiles, WeightQuant};
 pub use scheduler::{Miss, PrefixReport};
@@ -22,9 +22,9 @@ pub use serve::{
 };
 pub use start::{
     Calibration, CentreMode, DecodeKernel, DeviceChoice, EngineConfig, Forecast, GpuProducts, KlNeed, KvOptions,
-    KvPlan, MachineMemory, MemoryBudget, MemoryLimits, MemoryNeeds, MemoryTerm, ModelBundle, PresetForecast,
-    StartPhase, StartPlan, StartProgress, cache_folder, cache_layout, forecast, free_memory, launch, load,
-    most_exact_format, plan, select, start, vector_instructions,
+    KvPlan, MachineMemory, MemoryBudget, MemoryLimits, MemoryNeeds, MemoryTerm, ModelBundle, PlannedMachine,
+    PresetForecast, StartPhase, StartPlan, StartProgress, cache_folder, cache_layout, forecast, free_memory, launch,
+    load, machine_memory, most_exact_format, plan, select, start, vector_instructions,
 };
 pub use text::{ToolCallFormat, UnknownToolCallFormat};
 pub use threads::compute_pool;

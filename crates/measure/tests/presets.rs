@@ -31,15 +31,17 @@ fn figures(path: &Path) -> KlFigures {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
-/// The formats that a start takes, and its context. If `waits`, it is idle until figures are kept.
-fn started(config: &EngineConfig, folder: &Path, waits: bool) -> (String, usize) {
+/// The formats that a start takes and its context, and the figures that its clients are told. If `waits`, it is idle
+/// until these have been measured.
+fn started(config: &EngineConfig, folder: &Path, waits: bool) -> ((String, usize), KlFigures) {
     let (engine, thread) = launch(config, loaded(config, folder)).unwrap();
-    while waits && figures_file(folder).is_none() {
+    while waits && engine.kl_figures() == KlFigures::default() {
         std::thread::sleep(Duration::from_millis(20));
     }
     engine.shutdown(Duration::ZERO);
     thread.join().unwrap();
-    (format!("{}/{}", engine.info().k_quant, engine.info().v_quant), engine.info().max_model_len)
+    let formats = format!("{}/{}", engine.info().k_quant, engine.info().v_quant);
+    ((formats, engine.info().max_model_len), engine.kl_figures())
 }
 
 /// Bytes of cache for the model's whole context with `balanced` alone of the presets that auto chooses from.
@@ -65,21 +67,21 @@ fn an_idle_engine_measures_what_eval_tells_and_the_next_start_goes_by_it() {
     let bundle = loaded(&config, folder);
     let config = EngineConfig { kv_cache_memory: Some(memory_for_balanced(&bundle)), ..config };
 
-    let (first, shorter) = started(&config, folder, true);
+    let ((first, shorter), told) = started(&config, folder, true);
     assert_eq!(first, pair("near-lossless").to_string());
     let path = figures_file(folder).unwrap();
     let measured = figures(&path);
-    assert_eq!(measured.tokens, 2048);
+    assert_eq!((measured.tokens, told.tokens), (2048, 2048));
     let presets = ["transparent", "near-lossless", "balanced"];
     let judged = judged(&bundle, &presets, CentreMode::Auto);
     for (preset, kl) in presets.iter().zip(&judged) {
         // The file's numbers are read to a unit in the last place.
-        let figure = measured.of(pair(preset)).unwrap();
-        assert!((figure - kl).abs() <= f64::EPSILON * kl, "{preset}: {figure} for {kl}");
+        for figure in [&measured, &told].map(|figures| figures.of(pair(preset)).unwrap()) {
+            assert!((figure - kl).abs() <= f64::EPSILON * kl, "{preset}: {figure} for {kl}");
+        }
     }
     assert!(measured.of(pair("balanced")).unwrap() <= KL_LIMIT);
-    let (second, whole) = started(&config, folder, false);
-    assert_eq!((second, whole), (pair("balanced").to_string(), 4096));
+    assert_eq!(started(&config, folder, false), ((pair("balanced").to_string(), 4096), measured));
     assert!(shorter < 4096);
 
     // A preset whose figure is above the limit is not taken, and a file that was cut counts for nothing.
@@ -87,9 +89,10 @@ fn an_idle_engine_measures_what_eval_tells_and_the_next_start_goes_by_it() {
     let balanced = judged[2].to_string();
     assert!(text.contains(&balanced), "{text}");
     std::fs::write(&path, text.replace(&balanced, "0.06")).unwrap();
-    assert_eq!(started(&config, folder, false), (pair("near-lossless").to_string(), shorter));
+    let without_balanced = (pair("near-lossless").to_string(), shorter);
+    assert_eq!(started(&config, folder, false), (without_balanced.clone(), figures(&path)));
     std::fs::write(&path, &text[..text.len() / 2]).unwrap();
-    assert_eq!(started(&config, folder, false), (pair("near-lossless").to_string(), shorter));
+    assert_eq!(started(&config, folder, false), (without_balanced, KlFigures::default()));
 }
 
 /// The asked-for context needs `balanced`, so that the start has to know its KL. The second model has a large bias of

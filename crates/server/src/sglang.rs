@@ -8,9 +8,11 @@ use axum::Json;
 use axum::extract::State;
 use axum::routing::get;
 use chrono::{SecondsFormat, Utc};
+use engine::{KL_LIMIT, KlFigures, PresetKl};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+use tokio::task::spawn_blocking;
 
 /// The routes of SGLang's endpoints.
 pub fn routes() -> Routes {
@@ -100,6 +102,7 @@ async fn loads(State(state): State<ServerState>) -> Result<Json<Loads>, ApiError
 async fn server_info(State(state): State<ServerState>) -> Result<Json<Value>, ApiError> {
     let served = state.served()?;
     let info = served.engine.info();
+    let memory = spawn_blocking(engine::machine_memory).await?;
     Ok(Json(json!({
         "model_path": info.path.display().to_string(),
         "served_model_name": served.names[0],
@@ -116,7 +119,20 @@ async fn server_info(State(state): State<ServerState>) -> Result<Json<Value>, Ap
         "page_size": info.block_size,
         "disable_radix_cache": !info.prefix_cache,
         "memory_pressure": served.engine.stats().pressure.name(),
+        "memory": {
+            "total": memory.map(|memory| memory.total),
+            "free": memory.map(|memory| memory.free),
+            "resident": memory.map(|memory| memory.resident),
+            "weights": info.weight_bytes,
+        },
+        "kv_divergence": kv_divergence(&served.engine.kl_figures()),
     })))
+}
+
+/// What the presets cost the model: the KL of the next token's distribution, nats.
+fn kv_divergence(figures: &KlFigures) -> Value {
+    let preset = |PresetKl { preset, k, v, kl }| json!({"name": preset, "k": k, "v": v, "kl": kl});
+    json!({"limit": KL_LIMIT, "tokens": figures.tokens, "presets": figures.presets().map(preset).collect::<Vec<_>>()})
 }
 
 async fn model_info(State(state): State<ServerState>) -> Result<Json<Value>, ApiError> {

@@ -2,7 +2,7 @@
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::{Path, PathBuf};
-use turboquant::KvPair;
+use turboquant::{KvPair, PRESETS, Preset};
 
 /// Part of the name of kept figures: change it when the measurement changes.
 const VERSION: &str = "1";
@@ -40,6 +40,16 @@ impl KlFigures {
         self.pairs.iter().find(|known| known.k == pair.k.name() && known.v == pair.v.name()).map(|known| known.kl)
     }
 
+    /// The presets that `--kv-preset auto` chooses from, from exact to small, and what is known of each.
+    pub fn presets(&self) -> impl Iterator<Item = PresetKl> {
+        PRESETS.iter().filter(|preset| preset.auto).map(|Preset { name, pair, .. }| PresetKl {
+            preset: name,
+            k: pair.k.name(),
+            v: pair.v.name(),
+            kl: self.of(*pair),
+        })
+    }
+
     fn parse(bytes: &[u8]) -> Result<Self, String> {
         let figures: KlFigures = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
         match figures.pairs.iter().all(|pair| pair.kl.is_finite() && pair.kl >= 0.0) {
@@ -47,6 +57,19 @@ impl KlFigures {
             false => Err("a KL is negative or no number".to_owned()),
         }
     }
+}
+
+/// What a preset costs a model.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PresetKl {
+    /// The preset's name.
+    pub preset: &'static str,
+    /// The name of its format of keys.
+    pub k: &'static str,
+    /// The name of its format of values.
+    pub v: &'static str,
+    /// Its KL, nats; `None` where it has not been measured.
+    pub kl: Option<f64>,
 }
 
 /// All that figures depend on beside the pair.
@@ -138,6 +161,15 @@ mod tests {
         ] {
             assert_eq!(file(&other).read(), KlFigures::default(), "{other:?}");
         }
+    }
+
+    #[test]
+    fn presets_have_the_figures_of_their_pairs() {
+        let figures = KlFigures::new(2048, [(PAIR, 0.0123)]);
+        let known: Vec<_> = figures.presets().map(|known| (known.preset, known.k, known.v, known.kl)).collect();
+        assert!(known.contains(&("balanced", "tc4", "tc4", Some(0.0123))), "{known:?}");
+        assert_eq!(known[0], ("bf16", "bf16", "bf16", None));
+        assert_eq!(known.len(), 4);
     }
 
     #[test]

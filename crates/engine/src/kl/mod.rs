@@ -4,8 +4,8 @@ mod figures;
 mod measurement;
 
 pub use divergence::{divergence, log_softmax};
-pub use figures::KlFigures;
 pub(crate) use figures::{FiguresFile, FiguresKey};
+pub use figures::{KlFigures, PresetKl};
 pub(crate) use measurement::{KlMeasurement, KlSetup};
 pub use measurement::{text_windows, wikitext};
 

@@ -3,6 +3,7 @@ use super::prefix_cache::{PrefixEvent, PrefixHistory};
 use super::pressure::PressureLevel;
 use super::request::{Event, GenerationRequest, SamplingParams};
 use crate::error::SubmitError;
+use crate::kl::KlFigures;
 use disk_cache::{DiskCache, DiskStats};
 use models::Pooling;
 use std::path::PathBuf;
@@ -134,6 +135,7 @@ struct HandleShared {
     closing: RwLock<bool>,
     stats: Mutex<EngineStats>,
     prefixes: Mutex<PrefixHistory>,
+    kl_figures: Mutex<KlFigures>,
     disk: OnceLock<Arc<DiskCache>>,
     /// Why the engine has ended, if it has by itself.
     ended: OnceLock<String>,
@@ -178,6 +180,11 @@ impl EngineInbox {
         self.shared.prefixes.lock().unwrap_or_else(|e| e.into_inner()).push(event);
     }
 
+    /// What [`EngineHandle::kl_figures`] answers from now on.
+    pub fn set_kl_figures(&self, figures: KlFigures) {
+        *self.shared.kl_figures.lock().unwrap_or_else(|e| e.into_inner()) = figures;
+    }
+
     /// The engine is about to end for this reason, which [`EngineHandle::failure`] gives from now on.
     pub fn fail(&self, reason: String) {
         // The first reason is the cause of all later ones.
@@ -208,6 +215,7 @@ pub fn channel(info: ModelInfo, tokenizer: Arc<Tokenizer>, queue_limit: usize) -
         closing: RwLock::new(false),
         stats: Mutex::default(),
         prefixes: Mutex::default(),
+        kl_figures: Mutex::default(),
         disk: OnceLock::new(),
         ended: OnceLock::new(),
     });
@@ -269,6 +277,11 @@ impl EngineHandle {
     /// What requests found of their prompts in the cache, up to now.
     pub fn prefixes(&self) -> PrefixHistory {
         self.shared.prefixes.lock().unwrap_or_else(|e| e.into_inner()).clone()
+    }
+
+    /// What the presets cost the model, as far as it has been measured, now or for an earlier start.
+    pub fn kl_figures(&self) -> KlFigures {
+        self.shared.kl_figures.lock().unwrap_or_else(|e| e.into_inner()).clone()
     }
 
     /// What the cache on disk holds and does; `None` if there is none.

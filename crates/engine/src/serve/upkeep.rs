@@ -62,7 +62,10 @@ impl Engine {
                 self.idle_measurement = Some(measurement);
                 return true;
             }
-            Ok(Some(figures)) => measurement.keep(&figures),
+            Ok(Some(figures)) => {
+                measurement.keep(&figures);
+                self.inbox.set_kl_figures(figures);
+            }
             Err(problem) => tracing::warn!("{NOT_MEASURED}: {problem}"),
         }
         false

@@ -1,5 +1,5 @@
 //! The device that computes, and the memory it has.
-use super::memory::free_memory;
+use super::machine_memory::free_memory;
 use crate::error::StartError;
 use candle_core::Device;
 
@@ -181,7 +181,7 @@ pub(super) fn gpu_limit(device: &Device) -> Option<u64> {
     match device {
         #[cfg(all(any(target_os = "macos", metal_double), feature = "metal"))]
         Device::Metal(metal) => {
-            let set = ::metal::macos::working_set(metal, super::memory::physical_memory());
+            let set = ::metal::macos::working_set(metal, super::machine_memory::physical_memory());
             tracing::info!(
                 "GPU memory: Metal recommends {} MiB of {} MiB, {} MiB are taken, {} MiB may be used",
                 set.recommended >> 20,

@@ -1,7 +1,6 @@
 //! How many blocks the cache gets, and how long a context may be.
 use crate::error::StartError;
 use kv::KvLayout;
-use sysinfo::{CGroupLimits, ProcessRefreshKind, ProcessesToUpdate, System};
 
 /// Share of the free memory that the cache takes where nobody says how much; the rest is for activations and other
 /// programs.
@@ -224,41 +223,6 @@ fn listed(terms: &[MemoryTerm]) -> String {
     list.join(", ")
 }
 
-/// Memory of this machine in bytes; 0 where the system does not say.
-#[cfg(all(any(target_os = "macos", metal_double), feature = "metal"))]
-pub(crate) fn physical_memory() -> u64 {
-    total_memory().unwrap_or(0)
-}
-
-/// Free memory of this machine in bytes; `None` where the system does not say.
-pub fn free_memory() -> Option<u64> {
-    let system = system()?;
-    let limits = container_limits(&system).map(|limits| limits.free_memory);
-    Some(limits.fold(system.available_memory(), u64::min))
-}
-
-/// All memory of this machine in bytes, or what a container may take of it; `None` where the system does not say.
-pub(crate) fn total_memory() -> Option<u64> {
-    let system = system()?;
-    let limits = container_limits(&system).map(|limits| limits.total_memory);
-    Some(limits.fold(system.total_memory(), u64::min)).filter(|total| *total > 0)
-}
-
-fn system() -> Option<System> {
-    let mut system = System::new().ok()?;
-    system.refresh_memory();
-    if let Ok(own) = sysinfo::get_current_pid() {
-        system.refresh_processes_specifics(ProcessesToUpdate::Some(&[own]), false, ProcessRefreshKind::nothing());
-    }
-    Some(system)
-}
-
-/// The limits of the container that this process sees as the system, and of the control group that it is in.
-fn container_limits(system: &System) -> impl Iterator<Item = CGroupLimits> {
-    let own = sysinfo::get_current_pid().ok().and_then(|own| system.process(own)?.cgroup_limits());
-    system.cgroup_limits().into_iter().chain(own)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -359,11 +323,6 @@ mod tests {
         let limits = MemoryLimits { free_memory: Some(600 * MIB), needs, ..LIMITS };
         let budget = MemoryBudget::new(&layout(), &MemoryLimits { max_num_seqs: 1000, ..limits }).unwrap();
         assert_eq!(budget.num_blocks as u64, 200 * MIB / layout().bytes_per_block() as u64);
-    }
-
-    #[test]
-    fn a_machine_says_how_much_memory_it_has() {
-        assert!(free_memory().unwrap() <= total_memory().unwrap());
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod generation;
 mod identity;
 mod kv_plan;
 mod loading;
+mod machine_memory;
 mod memory;
 mod plan;
 mod preset_choice;
@@ -19,10 +20,12 @@ pub use config::{EngineConfig, StartPhase, StartProgress};
 pub use device::{DecodeKernel, DeviceChoice, GpuProducts, vector_instructions};
 pub use kv_plan::{CentreMode, KlNeed, KvOptions, KvPlan, cache_layout};
 pub use loading::{ModelBundle, load};
-pub use memory::{MemoryBudget, MemoryLimits, MemoryNeeds, MemoryTerm, free_memory};
-pub use plan::{Forecast, MachineMemory, PresetForecast, StartPlan, forecast, plan};
+pub use machine_memory::{MachineMemory, free_memory, machine_memory};
+pub use memory::{MemoryBudget, MemoryLimits, MemoryNeeds, MemoryTerm};
+pub use plan::{Forecast, PlannedMachine, PresetForecast, StartPlan, forecast, plan};
 
 use crate::error::StartError;
+use crate::kl::KlFigures;
 use crate::serve::{
     Archive, Engine, EngineHandle, IdleMeasurement, Metrics, ModelInfo, ModelRunner, PrefixCache, PressureWatch,
     channel, warm_up,
@@ -52,7 +55,8 @@ pub fn start(config: &EngineConfig) -> Result<(EngineHandle, JoinHandle<()>), St
 /// Errors: a cache that the model, the flags or the memory do not allow.
 pub fn launch(config: &EngineConfig, bundle: ModelBundle) -> Result<(EngineHandle, JoinHandle<()>), StartError> {
     let named = |error: StartError| error.of_model(&bundle.model_config.model_type);
-    let PlannedCache { plan, backend, identity, idle_measurement } = plan_cache(config, &bundle).map_err(named)?;
+    let PlannedCache { plan, figures, backend, identity, idle_measurement } =
+        plan_cache(config, &bundle).map_err(named)?;
     let weight_bytes = bundle.mapped_bytes + bundle.owned_bytes;
     let ModelBundle { model, model_config, tokenizer, generation, device, files, .. } = bundle;
     let budget = plan.budget;
@@ -99,6 +103,7 @@ pub fn launch(config: &EngineConfig, bundle: ModelBundle) -> Result<(EngineHandl
     let metrics = Metrics::new(&info.name);
     let (handle, inbox) = channel(info, tokenizer.clone(), config.max_queued_requests);
     let inbox = inbox.with_disk(disk);
+    inbox.set_kl_figures(figures);
     let memory = PressureWatch::new(config.pressure.as_ref().and_then(|source| (source.0)()));
     let eos = generation.eos_token_ids;
     let engine = Engine::new(scheduler, runner, files, inbox, tokenizer, eos, metrics, prefix_cache, memory)
@@ -144,6 +149,8 @@ fn reuses_prefixes(config: &EngineConfig, model: &dyn Model, num_snapshots: usiz
 struct PlannedCache {
     /// How it is stored.
     plan: KvPlan,
+    /// The KL of presets on the model, as far as it is known.
+    figures: KlFigures,
     /// What computes attention over it.
     backend: Box<dyn AttentionBackend>,
     /// Its identity; `None` where prefixes are not cached.
@@ -158,10 +165,11 @@ fn plan_cache(config: &EngineConfig, bundle: &ModelBundle) -> Result<PlannedCach
     let weights = WeightBytes { mapped: bundle.mapped_bytes, owned: bundle.owned_bytes };
     let free = plan::free_beside(config, bundle.device.tensors(), weights);
     let limits = plan::limits(config, &bundle.model_config, weights, free);
-    let figures = preset_kl::figures_file_of(config, bundle).filter(|_| config.kv.is_auto());
-    let mut plan = config.kv.plan(geometry, &limits, &figures.map(|file| file.read()).unwrap_or_default())?;
+    let mut figures = preset_kl::figures_file_of(config, bundle).map(|file| file.read()).unwrap_or_default();
+    let mut plan = config.kv.plan(geometry, &limits, &figures)?;
     if plan.kl_need == KlNeed::BeforeStart {
-        plan = config.kv.plan(geometry, &limits, &preset_kl::measure_now(config, bundle, &limits)?)?;
+        figures = preset_kl::measure_now(config, bundle, &limits)?;
+        plan = config.kv.plan(geometry, &limits, &figures)?;
     }
     if let Some(reason) = &plan.reason {
         tracing::info!("kv preset {reason}");
@@ -181,7 +189,7 @@ fn plan_cache(config: &EngineConfig, bundle: &ModelBundle) -> Result<PlannedCach
         kernels: &kernels,
     };
     let identity = config.prefix_cache.then(|| identity.identity());
-    Ok(PlannedCache { plan, backend, identity, idle_measurement })
+    Ok(PlannedCache { plan, figures, backend, identity, idle_measurement })
 }
 
 /// Logs the pair of formats, the bytes a token takes, how many tokens there is room for, and how many bf16 would have

@@ -3,7 +3,8 @@ use super::calibration::{self, CALIBRATION_TEXT};
 use super::config::EngineConfig;
 use super::device::{free_on, gpu_limit};
 use super::kv_plan::{KvOptions, KvPlan};
-use super::memory::{self, MemoryLimits, MemoryNeeds, MemoryTerm, SHARE_OF_FREE};
+use super::machine_memory::total_memory;
+use super::memory::{MemoryLimits, MemoryNeeds, MemoryTerm, SHARE_OF_FREE};
 use super::preset_kl::figures_file;
 use crate::error::StartError;
 use crate::kl::KlFigures;
@@ -33,7 +34,7 @@ pub struct StartPlan {
 
 /// The memory of a machine other than this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MachineMemory {
+pub struct PlannedMachine {
     /// All of it, bytes.
     pub total: u64,
     /// What a server finds free, bytes.
@@ -86,7 +87,7 @@ pub fn plan(config: &EngineConfig) -> Result<StartPlan, StartError> {
 /// Tells what [`plan`] does, and the same of every preset. `machine`: the one that is planned for; `None` for this one.
 ///
 /// Errors: flags or headers that a start would refuse whatever the memory.
-pub fn forecast(config: &EngineConfig, machine: Option<MachineMemory>) -> Result<Forecast, StartError> {
+pub fn forecast(config: &EngineConfig, machine: Option<PlannedMachine>) -> Result<Forecast, StartError> {
     let headers = Headers::read(config, machine)?;
     Ok(Forecast {
         presets: PRESETS.iter().map(|preset| headers.preset(config, preset)).collect(),
@@ -110,7 +111,7 @@ struct Headers {
 }
 
 impl Headers {
-    fn read(config: &EngineConfig, machine: Option<MachineMemory>) -> Result<Self, StartError> {
+    fn read(config: &EngineConfig, machine: Option<PlannedMachine>) -> Result<Self, StartError> {
         config.check()?;
         let device = config.device.open()?;
         // Files that are to be read into memory are not needed whole for their headers.
@@ -168,7 +169,7 @@ impl MemoryLimits {
 
 /// Errors: a `--memory` that this machine does not have.
 fn check_named_memory(config: &EngineConfig) -> Result<(), StartError> {
-    match (config.memory, memory::total_memory()) {
+    match (config.memory, total_memory()) {
         (Some(named), Some(total)) if named > total => {
             let message = format!("is {named} bytes; this machine, or the container, has {total} in all");
             Err(StartError::flag("--memory", message))
@@ -207,7 +208,7 @@ pub(super) fn limits(
         snapshots: config.prefix_cache,
         free_memory,
         share_of_free: if config.memory.is_some() { 1.0 } else { SHARE_OF_FREE },
-        total_memory: config.memory.or_else(memory::total_memory),
+        total_memory: config.memory.or_else(total_memory),
         needs: MemoryNeeds {
             mapped_weights: weights.mapped,
             owned_weights: weights.owned,

@@ -1,6 +1,6 @@
 //! What a plan says by a model's headers is what its start does.
 use super::stop;
-use engine::{EngineConfig, KvOptions, MachineMemory, MemoryTerm, StartPlan, forecast, plan, start};
+use engine::{EngineConfig, KvOptions, MemoryTerm, PlannedMachine, StartPlan, forecast, plan, start};
 use turboquant::PRESETS;
 
 /// Every bundled model.
@@ -96,7 +96,7 @@ fn memory_that_is_named_bounds_all_and_another_machine_is_planned_for() {
     let named = plan(&EngineConfig { memory: Some(NAMED), ..base.clone() }).unwrap();
     // All of it, but for less than a block.
     assert!(sum(&named) <= NAMED && sum(&named) + named.kv.layout.bytes_per_block() as u64 > NAMED);
-    let machine = MachineMemory { total: 1 << 50, free: 1 << 49 };
+    let machine = PlannedMachine { total: 1 << 50, free: 1 << 49 };
     let there = forecast(&base, Some(machine)).unwrap();
     assert_eq!((there.total_memory, there.free_memory), (Some(1 << 50), Some(1 << 49)));
     assert!(sum(&there.start.unwrap()) > NAMED);

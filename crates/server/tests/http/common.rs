@@ -1,7 +1,9 @@
 //! A server over an engine that plays a script, and a client for it.
 use crate::script::{Fake, Seen};
 pub use crate::script::{Script, vector_of};
-use engine::{GenerationRequest, Message, ModelInfo, Pooling, PrefixEvent, PressureLevel, SamplingParams, channel};
+use engine::{
+    GenerationRequest, KlFigures, Message, ModelInfo, Pooling, PrefixEvent, PressureLevel, SamplingParams, channel,
+};
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
 use server::{ServerConfig, ServerState, bind, serve};
@@ -42,6 +44,8 @@ pub struct Options {
     pub pressure: PressureLevel,
     /// What earlier requests found of their prompts, the newest last.
     pub found: Vec<PrefixEvent>,
+    /// What the presets cost the model, as far as it has been measured.
+    pub kl_figures: KlFigures,
     pub loaded: bool,
     /// `None`: the demo's; `Some("")`: none.
     pub template: Option<&'static str>,
@@ -67,6 +71,7 @@ impl Default for Options {
             running: 2,
             pressure: PressureLevel::Normal,
             found: Vec::new(),
+            kl_figures: KlFigures::default(),
             loaded: true,
             template: None,
             calls: None,
@@ -127,6 +132,7 @@ pub async fn start(options: Options) -> Server {
             steps: 0,
             pressure: options.pressure,
         });
+        inbox.set_kl_figures(options.kl_figures);
         options.found.into_iter().for_each(|event| inbox.note_prefix(event));
         let (seen, script) = (seen.clone(), options.script);
         std::thread::spawn(move || {

@@ -1,6 +1,6 @@
 //! What the server tells of itself, in the forms of vLLM, llama.cpp and SGLang.
 use crate::common::{CONTEXT, Options, Script, Server, TOKENIZER, chat_body, error, eventually, start, start_with};
-use engine::{PrefixEvent, PrefixReport};
+use engine::{KlFigures, PrefixEvent, PrefixReport};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use server::ServerConfig;
@@ -130,9 +130,33 @@ async fn routers_for_sglang_learn_the_load_and_the_limits() {
     assert_eq!((&info["max_total_tokens"], &info["context_length"]), (&json!(320), &json!(CONTEXT)));
     assert_eq!((&info["max_running_requests"], &info["kv_cache_dtype"]), (&json!(64), &json!("bf16/f16")));
     assert_eq!((&info["page_size"], &info["disable_radix_cache"]), (&json!(32), &json!(false)));
+    let memory = &info["memory"];
+    let [total, free, resident] = ["total", "free", "resident"].map(|name| memory[name].as_u64().unwrap());
+    assert!(free <= total && (1..=total).contains(&resident) && memory["weights"] == 123_456, "{memory}");
     let model = get(&server, "/model_info").await;
     assert_eq!((&model["model_type"], &model["is_generation"]), (&json!("llama"), &json!(true)));
     assert_eq!(model["model_path"], info["model_path"]);
+}
+
+#[tokio::test]
+async fn what_presets_cost_is_told_where_it_has_been_measured() {
+    let divergence = async |kl_figures| {
+        let server = start(Options { kl_figures, ..Default::default() }).await;
+        get(&server, "/server_info").await["kv_divergence"].clone()
+    };
+    let preset = |name: &str, format: &str, kl| json!({"name": name, "k": format, "v": format, "kl": kl});
+    let told = |tokens: usize, balanced| {
+        let presets = [
+            preset("bf16", "bf16", Value::Null),
+            preset("transparent", "tq8", Value::Null),
+            preset("near-lossless", "tc5", Value::Null),
+            preset("balanced", "tc4", balanced),
+        ];
+        json!({"limit": 0.05, "tokens": tokens, "presets": presets})
+    };
+    assert_eq!(divergence(KlFigures::default()).await, told(0, Value::Null));
+    let measured = json!({"tokens": 2048, "pairs": [{"k": "tc4", "v": "tc4", "kl": 0.0099}]});
+    assert_eq!(divergence(serde_json::from_value(measured).unwrap()).await, told(2048, json!(0.0099)));
 }
 
 #[tokio::test]
