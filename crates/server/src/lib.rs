@@ -18,6 +18,7 @@ mod routes;
 mod sglang;
 mod turn;
 mod vllm;
+mod web_page;
 
 pub use config::{AllowedHost, CorsOrigin, InvalidSetting, ServerConfig};
 pub use http::listener::{bind, raise_descriptor_limit};

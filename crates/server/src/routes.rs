@@ -8,7 +8,7 @@ use crate::http::pages::{self, PagePolicy};
 use crate::http::paths::Paths;
 use crate::http::state::ServerState;
 use crate::http::status;
-use crate::{anthropic, api_docs, cache, llama_cpp, models, openai, sglang, vllm};
+use crate::{anthropic, api_docs, cache, llama_cpp, models, openai, sglang, vllm, web_page};
 use axum::Router;
 use axum::extract::Request;
 use axum::http::header::CONTENT_TYPE;
@@ -32,12 +32,12 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let policy = Arc::new(PagePolicy::new(state.config(), listener.local_addr()?));
-    // Only the routes of `status` and `api_docs` are open to clients without the API key, if there is one.
+    // Only the routes of `status`, `web_page` and `api_docs` are open to clients without the API key, if there is one.
     let key = from_fn_with_state(state.clone(), require_key);
     let protocols = openai::routes().merge(anthropic::routes()).merge(models::routes());
     let mut guarded =
         protocols.merge(cache::routes()).merge(vllm::routes()).merge(llama_cpp::routes()).merge(sglang::routes());
-    let mut open = status::routes();
+    let mut open = status::routes().merge(web_page::routes());
     let docs = api_docs::routes(&guarded.take_operations(), open.take_operations());
     let guarded = guarded.map(|router| router.route_layer(from_fn(cache_header::tell)).route_layer(key));
     let (all, paths) = guarded.merge(open).merge(docs).into_parts();

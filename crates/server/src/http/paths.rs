@@ -92,7 +92,9 @@ impl Paths {
     }
 
     fn has(&self, path: &str) -> bool {
-        self.0.contains(&path)
+        let is_name = |rest: &str| rest.strip_prefix('/').is_some_and(|name| !name.contains('/'));
+        let is_in = |folder: &str| path.strip_prefix(folder).is_some_and(is_name);
+        self.0.iter().any(|route| *route == path || route.split_once("/{").is_some_and(|(folder, _)| is_in(folder)))
     }
 
     /// The first segments of paths below [`VERSION`].
@@ -125,6 +127,7 @@ mod tests {
             "/v1/completions",
             "/v1/models",
             "/v1/models/{*name}",
+            "/web/{file}",
         ])
     }
 
@@ -141,6 +144,10 @@ mod tests {
             ("/v1/models/v1/health", "/v1/models/v1/health"),
             ("/v1/health", "/health"),
             ("/v1/tokenize/", "/tokenize"),
+            ("/v1/web/main.js", "/web/main.js"),
+            ("/web//main.js", "/web/main.js"),
+            ("/v1/web/a/b", "/v1/web/a/b"),
+            ("/v1/webé", "/v1/webé"),
             ("/v1", "/"),
             ("/v1/", "/"),
             ("//", "/"),

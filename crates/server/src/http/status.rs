@@ -1,4 +1,4 @@
-//! `/`, `/health`, `/version` and `/metrics`, which monitoring asks for without an API key.
+//! `/health`, `/version` and `/metrics`, which monitoring asks for without an API key.
 use crate::http::error::{ApiError, ErrorCode};
 use crate::http::operation::Operation;
 use crate::http::paths::Routes;
@@ -12,8 +12,6 @@ use serde_json::{Map, Value, json};
 
 pub fn routes() -> Routes {
     Routes::new()
-        .route("/", get(root))
-        .described(Operation::get("Tells what this server is").answers::<Map<String, Value>>())
         .route("/health", get(health))
         .described(Operation::get("Tells whether requests are served").answers::<Map<String, Value>>().fails(&[
             ErrorCode::ModelLoading,
@@ -24,11 +22,6 @@ pub fn routes() -> Routes {
         .described(Operation::get("Tells the version of the program").answers::<Map<String, Value>>())
         .route("/metrics", get(metrics))
         .described(Operation::get("Tells vLLM's metrics, for Prometheus").answers_text("text/plain"))
-}
-
-/// What a browser or a client that tries its base address is told.
-async fn root() -> Json<Value> {
-    Json(json!({"server": "tallow", "version": env!("CARGO_PKG_VERSION"), "base_path": "/v1"}))
 }
 
 /// Status 200 while requests are served, 503 before and after.

@@ -29,3 +29,4 @@ mod responses_store;
 mod script;
 mod tools;
 mod vllm_fields;
+mod web_page;
