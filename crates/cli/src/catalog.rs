@@ -134,7 +134,7 @@ mod tests {
             assert!(
                 hub::ModelName::parse(model.hub).is_some_and(|hub| hub.quant.is_some() == model.weight_quant.is_none())
             );
-            assert!(model.weights <= model.download && model.licence != "");
+            assert!(model.weights <= model.download && !model.licence.is_empty());
         }
     }
 

@@ -189,6 +189,14 @@ impl RawSettings {
         not_empty("--kv-disk-cache-dir", self.kv_disk_cache_dir.as_ref().and_then(|path| path.to_str()))
     }
 
+    /// Errors: names that are not known.
+    fn kv_options(&self) -> Result<KvOptions> {
+        let (k, v) = (self.k_quant.as_deref(), self.v_quant.as_deref());
+        let read = KvOptions::parse(&self.kv_preset, k, v, self.block_size, &self.kv_centre);
+        let presets = PRESETS.iter().map(|preset| preset.name).chain(["auto"]);
+        one_of(&self.kv_centre, CentreMode::NAMES, one_of(&self.kv_preset, presets, read))
+    }
+
     /// Errors: values that are wrong whatever the model, before one is fetched.
     fn check(self) -> Result<Settings> {
         let seconds = |flag: &str, seconds: u64, least: u64| {
@@ -202,16 +210,14 @@ impl RawSettings {
         let read_timeout = seconds("read-timeout", self.read_timeout, 1)?;
         let write_timeout = seconds("write-timeout", self.write_timeout, 1)?;
         self.check_texts()?;
+        let kv = self.kv_options()?;
         let host = listen_host(&self.host)?;
         let disk_cache_dir = self.kv_disk_cache_dir.or_else(|| Some(engine::cache_folder()?.join("kv")));
         let writes_per_day = self.kv_disk_writes_per_day.as_u64();
         let disk_cache = disk_options(&self.kv_disk_cache, disk_cache_dir.as_deref(), writes_per_day)?;
-        let (k, v) = (self.k_quant.as_deref(), self.v_quant.as_deref());
-        let kv = KvOptions::parse(&self.kv_preset, k, v, self.block_size, &self.kv_centre);
-        let presets = PRESETS.iter().map(|preset| preset.name).chain(["auto"]);
         let engine = EngineConfig {
             model: PathBuf::new(),
-            kv: one_of(&self.kv_centre, CentreMode::NAMES, one_of(&self.kv_preset, presets, kv))?,
+            kv,
             device: one_of(&self.device, DeviceChoice::NAMES, DeviceChoice::parse(&self.device))?,
             decode_kernel: one_of(&self.decode_kernel, DecodeKernel::NAMES, DecodeKernel::parse(&self.decode_kernel))?,
             gpu_products: one_of(&self.gpu_products, GpuProducts::NAMES, GpuProducts::parse(&self.gpu_products))?,
