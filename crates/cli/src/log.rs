@@ -4,9 +4,9 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tracing_subscriber::EnvFilter;
 
 /// Lines that may wait for standard error; further ones are lost.
@@ -93,11 +93,19 @@ impl LogWriter {
     }
 
     fn flush_within(&self, limit: Duration) {
+        let deadline = Instant::now() + limit;
         let (done, wait) = sync_channel(0);
-        if self.queue.try_send(Item::Flush(done)).is_ok() {
-            // The other end is only dropped, so this ends with an error, at the limit at the latest.
-            let _ = wait.recv_timeout(limit);
+        let mut flush = Item::Flush(done);
+        // A queue that is full may have room before the limit.
+        while let Err(TrySendError::Full(back)) = self.queue.try_send(flush) {
+            if Instant::now() >= deadline {
+                return;
+            }
+            flush = back;
+            std::thread::sleep(Duration::from_millis(1));
         }
+        // The other end is only dropped, so this ends with an error, at the limit at the latest.
+        let _ = wait.recv_timeout(deadline.saturating_duration_since(Instant::now()));
     }
 }
 
@@ -134,7 +142,6 @@ fn write_all(items: &Receiver<Item>, mut out: impl Write, lost: &AtomicU64) {
 mod tests {
     use super::*;
     use std::sync::Mutex;
-    use std::time::Instant;
 
     #[test]
     fn what_is_logged_is_asked_for_in_known_words() {
