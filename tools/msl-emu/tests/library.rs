@@ -137,7 +137,7 @@ fn planted(right: &str, wrong: &str) -> String {
 fn the_lint_finds_what_it_should() {
     for (right, wrong, what) in [
         ("device const float2* ml;", "thread const float2* ml;", "address space"),
-        ("const float other = simd_shuffle_xor(best, s);", "const float other = 1.0f * dot(best);", "dot"),
+        ("const float other = simd_shuffle_xor(x[e], m);", "const float other = 1.0f * dot(x[e]);", "dot"),
         ("const ulong start = ulong(row) * p.width;", "ulong start;", "uninitialized"),
     ] {
         let Some(said) = lint(planted(right, wrong)) else { return };
