@@ -4,7 +4,7 @@ mod common;
 use candle_core::Device;
 use common::executor;
 use compute::{ComputeDevice, CpuDevice, DeltaNetSizes, Routing};
-use conformance::layers::{DeltaNet, Mixture, relative_error};
+use conformance::layers::{DeltaNet, MIXTURE_BOUND, Mixture, relative_error};
 use matmul::WeightType;
 use metal::GpuDevice;
 use msl_emu::{Emulator, EmulatorExecutor};
@@ -101,14 +101,12 @@ fn mixture(kinds: [WeightType; 3], experts: usize, per_token: usize, normalized:
     Mixture { kinds, hidden: 64, inner: 32, experts, routing: Routing { per_token, normalized } }
 }
 
-/// Rows of a mixture are the CPU's, and the first and the last alone have the bits that they have among others. A GPU
-/// rounds a product's rows, and f32 weights, to 11 bits, by 2^-12 of an element on average at most, in three products
-/// of which one follows the others; the largest of some thousand elements errs by five times as much.
+/// Rows of a mixture are the CPU's, and the first and the last alone have the bits that they have among others.
 fn check_mixture(gpu: &dyn ComputeDevice, mixture: &Mixture, rows: usize) {
     let [got, want] = [gpu, &CpuDevice].map(|device| mixture.run(device, 0..rows).unwrap());
     let error = relative_error(&got, &want);
     println!("{:?}: {error:.1e}", mixture.kinds);
-    assert!(error < 5.0 * 2f32.powi(-11), "{:?} with {rows} rows: {error:.1e}", mixture.kinds);
+    assert!(error < MIXTURE_BOUND, "{:?} with {rows} rows: {error:.1e}", mixture.kinds);
     for row in [0, rows - 1] {
         let alone = mixture.run(gpu, row..row + 1).unwrap();
         assert_eq!(alone, got[row * mixture.hidden..][..mixture.hidden], "row {row} alone and among {rows}");
