@@ -13,6 +13,7 @@ cargo test --workspace --locked
 cargo build --locked -p tallow
 
 source ../../scripts/lib/server.sh
+START_SECONDS=300 # a start runs every kernel once, in the emulator
 answer() {
     curl -fsS "$url/v1/chat/completions" -H 'content-type: application/json' -d '{"messages": [{"role": "user",
         "content": "Say hello."}], "max_tokens": 8, "temperature": 0}' |
