@@ -22,35 +22,18 @@ route(device const float* logits [[buffer(0)]],
   if (row >= p.rows) return;
   device const float* x = logits + ulong(row) * p.experts;
   // The choice before this one, after which a candidate must come; lane n keeps choice n.
-  float last = -kNone, logit = kNone;
-  uint last_expert = 0, expert = 0;
+  Candidate last = {-kNone, 0}, choice = {kNone, 0};
   for (uint n = 0; n < p.choices; n++) {
-    float best = kNone;
-    uint where = kNowhere;
+    Candidate best = {kNone, kNowhere};
     for (uint i = lane; i < p.experts; i += 32) {
       const float v = ordered(x[i]);
-      if ((n == 0 || beats(last, last_expert, v, i)) && beats(v, i, best, where)) {
-        best = v;
-        where = i;
-      }
+      if ((n == 0 || beats(last.value, last.index, v, i)) && beats(v, i, best.value, best.index)) best = {v, i};
     }
-    for (ushort s = 16; s > 0; s >>= 1) {
-      const float other = simd_shuffle_xor(best, s);
-      const uint there = simd_shuffle_xor(where, s);
-      if (beats(other, there, best, where)) {
-        best = other;
-        where = there;
-      }
-    }
-    last = best;
-    last_expert = where;
-    if (lane == n) {
-      logit = best;
-      expert = where;
-    }
+    last = largest_of_lanes(best);
+    if (lane == n) choice = last;
   }
-  const float most = simd_shuffle(logit, 0);
-  const float share = lane < p.choices ? exp(logit - most) : 0.0f;
+  const float most = simd_shuffle(choice.value, 0);
+  const float share = lane < p.choices ? exp(choice.value - most) : 0.0f;
   float all = share;
   if (!p.normalized) {
     all = 0.0f;
@@ -58,9 +41,9 @@ route(device const float* logits [[buffer(0)]],
   }
   const float weight = share / simd_sum(all);
   uint place = 0;
-  for (uint i = 0; i < p.choices; i++) place += simd_shuffle(expert, i) < expert ? 1 : 0;
+  for (uint i = 0; i < p.choices; i++) place += simd_shuffle(choice.index, i) < choice.index ? 1 : 0;
   if (lane >= p.choices) return;
-  chosen[ulong(row) * p.choices + place] = expert;
+  chosen[ulong(row) * p.choices + place] = choice.index;
   weights[ulong(row) * p.choices + place] = weight;
 }
 

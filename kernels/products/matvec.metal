@@ -135,15 +135,9 @@ matvec(device const float* x [[buffer(0)]],
   threadgroup float s_sums[kMatvecSimdgroups][R * C];
   const bool gated = p.form == kGated;
   const uint partitions = 1u << p.partition_shift, partition = sg & (partitions - 1);
-  uint tile = at * (simdgroups >> p.partition_shift) + (sg >> p.partition_shift);
-  const uint tile_rows = gated ? R / 2 : R;
-  const uint tiles0 = (p.n0 + tile_rows - 1) / tile_rows, tiles1 = gated ? 0 : (p.n1 + R - 1) / R;
-  const uint tiles2 = (p.n2 + R - 1) / R, tiles = tiles0 + tiles1 + tiles2;
-  const bool is_there = tile < tiles;
-  tile = min(tile, tiles - 1);
-  const uint which = tile < tiles0 ? 0 : tile < tiles0 + tiles1 ? 1 : 2;
-  tile -= which == 0 ? 0 : which == 1 ? tiles0 : tiles0 + tiles1;
-  const uint n = which == 0 ? p.n0 : which == 1 ? p.n1 : p.n2, first = tile * tile_rows;
+  const TilePlace tile = tile_place<R>(p, at * (simdgroups >> p.partition_shift) + (sg >> p.partition_shift));
+  // A simdgroup without a tile multiplies too, since all must meet below.
+  const uint which = tile.which, n = tile.n, first = tile.row;
   WeightRows<R> weight;
   UNROLL for (int r = 0; r < R; r++) {
     const uint of = gated ? r / (R / 2) : which, row = min(first + (gated ? r % (R / 2) : r), n - 1);
@@ -159,7 +153,7 @@ matvec(device const float* x [[buffer(0)]],
   }
   threadgroup_barrier(mem_flags::mem_threadgroup);
   const uint r = lane / C, column = lane % C, row = first + r;
-  if (!is_there || partition != 0 || r >= tile_rows || row >= n || column >= p.rows) return;
+  if (!tile.is_there || partition != 0 || r >= tile.rows || row >= n || column >= p.rows) return;
   float y[2];
   UNROLL for (uint m = 0; m < 2; m++) {
     const uint of = gated ? m : which, place = lane + (gated ? R / 2 * C * m : 0);

@@ -25,6 +25,32 @@ enum ProductForm : uint {
   kGated,  // the silu of that with the first is multiplied by that with the second
 };
 
+// A tile of R rows of the weights or, where one weight gates, of half as many of either. Tiles of the weights follow
+// each other; behind the last there is none, and the place is that of the last.
+struct TilePlace {
+  bool is_there;
+  uint which;  // of the weights; the first where one gates
+  uint n;      // its rows
+  uint row;    // the tile's first
+  uint rows;   // of a tile
+};
+template <uint R>
+INLINE TilePlace tile_place(constant ProductParams& p, uint tile) {
+  const bool gated = p.form == kGated;
+  const uint tiles0 = gated ? (p.n0 + R / 2 - 1) / (R / 2) : (p.n0 + R - 1) / R;
+  const uint tiles1 = gated ? 0 : (p.n1 + R - 1) / R, tiles2 = (p.n2 + R - 1) / R;
+  const uint tiles = tiles0 + tiles1 + tiles2;
+  TilePlace to;
+  to.is_there = tile < tiles;
+  tile = min(tile, tiles - 1);
+  const uint which = tile < tiles0 ? 0 : tile < tiles0 + tiles1 ? 1 : 2;
+  to.which = which;
+  to.n = which == 0 ? p.n0 : which == 1 ? p.n1 : p.n2;
+  to.rows = gated ? R / 2 : R;
+  to.row = (tile - (which == 0 ? 0 : which == 1 ? tiles0 : tiles0 + tiles1)) * to.rows;
+  return to;
+}
+
 // The inverse of a power of two.
 INLINE float inverse_of(float power) { return as_type<float>(0x7f000000u - as_type<uint>(power)); }
 

@@ -179,18 +179,13 @@ product(device const uint4* x [[buffer(0)]],
   const LanePlace l = {e / 8, e % 8 / 2};
   const uint partitions = 1u << p.partition_shift;
 
-  // Tiles of the weights follow each other.
-  uint i = many ? at.x * kTiles + sg : at.x;
-  const uint tile_rows = p.form == kGated ? 8 : kTileRows;
-  const uint tiles0 = (p.n0 + tile_rows - 1) / tile_rows, tiles1 = p.form == kGated ? 0 : (p.n1 + 15) / 16;
-  const uint tiles2 = (p.n2 + 15) / 16;
-  if (i >= tiles0 + tiles1 + tiles2) return;
-  const uint which = i < tiles0 ? 0 : i < tiles0 + tiles1 ? 1 : 2;
-  i -= which == 0 ? 0 : which == 1 ? tiles0 : tiles0 + tiles1;
+  const TilePlace place = tile_place<kTileRows>(p, many ? at.x * kTiles + sg : at.x);
+  if (!place.is_there) return;
+  const uint which = place.which;
   Tile16 tile;
-  tile.n = which == 0 ? p.n0 : which == 1 ? p.n1 : p.n2;
+  tile.n = place.n;
   tile.out = which == 0 ? out0 : which == 1 ? out1 : out2;
-  tile.row = i * tile_rows;
+  tile.row = place.row;
   UNROLL for (uint m = 0; m < 2; m++) {
     const uint of = p.form == kGated ? m : which;
     const uint row = min(tile.row + l.r + (p.form == kGated ? 0 : 8 * m), tile.n - 1);

@@ -35,44 +35,30 @@ INLINE void largest(device const float* values,
     at[k] = live ? First ? i : from[ulong(tg.y) * p.width + i] : kNowhere;
   }
   for (uint n = 0; n < p.count; n++) {
-    float best = kNone;
-    uint where = kNowhere;
+    Candidate best = {kNone, kNowhere};
     for (uint k = 0; k < kPerThread; k++) {
-      if (beats(x[k], at[k], best, where)) {
-        best = x[k];
-        where = at[k];
-      }
+      if (beats(x[k], at[k], best.value, best.index)) best = {x[k], at[k]};
     }
-    for (ushort s = 16; s > 0; s >>= 1) {
-      const float other = simd_shuffle_xor(best, s);
-      const uint there = simd_shuffle_xor(where, s);
-      if (beats(other, there, best, where)) {
-        best = other;
-        where = there;
-      }
-    }
+    best = largest_of_lanes(best);
     if (lane == 0) {
-      s_value[sg] = best;
-      s_index[sg] = where;
+      s_value[sg] = best.value;
+      s_index[sg] = best.index;
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
     for (uint g = 0; g < groups; g++) {
-      if (beats(s_value[g], s_index[g], best, where)) {
-        best = s_value[g];
-        where = s_index[g];
-      }
+      if (beats(s_value[g], s_index[g], best.value, best.index)) best = {s_value[g], s_index[g]};
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
     for (uint k = 0; k < kPerThread; k++) {
-      if (at[k] == where) {
+      if (at[k] == best.index) {
         x[k] = kNone;
         at[k] = kNowhere;
       }
     }
     if (tid == 0) {
       const ulong to = (ulong(tg.y) * slices + tg.x) * p.count + n;
-      top[to] = best;
-      index[to] = where;
+      top[to] = best.value;
+      index[to] = best.index;
     }
   }
 }

@@ -5,6 +5,7 @@
 #![warn(missing_docs)]
 mod cpu;
 mod delta_net;
+mod device_form;
 mod experts;
 mod rows;
 mod rowwise;

@@ -1,17 +1,17 @@
 //! Rows of activations as products take them.
-use candle_core::{Result, bail};
-use std::any::Any;
+use crate::device_form::DeviceForm;
+use candle_core::Result;
 
 /// Rows in the form in which a device's products take them.
 pub struct Rows {
     num_rows: usize,
-    form: Box<dyn Any + Send + Sync>,
+    form: DeviceForm,
 }
 
 impl Rows {
     /// `num_rows` rows in the device's own form.
     pub fn new<T: Send + Sync + 'static>(num_rows: usize, form: T) -> Self {
-        Rows { num_rows, form: Box::new(form) }
+        Rows { num_rows, form: DeviceForm::new(form) }
     }
 
     /// How many rows there are.
@@ -23,9 +23,6 @@ impl Rows {
     ///
     /// Errors: rows of another device.
     pub fn get<T: 'static>(&self) -> Result<&T> {
-        match self.form.downcast_ref() {
-            Some(form) => Ok(form),
-            None => bail!("rows of another device"),
-        }
+        self.form.get("rows")
     }
 }

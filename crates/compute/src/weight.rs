@@ -1,7 +1,7 @@
 //! Weights before and after a device has taken them.
-use candle_core::{Result, bail};
+use crate::device_form::DeviceForm;
+use candle_core::Result;
 use matmul::Weight;
-use std::any::Any;
 
 /// A weight matrix `[n, k]` as a checkpoint has it.
 pub trait StoredMatrix: Send + Sync {
@@ -24,13 +24,13 @@ pub enum Precision {
 /// A weight where its device multiplies with it.
 pub struct PlacedWeight {
     n: usize,
-    placed: Box<dyn Any + Send + Sync>,
+    placed: DeviceForm,
 }
 
 impl PlacedWeight {
     /// A weight of `n` rows, in the device's own form.
     pub fn new<T: Send + Sync + 'static>(n: usize, placed: T) -> Self {
-        PlacedWeight { n, placed: Box::new(placed) }
+        PlacedWeight { n, placed: DeviceForm::new(placed) }
     }
 
     /// The rows of the matrix: how many elements a product has.
@@ -42,29 +42,23 @@ impl PlacedWeight {
     ///
     /// Errors: a weight that another device has placed.
     pub fn get<T: 'static>(&self) -> Result<&T> {
-        match self.placed.downcast_ref() {
-            Some(placed) => Ok(placed),
-            None => bail!("a weight of another device"),
-        }
+        self.placed.get("a weight")
     }
 }
 
 /// What a device has of a layer that it computes as a whole, in the device's own form.
-pub struct PlacedLayer(Box<dyn Any + Send + Sync>);
+pub struct PlacedLayer(DeviceForm);
 
 impl PlacedLayer {
     /// A layer in the device's own form.
     pub fn new<T: Send + Sync + 'static>(placed: T) -> Self {
-        PlacedLayer(Box::new(placed))
+        PlacedLayer(DeviceForm::new(placed))
     }
 
     /// The layer in its device's own form `T`.
     ///
     /// Errors: a layer that another device has placed.
     pub fn get<T: 'static>(&self) -> Result<&T> {
-        match self.0.downcast_ref() {
-            Some(placed) => Ok(placed),
-            None => bail!("a layer of another device"),
-        }
+        self.0.get("a layer")
     }
 }

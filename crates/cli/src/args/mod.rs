@@ -271,15 +271,7 @@ pub struct ChatArgs {
     #[arg(long, value_name = "TEXT")]
     pub system: Option<String>,
     #[command(flatten)]
-    pub model: ModelSettings,
-    #[command(flatten)]
-    pub kv: KvSettings,
-    #[command(flatten)]
-    pub step: StepSettings,
-    #[command(flatten)]
-    pub serving: ServingSettings,
-    #[command(flatten)]
-    pub folder: CacheFolder,
+    pub serve: ServeArgs,
 }
 
 #[cfg(test)]

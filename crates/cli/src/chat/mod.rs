@@ -21,10 +21,7 @@ use std::path::Path;
 
 /// Runs the command until the conversation is left.
 pub async fn chat(args: ChatArgs, signals: &Signals) -> Result<()> {
-    let mut settings = Settings::read(
-        args.model.config.as_deref(),
-        &(&args.model, &args.kv, &args.step, &args.serving, &args.folder),
-    )?;
+    let mut settings = Settings::of_serving(&args.serve)?;
     // A server of our own lives as long as the conversation, and no proxy stands before it.
     let (running, url, http) = match &args.url {
         Some(url) => {

@@ -26,20 +26,23 @@ pub enum DecodeKernel {
     Vec,
 }
 
+/// The value of a flag by its name; `values` are those of `names`, in order.
+///
+/// Errors: an unknown name, with the known ones.
+fn named<T, const N: usize>(flag: &'static str, name: &str, names: [&str; N], values: [T; N]) -> Result<T, StartError> {
+    let found = names.iter().zip(values).find(|(known, _)| **known == name);
+    found
+        .map(|(_, value)| value)
+        .ok_or_else(|| StartError::flag(flag, format!("is {name}; it must be one of {}", names.join(", "))))
+}
+
 impl DecodeKernel {
     /// The flag's values.
     pub const NAMES: [&str; 2] = ["mma", "vec"];
 
     /// Parses the flag's value. Errors: an unknown name, with the known ones.
     pub fn parse(name: &str) -> Result<Self, StartError> {
-        match name {
-            "mma" => Ok(DecodeKernel::Mma),
-            "vec" => Ok(DecodeKernel::Vec),
-            other => {
-                let message = format!("is {other}; it must be one of {}", Self::NAMES.join(", "));
-                Err(StartError::flag("--decode-kernel", message))
-            }
-        }
+        named("--decode-kernel", name, Self::NAMES, [DecodeKernel::Mma, DecodeKernel::Vec])
     }
 }
 
@@ -61,15 +64,7 @@ impl GpuProducts {
 
     /// Parses the flag's value. Errors: an unknown name, with the known ones.
     pub fn parse(name: &str) -> Result<Self, StartError> {
-        match name {
-            "auto" => Ok(GpuProducts::Auto),
-            "exact" => Ok(GpuProducts::Exact),
-            "fast" => Ok(GpuProducts::Fast),
-            other => {
-                let message = format!("is {other}; it must be one of {}", Self::NAMES.join(", "));
-                Err(StartError::flag("--gpu-products", message))
-            }
-        }
+        named("--gpu-products", name, Self::NAMES, [GpuProducts::Auto, GpuProducts::Exact, GpuProducts::Fast])
     }
 
     /// The types of weights that a GPU, by its name, multiplies by the kernel for few rows. The log says what that
@@ -100,14 +95,7 @@ impl DeviceChoice {
 
     /// Parses the flag's value. Errors: an unknown name, with the known ones.
     pub fn parse(name: &str) -> Result<Self, StartError> {
-        match name {
-            "auto" => Ok(DeviceChoice::Auto),
-            "cpu" => Ok(DeviceChoice::Cpu),
-            "metal" => Ok(DeviceChoice::Metal),
-            other => {
-                Err(StartError::flag("--device", format!("is {other}; it must be one of {}", Self::NAMES.join(", "))))
-            }
-        }
+        named("--device", name, Self::NAMES, [DeviceChoice::Auto, DeviceChoice::Cpu, DeviceChoice::Metal])
     }
 
     /// Opens the device. `auto` takes the CPU where there is no GPU that it could use, and logs the reason on a program

@@ -3,6 +3,7 @@ use super::GpuDevice;
 use super::states::{GpuStates, StepSequences};
 use crate::executor::Executor;
 use crate::launch::{self, ConvolveBuffers, DeltaBuffers, KEY_DIMS, MOST_VALUES, SIMD_COLUMNS};
+use crate::tables::floats;
 use attention::{ForwardContext, StateId};
 use candle_core::{Error, Result, Tensor, bail};
 use compute::{DeltaNetInput, DeltaNetSizes, DeltaNetWeights};
@@ -30,10 +31,7 @@ impl<B> PlacedDeltaNet<B> {
                  {MOST_VALUES}"
             );
         }
-        let upload = |values: &[f32]| {
-            let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
-            executor.buffer(&bytes).map_err(Error::wrap)
-        };
+        let upload = |values: &[f32]| executor.buffer(&floats(values.iter().copied())).map_err(Error::wrap);
         let decay: Vec<f32> = decay.iter().flat_map(|(exp_a, dt_bias)| [*exp_a, *dt_bias]).collect();
         Ok(PlacedDeltaNet {
             sizes: *sizes,

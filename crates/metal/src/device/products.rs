@@ -3,6 +3,7 @@ use crate::batch::rows_at_once;
 use crate::executor::{Executor, Launch};
 use crate::launch::{self, MATVEC_ROWS, ProductForm, ProductRows, ProductWeight, TileExperts};
 use crate::limits::check_buffer;
+use crate::tables::floats;
 use candle_core::{Error, Result, bail};
 use compute::Precision;
 use half::f16;
@@ -34,8 +35,8 @@ impl<B> Placed<B> {
         bias: Option<&[f32]>,
         precision: Precision,
     ) -> Result<Self> {
-        let bytes = bias.map(|bias| bias.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>());
-        let bias = bytes.map(|bytes| executor.buffer(&bytes).map_err(Error::wrap)).transpose()?;
+        let upload = |bias: &[f32]| executor.buffer(&floats(bias.iter().copied())).map_err(Error::wrap);
+        let bias = bias.map(upload).transpose()?;
         Ok(Placed { bias, ..Self::stack(executor, &[weight], precision)? })
     }
 

@@ -12,7 +12,7 @@ pub use partition::PartitionTables;
 pub use rotation::rotation_words;
 
 /// f32 values as bytes.
-fn floats(values: impl IntoIterator<Item = f32>) -> Vec<u8> {
+pub(crate) fn floats(values: impl IntoIterator<Item = f32>) -> Vec<u8> {
     values.into_iter().flat_map(f32::to_le_bytes).collect()
 }
 
