@@ -42,7 +42,8 @@ fn delta_nets_are_those_of_the_cpu() {
     }
 }
 
-/// Chunks, company, copies of states and states that were away change no bit of a sequence's rows.
+/// A sequence's rows have the same bits in chunks and beside other sequences, and when they go on from states that were
+/// copied, or read back and written again.
 #[test]
 fn rows_of_a_delta_net_do_not_depend_on_chunks_and_company() {
     let Some(emulator) = Emulator::fast() else { return };

@@ -52,8 +52,9 @@ struct RoutedStep<B> {
 }
 
 impl<E: Executor + 'static> GpuDevice<E> {
-    /// Seven launches, whichever experts are chosen: these and their rows' places, rows to operands, gate with up,
-    /// packing, down, the sum.
+    /// Computes a mixture by seven launches, whichever experts are chosen: one chooses the experts, one sorts the rows
+    /// by them, one packs the rows, one multiplies with gate and up, one packs what they give, one multiplies with
+    /// down, and one sums what a row's experts gave.
     pub(super) fn experts_of(&self, experts: &PlacedExperts<E::Buffer>, x: &Tensor, logits: &Tensor) -> Result<Tensor> {
         let (rows, hidden) = x.dims2()?;
         if logits.dims() != [rows, experts.num] {
