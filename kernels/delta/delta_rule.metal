@@ -3,11 +3,13 @@
 
 struct DeltaParams {
   uint key_heads;
-  uint group;      // value heads of a key head
-  uint value_dim;  // a multiple of 8
-  uint kept;       // inputs of the convolution that the state holds
-  uint state_len;  // floats of a slot
-  float length;    // of queries
+  uint group;         // value heads of a key head
+  uint key_stride;    // of the number of a value head: from a key head to the next
+  uint value_stride;  // and within the value heads of a key head
+  uint value_dim;     // a multiple of 8
+  uint kept;          // inputs of the convolution that the state holds
+  uint state_len;     // floats of a slot
+  float length;       // of queries
   float eps;
 };
 
@@ -70,7 +72,7 @@ delta_rule(device const float* x [[buffer(0)]],      // [rows][channels], before
   threadgroup float s_v[kDeltaTokens][kMostValues];  // v, then what the head gives
   // What multiplies the state before a token goes in, how much of the delta goes in, the product of q and k.
   threadgroup float s_keep[kDeltaTokens], s_beta[kDeltaTokens], s_qk[kDeltaTokens];
-  const uint key_head = at.y, heads = p.key_heads * p.group, head = at.y * p.group + at.x;
+  const uint key_head = at.y, heads = p.key_heads * p.group, head = at.y * p.key_stride + at.x * p.value_stride;
   const uint keys = p.key_heads * D, values = heads * p.value_dim, channels = 2 * keys + values;
   const Sequence s = sequence_at(sequences, at.z);
   device float* inputs = states + ulong(s.slot) * p.state_len;

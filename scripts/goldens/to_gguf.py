@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""A Llama, Mistral, Qwen2, Qwen3 or Qwen3-MoE folder as GGUF, by the `gguf` package and the rules of llama.cpp's convert_hf_to_gguf.py.
+"""A Llama, Mistral, SmolLM3, Qwen2, Qwen3, Qwen3-MoE, Qwen3.5 or Qwen3.5-MoE folder as GGUF, by the `gguf` package and the rules of
+llama.cpp's convert_hf_to_gguf.py.
 
 usage: to_gguf.py MODEL_DIR OUT.gguf TYPE [--layers N] [--shards N]        needs: numpy gguf==0.19.0
 TYPE: f32 f16 bf16 q8_0 q4_0 q4_1 q5_0 q5_1, or mixed: another type for each projection, blocks of K types filled at random
 (the package has no quantiser for them), and the first values of each tensor in OUT.json.
-Vectors, and the router of a mixture, are f32.
+Vectors, routers of mixtures and the gates and convolutions of delta nets are f32.
 """
 import argparse, json, math, pathlib, struct
 import gguf
@@ -22,7 +23,8 @@ config = json.loads((args.model / "config.json").read_text())
 tokenizer = json.loads((args.model / "tokenizer.json").read_text())
 tokens_config = json.loads((args.model / "tokenizer_config.json").read_text())
 generation = json.loads((args.model / "generation_config.json").read_text())
-ARCH = {"LlamaForCausalLM": "llama", "MistralForCausalLM": "llama", "Qwen2ForCausalLM": "qwen2", "Qwen3ForCausalLM": "qwen3", "Qwen3MoeForCausalLM": "qwen3moe"}
+ARCH = {"LlamaForCausalLM": "llama", "MistralForCausalLM": "llama", "Qwen2ForCausalLM": "qwen2", "Qwen3ForCausalLM": "qwen3", "Qwen3MoeForCausalLM": "qwen3moe",
+        "Qwen3_5ForCausalLM": "qwen35", "Qwen3_5MoeForCausalLM": "qwen35moe", "SmolLM3ForCausalLM": "smollm3"}
 arch = ARCH[config["architectures"][0]]
 layers = args.layers or config["num_hidden_layers"]
 heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
@@ -33,7 +35,40 @@ NAMES = {
     "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
     "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output", "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm",
     "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down", "mlp.gate": "ffn_gate_inp",
+    "mlp.shared_expert.gate_proj": "ffn_gate_shexp", "mlp.shared_expert.up_proj": "ffn_up_shexp", "mlp.shared_expert.down_proj": "ffn_down_shexp",
+    "mlp.shared_expert_gate": "ffn_gate_inp_shexp",
+    "linear_attn.in_proj_qkv": "attn_qkv", "linear_attn.in_proj_z": "attn_gate", "linear_attn.in_proj_b": "ssm_beta", "linear_attn.in_proj_a": "ssm_alpha",
+    "linear_attn.conv1d": "ssm_conv1d", "linear_attn.norm": "ssm_norm", "linear_attn.out_proj": "ssm_out",
 }
+EXACT = ("mlp.gate", "mlp.shared_expert_gate", "linear_attn.conv1d", "linear_attn.in_proj_a", "linear_attn.in_proj_b")
+hybrid = arch in ("qwen35", "qwen35moe")
+if hybrid:
+    NAMES["post_attention_layernorm"] = "post_attention_norm"
+    key_heads, value_heads = config["linear_num_key_heads"], config["linear_num_value_heads"]
+    key_dim, value_dim = config["linear_key_head_dim"], config["linear_value_head_dim"]
+
+
+def tiled(x, width, axis=0):
+    """Value heads of `width` rows or columns, those of a key head one after the other, in the order of llama.cpp: the first ones of all key heads first."""
+    x = np.moveaxis(x, axis, 0)
+    x = x.reshape(key_heads, value_heads // key_heads, width, *x.shape[1:]).swapaxes(0, 1).reshape(x.shape)
+    return np.moveaxis(x, 0, axis)
+
+
+def of_delta_net(rest, x):
+    """A tensor of a gated delta net as llama.cpp's files have it."""
+    keys = 2 * key_heads * key_dim
+    match rest:
+        case "in_proj_qkv" | "conv1d":
+            x = x.squeeze()
+            return np.concatenate([x[:keys], tiled(x[keys:], value_dim)])
+        case "in_proj_z":
+            return tiled(x, value_dim)
+        case "in_proj_a" | "in_proj_b":
+            return tiled(x, 1)
+        case "out_proj":
+            return tiled(x, value_dim, axis=1)
+    return x
 
 
 def tensors():
@@ -90,20 +125,30 @@ for name, values in tensors():
     if stem in ("model.embed_tokens", "lm_head"):
         add({"model.embed_tokens": "token_embd", "lm_head": "output"}[stem] + f".{part}", values, args.type)
     elif stem == "model.norm":
-        writer.add_tensor("output_norm.weight", values)
+        writer.add_tensor("output_norm.weight", values + hybrid)
     else:
         _, _, layer, rest = stem.split(".", 3)
         if int(layer) >= layers:
             continue
+        if part == "A_log":
+            writer.add_tensor(f"blk.{layer}.ssm_a", tiled(-np.exp(values), 1))
+            continue
+        if part == "dt_bias":
+            writer.add_tensor(f"blk.{layer}.ssm_dt.bias", tiled(values, 1))
+            continue
+        if rest.startswith("linear_attn."):
+            values = of_delta_net(rest.removeprefix("linear_attn."), values)
+        elif hybrid and rest.endswith("norm"):
+            values = values + 1
         if rest.startswith("mlp.experts."):
             _, _, number, projection = rest.split(".")
             experts.setdefault((layer, projection), {})[int(number)] = values
             continue
-        if arch == "llama" and rest in ("self_attn.q_proj", "self_attn.k_proj"):
+        if arch in ("llama", "smollm3") and rest in ("self_attn.q_proj", "self_attn.k_proj"):
             values = permute(values, heads if rest.endswith("q_proj") else kv_heads)
         target = f"blk.{layer}.{NAMES[rest]}.{part}"
-        if values.ndim == 1 or rest == "mlp.gate":
-            writer.add_tensor(target, values)
+        if values.ndim == 1 or rest in EXACT:
+            writer.add_tensor(target, values.squeeze() if rest == "mlp.shared_expert_gate" else values)
         else:
             add(target, values, args.type)
 for (layer, projection), by_number in experts.items():
@@ -123,14 +168,25 @@ writer.add_value_length(head_dim)
 writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
 writer.add_rope_freq_base(rope["rope_theta"])
 writer.add_vocab_size(config["vocab_size"])
-if arch == "llama":
+if arch in ("llama", "smollm3"):
     writer.add_rope_dimension_count(head_dim)
+if hybrid:
+    writer.add_rope_dimension_count(int(head_dim * rope["partial_rotary_factor"]))
+    writer.add_rope_dimension_sections([*rope["mrope_section"], 0])
+    writer.add_ssm_conv_kernel(config["linear_conv_kernel_dim"])
+    writer.add_ssm_state_size(key_dim)
+    writer.add_ssm_group_count(key_heads)
+    writer.add_ssm_time_step_rank(value_heads)
+    writer.add_ssm_inner_size(value_dim * value_heads)
+    writer.add_full_attention_interval(config.get("full_attention_interval") or config["layer_types"].index("full_attention") + 1)
 if config.get("sliding_window") and config.get("use_sliding_window", True):
     writer.add_sliding_window(config["sliding_window"])
 if "num_experts_per_tok" in config:
     writer.add_expert_count(config.get("num_experts") or config["num_local_experts"])
     writer.add_expert_used_count(config["num_experts_per_tok"])
     writer.add_expert_feed_forward_length(config["moe_intermediate_size"])
+    if "shared_expert_intermediate_size" in config:
+        writer.add_expert_shared_feed_forward_length(config["shared_expert_intermediate_size"])
 kind = rope.get("rope_type") or rope.get("type") or "default"
 if kind == "linear":
     writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
@@ -157,7 +213,7 @@ vocab = {id: token for token, id in tokenizer["model"]["vocab"].items()} | {id: 
 size = config["vocab_size"]
 merges = [m if isinstance(m, str) else " ".join(m) for m in tokenizer["model"]["merges"]]
 writer.add_tokenizer_model("gpt2")
-writer.add_tokenizer_pre("qwen2")
+writer.add_tokenizer_pre("qwen35" if hybrid else "qwen2")
 writer.add_token_list([vocab.get(i, f"[PAD{i}]") for i in range(size)])
 writer.add_token_types([(3 if added[i]["special"] else 4) if i in added else 1 if i in vocab else 5 for i in range(size)])
 if merges:

@@ -4,6 +4,15 @@ use attention::{ForwardContext, StateId};
 use candle_core::{CpuStorage, Result, Storage, Tensor, bail};
 use rayon::prelude::*;
 
+/// In which order a checkpoint has the value heads of a gated delta net that share their key heads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeadOrder {
+    /// The value heads of a key head follow each other, as in Hugging Face's checkpoints.
+    Grouped,
+    /// The first value heads of all key heads follow each other, then the second ones, as in llama.cpp's files.
+    Tiled,
+}
+
 /// Sizes of a gated delta net.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeltaNetSizes {
@@ -17,12 +26,22 @@ pub struct DeltaNetSizes {
     pub value_dim: usize,
     /// Tokens that the convolution sees.
     pub conv_kernel: usize,
+    /// The order of the value heads.
+    pub order: HeadOrder,
 }
 
 impl DeltaNetSizes {
     /// The channels of the convolution: q and k of all key heads, and v of all value heads.
     pub fn channels(&self) -> usize {
         2 * self.key_heads * self.key_dim + self.values()
+    }
+
+    /// The key head of a value head.
+    pub fn key_head(&self, value_head: usize) -> usize {
+        match self.order {
+            HeadOrder::Grouped => value_head / (self.value_heads / self.key_heads),
+            HeadOrder::Tiled => value_head % self.key_heads,
+        }
     }
 
     /// Elements of v of all heads.
@@ -147,7 +166,7 @@ impl DeltaNetWeights {
     /// The recurrence of one value head, token by token, and the gated norm of what it gives: `[tokens][value_dim]`.
     fn head(&self, head: usize, rows: &Projected<'_>, mixed: &[f32], state: &mut [f32]) -> Vec<f32> {
         let DeltaNetSizes { key_heads, value_heads, key_dim, value_dim, .. } = self.sizes;
-        let (keys, key_head) = (key_heads * key_dim, head / (value_heads / key_heads));
+        let (keys, key_head) = (key_heads * key_dim, self.sizes.key_head(head));
         let (exp_a, dt_bias) = self.decay[head];
         let mut out = vec![0f32; rows.z.len() / value_heads];
         let tokens = mixed.chunks_exact(self.sizes.channels()).zip(out.chunks_exact_mut(value_dim));

@@ -17,7 +17,7 @@ use candle_core::{Device, Result, Tensor, bail};
 use std::sync::Arc;
 
 pub use cpu::CpuDevice;
-pub use delta_net::{DeltaNetInput, DeltaNetSizes, DeltaNetWeights};
+pub use delta_net::{DeltaNetInput, DeltaNetSizes, DeltaNetWeights, HeadOrder};
 pub use experts::{ExpertWeights, Routing};
 pub use rows::Rows;
 pub use weight::{PlacedLayer, PlacedWeight, Precision, StoredMatrix};
@@ -105,7 +105,7 @@ pub trait ComputeDevice: Send + Sync {
     /// silu(gate) * up, of the same shape.
     fn silu_mul(&self, gate: &Tensor, up: &Tensor) -> Result<Tensor>;
 
-    /// sigmoid(gate) * x, of the same shape.
+    /// sigmoid(gate) * x, where the gate has the shape of x, or one element for each row of x.
     fn sigmoid_mul(&self, gate: &Tensor, x: &Tensor) -> Result<Tensor>;
 
     /// Some rows of `[rows, n]`, by number.
@@ -170,6 +170,16 @@ pub struct Sum {
 }
 
 impl Sum {
+    /// The sum as one tensor.
+    ///
+    /// Errors: tensors of other shapes.
+    pub fn into_tensor(self) -> Result<Tensor> {
+        match self.delta {
+            Some(delta) => self.x + delta,
+            None => Ok(self.x),
+        }
+    }
+
     /// The norm of the sum, as [`ComputeDevice::rms_norm`] computes it. The sum becomes one tensor.
     ///
     /// Errors: tensors of other shapes.

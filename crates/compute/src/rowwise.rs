@@ -31,7 +31,8 @@ fn elements<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<(&'a [f32], 
     }
 }
 
-/// An operation on each two elements, by its name.
+/// An operation on each two elements, by its name. Where the first tensor has one element a row, it meets all of the
+/// row.
 pub(crate) struct Elementwise<F>(pub &'static str, pub F);
 
 impl<F: Fn(f32, f32) -> f32 + Sync> CustomOp2 for Elementwise<F> {
@@ -40,15 +41,19 @@ impl<F: Fn(f32, f32) -> f32 + Sync> CustomOp2 for Elementwise<F> {
     }
 
     fn cpu_fwd(&self, a: &CpuStorage, la: &Layout, b: &CpuStorage, lb: &Layout) -> Result<(CpuStorage, Shape)> {
-        if la.shape() != lb.shape() {
+        let ((a, width), (b, n)) = (elements(a, la)?, elements(b, lb)?);
+        let same_rows = la.dims().split_last().map(|of| of.1) == lb.dims().split_last().map(|of| of.1);
+        if !same_rows || (width != n && width != 1) {
             bail!("{}: {:?} and {:?}", self.0, la.shape(), lb.shape());
         }
-        let ((a, n), (b, _)) = (elements(a, la)?, elements(b, lb)?);
-        let out = rows(a.len(), n, |i, out| {
-            let (a, b) = (&a[i * n..][..n], &b[i * n..][..n]);
-            out.iter_mut().zip(a.iter().zip(b)).for_each(|(out, (a, b))| *out = self.1(*a, *b));
+        let out = rows(b.len(), n, |i, out| {
+            let (a, b) = (&a[i * width..][..width], &b[i * n..][..n]);
+            match *a {
+                [a] => out.iter_mut().zip(b).for_each(|(out, b)| *out = self.1(a, *b)),
+                _ => out.iter_mut().zip(a.iter().zip(b)).for_each(|(out, (a, b))| *out = self.1(*a, *b)),
+            }
         });
-        Ok((out, la.shape().clone()))
+        Ok((out, lb.shape().clone()))
     }
 }
 

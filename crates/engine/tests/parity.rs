@@ -51,7 +51,7 @@ fn demo_logits_are_those_of_the_reference() {
 }
 
 /// Every family, and what each of its configurations can switch.
-const MODELS: [&str; 8] = [
+const MODELS: [&str; 10] = [
     "eval",            // Qwen3, trained
     "tiny-llama31",    // llama3 scaling, a head of its own
     "tiny-llama-yarn", // yarn, biases everywhere, tied head
@@ -59,7 +59,9 @@ const MODELS: [&str; 8] = [
     "tiny-qwen2",
     "tiny-qwen3",
     "tiny-qwen3moe",
-    "tiny-qwen35", // gated delta net, partial RoPE, output gate
+    "tiny-qwen35",    // gated delta net, partial RoPE, output gate
+    "tiny-qwen35moe", // that, and a mixture with an expert that all tokens share
+    "tiny-smollm3",   // a layer without RoPE
 ];
 
 #[test]
@@ -79,9 +81,7 @@ fn logits_of_every_family_are_those_of_the_reference() {
 #[test]
 fn logits_of_gpu_forms_are_those_of_the_reference() {
     let Some(emulator) = Emulator::fast() else { return };
-    for name in
-        ["tiny-llama31", "tiny-llama-yarn", "tiny-mistral", "tiny-qwen2", "tiny-qwen3", "tiny-qwen3moe", "tiny-qwen35"]
-    {
+    for name in MODELS.into_iter().filter(|name| *name != "eval") {
         let executor = EmulatorExecutor { emulator, order: 0 };
         let compute = Some(emulated(executor));
         let setup = Setup { compute, ..Setup::new(&format!("models/{name}"), Format::F32, Format::F32) };

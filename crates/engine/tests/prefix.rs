@@ -37,7 +37,7 @@ fn check(model: &str, k: Format, v: Format) {
 
     let parted = [&first[..100], &text(model, 5, 60)].concat();
     let reused = driver.report(2, &parted, OUTPUT).reused();
-    assert!(reused == 96 || (model == "tiny-qwen35" && reused > 0), "{model}: {reused}");
+    assert!(reused == 96 || (model.starts_with("tiny-qwen35") && reused > 0), "{model}: {reused}");
     assert_eq!(driver.trace(2), alone(&plain(), &parted, OUTPUT), "{model} {k:?}/{v:?}: a prompt that parts");
 
     // What is left is computed in chunks that begin elsewhere.

@@ -44,6 +44,7 @@ fn the_text_part_is_the_plain_model() {
     let outer = |name: &str| format!("language_model.{name}");
     for (model, like, folder) in [
         ("tiny-qwen35", "Qwen3_5ForConditionalGeneration", wrapped("tiny-qwen35", inner)),
+        ("tiny-qwen35moe", "Qwen3_5MoeForConditionalGeneration", wrapped("tiny-qwen35moe", inner)),
         ("tiny-mistral", "Mistral3ForConditionalGeneration", wrapped("tiny-mistral", inner)),
         ("tiny-mistral", "LlavaForConditionalGeneration", wrapped("tiny-mistral", outer)),
     ] {
@@ -52,4 +53,35 @@ fn the_text_part_is_the_plain_model() {
         let got = alone(&Setup::new(folder.path().to_str().unwrap(), F32, F32), prompt, 8);
         assert_eq!(want, got, "as in {like}");
     }
+}
+
+/// Some checkpoints have one tensor for gate and up, and one for down, of all experts of a layer.
+#[test]
+fn packed_experts_are_those_of_single_tensors() {
+    let (from, to) = (repo("models/tiny-qwen35moe"), tempfile::tempdir().unwrap());
+    for file in ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"] {
+        std::fs::copy(from.join(file), to.path().join(file)).unwrap();
+    }
+    let bytes = std::fs::read(from.join("model.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let (experts, others): (Vec<_>, Vec<_>) = file.iter().partition(|(name, _)| name.contains(".mlp.experts."));
+    let mut packed = Vec::new();
+    for layer in 0..2 {
+        let prefix = format!("model.layers.{layer}.mlp.experts");
+        for (to, parts) in [("gate_up_proj", &["gate_proj", "up_proj"][..]), ("down_proj", &["down_proj"])] {
+            let names = (0..4).flat_map(|i| parts.iter().map(move |part| (i, part)));
+            let views: Vec<_> = names
+                .map(|(i, part)| &experts.iter().find(|(n, _)| *n == format!("{prefix}.{i}.{part}.weight")).unwrap().1)
+                .collect();
+            let data: &[u8] = Box::leak(views.iter().flat_map(|view| view.data()).copied().collect::<Box<[u8]>>());
+            let shape = vec![4, parts.len() * views[0].shape()[0], views[0].shape()[1]];
+            let view = safetensors::tensor::TensorView::new(views[0].dtype(), shape, data).unwrap();
+            packed.push((format!("{prefix}.{to}"), view));
+        }
+    }
+    let others = others.into_iter().map(|(name, view)| (name.to_owned(), view));
+    safetensors::serialize_to_file(others.chain(packed), None, &to.path().join("model.safetensors")).unwrap();
+    let prompt = &Golden::read("tiny-qwen35moe").prompts[0].ids;
+    let want = alone(&Setup::new("models/tiny-qwen35moe", F32, F32), prompt, 8);
+    assert_eq!(want, alone(&Setup::new(to.path().to_str().unwrap(), F32, F32), prompt, 8));
 }

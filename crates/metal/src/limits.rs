@@ -65,7 +65,7 @@ mod tests {
     use super::*;
     use crate::device::GpuDevice;
     use crate::executor::Executor;
-    use crate::launch::gate_mul;
+    use crate::launch::{Gate, gate_mul};
     use candle_core::Device;
     use compute::{ComputeDevice, Precision, StoredMatrix};
     use matmul::{Weight, WeightType};
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn more_threads_than_registers_leave_room_for_are_an_error_by_name() {
-        let launch = gate_mul(1000, true, [&(), &(), &()]);
+        let launch = gate_mul(1000, Gate::Silu, [&(), &(), &()]);
         assert_eq!(check_launch(&launch, 256), Ok(()));
         let error = check_launch(&launch, 224).unwrap_err().to_string();
         assert!(["gate_mul", "256 threads", "224"].iter().all(|part| error.contains(part)), "{error}");
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn a_buffer_index_that_there_is_not_is_an_error() {
-        let mut launch = gate_mul(1000, true, [&(), &(), &()]);
+        let mut launch = gate_mul(1000, Gate::Silu, [&(), &(), &()]);
         launch.bindings[1].index = 30;
         assert_eq!(check_launch(&launch, 256), Ok(()));
         launch.params.0 = 31;

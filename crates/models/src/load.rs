@@ -4,6 +4,7 @@ use crate::config::{ConfigJson, GenerationDefaults, GgufKeys, ModelConfig};
 use crate::error::ModelError;
 use crate::family::Family;
 use crate::foreign_quant;
+use crate::layers::is_asked_for;
 use crate::model::Model;
 use crate::registry::{family_of_gguf, family_of_json};
 use crate::weights::{OnProgress, Quantizer, WeightBytes, WeightQuant, Weights, fingerprint, loaded_bytes, num_bytes};
@@ -63,7 +64,7 @@ pub fn open(checkpoint: &Checkpoint) -> Result<OpenModel<'_>, ModelError> {
             }
             let config = family.config_of_json(&json)?;
             let generation = GenerationDefaults::of_folder(path, &config)?;
-            Ok(OpenModel { path, family, config, generation, tensors: safetensors(path, *reading)? })
+            Ok(OpenModel::new(path, family, config, generation, safetensors(path, *reading)?))
         }
         Checkpoint::Gguf(files) => {
             let (path, metadata) = (files.path(), files.metadata()?);
@@ -72,12 +73,24 @@ pub fn open(checkpoint: &Checkpoint) -> Result<OpenModel<'_>, ModelError> {
             let tensors = files.tensors(names)?;
             let config = family.config_of_gguf(&keys, &tensors)?;
             let generation = GenerationDefaults::of_gguf(&metadata, &config)?;
-            Ok(OpenModel { path, family, config, generation, tensors })
+            Ok(OpenModel::new(path, family, config, generation, tensors))
         }
     }
 }
 
-impl OpenModel<'_> {
+impl<'a> OpenModel<'a> {
+    /// A model of those tensors that its layers ask for.
+    fn new(
+        path: &'a Path,
+        family: &'static Family,
+        config: ModelConfig,
+        generation: GenerationDefaults,
+        mut tensors: Tensors,
+    ) -> Self {
+        tensors.retain(|name, _| is_asked_for(name, config.num_layers()));
+        OpenModel { path, family, config, generation, tensors }
+    }
+
     /// What attention has to know of the model.
     pub fn geometry(&self) -> ModelGeometry {
         self.config.geometry()

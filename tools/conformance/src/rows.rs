@@ -46,6 +46,10 @@ pub fn error(device: &dyn ComputeDevice) -> Result<f64> {
         off(&sum, sums)?,
         off(&device.silu_mul(&a, &b)?, x.iter().zip(&y).map(|(x, y)| x * gate(*x) * y).collect())?,
         off(&device.sigmoid_mul(&a, &b)?, x.iter().zip(&y).map(|(x, y)| gate(*x) * y).collect())?,
+        off(
+            &device.sigmoid_mul(&tensor(&w[..3].iter().map(|w| *w as f32).collect::<Vec<_>>(), &[3, 1])?, &b)?,
+            y.chunks(D).zip(&w).flat_map(|(row, w)| row.iter().map(|y| gate(*w) * y).collect::<Vec<_>>()).collect(),
+        )?,
     ];
     errors.push(if largest_in_order(device)? { 0.0 } else { f64::INFINITY });
     Ok(errors.into_iter().fold(0.0, f64::max))

@@ -35,9 +35,9 @@ fn chain(executor: &MetalExecutor, mark: Access) -> Vec<u8> {
     let ones: Vec<u8> = [1f32; COUNT].into_iter().flat_map(f32::to_le_bytes).collect();
     let x = executor.buffer(&ones).unwrap();
     let [middle, out] = [(); 2].map(|()| executor.create_tensor(4 * COUNT).unwrap());
-    let mut first = launch::gate_mul(COUNT, false, [&x, &x, &middle]);
+    let mut first = launch::gate_mul(COUNT, launch::Gate::Sigmoid(1), [&x, &x, &middle]);
     first.bindings[2].access = mark;
-    let second = launch::gate_mul(COUNT, false, [&middle, &x, &out]);
+    let second = launch::gate_mul(COUNT, launch::Gate::Sigmoid(1), [&middle, &x, &out]);
     executor.run(&[first, second]).unwrap();
     let mut bytes = vec![0; 4 * COUNT];
     executor.download(&out, 0, &mut bytes).unwrap();
@@ -122,7 +122,7 @@ fn a_failure_that_a_wait_does_not_see() {
     let out = executor.create_tensor(4 * COUNT).unwrap();
     double::fail_commit(0);
     // More than Candle puts into one command buffer.
-    (0..60).for_each(|_| executor.run(&[launch::gate_mul(COUNT, false, [&x, &x, &out])]).unwrap());
+    (0..60).for_each(|_| executor.run(&[launch::gate_mul(COUNT, launch::Gate::Sigmoid(1), [&x, &x, &out])]).unwrap());
     autoreleasepool(|_| {
         assert!(device.flush_and_wait_current().is_ok());
         let error = device.wait_until_completed().unwrap_err().to_string();
@@ -139,7 +139,7 @@ fn memory_that_is_taken_away_while_launches_use_it() {
     let use_large = |wait: bool| {
         // This size gets a buffer of its own, not one of Candle's pool.
         let large = executor.create(1 << 20).unwrap();
-        executor.run(&[launch::gate_mul(COUNT, false, [&x, &x, &large])]).unwrap();
+        executor.run(&[launch::gate_mul(COUNT, launch::Gate::Sigmoid(1), [&x, &x, &large])]).unwrap();
         if wait {
             executor.download(&large, 0, &mut [0; 4]).unwrap();
         }
@@ -157,7 +157,7 @@ fn a_second_wait() {
     let executor = MetalExecutor::new(&device());
     let x = executor.buffer(&[0; 4 * COUNT]).unwrap();
     let out = executor.create_tensor(4 * COUNT).unwrap();
-    executor.run(&[launch::gate_mul(COUNT, false, [&x, &x, &out])]).unwrap();
+    executor.run(&[launch::gate_mul(COUNT, launch::Gate::Sigmoid(1), [&x, &x, &out])]).unwrap();
     let waits = || {
         let before = double::counts();
         executor.download(&out, 0, &mut [0; 4]).unwrap();
@@ -192,7 +192,7 @@ fn what_metal_has_no_room_for() {
     let executor = MetalExecutor::new(&device());
     let x = executor.buffer(&[0; 4 * COUNT]).unwrap();
     let out = executor.create_tensor(4 * COUNT).unwrap();
-    let gate = || launch::gate_mul(COUNT, false, [&x, &x, &out]);
+    let gate = || launch::gate_mul(COUNT, launch::Gate::Sigmoid(1), [&x, &x, &out]);
     let run = |launch| MetalExecutor::new(&device()).run(&[launch]).unwrap();
     let mut none = gate();
     none.grid[1] = 0;
@@ -256,7 +256,7 @@ fn a_failure_ends_the_use_of_the_device() {
     let executor = MetalExecutor::new(&device());
     let x = executor.buffer(&[0; 4 * COUNT]).unwrap();
     let out = executor.create_tensor(4 * COUNT).unwrap();
-    let gate = || launch::gate_mul(COUNT, false, [&x, &x, &out]);
+    let gate = || launch::gate_mul(COUNT, launch::Gate::Sigmoid(1), [&x, &x, &out]);
     executor.run(&[gate()]).unwrap();
     assert_eq!(executor.failure(), None);
     double::fail_commit(0);
@@ -273,7 +273,7 @@ fn a_kernel_that_reads_beyond_its_buffer() {
     let executor = MetalExecutor::new(&device());
     let x = executor.buffer(&[0; 2 * COUNT]).unwrap();
     let out = executor.create_tensor(4 * COUNT).unwrap();
-    executor.run(&[launch::gate_mul(COUNT, false, [&x, &x, &out])]).unwrap();
+    executor.run(&[launch::gate_mul(COUNT, launch::Gate::Sigmoid(1), [&x, &x, &out])]).unwrap();
     let message = broken(|| executor.download(&out, 0, &mut [0; 4]));
     assert!(message.contains("gate_mul"), "{message}");
 }

@@ -3,7 +3,7 @@
 mod common;
 use candle_core::Device;
 use common::executor;
-use compute::{ComputeDevice, CpuDevice, DeltaNetSizes, Routing};
+use compute::{ComputeDevice, CpuDevice, DeltaNetSizes, HeadOrder, Routing};
 use conformance::layers::{DeltaNet, MIXTURE_BOUND, Mixture, relative_error};
 use matmul::WeightType;
 use metal::GpuDevice;
@@ -13,12 +13,18 @@ fn device(emulator: &'static Emulator, order: u32) -> GpuDevice<EmulatorExecutor
     GpuDevice::new(executor(emulator, order), Device::Cpu).unwrap()
 }
 
-/// One value head a key head and two; a head that fills its simdgroups and one that does not.
-const NETS: [DeltaNetSizes; 3] = [
-    DeltaNetSizes { key_heads: 1, value_heads: 2, key_dim: 32, value_dim: 40, conv_kernel: 4 },
-    DeltaNetSizes { key_heads: 2, value_heads: 2, key_dim: 64, value_dim: 8, conv_kernel: 2 },
-    DeltaNetSizes { key_heads: 1, value_heads: 1, key_dim: 128, value_dim: 128, conv_kernel: 4 },
+/// One value head a key head and two, in either order of heads; a head that fills its simdgroups and one that does not.
+const NETS: [DeltaNetSizes; 4] = [
+    net([1, 2], [32, 40], 4, HeadOrder::Grouped),
+    net([2, 2], [64, 8], 2, HeadOrder::Grouped),
+    net([1, 1], [128, 128], 4, HeadOrder::Grouped),
+    net([2, 6], [32, 16], 4, HeadOrder::Tiled),
 ];
+
+const fn net(heads: [usize; 2], dims: [usize; 2], conv_kernel: usize, order: HeadOrder) -> DeltaNetSizes {
+    let ([key_heads, value_heads], [key_dim, value_dim]) = (heads, dims);
+    DeltaNetSizes { key_heads, value_heads, key_dim, value_dim, conv_kernel, order }
+}
 
 /// The tokens of a sequence, past those that a threadgroup has in memory at once.
 const TOKENS: usize = 35;
@@ -47,10 +53,14 @@ fn delta_nets_are_those_of_the_cpu() {
 #[test]
 fn rows_of_a_delta_net_do_not_depend_on_chunks_and_company() {
     let Some(emulator) = Emulator::fast() else { return };
-    let sizes = NETS[0];
-    let device = device(emulator, 1);
-    let want = DeltaNet::new(&device, sizes).unwrap().step(&[(2, 0..TOKENS)]).unwrap().remove(0);
-    let net = DeltaNet::new(&device, sizes).unwrap();
+    for sizes in [NETS[0], NETS[3]] {
+        check_chunks_and_company(&device(emulator, 1), sizes);
+    }
+}
+
+fn check_chunks_and_company(device: &GpuDevice<EmulatorExecutor>, sizes: DeltaNetSizes) {
+    let want = DeltaNet::new(device, sizes).unwrap().step(&[(2, 0..TOKENS)]).unwrap().remove(0);
+    let net = DeltaNet::new(device, sizes).unwrap();
     let row = sizes.values();
     // Chunks of 1 and 2 tokens are shorter than the convolution. Slot 2 had another sequence before.
     net.step(&[(2, 0..3)]).unwrap();
@@ -73,7 +83,7 @@ fn rows_of_a_delta_net_do_not_depend_on_chunks_and_company() {
 #[test]
 fn delta_nets_make_no_mistake_that_the_emulator_finds() {
     let Some(emulator) = Emulator::checked() else { return };
-    for (order, sizes) in [(0, NETS[0]), (7, NETS[1])] {
+    for (order, sizes) in [(0, NETS[0]), (7, NETS[1]), (3, NETS[3])] {
         let gpu = device(emulator, order);
         let [got, want] = [&gpu as &dyn ComputeDevice, &CpuDevice].map(|device| {
             let net = DeltaNet::new(device, sizes).unwrap();

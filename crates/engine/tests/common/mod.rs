@@ -16,8 +16,16 @@ use std::sync::Arc;
 use turboquant::{Format, KvPair};
 
 /// One of every family, beside the demo.
-pub const FAMILIES: [&str; 6] =
-    ["tiny-llama31", "tiny-mistral", "tiny-qwen2", "tiny-qwen3", "tiny-qwen3moe", "tiny-qwen35"];
+pub const FAMILIES: [&str; 8] = [
+    "tiny-llama31",
+    "tiny-mistral",
+    "tiny-qwen2",
+    "tiny-qwen3",
+    "tiny-qwen3moe",
+    "tiny-qwen35",
+    "tiny-qwen35moe",
+    "tiny-smollm3",
+];
 
 #[derive(Clone)]
 pub struct Setup {

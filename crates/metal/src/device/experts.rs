@@ -2,7 +2,7 @@
 use super::GpuDevice;
 use super::products::{GpuRows, Packed, Placed, Products};
 use crate::executor::Executor;
-use crate::launch::{self, GroupBuffers, MOST_CHOICES, MOST_EXPERTS, RoutedRows, TileExperts};
+use crate::launch::{self, Gate, GroupBuffers, MOST_CHOICES, MOST_EXPERTS, RoutedRows, TileExperts};
 use candle_core::{Error, Result, Tensor, bail};
 use compute::{ExpertWeights, Precision, Routing, StoredMatrix};
 use std::sync::Arc;
@@ -69,7 +69,7 @@ impl<E: Executor + 'static> GpuDevice<E> {
                 let each = self.by_expert(&routes, &x).each(&[gate, up])?;
                 let count = routes.routed.places() * gate.n();
                 let out = self.executor.create_tensor(count * 4).map_err(Error::wrap)?;
-                self.launch(&[launch::gate_mul(count, true, [&each[0], &each[1], &out])])?;
+                self.launch(&[launch::gate_mul(count, Gate::Silu, [&each[0], &each[1], &out])])?;
                 out
             }
         };

@@ -5,7 +5,7 @@ mod products;
 mod states;
 
 use crate::executor::{Executor, Launch};
-use crate::launch::{self, MATVEC_ROWS, NormBuffers, NormOperandBuffers, TOP_SLICE, TopBuffers, top_slices};
+use crate::launch::{self, Gate, MATVEC_ROWS, NormBuffers, NormOperandBuffers, TOP_SLICE, TopBuffers, top_slices};
 use crate::tables::words;
 use attention::{ForwardContext, StateId, StateLayout, StatePool};
 use candle_core::{Device, Error, Result, Tensor, bail};
@@ -102,12 +102,9 @@ impl<E: Executor> GpuDevice<E> {
         self.executor.export(out, &[rows.num_rows(), weight.n()], &self.tensors)
     }
 
-    fn gated(&self, gate: &Tensor, x: &Tensor, silu: bool) -> Result<Tensor> {
-        if gate.dims() != x.dims() {
-            bail!("a gate of {:?} for {:?}", gate.dims(), x.dims());
-        }
+    fn gated(&self, gate: &Tensor, x: &Tensor, by: Gate) -> Result<Tensor> {
         let (gate, from, out) = (self.executor.import(gate)?, self.executor.import(x)?, self.room(x)?);
-        self.launch(&[launch::gate_mul(x.elem_count(), silu, [&gate, &from, &out])])?;
+        self.launch(&[launch::gate_mul(x.elem_count(), by, [&gate, &from, &out])])?;
         self.export(&out, x)
     }
 }
@@ -236,11 +233,19 @@ impl<E: Executor + 'static> ComputeDevice for GpuDevice<E> {
     }
 
     fn silu_mul(&self, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
-        self.gated(gate, up, true)
+        if gate.dims() != up.dims() {
+            bail!("a gate of {:?} for {:?}", gate.dims(), up.dims());
+        }
+        self.gated(gate, up, Gate::Silu)
     }
 
     fn sigmoid_mul(&self, gate: &Tensor, x: &Tensor) -> Result<Tensor> {
-        self.gated(gate, x, false)
+        let (width, rows) = x.dims().split_last().map_or((1, &[][..]), |(width, rows)| (*width, rows));
+        match gate.dims().split_last() {
+            Some((1, of)) if of == rows => self.gated(gate, x, Gate::Sigmoid(width)),
+            _ if gate.dims() == x.dims() => self.gated(gate, x, Gate::Sigmoid(1)),
+            _ => bail!("a gate of {:?} for {:?}", gate.dims(), x.dims()),
+        }
     }
 
     fn select_rows(&self, x: &Tensor, rows: &[u32]) -> Result<Tensor> {

@@ -2,7 +2,7 @@
 use super::bind;
 use super::params::{ConvolveParams, DeltaParams, Params};
 use crate::executor::Launch;
-use compute::DeltaNetSizes;
+use compute::{DeltaNetSizes, HeadOrder};
 
 /// The largest `value_dim`: `kMostValues` of `delta_rule.metal`.
 pub(crate) const MOST_VALUES: usize = 128;
@@ -82,10 +82,13 @@ pub fn delta_rule<'a, B>(
     buffers: &DeltaBuffers<'a, B>,
 ) -> Launch<'a, B> {
     let &DeltaBuffers { x, mixed, z, b, a, decay, norm, sequences: of_step, states, out } = buffers;
-    let group = sizes.value_heads / sizes.key_heads;
+    let (group, tiled) = (sizes.value_heads / sizes.key_heads, sizes.order == HeadOrder::Tiled);
     let params = DeltaParams {
         key_heads: sizes.key_heads as u32,
         group: group as u32,
+        // A value head's number is a sum of the key head's and of its own within the group, each times its stride.
+        key_stride: if tiled { 1 } else { group as u32 },
+        value_stride: if tiled { sizes.key_heads as u32 } else { 1 },
         value_dim: sizes.value_dim as u32,
         kept: (sizes.conv_kernel - 1) as u32,
         state_len: sizes.state_len() as u32,

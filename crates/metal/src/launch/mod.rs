@@ -25,7 +25,7 @@ pub use products::{
     MATVEC_ROWS, NormOperandBuffers, ProductForm, ProductRows, ProductWeight, TileExperts, has_matvec, matvec,
     norm_operand, operand_bytes, pack_rows, product, product_f32, row_bytes,
 };
-pub use rowwise::{NormBuffers, TOP_SLICE, TopBuffers, add_rms_norm, gate_mul, gather_rows, top, top_slices};
+pub use rowwise::{Gate, NormBuffers, TOP_SLICE, TopBuffers, add_rms_norm, gate_mul, gather_rows, top, top_slices};
 
 use crate::executor::{Access, Binding};
 

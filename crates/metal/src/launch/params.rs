@@ -162,6 +162,8 @@ params! {
         count: u32,
         /// Whether x is multiplied by the SiLU of the gate, or else by its sigmoid.
         silu: u32,
+        /// Elements of x that an element of the gate meets.
+        span: u32,
     }
 }
 
@@ -279,6 +281,10 @@ params! {
         key_heads: u32,
         /// Value heads of a key head.
         group: u32,
+        /// By how much the number of a value head grows from a key head to the next.
+        key_stride: u32,
+        /// By how much it grows within the value heads of a key head.
+        value_stride: u32,
         /// Elements of a value head.
         value_dim: u32,
         /// Inputs of the convolution that the state holds.

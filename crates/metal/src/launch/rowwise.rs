@@ -40,15 +40,28 @@ pub fn add_rms_norm<'a, B>(
     }
 }
 
-/// out = silu(gate) x, or sigmoid(gate) x, of `count` elements.
-pub fn gate_mul<'a, B>(count: usize, silu: bool, [gate, x, out]: [&'a B; 3]) -> Launch<'a, B> {
+/// What [`gate_mul`] multiplies by.
+#[derive(Debug, Clone, Copy)]
+pub enum Gate {
+    /// The SiLU of a gate for each element.
+    Silu,
+    /// The sigmoid of a gate for each so many elements.
+    Sigmoid(usize),
+}
+
+/// out = silu(gate) x, or sigmoid(gate) x, of `count` elements. Buffers: the gate, x, out.
+pub fn gate_mul<'a, B>(count: usize, by: Gate, [gate, x, out]: [&'a B; 3]) -> Launch<'a, B> {
+    let (silu, span) = match by {
+        Gate::Silu => (1, 1),
+        Gate::Sigmoid(span) => (0, span as u32),
+    };
     Launch {
         kernel: "gate_mul".to_owned(),
         constants: Vec::new(),
         grid: [count.div_ceil(256) as u32, 1, 1],
         threads: 256,
         bindings: bind(&[gate, x], &[out]),
-        params: (3, GateParams { count: count as u32, silu: u32::from(silu) }.bytes()),
+        params: (3, GateParams { count: count as u32, silu, span }.bytes()),
         work: (20 * count) as u64,
     }
 }

@@ -1,6 +1,6 @@
 //! What Apple's compilers say of every kernel: the one of the command line, and the one that makes pipelines.
 use super::metal_device;
-use compute::DeltaNetSizes;
+use compute::{DeltaNetSizes, HeadOrder};
 use metal::launch::{
     self, AttendBuffers, ConvolveBuffers, DeltaBuffers, GroupBuffers, NormBuffers, QueryBuffers, ReduceBuffers,
     RoutedRows, TopBuffers, WriteBuffers,
@@ -78,7 +78,7 @@ fn of_rows(shape: &Shape) -> Vec<Launch<'static, ()>> {
         launch::copy_blocks(shape.page_bytes(), 1, B, B),
         launch::add_rms_norm(1, (4096, false, 1e-6), &norm),
         launch::add_rms_norm(1, (4096, true, 1e-6), &norm),
-        launch::gate_mul(1, true, [B, B, B]),
+        launch::gate_mul(1, launch::Gate::Silu, [B, B, B]),
     ];
     launches.extend(launch::top(1, 4096, 1, &top));
     launches
@@ -95,6 +95,7 @@ fn of_whole_layers() -> Vec<Launch<'static, ()>> {
         key_dim: dim,
         value_dim: dim,
         conv_kernel: 4,
+        order: HeadOrder::Grouped,
     });
     let group = GroupBuffers { chosen: B, expert_of_tile: B, row_of_place: B, places: B };
     let routed = RoutedRows::new(1, 8, 1024);

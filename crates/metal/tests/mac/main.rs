@@ -6,7 +6,7 @@ mod compilers;
 
 use attention::{AttentionBackend, Centring, KeyCentring, ModelGeometry};
 use candle_core::{Device, MetalDevice, Tensor};
-use compute::{ComputeDevice, CpuDevice, DeltaNetSizes, Precision, Routing};
+use compute::{ComputeDevice, CpuDevice, DeltaNetSizes, HeadOrder, Precision, Routing};
 use conformance::layers::{DeltaNet, MIXTURE_BOUND, Mixture, relative_error};
 use conformance::rows::Stored;
 use conformance::{Case, rows};
@@ -104,7 +104,14 @@ fn delta_nets_and_mixtures_are_those_of_the_cpu() {
     let metal = metal_device();
     let executor = MetalExecutor::new(&metal);
     let gpu = GpuDevice::new(executor, Device::Metal(metal)).unwrap();
-    let sizes = DeltaNetSizes { key_heads: 1, value_heads: 2, key_dim: 128, value_dim: 128, conv_kernel: 4 };
+    let sizes = DeltaNetSizes {
+        key_heads: 1,
+        value_heads: 2,
+        key_dim: 128,
+        value_dim: 128,
+        conv_kernel: 4,
+        order: HeadOrder::Grouped,
+    };
     let routing = Routing { per_token: 4, normalized: true };
     let mixture = Mixture { kinds: [WeightType::Bf16; 3], hidden: 64, inner: 32, experts: 16, routing };
     let [got, want] = [&gpu as &dyn ComputeDevice, &CpuDevice].map(|device| {

@@ -1,13 +1,15 @@
 //! From the names of llama.cpp's tensors (`gguf-py/gguf/constants.py`) to those of Hugging Face's.
 use super::Entry;
+use super::packed_experts::by_expert;
 use gguf::{GgufError, Metadata, Value};
 
 /// What GGUF files of one architecture call things. Pairs are llama.cpp's name and Hugging Face's.
 pub(crate) struct GgufNames {
     /// The file's `general.architecture`.
     pub architecture: &'static str,
-    /// Tensors of a layer beyond those that any dense model has.
-    pub layer: &'static [(&'static str, &'static str)],
+    /// Tensors of a layer beyond those that any dense model has. A name of llama.cpp's with its kind, such as
+    /// `ssm_dt.bias`, stands for one tensor, any other name for weight and bias.
+    pub layer: &'static [&'static [(&'static str, &'static str)]],
     /// Tensors that hold all experts of a layer; empty for a dense model.
     pub experts: &'static [(&'static str, &'static str)],
     /// Whether the rows of q and k lie in the order of interleaved RoPE pairs, as llama.cpp's converter writes Llama's.
@@ -87,27 +89,24 @@ impl<'a> Namer<'a> {
     /// Errors: another number of experts than the metadata's.
     pub fn rename(&self, name: &str, entry: Entry) -> Result<Vec<(String, Entry)>, GgufError> {
         if let Some((layer, part)) = layer_part(name)
+            && let Some(to) = find(self.names.layer.iter().copied(), part)
+        {
+            return Ok(vec![(format!("model.layers.{layer}.{to}"), entry)]);
+        }
+        if let Some((layer, part)) = layer_part(name)
             && let Some((part, kind)) = part.split_once('.')
         {
-            let found =
-                |table: &[(&str, &'static str)]| table.iter().find(|(from, _)| *from == part).map(|(_, to)| *to);
-            if let Some(to) = found(&LAYER).or(found(self.names.layer)) {
+            let tables = std::iter::once(&LAYER[..]).chain(self.names.layer.iter().copied());
+            if let Some(to) = find(tables, part) {
                 return Ok(vec![(format!("model.layers.{layer}.{to}.{kind}"), entry)]);
             }
-            if let (Some(to), [experts, _, _]) = (found(self.names.experts), &entry.shape[..]) {
+            let to = find(std::iter::once(self.names.experts), part);
+            if let (Some(to), [experts, _, _]) = (to, &entry.shape[..]) {
                 if *experts != self.experts {
                     let message = format!("has {experts} experts; expert_count says {}", self.experts);
                     return Err(GgufError::Malformed { what: format!("tensor {name}"), message });
                 }
-                // Rows are whole blocks, so each expert's part is.
-                let bytes = entry.range.len() / experts;
-                let expert = |i: usize| {
-                    let start = entry.range.start + i * bytes;
-                    let entry =
-                        Entry { range: start..start + bytes, shape: entry.shape[1..].to_vec(), ..entry.clone() };
-                    (format!("model.layers.{layer}.mlp.experts.{i}.{to}.{kind}"), entry)
-                };
-                return Ok((0..*experts).map(expert).collect());
+                return Ok(by_expert(&format!("model.layers.{layer}.mlp.experts"), to, kind, &entry));
             }
         }
         let global = name.split_once('.').and_then(|(part, kind)| {
@@ -118,12 +117,19 @@ impl<'a> Namer<'a> {
     }
 }
 
-/// A size that all layers have: one number, or a list of equal ones.
+/// The second of the pair whose first is `name`.
+fn find(tables: impl Iterator<Item = &'static [(&'static str, &'static str)]>, name: &str) -> Option<&'static str> {
+    tables.flatten().find(|(from, _)| *from == name).map(|(_, to)| *to)
+}
+
+/// A size that all layers have: one number, or a list of equal ones. A 0 in a list stands for a layer that has nothing
+/// of the kind.
 ///
 /// Errors: a missing key, another value, layers of unlike sizes.
 pub(crate) fn size_of_layers(metadata: &Metadata<'_>, key: &str) -> Result<usize, GgufError> {
     let Some(list) = metadata.get(key).and_then(Value::as_array) else { return metadata.size(key) };
-    let mut sizes = list.values().map(|value| value.as_u64().and_then(|size| usize::try_from(size).ok()));
+    let sizes = list.values().map(|value| value.as_u64().and_then(|size| usize::try_from(size).ok()));
+    let mut sizes = sizes.filter(|size| *size != Some(0));
     let first = sizes.next().flatten();
     first.filter(|_| sizes.all(|size| size == first)).ok_or_else(|| {
         let message = "is a list; it must be one whole number, or a list in which all are equal".to_owned();

@@ -4,6 +4,7 @@ mod folder;
 mod gguf;
 mod gguf_names;
 mod mapped;
+mod packed_experts;
 mod safetensors;
 
 use crate::error::ModelError;

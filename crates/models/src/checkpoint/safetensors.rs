@@ -1,4 +1,5 @@
 //! Checkpoints in safetensors: one file, or shards that an index names.
+use super::packed_experts::by_expert;
 use super::{Entry, Reading, Tensors, WeightFile, read_json};
 use crate::error::ModelError;
 use matmul::WeightType;
@@ -42,10 +43,23 @@ pub(crate) fn safetensors(folder: &Path, reading: Reading) -> Result<Tensors, Mo
                 shape: view.shape().to_vec(),
                 interleaved_heads: None,
             };
-            tensors.insert(name.to_owned(), entry);
+            match packed_experts(name, &entry) {
+                Some((prefix, projection)) => tensors.extend(by_expert(prefix, projection, "weight", &entry)),
+                None => _ = tensors.insert(name.to_owned(), entry),
+            }
         }
     }
     Ok(tensors)
+}
+
+/// The experts' prefix and the projection, if a tensor holds a projection of all experts of a layer, as checkpoints of
+/// Qwen3.5's mixtures do.
+fn packed_experts<'a>(name: &'a str, entry: &Entry) -> Option<(&'a str, &'a str)> {
+    /// More experts than any layer has.
+    const MAX_EXPERTS: usize = 1 << 12;
+    let (prefix, projection) = name.rsplit_once('.')?;
+    let is_packed = prefix.ends_with(".mlp.experts") && projection.ends_with("_proj") && entry.shape.len() == 3;
+    (is_packed && entry.shape[0] <= MAX_EXPERTS).then_some((prefix, projection))
 }
 
 /// What a file lacks that ends too early; `None` for a file that does not, or whose header cannot be read.

@@ -42,7 +42,8 @@ impl ModelConfig {
             // A GPU computes an expert's rows in eights or, where it has that many, in thirty-twos.
             let pairs = rows * experts.per_token;
             let columns = (8 * pairs).min(2 * pairs + 7 * experts.num);
-            columns * 2 * (self.hidden_size + experts.intermediate_size) + 2 * rows * experts.num
+            let shared = experts.shared_size.map_or(0, |size| rows * (4 * size + self.hidden_size));
+            columns * 2 * (self.hidden_size + experts.intermediate_size) + 2 * rows * experts.num + shared
         });
         dense.max(sparse)
     }

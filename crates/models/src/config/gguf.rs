@@ -102,11 +102,16 @@ pub(crate) fn config_of_gguf(keys: &GgufKeys<'_>, tensors: &Tensors, family: &st
     if !(1..=1 << 16).contains(&head_dim) {
         return Err(keys.error("attention.key_length", format!("is {head_dim}; it must lie in [1, 65536]")));
     }
-    // Every layer has tensors.
-    let num_layers = keys.size("block_count")?;
-    if num_layers > tensors.len() {
-        return Err(keys.error("block_count", format!("is {num_layers}; there are {} tensors", tensors.len())));
+    // Every layer has tensors. Those that predict further tokens follow the decoder's, which does without them.
+    let all_layers = keys.size("block_count")?;
+    if all_layers > tensors.len() {
+        return Err(keys.error("block_count", format!("is {all_layers}; there are {} tensors", tensors.len())));
     }
+    let predicting = keys.size_above_zero("nextn_predict_layers")?.unwrap_or(0);
+    let Some(num_layers) = all_layers.checked_sub(predicting).filter(|n| *n > 0) else {
+        let message = format!("is {predicting}; there are {all_layers} layers");
+        return Err(keys.error("nextn_predict_layers", message));
+    };
     let positions = keys.size("context_length")?;
     let window = keys.size_above_zero("attention.sliding_window")?;
     let has = |name: &str| tensors.contains_key(name);
@@ -126,7 +131,7 @@ pub(crate) fn config_of_gguf(keys: &GgufKeys<'_>, tensors: &Tensors, family: &st
         tie_word_embeddings: !has("lm_head.weight"),
         attention_bias: has("model.layers.0.self_attn.q_proj.bias"),
         mlp_bias: has("model.layers.0.mlp.gate_proj.bias"),
-        layers: vec![LayerKind::Attention { window }; num_layers],
+        layers: vec![LayerKind::Attention { window, rope: true }; num_layers],
         experts: None,
         delta_net: None,
         rope: rope(keys, tensors, head_dim, positions)?,

@@ -60,7 +60,7 @@ fn layers(json: &ConfigJson) -> Result<Vec<LayerKind>, ModelError> {
     let Some(types) = json.get::<Vec<&str>>("layer_types")? else {
         // In Qwen's files, layers below `max_window_layers` see all tokens even where a window is used.
         let first = if uses_window.is_some() { json.get("max_window_layers")?.unwrap_or(0) } else { 0 };
-        let kind = |layer: usize| LayerKind::Attention { window: window.filter(|_| layer >= first) };
+        let kind = |layer: usize| LayerKind::Attention { window: window.filter(|_| layer >= first), rope: true };
         return Ok((0..num_layers).map(kind).collect());
     };
     if types.len() != num_layers {
@@ -68,8 +68,8 @@ fn layers(json: &ConfigJson) -> Result<Vec<LayerKind>, ModelError> {
         return Err(json.error("layer_types", message));
     }
     let layer = |kind: &&str| match (*kind, window) {
-        ("full_attention", _) => Ok(LayerKind::Attention { window: None }),
-        ("sliding_attention", Some(_)) => Ok(LayerKind::Attention { window }),
+        ("full_attention", _) => Ok(LayerKind::Attention { window: None, rope: true }),
+        ("sliding_attention", Some(_)) => Ok(LayerKind::Attention { window, rope: true }),
         ("sliding_attention", None) => Err(json.error("sliding_window", "is missing; a layer asks for it")),
         ("linear_attention", _) => Ok(LayerKind::Linear),
         (other, _) => {

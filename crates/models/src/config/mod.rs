@@ -59,8 +59,13 @@ pub struct ModelConfig {
 /// What a layer mixes tokens with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LayerKind {
-    /// Softmax attention; a token sees at most `window` tokens, itself included, or all where that is `None`.
-    Attention { window: Option<usize> },
+    /// Softmax attention.
+    Attention {
+        /// A token sees at most so many tokens, itself included; all where that is `None`.
+        window: Option<usize>,
+        /// Whether q and k are rotated by their positions.
+        rope: bool,
+    },
     /// A recurrence over a state of fixed size.
     Linear,
 }
@@ -77,9 +82,31 @@ pub(crate) struct Experts {
     pub normalized: bool,
     /// Layers that have a dense feed-forward block instead.
     pub dense_layers: Vec<usize>,
+    /// The inner width of a block that every token goes through, where layers have one.
+    pub shared_size: Option<usize>,
 }
 
 impl ModelConfig {
+    /// Leaves q and k of the attention layers for which `has_rope` says no as they are, wherever their tokens stand.
+    pub(crate) fn rotate_in(&mut self, has_rope: impl Fn(usize) -> bool) {
+        for (layer, kind) in self.layers.iter_mut().enumerate() {
+            if let LayerKind::Attention { rope, .. } = kind {
+                *rope = has_rope(layer);
+            }
+        }
+    }
+
+    /// Makes all layers but every `interval`-th recurrent.
+    pub(crate) fn recur_between(&mut self, interval: usize) {
+        let linear = |layer: &usize| !(layer + 1).is_multiple_of(interval);
+        (0..self.layers.len()).filter(linear).for_each(|layer| self.layers[layer] = LayerKind::Linear);
+    }
+
+    /// Layers of the decoder, of whatever kind.
+    pub(crate) fn num_layers(&self) -> usize {
+        self.layers.len()
+    }
+
     /// Rows of the embedding and of the head.
     pub fn vocab_size(&self) -> usize {
         self.vocab_size
@@ -88,13 +115,13 @@ impl ModelConfig {
     /// What attention has to know of the layers that own a KV cache.
     pub(crate) fn geometry(&self) -> ModelGeometry {
         let layers = self.layers.iter().filter_map(|kind| match kind {
-            LayerKind::Attention { window } => Some(LayerGeometry {
+            LayerKind::Attention { window, rope } => Some(LayerGeometry {
                 num_heads: self.num_heads,
                 kv_heads: self.kv_heads,
                 head_dim: self.head_dim,
                 scale: 1.0 / (self.head_dim as f32).sqrt(),
                 sliding_window: *window,
-                rope: Some(self.rope.clone()),
+                rope: rope.then(|| self.rope.clone()),
             }),
             LayerKind::Linear => None,
         });

@@ -4,10 +4,19 @@ mod llama;
 mod qwen2;
 mod qwen3;
 mod qwen3_5;
+mod qwen3_5_moe;
 mod qwen3_moe;
+mod smollm3;
 
 use crate::family::Family;
 
 /// All families that can be served.
-pub(crate) const FAMILIES: [&Family; 5] =
-    [&llama::FAMILY, &qwen2::FAMILY, &qwen3::FAMILY, &qwen3_moe::FAMILY, &qwen3_5::FAMILY];
+pub(crate) const FAMILIES: [&Family; 7] = [
+    &llama::FAMILY,
+    &qwen2::FAMILY,
+    &qwen3::FAMILY,
+    &qwen3_moe::FAMILY,
+    &qwen3_5::FAMILY,
+    &qwen3_5_moe::FAMILY,
+    &smollm3::FAMILY,
+];

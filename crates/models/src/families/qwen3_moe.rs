@@ -5,7 +5,7 @@ use crate::checkpoint::GgufNames;
 use crate::config::{ConfigJson, Experts, GgufKeys, ModelConfig};
 use crate::error::LoadResult;
 use crate::family::Family;
-use crate::layers::{Attention, Decoder, DecoderLayer, ExpertMlp, Mlp, Residual, RmsNorm};
+use crate::layers::{Attention, Decoder, DecoderLayer, FeedForward, Residual, RmsNorm};
 use crate::model::Model;
 use crate::weights::Weights;
 use attention::ForwardContext;
@@ -13,8 +13,8 @@ use candle_core::Result;
 
 pub(crate) const FAMILY: Family = Family {
     gguf: Some(GgufNames {
-        layer: &[("ffn_gate_inp", "mlp.gate")],
-        experts: &[("ffn_gate_exps", "gate_proj"), ("ffn_up_exps", "up_proj"), ("ffn_down_exps", "down_proj")],
+        layer: &[&[("ffn_gate_inp", "mlp.gate")]],
+        experts: &EXPERTS,
         ..GgufNames::dense("qwen3moe")
     }),
     extend_json,
@@ -22,7 +22,15 @@ pub(crate) const FAMILY: Family = Family {
     ..Family::dense(&[("Qwen3MoeForCausalLM", "qwen3_moe")], load)
 };
 
-fn extend_json(json: &ConfigJson, config: &mut ModelConfig) -> LoadResult<()> {
+/// llama.cpp's names of the tensors that hold all experts of a layer, and the names of an expert's projections.
+pub(super) const EXPERTS: [(&str, &str); 4] = [
+    ("ffn_gate_exps", "gate_proj"),
+    ("ffn_up_exps", "up_proj"),
+    ("ffn_down_exps", "down_proj"),
+    ("ffn_gate_up_exps", "gate_up_proj"),
+];
+
+pub(super) fn extend_json(json: &ConfigJson, config: &mut ModelConfig) -> LoadResult<()> {
     // transformers 5 calls the number of experts `num_local_experts`.
     let num = json.get("num_experts")?.or(json.get("num_local_experts")?);
     let num = json.check_size("num_experts", num, 1 << 28)?;
@@ -39,11 +47,12 @@ fn extend_json(json: &ConfigJson, config: &mut ModelConfig) -> LoadResult<()> {
         intermediate_size: json.size("moe_intermediate_size")?,
         normalized: json.flag("norm_topk_prob")?,
         dense_layers: (0..config.layers.len()).filter(dense).collect(),
+        shared_size: None,
     });
     Ok(())
 }
 
-fn extend_gguf(keys: &GgufKeys<'_>, config: &mut ModelConfig) -> LoadResult<()> {
+pub(super) fn extend_gguf(keys: &GgufKeys<'_>, config: &mut ModelConfig) -> LoadResult<()> {
     let (num, per_token) = (keys.size("expert_count")?, keys.size("expert_used_count")?);
     if per_token > num {
         return Err(keys.error("expert_used_count", format!("is {per_token}; there are {num} experts")));
@@ -55,6 +64,7 @@ fn extend_gguf(keys: &GgufKeys<'_>, config: &mut ModelConfig) -> LoadResult<()> 
         // llama.cpp normalises the weights of every file of this architecture.
         normalized: true,
         dense_layers: Vec::new(),
+        shared_size: None,
     });
     Ok(())
 }
@@ -66,23 +76,14 @@ struct Layer {
     mlp: FeedForward,
 }
 
-enum FeedForward {
-    Dense(Mlp),
-    Sparse(ExpertMlp),
-}
-
 fn load(config: &ModelConfig, weights: &Weights) -> LoadResult<Box<dyn Model>> {
     let hidden = config.hidden_size;
     Decoder::load(config, weights, |i, w| {
-        let sparse = config.experts.as_ref().filter(|experts| !experts.dense_layers.contains(&i));
         Ok(Layer {
             input_norm: RmsNorm::load(w, "input_layernorm", hidden, config)?,
             attention: Attention::load(&w.at("self_attn"), i, qwen3::attention(config), config)?,
             post_norm: RmsNorm::load(w, "post_attention_layernorm", hidden, config)?,
-            mlp: match sparse {
-                Some(experts) => FeedForward::Sparse(ExpertMlp::load(&w.at("mlp"), hidden, experts)?),
-                None => FeedForward::Dense(Mlp::load(&w.at("mlp"), hidden, config.dense_size()?, false)?),
-            },
+            mlp: FeedForward::load(&w.at("mlp"), i, config)?,
         })
     })
 }
@@ -94,16 +95,7 @@ impl DecoderLayer for Layer {
         let y = ctx.attend(self.attention.layer, &qkv.q, &qkv.k, &qkv.v)?;
         self.attention.add_output(x, &y, &qkv)?;
 
-        match &self.mlp {
-            FeedForward::Dense(mlp) => {
-                let h = x.norm(&self.post_norm)?;
-                mlp.add_to(x, &h)
-            }
-            FeedForward::Sparse(mlp) => {
-                let h = x.norm_tensor(&self.post_norm)?;
-                x.add(mlp.forward(&h)?)
-            }
-        }
+        self.mlp.add_to(x, &self.post_norm)
     }
 
     fn attention(&self) -> Option<&Attention> {

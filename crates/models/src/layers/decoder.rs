@@ -74,12 +74,26 @@ impl<L: DecoderLayer + 'static> Decoder<L> {
     }
 }
 
+/// The names below which a decoder's own weights lie: a model's, and those of multimodal models.
+const ROOTS: [&str; 3] = ["model", "model.language_model", "language_model.model"];
+
+/// Whether a decoder of `num_layers` layers could ask for this tensor. It does not for those of vision towers and of
+/// further layers, which predict tokens ahead.
+pub(crate) fn is_asked_for(tensor: &str, num_layers: usize) -> bool {
+    let below = |root: &str| tensor.strip_prefix(root).and_then(|rest| rest.strip_prefix('.'));
+    let roots = ROOTS.into_iter().filter_map(below).chain([tensor]);
+    let of_decoder = |name: &str| match name.strip_prefix("layers.").and_then(|rest| rest.split_once('.')) {
+        Some((layer, _)) => layer.parse::<usize>().is_ok_and(|layer| layer < num_layers),
+        None => name.starts_with("embed_tokens.") || name.starts_with("norm."),
+    };
+    tensor.ends_with(HEAD) || roots.into_iter().any(of_decoder)
+}
+
 /// The decoder's own weights, and those among which its head lies. Checkpoints of multimodal models have both below
 /// other names, and those of embedding models may have the decoder's at the top.
 fn roots(weights: &Weights) -> (Weights, Weights) {
-    let roots = ["model", "model.language_model", "language_model.model"];
     let has = |root: &&str| weights.has(&format!("{root}.embed_tokens.weight"));
-    let root = match roots.into_iter().find(has) {
+    let root = match ROOTS.into_iter().find(has) {
         None if weights.has("embed_tokens.weight") => weights.clone(),
         found => weights.at(found.unwrap_or("model")),
     };

@@ -33,13 +33,17 @@ impl GatedDeltaNet {
         let (values, channels) = (sizes.values(), sizes.channels());
         let conv = w.elements("conv1d.weight", &[channels, 1, sizes.conv_kernel])?;
         let taps = (0..sizes.conv_kernel).flat_map(|tap| conv.iter().skip(tap).step_by(sizes.conv_kernel));
-        let a_log = w.vector("A_log", sizes.value_heads)?;
+        // llama.cpp's files have -exp(A_log) in place of A_log.
+        let decay = match w.has("A") {
+            true => w.vector("A", sizes.value_heads)?.into_iter().map(|a| -a).collect(),
+            false => w.vector("A_log", sizes.value_heads)?.into_iter().map(f32::exp).collect::<Vec<_>>(),
+        };
         let dt_bias = w.vector("dt_bias", sizes.value_heads)?;
         let weights = DeltaNetWeights {
             sizes,
             eps: config.rms_norm_eps as f32,
             conv: taps.copied().collect(),
-            decay: a_log.into_iter().map(f32::exp).zip(dt_bias).collect(),
+            decay: decay.into_iter().zip(dt_bias).collect(),
             norm: w.vector("norm.weight", sizes.value_dim)?,
         };
         Ok(GatedDeltaNet {

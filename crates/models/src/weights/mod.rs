@@ -125,7 +125,9 @@ impl Weights {
     fn stored(&self, name: &str, shape: &[usize], (n, k): (usize, usize)) -> Result<StoredWeight, ModelError> {
         let (entry, tensor) = self.find(name)?;
         let error = |message: String| ModelError::Tensor { path: entry.path.clone(), tensor: tensor.clone(), message };
-        if entry.shape != shape {
+        // Some formats leave dimensions of 1 out.
+        let wide = |shape: &[usize]| shape.iter().copied().filter(|n| *n != 1).collect::<Vec<_>>();
+        if wide(&entry.shape) != wide(shape) {
             return Err(error(format!("has the shape {:?}; the configuration asks for {shape:?}", entry.shape)));
         }
         let unknown = |kind: &String| {

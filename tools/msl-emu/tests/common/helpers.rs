@@ -1,7 +1,7 @@
 //! The helpers against f64.
 use conformance::noise;
 use metal::Executor;
-use metal::launch::{self, NormBuffers, TopBuffers};
+use metal::launch::{self, Gate, NormBuffers, TopBuffers};
 
 fn pack(x: &[f32]) -> Vec<u8> {
     x.iter().flat_map(|x| x.to_le_bytes()).collect()
@@ -60,7 +60,7 @@ pub fn norms<E: Executor>(executor: &E) -> Result<(), String> {
     Ok(())
 }
 
-/// silu(gate) x up, sigmoid(gate) x up.
+/// silu(gate) x up, sigmoid(gate) x up, with a gate for each element and for each 111 of them.
 pub fn gates<E: Executor>(executor: &E) -> Result<(), String> {
     let n = 777;
     let scaled: Vec<f32> = data(4, n).iter().map(|x| 5.0 * x).collect();
@@ -68,10 +68,14 @@ pub fn gates<E: Executor>(executor: &E) -> Result<(), String> {
     let [gate, up] = [0, 1].map(|i| executor.buffer(&bytes[i]).unwrap());
     let out = executor.create(n * 4).unwrap();
     let [gates, others] = [0, 1].map(|i| unpack(&bytes[i]));
-    for silu in [true, false] {
-        executor.run(&[launch::gate_mul(n, silu, [&gate, &up, &out])]).unwrap();
+    for by in [Gate::Silu, Gate::Sigmoid(1), Gate::Sigmoid(111)] {
+        executor.run(&[launch::gate_mul(n, by, [&gate, &up, &out])]).unwrap();
+        let (silu, span) = match by {
+            Gate::Silu => (true, 1),
+            Gate::Sigmoid(span) => (false, span),
+        };
         let weight = |g: f64| (if silu { g } else { 1.0 }) / (1.0 + (-g).exp());
-        let want: Vec<f64> = gates.iter().zip(&others).map(|(g, u)| weight(*g) * u).collect();
+        let want: Vec<f64> = others.iter().enumerate().map(|(i, u)| weight(gates[i / span]) * u).collect();
         close(&read(executor, &out, n), &want, ROUNDING, 1e-6, "gate")?;
     }
     Ok(())

@@ -1,0 +1,25 @@
+//! Tensors that hold all experts of a layer.
+use super::Entry;
+
+/// The projection that holds the rows of `gate_proj` and, below them, those of `up_proj`.
+const GATE_AND_UP: &str = "gate_up_proj";
+
+/// The tensors of single experts, `PREFIX.N.PROJECTION.KIND`, of a tensor `[experts, n, k]` that holds a projection of
+/// all of them. One of gate and up becomes two tensors an expert. Rows are whole quantisation blocks, so that each
+/// expert's part is; a shape of fewer dimensions gives tensors that no model asks for.
+pub(super) fn by_expert(prefix: &str, projection: &str, kind: &str, entry: &Entry) -> Vec<(String, Entry)> {
+    let parts: &[&str] = if projection == GATE_AND_UP { &["gate_proj", "up_proj"] } else { &[projection] };
+    let (experts, mut shape) =
+        (entry.shape.first().copied().unwrap_or(0), entry.shape.get(1..).unwrap_or(&[]).to_vec());
+    if let Some(rows) = shape.first_mut() {
+        *rows /= parts.len();
+    }
+    let bytes = entry.range.len() / (experts * parts.len()).max(1);
+    let all = (0..experts).flat_map(|expert| parts.iter().enumerate().map(move |(i, part)| (expert, i, part)));
+    let tensor = |(expert, i, part): (usize, usize, &&str)| {
+        let start = entry.range.start + (expert * parts.len() + i) * bytes;
+        let entry = Entry { range: start..start + bytes, shape: shape.clone(), ..entry.clone() };
+        (format!("{prefix}.{expert}.{part}.{kind}"), entry)
+    };
+    all.map(tensor).collect()
+}
