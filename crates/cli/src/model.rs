@@ -184,13 +184,7 @@ fn configured(settings: &Settings, source: ModelSource) -> Result<(EngineConfig,
             return Ok((config, None));
         }
         ModelSource::Hub(name) => (name.clone(), name.to_string()),
-        ModelSource::Known(known) => {
-            config.weight_quant = config.weight_quant.or(known.weight_quant);
-            if let Some(max_num_seqs) = known.max_num_seqs.filter(|_| settings.is_default("max_num_seqs")) {
-                config.max_num_seqs = max_num_seqs;
-            }
-            (hub_name(known.name)?, known.name.to_owned())
-        }
+        ModelSource::Known(known) => (hub_name(known.name)?, known.name.to_owned()),
     };
     config.served_model_name.get_or_insert(called);
     Ok((config, Some(name)))

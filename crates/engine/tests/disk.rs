@@ -20,7 +20,7 @@ fn running(model: &str, format: Format, dir: Option<&Path>) -> Running {
     let config = EngineConfig {
         kv: KvOptions::pair(KvPair::both(format), 32),
         kv_cache_memory: Some(128 << 20),
-        max_num_seqs: 4,
+        max_num_seqs: Some(4),
         prefix_cache: dir.is_some(),
         disk_cache: dir.map(options),
         ..EngineConfig::new(testkit::repo(&format!("models/{model}")))

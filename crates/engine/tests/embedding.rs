@@ -137,7 +137,7 @@ fn a_vector_depends_on_its_prompt_alone() {
         let tight = EngineConfig {
             kv_cache_memory: Some(18 * block),
             max_num_batched_tokens: 24,
-            max_num_seqs: 8,
+            max_num_seqs: Some(8),
             ..config(&folder)
         };
         let tight = start(&tight).unwrap();

@@ -156,7 +156,7 @@ struct AnswerSettings {
 #[derive(Debug, Args, Serialize)]
 #[command(next_help_heading = "Batching")]
 struct BatchSettings {
-    /// Sequences that run at once [default: 64]
+    /// Sequences that run at once [default: 64, or fewer where a model's recurrent states take much memory]
     #[arg(long, value_name = "N")]
     max_num_seqs: Option<usize>,
     /// Milliseconds that a step may take which reads prompts while answers are streamed, 0 for no limit [default: 200]

@@ -100,7 +100,7 @@ struct RawSettings {
     kv_disk_cache: String,
     kv_disk_cache_dir: Option<PathBuf>,
     kv_disk_writes_per_day: ByteSize,
-    max_num_seqs: usize,
+    max_num_seqs: Option<usize>,
     max_num_batched_tokens: usize,
     max_step_ms: u64,
     max_queued_requests: usize,
@@ -159,11 +159,6 @@ impl Settings {
             Ok(settings) => Ok(Settings { origins, ..settings }),
             Err(error) => Err(origins.explain(error)),
         }
-    }
-
-    /// Whether no file, variable or flag has set the value of a setting.
-    pub fn is_default(&self, key: &str) -> bool {
-        self.origins.of(key) == &Origin::Defaults
     }
 
     /// An error that names a flag, with the file or the variable that the flag's value came from.

@@ -1,6 +1,7 @@
 //! What the engine is started with.
 use super::device::{DecodeKernel, DeviceChoice, GpuProducts};
 use super::kv_plan::KvOptions;
+use super::memory::DEFAULT_NUM_SEQS;
 use crate::error::StartError;
 use crate::serve::PressureSource;
 use disk_cache::DiskOptions;
@@ -38,8 +39,9 @@ pub struct EngineConfig {
     pub kv_cache_memory: Option<u64>,
     /// The longest context in tokens; `None`: the model's, or what the cache holds.
     pub max_model_len: Option<usize>,
-    /// Sequences that run at once.
-    pub max_num_seqs: usize,
+    /// Sequences that run at once; `None`: 64, or fewer where a model's recurrent states would take more than a quarter
+    /// of the cache's memory.
+    pub max_num_seqs: Option<usize>,
     /// Tokens of one step.
     pub max_num_batched_tokens: usize,
     /// How long a step may take that computes prompts while answers are streamed; `None`: as long as its tokens take.
@@ -111,7 +113,7 @@ impl EngineConfig {
             memory: None,
             kv_cache_memory: None,
             max_model_len: None,
-            max_num_seqs: 64,
+            max_num_seqs: None,
             max_num_batched_tokens: 512,
             max_step_time: Some(Duration::from_millis(200)),
             prefix_cache: true,
@@ -130,7 +132,7 @@ impl EngineConfig {
 
     /// Errors: values that are wrong whatever the model.
     pub fn check(&self) -> Result<(), StartError> {
-        self.scheduler(0, 0).check()?;
+        self.scheduler(0, 0, self.max_num_seqs.unwrap_or(DEFAULT_NUM_SEQS)).check()?;
         if self.max_queued_requests == 0 {
             let message = "is 0; it must be at least 1, or every request would be refused";
             return Err(StartError::flag("--max-queued-requests", message));
@@ -141,11 +143,11 @@ impl EngineConfig {
         self.kv.check()
     }
 
-    pub(super) fn scheduler(&self, num_blocks: usize, num_snapshots: usize) -> SchedulerConfig {
+    pub(super) fn scheduler(&self, num_blocks: usize, num_snapshots: usize, max_num_seqs: usize) -> SchedulerConfig {
         SchedulerConfig {
             block_size: self.kv.block_size,
             num_blocks,
-            max_num_seqs: self.max_num_seqs,
+            max_num_seqs,
             num_snapshots,
             max_num_batched_tokens: self.max_num_batched_tokens,
             max_step_time: self.max_step_time,

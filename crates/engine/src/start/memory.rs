@@ -8,6 +8,10 @@ pub(super) const SHARE_OF_FREE: f64 = 0.5;
 /// Share of the cache's memory, without the states of running sequences, that snapshots take of a model with recurrent
 /// states.
 const SHARE_OF_SNAPSHOTS: f64 = 0.25;
+/// Share of the cache's memory that the states of running sequences take at most, where nobody says how many run.
+const SHARE_OF_STATES: f64 = 0.25;
+/// Sequences that run at once, where nobody says how many and their states leave room.
+pub(super) const DEFAULT_NUM_SEQS: usize = 64;
 /// Most snapshots for each sequence that may run.
 const SNAPSHOTS_A_SEQUENCE: usize = 8;
 
@@ -31,7 +35,7 @@ pub struct MemoryLimits {
     pub max_model_len: Option<usize>,
     /// The longest context that the model was made for, tokens.
     pub model_limit: usize,
-    /// `--max-num-seqs`.
+    /// `--max-num-seqs`, or [`MemoryLimits::sequences`].
     pub max_num_seqs: usize,
     /// Bytes of one sequence's recurrent states; those of `max_num_seqs` sequences, and of snapshots, come out of the
     /// cache's memory.
@@ -147,6 +151,17 @@ impl MemoryBudget {
 }
 
 impl MemoryLimits {
+    /// How many sequences run at once where nobody says so, if each has `state_bytes` of recurrent states: as many as
+    /// take a quarter of the cache's memory, but one at least and [`DEFAULT_NUM_SEQS`] at most. `cache`: bytes; `None`
+    /// if unknown.
+    pub(super) fn sequences(state_bytes: u64, cache: Option<u64>) -> usize {
+        let of_states = cache.map(|cache| (cache as f64 * SHARE_OF_STATES) as u64);
+        match of_states.and_then(|bytes| bytes.checked_div(state_bytes)) {
+            Some(sequences) => sequences.clamp(1, DEFAULT_NUM_SEQS as u64) as usize,
+            None => DEFAULT_NUM_SEQS,
+        }
+    }
+
     /// The bytes that recurrent states and snapshots leave for blocks, and the number of snapshots.
     ///
     /// Errors: memory that does not hold the states of `max_num_seqs` sequences.

@@ -55,12 +55,12 @@ pub fn start(config: &EngineConfig) -> Result<(EngineHandle, JoinHandle<()>), St
 /// Errors: a cache that the model, the flags or the memory do not allow.
 pub fn launch(config: &EngineConfig, bundle: ModelBundle) -> Result<(EngineHandle, JoinHandle<()>), StartError> {
     let named = |error: StartError| error.of_model(&bundle.model_config.model_type);
-    let PlannedCache { plan, figures, backend, identity, idle_measurement } =
+    let PlannedCache { plan, max_num_seqs, figures, backend, identity, idle_measurement } =
         plan_cache(config, &bundle).map_err(named)?;
     let weight_bytes = bundle.mapped_bytes + bundle.owned_bytes;
     let ModelBundle { model, model_config, tokenizer, generation, device, files, .. } = bundle;
     let budget = plan.budget;
-    let mut scheduler = Scheduler::new(config.scheduler(budget.num_blocks, budget.num_snapshots))?;
+    let mut scheduler = Scheduler::new(config.scheduler(budget.num_blocks, budget.num_snapshots, max_num_seqs))?;
     let identity = identity.filter(|_| reuses_prefixes(config, &*model, budget.num_snapshots));
     let no_memory = |e: candle_core::Error| StartError::flag("--kv-cache-memory", e.to_string());
     let compiles = device.compiles_on_first_use();
@@ -81,7 +81,7 @@ pub fn launch(config: &EngineConfig, bundle: ModelBundle) -> Result<(EngineHandl
         block_size: plan.layout.block_size(),
         num_blocks: budget.num_blocks,
         bytes_per_block: plan.layout.bytes_per_block(),
-        max_num_seqs: config.max_num_seqs,
+        max_num_seqs,
         prefix_cache: identity.is_some(),
         num_snapshots: budget.num_snapshots,
         k_quant: plan.pair.k.name().into(),
@@ -138,8 +138,7 @@ fn reuses_prefixes(config: &EngineConfig, model: &dyn Model, num_snapshots: usiz
     if config.prefix_cache && !possible {
         tracing::warn!(
             "prefixes are not cached: --kv-cache-memory has no room for snapshots, {state_bytes} bytes each, beside \
-             the recurrent states of --max-num-seqs {}",
-            config.max_num_seqs
+             the recurrent states of as many sequences as run at once (--max-num-seqs)"
         );
     }
     config.prefix_cache && possible
@@ -149,6 +148,8 @@ fn reuses_prefixes(config: &EngineConfig, model: &dyn Model, num_snapshots: usiz
 struct PlannedCache {
     /// How it is stored.
     plan: KvPlan,
+    /// How many sequences run at once.
+    max_num_seqs: usize,
     /// The KL of presets on the model, as far as it is known.
     figures: KlFigures,
     /// What computes attention over it.
@@ -189,7 +190,8 @@ fn plan_cache(config: &EngineConfig, bundle: &ModelBundle) -> Result<PlannedCach
         kernels: &kernels,
     };
     let identity = config.prefix_cache.then(|| identity.identity());
-    Ok(PlannedCache { plan, figures, backend, identity, idle_measurement })
+    let max_num_seqs = limits.max_num_seqs;
+    Ok(PlannedCache { plan, max_num_seqs, figures, backend, identity, idle_measurement })
 }
 
 /// Logs the pair of formats, the bytes a token takes, how many tokens there is room for, and how many bf16 would have

@@ -199,20 +199,24 @@ pub(super) fn limits(
     weights: WeightBytes,
     free_memory: Option<u64>,
 ) -> MemoryLimits {
+    let state_bytes = model.state_layout().bytes_per_sequence() as u64;
+    let share_of_free = if config.memory.is_some() { 1.0 } else { SHARE_OF_FREE };
+    let cache = config.kv_cache_memory.or(free_memory.map(|free| (free as f64 * share_of_free) as u64));
+    let max_num_seqs = config.max_num_seqs.unwrap_or_else(|| MemoryLimits::sequences(state_bytes, cache));
     MemoryLimits {
         kv_cache_memory: config.kv_cache_memory,
         max_model_len: config.max_model_len,
         model_limit: model.max_position_embeddings,
-        max_num_seqs: config.max_num_seqs,
-        state_bytes: model.state_layout().bytes_per_sequence() as u64,
+        max_num_seqs,
+        state_bytes,
         snapshots: config.prefix_cache,
         free_memory,
-        share_of_free: if config.memory.is_some() { 1.0 } else { SHARE_OF_FREE },
+        share_of_free,
         total_memory: config.memory.or_else(total_memory),
         needs: MemoryNeeds {
             mapped_weights: weights.mapped,
             owned_weights: weights.owned,
-            activations: model.step_bytes(config.max_num_batched_tokens, config.max_num_seqs),
+            activations: model.step_bytes(config.max_num_batched_tokens, max_num_seqs),
             disk_staging: if config.disk_cache.is_some() && config.prefix_cache { STAGING_BYTES as u64 } else { 0 },
             text: model.vocab_size() as u64 * TEXT_BYTES_PER_TOKEN,
             margin: MARGIN,

@@ -82,7 +82,7 @@ pub(super) fn when_idle(
         let file = figures_file_of(config, bundle).ok_or("there is no folder to keep it in")?;
         let setup = setup(config, bundle).map_err(|e| e.to_string())?;
         let blocks = plan.budget.num_blocks * plan.layout.bytes_per_block();
-        let states = limits.state_bytes * (config.max_num_seqs + plan.budget.num_snapshots) as u64;
+        let states = limits.state_bytes * (limits.max_num_seqs + plan.budget.num_snapshots) as u64;
         check_room(&setup, limits, blocks as u64 + states).map_err(|e| e.to_string())?;
         Ok((setup, file))
     };

@@ -132,7 +132,7 @@ fn a_hybrid_model_serves_many_at_once() {
     };
     let base = EngineConfig {
         kv: KvOptions::pair(KvPair::both(Format::F32), 16),
-        max_num_seqs: 8,
+        max_num_seqs: Some(8),
         ..EngineConfig::new(testkit::repo("models/tiny-qwen35"))
     };
     // A sequence keeps, in each of 6 layers, 3 inputs of 256 channels and 4 heads of 32 x 32, in f32.
@@ -320,7 +320,8 @@ fn log_probabilities_cover_prompt_and_answer() {
 #[test]
 fn refusals_name_the_limit() {
     let engine =
-        start(&EngineConfig { max_model_len: Some(64), max_queued_requests: 2, max_num_seqs: 2, ..config() }).unwrap();
+        start(&EngineConfig { max_model_len: Some(64), max_queued_requests: 2, max_num_seqs: Some(2), ..config() })
+            .unwrap();
     let refuse = |request| engine.0.submit(request).err().unwrap();
     let error = refuse(GenerationRequest::greedy(vec![300; 64], 1));
     assert_eq!(error, SubmitError::ContextLengthExceeded { n_prompt_tokens: 64, n_ctx: 64, is_answered: true });

@@ -25,7 +25,7 @@ fn a_start_takes_what_its_plan_says() {
     for model in ["demo", "tiny-llama31", "tiny-qwen3moe", "tiny-qwen35"] {
         let config = EngineConfig {
             kv_cache_memory: Some(16 << 20),
-            max_num_seqs: 8,
+            max_num_seqs: Some(8),
             ..EngineConfig::new(testkit::repo(&format!("models/{model}")))
         };
         let plan = plan(&config).unwrap();
@@ -52,7 +52,7 @@ fn the_forecast_of_every_preset_is_what_its_start_takes() {
     for model in MODELS {
         let base = EngineConfig {
             memory: Some(400 << 20),
-            max_num_seqs: 4,
+            max_num_seqs: Some(4),
             ..EngineConfig::new(testkit::repo(&format!("models/{model}")))
         };
         let forecast = forecast(&base, None).unwrap();
@@ -88,7 +88,7 @@ fn the_forecast_of_every_preset_is_what_its_start_takes() {
 fn memory_that_is_named_bounds_all_and_another_machine_is_planned_for() {
     const NAMED: u64 = 1 << 30;
     let base = EngineConfig {
-        max_num_seqs: 1024,
+        max_num_seqs: Some(1024),
         max_num_batched_tokens: 1024,
         ..EngineConfig::new(testkit::repo("models/demo"))
     };

@@ -68,7 +68,7 @@ fn critical_refuses_and_preempts_and_what_was_accepted_gets_its_answer() {
     stop(calm);
 
     let told = Told::default();
-    let engine = slow(&EngineConfig { max_num_seqs: 4, pressure: told.source(), ..config() });
+    let engine = slow(&EngineConfig { max_num_seqs: Some(4), pressure: told.source(), ..config() });
     let mut streams: Vec<_> = (0..6).map(|i| engine.0.submit(request(i)).unwrap()).collect();
     streams[..4].iter_mut().for_each(first_token);
 
@@ -99,7 +99,7 @@ fn critical_refuses_and_preempts_and_what_was_accepted_gets_its_answer() {
 #[test]
 fn requests_that_may_not_be_admitted_can_leave_and_do_not_hold_up_a_shutdown() {
     let told = Told::default();
-    let engine = slow(&EngineConfig { max_num_seqs: 1, pressure: told.source(), ..config() });
+    let engine = slow(&EngineConfig { max_num_seqs: Some(1), pressure: told.source(), ..config() });
     let mut running = engine.0.submit(request(0)).unwrap();
     first_token(&mut running);
     let (left, mut waits) = (engine.0.submit(request(1)).unwrap(), engine.0.submit(request(2)).unwrap());
@@ -120,7 +120,7 @@ fn a_warning_drops_snapshots_and_pauses_the_disk() {
     let disk = DiskOptions { dir: dir.path().to_path_buf(), limit: DiskLimit::Bytes(1 << 28), writes_per_day: 1 << 32 };
     let config = EngineConfig {
         kv_cache_memory: Some(64 << 20),
-        max_num_seqs: 4,
+        max_num_seqs: Some(4),
         disk_cache: Some(disk),
         pressure: told.source(),
         ..EngineConfig::new(testkit::repo("models/tiny-qwen35"))

@@ -7,7 +7,7 @@ use std::sync::Arc;
 #[test]
 fn a_device_that_compiles_has_computed_prompts_and_answers_before_it_serves() {
     for max_num_seqs in [1, 8] {
-        let config = EngineConfig { max_num_seqs, ..config() };
+        let config = EngineConfig { max_num_seqs: Some(max_num_seqs), ..config() };
         let mut bundle = load(&config).unwrap();
         let device = Arc::new(WrappedDevice::default());
         bundle.device = device.clone();
