@@ -21,6 +21,8 @@ HTTP_PROXY=http://127.0.0.1:9 chat
 stop_server
 # A log in a file is plain text.
 if grep $'\e' "$log"; then exit 1; fi
+# What is only shown on a terminal: the block at the start, and a conversation.
+python3 crates/cli/tests/terminal.py target/release/tallow
 
 # Anthropic's client, with a template that knows tools.
 TALLOW_API_KEY=$key start_server target/release/tallow serve --port 0 --chat-template crates/server/tests/hermes.jinja

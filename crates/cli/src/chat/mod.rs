@@ -148,6 +148,7 @@ impl Session {
                 Err(ReadlineError::Eof) => return Ok(()),
                 Err(error) => return Err(error.into()),
             };
+            let before = self.messages.clone();
             match self.command(&text) {
                 Request::Leave => return Ok(()),
                 Request::Nothing => continue,
@@ -159,8 +160,8 @@ impl Session {
                     bail!("{reason}");
                 }
                 output::complain(format_args!("{}", output::describe(&error)));
-                // The message was not answered, so it is not part of the conversation.
-                self.messages.pop();
+                // What was not answered is no part of the conversation; the answer that was to be replaced is again.
+                self.messages = before;
             }
         }
         Ok(())
