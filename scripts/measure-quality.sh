@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=${1:-target/real-models}
 scripts/fetch-real-models.sh "$folder"
-cargo build --release --locked -p cli
+cargo build --release --locked -p tallow
 out=$(mktemp)
 trap 'rm -f "$out"' EXIT
 cat >"$out" <<'TEXT'

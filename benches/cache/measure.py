@@ -2,7 +2,7 @@
 """What a known prefix saves: time to the first token of prompts that are cold, in memory, or on disk after a restart; an agent's loop;
 sessions that share a system prompt; requests that share nothing.
 
-    cargo build --release -p cli
+    cargo build --release -p tallow
     benches/cache/measure.py MODEL [--parts first,loop,sessions,strangers] [--lengths 1000,7000] [--tallow PATH] [--llama-cpp] [--flags ".."]
 
 MODEL is a GGUF file or a folder. Prompts are random token ids, so that only what the script repeats is known. `--llama-cpp` runs the loop
