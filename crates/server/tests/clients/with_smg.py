@@ -2,11 +2,13 @@
 
     python with_smg.py --smg PROGRAM --servers http://127.0.0.1:8000 http://127.0.0.1:8001 --pid PROCESS-OF-THE-FIRST
 
-The process is stopped by SIGTERM; no request that was sent to the router may fail.
+Conversations come back to the server that knows them. Then the process is stopped by SIGTERM; no request that was sent
+to the router may fail.
 """
 
 import argparse
 import concurrent.futures
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -19,11 +21,15 @@ import urllib.error
 import urllib.request
 
 
-def ask(url, body=None):
+def ask_with_headers(url, body=None):
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"content-type": "application/json"})
     with urllib.request.urlopen(request, timeout=120) as response:
-        return response.read().decode()
+        return response.read().decode(), response.headers
+
+
+def ask(url, body=None):
+    return ask_with_headers(url, body)[0]
 
 
 def chat(url, model, number, **more):
@@ -54,11 +60,49 @@ def free_port():
         return free.getsockname()[1]
 
 
+def healthy_workers(url):
+    return [worker for worker in json.loads(ask(f"{url}/workers"))["workers"] if worker["is_healthy"]]
+
+
+@contextlib.contextmanager
+def router(smg, servers, *options):
+    """Runs the router with both servers until the block ends; gives its address."""
+    port, metrics = free_port(), free_port()
+    command = [smg, "launch", "--host", "127.0.0.1", "--port", str(port), *options, "--load-monitor-interval", "1"]
+    command += ["--prometheus-host", "127.0.0.1", "--prometheus-port", str(metrics), "--log-level", "error"]
+    command += ["--worker-startup-check-interval", "1", "--worker-urls", *servers]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        wait_for("the router takes both servers", lambda: len(healthy_workers(url)) == 2)
+        yield url
+    finally:
+        process.kill()
+        process.wait()
+
+
+def check_affinity(url, model):
+    """Eight conversations of three turns each: a later turn finds what the turns before it have left."""
+    story = "The keeper of lighthouse {} counts the ships that pass in the night. "
+    conversations = [[{"role": "system", "content": story.format(n) * 40}] for n in range(8)]
+    taken_by = [set() for _ in conversations]
+    for turn in range(3):
+        for messages, servers in zip(conversations, taken_by):
+            messages.append({"role": "user", "content": f"Tell me of ship {turn}."})
+            body = {"model": model, "messages": messages, "max_tokens": 16}
+            answer, headers = ask_with_headers(f"{url}/v1/chat/completions", body)
+            answer = json.loads(answer)
+            messages.append({"role": "assistant", "content": answer["choices"][0]["message"]["content"] or "-"})
+            servers.add(headers["x-smg-routed-worker-id"])
+            prompt, usage = answer["usage"]["prompt_tokens"], answer["usage"]["prompt_tokens_details"]
+            assert turn == 0 or usage["cached_tokens"] > 0.8 * prompt, (turn, prompt, usage)
+    assert all(len(servers) == 1 for servers in taken_by) and len(set.union(*taken_by)) == 2, taken_by
+    print("ok      a conversation comes back to the server that knows it, and both have some", flush=True)
+
+
 def check_router(url, servers, pid):
-    workers = lambda: [worker for worker in json.loads(ask(f"{url}/workers"))["workers"] if worker["is_healthy"]]
-    wait_for("the router takes both servers", lambda: len(workers()) == 2)
     model = json.loads(ask(f"{servers[0]}/v1/models"))["data"][0]["id"]
-    limits = [(worker["model_id"], worker["models"][0]["context_length"] > 0) for worker in workers()]
+    limits = [(worker["model_id"], worker["models"][0]["context_length"] > 0) for worker in healthy_workers(url)]
     assert limits == [(model, True)] * 2, limits
     print("ok      both servers are found, with their model and context length", flush=True)
 
@@ -90,15 +134,10 @@ def main():
     parser.add_argument("--servers", required=True, nargs=2)
     parser.add_argument("--pid", required=True, type=int)
     args = parser.parse_args()
-    port, metrics = free_port(), free_port()
-    options = ["--host", "127.0.0.1", "--port", str(port), "--policy", "round_robin", "--load-monitor-interval", "1"]
-    options += ["--prometheus-host", "127.0.0.1", "--prometheus-port", str(metrics)]
-    options += ["--worker-startup-check-interval", "1", "--log-level", "error"]
-    router = subprocess.Popen([args.smg, "launch", *options, "--worker-urls", *args.servers], stdout=subprocess.DEVNULL)
-    try:
-        check_router(f"http://127.0.0.1:{port}", args.servers, args.pid)
-    finally:
-        router.kill()
+    with router(args.smg, args.servers, "--policy", "cache_aware") as url:
+        check_affinity(url, healthy_workers(url)[0]["model_id"])
+    with router(args.smg, args.servers, "--policy", "round_robin") as url:
+        check_router(url, args.servers, args.pid)
     print(f"all checks hold with smg {importlib.metadata.version('smg')}")
 
 
