@@ -14,7 +14,6 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,targe
     && cp -rL models/demo /out/share/tallow/demo
 
 FROM debian:bookworm-slim
-# What the system trusts, by which the hub is known.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates \
@@ -27,8 +26,7 @@ ENV HF_HOME=/models TALLOW_CACHE_DIR=/models/tallow TALLOW_HOST=0.0.0.0
 VOLUME /models
 WORKDIR /models
 EXPOSE 8000
-# The image has no program that speaks HTTP, but a shell that opens connections. A model is fetched and loaded before the
-# server is healthy.
+# A shell that opens connections, since no program here speaks HTTP. A model is fetched before the server is healthy.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=1h --start-interval=2s CMD ["bash", "-c", \
     "exec 3<>/dev/tcp/127.0.0.1/8000 && printf 'GET /health HTTP/1.0\\r\\n\\r\\n' >&3 && read -r answer <&3 && [[ $answer == *' 200 '* ]]"]
 ENTRYPOINT ["tallow"]

@@ -15,10 +15,15 @@ lint:
     scripts/check-absences.sh
     scripts/check-text.py
     scripts/check-structure.py
+    scripts/check-messages.py
 
 # The whole gate
 ci:
     .ci/run
+
+# The documents as a book, in target/book, and every link
+book:
+    scripts/check-book.sh
 
 # Review changed snapshots
 snapshots:

@@ -4,9 +4,8 @@
 #     REPOSITORY=https://github.com/OWNER/NAME scripts/release.sh archive TARGET   the archive of a target, tried out
 #     REPOSITORY=https://github.com/OWNER/NAME scripts/release.sh formula          Homebrew's formula, and all hashes
 #
-# REPOSITORY is where the archives will be fetched from, as the releases of that address. An archive is tried on the
-# machine that makes it, so that TARGET must be this machine's own. The formula needs all archives and the *.json that
-# was made with each.
+# REPOSITORY is where the releases will be. TARGET must be this machine's own, since the archive is tried. The formula
+# needs all archives, and the *.json that was made with each.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 : "${REPOSITORY:?the address of the repository, such as https://github.com/OWNER/NAME}"
@@ -18,9 +17,9 @@ manifest=crates/cli/Cargo.toml
 work=$(mktemp -d)
 cp "$manifest" "$work/manifest"
 trap 'cp "$work/manifest" "$manifest"; rm -rf "$work"' EXIT
-printf '[package]\nrepository = "%s"\nhomepage = "%s"\n' "$REPOSITORY" "$REPOSITORY" >"$work/named"
-sed -i.bak -e "/^\[package\]/{r $work/named" -e 'd;}' "$manifest"
-rm "$manifest.bak"
+awk -v url="$REPOSITORY" '
+    { print }
+    /^\[package\]$/ { printf "repository = \"%s\"\nhomepage = \"%s\"\n", url, url }' "$work/manifest" >"$manifest"
 
 case "${1:-}" in
 archive)

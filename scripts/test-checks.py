@@ -75,6 +75,23 @@ class Checks(unittest.TestCase):
         self.assertEqual(len(found), 1)
         self.assertIn("crates/a/src/lib.rs:1: a type name with 2 meanings: New: ", found[0])
 
+    def test_messages_that_the_program_does_not_have(self):
+        rows = "| `--flag is ..; it must be 1` | x |\n| `no such model` | x |\n## Without a message\n| `nor this one` | x |\n"
+        program = 'error("--flag is {n}; it must \\\n    be 1")'
+        found = self.run_check("check-messages.py", {"docs/troubleshooting.md": rows, "crates/a/src/b/c.rs": program})
+        self.assertEqual(found, ["docs/troubleshooting.md:2: no message has this: no such model"])
+
+    def test_links_of_the_book_that_lead_out_of_it(self):
+        text = "[a](b.md) [c](../D.md#e) ![f](../g.png) `[h](../i)`\n```\n[j](../k)\n```\n[l](https://m)"
+        chapter = {"Chapter": {"content": text, "path": "n.md", "sub_items": []}}
+        book = json.dumps([{}, {"items": [chapter, "Separator"]}])
+        for repository, href in (("", "../../D%2Emd#e"), ("https://r/o", "https://r/o/blob/main/D.md#e")):
+            command = [sys.executable, SCRIPTS / "book-links.py"]
+            environment = {"REPOSITORY": repository}
+            done = subprocess.run(command, input=book, env=environment, check=True, capture_output=True, text=True)
+            found = json.loads(done.stdout)["items"][0]["Chapter"]["content"]
+            self.assertEqual(found, text.replace("[c](../D.md#e)", f'<a href="{href}">c</a>'))
+
     def test_the_page_of_an_acceptance_run_tells_what_is_not_right_and_not_fast(self):
         speed = [{"k": "bf16", "v": "bf16", "context": 2048, "batch": n, "prefill": 900, "decode": 55 - n} for n in (1, 2)]
         files = {
