@@ -10,7 +10,7 @@ check() {
     "$DEBIAN_CARGO" check -Zbuild-std=std,panic_abort,test,proc_macro --locked --target aarch64-apple-darwin "$@"
 }
 check --workspace --lib --bins --test mac
-check --package cli --bins --no-default-features
+check --package tallow --bins --no-default-features
 
 # In a copy, so that nothing of the checkout is ever wrong; the dependencies are those of the check above.
 planted=$CARGO_TARGET_DIR/planted
