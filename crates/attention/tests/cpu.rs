@@ -19,8 +19,16 @@ fn make_centred(layout: KvLayout, geometry: ModelGeometry) -> Box<dyn AttentionB
     Box::new(CpuBackend::new(layout, geometry, centring).unwrap())
 }
 
-const BASE: Case =
-    Case { k: Format::F32, v: Format::F32, head_dim: 64, kv_heads: 2, group: 3, block_size: 16, sliding_window: None };
+const BASE: Case = Case {
+    k: Format::F32,
+    v: Format::F32,
+    head_dim: 64,
+    kv_heads: 2,
+    group: 3,
+    block_size: 16,
+    sliding_window: None,
+    rope: true,
+};
 
 /// f32 storage leaves rounding of f32 sums: about sqrt(1100) x 6e-8, with room. 16-bit storage adds half a unit in the
 /// last place of K (a logit of rms 1 moves by 2^-9 for bf16, 2^-12 for f16) and of V.
@@ -42,8 +50,10 @@ fn outputs_match_f64() {
 fn centring_changes_nothing_but_rounding() {
     for head_dim in [64, 80, 128] {
         for block_size in [16, 32] {
-            let case = Case { head_dim, block_size, ..BASE };
-            conformance::matches_reference(&make_centred, &Device::Cpu, case, 2e-4);
+            for rope in [true, false] {
+                let case = Case { head_dim, block_size, rope, ..BASE };
+                conformance::matches_reference(&make_centred, &Device::Cpu, case, 2e-4);
+            }
         }
     }
 }

@@ -25,7 +25,7 @@ pub struct LoadedModel {
     pub mapped_bytes: u64,
     /// The bytes of the weights that were made at load.
     pub owned_bytes: u64,
-    /// A name for the weights, other for others: a hash in hexadecimal digits.
+    /// A name for configuration and weights, other for others: a hash in hexadecimal digits.
     pub fingerprint: String,
     /// The files that weights still lie in.
     pub files: WeightFiles,
@@ -106,9 +106,10 @@ impl<'a> OpenModel<'a> {
         loaded_bytes(&self.tensors, quant, reading == Reading::Mapped)
     }
 
-    /// The name that the weights have once they are loaded and quantised in this way: see [`LoadedModel::fingerprint`].
+    /// The name that the model has once its weights are loaded and quantised in this way: see
+    /// [`LoadedModel::fingerprint`].
     pub fn fingerprint(&self, quant: Option<WeightQuant>) -> String {
-        fingerprint(&self.tensors, quant)
+        fingerprint(&self.config, &self.tensors, quant)
     }
 
     /// Loads the weights to `device`. They stay in their memory-mapped files where the device can leave them there.
@@ -117,7 +118,7 @@ impl<'a> OpenModel<'a> {
     pub fn load(self, device: &Arc<dyn ComputeDevice>, options: &LoadOptions) -> Result<LoadedModel, ModelError> {
         let OpenModel { path, family, config, generation, tensors } = self;
         let files = WeightFiles::of(tensors.values().map(|entry| &entry.file));
-        let (total, fingerprint) = (num_bytes(&tensors), fingerprint(&tensors, options.weight_quant));
+        let (total, fingerprint) = (num_bytes(&tensors), fingerprint(&config, &tensors, options.weight_quant));
         let quantizer = Quantizer::new(options.weight_quant, options.progress.clone(), total);
         let weights = Weights::new(tensors, path, device, quantizer);
         let model = (family.load)(&config, &weights)?;
@@ -144,6 +145,24 @@ mod tests {
         assert!(names[0] != names[1] && names[1] != names[2] && names[0] != names[2], "{names:?}");
         assert_eq!(name(Some(WeightQuant::Q4K)), names[2]);
     }
+
+    #[test]
+    fn the_same_weights_in_another_configuration_have_another_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let from = testkit::repo("models/tiny-mistral");
+        std::fs::copy(from.join("model.safetensors"), folder.path().join("model.safetensors")).unwrap();
+        let config = std::fs::read_to_string(from.join("config.json")).unwrap();
+        let mut names = Vec::new();
+        for config in [config.clone(), config.replace("10000.0", "20000.0")] {
+            std::fs::write(folder.path().join("config.json"), config).unwrap();
+            let checkpoint = Checkpoint::open(folder.path(), Reading::Mapped).unwrap();
+            names.push(open(&checkpoint).unwrap().fingerprint(None));
+        }
+        assert_ne!(names[0], names[1]);
+        let checkpoint = Checkpoint::open(&from, Reading::Mapped).unwrap();
+        assert_eq!(open(&checkpoint).unwrap().fingerprint(None), names[0], "wherever it lies");
+    }
+
     #[test]
     fn headers_tell_what_the_weights_take() {
         for model in ["demo", "tiny-llama31", "tiny-qwen2", "tiny-qwen3moe", "tiny-qwen35"] {

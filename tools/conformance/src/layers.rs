@@ -78,6 +78,7 @@ impl<'a> DeltaNet<'a> {
             group: 1,
             block_size: 16,
             sliding_window: None,
+            rope: true,
         };
         let (kv, geometry) = of_attention.model();
         let centring = Centring::none(&geometry);

@@ -33,6 +33,8 @@ pub struct Case {
     pub block_size: usize,
     /// The number of tokens that a row sees, itself included; `None` if it sees all.
     pub sliding_window: Option<usize>,
+    /// Whether keys and queries are rotated.
+    pub rope: bool,
 }
 
 impl Case {
@@ -53,7 +55,7 @@ impl Case {
             head_dim: self.head_dim,
             scale: 1.0 / (self.head_dim as f32).sqrt(),
             sliding_window: self.sliding_window,
-            rope: Some(self.rope()),
+            rope: self.rope.then(|| self.rope()),
         };
         (layout, ModelGeometry { layers: vec![layer] })
     }
@@ -173,6 +175,9 @@ impl Fixture {
         let (d, rope) = (self.case.head_dim, self.case.rope());
         let heads = rows.len() / d / positions.len();
         let mut out: Vec<f64> = rows.into_iter().map(f64::from).collect();
+        if !self.case.rope {
+            return out;
+        }
         for (i, head) in out.chunks_exact_mut(d).enumerate() {
             let position = (positions.start + i / heads) as f64;
             for (pair, frequency) in rope.frequencies().iter().enumerate() {

@@ -12,7 +12,8 @@ const EXACT_TERMS: usize = 8;
 /// What kernels read of one RoPE to correct logits of centred keys, as bytes. It is the same for all kv heads.
 #[derive(Clone, Debug)]
 pub struct PartitionTables {
-    /// `[partition][pair]` (cos, sin) at partitions' starts.
+    /// `[partition][pair]` (cos, sin) at partitions' starts; one 0 where there is no pair, since kernels read the first
+    /// one in place of those that there are not.
     pub starts: Vec<u8>,
     /// What 1 of the cosine or of the sine at a partition's start contributes to each term of its intervals, as left
     /// operands of 8x8 products: `[8 approximated pairs][two matrices][high parts, low parts][row][2 pairs a column]`,
@@ -44,7 +45,11 @@ impl PartitionTables {
                 pairs.get(pair).map_or([0.0; 2], |fit| fit[interval][term])
             })
         });
-        PartitionTables { starts: floats((0..tokens).step_by(PARTITION).flat_map(start)), fits: words(matrices) }
+        let starts = match rope.pairs() {
+            0 => floats([0.0; 2]),
+            _ => floats((0..tokens).step_by(PARTITION).flat_map(start)),
+        };
+        PartitionTables { starts, fits: words(matrices) }
     }
 }
 

@@ -43,8 +43,16 @@ fn make_centred(layout: KvLayout, geometry: ModelGeometry) -> Box<dyn AttentionB
     backend(layout, &geometry, &centring)
 }
 
-const BASE: Case =
-    Case { k: Format::F16, v: Format::F16, head_dim: 64, kv_heads: 2, group: 3, block_size: 16, sliding_window: None };
+const BASE: Case = Case {
+    k: Format::F16,
+    v: Format::F16,
+    head_dim: 64,
+    kv_heads: 2,
+    group: 3,
+    block_size: 16,
+    sliding_window: None,
+    rope: true,
+};
 
 /// Storage rounding as on the CPU; products of halves add 2^-11 of the largest output.
 #[test]

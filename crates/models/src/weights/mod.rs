@@ -4,6 +4,7 @@ mod quantize;
 mod stored;
 
 use crate::checkpoint::{Entry, Tensors, instead_of};
+use crate::config::ModelConfig;
 use crate::error::ModelError;
 use compute::{ComputeDevice, StoredMatrix};
 use matmul::MatmulError;
@@ -150,11 +151,15 @@ pub(crate) fn num_bytes(tensors: &Tensors) -> u64 {
     tensors.values().map(|e| e.range.len() as u64).sum()
 }
 
-/// A name for these weights: a hash of all names, types and shapes, of the first and last 64 KiB of each tensor, and of
-/// what the weights are made into. Hashing all bytes would read gigabytes that are otherwise read when they are needed.
-pub(crate) fn fingerprint(tensors: &Tensors, quant: Option<WeightQuant>) -> String {
+/// A name for a model: a hash of its configuration, of the names, types and shapes of all tensors, of the first and
+/// last 64 KiB of each, and of what the weights are made into. Hashing all bytes would read gigabytes that are
+/// otherwise read when they are needed.
+pub(crate) fn fingerprint(config: &ModelConfig, tensors: &Tensors, quant: Option<WeightQuant>) -> String {
     const SAMPLE: usize = 1 << 16;
     let mut hash = blake3::Hasher::new();
+    // The same model may lie elsewhere.
+    let config = ModelConfig { path: PathBuf::new(), ..config.clone() };
+    hash.update(format!("{config:?};").as_bytes());
     for (name, entry) in tensors {
         let kind = match &entry.kind {
             Ok(kind) => kind.name(),
