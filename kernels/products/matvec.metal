@@ -7,7 +7,7 @@
 // down k in f32; lanes are added by `simd_sum`, and partitions of k, which whole passes of eight blocks make up, in
 // order.
 #include "products/output.h"
-#include "products/weights.h"
+#include "products/weights_grid.h"
 
 enum MatvecSize : uint {
   kMatvecSimdgroups = 8,  // the most of a threadgroup
@@ -187,4 +187,14 @@ MATVEC("q3_k", Q3_K)
 MATVEC("q4_k", Q4_K)
 MATVEC("q5_k", Q5_K)
 MATVEC("q6_k", Q6_K)
+MATVEC("iq4_nl", IQ4_NL)
+MATVEC("iq4_xs", IQ4_XS)
+MATVEC("mxfp4", MXFP4)
+MATVEC("iq3_s", IQ3_S)
+MATVEC("iq3_xxs", IQ3_XXS)
+MATVEC("iq2_s", IQ2_S)
+MATVEC("iq2_xs", IQ2_XS)
+MATVEC("iq2_xxs", IQ2_XXS)
+MATVEC("tq2_0", TQ2_0)
+MATVEC("tq1_0", TQ1_0)
 #endif

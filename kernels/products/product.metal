@@ -7,7 +7,7 @@
 #include "common/order.h"
 #include "products/operand.h"
 #include "products/output.h"
-#include "products/weights.h"
+#include "products/weights_grid.h"
 
 // A simdgroup's rows: two 8x8 matrices of one weight or, where the second gates, one of each.
 enum ProductSize : uint {
@@ -248,4 +248,14 @@ PRODUCT("q3_k", Q3_K)
 PRODUCT("q4_k", Q4_K)
 PRODUCT("q5_k", Q5_K)
 PRODUCT("q6_k", Q6_K)
+PRODUCT("iq4_nl", IQ4_NL)
+PRODUCT("iq4_xs", IQ4_XS)
+PRODUCT("mxfp4", MXFP4)
+PRODUCT("iq3_s", IQ3_S)
+PRODUCT("iq3_xxs", IQ3_XXS)
+PRODUCT("iq2_s", IQ2_S)
+PRODUCT("iq2_xs", IQ2_XS)
+PRODUCT("iq2_xxs", IQ2_XXS)
+PRODUCT("tq2_0", TQ2_0)
+PRODUCT("tq1_0", TQ1_0)
 #endif

@@ -267,6 +267,150 @@ struct Q3_K {
   static INLINE float min(thread const Block&, thread const Step&, uint, uint, uint) { return 0.0f; }
 };
 
+// 64 bytes of codes, of which a step has 32 with two bits of each group, d: d (q - 1).
+struct TQ2_0 {
+  enum : uint { kLen = 256, kBytes = 66, kSteps = 2, kGroups = 4, kScales = 1 };
+  static constant constexpr bool kSplit = false, kMins = false;
+  struct Block {
+    float d;
+  };
+  struct Step {
+    uint w[2];
+  };
+  static INLINE Block block(device const uchar* p, uint, float) { return {half_at(p + 64)}; }
+  static INLINE Step step(device const uchar* p, uint i, uint c) {
+    device const uchar* w = p + 32 * i + 8 * c;
+    return {{word_at(w), word_at(w + 4)}};
+  }
+  static INLINE Codes codes(thread const Block&, thread const Step& s, uint, uint g) {
+    Codes to;
+    UNROLL for (uint e = 0; e < 2; e++) {
+      four_codes(s.w[e] >> 2 * g & 0x03030303u, 1.0h, to.a[2 * e], to.a[2 * e + 1]);
+    }
+    return to;
+  }
+  static INLINE float scale(thread const Block& b, thread const Step&, uint, uint, uint) { return b.d; }
+  static INLINE float min(thread const Block&, thread const Step&, uint, uint, uint) { return 0.0f; }
+};
+
+// 48 bytes of five codes and 4 of four, d: d (q - 1). A byte is a fraction of 256, whose digits to the base 3 are its
+// codes. The first digits of 32 bytes are group 0's, the second ones group 1's, and so on; those of 16 bytes are the
+// halves of groups 5, 6 and 7, whose second half has those of the last 4 bytes.
+struct TQ1_0 {
+  enum : uint { kLen = 256, kBytes = 54, kSteps = 2, kGroups = 4, kScales = 1 };
+  static constant constexpr bool kSplit = true, kMins = false;
+  struct Block {
+    float d;
+    uint w[4], c;  // of 16 bytes each a lane's four; the last 4 bytes
+  };
+  struct Step {};
+  static INLINE Block block(device const uchar* p, uint c, float) {
+    device const uchar* w = p + 4 * c;
+    return {half_at(p + 52), {word_at(w), word_at(w + 16), word_at(w + 32), word_at(p + 48)}, c};
+  }
+  static INLINE Step step(device const uchar*, uint, uint) { return {}; }
+  // Digit n of the four bytes of w, the first is 0.
+  static INLINE uint digits(uint w, uint n) {
+    const uint power = n == 0 ? 1 : n == 1 ? 3 : n == 2 ? 9 : n == 3 ? 27 : 81;
+    const uint even = (w & 0x00ff00ffu) * power & 0x00ff00ffu, odd = (w >> 8 & 0x00ff00ffu) * power & 0x00ff00ffu;
+    return (even * 3 >> 8 & 0x00030003u) | (odd * 3 & 0x03000300u);
+  }
+  static INLINE Codes codes(thread const Block& b, thread const Step&, uint i, uint g) {
+    const uint group = 4 * i + g;
+    Codes to;
+    UNROLL for (uint h = 0; h < 2; h++) {
+      const bool last = group == 7 && h == 1;
+      const uint w = group < 5 ? b.w[h] : last ? b.w[3] : b.w[2];
+      const uint n = group < 5 ? group : last ? b.c : 2 * (group - 5) + h;
+      four_codes(digits(w, n), 1.0h, to.a[2 * h], to.a[2 * h + 1]);
+    }
+    return to;
+  }
+  static INLINE float scale(thread const Block& b, thread const Step&, uint, uint, uint) { return b.d; }
+  static INLINE float min(thread const Block&, thread const Step&, uint, uint, uint) { return 0.0f; }
+};
+
+// What nibbles stand for, as the bits of halves: -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89
+// and 113 for IQ4_NL and IQ4_XS; 0, 1, 2, 3, 4, 6, 8, 12 and their negatives, twice the values of FP4 (E2M1), for
+// MXFP4.
+constant ushort kNibbleValues[2][16] = {{0xd7f0, 0xd680, 0xd530, 0xd410, 0xd220, 0xd060, 0xcd80, 0xc900, 0x3c00, 0x4a80,
+                                         0x4e40, 0x50c0, 0x52a0, 0x5450, 0x5590, 0x5710},
+                                        {0x0000, 0x3c00, 0x4000, 0x4200, 0x4400, 0x4600, 0x4800, 0x4a00, 0x0000, 0xbc00,
+                                         0xc000, 0xc200, 0xc400, 0xc600, 0xc800, 0xca00}};
+// The values of a word's nibbles: those of the low ones and then of the high ones, as operands of products.
+INLINE Codes nibble_values(uint w, uint which) {
+  Codes to;
+  UNROLL for (uint h = 0; h < 2; h++) {
+    UNROLL for (uint odd = 0; odd < 2; odd++) {
+      const uint at = w >> (4 * h + 8 * odd);
+      const uint low = kNibbleValues[which][at & 15u], high = kNibbleValues[which][at >> 16 & 15u];
+      to.a[2 * h + odd] = as_type<half2>(low | high << 16);
+    }
+  }
+  return to;
+}
+// Words at any address.
+INLINE uint word_of_bytes(device const uchar* p) {
+  return p[0] | uint(p[1]) << 8 | uint(p[2]) << 16 | uint(p[3]) << 24;
+}
+
+// d or, with FP4, a byte e for the scale 2^(e - 128); 32 nibbles, the first 16 elements' in the low ones.
+template <bool FP4>
+struct NamedNibbles {
+  enum : uint { kOwn = FP4 ? 17 : 18 };  // bytes of 32 elements
+  enum : uint { kLen = 128, kBytes = 4 * kOwn, kSteps = 4, kGroups = 1, kScales = 1 };
+  static constant constexpr bool kSplit = true, kMins = false;
+  struct Block {};
+  struct Step {
+    uint w;
+    float d;
+  };
+  static INLINE Block block(device const uchar*, uint, float) { return {}; }
+  // The two least powers are below the normal numbers, which a GPU may take for 0.
+  static INLINE float power(uint e) { return as_type<float>(e < 2 ? 0x00200000u << e : (e - 1) << 23); }
+  static INLINE Step step(device const uchar* p, uint i, uint c) {
+    device const uchar* q = p + kOwn * i;
+    return {FP4 ? word_of_bytes(q + 1 + 4 * c) : word_at(q + 2 + 4 * c), FP4 ? power(q[0]) : half_at(q)};
+  }
+  static INLINE Codes codes(thread const Block&, thread const Step& s, uint, uint) {
+    return nibble_values(s.w, FP4 ? 1 : 0);
+  }
+  static INLINE float scale(thread const Block&, thread const Step& s, uint, uint, uint) { return s.d; }
+  static INLINE float min(thread const Block&, thread const Step&, uint, uint, uint) { return 0.0f; }
+};
+typedef NamedNibbles<false> IQ4_NL;
+typedef NamedNibbles<true> MXFP4;
+
+// d, 2 bytes and 4 of scales, 128 of nibbles, 16 a group, whose first 16 elements have the low ones: d (scale - 32) v.
+// The 4 bytes have the low four bits of the groups' scales, the 2 those above.
+struct IQ4_XS {
+  enum : uint { kLen = 256, kBytes = 136, kSteps = 4, kGroups = 2, kScales = 1 };
+  static constant constexpr bool kSplit = true, kMins = false;
+  struct Block {
+    float d;
+    uint high, low;
+  };
+  struct Step {
+    uint w[2];
+  };
+  static INLINE Block block(device const uchar* p, uint, float) {
+    const uint2 h = *(device const uint2*)p;
+    return {float(as_type<half2>(h.x).x), h.x >> 16, h.y};
+  }
+  static INLINE Step step(device const uchar* p, uint i, uint c) {
+    device const uint* w = (device const uint*)(p + 8 + 32 * i + 4 * c);
+    return {{w[0], w[4]}};
+  }
+  static INLINE Codes codes(thread const Block&, thread const Step& s, uint, uint g) {
+    return nibble_values(s.w[g], 0);
+  }
+  static INLINE float scale(thread const Block& b, thread const Step&, uint i, uint g, uint) {
+    const uint group = 2 * i + g;
+    return b.d * float(int((b.low >> 4 * group & 15u) | (b.high >> 2 * group & 3u) << 4) - 32);
+  }
+  static INLINE float min(thread const Block&, thread const Step&, uint, uint, uint) { return 0.0f; }
+};
+
 // 16-bit floats, WIDE ones bf16; rows are padded to whole groups. bf16 is multiplied by `unit`, a power of two that
 // brings the largest weight to where half has room above and below it.
 template <bool WIDE>

@@ -5,7 +5,9 @@ mod common;
 
 use common::{Setup, alone, emulated};
 use compute::{ComputeDevice, CpuDevice};
+use conformance::weights::stored_within;
 use engine::{EngineConfig, WeightQuant, load};
+use matmul::WeightType::{self, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS, IQ4_NL, IQ4_XS, Mxfp4, TQ1_0, TQ2_0};
 use models::{Checkpoint, LoadOptions, Reading};
 use msl_emu::{Emulator, EmulatorExecutor};
 use std::path::{Path, PathBuf};
@@ -59,20 +61,57 @@ fn every_block_type_is_kept_and_multiplied() {
     let path = repo("fixtures/gguf/tiny-qwen2-mixed.gguf");
     let golden = std::fs::read_to_string(repo("fixtures/gguf/tiny-qwen2-mixed.json")).unwrap();
     let golden: serde_json::Value = serde_json::from_str(&golden).unwrap();
-    let bytes = std::fs::read(&path).unwrap();
+    is_a_model_of_its_values(&path, |name, kind, last_row| {
+        let Some(want) = golden["tensors"].get(name) else { return };
+        assert_eq!(want["type"], kind.name());
+        let want: Vec<f32> = serde_json::from_value(want["row"].clone()).unwrap();
+        assert_eq!(last_row[..want.len()], want, "{name}, {kind}");
+    });
+}
+
+/// The matrices of the same file in other types, whose blocks are not larger than those in their places.
+#[test]
+fn types_of_small_files_are_kept_and_multiplied() {
+    let old = std::fs::read(repo("fixtures/gguf/tiny-qwen2-mixed.gguf")).unwrap();
+    for types in [
+        [IQ4_NL, IQ4_XS, IQ3_S, IQ3_XXS, IQ2_XXS, IQ2_XS, IQ2_S, Mxfp4],
+        [Mxfp4, TQ1_0, TQ2_0, IQ2_S, IQ3_XXS, IQ2_XXS, IQ4_XS, IQ4_NL],
+    ] {
+        let parts = ["attn_q", "attn_k", "attn_output", "attn_v", "ffn_gate", "ffn_up", "ffn_down"];
+        let names = parts.map(|part| format!("blk.0.{part}.weight"));
+        let mut bytes = old.clone();
+        for (name, kind) in std::iter::once("token_embd.weight").chain(names.iter().map(String::as_str)).zip(types) {
+            let info = gguf::Gguf::parse(&old).unwrap().tensors[name].clone();
+            let stored = stored_within(0.2, kind, info.shape.iter().product(), name.len() as u64);
+            assert!(stored.len() <= info.range.len(), "{kind} in place of {}", info.kind.name);
+            bytes[info.range.start..][..stored.len()].copy_from_slice(&stored);
+            // The tensor's name, the number of its dimensions, these, and its type.
+            let at = bytes.windows(name.len()).position(|window| window == name.as_bytes()).unwrap();
+            let id = (0..64).find(|id| gguf::TensorType::of(*id).is_ok_and(|of| of.name == kind.name())).unwrap();
+            bytes[at + name.len() + 4 + 2 * 8..][..4].copy_from_slice(&id.to_le_bytes());
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.gguf");
+        std::fs::write(&path, &bytes).unwrap();
+        let mut seen = Vec::new();
+        is_a_model_of_its_values(&path, |_, kind, _| seen.push(kind));
+        assert!(types.iter().all(|kind| seen.contains(kind)), "{seen:?}");
+    }
+}
+
+/// Compares the logits of a file of tiny-qwen2's shape with those of a float model of the same values, on the CPU and
+/// on a GPU. `see` is told each tensor's name, type and last row.
+fn is_a_model_of_its_values(path: &Path, mut see: impl FnMut(&str, WeightType, &[f32])) {
+    let bytes = std::fs::read(path).unwrap();
     let header = gguf::Gguf::parse(&bytes).unwrap();
     let mut floats = Vec::new();
     for (name, info) in &header.tensors {
-        let kind = matmul::WeightType::ALL.into_iter().find(|k| k.name() == info.kind.name).unwrap();
+        let kind = WeightType::ALL.into_iter().find(|k| k.name() == info.kind.name).unwrap();
         let (n, k) = (info.shape[..info.shape.len() - 1].iter().product(), info.shape[info.shape.len() - 1]);
         let weight = matmul::Weight::new(kind, n, k, &bytes[info.range.clone()]).unwrap();
         let mut values = vec![0f32; n * k];
         values.chunks_exact_mut(k).enumerate().for_each(|(row, out)| matmul::dequantize_row(weight, row, out));
-        if let Some(want) = golden["tensors"].get(name) {
-            assert_eq!(want["type"], kind.name());
-            let want: Vec<f32> = serde_json::from_value(want["row"].clone()).unwrap();
-            assert_eq!(values[(n - 1) * k..][..want.len()], want, "{name}, {kind}");
-        }
+        see(name, kind, &values[(n - 1) * k..]);
         floats.push((hf_name(name), info.shape.clone(), values));
     }
     let folder = shortened("tiny-qwen2", 1);
@@ -85,7 +124,7 @@ fn every_block_type_is_kept_and_multiplied() {
     // One token sees itself alone, so that no softmax stands between: this model's would magnify small differences.
     for token in [3, 77, 200, 511] {
         let want = alone(&setup(folder.path(), None), &[token], 1).logits_at(0);
-        let got = alone(&setup(&path, None), &[token], 1).logits_at(0);
+        let got = alone(&setup(path, None), &[token], 1).logits_at(0);
         // Weights are the same; what differs is that their inputs are rounded to int8 by blocks of 32: by a uniform
         // error of up to 1/254 of a block's largest element, which is at most sqrt(32) times the block's root mean
         // square. So a product is off by at most sqrt(32) / 254 / sqrt(3) = 1.29 % of its spread. Five lie in a row (v,
@@ -98,7 +137,7 @@ fn every_block_type_is_kept_and_multiplied() {
 
         // A GPU rounds inputs to halves: by up to 2^-11 of an element and, if that is uniform, 1 / sqrt(3) of it.
         let Some(emulator) = Emulator::fast() else { continue };
-        let gpu = Setup { compute: Some(emulated(EmulatorExecutor { emulator, order: 0 })), ..setup(&path, None) };
+        let gpu = Setup { compute: Some(emulated(EmulatorExecutor { emulator, order: 0 })), ..setup(path, None) };
         let got = alone(&gpu, &[token], 1).logits_at(0);
         let bound = 5f32.sqrt() * 2f32.powi(-11) / 3f32.sqrt() * rms(&mut want.iter().copied());
         let error = rms(&mut want.iter().zip(&got).map(|(a, b)| a - b));

@@ -52,16 +52,16 @@ const TYPES: [(u32, &str, usize, usize); 33] = [
 /// The types whose sizes are not known here, by number and name, each with the type of a file that can be read instead:
 /// those that llama.cpp itself reads no more, and new ones.
 const UNREADABLE: [(u32, &str, &str); 10] = [
-    (4, "Q4_2", "Q4_K_M"),
-    (5, "Q4_3", "Q4_K_M"),
-    (31, "Q4_0_4_4", "Q4_0"),
-    (32, "Q4_0_4_8", "Q4_0"),
-    (33, "Q4_0_8_8", "Q4_0"),
-    (36, "IQ4_NL_4_4", "Q4_K_M"),
-    (37, "IQ4_NL_4_8", "Q4_K_M"),
-    (38, "IQ4_NL_8_8", "Q4_K_M"),
-    (41, "Q1_0", "Q2_K"),
-    (42, "Q2_0", "Q2_K"),
+    (4, "Q4_2", "a Q4_K_M"),
+    (5, "Q4_3", "a Q4_K_M"),
+    (31, "Q4_0_4_4", "a Q4_0"),
+    (32, "Q4_0_4_8", "a Q4_0"),
+    (33, "Q4_0_8_8", "a Q4_0"),
+    (36, "IQ4_NL_4_4", "an IQ4_NL"),
+    (37, "IQ4_NL_4_8", "an IQ4_NL"),
+    (38, "IQ4_NL_8_8", "an IQ4_NL"),
+    (41, "Q1_0", "an IQ2_XXS"),
+    (42, "Q2_0", "a Q2_K"),
 ];
 
 impl TensorType {
@@ -74,7 +74,7 @@ impl TensorType {
             return Ok(TensorType { name, block_len: *block_len, block_bytes: *block_bytes });
         }
         Err(match UNREADABLE.iter().find(|t| t.0 == id) {
-            Some((_, name, take)) => format!("is of type {name}, which is not read; take a {take} file of this model"),
+            Some((_, name, take)) => format!("is of type {name}, which is not read; take {take} file of this model"),
             None => format!("is of type {id}, which is not known; a newer program may have written this file"),
         })
     }
@@ -90,7 +90,7 @@ mod tests {
         for id in 0..=42 {
             match TensorType::of(id) {
                 Ok(known) => assert!(known.block_len > 0 && known.block_bytes > 0, "{known:?}"),
-                Err(told) => assert!(told.contains("which is not read; take a Q"), "{id}: {told}"),
+                Err(told) => assert!(told.contains("which is not read; take a"), "{id}: {told}"),
             }
         }
         assert!(TensorType::of(31).unwrap_err().contains("Q4_0_4_4"));

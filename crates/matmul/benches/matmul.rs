@@ -9,8 +9,11 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use matmul::{Isa, Weight, WeightType, matmul_with, quantize};
+use matmul::{Isa, Weight, WeightType, matmul_with};
 use rayon::prelude::*;
+
+#[path = "../tests/common/mod.rs"]
+mod common;
 
 /// Bytes of all the copies of a weight.
 const WORKING_SET: usize = 256 << 20;
@@ -74,10 +77,9 @@ fn product(isa: Isa, ty: WeightType, (m, n, k): (usize, usize, usize), bytes: &[
     println!("{name:44} {us:9.1} {flops:8.1} {:6.2} {gb:7.2} {:6.2}", flops / peak, gb / read);
 }
 
-/// `n` rows of a pattern whose products stay finite.
+/// `n` rows, of which each 64 are alike, of values within [-1, 1].
 fn weights(ty: WeightType, n: usize, k: usize) -> Vec<u8> {
-    let values: Vec<f32> = (0..k * 64).map(|i| ((i * 53 % 211) as f32 - 105.) / 105.).collect();
-    let rows = quantize(ty, &values).expect("whole blocks");
+    let rows = common::stored(ty, k * 64, 1);
     rows.iter().copied().cycle().take(n * ty.row_bytes(k).expect("whole blocks")).collect()
 }
 

@@ -12,4 +12,6 @@ pub enum MatmulError {
     Length { ty: WeightType, n: usize, k: usize, expected: usize, found: usize },
     #[error("weight of {ty} with n = {n} and k = {k}: its size exceeds the address space")]
     TooLarge { ty: WeightType, n: usize, k: usize },
+    #[error("values are not quantised to {ty}; weights of that type are read from files")]
+    NoQuantiser { ty: WeightType },
 }

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 
 use crate::block_product::{self, PanelScratch};
 use crate::float_element::{ElementBf16, ElementF16, ElementF32, FloatElement};
-use crate::quant::{self, Activations, Encode, PANEL_ROWS, PANELS};
+use crate::quant::{self, Activations, BlockLayout, PANEL_ROWS, PANELS};
 use crate::simd::float::{self, ArrangedRows};
 use crate::{Isa, Weight, WeightType};
 
@@ -34,8 +34,8 @@ trait WeightKind {
     /// Writes the elements of a row to `out`.
     fn dequantize(row: &[u8], out: &mut [f32]);
 
-    /// Returns the bytes of `values`.
-    fn encode(values: &[f32]) -> Vec<u8>;
+    /// Returns the bytes of `values`; `None` for a type that values are not quantised to.
+    fn encode(values: &[f32]) -> Option<Vec<u8>>;
 }
 
 /// Evaluates `$work` with `$kind` the [`WeightKind`] of a weight type.
@@ -55,6 +55,16 @@ macro_rules! dispatch {
             WeightType::Q4_K => dispatch!(@ $kind = BlockKind<quant::Q4K>, $work),
             WeightType::Q5_K => dispatch!(@ $kind = BlockKind<quant::Q5K>, $work),
             WeightType::Q6_K => dispatch!(@ $kind = BlockKind<quant::Q6K>, $work),
+            WeightType::IQ4_NL => dispatch!(@ $kind = BlockKind<quant::IQ4NL>, $work),
+            WeightType::IQ4_XS => dispatch!(@ $kind = BlockKind<quant::IQ4XS>, $work),
+            WeightType::Mxfp4 => dispatch!(@ $kind = BlockKind<quant::MXFP4>, $work),
+            WeightType::IQ3_S => dispatch!(@ $kind = BlockKind<quant::IQ3S>, $work),
+            WeightType::IQ3_XXS => dispatch!(@ $kind = BlockKind<quant::IQ3XXS>, $work),
+            WeightType::IQ2_S => dispatch!(@ $kind = BlockKind<quant::IQ2S>, $work),
+            WeightType::IQ2_XS => dispatch!(@ $kind = BlockKind<quant::IQ2XS>, $work),
+            WeightType::IQ2_XXS => dispatch!(@ $kind = BlockKind<quant::IQ2XXS>, $work),
+            WeightType::TQ2_0 => dispatch!(@ $kind = BlockKind<quant::TQ2_0>, $work),
+            WeightType::TQ1_0 => dispatch!(@ $kind = BlockKind<quant::TQ1_0>, $work),
         }
     };
     (@ $kind:ident = $ty:ty, $work:expr) => {{
@@ -91,8 +101,8 @@ pub(crate) fn dequantize(w: Weight<'_>, row: usize, out: &mut [f32]) {
     dispatch!(w.weight_type(), T => T::dequantize(w.row(row), out))
 }
 
-/// Returns the bytes of `values` in type `ty`.
-pub(crate) fn encode(ty: WeightType, values: &[f32]) -> Vec<u8> {
+/// Returns the bytes of `values` in type `ty`; `None` for a type that values are not quantised to.
+pub(crate) fn encode(ty: WeightType, values: &[f32]) -> Option<Vec<u8>> {
     dispatch!(ty, T => T::encode(values))
 }
 
@@ -121,15 +131,15 @@ impl<E: FloatElement> WeightKind for FloatKind<E> {
         }
     }
 
-    fn encode(values: &[f32]) -> Vec<u8> {
-        values.iter().flat_map(|value| E::from_f32(*value)).collect()
+    fn encode(values: &[f32]) -> Option<Vec<u8>> {
+        Some(values.iter().flat_map(|value| E::from_f32(*value)).collect())
     }
 }
 
 /// Weights of ggml's quantisation blocks.
 struct BlockKind<B>(PhantomData<B>);
 
-impl<B: Encode> WeightKind for BlockKind<B> {
+impl<B: BlockLayout> WeightKind for BlockKind<B> {
     const ROW_ALIGN: usize = PANEL_ROWS * PANELS;
 
     fn operand<'a>(isa: Isa, x: &'a [f32], k: usize) -> Operand<'a> {
@@ -149,7 +159,7 @@ impl<B: Encode> WeightKind for BlockKind<B> {
         quant::dequantize::<B>(row, out);
     }
 
-    fn encode(values: &[f32]) -> Vec<u8> {
+    fn encode(values: &[f32]) -> Option<Vec<u8>> {
         quant::encode::<B>(values)
     }
 }

@@ -98,11 +98,12 @@ pub fn dequantize_row(w: Weight<'_>, row: usize, out: &mut [f32]) {
 /// the others.
 ///
 /// # Errors
-/// [`MatmulError::PartialBlock`] if the number of values is not a multiple of the type's quantisation block.
+/// [`MatmulError::PartialBlock`] if the number of values is not a multiple of the type's quantisation block;
+/// [`MatmulError::NoQuantiser`] for a type whose weights are only read.
 pub fn quantize(ty: WeightType, values: &[f32]) -> Result<Vec<u8>, MatmulError> {
     let (k, block) = (values.len(), ty.block_len());
     if !k.is_multiple_of(block) {
         return Err(MatmulError::PartialBlock { ty, k, block });
     }
-    Ok(kinds::encode(ty, values))
+    kinds::encode(ty, values).ok_or(MatmulError::NoQuantiser { ty })
 }

@@ -17,11 +17,21 @@ pub enum WeightType {
     Q4_K,
     Q5_K,
     Q6_K,
+    IQ4_NL,
+    IQ4_XS,
+    Mxfp4,
+    IQ3_S,
+    IQ3_XXS,
+    IQ2_S,
+    IQ2_XS,
+    IQ2_XXS,
+    TQ2_0,
+    TQ1_0,
 }
 
 impl WeightType {
     /// Every type once.
-    pub const ALL: [WeightType; 13] = [
+    pub const ALL: [WeightType; 23] = [
         WeightType::F32,
         WeightType::F16,
         WeightType::Bf16,
@@ -35,6 +45,16 @@ impl WeightType {
         WeightType::Q4_K,
         WeightType::Q5_K,
         WeightType::Q6_K,
+        WeightType::IQ4_NL,
+        WeightType::IQ4_XS,
+        WeightType::Mxfp4,
+        WeightType::IQ3_S,
+        WeightType::IQ3_XXS,
+        WeightType::IQ2_S,
+        WeightType::IQ2_XS,
+        WeightType::IQ2_XXS,
+        WeightType::TQ2_0,
+        WeightType::TQ1_0,
     ];
 
     /// The type's name, the elements of a quantisation block and its bytes, as in ggml's `type_traits`.
@@ -53,6 +73,16 @@ impl WeightType {
             WeightType::Q4_K => ("Q4_K", 256, 144),
             WeightType::Q5_K => ("Q5_K", 256, 176),
             WeightType::Q6_K => ("Q6_K", 256, 210),
+            WeightType::IQ4_NL => ("IQ4_NL", 32, 18),
+            WeightType::IQ4_XS => ("IQ4_XS", 256, 136),
+            WeightType::Mxfp4 => ("MXFP4", 32, 17),
+            WeightType::IQ3_S => ("IQ3_S", 256, 110),
+            WeightType::IQ3_XXS => ("IQ3_XXS", 256, 98),
+            WeightType::IQ2_S => ("IQ2_S", 256, 82),
+            WeightType::IQ2_XS => ("IQ2_XS", 256, 74),
+            WeightType::IQ2_XXS => ("IQ2_XXS", 256, 66),
+            WeightType::TQ2_0 => ("TQ2_0", 256, 66),
+            WeightType::TQ1_0 => ("TQ1_0", 256, 54),
         }
     }
 

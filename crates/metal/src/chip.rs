@@ -41,7 +41,8 @@ const MOST_LOSS: f64 = 0.1;
 const PRODUCT: f64 = 8.0;
 
 /// Lane operations that an element of a weight takes beside the 8x8 products: decoding, scales, addresses. They are
-/// nvcc's instructions for one row (docs/kernels-log.md); types that were not measured have those of the nearest.
+/// nvcc's instructions for one row (docs/kernels-log.md); types that were not measured have those of the nearest, and
+/// those from IQ4_NL on are counted in the compiled loop.
 fn decoding(kind: WeightType) -> f64 {
     match kind {
         WeightType::F32 => 0.0,
@@ -52,6 +53,16 @@ fn decoding(kind: WeightType) -> f64 {
         WeightType::Q2_K | WeightType::Q3_K | WeightType::Q6_K => 6.1,
         WeightType::Q4_K => 4.5,
         WeightType::Q5_K => 5.5,
+        WeightType::IQ4_NL => 8.9,
+        WeightType::IQ4_XS => 8.5,
+        WeightType::Mxfp4 => 9.6,
+        WeightType::IQ3_S => 8.5,
+        WeightType::IQ3_XXS => 10.5,
+        WeightType::IQ2_S => 12.2,
+        WeightType::IQ2_XS => 13.8,
+        WeightType::IQ2_XXS => 8.9,
+        WeightType::TQ2_0 => 3.9,
+        WeightType::TQ1_0 => 5.8,
     }
 }
 

@@ -6,6 +6,8 @@
 
 pub mod layers;
 pub mod rows;
+#[path = "../../../crates/matmul/tests/common/mod.rs"]
+pub mod weights;
 
 use attention::{AttentionBackend, BatchLayout, KeyConstants, LayerGeometry, LayerId, ModelGeometry, Rope};
 use candle_core::{Device, Tensor};

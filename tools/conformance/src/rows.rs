@@ -1,4 +1,5 @@
 //! A compute device's operations on rows and its products, as a model calls them, against f64.
+use crate::weights;
 use candle_core::{Result, Tensor};
 use compute::{ComputeDevice, Precision, StoredMatrix, Sum};
 use matmul::{Weight, WeightType};
@@ -71,6 +72,14 @@ impl Stored {
     pub fn quantised(kind: WeightType, n: usize, k: usize, values: &[f32]) -> Arc<dyn StoredMatrix> {
         let bytes = matmul::quantize(kind, values).expect("whole blocks");
         Arc::new(Stored { kind, n, k, bytes })
+    }
+
+    /// Returns a weight of values that depend on `seed`: see [`weights::stored`].
+    ///
+    /// # Panics
+    /// If a row is no whole number of quantisation blocks.
+    pub fn random(kind: WeightType, n: usize, k: usize, seed: u64) -> Arc<dyn StoredMatrix> {
+        Arc::new(Stored { kind, n, k, bytes: weights::stored(kind, n * k, seed) })
     }
 }
 

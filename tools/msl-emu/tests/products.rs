@@ -23,7 +23,10 @@ fn products_agree_with_f64_and_do_not_depend_on_other_rows() {
 #[test]
 fn products_make_no_mistake_that_the_emulator_finds() {
     let Some(emulator) = Emulator::checked() else { return };
-    for kind in [WeightType::F32, WeightType::Bf16, WeightType::Q4_0, WeightType::Q4_K, WeightType::Q6_K] {
+    let floats = [WeightType::F32, WeightType::Bf16];
+    let blocks = [WeightType::Q4_0, WeightType::Q4_K, WeightType::Q6_K, WeightType::Mxfp4, WeightType::IQ4_XS];
+    let tables = [WeightType::IQ3_S, WeightType::IQ2_S, WeightType::IQ2_XXS, WeightType::TQ1_0];
+    for kind in floats.into_iter().chain(blocks).chain(tables) {
         for (by, rows) in [(Kernel::Product, 1), (Kernel::Product, 33), (Kernel::Matvec, 2)] {
             if (kind, by) == (WeightType::F32, Kernel::Matvec) {
                 continue;

@@ -65,17 +65,18 @@ fn weights_that_another_program_has_quantised_are_named_by_method() {
 
 #[test]
 fn types_of_gguf_that_are_not_served_are_named_with_what_to_take() {
-    // The name of a matrix, then its number of dimensions, two sizes, and its type.
-    let name: &[u8] = b"blk.0.ffn_down.weight";
+    // The name of a matrix with rows of 256, then its number of dimensions, two sizes, and its type.
+    let name: &[u8] = b"blk.0.attn_output.weight";
     let bytes = std::fs::read(repo(GGUF)).unwrap();
     let at = bytes.windows(name.len()).position(|window| window == name).unwrap() + name.len() + 4 + 2 * 8;
     assert_eq!(bytes[at..at + 4], 30u32.to_le_bytes(), "BF16");
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("m.gguf");
     for (kind, told) in [
-        (20u32, "is of type IQ4_NL; known are F32"),
-        (39, "is of type MXFP4; known are F32"),
-        (39, "take a Q4_K_M or Q4_0 file"),
+        (19u32, "is of type IQ1_S; known are F32"),
+        (29, "take an IQ2_XXS file"),
+        (40, "is of type NVFP4; known are F32"),
+        (40, "take a Q4_K_M file of this model, or an MXFP4 file"),
         (31, "is of type Q4_0_4_4, which is not read; take a Q4_0 file"),
         (4, "is of type Q4_2, which is not read; take a Q4_K_M file"),
         (99, "is of type 99, which is not known"),

@@ -1,7 +1,8 @@
 //! Layouts of 32 elements, as in ggml's `ggml-common.h`: an f16 scale `d`, in some an f16 minimum `m`, then the codes
 //! `q`. A comment names the fields in their order and gives an element's value.
 
-use super::lanes::{Lanes, low_bits};
+use super::encode::{Encode, Encoder};
+use super::lanes::{Lanes, SIGNED_MIDDLE, low_bits};
 use super::{BlockLayout, Unpacked};
 use crate::WeightType;
 
@@ -15,6 +16,15 @@ pub(crate) struct Q4_1;
 pub(crate) struct Q5_0;
 /// `d`, `m`, 32 fifth bits, 32 nibbles: `d * q + m`.
 pub(crate) struct Q5_1;
+/// `d`, 32 nibbles: `d * IQ4_VALUES[q]`.
+pub(crate) struct IQ4NL;
+/// A byte `e`, 32 nibbles: `2^(e - 128) * MXFP4_VALUES[q]`. The values are twice those of FP4 (E2M1).
+pub(crate) struct MXFP4;
+
+/// What the codes of IQ4_NL and IQ4_XS stand for: `kvalues_iq4nl` of ggml's `ggml-common.h` (MIT licence).
+pub(super) const IQ4_VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+/// What the codes of MXFP4 stand for.
+const MXFP4_VALUES: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
 
 /// Stores 32 codes of four bits: byte `j` holds element `j` in its low nibble and element `j + 16` in its high one.
 #[inline(always)]
@@ -24,6 +34,23 @@ fn nibbles<V: Lanes<R>, const R: usize>(words: &[V], codes: &mut [[u32; R]]) {
         (word & low_bits(4)).store(&mut codes[i]);
         (word >> 4 & low_bits(4)).store(&mut codes[i + 4]);
     }
+}
+
+/// Stores 32 codes, which are the entries of `values` that nibbles name; these lie as [`nibbles`] has them.
+#[inline(always)]
+fn named_by_nibbles<V: Lanes<R>, const R: usize>(words: &[V], values: &[i8; 16], codes: &mut [[u32; R]]) {
+    for i in 0..4 {
+        let word = words[i];
+        (word & low_bits(4)).bytes_of(values).store(&mut codes[i]);
+        (word >> 4 & low_bits(4)).bytes_of(values).store(&mut codes[i + 4]);
+    }
+}
+
+/// Stores 32 signed codes of IQ4_NL's and IQ4_XS's values.
+#[inline(always)]
+pub(super) fn iq4_codes<V: Lanes<R>, const R: usize>(words: &[V], codes: &mut [[u32; R]]) {
+    let values = IQ4_VALUES.map(|value| value ^ (V::SIGNED_FLIP as u8).cast_signed());
+    named_by_nibbles::<V, R>(words, &values, codes);
 }
 
 /// Stores 32 codes of five bits: four as [`nibbles`] has them, and bit `j` of `fifth` is the fifth bit of element `j`.
@@ -61,6 +88,7 @@ impl BlockLayout for Q8_0 {
     const TYPE: WeightType = WeightType::Q8_0;
     const WORDS_AT: usize = 2;
     const SIGNED: bool = true;
+    const ENCODE: Option<Encoder> = Some(Self::encode);
 
     #[inline(always)]
     fn unpack<V: Lanes<R>, const R: usize>(words: &[V], d: V, to: Unpacked<'_, R>) {
@@ -75,6 +103,7 @@ impl BlockLayout for Q4_0 {
     const TYPE: WeightType = WeightType::Q4_0;
     const WORDS_AT: usize = 2;
     const OFFSET: i32 = 8;
+    const ENCODE: Option<Encoder> = Some(Self::encode);
 
     #[inline(always)]
     fn unpack<V: Lanes<R>, const R: usize>(words: &[V], d: V, to: Unpacked<'_, R>) {
@@ -86,6 +115,7 @@ impl BlockLayout for Q4_0 {
 impl BlockLayout for Q4_1 {
     const TYPE: WeightType = WeightType::Q4_1;
     const MINS: bool = true;
+    const ENCODE: Option<Encoder> = Some(Self::encode);
 
     #[inline(always)]
     fn unpack<V: Lanes<R>, const R: usize>(words: &[V], _: V, to: Unpacked<'_, R>) {
@@ -98,6 +128,7 @@ impl BlockLayout for Q5_0 {
     const TYPE: WeightType = WeightType::Q5_0;
     const WORDS_AT: usize = 2;
     const OFFSET: i32 = 16;
+    const ENCODE: Option<Encoder> = Some(Self::encode);
 
     #[inline(always)]
     fn unpack<V: Lanes<R>, const R: usize>(words: &[V], d: V, to: Unpacked<'_, R>) {
@@ -109,10 +140,48 @@ impl BlockLayout for Q5_0 {
 impl BlockLayout for Q5_1 {
     const TYPE: WeightType = WeightType::Q5_1;
     const MINS: bool = true;
+    const ENCODE: Option<Encoder> = Some(Self::encode);
 
     #[inline(always)]
     fn unpack<V: Lanes<R>, const R: usize>(words: &[V], _: V, to: Unpacked<'_, R>) {
         nibbles_fifth::<V, R>(&words[2..], words[1], to.codes);
         scale_min::<V, R>(words[0], to.scales, to.mins);
+    }
+}
+
+impl BlockLayout for IQ4NL {
+    const TYPE: WeightType = WeightType::IQ4_NL;
+    const ENCODE: Option<Encoder> = Some(Self::encode);
+    const WORDS_AT: usize = 2;
+    const SIGNED: bool = true;
+
+    #[inline(always)]
+    fn unpack<V: Lanes<R>, const R: usize>(words: &[V], d: V, to: Unpacked<'_, R>) {
+        iq4_codes::<V, R>(words, to.codes);
+        scale::<V, R>(d, to.scales);
+    }
+}
+
+/// Returns the unsigned codes of values whose magnitudes are below 64.
+const fn codes_of(values: &[i8; 16]) -> [i8; 16] {
+    let mut codes = *values;
+    let mut i = 0;
+    while i < 16 {
+        codes[i] += SIGNED_MIDDLE.cast_signed();
+        i += 1;
+    }
+    codes
+}
+
+impl BlockLayout for MXFP4 {
+    const TYPE: WeightType = WeightType::Mxfp4;
+    const WORDS_AT: usize = 1;
+    const OFFSET: i32 = SIGNED_MIDDLE as i32;
+
+    #[inline(always)]
+    fn unpack<V: Lanes<R>, const R: usize>(words: &[V], d: V, to: Unpacked<'_, R>) {
+        const CODES: [i8; 16] = codes_of(&MXFP4_VALUES);
+        named_by_nibbles::<V, R>(words, &CODES, to.codes);
+        V::store_float((d & 255).power_of_two(), &mut to.scales[0]);
     }
 }

@@ -5,18 +5,22 @@ use half::f16;
 use super::BlockLayout;
 
 /// A layout that values can be quantised to.
-pub(crate) trait Encode: BlockLayout {
+pub(super) trait Encode: BlockLayout {
     /// Quantises the [`BlockLayout::LEN`] elements of `x` to `block`, which holds [`BlockLayout::BYTES`] zeros.
     fn encode(x: &[f32], block: &mut [u8]);
 }
 
-/// Returns the blocks of `values`, a whole number of them.
-pub(crate) fn encode<B: Encode>(values: &[f32]) -> Vec<u8> {
+/// A function that quantises the elements of a block to its bytes, which are zeros.
+pub(crate) type Encoder = fn(x: &[f32], block: &mut [u8]);
+
+/// Returns the blocks of `values`, a whole number of them; `None` for a layout that values are not quantised to.
+pub(crate) fn encode<B: BlockLayout>(values: &[f32]) -> Option<Vec<u8>> {
+    let encode = B::ENCODE?;
     let mut bytes = vec![0; values.len() / B::LEN * B::BYTES];
     for (x, block) in values.chunks_exact(B::LEN).zip(bytes.chunks_exact_mut(B::BYTES)) {
-        B::encode(x, block);
+        encode(x, block);
     }
-    bytes
+    Some(bytes)
 }
 
 /// Stores `value` as f16 and returns what was stored.

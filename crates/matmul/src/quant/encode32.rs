@@ -1,9 +1,9 @@
 //! Quantisers to blocks of 32 elements. They give the bytes of ggml's reference (`quantize_row_*_ref` in
 //! `ggml-quants.c`).
 
-use super::blocks32::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
+use super::blocks32::{IQ4_VALUES, IQ4NL, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 use super::encode::{Encode, put_f16};
-use super::search::extreme;
+use super::search::{EPSILON, extreme};
 
 fn inverse(d: f32) -> f32 {
     if d == 0. { 0. } else { 1. / d }
@@ -90,5 +90,60 @@ impl Encode for Q5_1 {
         put_f16(block, 2, min);
         pack_fifth_bits(&codes, &mut block[4..8]);
         pack_nibbles(&codes, &mut block[8..]);
+    }
+}
+
+/// The middles between IQ4_NL's values; a middle belongs to the upper one.
+const IQ4_MIDDLES: [f32; 15] = {
+    let mut middles = [0.; 15];
+    let mut i = 0;
+    while i < 15 {
+        middles[i] = (IQ4_VALUES[i] as f32 + IQ4_VALUES[i + 1] as f32) / 2.;
+        i += 1;
+    }
+    middles
+};
+
+/// Returns the scale of a block of IQ4_NL. Of 16 scales, the one is taken whose codes, each with the square of its
+/// element as its weight, come nearest to the elements once they are scaled anew.
+fn scale_of_iq4(x: &[f32]) -> f32 {
+    let (largest, lowest) = (extreme(x), f32::from(IQ4_VALUES[0]));
+    if largest.abs() < EPSILON {
+        return 0.;
+    }
+    // ggml begins with the scale that gives the largest element the value of the greatest magnitude, then goes from -7
+    // to 7 values beside it on the other side. The scales are tried side by side, so that the compiler makes vectors.
+    let first = 1. / (-largest / lowest);
+    let inverses: [f32; 16] = std::array::from_fn(|i| if i == 0 { first } else { (i as f32 - 8. + lowest) / largest });
+    let (mut sums_qx, mut sums_q2) = ([0f32; 16], [0f32; 16]);
+    for x in x {
+        let weight = x * x;
+        for ((sum_qx, sum_q2), id) in sums_qx.iter_mut().zip(&mut sums_q2).zip(&inverses) {
+            // The lowest value, and the steps to the nearest one.
+            let steps = IQ4_MIDDLES.iter().zip(IQ4_VALUES.windows(2));
+            let q = steps.fold(lowest, |q, (middle, values)| {
+                q + if id * x >= *middle { f32::from(values[1]) - f32::from(values[0]) } else { 0. }
+            });
+            *sum_qx += weight * q * x;
+            *sum_q2 += weight * q * q;
+        }
+    }
+    let (mut d, mut best) = (0., 0.);
+    for (i, (qx, q2)) in sums_qx.into_iter().zip(sums_q2).enumerate() {
+        if i == 0 || q2 > 0. && qx * qx > best * q2 {
+            d = qx / q2;
+            best = d * qx;
+        }
+    }
+    d
+}
+
+impl Encode for IQ4NL {
+    fn encode(x: &[f32], block: &mut [u8]) {
+        let d = scale_of_iq4(x);
+        put_f16(block, 0, d);
+        let id = inverse(d);
+        let nearest = |x: f32| IQ4_MIDDLES.iter().filter(|middle| x >= **middle).count() as u8;
+        pack_nibbles(&std::array::from_fn(|i| nearest(id * x[i])), &mut block[2..]);
     }
 }

@@ -1,10 +1,11 @@
 //! Words of several weight rows side by side, which quantisation blocks are unpacked with.
 
-use std::ops::{BitAnd, BitOr, BitXor, Mul, Neg, Shl, Shr};
+use std::ops::{Add, BitAnd, BitOr, BitXor, Mul, Neg, Shl, Shr};
 
 /// A 32-bit word of each of `R` rows: a `u32` for one row, registers of the vector kernels for a panel.
 pub(crate) trait Lanes<const R: usize>:
     Copy
+    + Add<Output = Self>
     + BitAnd<u32, Output = Self>
     + BitOr<Output = Self>
     + BitXor<u32, Output = Self>
@@ -27,7 +28,22 @@ pub(crate) trait Lanes<const R: usize>:
     fn f16(self) -> Self::Float;
     /// Returns `word - offset` for each word, a small integer.
     fn float(self, offset: i32) -> Self::Float;
+    /// Returns 2^(word - 128) for each word, which is below 256.
+    fn power_of_two(self) -> Self::Float;
+    /// Returns `value` for each row.
+    fn same(value: f32) -> Self::Float;
+    /// Returns the entries of `table` that the bytes of each word name; they are below 16.
+    fn bytes_of(self, table: &[i8; 16]) -> Self;
+    /// Returns the entry of `table` that each word names. `N` is a power of two; higher bits of a word do not count.
+    fn entries_of<const N: usize>(self, table: &[u32; N]) -> Self;
+    /// Returns, for byte `i` of each word, [`SIGNED_MIDDLE`] minus the byte where bit `at + i` of the word of `signs`
+    /// is set, else plus the byte. Bytes are below 64, `at` is a multiple of 4.
+    fn with_signs(self, signs: Self, at: u32) -> Self;
 }
+
+/// The number by which a code exceeds its integer where magnitudes below 64 have signs: AVX2's dot product takes
+/// unsigned codes below 128.
+pub(crate) const SIGNED_MIDDLE: u8 = 64;
 
 /// Returns a mask of the low `bits` bits of each byte.
 #[inline(always)]
@@ -58,5 +74,31 @@ impl Lanes<1> for u32 {
 
     fn float(self, offset: i32) -> f32 {
         (self as i32 - offset) as f32
+    }
+
+    fn power_of_two(self) -> f32 {
+        // The two least are below the normal numbers.
+        f32::from_bits(if self < 2 { 0x20_0000 << self } else { (self - 1) << 23 })
+    }
+
+    fn same(value: f32) -> f32 {
+        value
+    }
+
+    fn bytes_of(self, table: &[i8; 16]) -> Self {
+        u32::from_le_bytes(self.to_le_bytes().map(|byte| table[usize::from(byte)] as u8))
+    }
+
+    fn entries_of<const N: usize>(self, table: &[u32; N]) -> Self {
+        const { assert!(N.is_power_of_two()) };
+        table[self as usize & (N - 1)]
+    }
+
+    fn with_signs(self, signs: Self, at: u32) -> Self {
+        let mut bytes = self.to_le_bytes();
+        for (i, byte) in bytes.iter_mut().enumerate() {
+            *byte = if signs >> at >> i & 1 == 1 { SIGNED_MIDDLE - *byte } else { SIGNED_MIDDLE + *byte };
+        }
+        u32::from_le_bytes(bytes)
     }
 }

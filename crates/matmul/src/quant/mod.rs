@@ -7,17 +7,20 @@
 mod activation;
 mod blocks256;
 mod blocks32;
+mod blocks_grid;
 mod encode;
 mod encode256;
 mod encode32;
+mod grids;
 pub(crate) mod lanes;
 pub(crate) mod scalar;
 mod search;
 
 pub(crate) use activation::{ACTIVATION_BLOCK, ActivationRow, Activations, quantize_row};
-pub(crate) use blocks32::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
-pub(crate) use blocks256::{Q2K, Q3K, Q4K, Q5K, Q6K};
-pub(crate) use encode::{Encode, encode};
+pub(crate) use blocks_grid::{IQ2S, IQ2XS, IQ2XXS, IQ3S, IQ3XXS};
+pub(crate) use blocks32::{IQ4NL, MXFP4, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
+pub(crate) use blocks256::{IQ4XS, Q2K, Q3K, Q4K, Q5K, Q6K, TQ1_0, TQ2_0};
+pub(crate) use encode::{Encoder, encode};
 
 use self::lanes::Lanes;
 use crate::WeightType;
@@ -51,18 +54,21 @@ pub(crate) trait BlockLayout: Sync + 'static {
     const WORDS_AT: usize = 0;
     /// Whole words of a block.
     const WORDS: usize = (Self::BYTES - Self::WORDS_AT) / 4;
-    /// The byte of the f16 that is not part of a whole word, where there is one: at the block's start or its end.
+    /// The byte of the scale that is not part of a whole word, where there is one: at the block's start or its end.
     const D_AT: usize = if Self::WORDS_AT > 0 { 0 } else { Self::BYTES - 2 };
     /// Elements that share a scale.
     const SCALE_GROUP: usize = 32;
     /// The number by which an unsigned code exceeds the integer it stands for.
     const OFFSET: i32 = 0;
-    /// Whether codes are signed bytes; otherwise they are below 64.
+    /// Whether codes are signed bytes; otherwise they are below 128.
     const SIGNED: bool = false;
     /// Whether scale groups have a minimum.
     const MINS: bool = false;
+    /// The quantiser; `None` for a layout that values are not quantised to.
+    const ENCODE: Option<Encoder> = None;
 
-    /// Unpacks the [`Self::WORDS`] words of `R` blocks. The low half of `d` is the f16 at [`Self::D_AT`].
+    /// Unpacks the [`Self::WORDS`] words of `R` blocks. The low half of `d` has the two bytes at
+    /// [`Self::D_AT`].
     ///
     /// It is inlined into a function that has the features which `V` needs.
     fn unpack<V: Lanes<R>, const R: usize>(words: &[V], d: V, to: Unpacked<'_, R>);

@@ -94,17 +94,19 @@ impl Entry {
 /// The tensors of a checkpoint by the names that Hugging Face's checkpoints use.
 pub(crate) type Tensors = BTreeMap<String, Entry>;
 
+/// The types of GGUF files that are known but not multiplied with, each with what to take in place of such a file.
+const INSTEAD: [(&str, &str); 5] = [
+    ("IQ1_S", "take an IQ2_XXS file of this model, or a larger one"),
+    ("IQ1_M", "take an IQ2_XXS file of this model, or a larger one"),
+    ("NVFP4", "take a Q4_K_M file of this model, or an MXFP4 file"),
+    ("Q8_1", "take a Q8_0 file of this model"),
+    ("Q8_K", "take a Q8_0 file of this model"),
+];
+
 /// What a type that cannot be multiplied with could be replaced by, as the end of a sentence.
 pub(crate) fn instead_of(kind: &str) -> &'static str {
-    match kind {
-        _ if kind.starts_with("IQ1") || kind.starts_with("IQ2") || kind.starts_with("TQ") => {
-            "take a Q2_K file of this model, or a larger one"
-        }
-        _ if kind.starts_with("IQ3") => "take a Q3_K_M file of this model, or a larger one",
-        _ if kind.starts_with("IQ4") || kind.contains("FP4") => "take a Q4_K_M or Q4_0 file of this model",
-        "Q8_1" | "Q8_K" => "take a Q8_0 file of this model",
-        _ => "take the model's weights as BF16, F16 or F32, or a GGUF file of it",
-    }
+    let floats = "take the model's weights as BF16, F16 or F32, or a GGUF file of it";
+    INSTEAD.iter().find(|(name, _)| *name == kind).map_or(floats, |(_, instead)| instead)
 }
 
 /// Reads a JSON file. A byte order mark is skipped, and NaN and infinities, which Python writes and JSON does not have,
@@ -143,6 +145,29 @@ fn with_null_for_nan(json: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_type_of_gguf_files_is_multiplied_with_or_has_a_line_of_what_to_take() {
+        let known: Vec<_> = (0..256).filter_map(|id| ::gguf::TensorType::of(id).ok()).collect();
+        for kind in &known {
+            let types = WeightType::ALL.into_iter().filter(|of| of.name() == kind.name);
+            let lines = INSTEAD.iter().filter(|(name, _)| *name == kind.name);
+            let is_number = matches!(kind.name, "I8" | "I16" | "I32" | "I64" | "F64");
+            assert_eq!(types.count() + lines.count() + usize::from(is_number), 1, "{}", kind.name);
+        }
+        for kind in WeightType::ALL {
+            let of_file = known.iter().find(|of| of.name == kind.name()).expect("a type of GGUF files");
+            assert_eq!((of_file.block_len, of_file.block_bytes), (kind.block_len(), kind.block_bytes()), "{kind}");
+        }
+        assert!(INSTEAD.iter().all(|(name, _)| known.iter().any(|kind| kind.name == *name)));
+        // The document has a row for each.
+        let document = include_str!("../../../../docs/models.md");
+        let row = |name: &str| {
+            document.lines().any(|line| line.starts_with('|') && line.split([' ', ',']).any(|word| word == name))
+        };
+        assert!(WeightType::ALL.iter().all(|kind| row(kind.name())) && INSTEAD.iter().all(|(name, _)| row(name)));
+        assert!(instead_of("IQ1_M").contains("IQ2_XXS") && instead_of("I16").contains("BF16"));
+    }
 
     #[test]
     fn nan_outside_of_strings_is_null() {

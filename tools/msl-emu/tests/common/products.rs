@@ -1,5 +1,6 @@
 //! Products with weights against f64.
 use conformance::noise;
+use conformance::weights::stored;
 use matmul::{Weight, WeightType};
 use metal::Executor;
 use metal::launch::{self, ProductForm, ProductRows, ProductWeight};
@@ -150,7 +151,7 @@ pub fn agrees<E: Executor>(
     (n, k): (usize, usize),
     rows: usize,
 ) -> Result<f64, String> {
-    let bytes = matmul::quantize(kind, &values(2, n * k)).unwrap();
+    let bytes = stored(kind, n * k, 2);
     let (x, bias) = (rows_of_x(rows, k), values(3, n));
     let case = Case { kind, k, weights: vec![(&bytes, n, Some(&bias))], form: Form::Each, by };
     let got = case.run(executor, &x).remove(0);
@@ -169,7 +170,7 @@ pub fn agrees<E: Executor>(
 pub fn forms<E: Executor>(executor: &E, (kind, by): (WeightType, Kernel), rows: usize) -> Result<(), String> {
     let k = 512;
     let sizes = [35, 7, 16];
-    let bytes = [0, 1, 2].map(|i| matmul::quantize(kind, &values(10 + i as u64, sizes[i] * k)).unwrap());
+    let bytes = [0, 1, 2].map(|i| stored(kind, sizes[i] * k, 10 + i as u64));
     let biases = [0, 1, 2].map(|i| values(20 + i as u64, sizes[i]));
     let x = rows_of_x(rows, k);
     let weight = |i: usize| (&*bytes[i], sizes[i], (i != 1).then_some(&*biases[i]));
@@ -186,7 +187,7 @@ pub fn forms<E: Executor>(executor: &E, (kind, by): (WeightType, Kernel), rows: 
     if let Some(i) = each.position(|((sum, x), y)| *sum != x + y) {
         return Err(format!("element {i} of a sum: {}", sum[i]));
     }
-    let other = matmul::quantize(kind, &values(40, sizes[0] * k)).unwrap();
+    let other = stored(kind, sizes[0] * k, 40);
     let up = (&*other, sizes[0], None);
     let (gate, second) = (&together[0], run(vec![up], Form::Each).remove(0));
     let gated = run(vec![weight(0), up], Form::Gated).remove(0);
@@ -223,9 +224,10 @@ pub fn all<E: Executor>(executor: impl Fn(u32) -> E) -> Vec<(String, Result<(), 
             results.push((format!("{kind} with {rows} rows by matvec"), result));
         }
     }
-    let product = [(WeightType::Bf16, 3), (WeightType::Q4_K, 40), (WeightType::Q8_0, 17)];
+    let product = [(WeightType::Bf16, 3), (WeightType::Q4_K, 40), (WeightType::Q8_0, 17), (WeightType::IQ2_S, 9)];
     let product = product.map(|(kind, rows)| (kind, Kernel::Product, rows));
-    let matvec = [(WeightType::Q4_1, 1), (WeightType::Q6_K, 2)].map(|(kind, rows)| (kind, Kernel::Matvec, rows));
+    let matvec = [(WeightType::Q4_1, 1), (WeightType::Q6_K, 2), (WeightType::IQ3_S, 1)]
+        .map(|(kind, rows)| (kind, Kernel::Matvec, rows));
     for (kind, by, rows) in product.into_iter().chain(matvec) {
         results.push((format!("forms of {kind} with {rows} rows, {by:?}"), forms(&executor(1), (kind, by), rows)));
     }

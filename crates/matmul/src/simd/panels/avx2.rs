@@ -1,10 +1,10 @@
 //! AVX2: a panel's 16 rows are the lanes of two registers.
 
 use std::arch::x86_64::*;
-use std::ops::{BitAnd, BitOr, BitXor, Mul, Neg, Range, Shl, Shr};
+use std::ops::{Add, BitAnd, BitOr, BitXor, Mul, Neg, Range, Shl, Shr};
 
 use super::{ActivationRange, PanelLanes, unpack_with};
-use crate::quant::lanes::Lanes;
+use crate::quant::lanes::{Lanes, SIGNED_MIDDLE};
 use crate::quant::{self, ACTIVATION_BLOCK, ActivationRow, BlockLayout};
 use crate::quant::{PANEL_ROWS, PANELS, Panel, PanelSums};
 
@@ -67,6 +67,16 @@ impl BitOr for Words {
     fn bitor(self, by: Self) -> Self {
         // SAFETY: the features are there, as for the operators.
         unsafe { Self(_mm256_or_si256(self.0, by.0), _mm256_or_si256(self.1, by.1)) }
+    }
+}
+
+impl Add for Words {
+    type Output = Self;
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        // SAFETY: the features are there, as for the operators.
+        unsafe { Self(_mm256_add_epi32(self.0, other.0), _mm256_add_epi32(self.1, other.1)) }
     }
 }
 
@@ -144,6 +154,73 @@ impl Lanes<PANEL_ROWS> for Words {
             let (low, high) = (_mm256_sub_epi32(self.0, offset), _mm256_sub_epi32(self.1, offset));
             Floats(_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high))
         }
+    }
+
+    #[inline(always)]
+    fn power_of_two(self) -> Floats {
+        // The two least are below the normal numbers, so that none comes from its bits alone: it is a product of two.
+        let power = |of: __m256i| {
+            // SAFETY: the features are there, as for the operators.
+            unsafe {
+                let first = _mm256_srli_epi32::<1>(of);
+                let bias = _mm256_set1_epi32(127 - 64);
+                let bits = [first, _mm256_sub_epi32(of, first)].map(|of| _mm256_add_epi32(of, bias));
+                let [first, second] = bits.map(|of| _mm256_castsi256_ps(_mm256_slli_epi32::<23>(of)));
+                _mm256_mul_ps(first, second)
+            }
+        };
+        Floats(power(self.0), power(self.1))
+    }
+
+    #[inline(always)]
+    fn same(value: f32) -> Floats {
+        // SAFETY: the features are there, as for the operators.
+        let half = unsafe { _mm256_set1_ps(value) };
+        Floats(half, half)
+    }
+
+    #[inline(always)]
+    fn bytes_of(self, table: &[i8; 16]) -> Self {
+        // SAFETY: the features are there, as for the operators; 16 bytes are half of a register.
+        unsafe {
+            let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
+            Self(_mm256_shuffle_epi8(table, self.0), _mm256_shuffle_epi8(table, self.1))
+        }
+    }
+
+    #[inline(always)]
+    fn entries_of<const N: usize>(self, table: &[u32; N]) -> Self {
+        const { assert!(N.is_power_of_two()) };
+        let (index, table) = (self & (N as u32 - 1), table.as_ptr().cast());
+        // SAFETY: the features are there, as for the operators; every index is below N.
+        unsafe { Self(_mm256_i32gather_epi32::<4>(table, index.0), _mm256_i32gather_epi32::<4>(table, index.1)) }
+    }
+
+    #[inline(always)]
+    fn with_signs(self, signs: Self, at: u32) -> Self {
+        let bits = if at.is_multiple_of(8) { 0x0804_0201u32 } else { 0x8040_2010 };
+        let with_signs = |of: __m256i, signs: __m256i| {
+            // SAFETY: the features are there, as for the operators.
+            unsafe {
+                // The byte that has the signs, four times, of each word of half a register.
+                let words = _mm256_set_epi32(
+                    0x0c0c_0c0c,
+                    0x0808_0808,
+                    0x0404_0404,
+                    0,
+                    0x0c0c_0c0c,
+                    0x0808_0808,
+                    0x0404_0404,
+                    0,
+                );
+                let from = _mm256_add_epi32(words, _mm256_set1_epi32((at as i32 / 8) * 0x0101_0101));
+                let bits = _mm256_set1_epi32(bits as i32);
+                let negative = _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(signs, from), bits), bits);
+                let middle = _mm256_sub_epi8(_mm256_set1_epi8(SIGNED_MIDDLE as i8), negative);
+                _mm256_add_epi8(_mm256_xor_si256(of, negative), middle)
+            }
+        };
+        Self(with_signs(self.0, signs.0), with_signs(self.1, signs.1))
     }
 }
 
@@ -271,7 +348,7 @@ unsafe fn micro_tile<B: BlockLayout, const M: usize>(
 }
 
 /// Adds the products of four codes to each lane. `maddubs` wants its first side unsigned and saturates the sum of two
-/// products at 2^15. Unsigned codes give at most 2 * 63 * 127 = 16,002; signed ones, whose signs are moved to `x`, at
+/// products at 2^15. Unsigned codes give at most 2 * 127 * 127 = 32,258; signed ones, whose signs are moved to `x`, at
 /// most 2 * 128 * 127 = 32,512.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]

@@ -1,10 +1,10 @@
 //! AVX-512 VNNI: a panel's 16 rows are the 16 lanes of a register.
 
 use std::arch::x86_64::*;
-use std::ops::{BitAnd, BitOr, BitXor, Mul, Neg, Range, Shl, Shr};
+use std::ops::{Add, BitAnd, BitOr, BitXor, Mul, Neg, Range, Shl, Shr};
 
 use super::{ActivationRange, PanelLanes, unpack_with};
-use crate::quant::lanes::Lanes;
+use crate::quant::lanes::{Lanes, SIGNED_MIDDLE};
 use crate::quant::{self, ACTIVATION_BLOCK, ActivationRow, BlockLayout};
 use crate::quant::{PANEL_ROWS, PANELS, Panel, PanelSums};
 
@@ -53,6 +53,7 @@ macro_rules! operator {
 
 operator!(BitAnd, bitand, Words, u32, |a, mask| _mm512_and_si512(a.0, _mm512_set1_epi32(mask as i32)));
 operator!(BitXor, bitxor, Words, u32, |a, mask| _mm512_xor_si512(a.0, _mm512_set1_epi32(mask as i32)));
+operator!(Add, add, Words, Words, |a, b| _mm512_add_epi32(a.0, b.0));
 operator!(BitOr, bitor, Words, Words, |a, b| _mm512_or_si512(a.0, b.0));
 operator!(Shl, shl, Words, u32, |a, by| _mm512_sll_epi32(a.0, _mm_cvtsi32_si128(by as i32)));
 operator!(Shr, shr, Words, u32, |a, by| _mm512_srl_epi32(a.0, _mm_cvtsi32_si128(by as i32)));
@@ -101,6 +102,49 @@ impl Lanes<PANEL_ROWS> for Words {
     fn float(self, offset: i32) -> Floats {
         // SAFETY: the features are there, as for the operators.
         Floats(unsafe { _mm512_cvtepi32_ps(_mm512_sub_epi32(self.0, _mm512_set1_epi32(offset))) })
+    }
+
+    #[inline(always)]
+    fn power_of_two(self) -> Floats {
+        // SAFETY: the features are there, as for the operators.
+        Floats(unsafe { _mm512_scalef_ps(_mm512_set1_ps(1.), self.float(128).0) })
+    }
+
+    #[inline(always)]
+    fn same(value: f32) -> Floats {
+        // SAFETY: the features are there, as for the operators.
+        Floats(unsafe { _mm512_set1_ps(value) })
+    }
+
+    #[inline(always)]
+    fn bytes_of(self, table: &[i8; 16]) -> Self {
+        // SAFETY: the features are there, as for the operators; 16 bytes are a register's quarter.
+        unsafe {
+            let table = _mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast()));
+            Self(_mm512_shuffle_epi8(table, self.0))
+        }
+    }
+
+    #[inline(always)]
+    fn entries_of<const N: usize>(self, table: &[u32; N]) -> Self {
+        const { assert!(N.is_power_of_two()) };
+        // SAFETY: the features are there, as for the operators; every index is below N.
+        Self(unsafe { _mm512_i32gather_epi32::<4>((self & (N as u32 - 1)).0, table.as_ptr().cast()) })
+    }
+
+    #[inline(always)]
+    fn with_signs(self, signs: Self, at: u32) -> Self {
+        let bits = if at.is_multiple_of(8) { 0x0804_0201u32 } else { 0x8040_2010 };
+        // SAFETY: the features are there, as for the operators.
+        unsafe {
+            // The byte that has the signs, four times, of each word of a register's quarter.
+            let words = _mm512_set4_epi32(0x0c0c_0c0c, 0x0808_0808, 0x0404_0404, 0);
+            let from = _mm512_add_epi32(words, _mm512_set1_epi32((at as i32 / 8) * 0x0101_0101));
+            let signs = _mm512_shuffle_epi8(signs.0, from);
+            let negative = _mm512_test_epi8_mask(signs, _mm512_set1_epi32(bits as i32));
+            let middle = _mm512_set1_epi8(SIGNED_MIDDLE as i8);
+            Self(_mm512_mask_sub_epi8(_mm512_add_epi8(middle, self.0), negative, middle, self.0))
+        }
     }
 }
 

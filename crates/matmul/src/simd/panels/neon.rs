@@ -1,10 +1,10 @@
 //! NEON with `dotprod`: a panel's 16 rows are the lanes of four registers.
 
 use std::arch::aarch64::*;
-use std::ops::{BitAnd, BitOr, BitXor, Mul, Neg, Range, Shl, Shr};
+use std::ops::{Add, BitAnd, BitOr, BitXor, Mul, Neg, Range, Shl, Shr};
 
 use super::{ActivationRange, PanelLanes, unpack_with};
-use crate::quant::lanes::Lanes;
+use crate::quant::lanes::{Lanes, SIGNED_MIDDLE};
 use crate::quant::{ACTIVATION_BLOCK, BlockLayout};
 use crate::quant::{PANEL_ROWS, PANELS, Panel, PanelSums};
 use crate::simd::f16::f16_to_f32;
@@ -61,6 +61,19 @@ impl BitOr for Words {
         for q in 0..4 {
             // SAFETY: NEON is there.
             self.0[q] = unsafe { vorrq_u32(self.0[q], by.0[q]) };
+        }
+        self
+    }
+}
+
+impl Add for Words {
+    type Output = Self;
+
+    #[inline(always)]
+    fn add(mut self, other: Self) -> Self {
+        for q in 0..4 {
+            // SAFETY: NEON is there.
+            self.0[q] = unsafe { vaddq_u32(self.0[q], other.0[q]) };
         }
         self
     }
@@ -135,6 +148,68 @@ impl Lanes<PANEL_ROWS> for Words {
             }
             Floats(floats)
         }
+    }
+
+    #[inline(always)]
+    fn power_of_two(self) -> Floats {
+        // The two least are below the normal numbers, so that none comes from its bits alone: it is a product of two.
+        Floats(self.0.map(|of| {
+            // SAFETY: NEON is there.
+            unsafe {
+                let first = vshrq_n_u32::<1>(of);
+                let bits = [first, vsubq_u32(of, first)].map(|of| vaddq_u32(of, vdupq_n_u32(127 - 64)));
+                let [first, second] = bits.map(|of| vreinterpretq_f32_u32(vshlq_n_u32::<23>(of)));
+                vmulq_f32(first, second)
+            }
+        }))
+    }
+
+    #[inline(always)]
+    fn same(value: f32) -> Floats {
+        // SAFETY: NEON is there.
+        Floats([unsafe { vdupq_n_f32(value) }; 4])
+    }
+
+    #[inline(always)]
+    fn bytes_of(self, table: &[i8; 16]) -> Self {
+        Self(self.0.map(|of| {
+            // SAFETY: NEON is there; 16 bytes are a register.
+            unsafe {
+                let table = vreinterpretq_u8_s8(vld1q_s8(table.as_ptr()));
+                vreinterpretq_u32_u8(vqtbl1q_u8(table, vreinterpretq_u8_u32(of)))
+            }
+        }))
+    }
+
+    #[inline(always)]
+    fn entries_of<const N: usize>(self, table: &[u32; N]) -> Self {
+        const { assert!(N.is_power_of_two()) };
+        let mut words = [0; PANEL_ROWS];
+        self.store(&mut words);
+        for word in &mut words {
+            *word = table[*word as usize & (N - 1)];
+        }
+        // SAFETY: NEON is there; 16 words are four registers.
+        Self([0, 1, 2, 3].map(|q| unsafe { vld1q_u32(words.as_ptr().add(4 * q)) }))
+    }
+
+    #[inline(always)]
+    fn with_signs(mut self, signs: Self, at: u32) -> Self {
+        // The byte that has the signs, four times, of each word of a register; and the bit in each of the four.
+        let from = [0, 0x0404_0404, 0x0808_0808, 0x0c0c_0c0c].map(|word| word + at / 8 * 0x0101_0101);
+        let bits = if at.is_multiple_of(8) { 0x0804_0201 } else { 0x8040_2010 };
+        for q in 0..4 {
+            // SAFETY: NEON is there; `from` is a register.
+            unsafe {
+                let from = vreinterpretq_u8_u32(vld1q_u32(from.as_ptr()));
+                let signs = vqtbl1q_u8(vreinterpretq_u8_u32(signs.0[q]), from);
+                let negative = vtstq_u8(signs, vreinterpretq_u8_u32(vdupq_n_u32(bits)));
+                let flipped = veorq_u8(vreinterpretq_u8_u32(self.0[q]), negative);
+                let middle = vsubq_u8(vdupq_n_u8(SIGNED_MIDDLE), negative);
+                self.0[q] = vreinterpretq_u32_u8(vaddq_u8(flipped, middle));
+            }
+        }
+        self
     }
 }
 

@@ -6,7 +6,10 @@ use metal::launch::{self, ProductForm, ProductRows, ProductWeight};
 use metal::{Executor, Launch};
 use msl_emu::cuda::{CudaExecutor, Memory};
 
-const TYPES: [WeightType; 7] = [F16, Bf16, Q8_0, Q6_K, Q5_K, Q4_K, Q4_0];
+const TYPES: [WeightType; 17] = [
+    F16, Bf16, Q8_0, Q6_K, Q5_K, Q4_K, Q4_0, IQ4_NL, IQ4_XS, Mxfp4, IQ3_S, IQ3_XXS, IQ2_S, IQ2_XS, IQ2_XXS, TQ2_0,
+    TQ1_0,
+];
 /// Rows and elements of a weight.
 const WEIGHTS: [(usize, usize); 4] = [(8192, 2048), (2048, 8192), (14_336, 4096), (4096, 14_336)];
 /// Rows of x of a decoding step by `matvec`, by `product`, and of a prompt's chunk.
