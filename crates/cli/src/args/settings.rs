@@ -18,7 +18,7 @@ pub struct ModelSettings {
     /// Branch, tag or commit of a model of the hub [default: main]
     #[arg(long, value_name = "REVISION")]
     pub revision: Option<String>,
-    /// Quantise float weights at load: q8_0, q6_k, q4_k [default: as they are]
+    /// Quantise float weights at load: q8_0, q6_k, q4_k, iq4_nl [default: as they are]
     #[arg(long, value_name = "TYPE")]
     pub weight_quant: Option<String>,
     /// Read weights into memory at start instead of mapping their files

@@ -15,11 +15,13 @@ pub enum WeightQuant {
     Q6K,
     /// ggml's `Q4_K`: 4.5 bits a weight.
     Q4K,
+    /// ggml's `IQ4_NL`: 4.5 bits a weight, in blocks of 32, which divide the rows that blocks of 256 do not.
+    IQ4NL,
 }
 
 impl WeightQuant {
     /// The names that the flag takes.
-    pub const NAMES: [&str; 3] = ["q8_0", "q6_k", "q4_k"];
+    pub const NAMES: [&str; 4] = ["q8_0", "q6_k", "q4_k", "iq4_nl"];
 
     /// The type that a name of [`Self::NAMES`] stands for; `None` for another name.
     pub fn parse(name: &str) -> Option<Self> {
@@ -27,6 +29,7 @@ impl WeightQuant {
             "q8_0" => Some(WeightQuant::Q8_0),
             "q6_k" => Some(WeightQuant::Q6K),
             "q4_k" => Some(WeightQuant::Q4K),
+            "iq4_nl" => Some(WeightQuant::IQ4NL),
             _ => None,
         }
     }
@@ -36,6 +39,7 @@ impl WeightQuant {
             WeightQuant::Q8_0 => WeightType::Q8_0,
             WeightQuant::Q6K => WeightType::Q6_K,
             WeightQuant::Q4K => WeightType::Q4_K,
+            WeightQuant::IQ4NL => WeightType::IQ4_NL,
         }
     }
 
@@ -43,7 +47,7 @@ impl WeightQuant {
     pub(super) fn vocabulary(self) -> WeightType {
         match self {
             WeightQuant::Q8_0 => WeightType::Q8_0,
-            WeightQuant::Q6K | WeightQuant::Q4K => WeightType::Q6_K,
+            WeightQuant::Q6K | WeightQuant::Q4K | WeightQuant::IQ4NL => WeightType::Q6_K,
         }
     }
 }
@@ -192,10 +196,15 @@ mod tests {
     fn rows_that_do_not_divide_take_the_next_coarser_blocks() {
         let bytes = |n: usize| (0..n).flat_map(|i| (i as f32 / n as f32).to_le_bytes()).collect();
         let weight = |k: usize| StoredWeight::owned(bytes(2 * k), WeightType::F32, (2, k)).unwrap();
+        let fits = |quantizer: &Quantizer, k| {
+            quantizer.projection(&weight(k)).unwrap().map(|weight| weight.view().weight_type())
+        };
+        let quantizer = Quantizer::new(Some(WeightQuant::IQ4NL), None, 0);
+        assert_eq!(fits(&quantizer, 96), Some(WeightType::IQ4_NL));
+        assert_eq!(quantizer.unfit.load(Ordering::Relaxed), 0);
         let quantizer = Quantizer::new(Some(WeightQuant::Q4K), None, 0);
         for (k, kind) in [(256, Some(WeightType::Q4_K)), (96, Some(WeightType::Q8_0)), (40, None)] {
-            let got = quantizer.projection(&weight(k)).unwrap();
-            assert_eq!(got.map(|w| w.view().weight_type()), kind, "{k}");
+            assert_eq!(fits(&quantizer, k), kind, "{k}");
         }
         assert_eq!(quantizer.unfit.load(Ordering::Relaxed), 2);
         let quantised = quantizer.projection(&weight(256)).unwrap().unwrap();
