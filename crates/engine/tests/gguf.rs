@@ -27,6 +27,9 @@ fn shortened(model: &str, layers: usize) -> tempfile::TempDir {
     if config["layer_types"].is_array() {
         config["layer_types"] = vec!["full_attention"; layers].into();
     }
+    if let Some(rotates) = config.get_mut("no_rope_layers").and_then(|value| value.as_array_mut()) {
+        rotates.truncate(layers);
+    }
     std::fs::write(to.path().join("config.json"), config.to_string()).unwrap();
     to
 }
@@ -36,12 +39,12 @@ fn setup(path: &Path, weight_quant: Option<WeightQuant>) -> Setup {
 }
 
 /// Equal weights in equal form give equal bits, however they were stored: bf16 as it is, and Q8_0 because the quantiser
-/// here makes ggml's blocks. Files of Llama's architecture have the rows of q and k in another order; shards are one
-/// model.
+/// here makes ggml's blocks. Files of Llama's and SmolLM3's architectures have the rows of q and k in another order;
+/// shards are one model.
 #[test]
 fn logits_are_those_of_the_safetensors_model() {
     for (model, layers, file, quant) in [
-        ("tiny-llama31", 1, "tiny-llama31-bf16.gguf", None),
+        ("tiny-smollm3", 1, "tiny-smollm3-bf16.gguf", None),
         ("tiny-mistral", 2, "tiny-mistral-q8_0-00001-of-00002.gguf", Some(WeightQuant::Q8_0)),
         ("tiny-mistral", 2, "tiny-mistral-q8_0-00002-of-00002.gguf", Some(WeightQuant::Q8_0)),
         ("tiny-qwen3moe", 1, "tiny-qwen3moe-q8_0.gguf", Some(WeightQuant::Q8_0)),
@@ -174,8 +177,8 @@ fn hf_name(name: &str) -> String {
 /// One file serves: tokenizer and end of text come from it too.
 #[test]
 fn a_file_brings_its_tokenizer() {
-    let file = load(&EngineConfig::new(repo("fixtures/gguf/tiny-llama31-bf16.gguf"))).unwrap();
-    let folder = load(&EngineConfig::new(repo("models/tiny-llama31"))).unwrap();
+    let file = load(&EngineConfig::new(repo("fixtures/gguf/tiny-smollm3-bf16.gguf"))).unwrap();
+    let folder = load(&EngineConfig::new(repo("models/tiny-smollm3"))).unwrap();
     for text in ["hello", "Zürich — naïve 東京 🙂\n", "<bos>a<eos>"] {
         let ids = file.tokenizer.encode(text, true).unwrap();
         assert_eq!(ids, folder.tokenizer.encode(text, true).unwrap());
@@ -209,7 +212,7 @@ fn error(path: &Path) -> String {
 
 #[test]
 fn a_broken_file_is_named_with_what_is_wrong() {
-    const FILE: &str = "tiny-llama31-bf16.gguf";
+    const FILE: &str = "tiny-smollm3-bf16.gguf";
     let says = |path: &Path, words: &[&str]| {
         let message = error(path);
         let name = path.file_name().unwrap().to_str().unwrap();
@@ -224,14 +227,15 @@ fn a_broken_file_is_named_with_what_is_wrong() {
     let (_folder, path) = broken(FILE, |bytes| replace(bytes, b"blk.0.attn_v.weight", b"blk.0.attn_x.weight"));
     says(&path, &["self_attn.v_proj.weight is missing"]);
     // `general.architecture` is the first entry.
-    let (_folder, path) = broken(FILE, |bytes| replace(bytes, b"\x05\0\0\0\0\0\0\0llama", b"\x05\0\0\0\0\0\0\0lambs"));
-    says(&path, &["lambs", "qwen3moe"]);
+    let (_folder, path) =
+        broken(FILE, |bytes| replace(bytes, b"\x07\0\0\0\0\0\0\0smollm3", b"\x07\0\0\0\0\0\0\0smallm3"));
+    says(&path, &["smallm3", "qwen3moe"]);
     let set = |bytes: &mut Vec<u8>, key: &str, value: u32| {
         let at = bytes.windows(key.len()).position(|w| w == key.as_bytes()).unwrap() + key.len() + 4;
         bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
     };
-    let (_folder, path) = broken(FILE, |bytes| set(bytes, "llama.block_count", 0x0fff_ffff));
-    says(&path, &["llama.block_count", "268435455"]);
+    let (_folder, path) = broken(FILE, |bytes| set(bytes, "smollm3.block_count", 0x0fff_ffff));
+    says(&path, &["smollm3.block_count", "268435455"]);
     // No tensor is cut into more experts than any model has, or into others than the metadata says.
     for count in [1 << 24, 4] {
         let (_folder, path) = broken("tiny-qwen3moe-q8_0.gguf", |bytes| set(bytes, "qwen3moe.expert_count", count));

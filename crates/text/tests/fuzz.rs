@@ -125,7 +125,7 @@ proptest! {
         changes in prop::collection::vec((any::<Index>(), any::<u8>()), 1..6),
         text in any::<String>(),
     ) {
-        for file in ["tiny-llama31-bf16.gguf", "tiny-mistral-q8_0-00001-of-00002.gguf"] {
+        for file in ["tiny-smollm3-bf16.gguf", "tiny-mistral-q8_0-00001-of-00002.gguf"] {
             let path = repo("fixtures/gguf").join(file);
             let mut bytes = std::fs::read(&path).unwrap();
             let place = |key: &str| bytes.windows(key.len()).position(|w| w == key.as_bytes()).unwrap();

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::Stdio;
 use tempfile::TempDir;
 
-const GGUF: &str = "fixtures/gguf/tiny-llama31-bf16.gguf";
+const GGUF: &str = "fixtures/gguf/tiny-smollm3-bf16.gguf";
 const POINTER: &str = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935\nsize 988097824\n";
 const PAGE: &str = "<!doctype html>\n<html class=\"\"><head><title>Log in</title></head></html>\n";
 
