@@ -2,6 +2,7 @@
 //! costs lines of the log, never a request or the process.
 use anyhow::{Context, Result};
 use clap::ValueEnum;
+use serde_json::{Map, Value};
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -15,9 +16,9 @@ const QUEUE: usize = 4096;
 const FLUSH_LIMIT: Duration = Duration::from_millis(500);
 
 /// What is logged for somebody who looks at a terminal, to whom `serve` tells the rest in its own words.
-const FOR_PEOPLE: &str = "warn,request=info";
+const FOR_PEOPLE: &str = "warn,request=info,front=info";
 
-static WRITER: OnceLock<LogWriter> = OnceLock::new();
+static WRITER: OnceLock<(LogWriter, LogFormat)> = OnceLock::new();
 
 /// How lines of the log are written (`--log-format`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -37,7 +38,7 @@ pub fn start(level: &str, format: LogFormat) -> Result<bool> {
     let is_for_person = asked.is_none() && format == LogFormat::Text && io::stderr().is_terminal();
     let filter = filter(asked, if is_for_person && level == "info" { FOR_PEOPLE } else { level })?;
     let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let writer = WRITER.get_or_init(|| LogWriter::new(io::stderr())).clone();
+    let (writer, _) = WRITER.get_or_init(|| (LogWriter::new(io::stderr()), format)).clone();
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)
@@ -52,8 +53,40 @@ pub fn start(level: &str, format: LogFormat) -> Result<bool> {
 
 /// Waits a little for the lines that have not been written yet.
 pub fn flush() {
-    if let Some(writer) = WRITER.get() {
+    if let Some((writer, _)) = WRITER.get() {
         writer.flush_within(FLUSH_LIMIT);
+    }
+}
+
+/// What a process is to be started with so that [`forward`] can take its lines: an argument, and what `TALLOW_LOG` is
+/// set to, `None` for what it is here.
+pub fn of_process(is_for_person: bool) -> (String, Option<&'static str>) {
+    let format = WRITER.get().map_or(LogFormat::Text, |(_, format)| *format);
+    let format = format.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
+    (format!("--log-format={format}"), is_for_person.then_some(FOR_PEOPLE))
+}
+
+/// Writes a line that a model's process has logged, with the model's name.
+pub fn forward(model: &str, line: &str) {
+    if let Some((writer, format)) = WRITER.get() {
+        // Nothing here fails.
+        let _ = writer.clone().write_all((named(model, line, *format) + "\n").as_bytes());
+    }
+}
+
+/// A line of a log with the name of the model whose it is.
+fn named(model: &str, line: &str, format: LogFormat) -> String {
+    match format {
+        LogFormat::Text => format!("[{model}] {line}"),
+        LogFormat::Json => {
+            let read = serde_json::from_str::<Map<String, Value>>(line);
+            // What is no object is of a panic, or of a library.
+            let mut fields = read.unwrap_or_else(|_| {
+                Map::from_iter([("level".into(), "ERROR".into()), ("message".into(), line.into())])
+            });
+            fields.insert("model".into(), model.into());
+            Value::Object(fields).to_string()
+        }
     }
 }
 
@@ -188,6 +221,14 @@ mod tests {
         writer.flush_within(Duration::from_secs(60));
         let text = String::from_utf8(written.lock().unwrap().clone()).unwrap();
         assert!(text.contains(&format!("{lost} lines of the log were lost here\n")) && text.ends_with("the last\n"));
+    }
+
+    #[test]
+    fn a_line_of_a_models_process_names_the_model() {
+        assert_eq!(named("a", "INFO x", LogFormat::Text), "[a] INFO x");
+        assert_eq!(named("a", r#"{"level":"INFO","n":1}"#, LogFormat::Json), r#"{"level":"INFO","n":1,"model":"a"}"#);
+        let panic = named("a", "thread \"x\" panicked", LogFormat::Json);
+        assert_eq!(panic, r#"{"level":"ERROR","message":"thread \"x\" panicked","model":"a"}"#);
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod chat;
 mod demo;
 mod doctor;
 mod eval;
+mod front;
 mod launch;
 mod log;
 mod machine;
@@ -81,7 +82,7 @@ fn run(cli: Cli, signals: Signals) -> Result<()> {
     let runtime = tokio::runtime::Runtime::new().context("the system gives no threads")?;
     let result = runtime.block_on(async {
         match cli.command {
-            Command::Serve(args) => serve::serve(args, &signals, is_for_person).await,
+            Command::Serve(args) => front::serve(args, &signals, is_for_person).await,
             Command::Plan(args) => plan::plan(args).await,
             Command::Chat(args) => chat::chat(args, &signals).await,
             Command::Eval(args) => eval::eval(args).await,

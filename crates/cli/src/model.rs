@@ -64,8 +64,15 @@ impl ModelSource {
     pub fn of(settings: &Settings) -> Result<Self> {
         match settings.model.as_deref() {
             None => demo::folder().map(ModelSource::Local),
-            Some(model) => Self::named(model, Path::new("")),
+            Some(model) => Self::of_text(model),
         }
+    }
+
+    /// What a text on the command line names.
+    ///
+    /// Errors: those of [`Self::of`].
+    pub fn of_text(model: &str) -> Result<Self> {
+        Self::named(model, Path::new(""))
     }
 
     /// What `model` names. A path is relative to the folder `here`.
@@ -173,6 +180,11 @@ pub async fn headers(settings: &Settings, source: ModelSource, folder: &Path) ->
         config.model = hub::fetch_headers(&HubConfig::from_env()?, &name, &settings.revision, folder).await?;
     }
     Ok(config)
+}
+
+/// The name by which clients ask for a model where no flag says another.
+pub fn served_name(settings: &Settings, source: ModelSource) -> Result<String> {
+    Ok(configured(settings, source)?.0.model_name())
 }
 
 /// What the engine is started with, and the model of the hub whose path has yet to be found.

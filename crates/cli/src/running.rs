@@ -17,8 +17,8 @@ pub struct RunningServer {
     pub url: String,
     /// The name that clients ask for.
     pub model: String,
-    /// The longest context, tokens.
-    pub max_model_len: usize,
+    /// The longest context, tokens; `None` of a server of several models.
+    pub max_model_len: Option<usize>,
     /// Formats of K and V.
     pub formats: String,
     /// When it began to serve, seconds since 1970.
@@ -106,6 +106,7 @@ pub fn ps(args: &PsArgs) -> Result<()> {
         "process", "since", "context", "K/V", "address"
     ));
     for RunningServer { pid, url, model, max_model_len, formats, since } in &servers {
+        let max_model_len = max_model_len.map_or_else(|| "-".to_owned(), |tokens| tokens.to_string());
         let since = age(Duration::from_secs(now().saturating_sub(*since)));
         output::line(format_args!("{pid:>8}  {since:>8}  {max_model_len:>9}  {formats:<9}  {url:<26}  {model}"));
     }
@@ -123,7 +124,7 @@ mod tests {
             pid,
             url: "http://127.0.0.1:8000".into(),
             model: "demo".into(),
-            max_model_len: 4096,
+            max_model_len: Some(4096),
             formats: "tq8/tq8".into(),
             since,
         };

@@ -1,5 +1,4 @@
 //! `tallow serve`: the HTTP server first, so that /health can tell of the loading, then the model.
-use crate::args::ServeArgs;
 use crate::model::{self, ModelSource};
 use crate::plan::grouped;
 use crate::running::{self, RunningServer};
@@ -13,16 +12,19 @@ use server::{ServerConfig, ServerState};
 use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 /// How long clients get to read why the server ends when a part of it has ended by itself.
 const FAILURE_GRACE: Duration = Duration::from_secs(5);
 
-/// Runs the command until it is interrupted, or until a part of the server ends by itself. `is_for_person`: somebody
-/// looks at a terminal, to whom the start is told in a block instead of lines of a log.
-pub async fn serve(args: ServeArgs, signals: &Signals, is_for_person: bool) -> Result<()> {
-    let settings = Settings::of_serving(&args)?;
+/// Serves one model until the command is interrupted, or until a part of the server ends by itself. `is_for_person`:
+/// somebody looks at a terminal, to whom the start is told in a block instead of lines of a log.
+pub async fn serve_one(mut settings: Settings, signals: &Signals, is_for_person: bool) -> Result<()> {
+    if settings.behind_front {
+        return serve_front(&mut settings, signals).await;
+    }
     if settings.model.is_none() {
         tracing::info!("{}", demo::NOTICE);
     }
@@ -37,7 +39,7 @@ pub async fn serve(args: ServeArgs, signals: &Signals, is_for_person: bool) -> R
         pid: std::process::id(),
         url: running.url(),
         model: info.name.clone(),
-        max_model_len: info.max_model_len,
+        max_model_len: Some(info.max_model_len),
         formats: info.cache_dtype(),
         since: running::now(),
     }
@@ -47,13 +49,83 @@ pub async fn serve(args: ServeArgs, signals: &Signals, is_for_person: bool) -> R
         _ = interrupted => {}
         error = running.failure() => return Err(error),
     }
+    tell_ending(&settings, is_for_person);
+    running.stop().await
+}
+
+/// Says that the server ends, and how long it may take.
+pub fn tell_ending(settings: &Settings, is_for_person: bool) {
     let limit = settings.shutdown_timeout.as_secs();
     let ending = format!("shutting down: running answers have {limit} s; interrupt again to end at once");
     tracing::info!("{ending}");
     if is_for_person {
         output::complain(format_args!("{ending}"));
     }
-    running.stop().await
+}
+
+/// Serves a model for a front, which has started this process: its key is the first line of standard input, and the end
+/// of standard input is as a signal to end, also if the front was killed. The address goes to standard output.
+///
+/// Errors: no key; those of [`serve_one`].
+async fn serve_front(settings: &mut Settings, signals: &Signals) -> Result<()> {
+    let mut key = String::new();
+    std::io::stdin().read_line(&mut key).context("standard input has no key")?;
+    settings.api_key = Some(key.trim_end().to_owned()).filter(|key| !key.is_empty());
+    settings.api_key.as_ref().context("--behind-front is for fronts: standard input has no key")?;
+    let watching = signals.clone();
+    let watch = move || {
+        // Whatever comes is read over; an error is an end too.
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        watching.raise(Signal::Terminate);
+    };
+    thread::Builder::new().name("tallow-stdin".into()).spawn(watch).context("the system gives no thread")?;
+    let begin = Instant::now();
+    let mut running = Running::start(settings).await?;
+    tracing::info!("serving {} after {:.1} s", running.engine.info().name, begin.elapsed().as_secs_f64());
+    let interrupted = signals.next(&[Signal::Interrupt, Signal::Terminate]);
+    output::line(format_args!("{}", running.address));
+    tokio::select! {
+        _ = interrupted => running.stop().await,
+        error = running.failure() => Err(error),
+    }
+}
+
+/// What the HTTP server of a model, or of a front, is told.
+pub fn server_config(settings: &Settings) -> ServerConfig {
+    ServerConfig {
+        host: settings.host.clone(),
+        port: settings.port,
+        api_key: settings.api_key.clone(),
+        cors_origins: settings.cors_origins.clone(),
+        allowed_hosts: settings.allowed_hosts.clone(),
+        served_model_name: settings.engine.served_model_name.clone().into_iter().collect(),
+        max_tokens_default: settings.max_tokens_default,
+        keep_alive_timeout: settings.keep_alive_timeout,
+        read_timeout: settings.read_timeout,
+        write_timeout: settings.write_timeout,
+        behind_front: settings.behind_front,
+        shutdown_limit: settings.shutdown_timeout,
+        ..Default::default()
+    }
+}
+
+/// Takes the port.
+///
+/// Errors: an address that cannot be bound.
+pub async fn bind(config: &ServerConfig) -> Result<(TcpListener, SocketAddr)> {
+    server::raise_descriptor_limit();
+    let named = || format!("--host {} --port {}", config.host, config.port);
+    let listener = server::bind(config).await.with_context(named)?;
+    let address = listener.local_addr()?;
+    tracing::info!("listening on http://{address}");
+    Ok((listener, address))
+}
+
+/// An address as clients on this machine use it.
+pub fn url_of(address: SocketAddr) -> String {
+    let ip = address.ip();
+    let host = if ip.is_unspecified() { "127.0.0.1".to_owned() } else { SocketAddr::new(ip, 0).to_string() };
+    format!("http://{}:{}", host.trim_end_matches(":0"), address.port())
 }
 
 /// A server with its model loaded.
@@ -75,28 +147,10 @@ impl Running {
     ///
     /// Errors: a model that there is not, an address that cannot be bound, whatever the engine refuses.
     pub async fn start(settings: &Settings) -> Result<Self> {
-        let config = ServerConfig {
-            host: settings.host.clone(),
-            port: settings.port,
-            api_key: settings.api_key.clone(),
-            cors_origins: settings.cors_origins.clone(),
-            allowed_hosts: settings.allowed_hosts.clone(),
-            served_model_name: settings.engine.served_model_name.clone().into_iter().collect(),
-            max_tokens_default: settings.max_tokens_default,
-            keep_alive_timeout: settings.keep_alive_timeout,
-            read_timeout: settings.read_timeout,
-            write_timeout: settings.write_timeout,
-            shutdown_limit: settings.shutdown_timeout,
-            ..Default::default()
-        };
-        server::raise_descriptor_limit();
+        let config = server_config(settings);
         // A name that names no model is refused before a port is taken.
         let source = ModelSource::of(settings)?;
-        let listener = server::bind(&config)
-            .await
-            .with_context(|| format!("--host {} --port {}", settings.host, settings.port))?;
-        let address = listener.local_addr()?;
-        tracing::info!("listening on http://{address}");
+        let (listener, address) = bind(&config).await?;
         let state = ServerState::new(config, server::install_metrics()?);
         let (shutdown, signal) = oneshot::channel();
         let ended = async {
@@ -156,9 +210,7 @@ impl Running {
 
     /// The address as clients on this machine use it.
     pub fn url(&self) -> String {
-        let ip = self.address.ip();
-        let host = if ip.is_unspecified() { "127.0.0.1".to_owned() } else { SocketAddr::new(ip, 0).to_string() };
-        format!("http://{}:{}", host.trim_end_matches(":0"), self.address.port())
+        url_of(self.address)
     }
 
     /// Ends the server: running answers may finish within the limit, and the engine's thread is waited for.

@@ -83,12 +83,17 @@ impl Signals {
                     _ = interrupt.recv() => Signal::Interrupt,
                     _ = terminate.recv() => Signal::Terminate,
                 };
-                if !self.deliver(signal) {
-                    log::flush();
-                    process::exit(signal.exit_code());
-                }
+                self.raise(signal);
             }
         });
+    }
+
+    /// Tells a signal to who waits for it, or ends the process.
+    pub fn raise(&self, signal: Signal) {
+        if !self.deliver(signal) {
+            log::flush();
+            process::exit(signal.exit_code());
+        }
     }
 
     /// Tells a signal to who waits for it. False if nobody does.

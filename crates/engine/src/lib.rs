@@ -24,7 +24,7 @@ pub use start::{
     Calibration, CentreMode, DecodeKernel, DeviceChoice, EngineConfig, Forecast, GpuProducts, KlNeed, KvOptions,
     KvPlan, MachineMemory, MemoryBudget, MemoryLimits, MemoryNeeds, MemoryTerm, ModelBundle, PlannedMachine,
     PresetForecast, StartPhase, StartPlan, StartProgress, cache_folder, cache_layout, forecast, free_memory, launch,
-    load, machine_memory, most_exact_format, plan, select, start, vector_instructions,
+    load, machine_memory, most_exact_format, plan, select, start, usable_memory, vector_instructions,
 };
 pub use text::{ToolCallFormat, UnknownToolCallFormat};
 pub use threads::compute_pool;

@@ -11,10 +11,13 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use std::net::{IpAddr, SocketAddr};
 
+/// Where the cache is told of and cleared.
+pub const PATH: &str = "/v1/cache";
+
 /// The route.
 pub fn routes() -> Routes {
     Routes::new()
-        .route("/v1/cache", get(show).delete(clear))
+        .route(PATH, get(show).delete(clear))
         .described(Operation::get("Tells what is in the cache, and what requests found in it").answers::<CacheStatus>())
         .described(Operation::delete("Forgets what is cached and not in use").answers::<ClearedCache>())
 }
@@ -181,16 +184,23 @@ async fn show(State(state): State<ServerState>) -> Result<Json<CacheStatus>, Api
 }
 
 async fn clear(State(state): State<ServerState>, request: Request) -> Result<Json<ClearedCache>, ApiError> {
-    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
-    check_may_clear(state.config().api_key.is_some(), peer)?;
+    check_may_clear(&state, &request)?;
     state.served()?.engine.clear_cache();
     Ok(Json(ClearedCache { cleared: true }))
 }
 
-/// Whether the client at `peer` may clear the cache. Where the server has a key, the client has shown it.
+/// Whether the client of a request may clear the cache.
 ///
 /// Errors: no key protects the server, and the client is not on its machine.
-fn check_may_clear(has_key: bool, peer: Option<IpAddr>) -> Result<(), ApiError> {
+pub fn check_may_clear(state: &ServerState, request: &Request) -> Result<(), ApiError> {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
+    check_peer_may_clear(state.config().api_key.is_some(), peer)
+}
+
+/// Whether the client at `peer` may clear the cache. Where the server has a key, the client has shown it.
+///
+/// Errors: those of [`check_may_clear`].
+fn check_peer_may_clear(has_key: bool, peer: Option<IpAddr>) -> Result<(), ApiError> {
     if has_key || peer.is_some_and(|peer| peer.to_canonical().is_loopback()) {
         return Ok(());
     }
@@ -218,14 +228,14 @@ mod tests {
             ("fe80::1", false),
         ] {
             let address = peer.parse().ok();
-            assert!(address.is_some() && check_may_clear(true, address).is_ok(), "{peer}");
-            let checked = check_may_clear(false, address);
+            assert!(address.is_some() && check_peer_may_clear(true, address).is_ok(), "{peer}");
+            let checked = check_peer_may_clear(false, address);
             assert_eq!(checked.is_ok(), here, "{peer}");
             if let Err(error) = checked {
                 assert_eq!(error.status(), 403);
                 assert!(error.message().starts_with(peer) && error.message().contains("--api-key"), "{error}");
             }
         }
-        assert!(check_may_clear(false, None).is_err());
+        assert!(check_peer_may_clear(false, None).is_err());
     }
 }

@@ -37,6 +37,11 @@ pub struct ServerConfig {
     /// all have answers in work, new ones are answered 503, but for monitoring. `None`: as many as the process may have
     /// descriptors, but for some.
     pub max_connections: Option<usize>,
+    /// Descriptors that a connection takes: its own, and that of another on which its requests are handed on.
+    pub descriptors_per_connection: usize,
+    /// Whether the only client is a front, another server that this one is a part of. Every route then asks for the
+    /// key, and the front's header tells whose request it is.
+    pub behind_front: bool,
     /// How long accepted requests may go on after a shutdown has begun.
     pub shutdown_limit: Duration,
 }
@@ -56,6 +61,8 @@ impl Default for ServerConfig {
             read_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(300),
             max_connections: None,
+            descriptors_per_connection: 1,
+            behind_front: false,
             shutdown_limit: Duration::from_secs(30),
         }
     }

@@ -4,14 +4,13 @@ use crate::content::AnswerContent;
 use crate::http::cache_header::FoundPrefixes;
 use crate::http::error::{ApiError, ErrorCode};
 use crate::http::metrics::Meter;
-use crate::http::state::ServedModel;
+use crate::http::state::{Active, ServedModel};
 use engine::{
     Event, FinishReason, GenerationRequest, MatchedStop, PrefixReport, RequestField, RequestStream, TokenLogprob,
 };
 use futures_util::stream::{self, BoxStream, SelectAll, StreamExt};
 use std::collections::VecDeque;
 use std::time::Duration;
-use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 /// How long the head of a streamed answer waits until it is known what was found of its prompts. A request that waits
@@ -33,22 +32,6 @@ pub struct Generation {
     /// Only the prompt is asked for, so the one token that the engine generates is left out.
     prompt_only: bool,
     _active: Active,
-}
-
-/// Counts an HTTP request as active while it lives.
-struct Active(watch::Sender<usize>);
-
-impl Active {
-    fn new(count: &watch::Sender<usize>) -> Self {
-        count.send_modify(|n| *n += 1);
-        Active(count.clone())
-    }
-}
-
-impl Drop for Active {
-    fn drop(&mut self) {
-        self.0.send_modify(|n| *n -= 1);
-    }
 }
 
 impl Generation {
@@ -77,7 +60,7 @@ impl Generation {
             n: requests.first().map_or(0, |request| request.n),
             open: 0,
             prompt_only,
-            _active: Active::new(&served.active),
+            _active: served.active.begin(),
         };
         for (prompt, request) in requests.into_iter().enumerate() {
             let (n, max_tokens) = (request.n, request.stop.max_tokens);

@@ -14,6 +14,7 @@ mod http;
 mod llama_cpp;
 mod models;
 mod openai;
+mod relay;
 mod routes;
 mod sglang;
 mod turn;
@@ -21,7 +22,9 @@ mod vllm;
 mod web_page;
 
 pub use config::{AllowedHost, CorsOrigin, InvalidSetting, ServerConfig};
+pub use http::error::{ApiError, ErrorCode};
 pub use http::listener::{bind, raise_descriptor_limit};
 pub use http::metrics::install as install_metrics;
 pub use http::state::ServerState;
-pub use routes::serve;
+pub use relay::{ModelState, Relay, RelayedModel, RelayedRequest};
+pub use routes::{serve, serve_relay};

@@ -13,20 +13,30 @@ use axum::routing::get;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// The routes of the list, and of one model, whose name may hold slashes.
+pub const THE_MODELS: [&str; 2] = ["/v1/models", "/v1/models/{*name}"];
+
 pub fn routes() -> Routes {
     let tells = Operation::get("Tells about a model").answers::<TheModel>().fails(&[ErrorCode::ModelNotFound]);
     Routes::new()
-        .route("/v1/models", get(models))
+        .route(THE_MODELS[0], get(models))
         .described(Operation::get("Lists what is served").query::<ModelsQuery>().answers::<AllModels>())
-        // A model's name may hold slashes.
-        .route("/v1/models/{*name}", get(model))
+        .route(THE_MODELS[1], get(model))
         .described(tells)
 }
 
+/// What can be asked of the list.
 #[derive(Deserialize, JsonSchema)]
-struct ModelsQuery {
+pub struct ModelsQuery {
     /// Codex names its version.
     client_version: Option<String>,
+}
+
+impl ModelsQuery {
+    /// Whether Codex asks.
+    pub fn is_codex(&self) -> bool {
+        self.client_version.is_some()
+    }
 }
 
 /// All models, in Anthropic's form for clients that name a version of its API, else in OpenAI's.
@@ -54,7 +64,7 @@ async fn models(
     if headers.contains_key(VERSION) {
         return Ok(Json(AllModels::Anthropic(ModelPage::new(served))));
     }
-    let for_codex = query.is_ok_and(|query| query.0.client_version.is_some());
+    let for_codex = query.is_ok_and(|query| query.0.is_codex());
     Ok(Json(AllModels::OpenAi(ServedModels::new(served, for_codex))))
 }
 

@@ -5,9 +5,10 @@ use crate::http::error::{ApiError, ErrorCode};
 use crate::http::ids::REQUEST_ID;
 use crate::http::listener::{self, Routers};
 use crate::http::pages::{self, PagePolicy};
-use crate::http::paths::Paths;
+use crate::http::paths::{Paths, Routes};
 use crate::http::state::ServerState;
 use crate::http::status;
+use crate::relay::{self, Relay};
 use crate::{anthropic, api_docs, cache, llama_cpp, models, openai, sglang, vllm, web_page};
 use axum::Router;
 use axum::extract::Request;
@@ -22,6 +23,16 @@ use tokio::net::TcpListener;
 use tower::ServiceExt;
 use tracing::Instrument;
 
+/// The routes of a server, by who may ask for them.
+struct Surface {
+    /// Those that ask for the API key, if there is one.
+    guarded: Routes,
+    /// Those that do not.
+    open: Routes,
+    /// Those that are answered where there are too many connections.
+    monitoring: Routes,
+}
+
 /// Serves until `shutdown` resolves. From then on new requests are refused with status 503, accepted ones may finish
 /// within [`ServerConfig::shutdown_limit`](crate::ServerConfig::shutdown_limit), and then the listener closes.
 ///
@@ -31,17 +42,51 @@ pub async fn serve(
     state: ServerState,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
+    let guarded = model_routes().merge(models::routes());
+    let guarded = guarded.map(|router| router.route_layer(from_fn(cache_header::tell)));
+    let open = status::routes().merge(web_page::routes());
+    serve_surface(listener, state, Surface { guarded, open, monitoring: status::routes() }, shutdown).await
+}
+
+/// Serves as [`serve`] does, but hands what a model is needed for on to `relay`.
+///
+/// Errors: the listener has no address.
+pub async fn serve_relay(
+    listener: TcpListener,
+    state: ServerState,
+    relay: impl Relay,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let operations = model_routes().take_operations();
+    let guarded = relay::routes(operations, &relay).merge(relay::list_routes(&relay));
+    let open = relay::status_routes(&relay).merge(web_page::routes());
+    let monitoring = relay::status_routes(&relay);
+    serve_surface(listener, state, Surface { guarded, open, monitoring }, shutdown).await
+}
+
+/// The routes of all protocols that are about one model.
+fn model_routes() -> Routes {
+    let protocols = openai::routes().merge(anthropic::routes());
+    protocols.merge(cache::routes()).merge(vllm::routes()).merge(llama_cpp::routes()).merge(sglang::routes())
+}
+
+async fn serve_surface(
+    listener: TcpListener,
+    state: ServerState,
+    surface: Surface,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
     let policy = Arc::new(PagePolicy::new(state.config(), listener.local_addr()?));
-    // Only the routes of `status`, `web_page` and `api_docs` are open to clients without the API key, if there is one.
-    let key = from_fn_with_state(state.clone(), require_key);
-    let protocols = openai::routes().merge(anthropic::routes()).merge(models::routes());
-    let mut guarded =
-        protocols.merge(cache::routes()).merge(vllm::routes()).merge(llama_cpp::routes()).merge(sglang::routes());
-    let mut open = status::routes().merge(web_page::routes());
+    let Surface { mut guarded, mut open, monitoring } = surface;
     let docs = api_docs::routes(&guarded.take_operations(), open.take_operations());
-    let guarded = guarded.map(|router| router.route_layer(from_fn(cache_header::tell)).route_layer(key));
-    let (all, paths) = guarded.merge(open).merge(docs).into_parts();
-    let (monitoring, _) = status::routes().into_parts();
+    let with_key = |routes: Routes| {
+        let key = from_fn_with_state(state.clone(), require_key);
+        routes.map(|router| router.route_layer(key))
+    };
+    // Behind a front nothing is open.
+    let opened = |routes: Routes| if state.config().behind_front { with_key(routes) } else { routes };
+    let (all, paths) = with_key(guarded).merge(opened(open.merge(docs))).into_parts();
+    let (monitoring, _) = opened(monitoring).into_parts();
     let not_found = {
         let paths = paths.clone();
         move |method: Method, uri: Uri| async move { not_found(&method, uri.path(), &paths) }
@@ -56,6 +101,10 @@ pub async fn serve(
 
 /// Adds to routes what is the same for all.
 fn finish(routes: Router<ServerState>, paths: &Paths, state: &ServerState, policy: &Arc<PagePolicy>) -> Router {
+    let routes = match state.config().behind_front {
+        true => routes.layer(from_fn(relay::client_of_front)),
+        false => routes,
+    };
     let routes = routes
         .method_not_allowed_fallback(method_not_allowed)
         .layer(map_response(with_charset))

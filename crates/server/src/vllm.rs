@@ -148,6 +148,6 @@ struct ServerLoad {
 }
 
 async fn load(State(state): State<ServerState>) -> Result<Json<ServerLoad>, ApiError> {
-    let server_load = *state.served()?.active.borrow();
+    let server_load = state.served()?.active.now();
     Ok(Json(ServerLoad { server_load }))
 }

@@ -66,8 +66,8 @@ impl Golden {
     }
 }
 
-/// Returns all logits after each of the first tokens of the first prompt, `[tokens][vocab]`, from
-/// `fixtures/NAME.safetensors`.
+/// Returns the logits after each of the first tokens of the first prompt, `[tokens][vocab]`, from
+/// `fixtures/NAME.safetensors`; of a large vocabulary, those of its first 1,024 tokens.
 ///
 /// # Panics
 /// If the file is missing or has another form.

@@ -10,7 +10,7 @@ use clap_complete::Shell;
 use std::path::PathBuf;
 
 pub use measuring::{BenchArgs, EvalArgs, Pairs};
-pub use settings::{CacheFolder, KvSettings, ModelSettings, ServingSettings, StepSettings};
+pub use settings::{CacheFolder, KvSettings, ModelSettings, ServingSettings, SeveralModels, StepSettings};
 
 /// An OpenAI-compatible inference server with a compressed KV cache.
 #[derive(Debug, Parser)]
@@ -53,9 +53,11 @@ Examples:
   tallow serve qwen3:4b --context 32768          a model by its short name
   tallow serve Qwen/Qwen3-8B-GGUF:Q4_K_M         one GGUF file of the hub
   tallow serve ./folder --memory 6GiB --host 0.0.0.0 --api-key KEY
+  tallow serve qwen3:4b qwen3:0.6b               two models, each loaded when it is asked for
+  tallow serve --models-dir ~/models --idle-unload 30m
 
 Every flag is also a key of a configuration file (`tallow config`) and a variable: --host is TALLOW_HOST.")]
-    Serve(ServeArgs),
+    Serve(ServeCommand),
     /// Tell what serving a model would take of memory, without loading it
     #[command(after_help = "\
 Of a model of the hub that is not here, headers alone are fetched. With the flags of `serve`, the numbers are those that
@@ -155,6 +157,15 @@ pub enum CacheAction {
 }
 
 /// `tallow serve`.
+#[derive(Debug, Args)]
+pub struct ServeCommand {
+    #[command(flatten)]
+    pub serve: ServeArgs,
+    #[command(flatten)]
+    pub several: SeveralModels,
+}
+
+/// What a server of one model is told.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
     #[command(flatten)]

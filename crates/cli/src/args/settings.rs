@@ -200,6 +200,28 @@ struct NetworkSettings {
     shutdown_timeout: Option<u64>,
 }
 
+/// Several models behind one address, each a process of its own.
+#[derive(Debug, Args, Serialize)]
+#[command(next_help_heading = "Several models")]
+pub struct SeveralModels {
+    /// Further models behind the same address. Each has a process of its own, which the first request that names the
+    /// model starts, and which ends when another model needs its memory
+    #[arg(value_name = "MORE", help_heading = "Arguments")]
+    #[serde(skip)]
+    pub more: Vec<String>,
+    /// Serve every GGUF file and every model folder in this folder
+    #[arg(long, value_name = "DIR")]
+    models_dir: Option<PathBuf>,
+    /// Unload a model that has not been used for so long, such as 90s, 30m or 2h [default: when its memory is needed]
+    #[arg(long, value_name = "DURATION")]
+    idle_unload: Option<String>,
+    /// Serve as one of several models' processes: standard input has the key and ends when the process is to end,
+    /// standard output is told the address
+    #[arg(long, hide = true)]
+    #[serde(skip)]
+    pub behind_front: bool,
+}
+
 /// Where blocks are kept on disk.
 #[derive(Debug, Args, Serialize)]
 #[command(next_help_heading = "Memory")]

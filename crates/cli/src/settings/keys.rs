@@ -37,7 +37,7 @@ impl ValueKind {
 }
 
 /// All settings (a test compares them with `RawSettings`).
-pub const KEYS: [(&str, ValueKind); 38] = [
+pub const KEYS: [(&str, ValueKind); 40] = [
     ("host", ValueKind::Text),
     ("port", ValueKind::Port),
     ("api_key", ValueKind::Text),
@@ -45,6 +45,8 @@ pub const KEYS: [(&str, ValueKind); 38] = [
     ("allowed_host", ValueKind::Texts),
     ("model", ValueKind::Text),
     ("revision", ValueKind::Text),
+    ("models_dir", ValueKind::Text),
+    ("idle_unload", ValueKind::Text),
     ("weight_quant", ValueKind::Text),
     ("no_mmap", ValueKind::Switch),
     ("served_model_name", ValueKind::Text),

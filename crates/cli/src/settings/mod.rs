@@ -5,7 +5,7 @@ mod keys;
 mod tests;
 mod values;
 
-use crate::args::ServeArgs;
+use crate::args::{ServeArgs, ServeCommand};
 use anyhow::{Context, Error, Result, bail};
 use bytesize::ByteSize;
 use engine::{
@@ -24,7 +24,7 @@ use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use turboquant::PRESETS;
-use values::{OneSetting, TextList, not_empty, one_of, tool_call_format};
+use values::{OneSetting, TextList, duration, flag_text, not_empty, one_of, tool_call_format};
 
 /// The documentation of every key.
 pub const DEFAULTS: &str = include_str!("../../../../config/default.toml");
@@ -49,6 +49,12 @@ pub struct Settings {
     pub model: Option<String>,
     /// Branch, tag or commit of a model of the hub.
     pub revision: String,
+    /// A folder whose models are all served.
+    pub models_dir: Option<PathBuf>,
+    /// How long one of several models stays loaded that nobody asks; `None`: until its memory is needed.
+    pub idle_unload: Option<Duration>,
+    /// Whether this process is one of several models' (`--behind-front`).
+    pub behind_front: bool,
     /// The most tokens of an answer to a request that names no limit; `None`: up to the context's end.
     pub max_tokens_default: Option<usize>,
     /// How long a connection is kept on which no request comes.
@@ -63,6 +69,10 @@ pub struct Settings {
     pub disk_cache_dir: Option<PathBuf>,
     /// What the engine is started with, but for the path of the model, which is known once the model has been fetched.
     pub engine: EngineConfig,
+    /// The configuration file.
+    pub config_file: Option<PathBuf>,
+    /// The settings that are given as flags, as their keys and values.
+    pub flags: Vec<(String, String)>,
     /// Where each value came from.
     origins: Origins,
 }
@@ -78,6 +88,8 @@ struct RawSettings {
     allowed_host: TextList,
     model: Option<String>,
     revision: String,
+    models_dir: Option<PathBuf>,
+    idle_unload: Option<String>,
     weight_quant: Option<String>,
     no_mmap: bool,
     served_model_name: Option<String>,
@@ -120,6 +132,16 @@ impl Settings {
         Self::read(args.model.config.as_deref(), &flags)
     }
 
+    /// The settings of a server of one model or several.
+    ///
+    /// Errors: those of [`Self::read`].
+    pub fn of_command(args: &ServeCommand) -> Result<Self> {
+        let ServeCommand { serve, several } = args;
+        let flags = (&serve.model, &serve.kv, &serve.step, &serve.serving, &serve.folder, several);
+        let settings = Self::read(serve.model.config.as_deref(), &flags)?;
+        Ok(Settings { behind_front: several.behind_front, ..settings })
+    }
+
     /// Reads the layers. `config_file` is the file that `--config` names; `flags` is a tuple of the groups of flags
     /// that the command has, `None` where a flag is not given.
     ///
@@ -128,7 +150,8 @@ impl Settings {
     pub fn read(config_file: Option<&Path>, flags: &impl Serialize) -> Result<Self> {
         let mut layers = Figment::from(Toml::string(DEFAULTS));
         let mut origins = Origins::default();
-        if let Some(path) = config_file.filter(|path| !path.as_os_str().is_empty()) {
+        let config_file = config_file.filter(|path| !path.as_os_str().is_empty());
+        if let Some(path) = config_file {
             let named = || format!("the configuration file {} (--config, {PREFIX}CONFIG)", path.display());
             let text = std::fs::read_to_string(path).with_context(named)?;
             // The message of a syntax error is of several lines, the first of which tells line and column.
@@ -146,17 +169,21 @@ impl Settings {
             origins.set(&key, Origin::Variable(format!("{PREFIX}{}", key.to_uppercase())));
             layers = layers.merge(OneSetting::of_text(key, text));
         }
+        let mut given = Vec::new();
         for group in Value::serialize(flags)?.into_array().unwrap_or_default() {
             for (key, value) in group.into_dict().unwrap_or_default() {
                 if !matches!(value, Value::Empty(..)) {
                     origins.set(&key, Origin::Flag);
+                    given.push((key.clone(), flag_text(&value)));
                     layers = layers.merge(OneSetting(key, value));
                 }
             }
         }
         let raw = layers.extract::<RawSettings>().map_err(|errors| origins.explain_layers(errors))?;
         match raw.check() {
-            Ok(settings) => Ok(Settings { origins, ..settings }),
+            Ok(settings) => {
+                Ok(Settings { origins, flags: given, config_file: config_file.map(Path::to_owned), ..settings })
+            }
             Err(error) => Err(origins.explain(error)),
         }
     }
@@ -181,6 +208,7 @@ impl RawSettings {
         not_empty("model", self.model.as_deref())?;
         not_empty("--served-model-name", self.served_model_name.as_deref())?;
         not_empty("--chat-template", self.chat_template.as_ref().and_then(|path| path.to_str()))?;
+        not_empty("--models-dir", self.models_dir.as_ref().and_then(|path| path.to_str()))?;
         not_empty("--kv-disk-cache-dir", self.kv_disk_cache_dir.as_ref().and_then(|path| path.to_str()))
     }
 
@@ -194,12 +222,6 @@ impl RawSettings {
 
     /// Errors: values that are wrong whatever the model, before one is fetched.
     fn check(self) -> Result<Settings> {
-        let seconds = |flag: &str, seconds: u64, least: u64| {
-            if !(least..=MAX_TIMEOUT).contains(&seconds) {
-                bail!("--{flag}: is {seconds}; it must lie in [{least}, {MAX_TIMEOUT}] (a day)");
-            }
-            Ok(Duration::from_secs(seconds))
-        };
         let shutdown_timeout = seconds("shutdown-timeout", self.shutdown_timeout, 0)?;
         let keep_alive_timeout = seconds("keep-alive-timeout", self.keep_alive_timeout, 1)?;
         let read_timeout = seconds("read-timeout", self.read_timeout, 1)?;
@@ -244,6 +266,9 @@ impl RawSettings {
             allowed_hosts: self.allowed_host.parse("--allowed-host")?,
             model: self.model,
             revision: self.revision,
+            models_dir: self.models_dir,
+            idle_unload: self.idle_unload.as_deref().map(|text| duration("--idle-unload", text)).transpose()?,
+            behind_front: false,
             max_tokens_default: token_limit(self.max_tokens_default)?,
             keep_alive_timeout,
             read_timeout,
@@ -251,9 +276,19 @@ impl RawSettings {
             shutdown_timeout,
             disk_cache_dir,
             engine,
+            flags: Vec::new(),
+            config_file: None,
             origins: Origins::default(),
         })
     }
+}
+
+/// Errors: a time that does not lie between `least` and a day, in seconds.
+fn seconds(flag: &str, seconds: u64, least: u64) -> Result<Duration> {
+    if !(least..=MAX_TIMEOUT).contains(&seconds) {
+        bail!("--{flag}: is {seconds}; it must lie in [{least}, {MAX_TIMEOUT}] (a day)");
+    }
+    Ok(Duration::from_secs(seconds))
 }
 
 /// Where and how much is kept on disk; `None`: nothing.

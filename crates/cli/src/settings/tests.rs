@@ -9,7 +9,7 @@ use turboquant::{Format, KvPair, PRESETS, Side};
 fn read(flags: &[&str]) -> Result<Settings> {
     let cli = Cli::parse_from(["tallow", "serve"].iter().chain(flags));
     let Command::Serve(args) = cli.command else { panic!("serve was asked for") };
-    Settings::read(args.model.config.as_deref(), &(&args.model, &args.kv, &args.step, &args.serving, &args.folder))
+    Settings::of_command(&args)
 }
 
 fn refusal(flags: &[&str]) -> String {
@@ -134,6 +134,36 @@ fn weights_are_quantised_to_known_types_alone() {
     assert!(error.contains("--weight-quant") && error.contains("q4_k"), "{error}");
 }
 
+#[test]
+fn a_time_is_a_number_with_a_unit() {
+    for (text, seconds) in [("90s", 90), ("30m", 1800), (" 2 h", 7200), ("1d", 86_400)] {
+        assert_eq!(read(&["--idle-unload", text]).unwrap().idle_unload, Some(Duration::from_secs(seconds)), "{text}");
+    }
+    for text in ["", "30", "0s", "-1m", "1.5h", "5 weeks", "m", "99999999999999999999d"] {
+        let error = refusal(&[&format!("--idle-unload={text}")]);
+        assert!(
+            error.contains(&format!("--idle-unload: is {text:?}; it must be a whole number with a unit")),
+            "{error}"
+        );
+    }
+}
+
+/// What a model's process is given is read as what the front was given.
+#[test]
+fn flags_are_told_again_as_they_were_given() {
+    let given = ["--max-model-len", "64", "--k-quant", "f16", "--no-mmap", "--allowed-host", "a,b", "--memory", "6GiB"];
+    let settings = read(&given).unwrap();
+    let again: Vec<String> =
+        settings.flags.iter().map(|(key, value)| format!("--{}={value}", key.replace('_', "-"))).collect();
+    let again = read(&again.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
+    let seen = |settings: &Settings| {
+        let engine = &settings.engine;
+        (engine.max_model_len, engine.kv.named_pair(), engine.reading, settings.allowed_hosts.clone(), engine.memory)
+    };
+    assert_eq!(seen(&again), seen(&settings));
+    assert_eq!((settings.flags.len(), again.engine.memory), (5, Some(6 << 30)));
+}
+
 /// The lists of presets and formats in the file are those of the tables.
 #[test]
 fn the_default_file_lists_every_preset_and_format() {
@@ -164,6 +194,8 @@ fn the_default_file_documents_every_setting() {
             && all.weight_quant.is_some()
             && all.served_model_name.is_some()
             && all.chat_template.is_some()
+            && all.models_dir.is_some()
+            && all.idle_unload.is_some()
     );
     assert!(
         all.max_model_len.is_some()

@@ -7,6 +7,7 @@ use figment::{Metadata, Profile, Provider};
 use serde::Deserialize;
 use server::InvalidSetting;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// A layer with the value of one setting.
 pub struct OneSetting(pub String, pub Value);
@@ -72,6 +73,32 @@ pub fn one_of<T, E: Into<Error>>(
 pub fn tool_call_format(name: &str) -> Result<ToolCallFormat> {
     let known = ToolCallFormat::ALL.iter().map(|format| format.name());
     one_of(name, known, name.parse().map_err(|e| anyhow!("--tool-call-format: {e}")))
+}
+
+/// A value as its flag spells it.
+pub fn flag_text(value: &Value) -> String {
+    match value {
+        Value::String(_, text) => text.clone(),
+        Value::Bool(_, value) => value.to_string(),
+        Value::Array(_, items) => items.iter().map(flag_text).collect::<Vec<_>>().join(","),
+        // Flags have no other values than these and whole numbers that are not negative.
+        other => other.to_u128().map_or_else(String::new, |number| number.to_string()),
+    }
+}
+
+/// A time that is given as a whole number with a unit.
+///
+/// Errors: any other text, and none at all.
+pub fn duration(flag: &str, text: &str) -> Result<Duration> {
+    const UNITS: [(&str, u64); 4] = [("s", 1), ("m", 60), ("h", 60 * 60), ("d", 24 * 60 * 60)];
+    let read = UNITS.iter().find_map(|(unit, seconds)| {
+        let number: u64 = text.trim().strip_suffix(unit)?.trim_end().parse().ok()?;
+        number.checked_mul(*seconds).filter(|seconds| (1..=u64::from(u32::MAX)).contains(seconds))
+    });
+    match read {
+        Some(seconds) => Ok(Duration::from_secs(seconds)),
+        None => bail!("{flag}: is {text:?}; it must be a whole number with a unit (s, m, h or d), such as 90s or 30m"),
+    }
 }
 
 /// Errors: a text that is given and empty, by its name.

@@ -167,6 +167,15 @@ pub fn wait_until_healthy(port: u16) {
     }
 }
 
+/// Waits until something is so; `what` says what.
+pub fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !is_so() {
+        assert!(begin.elapsed() < PATIENCE, "it never comes that {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// A completion of `tokens` tokens exactly, the likeliest ones.
 pub fn completion(tokens: usize, stream: bool) -> String {
     format!(

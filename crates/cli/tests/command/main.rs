@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // helpers of tests
 mod common;
 mod files;
+mod front;
 mod help;
 mod hub;
 mod process;

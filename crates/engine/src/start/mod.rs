@@ -22,7 +22,7 @@ pub use kv_plan::{CentreMode, KlNeed, KvOptions, KvPlan, cache_layout};
 pub use loading::{ModelBundle, load};
 pub use machine_memory::{MachineMemory, free_memory, machine_memory};
 pub use memory::{MemoryBudget, MemoryLimits, MemoryNeeds, MemoryTerm};
-pub use plan::{Forecast, PlannedMachine, PresetForecast, StartPlan, forecast, plan};
+pub use plan::{Forecast, PlannedMachine, PresetForecast, StartPlan, forecast, plan, usable_memory};
 
 use crate::error::StartError;
 use crate::kl::KlFigures;

@@ -101,6 +101,15 @@ pub fn forecast(config: &EngineConfig, machine: Option<PlannedMachine>) -> Resul
     })
 }
 
+/// The memory that engines with these settings may take as things are, bytes: what `--memory` names, or what is free of
+/// the device's; `None` if unknown.
+///
+/// Errors: a device that there is not; a `--memory` that this machine does not have.
+pub fn usable_memory(config: &EngineConfig) -> Result<Option<u64>, StartError> {
+    check_named_memory(config)?;
+    Ok(free_for(config, &config.device.open()?, 0))
+}
+
 /// What a plan needs of a model's headers and of the machine.
 struct Headers {
     model_type: String,

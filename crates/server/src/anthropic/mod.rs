@@ -12,7 +12,7 @@ mod tools;
 
 pub use error::VERSION;
 pub use models::{ModelEntry, ModelPage};
-pub use request::model_name;
+pub use request::{CLAUDE, COUNT_TOKENS, MESSAGES, model_name, probe};
 
 use crate::http::paths::Routes;
 use axum::routing::post;
@@ -20,8 +20,8 @@ use axum::routing::post;
 /// The routes of this protocol.
 pub fn routes() -> Routes {
     Routes::new()
-        .route(request::MESSAGES, post(request::messages).head(request::probe))
+        .route(MESSAGES, post(request::messages).head(probe))
         .described(request::operation())
-        .route(request::COUNT_TOKENS, post(request::count_tokens).head(request::probe))
+        .route(COUNT_TOKENS, post(request::count_tokens).head(probe))
         .described(request::count_operation())
 }

@@ -13,9 +13,11 @@ pub struct ModelEntry {
     /// When it was loaded.
     created_at: String,
     lifecycle: &'static str,
-    /// The longest context.
-    max_input_tokens: usize,
-    max_tokens: usize,
+    /// The longest context; missing where it is not known before the model is loaded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_input_tokens: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_tokens: Option<usize>,
 }
 
 /// All models. There is one page of them, whatever page is asked for.
@@ -30,8 +32,12 @@ pub struct ModelPage {
 impl ModelEntry {
     /// The model by one of its names.
     pub fn new(name: &str, served: &ServedModel) -> Self {
-        let created = DateTime::from_timestamp(served.created.try_into().unwrap_or(0), 0).unwrap_or_default();
-        let context = served.engine.info().max_model_len;
+        ModelEntry::described(name, served.created, Some(served.engine.info().max_model_len))
+    }
+
+    /// A model of which no more is known than this. `created`: when it was loaded, in seconds since the epoch.
+    pub fn described(name: &str, created: u64, context: Option<usize>) -> Self {
+        let created = DateTime::from_timestamp(created.try_into().unwrap_or(0), 0).unwrap_or_default();
         ModelEntry {
             r#type: "model",
             id: name.to_owned(),
@@ -47,11 +53,12 @@ impl ModelEntry {
 impl ModelPage {
     /// All names by which the model is served.
     pub fn new(served: &ServedModel) -> Self {
-        ModelPage {
-            data: served.names.iter().map(|name| ModelEntry::new(name, served)).collect(),
-            has_more: false,
-            first_id: served.names.first().cloned(),
-            last_id: served.names.last().cloned(),
-        }
+        ModelPage::of(served.names.iter().map(|name| ModelEntry::new(name, served)).collect())
+    }
+
+    /// The page of these entries.
+    pub fn of(data: Vec<ModelEntry>) -> Self {
+        let id = |entry: Option<&ModelEntry>| entry.map(|entry| entry.id.clone());
+        ModelPage { has_more: false, first_id: id(data.first()), last_id: id(data.last()), data }
     }
 }

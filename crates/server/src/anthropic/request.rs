@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 pub const COUNT_TOKENS: &str = "/v1/messages/count_tokens";
 /// Ids of the models of Anthropic's, which clients may know no others than, begin with it.
-const CLAUDE: &str = "claude-";
+pub const CLAUDE: &str = "claude-";
 /// Fields that would change the answer and that this server does not do.
 const UNSUPPORTED: [&str; 2] = ["mcp_servers", "container"];
 

@@ -7,10 +7,13 @@ use crate::http::strict_value::StrictValue;
 use axum::extract::{ConnectInfo, FromRequest, Request};
 use axum::http::header::CONTENT_LENGTH;
 use futures_util::StreamExt;
-use serde::Deserialize;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_ignored::Path;
 use serde_json::Value;
+use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -41,17 +44,88 @@ impl FromRequest<ServerState> for JsonRequest {
         let peer = Peer { address, request_id };
         let coding = ContentCoding::named_in(request.headers())?;
         let limit = state.config().max_body_bytes;
-        let bytes = coding.unpack(read_in_time(request, state).await?, limit)?;
-        if bytes.len() > limit {
-            return Err(too_large(limit));
-        }
-        let object: Value = serde_json::from_str(utf8_text(&bytes)?)
-            .map_err(|e| ApiError::new(ErrorCode::InvalidJson, format!("the body is not valid JSON: {e}")))?;
+        let bytes = unpack(coding, read_in_time(request, state).await?, limit)?;
+        let object: Value = parse(&bytes)?;
         if !object.is_object() {
-            return Err(ApiError::new(ErrorCode::InvalidJson, "the body must be a JSON object"));
+            return Err(no_object());
         }
         Ok(JsonRequest { object, peer })
     }
+}
+
+/// A JSON object that came as a request's body, for a server that hands it on: the body as it came, and which model it
+/// names.
+pub struct UnreadRequest {
+    pub bytes: Vec<u8>,
+    /// The value of `model`; `None` if it is null or missing.
+    pub model: Option<Value>,
+}
+
+impl UnreadRequest {
+    /// Reads a body.
+    ///
+    /// Errors: what is refused of any JSON body, whatever its fields.
+    pub async fn read(request: Request, state: &ServerState) -> Result<Self, ApiError> {
+        let coding = ContentCoding::named_in(request.headers())?;
+        let bytes = read_in_time(request, state).await?;
+        let text = match coding {
+            ContentCoding::Identity => Cow::Borrowed(&bytes),
+            _ => Cow::Owned(unpack(coding, bytes.clone(), state.config().max_body_bytes)?),
+        };
+        let ModelField(model) = parse(&text)?;
+        Ok(UnreadRequest { model: Some(model).filter(|model| !model.is_null()), bytes })
+    }
+}
+
+/// The field `model` of an object, null if it is missing. All else is passed over. Of several such fields the last one
+/// counts, as it does for [`JsonRequest`].
+struct ModelField(Value);
+
+impl<'de> Deserialize<'de> for ModelField {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = ModelField;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<ModelField, A::Error> {
+                let mut model = Value::Null;
+                while let Some(name) = fields.next_key::<Cow<'de, str>>()? {
+                    if name == "model" {
+                        model = fields.next_value()?;
+                    } else {
+                        fields.next_value::<IgnoredAny>()?;
+                    }
+                }
+                Ok(ModelField(model))
+            }
+        }
+        deserializer.deserialize_map(Fields)
+    }
+}
+
+fn unpack(coding: ContentCoding, bytes: Vec<u8>, limit: usize) -> Result<Vec<u8>, ApiError> {
+    let bytes = coding.unpack(bytes, limit)?;
+    if bytes.len() > limit {
+        return Err(too_large(limit));
+    }
+    Ok(bytes)
+}
+
+/// Errors: [`ErrorCode::InvalidJson`]. The types that are parsed take any object, so whatever is of a wrong type is no
+/// object.
+fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, ApiError> {
+    serde_json::from_str(utf8_text(bytes)?).map_err(|e| match e.is_data() {
+        true => no_object(),
+        false => ApiError::new(ErrorCode::InvalidJson, format!("the body is not valid JSON: {e}")),
+    })
+}
+
+fn no_object() -> ApiError {
+    ApiError::new(ErrorCode::InvalidJson, "the body must be a JSON object")
 }
 
 /// A body may take this multiple of the time after which a pause in it is too long.

@@ -81,6 +81,12 @@ error_codes! {
     QueueFull = "queue_full", TOO_MANY_REQUESTS, "rate_limit_error", Some(1);
     /// The server has started and the model is still being loaded.
     ModelLoading = "model_loading", SERVICE_UNAVAILABLE, "service_unavailable_error", Some(5);
+    /// The model is not loaded, and what is asked for is no reason to load it.
+    ModelNotLoaded = "model_not_loaded", SERVICE_UNAVAILABLE, "service_unavailable_error", Some(5);
+    /// As many requests wait for a model to be loaded as may, or one has waited as long as it may.
+    LoadQueueFull = "load_queue_full", SERVICE_UNAVAILABLE, "service_unavailable_error", Some(5);
+    /// The model's process could not be started, or has ended by itself several times.
+    ModelFailed = "model_failed", SERVICE_UNAVAILABLE, "service_unavailable_error", Some(5);
     /// As many connections have answers in work as may.
     TooManyConnections = "too_many_connections", SERVICE_UNAVAILABLE, "service_unavailable_error", Some(1);
     /// As many sequences run as can.
@@ -93,6 +99,10 @@ error_codes! {
     EngineEnded = "engine_ended", SERVICE_UNAVAILABLE, "service_unavailable_error", Some(30);
     /// The step that served the request failed; the engine lives on.
     StepFailed = "step_failed", INTERNAL_SERVER_ERROR, "server_error", None;
+    /// The model's process ended before its answer did; the next request starts another.
+    ModelEnded = "model_ended", BAD_GATEWAY, "server_error", Some(1);
+    /// The model needs more memory than there is for models, also where it is the only one.
+    ModelTooLarge = "model_too_large", INSUFFICIENT_STORAGE, "server_error", None;
     /// The server has a fault.
     Internal = "internal_error", INTERNAL_SERVER_ERROR, "server_error", None;
 }
@@ -116,13 +126,16 @@ pub struct ApiError {
     code: ErrorCode,
     message: String,
     param: Option<String>,
+    /// Seconds after which the client may try again, where the table's are not right.
+    retry_after: Option<u16>,
     /// Fields of the error object beside OpenAI's.
     details: Vec<(&'static str, Value)>,
 }
 
 impl ApiError {
+    /// An error of this kind. The message says what is wrong and what is allowed.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        ApiError { code, message: message.into(), param: None, details: Vec::new() }
+        ApiError { code, message: message.into(), param: None, retry_after: None, details: Vec::new() }
     }
 
     /// A field's value is wrong; `message` says what is allowed.
@@ -136,8 +149,14 @@ impl ApiError {
         self
     }
 
+    /// Tells the client to try again after this many seconds.
+    pub fn retry_after(mut self, seconds: u16) -> Self {
+        self.retry_after = Some(seconds);
+        self
+    }
+
     /// The engine refused a request. `name` gives the name that a field of it has for the client.
-    pub fn refused(error: SubmitError, name: impl Fn(RequestField) -> &'static str) -> Self {
+    pub(crate) fn refused(error: SubmitError, name: impl Fn(RequestField) -> &'static str) -> Self {
         match error {
             SubmitError::ContextLengthExceeded { n_prompt_tokens, n_ctx, .. } => ApiError {
                 details: vec![("n_prompt_tokens", n_prompt_tokens.into()), ("n_ctx", n_ctx.into())],
@@ -157,7 +176,7 @@ impl ApiError {
     }
 
     /// The prompt could not be made of the field `param`.
-    pub fn from_text(error: TextError, param: &str) -> Self {
+    pub(crate) fn from_text(error: TextError, param: &str) -> Self {
         let message = error.to_string();
         match error {
             TextError::Messages { path, .. } if path.starts_with(param) => ApiError::invalid(path, message),
@@ -205,7 +224,7 @@ impl IntoResponse for ApiError {
             tracing::warn!(code = wire.name, message = %self.message, "request failed");
         }
         let mut response = (wire.status, Json(self.to_json())).into_response();
-        if let Some(seconds) = wire.retry_after {
+        if let Some(seconds) = self.retry_after.or(wire.retry_after) {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if wire.status == StatusCode::UNSUPPORTED_MEDIA_TYPE {

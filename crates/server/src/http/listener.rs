@@ -118,7 +118,8 @@ impl Connections {
         let limit = config.max_connections.unwrap_or_else(|| {
             let descriptors = rlimit::Resource::NOFILE.get_soft().unwrap_or(256);
             let others = OTHER_DESCRIPTORS + MONITORING_CONNECTIONS as u64;
-            usize::try_from(descriptors.saturating_sub(others)).unwrap_or(usize::MAX).max(MONITORING_CONNECTIONS)
+            let left = usize::try_from(descriptors.saturating_sub(others)).unwrap_or(usize::MAX);
+            (left / config.descriptors_per_connection.max(1)).max(MONITORING_CONNECTIONS)
         });
         Connections { routers, state, limits, limit, tasks: JoinSet::new(), open: HashMap::new(), told_at: None }
     }

@@ -31,6 +31,23 @@ impl Routes {
         Routes { router: self.router.route(path, handler), paths, ..self }
     }
 
+    /// Routes that are described already, each answered by what `handler` makes for its path and method.
+    pub fn described_as(
+        operations: Vec<(&'static str, Operation)>,
+        handler: impl Fn(&str, &str) -> MethodRouter<ServerState>,
+    ) -> Self {
+        let mut routes = Routes::new();
+        for (path, operation) in operations {
+            // A path that is there already gets another method.
+            routes.router = routes.router.route(path, handler(path, operation.method));
+            if !routes.paths.0.contains(&path) {
+                routes.paths.0.push(path);
+            }
+            routes.operations.push((path, operation));
+        }
+        routes
+    }
+
     /// Says what the route does that was added last.
     pub fn described(mut self, operation: Operation) -> Self {
         self.operations.extend(self.paths.0.last().map(|path| (*path, operation)));

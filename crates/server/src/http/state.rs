@@ -19,6 +19,8 @@ struct SharedState {
     config: ServerConfig,
     prometheus: PrometheusHandle,
     served: OnceLock<Arc<ServedModel>>,
+    /// How many HTTP requests are active.
+    active: ActiveCount,
     stage: watch::Sender<Stage>,
     unknown_fields: UnknownFields,
     ids: RequestIds,
@@ -48,7 +50,31 @@ pub(crate) struct ServedModel {
     /// When the model was loaded, in seconds since the epoch.
     pub created: u64,
     /// How many HTTP requests have been submitted to the engine and not been answered to their end.
-    pub active: watch::Sender<usize>,
+    pub active: ActiveCount,
+}
+
+/// Counts the HTTP requests that have been taken on and not been answered to their end. All clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct ActiveCount(watch::Sender<usize>);
+
+/// Counts one HTTP request as active while it lives.
+pub(crate) struct Active(ActiveCount);
+
+impl ActiveCount {
+    pub fn begin(&self) -> Active {
+        self.0.send_modify(|n| *n += 1);
+        Active(self.clone())
+    }
+
+    pub fn now(&self) -> usize {
+        *self.0.borrow()
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.0.send_modify(|n| *n -= 1);
+    }
 }
 
 impl ServedModel {
@@ -90,6 +116,7 @@ impl ServerState {
             config,
             prometheus,
             served: OnceLock::new(),
+            active: ActiveCount(watch::channel(0).0),
             stage: watch::channel(Stage::Serving).0,
             unknown_fields: UnknownFields::default(),
             ids: RequestIds::new(),
@@ -104,7 +131,7 @@ impl ServerState {
             names => names.to_vec(),
         };
         let metrics = Arc::new(ModelMetrics::new(engine.info()));
-        let active = watch::channel(0).0;
+        let active = self.0.active.clone();
         let constraints = OnceLock::new();
         let served = ServedModel { engine, constraints, template, names, metrics, created: unix_seconds(), active };
         let served = Arc::new(served);
@@ -136,9 +163,20 @@ impl ServerState {
 
     /// Waits until no request is active.
     pub(crate) async fn idle(&self) {
-        if let Some(served) = self.0.served.get() {
-            // An error would mean that the sender is gone, but this state holds it.
-            let _ = served.active.subscribe().wait_for(|active| *active == 0).await;
+        // An error would mean that the sender is gone, but this state holds it.
+        let _ = self.0.active.0.subscribe().wait_for(|active| *active == 0).await;
+    }
+
+    /// Counts a request as active that another process answers.
+    pub(crate) fn begin(&self) -> Active {
+        self.0.active.begin()
+    }
+
+    /// Errors: the server is shutting down.
+    pub(crate) fn check_open(&self) -> Result<(), ApiError> {
+        match *self.0.stage.borrow() {
+            Stage::Serving => Ok(()),
+            _ => Err(ApiError::new(ErrorCode::ShuttingDown, "the server is shutting down")),
         }
     }
 
@@ -165,9 +203,7 @@ impl ServerState {
         if let Some(reason) = self.0.served.get().and_then(|served| served.engine.failure()) {
             return Err(ApiError::new(ErrorCode::EngineEnded, format!("this server is about to end: {reason}")));
         }
-        if *self.0.stage.borrow() != Stage::Serving {
-            return Err(ApiError::new(ErrorCode::ShuttingDown, "the server is shutting down"));
-        }
+        self.check_open()?;
         let loading = || ApiError::new(ErrorCode::ModelLoading, "the model is being loaded; try again soon");
         self.0.served.get().ok_or_else(loading)
     }

@@ -5,23 +5,36 @@ use crate::http::paths::Routes;
 use crate::http::state::ServerState;
 use axum::Json;
 use axum::extract::State;
+use axum::http::HeaderName;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::{Map, Value, json};
 
+/// Where the server tells whether it serves.
+pub const HEALTH: &str = "/health";
+/// Where the server tells its metrics.
+pub const METRICS: &str = "/metrics";
+/// The header that says that an answer is metrics.
+pub const METRICS_TYPE: [(HeaderName, &str); 1] = [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+
 pub fn routes() -> Routes {
     Routes::new()
-        .route("/health", get(health))
+        .route(HEALTH, get(health))
         .described(Operation::get("Tells whether requests are served").answers::<Map<String, Value>>().fails(&[
             ErrorCode::ModelLoading,
             ErrorCode::ShuttingDown,
             ErrorCode::EngineEnded,
         ]))
-        .route("/version", get(version))
-        .described(Operation::get("Tells the version of the program").answers::<Map<String, Value>>())
-        .route("/metrics", get(metrics))
+        .merge(version_route())
+        .route(METRICS, get(metrics))
         .described(Operation::get("Tells vLLM's metrics, for Prometheus").answers_text("text/plain"))
+}
+
+/// `/version`.
+pub fn version_route() -> Routes {
+    let tells = Operation::get("Tells the version of the program").answers::<Map<String, Value>>();
+    Routes::new().route("/version", get(version)).described(tells)
 }
 
 /// Status 200 while requests are served, 503 before and after.
@@ -38,5 +51,5 @@ async fn metrics(State(state): State<ServerState>) -> Response {
     if let Ok(served) = state.served() {
         served.metrics.set_stats(&served.engine);
     }
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], state.prometheus().render()).into_response()
+    (METRICS_TYPE, state.prometheus().render()).into_response()
 }

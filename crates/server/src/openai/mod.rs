@@ -51,6 +51,11 @@ use responses::store::{ResponseStore, StoreLimits};
 use responses::stored;
 use std::sync::Arc;
 
+pub use responses::stored::not_stored;
+
+/// Where responses are asked for.
+pub const RESPONSES: &str = responses::request::ENDPOINT.path;
+
 /// The routes of this protocol.
 pub fn routes() -> Routes {
     let store = Extension(Arc::new(ResponseStore::new(StoreLimits::default())));

@@ -20,7 +20,7 @@ pub const HIDDEN: usize = 4;
 pub const TEXT: &str = "Well: 漢字 and 😀, done.";
 
 pub static TOKENIZER: LazyLock<Arc<Tokenizer>> = LazyLock::new(|| Arc::new(Tokenizer::from_dir(&demo()).unwrap()));
-static PROMETHEUS: LazyLock<metrics_exporter_prometheus::PrometheusHandle> =
+pub static PROMETHEUS: LazyLock<metrics_exporter_prometheus::PrometheusHandle> =
     LazyLock::new(|| server::install_metrics().unwrap());
 
 /// A text whose stream, some 1.7 MB, is larger than the 0.7 MB that hyper and sockets hold of it if nobody reads.
@@ -166,6 +166,12 @@ fn template(source: Option<&str>) -> Option<ChatTemplate> {
 }
 
 impl Server {
+    /// A server that listens at an address and has no engine of its own.
+    pub fn at(url: String, shutdown: oneshot::Sender<()>, ended: tokio::task::JoinHandle<std::io::Result<()>>) -> Self {
+        let client = hub::http().build().unwrap();
+        Server { url, client, seen: Arc::default(), shutdown: Some(shutdown), ended }
+    }
+
     pub async fn post(&self, path: &str, body: &Value) -> Response {
         self.client.post(format!("{}{path}", self.url)).json(body).send().await.unwrap()
     }

@@ -23,6 +23,7 @@ mod openapi;
 mod pages;
 mod paths;
 mod prompts;
+mod relay;
 mod responses;
 mod responses_input;
 mod responses_store;
