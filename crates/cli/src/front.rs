@@ -49,6 +49,22 @@ pub async fn serve(args: ServeCommand, signals: &Signals, is_for_person: bool) -
     }
 }
 
+/// Checks that there is what `tallow serve` would serve, as far as that is here; gives the models as they were named.
+///
+/// Errors: what `serve` would refuse before it loads a model.
+pub async fn check(settings: &Settings, more: &[String]) -> Result<Vec<String>> {
+    engine::usable_memory(&settings.engine).map_err(|error| settings.explain(error))?;
+    if is_several(settings, more) {
+        models(settings, more)?;
+    } else if let ModelSource::Local(path) = ModelSource::of(settings)? {
+        let config = EngineConfig { model: path, ..settings.engine.clone() };
+        tokio::task::spawn_blocking(move || engine::plan(&config)).await?.map_err(|error| settings.explain(error))?;
+    }
+    // A model that a file or a variable names is named there for the server too.
+    let named = settings.model.iter().filter(|_| settings.flags.iter().any(|(key, _)| key == "model"));
+    Ok(named.chain(more).cloned().collect())
+}
+
 fn is_several(settings: &Settings, more: &[String]) -> bool {
     !more.is_empty() || settings.models_dir.is_some() || settings.idle_unload.is_some()
 }

@@ -1,9 +1,11 @@
-//! The log: to standard error, as well as that goes. A closed pipe, a full disk or a terminal that has been stopped
-//! costs lines of the log, never a request or the process.
+//! The log: to standard error, or to a file, as well as that goes. A closed pipe, a full disk or a terminal that has
+//! been stopped costs lines of the log, never a request or the process.
+use crate::log_file::BoundedFile;
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use serde_json::{Map, Value};
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, OnceLock};
@@ -20,6 +22,9 @@ const FOR_PEOPLE: &str = "warn,request=info,front=info";
 
 static WRITER: OnceLock<(LogWriter, LogFormat)> = OnceLock::new();
 
+/// Whether the log is a file (`--log-file`).
+static IS_FILE: OnceLock<bool> = OnceLock::new();
+
 /// How lines of the log are written (`--log-format`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -32,23 +37,41 @@ pub enum LogFormat {
 /// Begins to log what `TALLOW_LOG` asks for, or `level` where it asks for nothing. Returns whether a person looks at a
 /// terminal who has asked for nothing: such a one is shown warnings and requests alone.
 ///
-/// Errors: words in `TALLOW_LOG` that are not known.
-pub fn start(level: &str, format: LogFormat) -> Result<bool> {
+/// Errors: words in `TALLOW_LOG` that are not known; a file (`--log-file`) that cannot be written.
+pub fn start(level: &str, format: LogFormat, file: Option<&Path>) -> Result<bool> {
     let asked = std::env::var("TALLOW_LOG").ok().filter(|text| !text.is_empty());
     let is_for_person = asked.is_none() && format == LogFormat::Text && io::stderr().is_terminal();
     let filter = filter(asked, if is_for_person && level == "info" { FOR_PEOPLE } else { level })?;
     let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let (writer, _) = WRITER.get_or_init(|| (LogWriter::new(io::stderr()), format)).clone();
+    let out: Box<dyn Write + Send> = match file {
+        Some(path) => {
+            // Nobody looks at standard error then.
+            std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
+            Box::new(BoundedFile::open(path).with_context(|| format!("--log-file {}", path.display()))?)
+        }
+        None => Box::new(io::stderr()),
+    };
+    IS_FILE.get_or_init(|| file.is_some());
+    let (writer, _) = WRITER.get_or_init(|| (LogWriter::new(out), format)).clone();
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)
         .with_writer(move || writer.clone())
-        .with_ansi(io::stderr().is_terminal() && !no_colour);
+        .with_ansi(file.is_none() && io::stderr().is_terminal() && !no_colour);
     match format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().flatten_event(true).init(),
     }
     Ok(is_for_person)
+}
+
+/// Logs why the process fails, where the log is a file. Returns whether standard error should be told, too.
+pub fn fault(text: &str) -> bool {
+    let is_file = IS_FILE.get() == Some(&true);
+    if is_file {
+        tracing::error!("{text}");
+    }
+    !is_file || io::stderr().is_terminal()
 }
 
 /// Waits a little for the lines that have not been written yet.

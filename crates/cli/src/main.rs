@@ -14,6 +14,7 @@ mod eval;
 mod front;
 mod launch;
 mod log;
+mod log_file;
 mod machine;
 mod model;
 mod models;
@@ -23,6 +24,7 @@ mod plot;
 mod progress;
 mod running;
 mod serve;
+mod service;
 mod settings;
 mod signals;
 
@@ -42,14 +44,11 @@ fn main() -> ExitCode {
     // First of all, so that no moment is without them.
     let signals = Signals::install().context("SIGINT and SIGTERM cannot be handled");
     let result = signals.and_then(|signals| run(Cli::parse(), signals)).and_then(|()| output::finish());
+    let fault = result.err().map(|error| output::describe(&error));
+    let told = fault.as_ref().filter(|fault| log::fault(fault));
     log::flush();
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            output::complain(format_args!("tallow: {}", output::describe(&error)));
-            ExitCode::FAILURE
-        }
-    }
+    told.into_iter().for_each(|fault| output::complain(format_args!("tallow: {fault}")));
+    if fault.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// The name that is spelt almost like `word`.
@@ -78,7 +77,7 @@ fn run(cli: Cli, signals: Signals) -> Result<()> {
     // A chat shows the conversation alone, an evaluation or a benchmark its progress and results, lists themselves;
     // TALLOW_LOG shows more.
     let quiet = !matches!(cli.command, Command::Serve(_) | Command::Pull(_) | Command::Config);
-    let is_for_person = log::start(if quiet { "warn" } else { "info" }, cli.log_format)?;
+    let is_for_person = log::start(if quiet { "warn" } else { "info" }, cli.log_format, cli.log_file.as_deref())?;
     let runtime = tokio::runtime::Runtime::new().context("the system gives no threads")?;
     let result = runtime.block_on(async {
         match cli.command {
@@ -91,6 +90,7 @@ fn run(cli: Cli, signals: Signals) -> Result<()> {
             Command::List(args) => models::list(&args),
             Command::Rm(args) => models::rm(&args),
             Command::Ps(args) => running::ps(&args),
+            Command::Service(args) => service::service(args).await,
             Command::Doctor(args) => doctor::doctor(args).await,
             Command::Launch(args) => launch::launch(args).await,
             Command::Cache(args) => cache::cache(&args),

@@ -20,14 +20,20 @@ use server::{ApiError, Relay, RelayedModel, RelayedRequest};
 use std::error::Error;
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use supervisor::{Note, Supervisor};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::sleep;
 
 /// How long a request waits for its model.
 const LOAD_WAIT: Duration = Duration::from_secs(300);
-/// How often a request is sent to another process because the one before could not be reached.
-const ATTEMPTS: usize = 3;
+/// How often a request is sent, because the process before could not be reached.
+const ATTEMPTS: usize = 5;
+/// A request that breaks off so soon, without an answer, met a process that was ending already: the system closes a
+/// killed process's connections one by one, and takes new ones until it comes to the listener.
+const ENDING: Duration = Duration::from_millis(100);
+/// The pause before such a request is sent again.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// A model that can be served.
 pub struct FrontModel {
@@ -122,27 +128,28 @@ impl Relay for Front {
     }
 
     async fn send(&self, model: usize, request: RelayedRequest) -> Result<Response, ApiError> {
-        let mut attempts = 1;
-        loop {
+        let name = &self.0.names[model];
+        let mut first_sent = None;
+        for left in (0..ATTEMPTS).rev() {
             let lease = self.lease(model, request.is_look).await?;
+            let first_sent = *first_sent.get_or_insert_with(Instant::now);
             match self.0.client.send(&lease.address, &request).await {
-                Ok(answer) => return Ok(answer.map(|body| lease.hold(body, &self.0.names[model]))),
+                Ok(answer) => return Ok(answer.map(|body| lease.hold(body, name))),
                 // Nothing has been sent, so another process can have it.
-                Err(error) if client::is_refused(&error) && attempts < ATTEMPTS => {
-                    (lease.tell)(LeaseEvent::Unreachable);
-                }
+                Err(error) if client::is_refused(&error) && left > 0 => (lease.tell)(LeaseEvent::Unreachable),
                 // Above all, this process or the system has no descriptors or ports left.
                 Err(error) if error.is_connect() => {
                     let reason = error.source().map_or_else(|| error.to_string(), ToString::to_string);
-                    return Err(LoadError::NoConnection { name: self.0.names[model].clone(), reason }.into());
+                    return Err(LoadError::NoConnection { name: name.clone(), reason }.into());
                 }
+                Err(_) if first_sent.elapsed() < ENDING && left > 0 => sleep(PAUSE).await,
                 Err(error) => {
-                    tracing::debug!(model = self.0.names[model], %error, "a request was lost");
-                    return Err(LoadError::Ended { name: self.0.names[model].clone() }.into());
+                    tracing::debug!(model = name, %error, "a request was lost");
+                    break;
                 }
             }
-            attempts += 1;
         }
+        Err(LoadError::Ended { name: name.clone() }.into())
     }
 
     async fn metrics(&self) -> Vec<String> {

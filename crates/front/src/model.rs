@@ -179,8 +179,10 @@ impl ManagedModel {
             (Phase::Serving(_), _) => ModelState::Loaded,
             (Phase::Loading(_), _) => ModelState::Loading,
             (Phase::Absent | Phase::Stopping(_), _) if is_wanted => ModelState::Loading,
-            (_, Some(reason)) => ModelState::Failed(reason.to_owned()),
-            (_, None) => ModelState::Unloaded,
+            // Its memory is not free yet.
+            (Phase::Stopping(_), _) => ModelState::Loaded,
+            (Phase::Absent, Some(reason)) => ModelState::Failed(reason.to_owned()),
+            (Phase::Absent, None) => ModelState::Unloaded,
         };
         RelayedModel { name: self.name.clone(), state, created: self.created, told: self.told.clone() }
     }

@@ -67,12 +67,18 @@ pub struct RoomAnswer {
     pub free_of_models: u64,
 }
 
+impl RoomAnswer {
+    /// The model does not fit, where it is not known what is free.
+    pub fn never(reason: String) -> Self {
+        RoomAnswer { verdict: RoomVerdict::Never(reason), free_of_models: 0 }
+    }
+}
+
 /// Answers a question. As few models are unloaded as leave the context that the model would have alone, or at least
 /// [`ENOUGH_CONTEXT`]. Memory counts as taken from the moment when a process is started, which takes it step by step.
 pub async fn find(planner: &dyn Planner, question: &RoomQuestion) -> RoomAnswer {
-    let never = |reason| RoomAnswer { verdict: RoomVerdict::Never(reason), free_of_models: 0 };
     let Some(measured) = tokio::task::block_in_place(|| planner.free()) else {
-        return never("the system does not say how much memory is free; name it (--memory)".to_owned());
+        return RoomAnswer::never("the system does not say how much memory is free; name it (--memory)".to_owned());
     };
     let free_of_models = question.free_of_models.unwrap_or(measured);
     let now = free_of_models.saturating_sub(question.taken).min(measured);

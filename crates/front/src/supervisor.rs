@@ -159,25 +159,22 @@ impl Supervisor {
 
     fn want(&mut self, number: usize, is_look: bool, reply: LeaseReply) {
         let model = &self.models[number];
-        let refusal = if self.stopping.is_some() {
-            Some(LoadError::ShuttingDown)
-        } else if model.open().is_some() || (is_look && model.serving().is_some()) {
-            None
-        } else if is_look {
-            Some(LoadError::NotLoaded { name: model.name.clone() })
-        } else if let Some(retry) = model.back_off.pause(Instant::now()) {
-            Some(self.failed(number, retry))
-        } else {
-            let limit = self.max_waiting;
-            (self.waiting.len() >= limit).then_some(LoadError::QueueFull { limit })
-        };
-        match refusal {
-            Some(refusal) => drop(reply.send(Err(refusal))),
-            None if model.serving().is_some() && (is_look || model.open().is_some()) => {
-                self.grant(number, is_look, reply);
-            }
-            None => self.waiting.push_back(WaitingRequest { model: number, reply }),
+        if self.stopping.is_none() && (model.open().is_some() || (is_look && model.serving().is_some())) {
+            return self.grant(number, is_look, reply);
         }
+        let refusal = if self.stopping.is_some() {
+            LoadError::ShuttingDown
+        } else if is_look {
+            LoadError::NotLoaded { name: model.name.clone() }
+        } else if let Some(retry) = model.back_off.pause(Instant::now()) {
+            self.failed(number, retry)
+        } else if self.waiting.len() >= self.max_waiting {
+            LoadError::QueueFull { limit: self.max_waiting }
+        } else {
+            return self.waiting.push_back(WaitingRequest { model: number, reply });
+        };
+        // A client that has left does not need to know.
+        let _ = reply.send(Err(refusal));
     }
 
     fn failed(&self, number: usize, retry: Duration) -> LoadError {
@@ -303,8 +300,9 @@ impl Supervisor {
         };
         self.next = NextLoad::Planning { unloadable };
         let (planner, notes) = (self.planner.clone(), self.notes.clone());
+        let found = tokio::spawn(async move { room::find(&*planner, &question).await });
         tokio::spawn(async move {
-            let answer = room::find(&*planner, &question).await;
+            let answer = found.await.unwrap_or_else(|error| RoomAnswer::never(format!("the planning failed: {error}")));
             let _ = notes.send(Note::Planned { model: number, answer });
         });
     }

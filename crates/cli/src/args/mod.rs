@@ -1,6 +1,7 @@
 //! The command line. Doc comments of flags are what `--help` prints, so addresses stand in them as users type them.
 #![allow(rustdoc::bare_urls)]
 mod measuring;
+mod service;
 mod settings;
 
 use crate::log::LogFormat;
@@ -10,6 +11,7 @@ use clap_complete::Shell;
 use std::path::PathBuf;
 
 pub use measuring::{BenchArgs, EvalArgs, Pairs};
+pub use service::{ServiceAction, ServiceArgs, ServiceInstall, ServiceManager};
 pub use settings::{CacheFolder, KvSettings, ModelSettings, ServingSettings, SeveralModels, StepSettings};
 
 /// An OpenAI-compatible inference server with a compressed KV cache.
@@ -39,6 +41,9 @@ pub struct Cli {
         hide_possible_values = true
     )]
     pub log_format: LogFormat,
+    /// Write the log to this file, which is put aside as FILE.1 when it has 10 MiB [default: standard error]
+    #[arg(long, value_name = "FILE", global = true)]
+    pub log_file: Option<PathBuf>,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -99,6 +104,12 @@ Examples:
     Rm(RmArgs),
     /// List the servers that run
     Ps(PsArgs),
+    /// Have the system run a server, and start it again when it fails
+    #[command(after_help = "\
+Examples:
+  tallow service install qwen3:4b      a systemd unit of this user's, or a launchd agent on macOS
+  tallow service logs --follow")]
+    Service(ServiceArgs),
     /// Check this machine, and tell what to do about what is wrong
     Doctor(DoctorArgs),
     /// Measure what each K/V pair costs a model

@@ -228,6 +228,8 @@ fn a_process_that_is_killed_costs_its_own_answers_alone() {
         let whole = scope.spawn(|| front.ask("POST", "/v1/completions", &ask_for(A, ENDLESS, false)));
         wait_until("some are answered", || done.load(Ordering::SeqCst) >= 4);
         wait_until("all run", || front.metric("vllm:num_requests_running", A) >= 4.0);
+        // What breaks off at once is sent again.
+        std::thread::sleep(std::time::Duration::from_millis(200));
         signal("KILL", front.process_of(A));
         killed.store(true, Ordering::SeqCst);
         let ends = streams.map(|mut stream| {

@@ -3,7 +3,7 @@ use crate::common::{repo, run, tallow};
 use std::collections::BTreeSet;
 use tempfile::TempDir;
 
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 21] = [
     "",
     "serve",
     "plan",
@@ -13,6 +13,11 @@ const COMMANDS: [&str; 16] = [
     "list",
     "rm",
     "ps",
+    "service",
+    "service install",
+    "service uninstall",
+    "service status",
+    "service logs",
     "doctor",
     "eval",
     "bench",
@@ -22,19 +27,19 @@ const COMMANDS: [&str; 16] = [
     "man",
 ];
 
-/// The help of every command. A section that an earlier command has, too, is named alone.
+/// The help of every command. A section of flags that an earlier command has, too, is named alone.
 #[test]
 fn each_command_helps() {
     let home = TempDir::new().unwrap();
     let (mut all, mut seen) = (String::new(), BTreeSet::new());
     for command in COMMANDS {
-        let arguments = [command, "--help"].into_iter().filter(|word| !word.is_empty());
+        let arguments = command.split_whitespace().chain(["--help"]);
         let ended = run(tallow(home.path()).args(arguments));
         assert_eq!(ended.code, Some(0), "{command}: {}", ended.stderr);
         all += &format!("=== tallow {command}\n");
         for section in ended.stdout.split("\n\n").map(str::trim_end) {
-            let flag = section.trim_start().starts_with('-');
-            match flag && !seen.insert(section.to_owned()) {
+            let has_flags = section.lines().any(|line| line.trim_start().starts_with('-'));
+            match has_flags && !seen.insert(section.to_owned()) {
                 true => all += &format!("{} (as above)\n", section.lines().next().unwrap_or_default()),
                 false => all += &format!("{section}\n"),
             }
@@ -83,8 +88,8 @@ fn shells_and_manuals_know_every_command() {
     std::fs::create_dir(&pages).unwrap();
     assert_eq!(run(tallow(home.path()).args(["man", "--folder", pages.to_str().unwrap()])).code, Some(0));
     for command in COMMANDS.iter().filter(|command| !command.is_empty()) {
-        assert!(bash.contains(&format!("tallow__subcmd__{command}")), "{command}");
-        let page = std::fs::read_to_string(pages.join(format!("tallow-{command}.1"))).unwrap();
+        assert!(bash.contains(&format!("tallow__subcmd__{}", command.replace(' ', "__subcmd__"))), "{command}");
+        let page = std::fs::read_to_string(pages.join(format!("tallow-{}.1", command.replace(' ', "-")))).unwrap();
         assert!(page.contains(".SH SYNOPSIS"), "{command}");
     }
     assert!(run(tallow(home.path()).arg("man")).stdout.contains(".TH tallow 1"));

@@ -7,4 +7,5 @@ mod help;
 mod hub;
 mod process;
 mod running;
+mod service;
 mod settings;
