@@ -1,5 +1,5 @@
 //! A server that hands requests on: what goes on, what comes back, and what it answers itself.
-use crate::common::{PROMETHEUS, Server, chat_body, error};
+use crate::common::{Options, PROMETHEUS, Server, chat_body, error, start as start_engine};
 use axum::body::{Body, Bytes};
 use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, stream};
@@ -208,4 +208,20 @@ async fn a_shutdown_waits_for_what_was_handed_on() {
     assert_eq!(open.await.unwrap().unwrap().text().await.unwrap(), "whole");
     assert!(response.bytes_stream().next().await.unwrap().is_ok());
     server.ended().await;
+}
+
+/// Behind a front nothing is open, and the front says whose a request is; elsewhere nobody can.
+#[tokio::test]
+async fn a_server_behind_a_front_takes_its_word_for_the_client() {
+    for (behind_front, client) in [(true, "10.0.0.9"), (false, "127.0.0.1")] {
+        let config = ServerConfig { port: 0, api_key: Some("k".into()), behind_front, ..Default::default() };
+        let server = start_engine(Options { config, ..Default::default() }).await;
+        let request = server.client.post(format!("{}/v1/chat/completions", server.url)).json(&chat_body(json!({})));
+        let request = request.header("x-tallow-client", "10.0.0.9:5").header("x-api-key", "k");
+        assert_eq!(request.send().await.unwrap().status(), 200);
+        assert_eq!(server.last_request().client, client);
+        for path in ["/health", "/metrics", "/version", "/", "/docs", "/openapi.json"] {
+            assert_eq!(server.get(path).await.status() == 401, behind_front, "{path}");
+        }
+    }
 }
