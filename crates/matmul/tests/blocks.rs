@@ -1,9 +1,11 @@
 //! Block layouts and quantisers against ggml and the `gguf` package: see `goldens/regenerate.py`.
 
+use flate2::read::ZlibDecoder;
 use matmul::{MatmulError, Weight, WeightType, dequantize_row, quantize};
+use std::io::Read;
 
-const GOLDEN: &[u8] = include_bytes!("goldens/blocks.bin");
-const GRIDS: &[u8] = include_bytes!("goldens/grids.bin");
+const BLOCKS: &[u8] = include_bytes!("goldens/blocks.zlib");
+const GRIDS: &[u8] = include_bytes!("goldens/grids.zlib");
 const N: usize = 512;
 
 /// The order of the file.
@@ -55,17 +57,24 @@ const READ_ONLY: [WeightType; 9] = [
 struct Golden {
     ty: WeightType,
     /// ggml's blocks of the values and their meaning.
-    quantized: (&'static [u8], Vec<f32>),
+    quantized: (Vec<u8>, Vec<f32>),
     /// Random blocks and their meaning.
-    random: (&'static [u8], Vec<f32>),
+    random: (Vec<u8>, Vec<f32>),
 }
 
 fn floats(bytes: &[u8]) -> Vec<f32> {
     bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
 }
 
+fn decompressed(zlib: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    ZlibDecoder::new(zlib).read_to_end(&mut bytes).expect("a whole file");
+    bytes
+}
+
 fn golden() -> (Vec<f32>, Vec<Golden>) {
-    let (values, mut rest) = GOLDEN.split_at(4 * N);
+    let bytes = decompressed(BLOCKS);
+    let (values, mut rest) = bytes.split_at(4 * N);
     let mut take = |len| {
         let (part, behind) = rest.split_at(len);
         rest = behind;
@@ -73,7 +82,7 @@ fn golden() -> (Vec<f32>, Vec<Golden>) {
     };
     let types = TYPES.map(|ty| {
         let size = ty.row_bytes(N).expect("whole blocks");
-        let mut pair = || (take(size), floats(take(4 * N)));
+        let mut pair = || (take(size).to_vec(), floats(take(4 * N)));
         Golden { ty, quantized: pair(), random: pair() }
     });
     assert!(rest.is_empty());
@@ -90,14 +99,15 @@ fn dequantized(ty: WeightType, bytes: &[u8]) -> Vec<f32> {
 #[test]
 fn blocks_mean_what_gguf_says() {
     for Golden { ty, quantized, random } in golden().1 {
-        assert_eq!(dequantized(ty, quantized.0), quantized.1, "{ty} of ggml");
-        assert_eq!(dequantized(ty, random.0), random.1, "{ty} of random bytes");
+        assert_eq!(dequantized(ty, &quantized.0), quantized.1, "{ty} of ggml");
+        assert_eq!(dequantized(ty, &random.0), random.1, "{ty} of random bytes");
     }
 }
 
 #[test]
 fn every_entry_of_a_grid_is_that_of_gguf() {
-    let mut rest = GRIDS;
+    let bytes = decompressed(GRIDS);
+    let mut rest = &bytes[..];
     for (ty, k) in GRID_TYPES {
         let (blocks, behind) = rest.split_at(ty.row_bytes(k).expect("whole blocks"));
         let (values, behind) = behind.split_at(k);
@@ -117,7 +127,7 @@ fn quantisers_give_the_bytes_of_ggml() {
             continue;
         }
         let bytes = quantize(ty, &values).expect("whole blocks");
-        let different = bytes.iter().zip(quantized.0).filter(|(a, b)| a != b).count();
+        let different = bytes.iter().zip(&quantized.0).filter(|(a, b)| a != b).count();
         assert_eq!(different, 0, "{ty}: of {} bytes", bytes.len());
     }
 }

@@ -1,21 +1,22 @@
-"""Writes blocks.bin and grids.bin: what ggml and the `gguf` package make of the same values and bytes.
+"""Writes blocks.zlib and grids.zlib: what ggml and the `gguf` package make of the same values and bytes.
 
     pip install gguf==0.19.0 ggml-python==0.0.45 numpy    # the latter builds ggml 0.15.3
     python regenerate.py
 
 Two independent sources: ggml's C quantisers (`ggml_quantize_chunk`, no importance matrix) give the blocks, `gguf.quants`
-(numpy) what blocks mean. Little-endian, in this order:
+(numpy) what blocks mean. Compressed by zlib; little-endian, in this order:
 
     512 f32 values: normal, then a quarter with an offset, a zero block and a block of one value
     for each type of TYPES: blocks of the values by ggml | these as f32 by gguf
                             | 512 elements' blocks of random bytes (with finite f16) | these as f32 by gguf
 
-grids.bin has, for each type of GRIDS, blocks that name every entry of the type's grid once, with random signs and a
+grids.zlib has, for each type of GRIDS, blocks that name every entry of the type's grid once, with random signs and a
 scale that makes their values integers | these as int8 by gguf.
 """
 
 import ctypes
 import pathlib
+import zlib
 
 import ggml
 import gguf
@@ -106,6 +107,10 @@ def every_entry(name: str) -> np.ndarray:
     return blocks.reshape(-1)
 
 
+def write(name: str, parts: list[bytes]) -> None:
+    pathlib.Path(__file__).with_name(f"{name}.zlib").write_bytes(zlib.compress(b"".join(parts), 9))
+
+
 def main() -> None:
     parts = [values.tobytes()]
     for name in TYPES:
@@ -116,14 +121,14 @@ def main() -> None:
         noise = random_blocks(name, N // length, block)
         for part in (blocks, noise.reshape(-1)):
             parts += [part.tobytes(), gguf.quants.dequantize(part, ty).astype("<f4").tobytes()]
-    pathlib.Path(__file__).with_name("blocks.bin").write_bytes(b"".join(parts))
+    write("blocks", parts)
     parts = []
     for name in GRIDS:
         blocks = every_entry(name)
         meaning = gguf.quants.dequantize(blocks, gguf.GGMLQuantizationType[name])
         assert np.all(meaning == meaning.astype(np.int8))
         parts += [blocks.tobytes(), meaning.astype(np.int8).tobytes()]
-    pathlib.Path(__file__).with_name("grids.bin").write_bytes(b"".join(parts))
+    write("grids", parts)
 
 
 main()
