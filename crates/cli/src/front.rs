@@ -125,8 +125,8 @@ async fn serve_several(settings: Settings, more: &[String], signals: &Signals, i
     }
     tell_ending(&settings, is_for_person);
     drop(shutdown);
-    let served = http.await;
-    front.stop().await;
+    // The models' processes leave running answers the same time, and tell those that it is not enough for.
+    let (served, ()) = tokio::join!(http, front.stop());
     Ok(served??)
 }
 

@@ -1,38 +1,35 @@
 //! Several models behind one address, each a process of its own.
 use crate::common::{
-    Process, answer, copy_model, free_port, refused, repo, says, send, serve, signal, spawn, tallow, wait_until,
-    wait_until_healthy,
+    Process, answer, free_port, refused, repo, says, serve, spawn, tallow, wait_until, wait_until_healthy,
 };
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tempfile::TempDir;
 
-const A: &str = "tiny-mistral";
-const B: &str = "tiny-qwen3";
-
-/// Tokens of an answer that takes longer than any test.
-const ENDLESS: usize = 50_000;
+pub const A: &str = "tiny-mistral";
+pub const B: &str = "tiny-qwen3";
 
 /// A front of some models, and how it is asked.
-struct Front {
-    process: Process,
-    port: u16,
+pub struct Front {
+    pub process: Process,
+    pub port: u16,
 }
 
 /// A front of the two models, each with a little cache.
-fn front(more: &[&str]) -> Front {
+pub fn front(more: &[&str]) -> Front {
     front_of(&[&repo(&format!("models/{A}")), &repo(&format!("models/{B}"))], more)
 }
 
-fn front_of(models: &[&Path], more: &[&str]) -> Front {
+pub fn front_of(models: &[&Path], more: &[&str]) -> Front {
     let port = free_port();
     let models = models.iter().map(|model| model.to_str().unwrap().to_owned());
-    let flags = ["--kv-preset", "bf16", "--kv-centre", "off", "--kv-cache-memory", "8MiB", "--threads", "1"];
-    let flags = flags.iter().chain(&["--kv-disk-cache", "off"]).chain(more).map(|flag| (*flag).to_owned());
+    let flags = ["--kv-preset", "bf16", "--kv-centre", "off", "--threads", "1"];
+    let small = ["--kv-cache-memory", "8MiB"];
+    let flags = flags.iter().chain(small.iter().filter(|_| !more.contains(&small[0])));
+    let flags = flags.chain(&["--kv-disk-cache", "off"]).chain(more).map(|flag| (*flag).to_owned());
     let arguments: Vec<String> =
         ["serve".to_owned(), "--port".to_owned(), port.to_string()].into_iter().chain(models).chain(flags).collect();
     let process = spawn(&arguments, |_| {});
@@ -41,7 +38,7 @@ fn front_of(models: &[&Path], more: &[&str]) -> Front {
 }
 
 /// A completion of some tokens, the likeliest ones.
-fn ask_for(model: &str, tokens: usize, stream: bool) -> String {
+pub fn ask_for(model: &str, tokens: usize, stream: bool) -> String {
     json!({
         "model": model, "prompt": [1, 2, 3], "max_tokens": tokens, "ignore_eos": true, "temperature": 0,
         "stream": stream, "return_token_ids": true,
@@ -51,32 +48,32 @@ fn ask_for(model: &str, tokens: usize, stream: bool) -> String {
 
 impl Front {
     /// The status and the JSON of an answer.
-    fn ask(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
+    pub fn ask(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
         let (status, text) = answer(self.port, method, path, body).unwrap();
         (status, serde_json::from_str(body_of(&text)).unwrap_or_default())
     }
 
     /// The text that a model writes.
-    fn complete(&self, model: &str, tokens: usize) -> (u16, String) {
+    pub fn complete(&self, model: &str, tokens: usize) -> (u16, String) {
         let (status, answer) = self.ask("POST", "/v1/completions", &ask_for(model, tokens, false));
         assert!(status != 200 || answer["model"] == model, "{answer}");
         (status, answer["choices"][0]["text"].as_str().unwrap_or_default().to_owned())
     }
 
-    fn state(&self, model: &str) -> Value {
+    pub fn state(&self, model: &str) -> Value {
         let (status, told) = self.ask("GET", &format!("/v1/models/{model}"), "");
         assert_eq!(status, 200, "{told}");
         told["status"].clone()
     }
 
     /// The id of a model's last process, by the log.
-    fn process_of(&self, model: &str) -> u32 {
+    pub fn process_of(&self, model: &str) -> u32 {
         let log = self.process.stderr();
         let line = log.lines().rfind(|line| line.contains(&format!("the process of {model} is "))).unwrap().to_owned();
         line.rsplit(' ').next().unwrap().parse().unwrap()
     }
 
-    fn metric(&self, name: &str, model: &str) -> f64 {
+    pub fn metric(&self, name: &str, model: &str) -> f64 {
         let (_, text) = answer(self.port, "GET", "/metrics", "").unwrap();
         let of_model = format!("model_name=\"{model}\"");
         let samples = text.lines().filter(|line| line.starts_with(name) && line.contains(&of_model));
@@ -85,17 +82,17 @@ impl Front {
 }
 
 /// What follows the head of an answer, which is sent whole.
-fn body_of(answer: &str) -> &str {
+pub fn body_of(answer: &str) -> &str {
     answer.split_once("\r\n\r\n").map_or("", |(_, body)| body)
 }
 
 /// Whether there is such a process.
-fn lives(process: u32) -> bool {
+pub fn lives(process: u32) -> bool {
     Command::new("sh").args(["-c", &format!("kill -0 {process} 2>/dev/null")]).status().unwrap().success()
 }
 
 /// What one server of one model writes.
-fn alone(model: &str, tokens: usize) -> String {
+pub fn alone(model: &str, tokens: usize) -> String {
     let port = free_port();
     let _server = spawn(&serve(&repo(&format!("models/{model}")), &port.to_string()), |_| {});
     wait_until_healthy(port);
@@ -176,82 +173,6 @@ fn what_is_asked_wrongly_is_told_as_one_server_tells_it() {
     }
 }
 
-/// A stream of which some has come.
-fn begun(front: &Front, path: &str, body: &str) -> TcpStream {
-    let mut stream = send(front.port, "POST", path, body).unwrap();
-    let mut seen = Vec::new();
-    while !String::from_utf8_lossy(&seen).contains("\ndata: ") {
-        let mut piece = [0; 512];
-        let read = stream.read(&mut piece).unwrap();
-        assert!(read > 0, "{}", String::from_utf8_lossy(&seen));
-        seen.extend_from_slice(&piece[..read]);
-    }
-    stream
-}
-
-/// The process of a model is killed while it answers. Its answers end with an error in their protocol's form, the next
-/// request is answered by another process, and the other model's never notice.
-#[test]
-fn a_process_that_is_killed_costs_its_own_answers_alone() {
-    let folder = TempDir::new().unwrap();
-    let template = folder.path().join("template.jinja");
-    std::fs::write(&template, "{% for message in messages %}{{ message.content }}{% endfor %}").unwrap();
-    let front = front(&["--chat-template", template.to_str().unwrap()]);
-    let expected = (alone(A, 8), alone(B, 64));
-    // The stream comes in pieces, long before its end.
-
-    let message = json!({"model": A, "max_tokens": ENDLESS, "stream": true, "ignore_eos": true, "temperature": 0});
-    let of = |field: &str, value: Value| {
-        let mut message = message.clone();
-        message[field] = value;
-        message.to_string()
-    };
-    let messages = of("messages", json!([{"role": "user", "content": "a"}]));
-    let streams = [
-        begun(&front, "/v1/completions", &ask_for(A, ENDLESS, true)),
-        begun(&front, "/v1/messages", &messages),
-        begun(&front, "/v1/responses", &of("input", json!("a")).replace("max_tokens", "max_output_tokens")),
-    ];
-    let (killed, done) = (AtomicBool::new(false), AtomicUsize::new(0));
-    std::thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                // Some of them end before the kill, some after it.
-                let mut after = 0;
-                while after < 3 {
-                    after += usize::from(killed.load(Ordering::SeqCst));
-                    assert_eq!(front.complete(B, 64), (200, expected.1.clone()));
-                    done.fetch_add(1, Ordering::SeqCst);
-                }
-            });
-        }
-        let whole = scope.spawn(|| front.ask("POST", "/v1/completions", &ask_for(A, ENDLESS, false)));
-        wait_until("some are answered", || done.load(Ordering::SeqCst) >= 4);
-        wait_until("all run", || front.metric("vllm:num_requests_running", A) >= 4.0);
-        // What breaks off at once is sent again.
-        std::thread::sleep(std::time::Duration::from_millis(200));
-        signal("KILL", front.process_of(A));
-        killed.store(true, Ordering::SeqCst);
-        let ends = streams.map(|mut stream| {
-            let mut text = String::new();
-            stream.read_to_string(&mut text).unwrap();
-            text
-        });
-        says(&ends[0], &["data: {\"error\":{", "model_ended", "data: [DONE]\n\n"]);
-        says(&ends[1], &["event: error\ndata: {\"type\":\"error\"", "api_error"]);
-        says(
-            &ends[2],
-            &["event: error\ndata: {\"type\":\"error\"", "event: response.failed\n", "\"status\":\"failed\""],
-        );
-        let (status, told) = whole.join().unwrap();
-        assert_eq!((status, told["error"]["code"].as_str()), (502, Some("model_ended")), "{told}");
-        assert_eq!(front.complete(A, 8), (200, expected.0.clone()));
-    });
-    assert_eq!(front.metric("tallow_model_restarts_total", A), 1.0);
-    assert_eq!(front.metric("tallow_model_loads_total", B), 1.0);
-    says(&front.process.stderr(), &["its process ended (signal: 9"]);
-}
-
 /// Two models that do not fit beside each other take turns; no request fails, whoever asks at once.
 #[test]
 fn models_beyond_the_memory_take_turns() {
@@ -302,70 +223,6 @@ fn a_model_that_nobody_uses_is_unloaded_and_comes_back() {
     assert!(!lives(process));
     assert_eq!(front.complete(A, 8), text);
     assert_ne!(front.process_of(A), process);
-}
-
-/// A process that cannot load its model is not started again at once, and what it said is told.
-#[test]
-fn a_model_that_cannot_be_loaded_is_tried_again_after_pauses() {
-    let folder = TempDir::new().unwrap();
-    copy_model(&format!("models/{A}"), folder.path());
-    std::fs::remove_file(folder.path().join("tokenizer.json")).unwrap();
-    let front = front_of(&[folder.path(), &repo(&format!("models/{B}"))], &[]);
-    let name = folder.path().file_name().unwrap().to_str().unwrap();
-    let body = ask_for(name, 4, false);
-    let (status, text) = answer(front.port, "POST", "/v1/completions", &body).unwrap();
-    assert_eq!(status, 503, "{text}");
-    says(&text, &["model_failed", "retry-after: 1", "tokenizer.json", "the last lines of its log"]);
-    // Until the pause is over, requests are refused without another process.
-    let mut refused = 0;
-    while front.process.stderr().matches(&format!("the process of {name} is")).count() == 1 {
-        refused += 1;
-        assert_eq!(answer(front.port, "POST", "/v1/completions", &body).unwrap().0, 503);
-        assert!(refused < 100_000);
-    }
-    says(&front.state(name).to_string(), &["failed", "tokenizer.json"]);
-    assert_eq!(front.complete(B, 4).0, 200);
-    copy_model(&format!("models/{A}"), folder.path());
-    wait_until("it is loaded", || front.complete(name, 4).0 == 200);
-    let processes = front.process.stderr().matches(&format!("the process of {name} is")).count();
-    assert!(refused > processes && processes <= 10, "{processes} processes, {refused} refusals");
-}
-
-#[test]
-fn a_client_that_leaves_is_noticed_by_the_models_process() {
-    let front = front(&[]);
-    drop(begun(&front, "/v1/completions", &ask_for(A, ENDLESS, true)));
-    let aborted = || {
-        let (_, text) = answer(front.port, "GET", "/metrics", "").unwrap();
-        text.lines().any(|line| {
-            line.starts_with("vllm:request_success_total") && line.contains("abort") && line.ends_with(" 1")
-        })
-    };
-    wait_until("the answer is aborted", aborted);
-    // One that leaves before an answer begins is noticed too.
-    let stream = send(front.port, "POST", "/v1/completions", &ask_for(A, ENDLESS, false)).unwrap();
-    wait_until("it runs", || front.metric("vllm:num_requests_running", A) == 1.0);
-    drop(stream);
-    wait_until("nothing runs", || front.metric("vllm:num_requests_running", A) == 0.0);
-}
-
-/// However the front ends, its processes do.
-#[test]
-fn no_process_outlives_the_front() {
-    for (name, code) in [("TERM", Some(0)), ("INT", Some(0)), ("KILL", None)] {
-        let mut front = front(&[]);
-        assert_eq!((front.complete(A, 4).0, front.complete(B, 4).0), (200, 200));
-        let processes = [A, B].map(|model| front.process_of(model));
-        assert!(processes.iter().all(|process| lives(*process)));
-        // One of them is in the middle of an answer.
-        let _stream = (name == "KILL").then(|| begun(&front, "/v1/completions", &ask_for(A, ENDLESS, true)));
-        signal(name, front.process.child.id());
-        assert_eq!(front.process.wait_for_end().code(), code, "{}", front.process.stderr());
-        if code.is_none() {
-            wait_until("the processes end", || !processes.iter().any(|process| lives(*process)));
-        }
-        assert!(!processes.iter().any(|process| lives(*process)), "{name}");
-    }
 }
 
 #[test]

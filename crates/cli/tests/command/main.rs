@@ -3,6 +3,7 @@
 mod common;
 mod files;
 mod front;
+mod front_ends;
 mod help;
 mod hub;
 mod process;

@@ -14,12 +14,13 @@ fn manager(folder: &Path, name: &str, status: u8) {
 
 #[test]
 fn a_dry_run_shows_the_file_and_the_commands_of_either_system() {
-    let home = TempDir::new().unwrap();
+    let folder = TempDir::new().unwrap();
+    let home = folder.path().canonicalize().unwrap();
     // A link, so that the path is known and odd.
-    let model = home.path().join("a & b's \"model\"");
+    let model = home.join("a & b's \"model\"");
     std::os::unix::fs::symlink(repo("models/tiny-mistral").canonicalize().unwrap(), &model).unwrap();
     let shown = |manager: &str| {
-        let mut command = tallow(home.path());
+        let mut command = tallow(&home);
         command.args([
             "service",
             "install",
@@ -31,18 +32,18 @@ fn a_dry_run_shows_the_file_and_the_commands_of_either_system() {
             "--api-key",
             "se%cret",
         ]);
-        command.args([model.to_str().unwrap(), "--max-model-len", "64"]).current_dir(home.path());
+        command.args([model.to_str().unwrap(), "--max-model-len", "64"]).current_dir(&home);
         let ended = run(command.env("TALLOW_THREADS", "2").env("HF_HOME", "/h"));
         assert_eq!(ended.code, Some(0), "{}", ended.stderr);
         // The places of this run.
         let program = Path::new(env!("CARGO_BIN_EXE_tallow")).canonicalize().unwrap();
-        let user = std::os::unix::fs::MetadataExt::uid(&home.path().metadata().unwrap());
+        let user = std::os::unix::fs::MetadataExt::uid(&home.metadata().unwrap());
         let text = ended.stdout.replace(program.to_str().unwrap(), "/bin/tallow");
-        text.replace(home.path().to_str().unwrap(), "/home/me").replace(&format!("gui/{user}"), "gui/501")
+        text.replace(home.to_str().unwrap(), "/home/me").replace(&format!("gui/{user}"), "gui/501")
     };
     insta::assert_snapshot!(shown("systemd"));
     insta::assert_snapshot!(shown("launchd"));
-    assert!(!home.path().join(".config").exists() && !home.path().join("Library").exists());
+    assert!(!home.join(".config").exists() && !home.join("Library").exists());
 }
 
 #[test]
