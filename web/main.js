@@ -277,8 +277,28 @@ async function importFile() {
   list();
 }
 
+/**
+ * Takes over what another tab has changed, but for a conversation that is being answered in this one.
+ * @param {import("./store.js").Change} change
+ */
+async function takeOver({ kept, forgotten }) {
+  const current = chat.conversation?.id ?? "";
+  if (kept) {
+    const one = await store.find(kept);
+    if (!one || chat.running.has(kept)) return;
+    conversations.set(kept, one);
+    if (current === kept) chat.open(one);
+  } else {
+    if (forgotten) conversations.delete(forgotten);
+    else conversations.clear();
+    if (current && !conversations.has(current) && location.hash === `#${current}`) return newChat();
+  }
+  list();
+}
+
 async function start() {
   listen();
+  store.onChange(takeOver);
   try {
     for (const one of await store.all()) {
       settle(one);

@@ -3,6 +3,16 @@
 /** @type {IDBDatabase | undefined} */
 let opened;
 
+/** @typedef {{ kept?: string, forgotten?: string }} Change what has changed: a conversation's id; neither: all are gone */
+
+/** Tabs tell each other what they have changed. A tab does not hear itself. */
+const tabs = new BroadcastChannel("tallow");
+
+/** @param {(change: Change) => void} act is told what another tab has changed */
+export function onChange(act) {
+  tabs.onmessage = ({ data }) => act(data);
+}
+
 /** @returns {Promise<IDBDatabase>} */
 function open() {
   return new Promise((resolve, reject) => {
@@ -37,17 +47,28 @@ export function all() {
   return run("readonly", (store) => store.getAll());
 }
 
+/**
+ * @param {string} id
+ * @returns {Promise<import("./conversation.js").Conversation | undefined>}
+ */
+export function find(id) {
+  return run("readonly", (store) => store.get(id));
+}
+
 /** @param {import("./conversation.js").Conversation} conversation */
-export function keep(conversation) {
-  return run("readwrite", (store) => store.put(conversation));
+export async function keep(conversation) {
+  await run("readwrite", (store) => store.put(conversation));
+  tabs.postMessage({ kept: conversation.id });
 }
 
 /** @param {string} id */
-export function forget(id) {
-  return run("readwrite", (store) => store.delete(id));
+export async function forget(id) {
+  await run("readwrite", (store) => store.delete(id));
+  tabs.postMessage({ forgotten: id });
 }
 
 /** Forgets all conversations. */
-export function forgetAll() {
-  return run("readwrite", (store) => store.clear());
+export async function forgetAll() {
+  await run("readwrite", (store) => store.clear());
+  tabs.postMessage({});
 }

@@ -52,6 +52,27 @@ export const chat = {
     assert.match(await page.locator("#announcements").innerText(), /^(.+\n+){3,}The answer is complete\.$/);
   },
 
+  async "two tabs have one conversation, and neither loses what the other has added"() {
+    const page = await open();
+    await converse(page, "Say hello.");
+    const other = await page.context().newPage();
+    await other.goto(page.url());
+    await answers(other).first().waitFor();
+    await converse(other, "And what is the sea?");
+    const told = async (one) => (await one.locator(".message.user").allInnerTexts()).join();
+    const both = (words) => words.includes("Say hello.") && words.includes("the sea");
+    await until("the other tab's question", () => told(page), both);
+    await converse(page, "And the sky?");
+    await until("the first tab's question", () => told(other), (words) => both(words) && words.includes("the sky"));
+    // What one deletes is gone in both.
+    await page.getByText("More", { exact: true }).click();
+    await page.getByRole("button", { name: "Delete", exact: true }).click();
+    await page.locator("#confirm-dialog button[value=yes]").click();
+    await other.getByText("No conversations yet.").waitFor();
+    await until("an empty page", () => answers(other).count(), (count) => count === 0);
+    await page.context().close();
+  },
+
   async "an answer is stopped, which frees the engine, and goes on from there"() {
     const page = await open();
     await writeLong(page);

@@ -36,7 +36,7 @@ fn measure(args: BenchArgs, config: &EngineConfig) -> Result<()> {
         bundle.files.check()?;
         Ok(rows)
     })?;
-    output::plot(args.plot.as_deref(), || plot::speed(&rows))?;
+    output::plot(args.plot.as_deref(), |picture| plot::speed(&rows, picture))?;
     output::json(args.json.as_deref(), &rows)
 }
 

@@ -76,9 +76,9 @@ fn judge(args: EvalArgs, config: &EngineConfig) -> Result<()> {
     }
     output::json(args.json.as_deref(), &report)?;
     // The plot comes last: not every report has something to show.
-    output::plot(args.plot.as_deref(), || {
+    output::plot(args.plot.as_deref(), |picture| {
         let judged = report.texts.iter().filter_map(|text| Some((&*text.text, text.quality.as_ref()?)));
-        plot::quality(&report.model, judged)
+        plot::quality(&report.model, judged, picture)
     })
 }
 
@@ -201,6 +201,7 @@ fn retrieval(bundle: &ModelBundle, text: &str, args: &EvalArgs, kv: &KvOptions) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plot::Picture;
     use measure::{PositionRange, QualityRow};
 
     /// A text of two ranges of positions, with one pair that has a place in a plot if its KL is above 0.
@@ -249,9 +250,12 @@ mod tests {
     fn a_plot_has_a_chart_for_each_text_that_it_can_show() {
         let texts = [text("wikitext", 0.5), text("code", 0.1), text("exact", 0.0)];
         let charts = texts.iter().filter_map(|text| Some((&*text.text, text.quality.as_ref()?)));
-        let svg = plot::quality("model", charts.clone()).unwrap();
+        let svg = String::from_utf8(plot::quality("model", charts.clone(), Picture::Svg).unwrap()).unwrap();
         let shown = ["wikitext", "code", "exact"].map(|name| svg.contains(&format!("model, {name}")));
         assert_eq!(shown, [true, true, false]);
-        assert!(plot::quality("model", charts.skip(2)).is_err());
+        let png = plot::quality("model", charts.clone(), Picture::Png).unwrap();
+        let header = png::Decoder::new(std::io::Cursor::new(&png)).read_info().unwrap().info().size();
+        assert_eq!(header, (4 * 860, 2 * 560), "two charts beside each other, at twice their points");
+        assert!(plot::quality("model", charts.skip(2), Picture::Svg).is_err());
     }
 }

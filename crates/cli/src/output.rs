@@ -1,4 +1,5 @@
 //! Standard output, and the files that `eval` and `bench` write beside their tables.
+use crate::plot::Picture;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use std::fmt;
@@ -61,14 +62,14 @@ pub fn json(path: Option<&Path>, report: &impl Serialize) -> Result<()> {
     write("--json", path, || Ok(serde_json::to_string_pretty(report)? + "\n"))
 }
 
-/// Writes a plot where `--plot` names a file. `svg` draws it.
-pub fn plot(path: Option<&Path>, svg: impl FnOnce() -> Result<String>) -> Result<()> {
-    write("--plot", path, svg)
+/// Writes a plot where `--plot` names a file, as the kind of picture that the file's name ends with. `draw` draws it.
+pub fn plot(path: Option<&Path>, draw: impl FnOnce(Picture) -> Result<Vec<u8>>) -> Result<()> {
+    write("--plot", path, || draw(Picture::of(path)))
 }
 
-fn write(flag: &str, path: Option<&Path>, text: impl FnOnce() -> Result<String>) -> Result<()> {
+fn write<T: AsRef<[u8]>>(flag: &str, path: Option<&Path>, content: impl FnOnce() -> Result<T>) -> Result<()> {
     match path {
-        Some(path) => std::fs::write(path, text()?).with_context(|| format!("{flag} {}", path.display())),
+        Some(path) => std::fs::write(path, content()?).with_context(|| format!("{flag} {}", path.display())),
         None => Ok(()),
     }
 }

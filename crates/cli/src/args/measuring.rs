@@ -31,7 +31,7 @@ pub struct EvalArgs {
     /// Write the results as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// Write a plot of bits against KL as SVG
+    /// Write a plot of bits against KL, as SVG or, in a file whose name ends in .png, as PNG
     #[arg(long, value_name = "FILE")]
     pub plot: Option<PathBuf>,
     /// Also ask for pass keys hidden in wikitext or the file, with an f32 cache and the pair that the flags name or
@@ -84,7 +84,7 @@ pub struct BenchArgs {
     /// Write the results as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// Write a plot of context against decode speed as SVG
+    /// Write a plot of context against decode speed, as SVG or, in a file whose name ends in .png, as PNG
     #[arg(long, value_name = "FILE")]
     pub plot: Option<PathBuf>,
     #[command(flatten)]
