@@ -27,3 +27,4 @@ for model in tiny-llama31 tiny-smollm3 tiny-qwen2 tiny-qwen3 tiny-qwen35; do
     agree "$model" q8_0 201 .1 .03
 done
 agree tiny-qwen2 mixed 201 .2 .06
+agree tiny-qwen2 grids 201 .2 .06

@@ -3,8 +3,8 @@
 llama.cpp's convert_hf_to_gguf.py.
 
 usage: to_gguf.py MODEL_DIR OUT.gguf TYPE [--layers N] [--shards N]        needs: numpy gguf==0.19.0
-TYPE: f32 f16 bf16 q8_0 q4_0 q4_1 q5_0 q5_1, or mixed: another type for each projection, blocks of K types filled at random
-(the package has no quantiser for them), and the first values of each tensor in OUT.json.
+TYPE: f32 f16 bf16 q8_0 q4_0 q4_1 q5_0 q5_1, or mixed or grids: another type for each projection, of K types or of IQ types and MXFP4, whose
+blocks are filled at random (the package has no quantiser for them), and the first values of each tensor in OUT.json.
 Vectors, routers of mixtures and the gates and convolutions of delta nets are f32.
 """
 import argparse, json, math, pathlib, struct
@@ -30,7 +30,13 @@ layers = args.layers or config["num_hidden_layers"]
 heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
 head_dim = config.get("head_dim") or config["hidden_size"] // heads
 rng = np.random.default_rng(0)
-MIXED = {"token_embd": "Q4_0", "attn_q": "Q4_K", "attn_k": "Q5_K", "attn_v": "Q6_K", "attn_output": "Q3_K", "ffn_gate": "Q2_K", "ffn_up": "Q5_1", "ffn_down": "Q4_1"}
+MIXTURES = {"mixed": {
+    "token_embd": "Q4_0", "attn_q": "Q4_K", "attn_k": "Q5_K", "attn_v": "Q6_K", "attn_output": "Q3_K",
+    "ffn_gate": "Q2_K", "ffn_up": "Q5_1", "ffn_down": "Q4_1",
+}, "grids": {
+    "token_embd": "IQ4_NL", "attn_q": "IQ4_XS", "attn_k": "IQ3_S", "attn_v": "IQ3_XXS", "attn_output": "IQ2_S", "ffn_gate": "IQ2_XS", "ffn_up": "IQ2_XXS",
+    "ffn_down": "MXFP4",
+}}
 NAMES = {
     "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
     "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output", "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm",
@@ -96,7 +102,11 @@ def random_blocks(kind, shape):
     """Blocks of random codes whose values are about as large as a weight's."""
     length, size = gguf.GGML_QUANT_SIZES[kind]
     blocks = rng.integers(0, 256, (math.prod(shape) // length, size), np.uint8)
-    at, scale = {Type.Q2_K: ([80, 82], 4e-3), Type.Q3_K: ([108], 1e-3), Type.Q4_K: ([0, 2], 3e-4), Type.Q5_K: ([0, 2], 1e-4), Type.Q6_K: ([208], 3e-5)}[kind]
+    if kind == Type.MXFP4:
+        blocks[:, 0] = 122  # an exponent: 2^(122 - 128)
+        return blocks.reshape(*shape[:-1], -1)
+    at, scale = {Type.IQ4_NL: ([0], 1.3e-3), Type.IQ4_XS: ([0], 7e-5), Type.IQ3_S: ([0], 6e-4), Type.IQ3_XXS: ([0], 8e-4), Type.IQ2_S: ([0], 2e-3),
+                 Type.IQ2_XS: ([0], 2e-3), Type.IQ2_XXS: ([0], 2e-3), Type.Q2_K: ([80, 82], 4e-3), Type.Q3_K: ([108], 1e-3), Type.Q4_K: ([0, 2], 3e-4), Type.Q5_K: ([0, 2], 1e-4), Type.Q6_K: ([208], 3e-5)}[kind]
     for offset in at:
         blocks[:, offset : offset + 2] = np.float16(scale * rng.uniform(0.5, 1.5, (len(blocks), 1))).view(np.uint8)
     return blocks.reshape(*shape[:-1], -1)
@@ -110,10 +120,11 @@ expected = {}
 
 
 def add(name, values, kind):
-    if kind == "mixed":
-        kind = MIXED[name.removesuffix(".weight").split(".")[-1]]
+    if kind in MIXTURES:
+        kind = MIXTURES[kind][name.removesuffix(".weight").split(".")[-1]]
     kind = Type[kind.upper()]
-    data = random_blocks(kind, values.shape) if kind.name.endswith("_K") else gguf.quants.quantize(values, kind)
+    is_random = kind.name.endswith("_K") or kind.name.startswith("IQ") or kind == Type.MXFP4
+    data = random_blocks(kind, values.shape) if is_random else gguf.quants.quantize(values, kind)
     writer.add_tensor(name, data, raw_dtype=kind)
     values = gguf.quants.dequantize(data, kind)
     expected[name] = dict(type=kind.name, row=[float(x) for x in values.reshape(-1, values.shape[-1])[-1][:40]])
@@ -238,5 +249,5 @@ writer.write_header_to_file()
 writer.write_kv_data_to_file()
 writer.write_tensors_to_file()
 writer.close()
-if args.type == "mixed":
+if args.type in MIXTURES:
     args.out.with_suffix(".json").write_text(json.dumps(dict(by=f"gguf {args.model.name}", tensors=expected)) + "\n")
