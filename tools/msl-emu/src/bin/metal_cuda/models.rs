@@ -12,7 +12,8 @@ use testkit::Golden;
 use turboquant::Format::{self, F16, Tc4};
 
 /// One of every family whose head size has kernels.
-const FAMILIES: [&str; 5] = ["tiny-llama31", "tiny-qwen2", "tiny-qwen3", "tiny-qwen3moe", "tiny-qwen35"];
+const FAMILIES: [&str; 7] =
+    ["tiny-llama31", "tiny-smollm3", "tiny-qwen2", "tiny-qwen3", "tiny-qwen3moe", "tiny-qwen35", "tiny-qwen35moe"];
 /// Trained models.
 const TRAINED: [&str; 2] = ["demo", "eval"];
 /// Quantised ones of `fixtures/gguf`, each with the model whose texts it is given.
