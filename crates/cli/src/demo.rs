@@ -19,6 +19,6 @@ pub fn folder() -> Result<PathBuf> {
     }
 }
 
-/// What `serve` logs when nobody has named a model.
+/// What `serve` and `chat` tell when nobody has named a model.
 pub const NOTICE: &str = "No model was named, so this is the bundled demo model: 17 million parameters, trained for \
                           small talk and tests. It knows little; `tallow list --known` names models that know more";

@@ -4,6 +4,7 @@ mod input;
 mod markdown;
 
 use crate::args::ChatArgs;
+use crate::demo;
 use crate::output;
 use crate::serve::Running;
 use crate::settings::Settings;
@@ -30,6 +31,9 @@ pub async fn chat(args: ChatArgs, signals: &Signals) -> Result<()> {
             (None, url, http)
         }
         None => {
+            if settings.model.is_none() {
+                output::line(format_args!("{}. To talk to a server that runs: --url.", demo::NOTICE));
+            }
             (settings.host, settings.port) = ("127.0.0.1".into(), 0);
             let running = Running::start(&settings).await?;
             let url = format!("http://{}", running.address);
