@@ -254,6 +254,7 @@ mod tests {
             free_memory: None,
             share_of_free: 1.0,
             total_memory: None,
+            is_named: false,
             needs: MemoryNeeds::default(),
         }
     }

@@ -48,6 +48,8 @@ pub struct MemoryLimits {
     pub share_of_free: f64,
     /// All memory of the machine, or of the container, bytes; `None` if unknown.
     pub total_memory: Option<u64>,
+    /// Whether `--memory` says how much that is.
+    pub is_named: bool,
     /// What is needed beside the cache.
     pub needs: MemoryNeeds,
 }
@@ -140,8 +142,8 @@ impl MemoryBudget {
             let needed = wanted.div_ceil(block_size) * block_bytes;
             let message = format!(
                 "{wanted} tokens need {needed} bytes of KV cache; there is memory for {capacity} tokens. Raise \
-                 --kv-cache-memory, lower --max-model-len or choose a smaller --k-quant and --v-quant. Needed beside \
-                 the cache: {}",
+                 {}, lower --max-model-len or choose a smaller --k-quant and --v-quant. Needed beside the cache: {}",
+                if limits.is_named { "--memory" } else { "--kv-cache-memory" },
                 listed(&limits.needs.terms())
             );
             return Err(StartError::flag("--max-model-len", message));
@@ -201,14 +203,15 @@ impl MemoryLimits {
         }
         let terms = listed(&self.needs.terms());
         let room = total.saturating_sub(needed);
+        let whose = if self.is_named { "--memory names" } else { "this machine, or the container, has" };
         let message = match cache {
             Some(bytes) if room > 0 => format!(
-                "is {bytes} bytes; this machine, or the container, has {total} bytes in all, of which {needed} are \
+                "is {bytes} bytes; {whose} {total} bytes in all, of which {needed} are \
                  needed beside the cache: {terms}. It must be at most {room}; left out, it is what fits"
             ),
             _ => {
                 let message = format!(
-                    "needs {needed} bytes beside the cache, and this machine, or the container, has {total} in all: \
+                    "needs {needed} bytes beside the cache, and {whose} {total} in all: \
                      {terms}. Take smaller weights, or lower --max-num-batched-tokens and --max-num-seqs"
                 );
                 return Err(StartError::flag("the model", message));
@@ -257,6 +260,7 @@ mod tests {
         free_memory: Some(1 << 30),
         share_of_free: SHARE_OF_FREE,
         total_memory: Some(1 << 32),
+        is_named: false,
         needs: MemoryNeeds {
             mapped_weights: 1 << 20,
             owned_weights: 0,
@@ -360,6 +364,10 @@ mod tests {
         let limits = MemoryLimits { kv_cache_memory: Some(100_000), max_model_len: Some(4096), ..LIMITS };
         let error = MemoryBudget::new(&layout(), &limits).unwrap_err().to_string();
         assert!(error.contains("--max-model-len") && error.contains(&(256 * 8192).to_string()), "{error}");
+        assert!(error.contains("Raise --kv-cache-memory"), "{error}");
+        let named = MemoryLimits { is_named: true, free_memory: Some(100_000), kv_cache_memory: None, ..limits };
+        let error = MemoryBudget::new(&layout(), &named).unwrap_err().to_string();
+        assert!(error.contains("Raise --memory"), "{error}");
         let error = MemoryBudget::new(&layout(), &MemoryLimits { max_model_len: Some(5000), ..LIMITS }).unwrap_err();
         assert!(error.to_string().contains("[2, 4096]"), "{error}");
         let none = MemoryLimits { kv_cache_memory: Some(5), ..LIMITS };

@@ -179,6 +179,11 @@ impl MemoryLimits {
 /// Errors: a `--memory` that this machine does not have.
 fn check_named_memory(config: &EngineConfig) -> Result<(), StartError> {
     match (config.memory, total_memory()) {
+        // No server runs in so little: a unit was forgotten.
+        (Some(named), _) if named < 1 << 20 => {
+            let message = format!("is {named} bytes; write a unit, such as 6GiB");
+            Err(StartError::flag("--memory", message))
+        }
         (Some(named), Some(total)) if named > total => {
             let message = format!("is {named} bytes; this machine, or the container, has {total} in all");
             Err(StartError::flag("--memory", message))
@@ -222,6 +227,7 @@ pub(super) fn limits(
         free_memory,
         share_of_free,
         total_memory: config.memory.or_else(total_memory),
+        is_named: config.memory.is_some(),
         needs: MemoryNeeds {
             mapped_weights: weights.mapped,
             owned_weights: weights.owned,

@@ -100,6 +100,10 @@ fn memory_that_is_named_bounds_all_and_another_machine_is_planned_for() {
     let there = forecast(&base, Some(machine)).unwrap();
     assert_eq!((there.total_memory, there.free_memory), (Some(1 << 50), Some(1 << 49)));
     assert!(sum(&there.start.unwrap()) > NAMED);
+    for (memory, told) in [(6, "6 bytes; write a unit"), (50 << 20, "--memory names 52428800 in all")] {
+        let error = plan(&EngineConfig { memory: Some(memory), ..base.clone() }).unwrap_err().to_string();
+        assert!(error.contains(told), "{error}");
+    }
     let error = plan(&EngineConfig { memory: Some(1 << 60), ..base }).unwrap_err().to_string();
     assert!(error.starts_with("--memory: is 1152921504606846976 bytes; this machine"), "{error}");
 }
