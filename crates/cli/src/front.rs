@@ -208,14 +208,11 @@ impl ProcessCommand {
     /// Errors: the system does not say where this program is.
     fn new(settings: &Settings, is_for_person: bool) -> Result<Self> {
         let program = std::env::current_exe().context("the system does not say where this program is")?;
-        let flags = settings.flags.iter().filter(|(key, _)| !OWN_FLAGS.contains(&key.as_str()));
-        let flags = flags.map(|(key, value)| format!("--{}={value}", key.replace('_', "-")));
         let (log_format, log_filter) = log::of_process(is_for_person);
-        let config = settings.config_file.iter().map(|path| format!("--config={}", path.display()));
         let own = ["serve", "--behind-front", "--host=127.0.0.1", "--port=0"].map(str::to_owned);
         Ok(ProcessCommand {
             program,
-            arguments: own.into_iter().chain([log_format]).chain(config).chain(flags).collect(),
+            arguments: own.into_iter().chain([log_format]).chain(settings.arguments(&OWN_FLAGS)).collect(),
             log_filter,
         })
     }

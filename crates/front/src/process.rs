@@ -104,7 +104,7 @@ impl ProcessStart {
         tracing::info!("the process of {name} is {}", child.id().unwrap_or_default());
         let mut stdin = child.stdin.take();
         if let Some(stdin) = &mut stdin {
-            // Of a process that has ended already its status tells more.
+            // If the process has ended already, its status tells more than this error does.
             let _ = stdin.write_all(format!("{key}\n").as_bytes()).await;
         }
         let out = child.stdout.take();

@@ -111,14 +111,11 @@ fn show(commands: &[ManagerCommand]) -> Result<()> {
 
 /// The arguments of a server with these settings: its flags but for the key, and its models.
 fn arguments(settings: &Settings, models: &[String], manager: ServiceManager, places: &ServicePlaces) -> Vec<String> {
-    let own = ["model", "api_key"];
-    let flags = settings.flags.iter().filter(|(key, _)| !own.contains(&key.as_str()));
-    let flags = flags.map(|(key, value)| format!("--{}={value}", key.replace('_', "-")));
-    let config = settings.config_file.iter().map(|path| format!("--config={}", path.display()));
+    let flags = settings.arguments(&["model", "api_key"]);
     let (log_format, _) = log::of_process(false);
     // systemd keeps what a service writes; launchd does not.
     let log_file = (manager == ServiceManager::Launchd).then(|| format!("--log-file={}", places.log().display()));
-    let words = ["serve".to_owned(), log_format].into_iter().chain(log_file).chain(config).chain(flags);
+    let words = ["serve".to_owned(), log_format].into_iter().chain(log_file).chain(flags);
     words.chain((!models.is_empty()).then(|| "--".to_owned())).chain(models.iter().cloned()).collect()
 }
 

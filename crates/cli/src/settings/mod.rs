@@ -188,6 +188,14 @@ impl Settings {
         }
     }
 
+    /// The arguments by which another process has these settings: the configuration file, and the flags but for those
+    /// of the keys `except`.
+    pub fn arguments(&self, except: &[&str]) -> impl Iterator<Item = String> {
+        let config = self.config_file.iter().map(|path| format!("--config={}", path.display()));
+        let flags = self.flags.iter().filter(|(key, _)| !except.contains(&key.as_str()));
+        config.chain(flags.map(|(key, value)| format!("--{}={value}", key.replace('_', "-"))))
+    }
+
     /// An error that names a flag, with the file or the variable that the flag's value came from.
     pub fn explain(&self, error: impl Into<Error>) -> Error {
         self.origins.explain(error)

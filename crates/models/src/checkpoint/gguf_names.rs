@@ -1,6 +1,6 @@
 //! From the names of llama.cpp's tensors (`gguf-py/gguf/constants.py`) to those of Hugging Face's.
 use super::Entry;
-use super::packed_experts::by_expert;
+use super::packed_experts::{MAX_EXPERTS, by_expert};
 use gguf::{GgufError, Metadata, Value};
 
 /// What GGUF files of one architecture call things. Pairs are llama.cpp's name and Hugging Face's.
@@ -41,10 +41,6 @@ const LAYER: [(&str, &str); 11] = [
     ("ffn_up", "mlp.up_proj"),
     ("ffn_down", "mlp.down_proj"),
 ];
-
-/// More experts than any model has. Each expert of a tensor becomes an entry of its own, so a file must not ask for any
-/// number.
-const MAX_EXPERTS: usize = 1 << 12;
 
 /// Renames the tensors of one checkpoint.
 pub(super) struct Namer<'a> {
@@ -88,25 +84,23 @@ impl<'a> Namer<'a> {
     ///
     /// Errors: another number of experts than the metadata's.
     pub fn rename(&self, name: &str, entry: Entry) -> Result<Vec<(String, Entry)>, GgufError> {
-        if let Some((layer, part)) = layer_part(name)
-            && let Some(to) = find(self.names.layer.iter().copied(), part)
-        {
-            return Ok(vec![(format!("model.layers.{layer}.{to}"), entry)]);
-        }
-        if let Some((layer, part)) = layer_part(name)
-            && let Some((part, kind)) = part.split_once('.')
-        {
-            let tables = std::iter::once(&LAYER[..]).chain(self.names.layer.iter().copied());
-            if let Some(to) = find(tables, part) {
-                return Ok(vec![(format!("model.layers.{layer}.{to}.{kind}"), entry)]);
+        if let Some((layer, whole)) = layer_part(name) {
+            if let Some(to) = find(self.names.layer.iter().copied(), whole) {
+                return Ok(vec![(format!("model.layers.{layer}.{to}"), entry)]);
             }
-            let to = find(std::iter::once(self.names.experts), part);
-            if let (Some(to), [experts, _, _]) = (to, &entry.shape[..]) {
-                if *experts != self.experts {
-                    let message = format!("has {experts} experts; expert_count says {}", self.experts);
-                    return Err(GgufError::Malformed { what: format!("tensor {name}"), message });
+            if let Some((part, kind)) = whole.split_once('.') {
+                let tables = std::iter::once(&LAYER[..]).chain(self.names.layer.iter().copied());
+                if let Some(to) = find(tables, part) {
+                    return Ok(vec![(format!("model.layers.{layer}.{to}.{kind}"), entry)]);
                 }
-                return Ok(by_expert(&format!("model.layers.{layer}.mlp.experts"), to, kind, &entry));
+                let to = find(std::iter::once(self.names.experts), part);
+                if let (Some(to), [experts, _, _]) = (to, &entry.shape[..]) {
+                    if *experts != self.experts {
+                        let message = format!("has {experts} experts; expert_count says {}", self.experts);
+                        return Err(GgufError::Malformed { what: format!("tensor {name}"), message });
+                    }
+                    return Ok(by_expert(&format!("model.layers.{layer}.mlp.experts"), to, kind, &entry));
+                }
             }
         }
         let global = name.split_once('.').and_then(|(part, kind)| {

@@ -1,6 +1,10 @@
 //! Tensors that hold all experts of a layer.
 use super::Entry;
 
+/// More experts than any layer has. Each expert of a tensor becomes an entry of its own, so a file must not ask for any
+/// number.
+pub(super) const MAX_EXPERTS: usize = 1 << 12;
+
 /// The projection that holds the rows of `gate_proj` and, below them, those of `up_proj`.
 const GATE_AND_UP: &str = "gate_up_proj";
 

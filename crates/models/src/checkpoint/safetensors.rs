@@ -1,5 +1,5 @@
 //! Checkpoints in safetensors: one file, or shards that an index names.
-use super::packed_experts::by_expert;
+use super::packed_experts::{MAX_EXPERTS, by_expert};
 use super::{Entry, Reading, Tensors, WeightFile, read_json};
 use crate::error::ModelError;
 use matmul::WeightType;
@@ -55,8 +55,6 @@ pub(crate) fn safetensors(folder: &Path, reading: Reading) -> Result<Tensors, Mo
 /// The experts' prefix and the projection, if a tensor holds a projection of all experts of a layer, as checkpoints of
 /// Qwen3.5's mixtures do.
 fn packed_experts<'a>(name: &'a str, entry: &Entry) -> Option<(&'a str, &'a str)> {
-    /// More experts than any layer has.
-    const MAX_EXPERTS: usize = 1 << 12;
     let (prefix, projection) = name.rsplit_once('.')?;
     let is_packed = prefix.ends_with(".mlp.experts") && projection.ends_with("_proj") && entry.shape.len() == 3;
     (is_packed && entry.shape[0] <= MAX_EXPERTS).then_some((prefix, projection))

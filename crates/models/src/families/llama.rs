@@ -23,7 +23,7 @@ struct Layer {
     mlp: Mlp,
 }
 
-fn load(config: &ModelConfig, weights: &Weights) -> LoadResult<Box<dyn Model>> {
+pub(super) fn load(config: &ModelConfig, weights: &Weights) -> LoadResult<Box<dyn Model>> {
     let bias = config.attention_bias;
     load_with(AttentionOptions { qkv_bias: bias, output_bias: bias, ..Default::default() }, config, weights)
 }

@@ -3,12 +3,7 @@
 //! Again: A New Hybrid Attention Strategy", arXiv:2501.18795).
 use super::llama;
 use crate::checkpoint::GgufNames;
-use crate::config::ModelConfig;
-use crate::error::LoadResult;
 use crate::family::Family;
-use crate::layers::AttentionOptions;
-use crate::model::Model;
-use crate::weights::Weights;
 
 pub(crate) const FAMILY: Family = Family {
     gguf: Some(GgufNames { interleaved_rope: true, ..GgufNames::dense("smollm3") }),
@@ -30,14 +25,8 @@ pub(crate) const FAMILY: Family = Family {
         config.rotate_in(|layer| !(layer + 1).is_multiple_of(INTERVAL));
         Ok(())
     },
-    ..Family::dense(&[("SmolLM3ForCausalLM", "smollm3")], load)
+    ..Family::dense(&[("SmolLM3ForCausalLM", "smollm3")], llama::load)
 };
 
 /// How many layers lie between those that do not rotate, as llama.cpp's files, which do not say, have it.
 const INTERVAL: usize = 4;
-
-fn load(config: &ModelConfig, weights: &Weights) -> LoadResult<Box<dyn Model>> {
-    let bias = config.attention_bias;
-    let options = AttentionOptions { qkv_bias: bias, output_bias: bias, ..Default::default() };
-    llama::load_with(options, config, weights)
-}

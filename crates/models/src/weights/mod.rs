@@ -157,7 +157,7 @@ pub(crate) fn num_bytes(tensors: &Tensors) -> u64 {
 pub(crate) fn fingerprint(config: &ModelConfig, tensors: &Tensors, quant: Option<WeightQuant>) -> String {
     const SAMPLE: usize = 1 << 16;
     let mut hash = blake3::Hasher::new();
-    // The same model may lie elsewhere.
+    // The path is left out, so that a model keeps its name when its folder is moved.
     let config = ModelConfig { path: PathBuf::new(), ..config.clone() };
     hash.update(format!("{config:?};").as_bytes());
     for (name, entry) in tensors {
