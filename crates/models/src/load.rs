@@ -72,7 +72,7 @@ pub fn open(checkpoint: &Checkpoint) -> Result<OpenModel<'_>, ModelError> {
             let (family, names) = family_of_gguf(&keys)?;
             let tensors = files.tensors(names)?;
             let config = family.config_of_gguf(&keys, &tensors)?;
-            let generation = GenerationDefaults::of_gguf(&metadata, &config)?;
+            let generation = GenerationDefaults::of_gguf(&metadata, &config.path, &config.eos)?;
             Ok(OpenModel::new(path, family, config, generation, tensors))
         }
     }

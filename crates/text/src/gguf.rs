@@ -4,7 +4,7 @@ mod pre;
 use crate::config::TokenizerConfig;
 use crate::error::TextError;
 use gguf::{GgufError, Metadata};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, json};
 use std::path::Path;
 use tokenizers::decoders::byte_fallback::ByteFallback;
 use tokenizers::decoders::fuse::Fuse;
@@ -55,7 +55,14 @@ pub(crate) fn config(metadata: &Metadata<'_>, path: &Path) -> Result<TokenizerCo
     let adds_eos = source.optional("tokenizer.ggml.add_eos_token", Metadata::flag)?.unwrap_or(false);
     fields.insert("add_eos_token".into(), json!(adds_eos));
     if let Some(template) = source.optional("tokenizer.chat_template", Metadata::string)? {
-        fields.insert("chat_template".into(), Value::String(template.to_owned()));
+        // Conversations with tools may have a template of their own.
+        let with_tools = source.optional("tokenizer.chat_template.tool_use", Metadata::string)?;
+        let named = |name: &str, template: &str| json!({"name": name, "template": template});
+        let templates = match with_tools {
+            Some(with_tools) => json!([named("default", template), named("tool_use", with_tools)]),
+            None => json!(template),
+        };
+        fields.insert("chat_template".into(), templates);
     }
     Ok(TokenizerConfig::new(path.to_owned(), fields))
 }

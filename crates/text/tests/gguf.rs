@@ -67,19 +67,40 @@ fn special_tokens_and_template_come_from_the_file() {
     }
 }
 
+/// Metadata with one entry more. `kind`: the value's type, as a file numbers it.
+fn with_entry(bytes: &[u8], key: &str, kind: u32, value: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    // The number of entries, and a new first one.
+    let entries = u64::from_le_bytes(bytes[16..24].try_into().unwrap()) + 1;
+    bytes[16..24].copy_from_slice(&entries.to_le_bytes());
+    let entry = [&(key.len() as u64).to_le_bytes()[..], key.as_bytes(), &kind.to_le_bytes(), value].concat();
+    bytes.splice(24..24, entry);
+    bytes
+}
+
+#[test]
+fn a_conversation_with_tools_has_the_template_that_the_file_has_for_them() {
+    const STRING: u32 = 8;
+    let (path, bytes) = bytes("bpe");
+    let source = "tools: {{ tools[0].name }}";
+    let value = [&(source.len() as u64).to_le_bytes()[..], source.as_bytes()].concat();
+    let bytes = with_entry(&bytes, "tokenizer.chat_template.tool_use", STRING, &value);
+    let template = ChatTemplate::from_gguf(&Gguf::parse(&bytes).unwrap().metadata, &path).unwrap().unwrap();
+    let (messages, tools) = (json!([{"role": "user", "content": "hi"}]), json!([{"name": "now"}]));
+    let plain = template.render(&Conversation::of(&messages)).unwrap();
+    assert!(plain.contains("[user] hi"), "{plain}");
+    let with_tools = Conversation { tools: Some(&tools), ..Conversation::of(&messages) };
+    assert_eq!(template.render(&with_tools).unwrap(), "tools: now");
+}
+
 /// Files of embedding models have texts end in EOS.
 #[test]
 fn a_file_that_adds_eos_ends_texts_in_it() {
     const BOOL: u32 = 7;
     for name in ["bpe", "spm"] {
-        let (path, mut bytes) = bytes(name);
+        let (path, bytes) = bytes(name);
         let plain = tokenizer(&path, &bytes).unwrap();
-        // The number of entries, and a new first one.
-        let entries = u64::from_le_bytes(bytes[16..24].try_into().unwrap()) + 1;
-        bytes[16..24].copy_from_slice(&entries.to_le_bytes());
-        let key = b"tokenizer.ggml.add_eos_token";
-        let entry = [&(key.len() as u64).to_le_bytes()[..], key, &BOOL.to_le_bytes(), &[1]].concat();
-        bytes.splice(24..24, entry);
+        let bytes = with_entry(&bytes, "tokenizer.ggml.add_eos_token", BOOL, &[1]);
         let ending = tokenizer(&path, &bytes).unwrap();
         let want = [plain.encode("x", true).unwrap(), vec![plain.eos_id().unwrap()]].concat();
         assert_eq!(ending.encode("x", true).unwrap(), want, "{name}");

@@ -22,6 +22,11 @@ pub struct GenerationDefaults {
     pub repetition_penalty: Option<f32>,
 }
 
+/// How llama.cpp samples where neither a request nor a file says it: temperature, `top_k`, `top_p`, `min_p`. Those who
+/// publish GGUF files try them with these values, and quantised weights make unlikely tokens likelier than they should
+/// be, so that a temperature of 1 without a limit goes astray.
+const LLAMA_CPP: (f32, usize, f32, f32) = (0.8, 40, 0.95, 0.05);
+
 impl GenerationDefaults {
     /// Reads `generation_config.json` of a model folder if there is one; otherwise the ids of EOS come from `config`.
     ///
@@ -45,18 +50,22 @@ impl GenerationDefaults {
         })
     }
 
-    /// Reads the keys that newer GGUF files have for sampling; the ids of EOS come from `config`.
-    pub(crate) fn of_gguf(metadata: &Metadata<'_>, config: &ModelConfig) -> Result<Self, ModelError> {
+    /// Reads the keys that newer GGUF files have for sampling. What a file does not say is as llama.cpp has it; the
+    /// tokens that end an answer are `eos`. `path`: the file, for errors.
+    ///
+    /// Errors: a key of a wrong type.
+    pub(crate) fn of_gguf(metadata: &Metadata<'_>, path: &Path, eos: &[u32]) -> Result<Self, ModelError> {
         let float = |name: &str| {
             let value = metadata.optional(&format!("general.sampling.{name}"), Metadata::float);
-            value.map_err(|e| ModelError::file(&config.path, e))
+            value.map_err(|e| ModelError::file(path, e))
         };
+        let (temperature, top_k, top_p, min_p) = LLAMA_CPP;
         Ok(GenerationDefaults {
-            eos_token_ids: config.eos.clone(),
-            temperature: float("temp")?.map(|x| x as f32),
-            top_k: float("top_k")?.map(|x| x as usize),
-            top_p: float("top_p")?.map(|x| x as f32),
-            min_p: float("min_p")?.map(|x| x as f32),
+            eos_token_ids: eos.to_vec(),
+            temperature: Some(float("temp")?.map_or(temperature, |x| x as f32)),
+            top_k: Some(float("top_k")?.map_or(top_k, |x| x as usize)),
+            top_p: Some(float("top_p")?.map_or(top_p, |x| x as f32)),
+            min_p: Some(float("min_p")?.map_or(min_p, |x| x as f32)),
             repetition_penalty: float("penalty_repeat")?.map(|x| x as f32),
         })
     }

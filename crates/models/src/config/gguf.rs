@@ -227,6 +227,7 @@ fn eos(keys: &GgufKeys<'_>) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::GenerationDefaults;
     use gguf::Gguf;
 
     /// The types of metadata values, as a GGUF file numbers them.
@@ -274,6 +275,33 @@ mod tests {
         assert_eq!(keys.size_above_zero("no.such.key").unwrap(), None);
         assert!(keys.size("block_count").unwrap_err().to_string().contains("llama.block_count is 0"));
         assert_eq!(eos(&keys), [7]);
+    }
+
+    #[test]
+    fn a_file_samples_as_it_says_or_else_as_llama_cpp() {
+        const F32: u32 = 6;
+        let read = |entries: &[(&str, u32, Vec<u8>)]| {
+            let bytes = file(entries);
+            let metadata = Gguf::parse(&bytes).unwrap().metadata;
+            GenerationDefaults::of_gguf(&metadata, Path::new("x.gguf"), &[7]).unwrap()
+        };
+        let plain = GenerationDefaults {
+            eos_token_ids: vec![7],
+            temperature: Some(0.8),
+            top_k: Some(40),
+            top_p: Some(0.95),
+            min_p: Some(0.05),
+            repetition_penalty: None,
+        };
+        assert_eq!(read(&[]), plain);
+        let said = read(&[
+            ("general.sampling.temp", F32, 0.6f32.to_le_bytes().to_vec()),
+            // No limit.
+            ("general.sampling.top_k", I32, (-1i32).to_le_bytes().to_vec()),
+            ("general.sampling.penalty_repeat", F32, 1.1f32.to_le_bytes().to_vec()),
+        ]);
+        let repetition_penalty = Some(1.1);
+        assert_eq!(said, GenerationDefaults { temperature: Some(0.6), top_k: Some(0), repetition_penalty, ..plain });
     }
 
     #[test]
