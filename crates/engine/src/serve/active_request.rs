@@ -167,7 +167,11 @@ impl ActiveRequest {
     /// Says in the log what became of the request, and what it took.
     pub fn log_end(&self, outcome: &str) {
         let begin = self.scheduled.unwrap_or(self.submitted);
-        let prefill = self.first_token.map(|first| first - begin);
+        let prefill = match self.first_token {
+            Some(first) => first - begin,
+            // It ended while its prompt was computed, or before.
+            None => self.scheduled.map_or(Duration::ZERO, |scheduled| scheduled.elapsed()),
+        };
         let decode = self.first_token.map_or(Duration::ZERO, |first| first.elapsed());
         // The first token is prefill's.
         let rate = self.answer_tokens.saturating_sub(1) as f64 / decode.as_secs_f64().max(1e-9);
@@ -178,7 +182,7 @@ impl ActiveRequest {
             cached_tokens = self.cached_tokens,
             answer_tokens = self.answer_tokens,
             queue_ms = (begin - self.submitted).as_millis() as u64,
-            prefill_ms = prefill.unwrap_or_default().as_millis() as u64,
+            prefill_ms = prefill.as_millis() as u64,
             tokens_per_second = (10.0 * rate).round() / 10.0,
             "{outcome}"
         );

@@ -271,3 +271,60 @@ fn finish(open: OpenLoad, scheduler: &mut Scheduler, runner: &ModelRunner) {
     };
     scheduler.finish_load(&open.load, written, snapshot);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use disk_cache::{DiskContents, DiskLimit, DiskOptions};
+    use kv::CacheIdentity;
+    use scheduler::{NewRequest, PrefixUse, SchedulerConfig};
+
+    /// Blocks that are always said to be there.
+    struct EveryBlock;
+
+    impl BlockArchive for EveryBlock {
+        fn run(&self, keys: &[BlockKey]) -> usize {
+            keys.len()
+        }
+
+        fn has_snapshot(&self, _: &BlockKey) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn a_prompt_whose_blocks_do_not_come_in_time_is_computed() {
+        let dir = tempfile::tempdir().unwrap();
+        let options =
+            DiskOptions { dir: dir.path().to_path_buf(), limit: DiskLimit::Bytes(1 << 20), writes_per_day: 1 << 20 };
+        let identity = CacheIdentity::new([]);
+        let contents = DiskContents { identity, label: Default::default(), block_bytes: 64 };
+        let mut archive = Archive::new(DiskCache::open(&options, &contents).unwrap().into());
+        let config = SchedulerConfig {
+            block_size: 16,
+            num_blocks: 8,
+            max_num_seqs: 1,
+            num_snapshots: 0,
+            max_num_batched_tokens: 64,
+            max_step_time: None,
+        };
+        let mut scheduler = Scheduler::new(config).unwrap().with_archive(Box::new(EveryBlock));
+        let prefix = Some(PrefixUse { root: BlockKey::root(&identity, ""), salted: false, reuse: true });
+        let request =
+            NewRequest { key: 1, client: String::new(), max_len: 41, prompt: (0..40).collect(), choices: 1, prefix };
+        scheduler.add(request).unwrap();
+        let step = scheduler.schedule();
+        assert!(step.chunks.is_empty(), "the blocks are waited for");
+        step.loads.iter().for_each(|load| archive.begin_load(load));
+
+        archive.give_up_late_loads(&mut scheduler);
+        assert!(archive.is_loading() && scheduler.schedule().chunks.is_empty(), "there is time left");
+        for open in archive.open.values_mut() {
+            open.begun -= LOAD_LIMIT + Duration::from_millis(1);
+        }
+        archive.give_up_late_loads(&mut scheduler);
+        assert!(!archive.is_loading());
+        let computed: usize = scheduler.schedule().chunks.iter().map(|chunk| chunk.len).sum();
+        assert_eq!(computed, 40);
+    }
+}

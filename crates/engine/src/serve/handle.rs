@@ -167,7 +167,7 @@ impl EngineInbox {
     }
 
     /// An inbox whose handles tell of the cache on disk.
-    pub(crate) fn with_disk(self, disk: Option<Arc<DiskCache>>) -> Self {
+    pub fn with_disk(self, disk: Option<Arc<DiskCache>>) -> Self {
         if let Some(disk) = disk {
             // It is set once, here.
             let _ = self.shared.disk.set(disk);

@@ -222,6 +222,10 @@ impl IntoResponse for ApiError {
         let wire = self.code.on_the_wire();
         if wire.status == StatusCode::INTERNAL_SERVER_ERROR {
             tracing::warn!(code = wire.name, message = %self.message, "request failed");
+        } else if wire.status.is_client_error() {
+            // Whoever looks for the fault of a client finds here what it was told. A message may quote a long value.
+            let status = wire.status.as_u16();
+            tracing::info!(target: "request", status, code = wire.name, "refused: {:.400}", self.message);
         }
         let mut response = (wire.status, Json(self.to_json())).into_response();
         if let Some(seconds) = self.retry_after.or(wire.retry_after) {

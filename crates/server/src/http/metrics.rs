@@ -62,7 +62,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     describe_counter!("vllm:prompt_tokens_cached_total", "Prompt tokens that were in the cache.");
     describe_counter!("vllm:prefix_cache_queries_total", "Prompt tokens that were looked for in memory.");
     describe_counter!("vllm:prefix_cache_hits_total", "Prompt tokens that were in memory.");
-    describe_counter!("vllm:external_prefix_cache_queries_total", "Prompt tokens that were not in memory.");
+    describe_counter!("vllm:external_prefix_cache_queries_total", "Prompt tokens that were looked for on disk.");
     describe_counter!("vllm:external_prefix_cache_hits_total", "Prompt tokens that came from disk.");
     describe_counter!("vllm:generation_tokens_total", "Tokens generated.");
     describe_counter!("vllm:request_success_total", "Choices that ended, by reason.");
@@ -181,9 +181,13 @@ impl ModelMetrics {
         self.snapshots.set(stats.snapshots as f64);
         self.pressure.set(f64::from(stats.pressure as u8));
         self.shed.absolute(engine.num_shed());
-        let not_in_memory = found.queried.saturating_sub(found.from_memory);
-        let counts = [found.queried, found.from_memory, not_in_memory, found.from_archive];
-        self.in_memory.iter().chain(&self.on_disk).zip(counts).for_each(|(counter, count)| counter.absolute(count));
+        let in_memory = [found.queried, found.from_memory];
+        self.in_memory.iter().zip(in_memory).for_each(|(counter, count)| counter.absolute(count));
+        // A server without a cache on disk asks none.
+        if engine.disk().is_some() {
+            let on_disk = [found.queried.saturating_sub(found.from_memory), found.from_archive];
+            self.on_disk.iter().zip(on_disk).for_each(|(counter, count)| counter.absolute(count));
+        }
     }
 }
 

@@ -28,6 +28,8 @@ struct ModelMeta {
     n_ctx_train: usize,
     /// Bytes of the weights.
     size: u64,
+    /// Whether the chat template takes tools, which agents need. No other server has this field.
+    supports_tools: bool,
 }
 
 impl ServedModelObject {
@@ -45,6 +47,7 @@ impl ServedModelObject {
             n_ctx: info.max_model_len,
             n_ctx_train: info.trained_len,
             size: info.weight_bytes,
+            supports_tools: served.template.as_ref().is_some_and(|template| template.takes_tools()),
         };
         ServedModelObject { object, root: info.path.display().to_string(), max_model_len: info.max_model_len, meta }
     }

@@ -1,13 +1,15 @@
 //! A server over an engine that plays a script, and a client for it.
 use crate::script::{Fake, Seen};
 pub use crate::script::{Script, vector_of};
+use disk_cache::{DiskCache, DiskContents};
 use engine::{
-    GenerationRequest, KlFigures, Message, ModelInfo, Pooling, PrefixEvent, PressureLevel, SamplingParams, channel,
+    CacheIdentity, DiskLimit, DiskOptions, GenerationRequest, KlFigures, Message, ModelInfo, Pooling, PrefixEvent,
+    PressureLevel, SamplingParams, channel,
 };
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
 use server::{ServerConfig, ServerState, bind, serve};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 use text::{ChatTemplate, Tokenizer, ToolCallFormat};
@@ -33,6 +35,13 @@ fn demo() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../models/demo")
 }
 
+/// A cache on disk that holds nothing.
+fn empty_disk(dir: &Path) -> DiskCache {
+    let options = DiskOptions { dir: dir.to_path_buf(), limit: DiskLimit::Bytes(1 << 20), writes_per_day: 1 << 20 };
+    let contents = DiskContents { identity: CacheIdentity::new([]), label: Default::default(), block_bytes: 64 };
+    DiskCache::open(&options, &contents).unwrap()
+}
+
 pub struct Options {
     pub script: Script,
     pub config: ServerConfig,
@@ -44,6 +53,8 @@ pub struct Options {
     pub pressure: PressureLevel,
     /// What earlier requests found of their prompts, the newest last.
     pub found: Vec<PrefixEvent>,
+    /// Whether it has a cache on disk.
+    pub has_disk: bool,
     /// What the presets cost the model, as far as it has been measured.
     pub kl_figures: KlFigures,
     pub loaded: bool,
@@ -71,6 +82,7 @@ impl Default for Options {
             running: 2,
             pressure: PressureLevel::Normal,
             found: Vec::new(),
+            has_disk: false,
             kl_figures: KlFigures::default(),
             loaded: true,
             template: None,
@@ -135,7 +147,10 @@ pub async fn start(options: Options) -> Server {
         inbox.set_kl_figures(options.kl_figures);
         options.found.into_iter().for_each(|event| inbox.note_prefix(event));
         let (seen, script) = (seen.clone(), options.script);
+        let folder = options.has_disk.then(|| tempfile::tempdir().unwrap());
+        let inbox = inbox.with_disk(folder.as_ref().map(|folder| Arc::new(empty_disk(folder.path()))));
         std::thread::spawn(move || {
+            let _kept_until_the_engine_ends = folder;
             let mut engine = Fake::new(seen, script);
             let alive = |_: &Message| !matches!(script, Script::Die);
             inbox.messages.iter().take_while(alive).for_each(|message| engine.take(message));

@@ -169,7 +169,7 @@ async fn a_model_has_its_limits_and_each_client_its_list() {
         (&model["meta"]["n_ctx_train"], &model["meta"]["n_vocab"]),
         (&json!(4 * CONTEXT), &json!(TOKENIZER.vocab_size()))
     );
-    assert_eq!(model["meta"]["size"], 123_456);
+    assert_eq!((&model["meta"]["size"], &model["meta"]["supports_tools"]), (&json!(123_456), &json!(false)));
     assert_eq!((&models["models"][0]["name"], &models["models"][0]["type"]), (&json!("demo"), &json!("model")));
     assert_eq!(get(&server, "/v1/models/demo").await, *model);
     // Codex takes the entries for its own and would fail at them.

@@ -98,7 +98,9 @@ async fn newer_metrics_of_vllm_are_there_and_all_have_its_labels() {
 async fn what_the_cache_holds_and_gives_is_counted() {
     let report = PrefixReport { prompt: 100, from_memory: 64, from_archive: 16, miss: None };
     let found = vec![PrefixEvent { id: "one".into(), report }];
-    let server = start(Options { model: "cached", script: Script::OnDisk(2), found, ..Default::default() }).await;
+    let server =
+        start(Options { model: "cached", script: Script::OnDisk(2), found, has_disk: true, ..Default::default() })
+            .await;
     server.ask("/v1/completions", json!({"prompt": [5, 6, 7, 8, 9, 10]})).await;
     let metrics = server.get("/metrics").await.text().await.unwrap();
     let model = ("model_name", "cached");
@@ -148,4 +150,15 @@ async fn a_cancelled_request_counts_as_aborted() {
     let metrics = server.get("/metrics").await.text().await.unwrap();
     let labels = [("model_name", "left"), ("finished_reason", "abort")];
     assert_eq!(value(&metrics, "vllm:request_success_total", &labels), Some(1.0));
+}
+
+#[tokio::test]
+async fn a_server_without_a_cache_on_disk_looks_for_nothing_there() {
+    let report = PrefixReport { prompt: 100, from_memory: 64, from_archive: 0, miss: None };
+    let found = vec![PrefixEvent { id: "one".into(), report }];
+    let server = start(Options { model: "diskless", found, ..Default::default() }).await;
+    let metrics = server.get("/metrics").await.text().await.unwrap();
+    let get = |name: &str| value(&metrics, name, &[("model_name", "diskless")]);
+    assert_eq!(get("vllm:prefix_cache_queries_total"), Some(100.0));
+    assert_eq!(get("vllm:external_prefix_cache_queries_total"), Some(0.0));
 }
