@@ -1,14 +1,14 @@
 //! `tallow launch`: an agent with the environment by which it finds a server.
 use crate::args::{Agent, LaunchArgs};
-use crate::chat::{base_address, models_of};
-use crate::{output, running};
-use anyhow::{Context, Result, bail};
+use crate::output;
+use crate::server_client::{self, ListedModel, ServerClient};
+use anyhow::{Result, bail};
 use serde_json::json;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 /// Tokens of context below which agents do not get far: their own instructions take some 25,000.
-const LEAST_CONTEXT: u64 = 32_768;
+pub const LEAST_CONTEXT: u64 = 32_768;
 
 /// What starts an agent.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,15 +24,17 @@ struct AgentStart {
 ///
 /// Errors: no server that answers, no such program on this machine.
 pub async fn launch(args: LaunchArgs) -> Result<()> {
-    let running = running::servers().into_iter().next().map(|server| server.url);
-    let url = base_address(args.url.as_deref().or(running.as_deref()).unwrap_or("http://127.0.0.1:8000"));
+    let url = args.url.or_else(server_client::last_started).unwrap_or_else(|| "http://127.0.0.1:8000".to_owned());
     let key = args.api_key.unwrap_or_default();
-    let models = models_of(&hub::http_for(&url).build()?, &url, Some(&*key).filter(|key| !key.is_empty())).await;
-    let models = models.context("start a server with `tallow serve MODEL`, or name one with --url")?;
-    let model = &models["data"][0];
-    let name = model["id"].as_str().context("the server names no model")?;
-    let context = model["max_model_len"].as_u64();
-    let mut start = AgentStart::of(args.agent, &url, name, context, &key);
+    let server = ServerClient::new(&url, Some(key.clone()))?;
+    let ListedModel { id: name, context, takes_tools } = server.model(args.model.as_deref()).await?;
+    if takes_tools == Some(false) {
+        output::complain(format_args!(
+            "tallow: the chat template of {name} tells of no tools, without which an agent can do nothing; \
+             `tallow list --known` names models that have them"
+        ));
+    }
+    let mut start = AgentStart::of(args.agent, &server.url, &name, context, &key);
     start.arguments.extend(args.arguments);
     if args.print {
         for (name, value) in &start.variables {

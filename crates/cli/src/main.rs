@@ -24,6 +24,7 @@ mod plot;
 mod progress;
 mod running;
 mod serve;
+mod server_client;
 mod service;
 mod settings;
 mod signals;

@@ -1,4 +1,5 @@
 //! `tallow serve`: the HTTP server first, so that /health can tell of the loading, then the model.
+use crate::launch::LEAST_CONTEXT;
 use crate::model::{self, ModelSource};
 use crate::plan::grouped;
 use crate::running::{self, RunningServer};
@@ -9,6 +10,7 @@ use anyhow::{Context, Error, Result, anyhow};
 use bytesize::ByteSize;
 use engine::{EngineHandle, KlNeed, StartError};
 use server::{ServerConfig, ServerState};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -114,8 +116,14 @@ pub fn server_config(settings: &Settings) -> ServerConfig {
 /// Errors: an address that cannot be bound.
 pub async fn bind(config: &ServerConfig) -> Result<(TcpListener, SocketAddr)> {
     server::raise_descriptor_limit();
-    let named = || format!("--host {} --port {}", config.host, config.port);
-    let listener = server::bind(config).await.with_context(named)?;
+    let listener = server::bind(config).await.map_err(|error| {
+        let hint = match error.kind() {
+            ErrorKind::AddrInUse => ": another program listens there; take another --port, or 0 for any free one",
+            ErrorKind::AddrNotAvailable => ": this machine has no such address; 127.0.0.1 is itself, 0.0.0.0 is all",
+            _ => "",
+        };
+        Error::new(error).context(format!("--host {} --port {}{hint}", config.host, config.port))
+    })?;
     let address = listener.local_addr()?;
     tracing::info!("listening on http://{address}");
     Ok((listener, address))
@@ -136,6 +144,8 @@ pub struct Running {
     pub engine: EngineHandle,
     /// Why K and V are stored as they are; `None` where the flags say it, or where it was measured while loading.
     reason: Option<String>,
+    /// Whether the chat template takes tools.
+    takes_tools: bool,
     /// Ends when the engine's thread does.
     thread: JoinHandle<thread::Result<()>>,
     http: JoinHandle<std::io::Result<()>>,
@@ -171,9 +181,10 @@ impl Running {
         });
         let started = started.await?.map_err(|error| settings.explain(error));
         let (engine, thread, template, reason) = started.context("the model could not be loaded")?;
+        let takes_tools = template.as_ref().is_some_and(|template| template.takes_tools());
         state.set_engine(engine.clone(), template);
         let thread = tokio::task::spawn_blocking(move || thread.join());
-        Ok(Running { address, engine, reason, thread, http, shutdown: Some(shutdown) })
+        Ok(Running { address, engine, reason, takes_tools, thread, http, shutdown: Some(shutdown) })
     }
 
     /// What somebody who has started the server wants to know of it.
@@ -203,7 +214,16 @@ impl Running {
             let more = "--memory or --kv-preset give more context; `tallow plan` tells how much";
             line("More", more.to_owned());
         }
-        line("Agents", "tallow launch claude (or codex, opencode)".to_owned());
+        if self.takes_tools {
+            let agents = "tallow launch claude (or codex, opencode)";
+            line(
+                "Agents",
+                match info.max_model_len as u64 >= LEAST_CONTEXT {
+                    true => agents.to_owned(),
+                    false => format!("{agents}, which need a context of {} tokens", grouped(LEAST_CONTEXT as usize)),
+                },
+            );
+        }
         line("Stop", "Ctrl-C".to_owned());
         lines.join("\n") + "\n"
     }

@@ -12,7 +12,7 @@ const SPINS: u32 = 1 << 10;
 /// some 50 µs where a core is free for it.
 const WAKING: Duration = Duration::from_micros(200);
 
-/// Set in [`Waiting::joined`] when the step has begun, beside the number of threads that had joined by then.
+/// Set in [`WaitingThreads::joined`] when the step has begun, beside the number of threads that had joined by then.
 const BEGUN: usize = 1 << (usize::BITS - 1);
 
 /// Runs `step`, during which the other threads of the calling thread's pool look for work without sleeping.
@@ -27,7 +27,7 @@ pub(crate) fn with_spinning_pool<R>(step: impl FnOnce() -> R) -> R {
     if leader.is_none() || others == 0 {
         return step();
     }
-    let waiting = Waiting { joined: AtomicUsize::new(0), done: AtomicBool::new(false) };
+    let waiting = WaitingThreads { joined: AtomicUsize::new(0), done: AtomicBool::new(false) };
     rayon::in_place_scope(|scope| {
         let _finish = Finish(&waiting.done);
         scope.spawn_broadcast(|_, context| {
@@ -42,13 +42,13 @@ pub(crate) fn with_spinning_pool<R>(step: impl FnOnce() -> R) -> R {
 }
 
 /// The threads that wait for one step's parts.
-struct Waiting {
+struct WaitingThreads {
     /// How many threads have joined, and [`BEGUN`].
     joined: AtomicUsize,
     done: AtomicBool,
 }
 
-impl Waiting {
+impl WaitingThreads {
     /// Counts the calling thread among those that wait. False where the step has begun already.
     fn join(&self) -> bool {
         // A thread that comes late counts itself too, after nobody looks at the number any more.

@@ -1,4 +1,5 @@
 //! The flags of `eval` and `bench`. Doc comments are what `--help` prints.
+use super::numbers::{tokens, whole};
 use super::{KvSettings, ModelSettings, StepSettings};
 use clap::{Args, ValueEnum};
 use measure::BundledText;
@@ -17,13 +18,13 @@ pub struct EvalArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "texts")]
     pub text: Option<PathBuf>,
     /// Tokens of windows, for each text that is judged so
-    #[arg(long, value_name = "N", default_value_t = 8_192)]
+    #[arg(long, value_name = "N", default_value_t = 8_192, value_parser = whole::<usize>)]
     pub tokens: usize,
     /// Tokens of a window, at most the model's context; each begins anew
-    #[arg(long, value_name = "N", default_value_t = 2_048)]
+    #[arg(long, value_name = "N", default_value_t = 2_048, value_parser = whole::<usize>)]
     pub window: usize,
     /// Tokens of the document, at most the model's context
-    #[arg(long, value_name = "N", default_value_t = 8_192)]
+    #[arg(long, value_name = "N", default_value_t = 8_192, value_parser = whole::<usize>)]
     pub document_tokens: usize,
     /// What is judged where no flag names a pair
     #[arg(long, value_name = "WHICH", value_enum, default_value_t = Pairs::Presets)]
@@ -40,12 +41,13 @@ pub struct EvalArgs {
     pub needles: bool,
     /// Lengths of those texts in tokens
     #[arg(long, value_name = "N,..", value_delimiter = ',', default_values_t = [1024, 2048, 4096])]
+    #[arg(value_parser = whole::<usize>)]
     pub needle_lengths: Vec<usize>,
     /// Depths at which keys lie, evenly from a text's begin to its end; a text hides four
-    #[arg(long, value_name = "N", default_value_t = 5)]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = whole::<usize>)]
     pub needle_depths: usize,
     /// Texts of each length
-    #[arg(long, value_name = "N", default_value_t = 10)]
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = whole::<usize>)]
     pub needle_texts: usize,
     #[command(flatten)]
     pub model: ModelSettings,
@@ -73,13 +75,13 @@ fn text(name: &str) -> Result<BundledText, String> {
 #[derive(Debug, Args)]
 pub struct BenchArgs {
     /// Tokens in the cache when decoding begins
-    #[arg(long, value_name = "N,..", value_delimiter = ',', default_values_t = [512, 2048])]
+    #[arg(long, value_name = "N,..", value_delimiter = ',', default_values_t = [512, 2048], value_parser = tokens)]
     pub contexts: Vec<usize>,
     /// Sequences that decode together
-    #[arg(long, value_name = "N,..", value_delimiter = ',', default_values_t = [1, 4])]
+    #[arg(long, value_name = "N,..", value_delimiter = ',', default_values_t = [1, 4], value_parser = whole::<usize>)]
     pub batches: Vec<usize>,
     /// Decode steps that are timed
-    #[arg(long, value_name = "N", default_value_t = 32)]
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = whole::<usize>)]
     pub steps: usize,
     /// Write the results as JSON
     #[arg(long, value_name = "FILE")]

@@ -1,6 +1,7 @@
 //! The command line. Doc comments of flags are what `--help` prints, so addresses stand in them as users type them.
 #![allow(rustdoc::bare_urls)]
 mod measuring;
+pub mod numbers;
 mod service;
 mod settings;
 
@@ -261,6 +262,9 @@ pub struct LaunchArgs {
     /// The server's address [default: that of the last server that was started here]
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
+    /// The model, of a server that has several [default: the first that it lists]
+    #[arg(long, value_name = "NAME")]
+    pub model: Option<String>,
     /// The server's key
     #[arg(long, value_name = "KEY", env = "TALLOW_API_KEY", hide_env_values = true)]
     pub api_key: Option<String>,
@@ -286,7 +290,8 @@ pub enum Agent {
 /// `tallow chat`.
 #[derive(Debug, Args)]
 pub struct ChatArgs {
-    /// Chat with a server that runs already, such as http://127.0.0.1:8000
+    /// Chat with this server, such as http://127.0.0.1:8000 [default: without a MODEL, the server that was started last
+    /// on this machine, if one runs]
     #[arg(long, value_name = "URL", conflicts_with = "model")]
     pub url: Option<String>,
     /// System message to begin with

@@ -1,5 +1,6 @@
 //! `tallow service`.
 use super::ServeCommand;
+use super::numbers::whole;
 use clap::{Args, Subcommand, ValueEnum};
 
 /// `tallow service`.
@@ -32,7 +33,7 @@ Examples:
     /// Show the service's log
     Logs {
         /// The last lines of it
-        #[arg(short = 'n', long, value_name = "N", default_value_t = 100)]
+        #[arg(short = 'n', long, value_name = "N", default_value_t = 100, value_parser = whole::<usize>)]
         lines: usize,
         /// Go on with what is logged from now on
         #[arg(short, long)]

@@ -1,5 +1,6 @@
 //! The settings that are flags, in the groups that commands share. Doc comments are what `--help` prints.
 #![allow(rustdoc::bare_urls)]
+use super::numbers::{tokens, whole};
 use clap::Args;
 use engine::KL_LIMIT;
 use serde::Serialize;
@@ -35,7 +36,7 @@ pub struct ModelSettings {
     #[arg(long, value_name = "NAME")]
     pub gpu_products: Option<String>,
     /// CPU threads, 0 for all cores [default: 0]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     pub threads: Option<usize>,
     /// Configuration file; `tallow config` prints the default one
     #[arg(long, value_name = "FILE", env = "TALLOW_CONFIG")]
@@ -80,7 +81,7 @@ fn format_help(side: Side) -> String {
 #[command(next_help_heading = "Batching")]
 pub struct StepSettings {
     /// Tokens of one step [default: 512]
-    #[arg(long, value_name = "TOKENS")]
+    #[arg(long, value_name = "TOKENS", value_parser = whole::<usize>)]
     pub max_num_batched_tokens: Option<usize>,
 }
 
@@ -105,8 +106,8 @@ pub struct ServingSettings {
 #[derive(Debug, Args, Serialize)]
 #[command(next_help_heading = "Memory")]
 struct MemorySettings {
-    /// Longest context in tokens [default: the model's, or what the cache holds]
-    #[arg(long, visible_alias = "context", value_name = "TOKENS")]
+    /// Longest context in tokens, such as 32768 or 32k [default: the model's, or what the cache holds]
+    #[arg(long, visible_alias = "context", value_name = "TOKENS", value_parser = tokens)]
     max_model_len: Option<usize>,
     /// Memory that the server may take in all, weights included, such as 6GiB [default: what is free, of which
     /// the cache takes half at most]
@@ -116,7 +117,7 @@ struct MemorySettings {
     #[arg(long, value_name = "BYTES")]
     kv_cache_memory: Option<String>,
     /// Tokens of a cache block, 16 or 32 [default: 32]
-    #[arg(long, value_name = "TOKENS")]
+    #[arg(long, value_name = "TOKENS", value_parser = whole::<usize>)]
     block_size: Option<usize>,
     /// Compute every prompt whole, also where one that began alike has been computed before [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
@@ -148,7 +149,7 @@ struct AnswerSettings {
     #[arg(long, value_name = "FORMAT")]
     tool_call_format: Option<String>,
     /// Most tokens of an answer to a request that names no limit [default: up to the context's end]
-    #[arg(long, value_name = "TOKENS")]
+    #[arg(long, value_name = "TOKENS", value_parser = whole::<usize>)]
     max_tokens_default: Option<usize>,
 }
 
@@ -157,13 +158,13 @@ struct AnswerSettings {
 #[command(next_help_heading = "Batching")]
 struct BatchSettings {
     /// Sequences that run at once [default: 64, or fewer where a model's recurrent states take much memory]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     max_num_seqs: Option<usize>,
     /// Milliseconds that a step may take which reads prompts while answers are streamed, 0 for no limit [default: 200]
-    #[arg(long, value_name = "MS")]
+    #[arg(long, value_name = "MS", value_parser = whole::<u64>)]
     max_step_ms: Option<u64>,
     /// Requests that may wait before new ones get 429 [default: 1024]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     max_queued_requests: Option<usize>,
 }
 
@@ -187,16 +188,16 @@ struct NetworkSettings {
     #[arg(long, value_name = "NAME,..", value_delimiter = ',')]
     allowed_host: Option<Vec<String>>,
     /// Seconds that a connection is kept on which no request comes [default: 120]
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = whole::<u64>)]
     keep_alive_timeout: Option<u64>,
     /// Seconds that a client may take for a request's head, and for a pause in its body [default: 30]
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = whole::<u64>)]
     read_timeout: Option<u64>,
     /// Seconds that a client may take nothing of an answer that is there [default: 300]
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = whole::<u64>)]
     write_timeout: Option<u64>,
     /// Seconds that running answers get at shutdown [default: 20]
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = whole::<u64>)]
     shutdown_timeout: Option<u64>,
 }
 

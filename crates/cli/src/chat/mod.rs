@@ -7,6 +7,7 @@ use crate::args::ChatArgs;
 use crate::demo;
 use crate::output;
 use crate::serve::Running;
+use crate::server_client::{self, ServerClient};
 use crate::settings::Settings;
 use crate::signals::{Signal, Signals};
 use answer::{AnswerCost, LineBuffer, ShownAnswer};
@@ -23,26 +24,25 @@ use std::path::Path;
 /// Runs the command until the conversation is left.
 pub async fn chat(args: ChatArgs, signals: &Signals) -> Result<()> {
     let mut settings = Settings::of_serving(&args.serve)?;
-    // A server of our own lives as long as the conversation, and no proxy stands before it.
-    let (running, url, http) = match &args.url {
-        Some(url) => {
-            let url = base_address(url);
-            let http = hub::http_for(&url);
-            (None, url, http)
-        }
+    // Without a model, a server that runs already is the one to talk to.
+    let url = args.url.or_else(|| settings.model.is_none().then(server_client::last_started).flatten());
+    let (running, server) = match url {
+        Some(url) => (None, ServerClient::new(&url, settings.api_key)?),
         None => {
             if settings.model.is_none() {
                 output::line(format_args!("{}. To talk to a server that runs: --url.", demo::NOTICE));
             }
+            // A server of our own lives as long as the conversation.
             (settings.host, settings.port) = ("127.0.0.1".into(), 0);
             let running = Running::start(&settings).await?;
-            let url = format!("http://{}", running.address);
-            (Some(running), url, hub::http().no_proxy())
+            let server = ServerClient::of_this_process(format!("http://{}", running.address), settings.api_key)?;
+            (Some(running), server)
         }
     };
     let engine = running.as_ref().map(|running| running.engine.clone());
-    let mut session = Session::open(http.build()?, url, settings.api_key, args.system.as_deref()).await?;
-    output::line(format_args!("{} · /help for commands", session.model));
+    let mut session = Session::open(server, args.system.as_deref()).await?;
+    let place = if running.is_none() { format!(" at {}", session.server.url) } else { String::new() };
+    output::line(format_args!("{}{place} · /help for commands", session.model));
     let result = session.run(signals, engine.as_ref()).await;
     if let Some(running) = running {
         running.stop().await?;
@@ -50,48 +50,8 @@ pub async fn chat(args: ChatArgs, signals: &Signals) -> Result<()> {
     result
 }
 
-/// The address before `/v1`. Users give what they give to other clients: with `/v1` or an endpoint's path, with a slash
-/// at the end, without a scheme.
-pub fn base_address(url: &str) -> String {
-    let mut base = url.trim().trim_end_matches('/');
-    for end in ["/chat/completions", "/completions", "/models", "/v1"] {
-        base = base.strip_suffix(end).unwrap_or(base).trim_end_matches('/');
-    }
-    if base.contains("://") { base.to_owned() } else { format!("http://{base}") }
-}
-
-/// What the server at `url` says of its models.
-///
-/// Errors: no server there, or one that refuses to tell.
-pub async fn models_of(client: &reqwest::Client, url: &str, key: Option<&str>) -> Result<Value> {
-    let request = authorised(client.get(format!("{url}/v1/models")), key);
-    let answer = request.send().await.with_context(|| format!("no server answers at {url}"))?;
-    checked(answer).await?.json().await.context("/v1/models is not JSON")
-}
-
-fn authorised(request: reqwest::RequestBuilder, key: Option<&str>) -> reqwest::RequestBuilder {
-    match key {
-        Some(key) => request.bearer_auth(key),
-        None => request,
-    }
-}
-
-/// The answer, or an error with the message that the server gives for its refusal.
-async fn checked(answer: reqwest::Response) -> Result<reqwest::Response> {
-    let status = answer.status();
-    if status.is_success() {
-        return Ok(answer);
-    }
-    let body = answer.text().await.unwrap_or_default();
-    let message =
-        serde_json::from_str::<Value>(&body).ok().and_then(|v| v["error"]["message"].as_str().map(String::from));
-    bail!("{status}: {}", message.unwrap_or(body));
-}
-
 struct Session {
-    client: reqwest::Client,
-    url: String,
-    key: Option<String>,
+    server: ServerClient,
     model: String,
     /// Tokens of the context, if the server says so.
     context: Option<u64>,
@@ -109,18 +69,15 @@ enum Request {
 }
 
 impl Session {
-    async fn open(client: reqwest::Client, url: String, key: Option<String>, system: Option<&str>) -> Result<Self> {
-        let models = models_of(&client, &url, key.as_deref()).await?;
-        let model = &models["data"][0];
+    async fn open(server: ServerClient, system: Option<&str>) -> Result<Self> {
+        let model = server.model(None).await?;
         let mut session = Session {
-            model: model["id"].as_str().context("the server names no model")?.to_owned(),
-            context: model["max_model_len"].as_u64(),
+            server,
+            model: model.id,
+            context: model.context,
             on_terminal: std::io::stdout().is_terminal(),
             messages: Vec::new(),
             cost: AnswerCost::default(),
-            client,
-            url,
-            key,
         };
         session.begin(system);
         Ok(session)
@@ -239,11 +196,9 @@ impl Session {
         let body = json!({
             "model": self.model, "messages": self.messages, "stream": true, "stream_options": {"include_usage": true},
         });
-        let request = self.client.post(format!("{}/v1/chat/completions", self.url)).json(&body);
-        let request = authorised(request, self.key.as_deref());
         let mut interrupted = signals.next(&[Signal::Interrupt]);
         let answer = tokio::select! {
-            answer = request.send() => checked(answer?).await?,
+            answer = self.server.post("/v1/chat/completions", &body) => answer?,
             _ = &mut interrupted => bail!("the answer was stopped before it began"),
         };
         let mut bytes = answer.bytes_stream();
@@ -270,25 +225,5 @@ impl Session {
             output::line(format_args!("\x1b[2m{line}\x1b[0m"));
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::base_address;
-
-    #[test]
-    fn a_servers_address_is_understood_as_other_clients_have_it() {
-        for url in [
-            "http://host:8000",
-            "http://host:8000/",
-            "http://host:8000/v1",
-            "http://host:8000/v1//",
-            "http://host:8000/v1/chat/completions",
-            "host:8000/v1/models",
-        ] {
-            assert_eq!(base_address(url), "http://host:8000", "{url}");
-        }
-        assert_eq!(base_address("https://host/llm/v1/"), "https://host/llm");
     }
 }

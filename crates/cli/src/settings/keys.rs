@@ -14,6 +14,8 @@ pub enum ValueKind {
     Port,
     /// A whole number.
     Count,
+    /// A number of tokens; flags and the environment also take one such as 32k.
+    Tokens,
     /// A number of bytes, with a unit or without.
     Bytes,
     /// True or false.
@@ -29,6 +31,7 @@ impl ValueKind {
             ValueKind::Text => "text",
             ValueKind::Port => "a whole number from 0 to 65535",
             ValueKind::Count => "a whole number that is not negative",
+            ValueKind::Tokens => "a number of tokens, such as 32768",
             ValueKind::Bytes => "a number of bytes, such as 2147483648 or 2GiB",
             ValueKind::Switch => "true or false",
             ValueKind::Texts => "a list of texts, or one text with commas",
@@ -53,7 +56,7 @@ pub const KEYS: [(&str, ValueKind); 40] = [
     ("chat_template", ValueKind::Text),
     ("chat_special_tokens", ValueKind::Switch),
     ("tool_call_format", ValueKind::Text),
-    ("max_model_len", ValueKind::Count),
+    ("max_model_len", ValueKind::Tokens),
     ("max_tokens_default", ValueKind::Count),
     ("device", ValueKind::Text),
     ("decode_kernel", ValueKind::Text),

@@ -1,5 +1,6 @@
 //! Values of settings, one at a time.
 use super::keys::{ValueKind, kind};
+use crate::args::numbers;
 use anyhow::{Error, Result, anyhow, bail};
 use engine::ToolCallFormat;
 use figment::value::{Dict, Map, Value};
@@ -17,6 +18,7 @@ impl OneSetting {
     pub fn of_text(key: String, text: String) -> Self {
         let value = match kind(&key) {
             Some(ValueKind::Port | ValueKind::Count) => text.trim().parse::<u64>().ok().map(Value::from),
+            Some(ValueKind::Tokens) => numbers::tokens(&text).ok().map(Value::from),
             Some(ValueKind::Switch) => text.trim().to_lowercase().parse::<bool>().ok().map(Value::from),
             _ => None,
         };

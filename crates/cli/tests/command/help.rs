@@ -64,6 +64,8 @@ fn a_mistake_is_told_with_what_was_meant() {
         &["serve", model, "--weight-quant", "q4_0"],
         &["serve", model, "--tool-call-format", "herms"],
         &["plan", model, "--context", "1000000"],
+        &["plan", model, "--context", "32 kB"],
+        &["serve", model, "--max-num-seqs", "many"],
         &["serve", model, "--memory", "8 gigs"],
         &["plan", model, "--machine", "M2"],
         &["eval", model, "--texts", "wikitxt"],
