@@ -82,7 +82,7 @@ done
 bench() {
     local name=$1
     shift
-    part "6 speed, $name" "$tallow" bench "$model" --json "$results/speed-$name.json" "$@"
+    part "6 speed, $name" "$tallow" bench "$model" --rounds 2 --json "$results/speed-$name.json" "$@"
 }
 bench gpu --device metal --contexts 512,2048,3500 --batches 1,2,4
 bench gpu-vec --device metal --decode-kernel vec --contexts 512,2048,3500 --batches 1,2,4

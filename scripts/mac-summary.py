@@ -20,7 +20,7 @@ def speeds(folder, name):
     if not path.exists():
         return {}
     rows = json.loads(path.read_text())
-    return {(row["context"], row["batch"]): (row["prefill"], row["decode"]) for row in reversed(rows)}
+    return {(row["context"], row["batch"]): (row["prefill"]["median"], row["decode"]["median"]) for row in reversed(rows)}
 
 
 def loss(folder, weights, device):

@@ -93,7 +93,7 @@ class Checks(unittest.TestCase):
             self.assertEqual(found, text.replace("[c](../D.md#e)", f'<a href="{href}">c</a>'))
 
     def test_the_page_of_an_acceptance_run_tells_what_is_not_right_and_not_fast(self):
-        speed = [{"k": "bf16", "v": "bf16", "context": 2048, "batch": n, "prefill": 900, "decode": 55 - n} for n in (1, 2)]
+        speed = [{"k": "bf16", "v": "bf16", "context": 2048, "batch": n, "prefill": {"median": 900}, "decode": {"median": 55 - n}} for n in (1, 2)]
         files = {
             "parts.tsv": "1 build\tpassed\n2 kernels\tFAILED (101)\n",
             "speed-gpu.json": json.dumps(speed),

@@ -2,9 +2,11 @@
 use crate::args::BenchArgs;
 use crate::settings::Settings;
 use crate::{model, output, plot};
-use anyhow::Result;
+use anyhow::{Context, Result};
+use bytesize::ByteSize;
 use engine::{EngineConfig, KvOptions};
 use measure::{BenchOptions, BenchRow, Scheme, speed};
+use std::path::Path;
 use turboquant::{Format, KvPair};
 
 /// Runs the command: prints a table, writes what `--json` and `--plot` ask for.
@@ -15,29 +17,67 @@ pub async fn bench(args: BenchArgs) -> Result<()> {
 }
 
 fn measure(args: BenchArgs, config: &EngineConfig) -> Result<()> {
+    // A wrong file is refused before minutes are spent.
+    let earlier = args.compare.as_deref().map(read).transpose()?;
     let bundle = engine::load(config)?;
     let options = BenchOptions {
         contexts: args.contexts,
         batches: args.batches,
         steps: args.steps,
         chunk: config.max_num_batched_tokens,
+        rounds: args.rounds,
     };
-    output::line(format_args!(
-        "| K | V | context | sequences | prefill, tok/s | decode, tok/s | KV bytes a token |\n|{}",
-        "---|".repeat(7)
-    ));
-    let line = |r: &BenchRow| {
-        let BenchRow { k, v, context, batch, prefill, decode, kv_bytes_per_token: bytes } = r;
-        output::line(format_args!("| {k} | {v} | {context} | {batch} | {prefill:.1} | {decode:.1} | {bytes:.0} |"));
-    };
+    let columns =
+        "K | V | context | sequences | prefill, tok/s | first token, s | decode, tok/s | memory | KV bytes a token";
+    output::line(format_args!("| {columns} |\n|{}", "---|".repeat(columns.split('|').count())));
     let schemes = schemes(&config.kv);
     let rows = engine::compute_pool(config.threads)?.install(move || -> Result<_> {
-        let rows = speed(&bundle, &schemes, &options, line)?;
+        let rows = speed(&bundle, &schemes, &options, print_row)?;
         bundle.files.check()?;
         Ok(rows)
     })?;
+    if let (Some(earlier), Some(path)) = (&earlier, &args.compare) {
+        print_comparison(&rows, earlier, path);
+    }
     output::plot(args.plot.as_deref(), |picture| plot::speed(&rows, picture))?;
     output::json(args.json.as_deref(), &rows)
+}
+
+fn print_row(row: &BenchRow) {
+    let BenchRow { k, v, context, batch, prefill, first_token, decode, resident_bytes, kv_bytes_per_token } = row;
+    let memory = match resident_bytes {
+        0 => "-".to_owned(),
+        bytes => ByteSize::b(*bytes).to_string(),
+    };
+    output::line(format_args!(
+        "| {k} | {v} | {context} | {batch} | {prefill} | {first_token:.2} | {decode} | {memory} | \
+         {kv_bytes_per_token:.0} |"
+    ));
+}
+
+/// The rows of an earlier run.
+///
+/// Errors: a file that cannot be read or was not written by this command.
+fn read(path: &Path) -> Result<Vec<BenchRow>> {
+    let named = || format!("--compare {}", path.display());
+    let text = std::fs::read_to_string(path).with_context(named)?;
+    let rows = serde_json::from_str(&text).context("it must be what `tallow bench --json` of this version writes");
+    rows.with_context(named)
+}
+
+/// Prints how many times as fast each row is as its counterpart in the file at `path`.
+fn print_comparison(rows: &[BenchRow], earlier: &[BenchRow], path: &Path) {
+    let path = path.display();
+    output::line(format_args!("\nTimes the speed in {path}:\n"));
+    output::line(format_args!("| K | V | context | sequences | prefill | decode |\n|{}", "---|".repeat(6)));
+    for row in rows {
+        let BenchRow { k, v, context, batch, prefill, decode, .. } = row;
+        let ratios = match row.counterpart(earlier) {
+            Some(then) => format!("{:.2} | {:.2}", prefill.over(then.prefill), decode.over(then.decode)),
+            None => "not measured then | not measured then".to_owned(),
+        };
+        output::line(format_args!("| {k} | {v} | {context} | {batch} | {ratios} |"));
+    }
 }
 
 /// The presets, or bf16 and the pair that the flags name.

@@ -192,7 +192,7 @@ impl Drawing for SpeedChart<'_> {
         let span = |of: &dyn Fn(&BenchRow) -> f64| {
             self.0.iter().map(of).fold((f64::MAX, 0f64), |(low, high), x| (low.min(x), high.max(x)))
         };
-        let ((near, far), (_, fast)) = (span(&|r| r.context as f64), span(&|r| r.decode));
+        let ((near, far), (_, fast)) = (span(&|r| r.context as f64), span(&|r| r.decode.median));
         let mut chart = ChartBuilder::on(root)
             .caption("decode speed by context", ("sans-serif", 20 * scale))
             .margin(12 * scale)
@@ -205,7 +205,7 @@ impl Drawing for SpeedChart<'_> {
         let mut lines: Vec<(String, Vec<(f64, f64)>)> = Vec::new();
         for row in self.0 {
             let name = format!("{}/{} x {}", row.k, row.v, row.batch);
-            let point = (row.context as f64, row.decode);
+            let point = (row.context as f64, row.decode.median);
             match lines.iter_mut().find(|line| line.0 == name) {
                 Some(line) => line.1.push(point),
                 None => lines.push((name, vec![point])),

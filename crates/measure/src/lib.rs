@@ -6,6 +6,7 @@
 mod ggml;
 mod needles;
 mod quality;
+mod rate;
 mod scheme;
 mod speed;
 mod texts;
@@ -13,6 +14,7 @@ mod trial;
 
 pub use needles::{NeedleOptions, NeedleRow, needles};
 pub use quality::{PositionRange, QualityReport, QualityRow, quality};
+pub use rate::Rate;
 pub use scheme::Scheme;
 pub use speed::{BenchOptions, BenchRow, speed};
 pub use texts::{BundledText, JudgedText, NotJudged, TextLengths, wikitext, windows};

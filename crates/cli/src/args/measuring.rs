@@ -83,6 +83,12 @@ pub struct BenchArgs {
     /// Decode steps that are timed
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = whole::<usize>)]
     pub steps: usize,
+    /// How often all is measured; the spread of the rounds is told beside their median
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = whole::<usize>)]
+    pub rounds: usize,
+    /// Tell how many times as fast as in an earlier run, of which this file is the --json, and with what spread
+    #[arg(long, value_name = "FILE")]
+    pub compare: Option<PathBuf>,
     /// Write the results as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,

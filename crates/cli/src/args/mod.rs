@@ -121,8 +121,9 @@ Examples:
     Eval(EvalArgs),
     /// Measure how fast a model prefills and decodes with each K/V pair
     #[command(after_help = "\
-Example:
-  tallow bench ./model.gguf --contexts 512,8192 --batches 1 --plot speed.svg")]
+Examples:
+  tallow bench ./model.gguf --contexts 512,8192 --batches 1 --plot speed.svg
+  tallow bench ./model.gguf --json now.json --compare before.json      how much faster than then")]
     Bench(BenchArgs),
     /// List, clear or verify what is kept on disk of prompts
     Cache(CacheArgs),
