@@ -1,6 +1,7 @@
 //! `tallow bench`: how fast a model prefills and decodes with each K/V pair.
 use crate::args::BenchArgs;
 use crate::settings::Settings;
+use crate::text_file::read_text;
 use crate::{model, output, plot};
 use anyhow::{Context, Result};
 use bytesize::ByteSize;
@@ -60,7 +61,7 @@ fn print_row(row: &BenchRow) {
 /// Errors: a file that cannot be read or was not written by this command.
 fn read(path: &Path) -> Result<Vec<BenchRow>> {
     let named = || format!("--compare {}", path.display());
-    let text = std::fs::read_to_string(path).with_context(named)?;
+    let text = read_text(path).with_context(named)?;
     let rows = serde_json::from_str(&text).context("it must be what `tallow bench --json` of this version writes");
     rows.with_context(named)
 }

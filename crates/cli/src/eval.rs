@@ -1,6 +1,7 @@
 //! `tallow eval`: what each K/V pair costs a model.
 use crate::args::{EvalArgs, Pairs};
 use crate::settings::Settings;
+use crate::text_file::read_text;
 use crate::{model, output, plot, progress};
 use anyhow::{Context, Result};
 use engine::{CentreMode, EngineConfig, KvOptions, ModelBundle};
@@ -43,10 +44,7 @@ pub async fn eval(args: EvalArgs) -> Result<()> {
 
 fn judge(args: EvalArgs, config: &EngineConfig) -> Result<()> {
     let bundle = engine::load(config)?;
-    let file = args
-        .text
-        .as_deref()
-        .map(|path| std::fs::read_to_string(path).with_context(|| format!("--text {}", path.display())));
+    let file = args.text.as_deref().map(|path| read_text(path).with_context(|| format!("--text {}", path.display())));
     let file = file.transpose()?;
     let mut report = EvalReport {
         model: config.model_name(),

@@ -28,6 +28,7 @@ mod server_client;
 mod service;
 mod settings;
 mod signals;
+mod text_file;
 
 use anyhow::{Context, Result};
 use args::{Cli, Command};

@@ -49,7 +49,7 @@ fn safetensors_that_are_not_whole() {
         says(&error(|f| rewrite(f, "model.safetensors", |b| b.truncate(keep))), &["model.safetensors"]);
     }
     let message = error(|f| rewrite(f, "model.safetensors", |b| b[..8].copy_from_slice(&u64::MAX.to_le_bytes())));
-    says(&message, &["model.safetensors"]);
+    says(&message, &["model.safetensors", "it is no safetensors file, or is damaged"]);
     says(&error(|f| std::fs::remove_file(f.join("model.safetensors")).unwrap()), &["model.safetensors"]);
 }
 

@@ -10,12 +10,12 @@ use crate::http::state::ServerState;
 use crate::http::status;
 use crate::relay::{self, Relay};
 use crate::{anthropic, api_docs, cache, llama_cpp, models, openai, sglang, vllm, web_page};
-use axum::Router;
 use axum::extract::Request;
-use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderValue, Method, Uri};
+use axum::http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::{HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
+use axum::{Json, Router};
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
@@ -122,6 +122,7 @@ fn finish(routes: Router<ServerState>, paths: &Paths, state: &ServerState, polic
         let answer = routes.clone().oneshot(request).instrument(span);
         async move {
             let mut answer = answer.await.into_response();
+            name_methods(&mut answer);
             if for_anthropic {
                 answer = anthropic::error::in_form(answer, id.shown());
             }
@@ -144,6 +145,20 @@ async fn too_many_connections() -> ApiError {
 
 async fn method_not_allowed(method: Method, uri: Uri) -> ApiError {
     ApiError::new(ErrorCode::MethodNotAllowed, format!("{} does not take {method}", uri.path()))
+}
+
+/// Has a refusal of a method tell which methods there are. Its head tells them once the router has answered.
+fn name_methods(answer: &mut Response) {
+    let headers = answer.headers();
+    let allowed = headers.get(ALLOW).filter(|_| answer.status() == StatusCode::METHOD_NOT_ALLOWED);
+    let error = answer.extensions().get::<ApiError>();
+    if let Some((allowed, error)) = allowed.and_then(|allowed| allowed.to_str().ok()).zip(error) {
+        let message = format!("{}; it takes {allowed}", error.message());
+        let named = ApiError::new(ErrorCode::MethodNotAllowed, message);
+        *answer.body_mut() = Json(named.to_json()).into_response().into_body();
+        answer.headers_mut().remove(CONTENT_LENGTH);
+        answer.extensions_mut().insert(named);
+    }
 }
 
 /// Names the encoding of JSON and event streams, which some clients would else take for Latin-1.

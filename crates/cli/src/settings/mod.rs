@@ -6,6 +6,7 @@ mod tests;
 mod values;
 
 use crate::args::{ServeArgs, ServeCommand};
+use crate::text_file::read_text;
 use anyhow::{Context, Error, Result, bail};
 use bytesize::ByteSize;
 use engine::{
@@ -153,7 +154,7 @@ impl Settings {
         let config_file = config_file.filter(|path| !path.as_os_str().is_empty());
         if let Some(path) = config_file {
             let named = || format!("the configuration file {} (--config, {PREFIX}CONFIG)", path.display());
-            let text = std::fs::read_to_string(path).with_context(named)?;
+            let text = read_text(path).with_context(named)?;
             // The message of a syntax error is of several lines, the first of which tells line and column.
             let data = Toml::string(&text).data().map_err(|error| Error::msg(error.kind).context(named()))?;
             for (key, value) in data.into_values().flatten() {

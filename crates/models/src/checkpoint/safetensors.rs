@@ -30,7 +30,7 @@ pub(crate) fn safetensors(folder: &Path, reading: Reading) -> Result<Tensors, Mo
         let file = WeightFile::open(&path, reading)?;
         let start = file.as_ptr() as usize;
         let header = SafeTensors::deserialize(&file).map_err(|e| {
-            let cause = cut_short(&file).unwrap_or_else(|| e.to_string());
+            let cause = cut_short(&file).unwrap_or_else(|| format!("it is no safetensors file, or is damaged: {e}"));
             ModelError::file(&path, cause)
         })?;
         for (name, view) in header.iter() {

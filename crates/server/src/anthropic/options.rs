@@ -19,6 +19,7 @@ pub struct OptionFields {
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(expecting = "an object")]
 struct GivenThinking {
     /// `enabled`, `adaptive` or `disabled`.
     r#type: String,
@@ -29,7 +30,7 @@ struct GivenThinking {
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(default)]
+#[serde(default, expecting = "an object")]
 struct OutputConfig {
     /// `low`, `medium`, `high`, `xhigh` or `max`, where the model's template knows that.
     effort: Option<String>,
@@ -38,6 +39,7 @@ struct OutputConfig {
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(expecting = "an object")]
 struct GivenFormat {
     /// `json_schema`.
     #[schemars(extend("const" = "json_schema"))]

@@ -53,7 +53,7 @@ struct MessagesFields {
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(default)]
+#[serde(default, expecting = "an object")]
 struct RequestMetadata {
     /// The client whose request it is. Its address stands for one that is not named.
     user_id: Option<String>,

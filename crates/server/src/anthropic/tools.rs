@@ -16,6 +16,7 @@ pub struct GivenTools {
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(expecting = "an object")]
 struct GivenChoice {
     /// `auto`, `any`, `tool` or `none`.
     r#type: String,

@@ -66,6 +66,7 @@ struct InfillFields {
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(expecting = "an object")]
 struct ExtraFile {
     /// The file's name.
     filename: Option<String>,

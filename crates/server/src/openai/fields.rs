@@ -42,7 +42,7 @@ pub struct CommonFields {
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(default)]
+#[serde(default, expecting = "an object")]
 struct StreamOptions {
     /// The last event tells the usage.
     include_usage: Option<bool>,

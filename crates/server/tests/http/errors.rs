@@ -36,8 +36,10 @@ async fn unknown_models_routes_and_methods() {
     let (status, code, ..) = error(server.post("/v1/nothing", &json!({})).await).await;
     assert_eq!((status, code.as_str()), (404, "not_found"));
     for path in [CHAT, "/tokenize"] {
-        let (status, code, ..) = error(server.get(path).await).await;
+        let (status, code, _, object) = error(server.get(path).await).await;
         assert_eq!((status, code.as_str()), (405, "method_not_allowed"));
+        let told = object["message"].as_str().unwrap();
+        assert!(told.ends_with("does not take GET; it takes POST"), "{told}");
     }
     let (status, code, ..) = error(server.post("/health", &json!({})).await).await;
     assert_eq!((status, code.as_str()), (405, "method_not_allowed"));
@@ -274,4 +276,28 @@ async fn a_shutdown_refuses_new_requests_and_ends_running_ones_at_its_limit() {
     let failed: Value = serde_json::from_str(failed).unwrap();
     assert_eq!(failed["error"]["code"], "shutting_down");
     server.ended().await;
+}
+
+/// What a client reads of a value of a wrong type are JSON's words, not those of the program.
+#[tokio::test]
+async fn objects_are_asked_for_by_that_word() {
+    let server = start_with(Script::Answer("x")).await;
+    for (path, field) in [
+        (CHAT, "stream_options"),
+        ("/v1/responses", "text"),
+        ("/v1/responses", "reasoning"),
+        ("/v1/messages", "thinking"),
+        ("/v1/messages", "output_config"),
+        ("/v1/messages", "tool_choice"),
+        ("/v1/messages", "metadata"),
+    ] {
+        let mut body = json!({"model": "demo", "messages": [{"role": "user", "content": "x"}], "max_tokens": 4});
+        if path == "/v1/responses" {
+            body = json!({"model": "demo", "input": "x"});
+        }
+        body[field] = json!(5);
+        let answer: Value = server.post(path, &body).await.json().await.unwrap();
+        let message = answer["error"]["message"].as_str().unwrap();
+        assert!(message.contains(field) && message.contains("an object"), "{path} {field}: {message}");
+    }
 }

@@ -83,7 +83,7 @@ struct ResponseFields {
 
 /// The form of the text.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(default)]
+#[serde(default, expecting = "an object")]
 struct TextFields {
     /// `text`, `json_object`, or `json_schema` with a schema.
     format: Option<Value>,
@@ -93,7 +93,7 @@ struct TextFields {
 
 /// Whether and how the model thinks, and how its thoughts are sent.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(default)]
+#[serde(default, expecting = "an object")]
 struct ReasoningFields {
     /// How hard the model is to think; `none` turns thoughts off.
     effort: Option<String>,
