@@ -45,5 +45,5 @@ def wait(process: subprocess.Popen, log: pathlib.Path) -> str:
         with contextlib.suppress(OSError):
             if address and urllib.request.urlopen(f"{address[0]}/health").status == 200:
                 return address[0]
-        time.sleep(0.1)
+        time.sleep(0.02)
     sys.exit(log.read_text())
