@@ -17,7 +17,9 @@ TALLOW_API_KEY=$key start_server target/release/tallow serve --port 0
 "$venv/bin/python" crates/server/tests/openai_client.py --url "$url" --api-key "$key"
 chat() { echo "Say hello." | target/release/tallow chat "$@" >/dev/null; }
 TALLOW_API_KEY=$key chat --url "$url/v1"
-HTTP_PROXY=http://127.0.0.1:9 chat
+# A chat of its own asks no proxy for this machine, and another one finds the server that runs.
+HTTP_PROXY=http://127.0.0.1:9 chat models/demo
+HTTP_PROXY=http://127.0.0.1:9 TALLOW_API_KEY=$key chat
 stop_server
 # A log in a file is plain text.
 if grep $'\e' "$log"; then exit 1; fi
