@@ -10,7 +10,7 @@ const SPINS: u32 = 1 << 10;
 
 /// How long a step waits at most for the other threads to wake. It needs them at once in any case, and waking one takes
 /// some 50 µs where a core is free for it.
-const WAKING: Duration = Duration::from_micros(200);
+const WAKING: Duration = Duration::from_micros(100);
 
 /// Set in [`WaitingThreads::joined`] when the step has begun, beside the number of threads that had joined by then.
 const BEGUN: usize = 1 << (usize::BITS - 1);
