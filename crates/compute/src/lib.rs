@@ -45,6 +45,11 @@ pub trait ComputeDevice: Send + Sync {
         String::new()
     }
 
+    /// Whether a row's products have the same bits in a step of any number of rows.
+    fn is_exact_by_row(&self) -> bool {
+        true
+    }
+
     /// Why this device computes no longer, after an error of its own: what it has computed since is not to be trusted.
     /// `None` while it does.
     fn failure(&self) -> Option<String> {

@@ -15,16 +15,17 @@ pub use kv::CacheIdentity;
 pub use models::{Pooling, Reading, WeightFiles, WeightQuant};
 pub use scheduler::{Miss, PrefixReport};
 pub use serve::{
-    ChunkNeed, EmbeddingParams, EngineHandle, EngineInbox, EngineStats, Event, FinishReason, GenerationRequest,
-    LogitsRow, MatchedStop, Message, ModelInfo, ModelRunner, PrefixEvent, PrefixHistory, PressureLevel,
-    PressureReading, PressureSensor, PressureSource, QueuePermit, RequestId, RequestStream, SamplingParams, StepOutput,
-    StopParams, TokenLogprob, argmax, channel,
+    ChunkNeed, DraftTokens, EmbeddingParams, EngineHandle, EngineInbox, EngineStats, Event, FinishReason,
+    GenerationRequest, LogitsRow, MatchedStop, Message, ModelInfo, ModelRunner, PrefixEvent, PrefixHistory,
+    PressureLevel, PressureReading, PressureSensor, PressureSource, QueuePermit, RequestId, RequestStream,
+    SamplingParams, StepOutput, StopParams, TokenLogprob, argmax, channel,
 };
 pub use start::{
     Calibration, CentreMode, DecodeKernel, DeviceChoice, EngineConfig, Forecast, GpuProducts, KlNeed, KvOptions,
-    KvPlan, MachineMemory, MemoryBudget, MemoryLimits, MemoryNeeds, MemoryTerm, ModelBundle, PlannedMachine,
-    PresetForecast, StartPhase, StartPlan, StartProgress, cache_folder, cache_layout, forecast, free_memory, launch,
-    load, machine_memory, most_exact_format, plan, select, start, usable_memory, vector_instructions,
+    KvPlan, MAX_DRAFT_TOKENS, MachineMemory, MemoryBudget, MemoryLimits, MemoryNeeds, MemoryTerm, ModelBundle,
+    PlannedMachine, PresetForecast, StartPhase, StartPlan, StartProgress, cache_folder, cache_layout, forecast,
+    free_memory, launch, load, machine_memory, most_exact_format, plan, select, start, usable_memory,
+    vector_instructions,
 };
 pub use text::{ToolCallFormat, UnknownToolCallFormat};
 pub use threads::compute_pool;

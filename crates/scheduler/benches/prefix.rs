@@ -32,6 +32,7 @@ fn main() {
         num_snapshots: 0,
         max_num_batched_tokens: LEN,
         max_step_time: None,
+        max_draft_tokens: 0,
     };
     let usage = PrefixUse { root: BlockKey::root(&CacheIdentity::new([]), ""), salted: false, reuse: true };
     // A prompt that nobody knows fills a pool in which others are evicted for it; one that is known is looked up.

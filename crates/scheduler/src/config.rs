@@ -18,12 +18,19 @@ pub struct SchedulerConfig {
     /// How long a step may take that decodes and prefills share, as far as measured steps tell; `None`: as long as its
     /// tokens take.
     pub max_step_time: Option<Duration>,
+    /// The most tokens of a draft; 0: nothing is drafted.
+    pub max_draft_tokens: usize,
 }
 
 /// Most `--max-num-seqs`: each sequence has a state slot, whose memory is taken at start.
 pub const MAX_NUM_SEQS: usize = 1 << 16;
 
 impl SchedulerConfig {
+    /// Rows of a step of which tokens are sampled, at most: one for each sequence that may run, or a draft's.
+    pub fn max_sampled_rows(&self) -> usize {
+        self.max_num_seqs.max(self.max_draft_tokens.saturating_add(1))
+    }
+
     /// Errors: numbers of sequences and of tokens that are wrong whatever the number of blocks.
     pub fn check(&self) -> Result<(), SchedulerError> {
         let (tokens, seqs) = (self.max_num_batched_tokens, self.max_num_seqs);

@@ -61,6 +61,9 @@ impl Display for Step {
         }
         for c in &self.chunks {
             write!(f, "compute {} tokens {}..{}", c.seq, c.start, c.start + c.len)?;
+            if !c.draft.is_empty() {
+                write!(f, ", the last {} drafted", c.draft.len())?;
+            }
             if !c.samples.is_empty() {
                 write!(f, ", sample choices {:?}", c.samples)?;
             }

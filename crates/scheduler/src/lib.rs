@@ -12,19 +12,25 @@
 //! - A prompt waits while an older one is about to compute what both have in common.
 //! - When a running sequence finds no block, the newest one is preempted: it loses its blocks and begins again
 //!   later, before anything new is admitted.
+//! - A decode may be given a draft: tokens that followed where its last ones stood before, in its own prompt or answer.
+//!   They are computed along and count against the budget; what the model draws otherwise is given back.
 //! - The client that has had the least service, of those whose requests wait, is served next ([`fair`]).
 #![warn(missing_docs)]
 mod admission;
 mod config;
 mod display;
+mod drafts;
 pub mod fair;
 mod known_prefix;
 mod limits;
+mod lookup;
 mod prefix;
 mod restraint;
+mod row_times;
 mod scheduler;
 mod sequence;
 mod snapshots;
+mod speculation;
 mod step;
 mod step_time;
 

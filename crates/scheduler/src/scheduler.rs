@@ -3,6 +3,7 @@ use crate::config::{Restraint, SchedulerConfig, SchedulerError};
 use crate::fair::{FairQueue, OUTPUT_WEIGHT};
 use crate::limits::{RequestError, RequestLimits};
 use crate::prefix::BlockArchive;
+use crate::row_times::RowTimes;
 use crate::sequence::{NewRequest, RequestKey, SeqId, Sequence};
 use crate::snapshots::Snapshots;
 use crate::step::{Chunk, Eviction, Step};
@@ -34,6 +35,8 @@ pub struct Scheduler {
     num_preemptions: u64,
     pub(crate) restraint: Restraint,
     step_times: StepTimes,
+    /// What further rows add to a step of decodes.
+    pub(crate) row_times: RowTimes,
 }
 
 impl Scheduler {
@@ -56,6 +59,7 @@ impl Scheduler {
             num_preemptions: 0,
             restraint: Restraint::None,
             step_times: StepTimes::default(),
+            row_times: RowTimes::default(),
         })
     }
 
@@ -92,7 +96,10 @@ impl Scheduler {
         if step.preempted.is_empty() && tokens > 0 {
             self.admit(&mut step);
         }
-        self.schedule_prefills(&mut step, tokens);
+        let drafts = self.plan_drafts(&step, &mut tokens);
+        let drafted = drafts.iter().map(|(_, draft)| draft.len()).sum();
+        self.schedule_prefills(&mut step, tokens, drafted);
+        self.add_drafts(&mut step, drafts);
         step.state_copies = std::mem::take(&mut self.state_copies);
         step.evictions = self.take_evictions();
         self.plan_snapshots(&mut step);
@@ -144,8 +151,9 @@ impl Scheduler {
         }
     }
 
-    fn schedule_prefills(&mut self, step: &mut Step, tokens: usize) {
-        for (id, share) in self.prefill_shares(step, tokens) {
+    /// `drafted`: tokens of drafts that will be added to the step.
+    fn schedule_prefills(&mut self, step: &mut Step, tokens: usize, drafted: usize) {
+        for (id, share) in self.prefill_shares(step, tokens, drafted) {
             // An older one may have preempted it meanwhile.
             let Some(at) = self.running.iter().position(|s| s.id == id) else { continue };
             self.take_blocks(at, share, step);
@@ -155,11 +163,12 @@ impl Scheduler {
     /// How many tokens each sequence gets that is not in the step yet, oldest first: half of the budget goes to the
     /// oldest, the rest to those with the fewest tokens left. Those that wait for a load, or for another sequence to
     /// compute what they have in common, get none.
-    fn prefill_shares(&mut self, step: &Step, tokens: usize) -> Vec<(SeqId, usize)> {
+    fn prefill_shares(&mut self, step: &Step, tokens: usize, drafted: usize) -> Vec<(SeqId, usize)> {
         let decodes: BTreeSet<_> = step.chunks.iter().map(|c| c.seq).collect();
         let ready = self.ready_prefills(&decodes);
         let prefills: Vec<_> = self.running.iter().filter(|s| ready.contains(&s.id)).collect();
-        let mut budget = PrefillBudget { tokens, seconds: self.prefill_seconds(decodes.len(), &prefills) };
+        let rows = step.num_tokens() + drafted;
+        let mut budget = PrefillBudget { tokens, seconds: self.prefill_seconds(rows, &prefills) };
         let mut shares = vec![0; prefills.len()];
         let mut give = |budget: &mut PrefillBudget, at: usize| {
             let seq = prefills[at];
@@ -174,12 +183,13 @@ impl Scheduler {
         prefills.iter().zip(shares).filter(|(_, share)| *share > 0).map(|(seq, share)| (seq.id, share)).collect()
     }
 
-    /// Seconds that prefills may add to a step of `decodes` decodes: what these leave of `max_step_time`, but never
-    /// less than [`MIN_PREFILL_TOKENS`] take. Without decodes nobody waits for the step, and time does not matter.
-    fn prefill_seconds(&self, decodes: usize, prefills: &[&Sequence]) -> f64 {
-        let Some(most) = self.config.max_step_time.filter(|_| decodes > 0) else { return f64::INFINITY };
+    /// Seconds that prefills may add to a step whose decodes have `rows` rows: what these leave of `max_step_time`, but
+    /// never less than [`MIN_PREFILL_TOKENS`] take. Without decodes nobody waits for the step, and time does not
+    /// matter.
+    fn prefill_seconds(&self, rows: usize, prefills: &[&Sequence]) -> f64 {
+        let Some(most) = self.config.max_step_time.filter(|_| rows > 0) else { return f64::INFINITY };
         let slowest = prefills.iter().map(|seq| self.token_seconds(seq)).fold(0.0, f64::max);
-        (most.as_secs_f64() - self.step_times.decodes(decodes)).max(MIN_PREFILL_TOKENS as f64 * slowest)
+        (most.as_secs_f64() - self.step_times.decodes(rows)).max(MIN_PREFILL_TOKENS as f64 * slowest)
     }
 
     /// Seconds that the next token of a sequence's prompt adds to a step. Before any has been measured, so many that a
@@ -191,9 +201,13 @@ impl Scheduler {
 
     /// Takes in how long the model took for a step. Later steps are made as long as `max_step_time` allows by it.
     pub fn measured(&mut self, step: &Step, elapsed: Duration) {
-        let (decodes, prefills): (Vec<&Chunk>, _) = step.chunks.iter().partition(|chunk| chunk.len == 1);
+        let (decodes, prefills): (Vec<&Chunk>, _) = step.chunks.iter().partition(|chunk| chunk.own_len() == 1);
         let prefills: Vec<_> = prefills.into_iter().map(|chunk| (chunk.start, chunk.len)).collect();
-        self.step_times.learn(decodes.len(), &prefills, elapsed);
+        let rows = decodes.iter().map(|chunk| chunk.len).sum();
+        self.step_times.learn(rows, &prefills, elapsed);
+        if prefills.is_empty() {
+            self.row_times.learn(rows, elapsed.as_secs_f64());
+        }
     }
 
     /// Makes room for the next `len` tokens of `running[at]` and adds the chunk to the step. While no blocks are free,
@@ -207,7 +221,7 @@ impl Scheduler {
                 let samples =
                     if from + len == seq.tokens.len() { seq.id.choice..seq.id.choice + seq.choices } else { 0..0 };
                 step.copies.extend(copies);
-                step.chunks.push(Chunk { seq: seq.id, start: from, len, samples });
+                step.chunks.push(Chunk { seq: seq.id, start: from, len, samples, draft: Vec::new() });
                 return true;
             }
             let waits = seq.pending() > 1;
@@ -240,14 +254,15 @@ impl Scheduler {
         self.state_slots.allocate(1).ok()?.pop()
     }
 
-    /// Notes what a step has computed, and appends the tokens that were sampled from it. A finished prompt with n > 1
-    /// is forked into n sequences here.
+    /// Notes what a step has computed, and appends the tokens that were sampled from it: of a sequence with a draft as
+    /// many as were found to be right, in order, and the one behind them. A finished prompt with n > 1 is forked into n
+    /// sequences here.
     pub fn update(&mut self, step: &Step, sampled: &[(SeqId, u32)]) {
         self.snapshots.keep_planned();
         for chunk in &step.chunks {
             let Some(at) = self.running.iter().position(|s| s.id == chunk.seq) else { continue };
             let seq = &mut self.running[at];
-            seq.computed = chunk.start + chunk.len;
+            seq.computed = chunk.start + chunk.own_len();
             seq.seal_computed(&self.pool, self.config.block_size);
             if chunk.samples.len() > 1 {
                 seq.choices = 1;
@@ -267,6 +282,7 @@ impl Scheduler {
                 self.waiting.charge(&seq.client, OUTPUT_WEIGHT);
             }
         }
+        step.chunks.iter().filter(|chunk| !chunk.draft.is_empty()).for_each(|chunk| self.settle_draft(chunk));
     }
 
     /// Ends a sequence; its blocks are free at once. Unknown ids are ignored.

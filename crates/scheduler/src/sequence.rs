@@ -1,6 +1,7 @@
 //! The tokens of one choice and its place in the cache.
 use crate::prefix::{PrefixReport, PrefixUse};
 use crate::snapshots::ladder;
+use crate::speculation::Speculation;
 use kv::{Block, BlockKey, BlockPool, BlockTable, SealedBlock};
 use std::fmt;
 
@@ -70,6 +71,8 @@ pub struct Sequence {
     pub(crate) report: Option<PrefixReport>,
     /// Whether it has lost its blocks before; what it finds then was its own.
     pub(crate) was_preempted: bool,
+    /// What its drafts are made of.
+    pub(crate) speculation: Speculation,
 }
 
 impl Sequence {
@@ -92,6 +95,7 @@ impl Sequence {
             load: None,
             report: None,
             was_preempted: false,
+            speculation: Speculation::default(),
         };
         seq.extend_keys(block_size);
         seq
@@ -189,6 +193,7 @@ impl Sequence {
             load: None,
             report: None,
             was_preempted: false,
+            speculation: Speculation::default(),
         }
     }
 

@@ -3,17 +3,28 @@ use crate::sequence::SeqId;
 use kv::{BlockCopy, BlockKey, EvictedBlock};
 use std::ops::Range;
 
-/// The tokens of one sequence that a step computes: `start..start + len`.
+/// The tokens of one sequence that a step computes: `start..start + len`, of which the last may be a draft.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chunk {
     /// The sequence.
     pub seq: SeqId,
     /// The position of the first token.
     pub start: usize,
-    /// How many tokens there are.
+    /// How many tokens there are, those of the draft included.
     pub len: usize,
-    /// The choices whose next token is sampled from the logits of the last token; none while the prompt goes on.
+    /// The choices whose next token is sampled from the logits of the last token of their own; none while the prompt
+    /// goes on.
     pub samples: Range<u32>,
+    /// Tokens that are likely to follow the sequence's own, which end before them. As long as the token that is sampled
+    /// behind one token is the next one here, the row of that is sampled from too.
+    pub draft: Vec<u32>,
+}
+
+impl Chunk {
+    /// How many tokens there are without the draft.
+    pub fn own_len(&self) -> usize {
+        self.len - self.draft.len()
+    }
 }
 
 /// Blocks that are brought from the archive for a sequence, which is not computed meanwhile.

@@ -33,16 +33,16 @@ fn octave(size: usize, first: usize) -> usize {
 /// all weights, and for each token of a prompt a time that grows with the token's position.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct StepTimes {
-    /// Seconds of a step of decodes alone, by their number.
+    /// Seconds of a step of decodes alone, by its rows.
     decodes: Octaves,
     /// Seconds that a token of a prompt adds, by its position.
     per_token: Octaves,
 }
 
 impl StepTimes {
-    /// Seconds that this many decodes take; 0 where nothing is known.
-    pub fn decodes(&self, count: usize) -> f64 {
-        self.decodes.get(octave(count, 1)).filter(|_| count > 0).unwrap_or(0.0)
+    /// Seconds that decodes with this many rows take; 0 where nothing is known.
+    pub fn decodes(&self, rows: usize) -> f64 {
+        self.decodes.get(octave(rows, 1)).filter(|_| rows > 0).unwrap_or(0.0)
     }
 
     /// Seconds that one token of a prompt adds to a step, in a chunk that starts at this position; `None` until a
@@ -51,9 +51,9 @@ impl StepTimes {
         self.per_token.get(octave(start, FIRST_OCTAVE))
     }
 
-    /// Learns from a step of `decodes` decodes and of prompts' chunks, `(start, len)` each. Times rise to what was
-    /// measured at once and fall half of the way (of their logarithms), so that one slow step makes the next ones
-    /// short, and one fast step does not make the next too long.
+    /// Learns from a step whose decodes have `decodes` rows, and of prompts' chunks, `(start, len)` each. Times rise to
+    /// what was measured at once and fall half of the way (of their logarithms), so that one slow step makes the next
+    /// ones short, and one fast step does not make the next too long.
     pub fn learn(&mut self, decodes: usize, prefills: &[(usize, usize)], elapsed: Duration) {
         let seconds = elapsed.as_secs_f64();
         if seconds <= 0.0 {

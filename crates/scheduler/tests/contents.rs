@@ -1,8 +1,10 @@
 //! What blocks and state slots would hold: a random run in which every chunk must find what its sequence needs.
 #![allow(clippy::unwrap_used)] // helpers of tests
+mod common;
+
 use kv::{BlockKey, CacheIdentity};
 use proptest::prelude::*;
-use scheduler::{BlockArchive, BlockLoad, NewRequest, PrefixUse, Scheduler, SchedulerConfig, SeqId, Step};
+use scheduler::{BlockArchive, BlockLoad, NewRequest, PrefixUse, Scheduler, SchedulerConfig, Step};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
@@ -60,7 +62,7 @@ impl Machine {
         }
         for chunk in &step.chunks {
             let seq = self.scheduler.sequence(chunk.seq).unwrap();
-            let (tokens, end) = (seq.tokens(), chunk.start + chunk.len);
+            let (tokens, end) = ([seq.tokens(), &chunk.draft].concat(), chunk.start + chunk.len);
             let ids = seq.table().ids();
             for (index, id) in ids.iter().enumerate().take(chunk.start.div_ceil(BLOCK_SIZE)) {
                 let known = chunk.start.min((index + 1) * BLOCK_SIZE);
@@ -125,15 +127,9 @@ impl Machine {
         panic!("not idle:\n{}", self.scheduler);
     }
 
+    /// Answers are runs of tokens, as prompts are, so that some drafts are right, some in part.
     fn sample(&mut self, step: &Step) {
-        let ids = step.chunks.iter().flat_map(|c| c.samples.clone().map(|choice| SeqId { choice, ..c.seq }));
-        let sampled: Vec<_> = ids.map(|id| (id, id.choice)).collect();
-        self.scheduler.update(step, &sampled);
-        for (id, _) in sampled {
-            if self.scheduler.sequence(id).unwrap().is_full() {
-                self.scheduler.finish(id);
-            }
-        }
+        common::finish_with(&mut self.scheduler, step, |id, at| id.choice ^ u32::from(at % 11 == 3));
     }
 }
 
@@ -183,6 +179,7 @@ proptest! {
         num_blocks in 20usize..40,
         num_snapshots in 0usize..6,
         archives in any::<bool>(),
+        max_draft_tokens in 0usize..9,
         fails in prop::collection::vec(0usize..60, 0..3),
     ) {
         let config = SchedulerConfig {
@@ -192,6 +189,7 @@ proptest! {
             num_snapshots,
             max_num_batched_tokens: 24,
             max_step_time: None,
+            max_draft_tokens: if num_snapshots > 0 { 0 } else { max_draft_tokens },
         };
         let archive = Archive::default();
         let scheduler = Scheduler::new(config).unwrap();

@@ -18,6 +18,7 @@ fn scheduler(num_blocks: usize, num_snapshots: usize) -> Scheduler {
         num_snapshots,
         max_num_batched_tokens: 64,
         max_step_time: None,
+        max_draft_tokens: 0,
     };
     Scheduler::new(config).unwrap()
 }

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)] // helpers of tests
 mod common;
 
-use common::{finish_step, request, run, scheduler, timed_scheduler};
+use common::{config, finish_step, request, run, sample, scheduler, timed_scheduler};
 use scheduler::{Restraint, Scheduler, SchedulerConfig, SeqId, Step};
 use std::time::Duration;
 
@@ -102,6 +102,7 @@ fn limits_are_named() {
         max_num_seqs: 8,
         max_num_batched_tokens: 4,
         max_step_time: None,
+        max_draft_tokens: 0,
         num_snapshots: 0,
     };
     let error = Scheduler::new(config.clone()).err().unwrap().to_string();
@@ -122,19 +123,21 @@ fn limits_are_named() {
 mod random {
     use super::*;
     use proptest::prelude::*;
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(256))]
         /// Whatever arrives, leaves or is thrown out: blocks are conserved, the budget holds, a running decode is in
         /// every step or preempted, the oldest gets on, one runs at most while memory is short, and all that is not
-        /// aborted ends with its full length.
+        /// aborted ends with its full length. Drafts, some of which are right, change none of that.
         #[test]
         fn everything_ends_and_nothing_is_lost(
             num_blocks in 6usize..24,
             max_num_seqs in 2usize..6,
             budget in 6usize..80,
             max_step_time in prop::option::of((1u64..100).prop_map(Duration::from_millis)),
+            max_draft_tokens in 0usize..9,
+            period in 1usize..7,
             slowness in 1u32..1000,
             short_of_memory in prop::option::of((0usize..60, 1usize..60)),
             requests in prop::collection::vec(
@@ -142,7 +145,10 @@ mod random {
                 1..16,
             ),
         ) {
-            let mut s = timed_scheduler(num_blocks, max_num_seqs, budget, max_step_time);
+            let config = config(num_blocks, max_num_seqs, budget);
+            let mut s = Scheduler::new(SchedulerConfig { max_step_time, max_draft_tokens, ..config.clone() }).unwrap();
+            // Answers repeat themselves, but for a token now and then.
+            let token = |_: SeqId, at: usize| if at % 13 == 5 { 99 } else { (at % period) as u32 };
             let mut done: BTreeMap<SeqId, usize> = BTreeMap::new();
             let mut live = BTreeMap::new();
             for step_no in 0..3000usize {
@@ -167,14 +173,18 @@ mod random {
                 s.restrain(if is_short { Restraint::OneSequence } else { Restraint::None });
                 let step = s.schedule();
                 prop_assert!(step.num_tokens() <= budget);
+                let drafted: usize = step.chunks.iter().map(|chunk| chunk.draft.len()).sum();
+                prop_assert!(drafted == 0 || s.num_running() + drafted <= s.config().max_sampled_rows());
                 prop_assert!(s.is_idle() || s.waits_for_memory() || !step.chunks.is_empty(), "stuck:\n{s}");
                 prop_assert!(!is_short || s.num_running() <= 1, "more than one runs:\n{s}");
-                let sampled: Vec<_> = step.chunks.iter()
-                    .flat_map(|c| c.samples.clone().map(|choice| (SeqId { choice, ..c.seq }, 1))).collect();
+                let sampled = sample(&step, token);
                 s.measured(&step, Duration::from_micros(10) * slowness * step.num_tokens() as u32);
                 s.update(&step, &sampled);
-                for (id, _) in sampled {
+                let ids: BTreeSet<SeqId> = sampled.into_iter().map(|(id, _)| id).collect();
+                for id in ids {
                     let seq = s.sequence(id).unwrap();
+                    let expected = seq.output().iter().zip(seq.prompt().len()..);
+                    prop_assert!(expected.clone().all(|(got, at)| *got == token(id, at)), "{:?}", seq.output());
                     if seq.is_full() {
                         done.insert(id, seq.tokens().len());
                         s.finish(id);

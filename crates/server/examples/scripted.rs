@@ -1,7 +1,10 @@
 //! A server behind which a script answers in place of a model: where it is offered a shell it calls it once, with a
 //! command that makes a file, and then says what the shell has answered. It shows that an agent completes its loop
 //! whatever a model would choose: `cargo run -p server --example scripted -- MODEL_FOLDER PORT COMMAND`.
-use engine::{Event, FinishReason, GenerationRequest, Message, Miss, ModelInfo, PrefixReport, SamplingParams, channel};
+use engine::{
+    DraftTokens, Event, FinishReason, GenerationRequest, Message, Miss, ModelInfo, PrefixReport, SamplingParams,
+    channel,
+};
 use serde_json::{Map, Value, json};
 use server::{ServerConfig, ServerState, bind, install_metrics, serve};
 use std::error::Error;
@@ -109,7 +112,7 @@ fn answer(request: &GenerationRequest, tokenizer: &Arc<Tokenizer>, command: &str
     if pipeline.has_calls() {
         reason = FinishReason::ToolCalls;
     }
-    events.push(Event::Finished { choice: 0, parts, reason, matched_stop: None });
+    events.push(Event::Finished { choice: 0, parts, reason, matched_stop: None, drafts: DraftTokens::default() });
     events
 }
 

@@ -6,7 +6,8 @@ use crate::http::error::{ApiError, ErrorCode};
 use crate::http::metrics::Meter;
 use crate::http::state::{Active, ServedModel};
 use engine::{
-    Event, FinishReason, GenerationRequest, MatchedStop, PrefixReport, RequestField, RequestStream, TokenLogprob,
+    DraftTokens, Event, FinishReason, GenerationRequest, MatchedStop, PrefixReport, RequestField, RequestStream,
+    TokenLogprob,
 };
 use futures_util::stream::{self, BoxStream, SelectAll, StreamExt};
 use std::collections::VecDeque;
@@ -150,7 +151,7 @@ impl Generation {
                     choice.tokens.push(token);
                     choice.logprobs.extend(logprob);
                 }
-                Event::Finished { choice, parts, reason, matched_stop } => {
+                Event::Finished { choice, parts, reason, matched_stop, .. } => {
                     let choice = answer.choice(prompt, n, choice)?;
                     choice.content.extend(parts);
                     (choice.reason, choice.matched_stop) = (Some(reason), matched_stop);
@@ -218,6 +219,8 @@ pub struct Tally {
     pub completion: usize,
     /// Those of them that belong to thoughts.
     pub thought: usize,
+    /// What became of the tokens that were drafted for choices that have ended.
+    pub drafts: DraftTokens,
 }
 
 impl Tally {
@@ -232,7 +235,11 @@ impl Tally {
                 self.completion += 1;
                 self.thought += usize::from(*in_thought);
             }
-            Event::Admitted(_) | Event::Finished { .. } | Event::Embedded { .. } | Event::Failed(_) => {}
+            Event::Finished { drafts, .. } => {
+                self.drafts.accepted += drafts.accepted;
+                self.drafts.rejected += drafts.rejected;
+            }
+            Event::Admitted(_) | Event::Embedded { .. } | Event::Failed(_) => {}
         }
     }
 }

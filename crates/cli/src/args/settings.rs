@@ -166,6 +166,9 @@ struct BatchSettings {
     /// Requests that may wait before new ones get 429 [default: 1024]
     #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     max_queued_requests: Option<usize>,
+    /// Most tokens that are drafted from a request's own tokens and verified in one step, or off [default: 16]
+    #[arg(long, value_name = "off|N")]
+    speculate: Option<String>,
 }
 
 /// Where the server listens, and to whom.

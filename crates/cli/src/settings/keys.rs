@@ -40,7 +40,7 @@ impl ValueKind {
 }
 
 /// All settings (a test compares them with `RawSettings`).
-pub const KEYS: [(&str, ValueKind); 40] = [
+pub const KEYS: [(&str, ValueKind); 41] = [
     ("host", ValueKind::Text),
     ("port", ValueKind::Port),
     ("api_key", ValueKind::Text),
@@ -76,6 +76,7 @@ pub const KEYS: [(&str, ValueKind); 40] = [
     ("max_num_batched_tokens", ValueKind::Count),
     ("max_step_ms", ValueKind::Count),
     ("max_queued_requests", ValueKind::Count),
+    ("speculate", ValueKind::Text),
     ("threads", ValueKind::Count),
     ("keep_alive_timeout", ValueKind::Count),
     ("read_timeout", ValueKind::Count),

@@ -25,7 +25,7 @@ use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use turboquant::PRESETS;
-use values::{OneSetting, TextList, duration, flag_text, not_empty, one_of, tool_call_format};
+use values::{OneSetting, TextList, draft_tokens, duration, flag_text, not_empty, one_of, tool_call_format};
 
 /// The documentation of every key.
 pub const DEFAULTS: &str = include_str!("../../../../config/default.toml");
@@ -116,6 +116,7 @@ struct RawSettings {
     max_num_seqs: Option<usize>,
     max_num_batched_tokens: usize,
     max_step_ms: u64,
+    speculate: String,
     max_queued_requests: usize,
     threads: usize,
     keep_alive_timeout: u64,
@@ -259,6 +260,7 @@ impl RawSettings {
             max_num_seqs: self.max_num_seqs,
             max_num_batched_tokens: self.max_num_batched_tokens,
             max_step_time: Some(Duration::from_millis(self.max_step_ms)).filter(|time| !time.is_zero()),
+            max_draft_tokens: draft_tokens(&self.speculate)?,
             prefix_cache: !self.no_prefix_cache,
             disk_cache,
             max_queued_requests: self.max_queued_requests,

@@ -2,7 +2,7 @@
 use super::keys::{ValueKind, kind};
 use crate::args::numbers;
 use anyhow::{Error, Result, anyhow, bail};
-use engine::ToolCallFormat;
+use engine::{MAX_DRAFT_TOKENS, ToolCallFormat};
 use figment::value::{Dict, Map, Value};
 use figment::{Metadata, Profile, Provider};
 use serde::Deserialize;
@@ -75,6 +75,17 @@ pub fn one_of<T, E: Into<Error>>(
 pub fn tool_call_format(name: &str) -> Result<ToolCallFormat> {
     let known = ToolCallFormat::ALL.iter().map(|format| format.name());
     one_of(name, known, name.parse().map_err(|e| anyhow!("--tool-call-format: {e}")))
+}
+
+/// The most tokens of a draft; 0 for `off`.
+///
+/// Errors: any text but `off` and a number in [1, [`MAX_DRAFT_TOKENS`]].
+pub fn draft_tokens(text: &str) -> Result<usize> {
+    match (text, text.parse()) {
+        ("off", _) => Ok(0),
+        (_, Ok(tokens)) if (1..=MAX_DRAFT_TOKENS).contains(&tokens) => Ok(tokens),
+        _ => bail!("--speculate: is {text:?}; it must be off, or a number in [1, {MAX_DRAFT_TOKENS}]"),
+    }
 }
 
 /// A value as its flag spells it.

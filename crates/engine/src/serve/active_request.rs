@@ -2,7 +2,7 @@
 use super::choice::ActiveChoice;
 use super::handle::{QueuePermit, RequestId};
 use super::pooled_prompt::PooledPrompt;
-use super::request::{Event, GenerationRequest, TokenLogprob};
+use super::request::{DraftTokens, Event, GenerationRequest, TokenLogprob};
 use super::runner::{ChunkNeed, LogitsRow};
 use super::sampler::{self, SamplerState};
 use scheduler::{Chunk, PrefixReport, Step};
@@ -55,6 +55,8 @@ pub(super) struct ActiveRequest {
     cached_tokens: usize,
     /// Tokens that have been drawn for its choices.
     pub answer_tokens: usize,
+    /// What has become of its choices' drafts.
+    pub drafts: DraftTokens,
     /// When it arrived.
     pub submitted: Instant,
     /// When its first step began.
@@ -92,6 +94,7 @@ impl ActiveRequest {
             prompt_logprobs: Vec::new(),
             cached_tokens: 0,
             answer_tokens: 0,
+            drafts: DraftTokens::default(),
             submitted: Instant::now(),
             scheduled: None,
             first_token: None,
@@ -142,6 +145,21 @@ impl ActiveRequest {
         Ok(sampled)
     }
 
+    /// Counts the tokens of a draft for one of its choices, none of which has been accepted yet.
+    pub fn note_draft(&mut self, choice: u32, tokens: usize) {
+        let own = self.choices.get_mut(&choice).map(|choice| &mut choice.drafts);
+        [Some(&mut self.drafts), own].into_iter().flatten().for_each(|drafts| drafts.rejected += tokens);
+    }
+
+    /// Counts a token of the last draft as accepted.
+    pub fn note_accepted(&mut self, choice: u32) {
+        let own = self.choices.get_mut(&choice).map(|choice| &mut choice.drafts);
+        for drafts in [Some(&mut self.drafts), own].into_iter().flatten() {
+            drafts.rejected -= 1;
+            drafts.accepted += 1;
+        }
+    }
+
     /// Takes the log-probability of the prompt token that follows the one at `position`, whose logits these are. What a
     /// prefill had before it was preempted is not taken twice.
     pub fn take_prompt_logprob(&mut self, position: usize, logits: &[f32]) {
@@ -181,6 +199,8 @@ impl ActiveRequest {
             prompt_tokens = self.request.prompt.len(),
             cached_tokens = self.cached_tokens,
             answer_tokens = self.answer_tokens,
+            draft_tokens = self.drafts.accepted + self.drafts.rejected,
+            accepted_tokens = self.drafts.accepted,
             queue_ms = (begin - self.submitted).as_millis() as u64,
             prefill_ms = prefill.as_millis() as u64,
             tokens_per_second = (10.0 * rate).round() / 10.0,

@@ -1,5 +1,6 @@
 //! One choice as its client sees it: the parts of its answer, stops, log-probabilities.
-use super::request::{Event, FinishReason, GenerationRequest, MatchedStop, TokenLogprob};
+use super::request::{DraftTokens, Event, FinishReason, GenerationRequest, MatchedStop, TokenLogprob};
+use super::runner::LogitsRow;
 use super::sampler::SamplerState;
 use std::sync::Arc;
 use text::{AnswerEnd, AnswerPart, AnswerPipeline, ConstraintError, TokenMask, Tokenizer};
@@ -13,6 +14,8 @@ pub(super) struct ActiveChoice {
     pipeline: AnswerPipeline,
     /// The tokens that may come next, once [`prepare`](Self::prepare) has found them out; `None`: all.
     mask: Result<Option<TokenMask>, ConstraintError>,
+    /// What has become of its drafts.
+    pub drafts: DraftTokens,
     events: UnboundedSender<Event>,
 }
 
@@ -26,12 +29,21 @@ impl ActiveChoice {
         events: UnboundedSender<Event>,
     ) -> Self {
         let pipeline = AnswerPipeline::new(tokenizer, request.answer_options());
-        ActiveChoice { index, sampler, pipeline, mask: Ok(None), events }
+        ActiveChoice { index, sampler, pipeline, mask: Ok(None), drafts: DraftTokens::default(), events }
     }
 
     /// How many of the largest logits are enough to draw the next token; `None`: all are needed.
     pub fn needs(&self) -> Option<usize> {
         if self.is_held() { None } else { self.sampler.needs() }
+    }
+
+    /// Whether the next token can be drawn from these logits, which were asked for before the tokens that have come
+    /// since.
+    pub fn can_sample(&self, row: &LogitsRow<'_>) -> bool {
+        match row {
+            LogitsRow::Whole(_) => true,
+            LogitsRow::Largest(largest) => self.needs().is_some_and(|count| count <= largest.len()),
+        }
     }
 
     /// Whether the next token is held to a constraint, so that [`prepare`](Self::prepare) has work to do.
@@ -116,7 +128,7 @@ impl ActiveChoice {
             FinishReason::Stop if self.pipeline.has_calls() => FinishReason::ToolCalls,
             reason => reason,
         };
-        self.send(Event::Finished { choice: self.index, parts, reason, matched_stop });
+        self.send(Event::Finished { choice: self.index, parts, reason, matched_stop, drafts: self.drafts });
     }
 
     fn send(&self, event: Event) {

@@ -3,16 +3,16 @@
 //! One thread owns scheduler, model and requests, so nothing in it needs a lock. Each round takes in the messages that
 //! have come, runs one step, and hands out its tokens. A step that fails or panics fails the requests that were in it;
 //! their blocks free themselves and the loop goes on.
-use super::active_request::{ActiveRequest, SampleError, SampledToken, held_choices};
+use super::active_request::{ActiveRequest, held_choices};
 use super::archive::Archive;
-use super::choice::{ActiveChoice, EndToken};
+use super::choice::ActiveChoice;
 use super::handle::{EngineInbox, Message, QueuePermit, RequestId};
 use super::idle_measurement::IdleMeasurement;
 use super::metrics::Metrics;
 use super::pooled_prompt::PooledPrompt;
-use super::prefix_cache::{PrefixCache, PrefixEvent};
+use super::prefix_cache::PrefixCache;
 use super::pressure::PressureWatch;
-use super::request::{Event, GenerationRequest, TokenLogprob};
+use super::request::{Event, GenerationRequest};
 use super::runner::{ChunkNeed, ModelRunner, StepOutput};
 use crate::error::EngineError;
 use models::WeightFiles;
@@ -22,7 +22,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
-use text::{ConstraintError, Tokenizer};
+use text::Tokenizer;
 use tokio::sync::mpsc::UnboundedSender;
 
 /// How often an idle engine looks at least whether its deadline has come, beside every message.
@@ -38,16 +38,16 @@ pub(crate) struct Engine {
     /// The files that the model's weights lie in.
     pub(super) files: WeightFiles,
     pub(super) inbox: EngineInbox,
-    tokenizer: Arc<Tokenizer>,
+    pub(super) tokenizer: Arc<Tokenizer>,
     /// The token ids that end an answer.
-    eos: Vec<u32>,
-    metrics: Metrics,
+    pub(super) eos: Vec<u32>,
+    pub(super) metrics: Metrics,
     pub(super) prefix_cache: PrefixCache,
     /// How short of memory the machine is.
     pub(super) memory: PressureWatch,
     /// What is measured when there is nothing else to do.
     pub(super) idle_measurement: Option<IdleMeasurement>,
-    requests: BTreeMap<RequestId, ActiveRequest>,
+    pub(super) requests: BTreeMap<RequestId, ActiveRequest>,
     /// The seed of the next request that names none.
     next_seed: u64,
     /// Steps so far.
@@ -256,102 +256,6 @@ impl Engine {
         }
     }
 
-    /// Takes in what a step gave: samples from logits, tells the scheduler the tokens and delivers them, and delivers
-    /// the vectors of prompts that are whole.
-    fn take(&mut self, step: &Step, mut output: StepOutput) -> Result<(), String> {
-        let (mut sampled, mut failed, mut embedded) = (Vec::new(), Vec::new(), Vec::new());
-        for (at, chunk) in step.chunks.iter().enumerate() {
-            let Some(request) = self.requests.get_mut(&RequestId(chunk.seq.request)) else { continue };
-            if let Some(pooled) = &mut request.pooled {
-                pooled.take(chunk, output.hidden_states(at));
-                if !chunk.samples.is_empty() {
-                    embedded.push((chunk.seq, pooled.vector().ok_or("the model's hidden states are not numbers")?));
-                }
-                continue;
-            }
-            if request.request.prompt_logprobs.is_some() {
-                let take = |row: usize, logits: &[f32]| request.take_prompt_logprob(chunk.start + row, logits);
-                self.runner.each_logits(&output, at, take).map_err(|e| e.to_string())?;
-            }
-            if chunk.samples.is_empty() {
-                continue;
-            }
-            let Some(row) = output.last(at) else { return Err("a chunk came without logits".into()) };
-            if request.first_token.is_none() {
-                let report = prefix_report(&self.scheduler, chunk);
-                request.announce_prompt(&report);
-                request.request.log_loss(&report, &self.tokenizer);
-                self.inbox.note_prefix(PrefixEvent { id: request.request.id.clone(), report });
-            }
-            match request.sample(row, chunk.samples.clone()) {
-                Ok(tokens) => {
-                    let with_id = |sampled: SampledToken| (SeqId { choice: sampled.choice, ..chunk.seq }, sampled);
-                    sampled.extend(tokens.into_iter().map(with_id));
-                }
-                Err(SampleError::Constraint(error)) => failed.push((chunk.seq, error)),
-                Err(error @ SampleError::NotNumbers) => return Err(error.to_string()),
-            }
-        }
-        self.scheduler.update(step, &sampled.iter().map(|(id, sampled)| (*id, sampled.token)).collect::<Vec<_>>());
-        embedded.into_iter().for_each(|(id, vector)| self.deliver_vector(id, vector));
-        for (id, sampled) in sampled {
-            if let Err(error) = self.deliver(id, sampled.token, sampled.logprob) {
-                failed.push((id, error));
-            }
-        }
-        for (id, error) in failed {
-            self.fail(RequestId(id.request), &EngineError::ConstraintFailed(error.to_string()));
-        }
-        Ok(())
-    }
-
-    /// Hands a token to its choice, and ends the choice where the token does.
-    ///
-    /// Errors: the choice's constraint cannot be followed.
-    fn deliver(&mut self, id: SeqId, token: u32, logprob: Option<TokenLogprob>) -> Result<(), ConstraintError> {
-        let key = RequestId(id.request);
-        let Some(request) = self.requests.get_mut(&key) else { return Ok(()) };
-        if request.first_token.is_none() {
-            request.first_token = Some(Instant::now());
-            self.metrics.prefill_time(request.scheduled.unwrap_or(request.submitted).elapsed());
-        }
-        request.answer_tokens += 1;
-        let stop = &request.request.stop;
-        let ends = if stop.stop_token_ids.contains(&token) {
-            Some(EndToken::Stop)
-        } else {
-            // A constraint that lets the answer end has nothing to say of what would follow.
-            let ignored = stop.ignore_eos && request.request.constraint.is_none();
-            (!ignored && self.eos.contains(&token)).then_some(EndToken::Eos)
-        };
-        let full = self.scheduler.sequence(id).is_none_or(|s| s.is_full());
-        let Some(choice) = request.choices.get_mut(&id.choice) else { return Ok(()) };
-        if choice.push(token, logprob, ends, full)? {
-            request.choices.remove(&id.choice);
-            self.scheduler.finish(id);
-            if request.choices.is_empty() {
-                self.metrics.decode_time(request.first_token.unwrap_or(request.submitted).elapsed());
-                self.metrics.inference_time(request.scheduled.unwrap_or(request.submitted).elapsed());
-                request.log_end("answered");
-                self.requests.remove(&key);
-            }
-        }
-        Ok(())
-    }
-
-    /// Hands a prompt's vector to its request, which ends.
-    fn deliver_vector(&mut self, id: SeqId, vector: Vec<f32>) {
-        self.scheduler.finish(id);
-        let Some(mut request) = self.requests.remove(&RequestId(id.request)) else { return };
-        request.announce_prompt(&PrefixReport::default());
-        let computing = request.scheduled.unwrap_or(request.submitted).elapsed();
-        self.metrics.prefill_time(computing);
-        self.metrics.inference_time(computing);
-        request.log_end("embedded");
-        // A client that has gone misses nothing.
-        let _ = request.events.send(Event::Embedded { vector });
-    }
-
     /// Drops a request whose client has gone or has all it wants; no event is sent.
     fn cancel(&mut self, id: RequestId) {
         if let Some(request) = self.requests.remove(&id) {
@@ -361,7 +265,7 @@ impl Engine {
     }
 
     /// Ends a request with an error.
-    fn fail(&mut self, id: RequestId, error: &EngineError) {
+    pub(super) fn fail(&mut self, id: RequestId, error: &EngineError) {
         if let Some(request) = self.requests.remove(&id) {
             tracing::warn!(id = request.request.id, %error, "a request is ended");
             let _ = request.events.send(Event::Failed(error.clone()));
@@ -376,7 +280,7 @@ impl Engine {
 }
 
 /// What was known of the prompt of a chunk's sequence.
-fn prefix_report(scheduler: &Scheduler, chunk: &Chunk) -> PrefixReport {
+pub(super) fn prefix_report(scheduler: &Scheduler, chunk: &Chunk) -> PrefixReport {
     scheduler.sequence(chunk.seq).and_then(|seq| seq.report()).cloned().unwrap_or_default()
 }
 

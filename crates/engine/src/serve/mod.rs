@@ -3,6 +3,7 @@ mod active_request;
 mod archive;
 mod bans;
 mod choice;
+mod delivery;
 mod engine_loop;
 mod handle;
 mod idle_measurement;
@@ -29,7 +30,8 @@ pub use prefix_cache::{PrefixEvent, PrefixHistory};
 pub(crate) use pressure::PressureWatch;
 pub use pressure::{PressureLevel, PressureReading, PressureSensor, PressureSource};
 pub use request::{
-    EmbeddingParams, Event, FinishReason, GenerationRequest, MatchedStop, SamplingParams, StopParams, TokenLogprob,
+    DraftTokens, EmbeddingParams, Event, FinishReason, GenerationRequest, MatchedStop, SamplingParams, StopParams,
+    TokenLogprob,
 };
 pub use runner::{ChunkNeed, LogitsRow, ModelRunner, StepOutput};
 pub use sampler::argmax;

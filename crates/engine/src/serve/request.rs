@@ -238,6 +238,8 @@ pub enum Event {
         reason: FinishReason,
         /// The stop string or token id that ended it, if it was not an EOS id.
         matched_stop: Option<MatchedStop>,
+        /// What became of the drafts that were made for it.
+        drafts: DraftTokens,
     },
     /// The prompt's vector, whose length is 1; the request has ended.
     Embedded {
@@ -246,6 +248,15 @@ pub enum Event {
     },
     /// The request has ended with an error.
     Failed(EngineError),
+}
+
+/// What became of the tokens of a choice's drafts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DraftTokens {
+    /// Tokens that were drawn as they had been drafted.
+    pub accepted: usize,
+    /// Tokens that were computed in vain.
+    pub rejected: usize,
 }
 
 /// What ended a choice.

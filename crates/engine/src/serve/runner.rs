@@ -25,10 +25,10 @@ pub struct ModelRunner {
 pub enum ChunkNeed {
     /// The hidden states of all its tokens, for [`ModelRunner::each_logits`], beside the logits of its last one.
     AllLogits,
-    /// All logits of its last token, if the chunk is sampled from.
+    /// All logits of its last token, if the chunk is sampled from. Where it has a draft, also those of the draft's
+    /// tokens.
     LastLogits,
-    /// Only the n largest logits of its last token, if the chunk is sampled from (greedy and top-k sampling need no
-    /// more).
+    /// Only the n largest logits of the same tokens (greedy and top-k sampling need no more).
     LargestLogits(usize),
     /// The hidden states of these of its tokens, counted from the chunk's first.
     HiddenStates(Range<usize>),
@@ -68,15 +68,16 @@ pub enum LogitsRow<'a> {
 }
 
 impl StepOutput {
-    /// The logits of a chunk's last token, if the chunk is sampled from. They are whole unless the largest are enough
-    /// for all chunks of the step.
-    pub fn last(&mut self, chunk: usize) -> Option<LogitsRow<'_>> {
-        let last = self.chunks[chunk].logits.clone().next_back()?;
+    /// The logits of the last token of a chunk's own, if the chunk is sampled from; with a `place` above 0 those of the
+    /// token of its draft that is so many places behind it. They are whole unless the largest are enough for all chunks
+    /// of the step.
+    pub fn sampled(&mut self, chunk: usize, place: usize) -> Option<LogitsRow<'_>> {
+        let row = self.chunks[chunk].logits.clone().nth(place)?;
         Some(match &mut self.logits {
             LogitsData::Whole { values, vocab_size } => {
-                LogitsRow::Whole(&mut values[last * *vocab_size..][..*vocab_size])
+                LogitsRow::Whole(&mut values[row * *vocab_size..][..*vocab_size])
             }
-            LogitsData::Largest { candidates, count } => LogitsRow::Largest(&candidates[last * *count..][..*count]),
+            LogitsData::Largest { candidates, count } => LogitsRow::Largest(&candidates[row * *count..][..*count]),
         })
     }
 
@@ -119,8 +120,9 @@ impl StepBatch {
         self.slots.push(slot);
         let base = self.layout.num_tokens();
         self.layout.push(chunk.start, chunk.len, seq.table());
-        self.tokens.extend_from_slice(&seq.tokens()[chunk.start..chunk.start + chunk.len]);
-        let last = if chunk.samples.is_empty() { 0..0 } else { chunk.len - 1..chunk.len };
+        self.tokens.extend_from_slice(&seq.tokens()[chunk.start..chunk.start + chunk.own_len()]);
+        self.tokens.extend_from_slice(&chunk.draft);
+        let last = if chunk.samples.is_empty() { 0..0 } else { chunk.own_len() - 1..chunk.len };
         let (logits, hidden) = match &need {
             ChunkNeed::AllLogits => (last, 0..chunk.len),
             ChunkNeed::LastLogits | ChunkNeed::LargestLogits(_) => (last, 0..0),

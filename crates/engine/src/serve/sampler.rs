@@ -39,6 +39,11 @@ impl SamplerState {
         SamplerState { bans: self.bans.with_ends(ends, min_tokens), ..self }
     }
 
+    /// How many tokens the choice has so far.
+    pub fn tokens_drawn(&self) -> u64 {
+        self.tokens_drawn
+    }
+
     fn counts(&self) -> bool {
         let p = &self.params;
         p.repetition_penalty != 1.0 || p.presence_penalty != 0.0 || p.frequency_penalty != 0.0

@@ -137,6 +137,7 @@ mod tests {
                 max_num_seqs: 8,
                 max_num_batched_tokens: 512,
                 max_step_time: None,
+                max_draft_tokens: 0,
                 num_snapshots: 0,
             };
             let mut scheduler = Scheduler::new(config).unwrap();

@@ -13,6 +13,12 @@ use std::time::Duration;
 use text::ToolCallFormat;
 use turboquant::{Format, KvPair};
 
+/// The most tokens of a draft where nobody says how many.
+const DEFAULT_DRAFT_TOKENS: usize = 16;
+
+/// Most `--speculate`: as many rows as a product with few rows is made for, a few times over.
+pub const MAX_DRAFT_TOKENS: usize = 64;
+
 /// Most `--threads`: more cores than any machine has that this program is built for.
 const MAX_THREADS: usize = 1024;
 
@@ -46,6 +52,8 @@ pub struct EngineConfig {
     pub max_num_batched_tokens: usize,
     /// How long a step may take that computes prompts while answers are streamed; `None`: as long as its tokens take.
     pub max_step_time: Option<Duration>,
+    /// The most tokens of a draft that is computed along with an answer's next token; 0: nothing is drafted.
+    pub max_draft_tokens: usize,
     /// Whether what is computed of prompts is kept for later ones that begin alike.
     pub prefix_cache: bool,
     /// Where and how much of the cache is kept on disk; `None`: nothing.
@@ -116,6 +124,7 @@ impl EngineConfig {
             max_num_seqs: None,
             max_num_batched_tokens: 512,
             max_step_time: Some(Duration::from_millis(200)),
+            max_draft_tokens: DEFAULT_DRAFT_TOKENS,
             prefix_cache: true,
             disk_cache: None,
             max_queued_requests: 1024,
@@ -137,6 +146,10 @@ impl EngineConfig {
             let message = "is 0; it must be at least 1, or every request would be refused";
             return Err(StartError::flag("--max-queued-requests", message));
         }
+        if self.max_draft_tokens > MAX_DRAFT_TOKENS {
+            let message = format!("is {}; it must be off, or lie in [1, {MAX_DRAFT_TOKENS}]", self.max_draft_tokens);
+            return Err(StartError::flag("--speculate", message));
+        }
         if let Some(n) = self.threads.filter(|n| *n > MAX_THREADS) {
             return Err(StartError::flag("--threads", format!("is {n}; it must be at most {MAX_THREADS}")));
         }
@@ -151,6 +164,7 @@ impl EngineConfig {
             num_snapshots,
             max_num_batched_tokens: self.max_num_batched_tokens,
             max_step_time: self.max_step_time,
+            max_draft_tokens: self.max_draft_tokens,
         }
     }
 

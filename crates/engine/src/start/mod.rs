@@ -13,10 +13,11 @@ mod memory;
 mod plan;
 mod preset_choice;
 mod preset_kl;
+mod speculation;
 
 pub use backend::{most_exact_format, select};
 pub use calibration::{Calibration, cache_folder};
-pub use config::{EngineConfig, StartPhase, StartProgress};
+pub use config::{EngineConfig, MAX_DRAFT_TOKENS, StartPhase, StartProgress};
 pub use device::{DecodeKernel, DeviceChoice, GpuProducts, vector_instructions};
 pub use kv_plan::{CentreMode, KlNeed, KvOptions, KvPlan, cache_layout};
 pub use loading::{ModelBundle, load};
@@ -35,7 +36,7 @@ use attention::AttentionBackend;
 use identity::IdentityFields;
 use kv::{CacheIdentity, KvLayout};
 use models::{Model, WeightBytes};
-use scheduler::Scheduler;
+use scheduler::{Scheduler, SchedulerConfig};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -57,10 +58,12 @@ pub fn launch(config: &EngineConfig, bundle: ModelBundle) -> Result<(EngineHandl
     let named = |error: StartError| error.of_model(&bundle.model_config.model_type);
     let PlannedCache { plan, max_num_seqs, figures, backend, identity, idle_measurement } =
         plan_cache(config, &bundle).map_err(named)?;
+    let max_draft_tokens = speculation::max_draft_tokens(config, &bundle);
     let weight_bytes = bundle.mapped_bytes + bundle.owned_bytes;
     let ModelBundle { model, model_config, tokenizer, generation, device, files, .. } = bundle;
     let budget = plan.budget;
-    let mut scheduler = Scheduler::new(config.scheduler(budget.num_blocks, budget.num_snapshots, max_num_seqs))?;
+    let limits = config.scheduler(budget.num_blocks, budget.num_snapshots, max_num_seqs);
+    let mut scheduler = Scheduler::new(SchedulerConfig { max_draft_tokens, ..limits })?;
     let identity = identity.filter(|_| reuses_prefixes(config, &*model, budget.num_snapshots));
     let no_memory = |e: candle_core::Error| StartError::flag("--kv-cache-memory", e.to_string());
     let compiles = device.compiles_on_first_use();
@@ -100,7 +103,7 @@ pub fn launch(config: &EngineConfig, bundle: ModelBundle) -> Result<(EngineHandl
         scheduler = scheduler.with_archive(archive.blocks(info.bytes_per_block, info.block_size));
         prefix_cache.archive = Some(archive);
     }
-    let metrics = Metrics::new(&info.name);
+    let metrics = Metrics::new(&info.name, max_draft_tokens);
     let (handle, inbox) = channel(info, tokenizer.clone(), config.max_queued_requests);
     let inbox = inbox.with_disk(disk);
     inbox.set_kl_figures(figures);

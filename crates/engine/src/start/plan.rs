@@ -217,6 +217,7 @@ pub(super) fn limits(
     let share_of_free = if config.memory.is_some() { 1.0 } else { SHARE_OF_FREE };
     let cache = config.kv_cache_memory.or(free_memory.map(|free| (free as f64 * share_of_free) as u64));
     let max_num_seqs = config.max_num_seqs.unwrap_or_else(|| MemoryLimits::sequences(state_bytes, cache));
+    let logit_rows = config.scheduler(0, 0, max_num_seqs).max_sampled_rows();
     MemoryLimits {
         kv_cache_memory: config.kv_cache_memory,
         max_model_len: config.max_model_len,
@@ -231,7 +232,7 @@ pub(super) fn limits(
         needs: MemoryNeeds {
             mapped_weights: weights.mapped,
             owned_weights: weights.owned,
-            activations: model.step_bytes(config.max_num_batched_tokens, max_num_seqs),
+            activations: model.step_bytes(config.max_num_batched_tokens, logit_rows),
             disk_staging: if config.disk_cache.is_some() && config.prefix_cache { STAGING_BYTES as u64 } else { 0 },
             text: model.vocab_size() as u64 * TEXT_BYTES_PER_TOKEN,
             margin: MARGIN,

@@ -10,7 +10,7 @@ use engine::{
 use kv::{BlockKey, CacheIdentity, KvLayout};
 use metal::{Executor, GpuDevice};
 use models::{Checkpoint, LoadOptions};
-use scheduler::{NewRequest, PrefixReport, PrefixUse, Scheduler, SchedulerConfig, SeqId};
+use scheduler::{Chunk, NewRequest, PrefixReport, PrefixUse, Scheduler, SchedulerConfig, SeqId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use turboquant::{Format, KvPair};
@@ -44,6 +44,8 @@ pub struct Setup {
     /// Requests use what others have computed of their prompts. For a model with recurrent states: with so many
     /// snapshots.
     pub prefix_cache: Option<usize>,
+    /// The most tokens of a draft.
+    pub max_draft_tokens: usize,
 }
 
 /// A GPU, for which Candle's CPU device and an executor of its launches stand in.
@@ -65,6 +67,7 @@ impl Setup {
             compute: None,
             device: DeviceChoice::Cpu,
             prefix_cache: None,
+            max_draft_tokens: 0,
         }
     }
 }
@@ -90,6 +93,8 @@ pub struct Driver {
     /// What was known of each request's prompt.
     reports: BTreeMap<u64, PrefixReport>,
     traces: BTreeMap<SeqId, Trace>,
+    /// Tokens of drafts, and how many of them were accepted.
+    pub drafts: (usize, usize),
     /// Keep the logits of prompt tokens too.
     pub whole: bool,
     /// Ask for the largest logit alone, and keep none.
@@ -138,6 +143,7 @@ impl Driver {
             max_num_seqs,
             max_num_batched_tokens: setup.budget,
             max_step_time: None,
+            max_draft_tokens: setup.max_draft_tokens,
             num_snapshots: setup.prefix_cache.filter(|_| has_states).unwrap_or(0),
         });
         let scheduler = scheduler.unwrap();
@@ -148,6 +154,7 @@ impl Driver {
             runner: ModelRunner::new(model, backend, setup.num_blocks, num_slots, loaded.device).unwrap(),
             prefix: setup.prefix_cache.map(|_| PrefixUse { root, salted: false, reuse: true }),
             traces: BTreeMap::new(),
+            drafts: (0, 0),
             reports: BTreeMap::new(),
             whole: false,
             largest: false,
@@ -192,32 +199,46 @@ impl Driver {
             if chunk.samples.is_empty() {
                 continue;
             }
-            let row = match logits.last(at).unwrap() {
-                LogitsRow::Whole(row) => row,
-                LogitsRow::Largest(largest) => {
-                    let token = largest[0].0;
-                    self.traces.entry(chunk.seq).or_default().tokens.push(token);
-                    sampled.push((chunk.seq, token));
-                    continue;
+            self.drafts.0 += chunk.draft.len();
+            for place in 0.. {
+                let tokens = self.sample(chunk, place, logits.sampled(at, place).unwrap());
+                sampled.extend(&tokens);
+                if chunk.draft.get(place) != Some(&tokens[0].1) {
+                    break;
                 }
-            };
-            let mut best: Vec<u32> = (0..row.len() as u32).collect();
-            best.sort_by(|a, b| row[*b as usize].total_cmp(&row[*a as usize]));
-            for (rank, choice) in chunk.samples.clone().enumerate() {
-                let id = SeqId { choice, ..chunk.seq };
-                let trace = self.traces.entry(id).or_default();
-                trace.logits.insert(chunk.start + chunk.len - 1, bits(row));
-                trace.tokens.push(best[rank]);
-                sampled.push((id, best[rank]));
+                self.drafts.1 += 1;
             }
         }
         self.scheduler.update(&step, &sampled);
         self.scheduler.check().unwrap();
         for (id, _) in sampled {
-            if self.scheduler.sequence(id).unwrap().is_full() {
+            if self.scheduler.sequence(id).is_some_and(|seq| seq.is_full()) {
                 self.scheduler.finish(id);
             }
         }
+    }
+
+    /// What is drawn from the row that is `place` places behind a chunk's own last one: the largest for its first
+    /// choice, the second largest for the second.
+    fn sample(&mut self, chunk: &Chunk, place: usize, row: LogitsRow<'_>) -> Vec<(SeqId, u32)> {
+        let row = match row {
+            LogitsRow::Whole(row) => row,
+            LogitsRow::Largest(largest) => {
+                let token = largest[0].0;
+                self.traces.entry(chunk.seq).or_default().tokens.push(token);
+                return vec![(chunk.seq, token)];
+            }
+        };
+        let mut best: Vec<u32> = (0..row.len() as u32).collect();
+        best.sort_by(|a, b| row[*b as usize].total_cmp(&row[*a as usize]));
+        let choices = chunk.samples.clone().zip(best).map(|(choice, token)| (SeqId { choice, ..chunk.seq }, token));
+        let drawn: Vec<_> = choices.collect();
+        for (id, token) in &drawn {
+            let trace = self.traces.entry(*id).or_default();
+            trace.logits.insert(chunk.start + chunk.own_len() - 1 + place, row.iter().map(|x| x.to_bits()).collect());
+            trace.tokens.push(*token);
+        }
+        drawn
     }
 
     pub fn run(&mut self) {

@@ -5,6 +5,7 @@ mod idle;
 mod plan;
 mod pressure;
 mod shutdown;
+mod speculation;
 mod warm_up;
 mod wrapped_device;
 mod wrapped_model;
@@ -44,7 +45,7 @@ fn answers(stream: &mut RequestStream, n: usize) -> Result<Vec<Answer>, EngineEr
                 all[choice].text += &AnswerPart::text_of(&parts);
                 all[choice].tokens.push(token);
             }
-            Event::Finished { choice, parts, reason, matched_stop } => {
+            Event::Finished { choice, parts, reason, matched_stop, .. } => {
                 all[choice].text += &AnswerPart::text_of(&parts);
                 all[choice].reason = Some(reason);
                 all[choice].stop = matched_stop;

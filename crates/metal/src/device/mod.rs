@@ -148,6 +148,10 @@ impl<E: Executor + 'static> ComputeDevice for GpuDevice<E> {
         format!("up to {MATVEC_ROWS} rows by matvec: {}", types.join(" "))
     }
 
+    fn is_exact_by_row(&self) -> bool {
+        self.matvec_types.is_empty()
+    }
+
     fn failure(&self) -> Option<String> {
         self.executor.failure().map(|error| error.to_string())
     }

@@ -65,6 +65,13 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     describe_counter!("vllm:external_prefix_cache_queries_total", "Prompt tokens that were looked for on disk.");
     describe_counter!("vllm:external_prefix_cache_hits_total", "Prompt tokens that came from disk.");
     describe_counter!("vllm:generation_tokens_total", "Tokens generated.");
+    describe_counter!("vllm:spec_decode_num_drafts_total", "Drafts that were verified.");
+    describe_counter!("vllm:spec_decode_num_draft_tokens_total", "Tokens of drafts.");
+    describe_counter!("vllm:spec_decode_num_accepted_tokens_total", "Tokens of drafts that were accepted.");
+    describe_counter!(
+        "vllm:spec_decode_num_accepted_tokens_per_pos_total",
+        "Tokens of drafts that were accepted, by their place in the draft."
+    );
     describe_counter!("vllm:request_success_total", "Choices that ended, by reason.");
     describe_counter!("vllm:num_preemptions_total", "Preemptions by the scheduler.");
     describe_gauge!("vllm:num_requests_running", "Sequences in execution.");

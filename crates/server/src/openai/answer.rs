@@ -137,5 +137,9 @@ pub fn finish_reason(reason: FinishReason) -> &'static str {
 /// OpenAI's report of the tokens counted.
 pub fn usage(tally: &Tally) -> Usage {
     let usage = Usage::from_counts(tally.prompt as u32, tally.completion as u32);
-    usage.with_cached_tokens(tally.cached as u32).with_reasoning_tokens(tally.thought as u32)
+    let (accepted, rejected) = (tally.drafts.accepted as u32, tally.drafts.rejected as u32);
+    usage
+        .with_cached_tokens(tally.cached as u32)
+        .with_reasoning_tokens(tally.thought as u32)
+        .with_speculative_tokens(accepted, accepted + rejected)
 }

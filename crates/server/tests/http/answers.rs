@@ -38,6 +38,11 @@ async fn a_chat_answer() {
     assert_eq!(answer["usage"]["completion_tokens"], num_tokens(TEXT));
     assert_eq!(answer["usage"]["total_tokens"], prompt.len() + num_tokens(TEXT));
     assert_eq!(answer["usage"]["prompt_tokens_details"]["cached_tokens"], 1);
+    let details = &answer["usage"]["completion_tokens_details"];
+    assert_eq!(
+        (&details["accepted_prediction_tokens"], &details["rejected_prediction_tokens"]),
+        (&json!(1), &json!(1))
+    );
     // The rendered template, without a second BOS.
     assert_eq!(
         TOKENIZER.decode(&prompt, false),

@@ -1,8 +1,8 @@
 //! An engine that plays a script.
 use crate::common::{HIDDEN, TOKENIZER};
 use engine::{
-    EngineError, Event, FinishReason, GenerationRequest, MatchedStop, Message, Miss, PrefixReport, QueuePermit,
-    RequestId, TokenLogprob,
+    DraftTokens, EngineError, Event, FinishReason, GenerationRequest, MatchedStop, Message, Miss, PrefixReport,
+    QueuePermit, RequestId, TokenLogprob,
 };
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -106,7 +106,8 @@ impl Fake {
             Script::OnDisk(tokens) => {
                 begin_from_disk(request, &events, tokens);
                 let (reason, matched_stop) = (FinishReason::Stop, None);
-                events.send(Event::Finished { choice: 0, parts: Vec::new(), reason, matched_stop }).ok();
+                let drafts = DraftTokens::default();
+                events.send(Event::Finished { choice: 0, parts: Vec::new(), reason, matched_stop, drafts }).ok();
             }
             Script::Die => {}
             Script::Tick => {
@@ -193,6 +194,8 @@ fn answer(request: &GenerationRequest, text: &str, events: &UnboundedSender<Even
             false if pipeline.has_calls() => FinishReason::ToolCalls,
             false => FinishReason::Stop,
         };
-        events.send(Event::Finished { choice, parts, reason, matched_stop: stop.clone() }).ok();
+        // As if one of two tokens of a draft had been right, for each choice.
+        let drafts = DraftTokens { accepted: 1, rejected: 1 };
+        events.send(Event::Finished { choice, parts, reason, matched_stop: stop.clone(), drafts }).ok();
     }
 }

@@ -163,7 +163,7 @@ impl AnswerFormat for ChatFormat {
             Event::Delta { choice, parts, token, logprob, .. } => {
                 chunks.extend(self.token_chunks(choice, parts, token, logprob.as_ref()));
             }
-            Event::Finished { choice, parts, reason, matched_stop } => {
+            Event::Finished { choice, parts, reason, matched_stop, .. } => {
                 chunks.extend(self.part_chunks(choice, parts));
                 let mut last = ChatChunkChoice::new(choice, MessageDelta::default());
                 last.finish_reason = Some(finish_reason(reason));

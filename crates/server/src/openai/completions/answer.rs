@@ -159,7 +159,7 @@ impl AnswerFormat for CompletionFormat {
                 .token_chunk(first + choice, AnswerPart::text_of(&parts), token, logprob.as_ref())
                 .into_iter()
                 .collect(),
-            Event::Finished { choice, parts, reason, matched_stop } => {
+            Event::Finished { choice, parts, reason, matched_stop, .. } => {
                 let mut inner = CompletionChoice::new(first + choice, AnswerPart::text_of(&parts));
                 inner.finish_reason = Some(finish_reason(reason));
                 vec![AnswerChoice::ended(inner, matched_stop)]

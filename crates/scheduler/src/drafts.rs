@@ -1,0 +1,82 @@
+//! Drafts in a step: tokens that are computed behind a sequence's own because they are likely to come next.
+use crate::scheduler::Scheduler;
+use crate::sequence::{SeqId, Sequence};
+use crate::speculation::Surroundings;
+use crate::step::{Chunk, Step};
+use kv::BlockPool;
+
+impl Scheduler {
+    /// The drafts for a step whose decodes have been scheduled, the oldest sequence's first. `tokens`: what the step's
+    /// budget has left, of which they are taken. Where a sequence had to be preempted there are none.
+    pub(crate) fn plan_drafts(&mut self, step: &Step, tokens: &mut usize) -> Vec<(SeqId, Vec<u32>)> {
+        let most = self.config.max_draft_tokens;
+        if most == 0 || !step.preempted.is_empty() {
+            return Vec::new();
+        }
+        let mut rows = step.num_tokens();
+        // Room for logits is made for so many rows.
+        let room = self.config.max_sampled_rows().saturating_sub(self.running.len());
+        let mut left = room.min(*tokens);
+        let waiting = self.running.len();
+        let mut drafts = Vec::new();
+        for seq in &mut self.running {
+            let is_decoded = step.chunks.iter().any(|chunk| chunk.seq == seq.id);
+            if !is_decoded || !seq.may_draft() {
+                continue;
+            }
+            // The step itself yields a token beside those of the draft.
+            let most = most.min(left).min(seq.max_len.saturating_sub(seq.tokens.len() + 1));
+            let around = Surroundings { times: &self.row_times, rows, waiting, most };
+            let draft = seq.speculation.draft(&seq.tokens, around);
+            if !draft.is_empty() {
+                left -= draft.len();
+                *tokens -= draft.len();
+                rows += draft.len();
+                drafts.push((seq.id, draft));
+            }
+        }
+        drafts
+    }
+
+    /// Adds drafts to the chunks of their sequences, as far as there are free blocks for them: they evict nothing and
+    /// preempt nobody.
+    pub(crate) fn add_drafts(&mut self, step: &mut Step, drafts: Vec<(SeqId, Vec<u32>)>) {
+        for (id, mut draft) in drafts {
+            let Some(chunk) = step.chunks.iter_mut().find(|chunk| chunk.seq == id) else { continue };
+            let Some(seq) = self.running.iter_mut().find(|seq| seq.id == id) else { continue };
+            let begin = chunk.start + chunk.len;
+            draft.truncate(seq.room_to_draft(&self.pool, begin, self.config.block_size));
+            // There is room, so it is no error, and blocks that nobody shares are not copied.
+            if let Ok(copies) = seq.table.prepare_write(&self.pool, begin, begin + draft.len()) {
+                step.copies.extend(copies);
+                chunk.len += draft.len();
+                chunk.draft = draft;
+            }
+        }
+    }
+
+    /// Notes how much of a chunk's draft was accepted, by the tokens that its sequence has now, and gives back the rest
+    /// of its blocks.
+    pub(crate) fn settle_draft(&mut self, chunk: &Chunk) {
+        let Some(seq) = self.running.iter_mut().find(|seq| seq.id == chunk.seq) else { return };
+        let own_end = chunk.start + chunk.own_len();
+        seq.computed = own_end.max(seq.tokens.len().saturating_sub(1));
+        seq.speculation.learn(chunk.draft.len(), seq.computed - own_end);
+        let block_size = self.config.block_size;
+        seq.table.truncate(seq.computed.div_ceil(block_size));
+        seq.seal_computed(&self.pool, block_size);
+    }
+}
+
+impl Sequence {
+    /// Whether it decodes an answer of its own, so that a draft may be added.
+    fn may_draft(&self) -> bool {
+        self.decodes() && self.choices == 1 && self.tokens.len() > self.prompt_len
+    }
+
+    /// How many tokens from position `begin` on there is room for in its blocks and in free ones.
+    fn room_to_draft(&self, pool: &BlockPool, begin: usize, block_size: usize) -> usize {
+        let own = self.table.capacity() - begin;
+        own + pool.num_free() * block_size
+    }
+}
