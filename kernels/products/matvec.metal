@@ -8,6 +8,7 @@
 // order.
 #include "products/output.h"
 #include "products/weights_grid.h"
+#include "products/weights_mlx.h"
 
 enum MatvecSize : uint {
   kMatvecSimdgroups = 8,  // the most of a threadgroup
@@ -197,4 +198,11 @@ MATVEC("iq2_xs", IQ2_XS)
 MATVEC("iq2_xxs", IQ2_XXS)
 MATVEC("tq2_0", TQ2_0)
 MATVEC("tq1_0", TQ1_0)
+MATVEC("nvfp4", NVFP4)
+AFFINE_KERNELS(MATVEC, 2)
+AFFINE_KERNELS(MATVEC, 3)
+AFFINE_KERNELS(MATVEC, 4)
+AFFINE_KERNELS(MATVEC, 5)
+AFFINE_KERNELS(MATVEC, 6)
+AFFINE_KERNELS(MATVEC, 8)
 #endif

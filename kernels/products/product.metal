@@ -8,6 +8,7 @@
 #include "products/operand.h"
 #include "products/output.h"
 #include "products/weights_grid.h"
+#include "products/weights_mlx.h"
 
 // A simdgroup's rows: two 8x8 matrices of one weight or, where the second gates, one of each.
 enum ProductSize : uint {
@@ -258,4 +259,11 @@ PRODUCT("iq2_xs", IQ2_XS)
 PRODUCT("iq2_xxs", IQ2_XXS)
 PRODUCT("tq2_0", TQ2_0)
 PRODUCT("tq1_0", TQ1_0)
+PRODUCT("nvfp4", NVFP4)
+AFFINE_KERNELS(PRODUCT, 2)
+AFFINE_KERNELS(PRODUCT, 3)
+AFFINE_KERNELS(PRODUCT, 4)
+AFFINE_KERNELS(PRODUCT, 5)
+AFFINE_KERNELS(PRODUCT, 6)
+AFFINE_KERNELS(PRODUCT, 8)
 #endif

@@ -5,9 +5,9 @@ use std::marker::PhantomData;
 
 use crate::block_product::{self, PanelScratch};
 use crate::float_element::{ElementBf16, ElementF16, ElementF32, FloatElement};
-use crate::quant::{self, Activations, BlockLayout, PANEL_ROWS, PANELS};
+use crate::quant::{self, Activations, AffineBlock, BlockLayout, PANEL_ROWS, PANELS};
 use crate::simd::float::{self, ArrangedRows};
-use crate::{Isa, Weight, WeightType};
+use crate::{HalfFloat, Isa, Weight, WeightType};
 
 /// The rows of `x` as the kernels of a type take them.
 pub(crate) enum Operand<'a> {
@@ -65,6 +65,25 @@ macro_rules! dispatch {
             WeightType::IQ2_XXS => dispatch!(@ $kind = BlockKind<quant::IQ2XXS>, $work),
             WeightType::TQ2_0 => dispatch!(@ $kind = BlockKind<quant::TQ2_0>, $work),
             WeightType::TQ1_0 => dispatch!(@ $kind = BlockKind<quant::TQ1_0>, $work),
+            WeightType::Nvfp4 => dispatch!(@ $kind = BlockKind<quant::NVFP4>, $work),
+            WeightType::Affine(of) => match of.bits() {
+                2 => dispatch!(@affine of, 2, $kind => $work),
+                3 => dispatch!(@affine of, 3, $kind => $work),
+                4 => dispatch!(@affine of, 4, $kind => $work),
+                5 => dispatch!(@affine of, 5, $kind => $work),
+                6 => dispatch!(@affine of, 6, $kind => $work),
+                _ => dispatch!(@affine of, 8, $kind => $work),
+            },
+        }
+    };
+    (@affine $of:ident, $bits:literal, $kind:ident => $work:expr) => {
+        match ($of.group(), $of.scales()) {
+            (32, HalfFloat::F16) => dispatch!(@ $kind = BlockKind<AffineBlock<$bits, 32, false>>, $work),
+            (32, HalfFloat::Bf16) => dispatch!(@ $kind = BlockKind<AffineBlock<$bits, 32, true>>, $work),
+            (64, HalfFloat::F16) => dispatch!(@ $kind = BlockKind<AffineBlock<$bits, 64, false>>, $work),
+            (64, HalfFloat::Bf16) => dispatch!(@ $kind = BlockKind<AffineBlock<$bits, 64, true>>, $work),
+            (_, HalfFloat::F16) => dispatch!(@ $kind = BlockKind<AffineBlock<$bits, 128, false>>, $work),
+            (_, HalfFloat::Bf16) => dispatch!(@ $kind = BlockKind<AffineBlock<$bits, 128, true>>, $work),
         }
     };
     (@ $kind:ident = $ty:ty, $work:expr) => {{
@@ -136,7 +155,7 @@ impl<E: FloatElement> WeightKind for FloatKind<E> {
     }
 }
 
-/// Weights of ggml's quantisation blocks.
+/// Weights of quantisation blocks.
 struct BlockKind<B>(PhantomData<B>);
 
 impl<B: BlockLayout> WeightKind for BlockKind<B> {

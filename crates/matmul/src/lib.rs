@@ -22,6 +22,7 @@
 //! `x`.
 #![warn(missing_docs)]
 
+mod affine;
 mod block_product;
 mod error;
 mod float_element;
@@ -34,9 +35,11 @@ mod simd;
 mod weight;
 mod weight_type;
 
+pub use affine::{Affine, HalfFloat};
 pub use error::MatmulError;
 pub use isa::Isa;
 pub use products::Product;
+pub use quant::{MlxRows, pack_mlx};
 pub use weight::Weight;
 pub use weight_type::WeightType;
 
@@ -95,7 +98,7 @@ pub fn dequantize_row(w: Weight<'_>, row: usize, out: &mut [f32]) {
 }
 
 /// Returns `values` as bytes of type `ty`: rounded to nearest for the float types, by ggml's reference quantiser for
-/// the others.
+/// ggml's.
 ///
 /// # Errors
 /// [`MatmulError::PartialBlock`] if the number of values is not a multiple of the type's quantisation block;

@@ -1,6 +1,8 @@
+use crate::Affine;
 use std::fmt;
 
-/// How a weight's elements are stored: little-endian floats, or ggml's quantisation blocks as GGUF files have them.
+/// How a weight's elements are stored: little-endian floats, ggml's quantisation blocks as GGUF files have them, or
+/// blocks of MLX's types, which [`crate::pack_mlx`] makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(non_camel_case_types, missing_docs)] // ggml's names, which are their own explanation
 pub enum WeightType {
@@ -27,11 +29,15 @@ pub enum WeightType {
     IQ2_XXS,
     TQ2_0,
     TQ1_0,
+    /// MLX's `nvfp4`: FP4 (E2M1), a scale of FP8 (E4M3) for each 16 elements.
+    Nvfp4,
+    /// MLX's `affine`.
+    Affine(Affine),
 }
 
 impl WeightType {
-    /// Every type once.
-    pub const ALL: [WeightType; 23] = [
+    /// Every type of GGUF files once.
+    pub const GGML: [WeightType; 23] = [
         WeightType::F32,
         WeightType::F16,
         WeightType::Bf16,
@@ -57,7 +63,24 @@ impl WeightType {
         WeightType::TQ1_0,
     ];
 
-    /// The type's name, the elements of a quantisation block and its bytes, as in ggml's `type_traits`.
+    /// Every type once: first those of GGUF files.
+    pub const ALL: [WeightType; 24 + Affine::COUNT] = {
+        let mut all = [WeightType::Nvfp4; 24 + Affine::COUNT];
+        let mut i = 0;
+        while i < 23 {
+            all[i] = Self::GGML[i];
+            i += 1;
+        }
+        let mut i = 0;
+        while i < Affine::COUNT {
+            all[24 + i] = WeightType::Affine(Affine::nth(i));
+            i += 1;
+        }
+        all
+    };
+
+    /// The type's name, the elements of a quantisation block and its bytes; those of GGUF files as in ggml's
+    /// `type_traits`.
     const fn traits(self) -> (&'static str, usize, usize) {
         match self {
             WeightType::F32 => ("F32", 1, 4),
@@ -83,10 +106,12 @@ impl WeightType {
             WeightType::IQ2_XXS => ("IQ2_XXS", 256, 66),
             WeightType::TQ2_0 => ("TQ2_0", 256, 66),
             WeightType::TQ1_0 => ("TQ1_0", 256, 54),
+            WeightType::Nvfp4 => ("NVFP4", 32, 18),
+            WeightType::Affine(of) => (of.name(), of.group(), of.group_bytes()),
         }
     }
 
-    /// Returns ggml's name of the type.
+    /// Returns the type's name: ggml's, or one of bits, group and scales, such as AFFINE4_G64_BF16.
     pub fn name(self) -> &'static str {
         self.traits().0
     }

@@ -63,6 +63,11 @@ fn decoding(kind: WeightType) -> f64 {
         WeightType::IQ2_XXS => 8.9,
         WeightType::TQ2_0 => 3.9,
         WeightType::TQ1_0 => 5.8,
+        WeightType::Nvfp4 => 9.6,
+        WeightType::Affine(of) => match of.bits() {
+            4 | 8 => 5.7,
+            _ => 6.1,
+        },
     }
 }
 

@@ -31,6 +31,7 @@ const FILES: &[(&str, &str)] = files![
     "products/output.h",
     "products/weights.h",
     "products/weights_grid.h",
+    "products/weights_mlx.h",
     "attend/attend_mma.metal",
     "attend/attend_vec.metal",
     "attend/prefill.metal",

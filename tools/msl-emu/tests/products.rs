@@ -6,7 +6,7 @@ use common::executor;
 use common::products::Kernel;
 use compute::{ComputeDevice, Precision};
 use conformance::rows::{PRODUCTS_BOUND, Stored, products_error};
-use matmul::WeightType;
+use matmul::{Affine, HalfFloat, WeightType};
 use metal::{Executor, GpuDevice};
 use msl_emu::{Emulator, EmulatorExecutor, Watched};
 use std::sync::{Arc, Mutex};
@@ -26,7 +26,11 @@ fn products_make_no_mistake_that_the_emulator_finds() {
     let floats = [WeightType::F32, WeightType::Bf16];
     let blocks = [WeightType::Q4_0, WeightType::Q4_K, WeightType::Q6_K, WeightType::Mxfp4, WeightType::IQ4_XS];
     let tables = [WeightType::IQ3_S, WeightType::IQ2_S, WeightType::IQ2_XXS, WeightType::TQ1_0];
-    for kind in floats.into_iter().chain(blocks).chain(tables) {
+    let (f16, bf16) = (HalfFloat::F16, HalfFloat::Bf16);
+    let affine = [(2, 32, f16), (3, 64, bf16), (6, 128, f16), (8, 64, bf16)];
+    let affine = affine.map(|(bits, group, scales)| WeightType::Affine(Affine::new(bits, group, scales).unwrap()));
+    let mlx = affine.into_iter().chain([WeightType::Nvfp4]);
+    for kind in floats.into_iter().chain(blocks).chain(tables).chain(mlx) {
         for (by, rows) in [(Kernel::Product, 1), (Kernel::Product, 33), (Kernel::Matvec, 2)] {
             if (kind, by) == (WeightType::F32, Kernel::Matvec) {
                 continue;

@@ -20,6 +20,8 @@ pub(crate) struct Q5_1;
 pub(crate) struct IQ4NL;
 /// A byte `e`, 32 nibbles: `2^(e - 128) * MXFP4_VALUES[q]`. The values are twice those of FP4 (E2M1).
 pub(crate) struct MXFP4;
+/// Two scales `e` of FP8 (E4M3), 32 nibbles: `e / 2 * MXFP4_VALUES[q]` in scale groups of 16.
+pub(crate) struct NVFP4;
 
 /// What the codes of IQ4_NL and IQ4_XS stand for: `kvalues_iq4nl` of ggml's `ggml-common.h` (MIT licence).
 pub(super) const IQ4_VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
@@ -173,6 +175,9 @@ const fn codes_of(values: &[i8; 16]) -> [i8; 16] {
     codes
 }
 
+/// The codes of MXFP4 and NVFP4.
+const FP4_CODES: [i8; 16] = codes_of(&MXFP4_VALUES);
+
 impl BlockLayout for MXFP4 {
     const TYPE: WeightType = WeightType::Mxfp4;
     const WORDS_AT: usize = 1;
@@ -180,8 +185,25 @@ impl BlockLayout for MXFP4 {
 
     #[inline(always)]
     fn unpack<V: Lanes<R>, const R: usize>(words: &[V], d: V, to: Unpacked<'_, R>) {
-        const CODES: [i8; 16] = codes_of(&MXFP4_VALUES);
-        named_by_nibbles::<V, R>(words, &CODES, to.codes);
+        named_by_nibbles::<V, R>(words, &FP4_CODES, to.codes);
         V::store_float((d & 255).power_of_two(), &mut to.scales[0]);
+    }
+}
+
+impl BlockLayout for NVFP4 {
+    const TYPE: WeightType = WeightType::Nvfp4;
+    const WORDS_AT: usize = 2;
+    const SCALE_GROUP: usize = 16;
+    const OFFSET: i32 = SIGNED_MIDDLE as i32;
+
+    #[inline(always)]
+    fn unpack<V: Lanes<R>, const R: usize>(words: &[V], d: V, to: Unpacked<'_, R>) {
+        named_by_nibbles::<V, R>(words, &FP4_CODES, to.codes);
+        for (group, scale) in to.scales.iter_mut().enumerate() {
+            // The bits of an E4M3 number, moved to where f16 has exponent and fraction, are 2^8 times less.
+            let e4m3 = d >> (8 * group as u32);
+            let scaled = (e4m3 & 0x7f) << 7 | (e4m3 & 0x80) << 8;
+            V::store_float(scaled.f16() * V::same(128.), scale);
+        }
     }
 }

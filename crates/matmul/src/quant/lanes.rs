@@ -26,6 +26,14 @@ pub(crate) trait Lanes<const R: usize>:
     fn store_float(value: Self::Float, to: &mut [f32; R]);
     /// Returns the f16 in the low half of each word; the high half does not matter.
     fn f16(self) -> Self::Float;
+    /// Returns the f32 whose bits each word has.
+    fn float_of_bits(self) -> Self::Float;
+    /// Returns the float of 16 bits in the low half of each word, a bf16 if `wide` is set, else an f16; the high half
+    /// does not matter.
+    #[inline(always)]
+    fn half_float(self, wide: bool) -> Self::Float {
+        if wide { (self << 16).float_of_bits() } else { self.f16() }
+    }
     /// Returns `word - offset` for each word, a small integer.
     fn float(self, offset: i32) -> Self::Float;
     /// Returns 2^(word - 128) for each word, which is below 256.
@@ -70,6 +78,10 @@ impl Lanes<1> for u32 {
 
     fn f16(self) -> f32 {
         half::f16::from_bits(self as u16).to_f32()
+    }
+
+    fn float_of_bits(self) -> f32 {
+        f32::from_bits(self)
     }
 
     fn float(self, offset: i32) -> f32 {

@@ -7,20 +7,24 @@
 mod activation;
 mod blocks256;
 mod blocks32;
+mod blocks_affine;
 mod blocks_grid;
 mod encode;
 mod encode256;
 mod encode32;
 mod grids;
 pub(crate) mod lanes;
+mod mlx;
 pub(crate) mod scalar;
 mod search;
 
 pub(crate) use activation::{ACTIVATION_BLOCK, ActivationRow, Activations, quantize_row};
+pub(crate) use blocks_affine::AffineBlock;
 pub(crate) use blocks_grid::{IQ2S, IQ2XS, IQ2XXS, IQ3S, IQ3XXS};
-pub(crate) use blocks32::{IQ4NL, MXFP4, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
+pub(crate) use blocks32::{IQ4NL, MXFP4, NVFP4, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 pub(crate) use blocks256::{IQ4XS, Q2K, Q3K, Q4K, Q5K, Q6K, TQ1_0, TQ2_0};
 pub(crate) use encode::{Encoder, encode};
+pub use mlx::{MlxRows, pack_mlx};
 
 use self::lanes::Lanes;
 use crate::WeightType;
@@ -58,7 +62,7 @@ pub(crate) trait BlockLayout: Sync + 'static {
     const D_AT: usize = if Self::WORDS_AT > 0 { 0 } else { Self::BYTES - 2 };
     /// Elements that share a scale.
     const SCALE_GROUP: usize = 32;
-    /// The number by which an unsigned code exceeds the integer it stands for.
+    /// The number by which a code exceeds the integer it stands for.
     const OFFSET: i32 = 0;
     /// Whether codes are signed bytes; otherwise they are below 128.
     const SIGNED: bool = false;
@@ -82,6 +86,25 @@ pub(crate) struct Unpacked<'a, const R: usize> {
     pub scales: &'a mut [[f32; R]],
     /// The minima, `[LEN / SCALE_GROUP][R]`; empty for a layout without minima.
     pub mins: &'a mut [[f32; R]],
+}
+
+/// What the products of panels depend on of a layout.
+pub(crate) trait PanelForm {
+    /// [`BlockLayout::SCALE_GROUP`].
+    const SCALE_GROUP: usize;
+    /// [`BlockLayout::SIGNED`].
+    const SIGNED: bool;
+    /// [`BlockLayout::MINS`].
+    const MINS: bool;
+}
+
+/// The form of scale groups of `GROUP` elements, of signed codes or of unsigned ones, with minima or without.
+pub(crate) struct ScaleGroups<const GROUP: usize, const SIGNED: bool, const MINS: bool>;
+
+impl<const GROUP: usize, const SIGNED: bool, const MINS: bool> PanelForm for ScaleGroups<GROUP, SIGNED, MINS> {
+    const SCALE_GROUP: usize = GROUP;
+    const SIGNED: bool = SIGNED;
+    const MINS: bool = MINS;
 }
 
 /// The most words of any layout's block.
@@ -126,7 +149,7 @@ pub(crate) fn dequantize<B: BlockLayout>(row: &[u8], out: &mut [f32]) {
         one.unpack::<B>(block);
         let codes = one.codes.iter().flat_map(|[word]| word.to_le_bytes());
         for (i, (out, code)) in out.iter_mut().zip(codes).enumerate() {
-            let value = (scalar::code::<B>(code) - B::OFFSET) as f32 * one.scales[i / B::SCALE_GROUP][0];
+            let value = (scalar::code(B::SIGNED, code) - B::OFFSET) as f32 * one.scales[i / B::SCALE_GROUP][0];
             *out = if B::MINS { value + one.mins[i / B::SCALE_GROUP][0] } else { value };
         }
     }

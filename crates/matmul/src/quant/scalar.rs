@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use super::{ACTIVATION_BLOCK, Activations, BlockLayout, PANEL_ROWS, PANELS, Panel, PanelSums, Unpacked};
+use super::{ACTIVATION_BLOCK, Activations, BlockLayout, PanelForm, Unpacked};
+use super::{PANEL_ROWS, PANELS, Panel, PanelSums};
 
 /// One quantisation block of one row, unpacked.
 pub(crate) struct OneBlock {
@@ -49,7 +50,7 @@ pub(crate) fn unpack<B: BlockLayout>(rows: &[u8], blocks: Range<usize>, panel: &
 }
 
 /// Adds to `sums` what columns `columns` contribute to the products of every row of `x` with the panels.
-pub(crate) fn multiply<B: BlockLayout>(
+pub(crate) fn multiply<F: PanelForm>(
     panels: &[Panel; PANELS],
     x: &Activations,
     columns: Range<usize>,
@@ -57,33 +58,33 @@ pub(crate) fn multiply<B: BlockLayout>(
 ) {
     for (row, sums) in sums.iter_mut().enumerate() {
         for (panel, sums) in panels.iter().zip(sums) {
-            for group in 0..columns.len() / B::SCALE_GROUP {
-                let at = row * x.k + columns.start + group * B::SCALE_GROUP;
-                add_group::<B>(panel, group, x, at, sums);
+            for group in 0..columns.len() / F::SCALE_GROUP {
+                let at = row * x.k + columns.start + group * F::SCALE_GROUP;
+                add_group::<F>(panel, group, x, at, sums);
             }
         }
     }
 }
 
 /// Adds the products of scale group `group` of the panel, which begins at element `at` of `x`.
-fn add_group<B: BlockLayout>(panel: &Panel, group: usize, x: &Activations, at: usize, sums: &mut [f32; PANEL_ROWS]) {
-    let steps = group * B::SCALE_GROUP / 4..(group + 1) * B::SCALE_GROUP / 4;
-    let mut dots = [x.corrections[at / B::SCALE_GROUP]; PANEL_ROWS];
+fn add_group<F: PanelForm>(panel: &Panel, group: usize, x: &Activations, at: usize, sums: &mut [f32; PANEL_ROWS]) {
+    let steps = group * F::SCALE_GROUP / 4..(group + 1) * F::SCALE_GROUP / 4;
+    let mut dots = [x.corrections[at / F::SCALE_GROUP]; PANEL_ROWS];
     for (w, x) in panel.codes[steps].iter().zip(x.codes[at..].as_chunks::<4>().0) {
         for (dot, w) in dots.iter_mut().zip(w) {
-            *dot += w.to_le_bytes().iter().zip(x).map(|(w, x)| code::<B>(*w) * i32::from(*x)).sum::<i32>();
+            *dot += w.to_le_bytes().iter().zip(x).map(|(w, x)| code(F::SIGNED, *w) * i32::from(*x)).sum::<i32>();
         }
     }
     for lane in 0..PANEL_ROWS {
         let product = dots[lane] as f32 * panel.scales[group][lane];
         sums[lane] = product.mul_add(x.scales[at / ACTIVATION_BLOCK], sums[lane]);
-        if B::MINS {
-            sums[lane] = panel.mins[group][lane].mul_add(x.sums[at / B::SCALE_GROUP], sums[lane]);
+        if F::MINS {
+            sums[lane] = panel.mins[group][lane].mul_add(x.sums[at / F::SCALE_GROUP], sums[lane]);
         }
     }
 }
 
 /// Returns a code as a number.
-pub(crate) fn code<B: BlockLayout>(byte: u8) -> i32 {
-    if B::SIGNED { i32::from(byte as i8) } else { i32::from(byte) }
+pub(crate) fn code(signed: bool, byte: u8) -> i32 {
+    if signed { i32::from(byte as i8) } else { i32::from(byte) }
 }

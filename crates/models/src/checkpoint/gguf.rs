@@ -82,5 +82,5 @@ impl GgufFiles {
 }
 
 fn weight_type(name: &str) -> Option<WeightType> {
-    WeightType::ALL.into_iter().find(|kind| kind.name() == name)
+    WeightType::GGML.into_iter().find(|kind| kind.name() == name)
 }

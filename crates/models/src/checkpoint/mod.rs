@@ -150,12 +150,12 @@ mod tests {
     fn a_type_of_gguf_files_is_multiplied_with_or_has_a_line_of_what_to_take() {
         let known: Vec<_> = (0..256).filter_map(|id| ::gguf::TensorType::of(id).ok()).collect();
         for kind in &known {
-            let types = WeightType::ALL.into_iter().filter(|of| of.name() == kind.name);
+            let types = WeightType::GGML.into_iter().filter(|of| of.name() == kind.name);
             let lines = INSTEAD.iter().filter(|(name, _)| *name == kind.name);
             let is_number = matches!(kind.name, "I8" | "I16" | "I32" | "I64" | "F64");
             assert_eq!(types.count() + lines.count() + usize::from(is_number), 1, "{}", kind.name);
         }
-        for kind in WeightType::ALL {
+        for kind in WeightType::GGML {
             let of_file = known.iter().find(|of| of.name == kind.name()).expect("a type of GGUF files");
             assert_eq!((of_file.block_len, of_file.block_bytes), (kind.block_len(), kind.block_bytes()), "{kind}");
         }
@@ -165,7 +165,7 @@ mod tests {
         let row = |name: &str| {
             document.lines().any(|line| line.starts_with('|') && line.split([' ', ',']).any(|word| word == name))
         };
-        assert!(WeightType::ALL.iter().all(|kind| row(kind.name())) && INSTEAD.iter().all(|(name, _)| row(name)));
+        assert!(WeightType::GGML.iter().all(|kind| row(kind.name())) && INSTEAD.iter().all(|(name, _)| row(name)));
         assert!(instead_of("IQ1_M").contains("IQ2_XXS") && instead_of("I16").contains("BF16"));
     }
 

@@ -132,7 +132,7 @@ impl Weights {
             return Err(error(format!("has the shape {:?}; the configuration asks for {shape:?}", entry.shape)));
         }
         let unknown = |kind: &String| {
-            let known = matmul::WeightType::ALL.map(|t| t.name()).join(", ");
+            let known = matmul::WeightType::GGML.map(|t| t.name()).join(", ");
             error(format!("is of type {kind}; known are {known}: {}", instead_of(kind)))
         };
         let kind = *entry.kind.as_ref().map_err(unknown)?;

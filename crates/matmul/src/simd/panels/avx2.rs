@@ -5,7 +5,7 @@ use std::ops::{Add, BitAnd, BitOr, BitXor, Mul, Neg, Range, Shl, Shr};
 
 use super::{ActivationRange, PanelLanes, unpack_with};
 use crate::quant::lanes::{Lanes, SIGNED_MIDDLE};
-use crate::quant::{self, ACTIVATION_BLOCK, ActivationRow, BlockLayout};
+use crate::quant::{self, ACTIVATION_BLOCK, ActivationRow, BlockLayout, PanelForm};
 use crate::quant::{PANEL_ROWS, PANELS, Panel, PanelSums};
 
 /// The most rows of `x` that share a pass over the panel.
@@ -147,6 +147,12 @@ impl Lanes<PANEL_ROWS> for Words {
     }
 
     #[inline(always)]
+    fn float_of_bits(self) -> Floats {
+        // SAFETY: the features are there, as for the operators.
+        unsafe { Floats(_mm256_castsi256_ps(self.0), _mm256_castsi256_ps(self.1)) }
+    }
+
+    #[inline(always)]
     fn float(self, offset: i32) -> Floats {
         // SAFETY: the features are there, as for the operators.
         unsafe {
@@ -270,7 +276,7 @@ unsafe fn four_words(from: *const u8, stride: usize) -> [__m256i; 4] {
 /// The features of `Isa::Avx2` must be there, `rows` must have `sums.len() <= MAX_ROWS` rows of `groups` scale groups,
 /// and the panels as many scale groups.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn multiply<B: BlockLayout>(
+pub(super) unsafe fn multiply<F: PanelForm>(
     panels: &[Panel; PANELS],
     rows: ActivationRange,
     groups: usize,
@@ -280,8 +286,8 @@ pub(super) unsafe fn multiply<B: BlockLayout>(
         // SAFETY: the caller's promise; M is the number of rows.
         unsafe {
             match sums {
-                [a] => micro_tile::<B, 1>(panel, rows, groups, [&mut a[p]]),
-                [a, b] => micro_tile::<B, 2>(panel, rows, groups, [&mut a[p], &mut b[p]]),
+                [a] => micro_tile::<F, 1>(panel, rows, groups, [&mut a[p]]),
+                [a, b] => micro_tile::<F, 2>(panel, rows, groups, [&mut a[p], &mut b[p]]),
                 _ => unreachable!("at most MAX_ROWS"),
             }
         }
@@ -293,13 +299,13 @@ pub(super) unsafe fn multiply<B: BlockLayout>(
 /// # Safety
 /// The contract is that of [`multiply`], with `M` rows.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn micro_tile<B: BlockLayout, const M: usize>(
+unsafe fn micro_tile<F: PanelForm, const M: usize>(
     panel: &Panel,
     rows: ActivationRange,
     groups: usize,
     sums: [&mut [f32; PANEL_ROWS]; M],
 ) {
-    let steps = B::SCALE_GROUP / 4;
+    let steps = F::SCALE_GROUP / 4;
     // SAFETY: every group is within the panel and the rows.
     unsafe {
         let mut acc = [[_mm256_setzero_ps(); 2]; M];
@@ -319,7 +325,7 @@ unsafe fn micro_tile<B: BlockLayout, const M: usize>(
                 for i in 0..M {
                     let x = rows.codes.add(i * rows.code_stride + step * 4).cast::<i32>().read_unaligned();
                     for half in 0..2 {
-                        dots[i][half] = dot_add::<B>(dots[i][half], w[half], _mm256_set1_epi32(x));
+                        dots[i][half] = dot_add::<F>(dots[i][half], w[half], _mm256_set1_epi32(x));
                     }
                 }
             }
@@ -327,11 +333,11 @@ unsafe fn micro_tile<B: BlockLayout, const M: usize>(
                 let scale = _mm256_loadu_ps(panel.scales.as_ptr().add(group).cast::<f32>().add(8 * half));
                 for i in 0..M {
                     let x = _mm256_set1_ps(
-                        *rows.scales.add(i * rows.scale_stride + group * B::SCALE_GROUP / ACTIVATION_BLOCK),
+                        *rows.scales.add(i * rows.scale_stride + group * F::SCALE_GROUP / ACTIVATION_BLOCK),
                     );
                     let product = _mm256_mul_ps(_mm256_cvtepi32_ps(dots[i][half]), scale);
                     acc[i][half] = _mm256_fmadd_ps(product, x, acc[i][half]);
-                    if B::MINS {
+                    if F::MINS {
                         let min = _mm256_loadu_ps(panel.mins.as_ptr().add(group).cast::<f32>().add(8 * half));
                         let x = _mm256_set1_ps(*rows.sums.add(i * rows.group_stride + group));
                         acc[i][half] = _mm256_fmadd_ps(min, x, acc[i][half]);
@@ -352,8 +358,8 @@ unsafe fn micro_tile<B: BlockLayout, const M: usize>(
 /// most 2 * 128 * 127 = 32,512.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn dot_add<B: BlockLayout>(sum: __m256i, w: __m256i, x: __m256i) -> __m256i {
-    let pairs = if B::SIGNED {
+fn dot_add<F: PanelForm>(sum: __m256i, w: __m256i, x: __m256i) -> __m256i {
+    let pairs = if F::SIGNED {
         _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w))
     } else {
         _mm256_maddubs_epi16(w, x)

@@ -5,7 +5,7 @@ use std::ops::{Add, BitAnd, BitOr, BitXor, Mul, Neg, Range, Shl, Shr};
 
 use super::{ActivationRange, PanelLanes, unpack_with};
 use crate::quant::lanes::{Lanes, SIGNED_MIDDLE};
-use crate::quant::{self, ACTIVATION_BLOCK, ActivationRow, BlockLayout};
+use crate::quant::{self, ACTIVATION_BLOCK, ActivationRow, BlockLayout, PanelForm};
 use crate::quant::{PANEL_ROWS, PANELS, Panel, PanelSums};
 
 /// The most rows of `x` that share a pass over the panels.
@@ -96,6 +96,12 @@ impl Lanes<PANEL_ROWS> for Words {
     fn f16(self) -> Floats {
         // SAFETY: the features are there, as for the operators.
         Floats(unsafe { _mm512_cvtph_ps(_mm512_cvtepi32_epi16(self.0)) })
+    }
+
+    #[inline(always)]
+    fn float_of_bits(self) -> Floats {
+        // SAFETY: the features are there, as for the operators.
+        Floats(unsafe { _mm512_castsi512_ps(self.0) })
     }
 
     #[inline(always)]
@@ -195,7 +201,7 @@ unsafe fn four_words(from: *const u8, stride: usize) -> [Words; 4] {
 /// The features of `Isa::Avx512` must be there, `rows` must have `sums.len() <= MAX_ROWS` rows of `groups` scale
 /// groups, and the panels as many scale groups.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub(super) unsafe fn multiply<B: BlockLayout>(
+pub(super) unsafe fn multiply<F: PanelForm>(
     panels: &[Panel; PANELS],
     rows: ActivationRange,
     groups: usize,
@@ -204,12 +210,12 @@ pub(super) unsafe fn multiply<B: BlockLayout>(
     // SAFETY: the caller's promise; M is the number of rows.
     unsafe {
         match sums.len() {
-            1 => micro_tile::<B, 1>(panels, rows, groups, sums),
-            2 => micro_tile::<B, 2>(panels, rows, groups, sums),
-            3 => micro_tile::<B, 3>(panels, rows, groups, sums),
-            4 => micro_tile::<B, 4>(panels, rows, groups, sums),
-            5 => micro_tile::<B, 5>(panels, rows, groups, sums),
-            _ => micro_tile::<B, 6>(panels, rows, groups, sums),
+            1 => micro_tile::<F, 1>(panels, rows, groups, sums),
+            2 => micro_tile::<F, 2>(panels, rows, groups, sums),
+            3 => micro_tile::<F, 3>(panels, rows, groups, sums),
+            4 => micro_tile::<F, 4>(panels, rows, groups, sums),
+            5 => micro_tile::<F, 5>(panels, rows, groups, sums),
+            _ => micro_tile::<F, 6>(panels, rows, groups, sums),
         }
     }
 }
@@ -219,14 +225,14 @@ pub(super) unsafe fn multiply<B: BlockLayout>(
 /// # Safety
 /// The contract is that of [`multiply`], with `sums.len() == M`.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn micro_tile<B: BlockLayout, const M: usize>(
+unsafe fn micro_tile<F: PanelForm, const M: usize>(
     panels: &[Panel; PANELS],
     rows: ActivationRange,
     groups: usize,
     sums: &mut [PanelSums],
 ) {
     let sums: &mut [PanelSums; M] = sums.try_into().expect("M rows");
-    let steps = B::SCALE_GROUP / 4;
+    let steps = F::SCALE_GROUP / 4;
     // SAFETY: every group is within the panels and the rows.
     unsafe {
         let mut acc = [[_mm512_setzero_ps(); PANELS]; M];
@@ -256,12 +262,12 @@ unsafe fn micro_tile<B: BlockLayout, const M: usize>(
                 let scale = _mm512_loadu_ps(panels[p].scales.as_ptr().add(group).cast());
                 for i in 0..M {
                     let x = _mm512_set1_ps(
-                        *rows.scales.add(i * rows.scale_stride + group * B::SCALE_GROUP / ACTIVATION_BLOCK),
+                        *rows.scales.add(i * rows.scale_stride + group * F::SCALE_GROUP / ACTIVATION_BLOCK),
                     );
                     let product = _mm512_mul_ps(_mm512_cvtepi32_ps(dots[i][p]), scale);
                     acc[i][p] = _mm512_fmadd_ps(product, x, acc[i][p]);
                 }
-                if B::MINS {
+                if F::MINS {
                     let min = _mm512_loadu_ps(panels[p].mins.as_ptr().add(group).cast());
                     for i in 0..M {
                         let x = _mm512_set1_ps(*rows.sums.add(i * rows.group_stride + group));

@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use crate::Isa;
 use crate::quant::lanes::Lanes;
-use crate::quant::{self, ACTIVATION_BLOCK, ActivationRow, Activations, BlockLayout, scalar};
+use crate::quant::{self, ACTIVATION_BLOCK, ActivationRow, Activations, BlockLayout, PanelForm, ScaleGroups, scalar};
 use crate::quant::{MAX_WORDS, PANEL_ROWS, PANELS, Panel, PanelSums};
 
 /// Returns the number by which a panel's codes exceed the integers they stand for. AVX-512's dot product takes one side
@@ -87,6 +87,12 @@ unsafe fn unpack_with<V: PanelLanes, B: BlockLayout>(rows: &[u8], blocks: Range<
                 }
             }
         }
+        if B::BYTES < 16 {
+            // SAFETY: the caller's promise.
+            words[..4].copy_from_slice(&unsafe { small_block::<V, B>(rows, at) });
+            B::unpack::<V, PANEL_ROWS>(&words[..B::WORDS], d, panel.block::<B>(block - first));
+            continue;
+        }
         // SAFETY: the block lies within each row. It has 16 bytes behind `WORDS_AT`, so its last four words, which may
         // overlap the ones before, are within it, as are its first and last 16 bytes.
         unsafe {
@@ -106,6 +112,20 @@ unsafe fn unpack_with<V: PanelLanes, B: BlockLayout>(rows: &[u8], blocks: Range<
     }
 }
 
+/// Loads the words of blocks of fewer than 16 bytes, which begin at byte `at` of each of the 16 rows.
+///
+/// # Safety
+/// The instructions of `V` must be available.
+#[inline(always)]
+unsafe fn small_block<V: PanelLanes, B: BlockLayout>(rows: &[u8], at: usize) -> [V; 4] {
+    let mut blocks = [[0u8; 16]; PANEL_ROWS];
+    for (to, row) in blocks.iter_mut().zip(rows.chunks_exact(rows.len() / PANEL_ROWS)) {
+        to[..B::BYTES].copy_from_slice(&row[at..at + B::BYTES]);
+    }
+    // SAFETY: the caller's promise; each of the copies has 16 bytes.
+    unsafe { V::four_words(blocks.as_ptr().cast(), 16) }
+}
+
 /// Adds to `sums` what columns `columns` contribute to the products of every row of `x` with the panels.
 pub(crate) fn multiply<B: BlockLayout>(
     isa: Isa,
@@ -114,12 +134,32 @@ pub(crate) fn multiply<B: BlockLayout>(
     columns: Range<usize>,
     sums: &mut [PanelSums],
 ) {
+    // Layouts share the kernels of their form.
+    match (B::SCALE_GROUP, B::SIGNED, B::MINS) {
+        (16, false, false) => multiply_form::<ScaleGroups<16, false, false>>(isa, panels, x, columns, sums),
+        (16, false, true) => multiply_form::<ScaleGroups<16, false, true>>(isa, panels, x, columns, sums),
+        (32, false, false) => multiply_form::<ScaleGroups<32, false, false>>(isa, panels, x, columns, sums),
+        (32, false, true) => multiply_form::<ScaleGroups<32, false, true>>(isa, panels, x, columns, sums),
+        (32, true, false) => multiply_form::<ScaleGroups<32, true, false>>(isa, panels, x, columns, sums),
+        (32, true, true) => multiply_form::<ScaleGroups<32, true, true>>(isa, panels, x, columns, sums),
+        _ => unreachable!("no layout has this form"),
+    }
+}
+
+/// Does [`multiply`] for the layouts of a form.
+fn multiply_form<F: PanelForm>(
+    isa: Isa,
+    panels: &[Panel; PANELS],
+    x: &Activations,
+    columns: Range<usize>,
+    sums: &mut [PanelSums],
+) {
     assert!(isa.is_available(), "{isa:?} is not available on this processor");
-    let groups = columns.len() / B::SCALE_GROUP;
-    assert!(columns.end <= x.k && x.scale_group == B::SCALE_GROUP && sums.len() == x.rows());
+    let groups = columns.len() / F::SCALE_GROUP;
+    assert!(columns.end <= x.k && x.scale_group == F::SCALE_GROUP && sums.len() == x.rows());
     for panel in panels {
         assert!(panel.codes.len() >= columns.len() / 4 && panel.scales.len() >= groups);
-        assert!(!B::MINS || panel.mins.len() >= groups);
+        assert!(!F::MINS || panel.mins.len() >= groups);
     }
     let most = match isa {
         #[cfg(target_arch = "x86_64")]
@@ -128,7 +168,7 @@ pub(crate) fn multiply<B: BlockLayout>(
         Isa::Avx2 => avx2::MAX_ROWS,
         #[cfg(target_arch = "aarch64")]
         Isa::Neon => neon::MAX_ROWS,
-        _ => return scalar::multiply::<B>(panels, x, columns, sums),
+        _ => return scalar::multiply::<F>(panels, x, columns, sums),
     };
     // Passes of about equal size.
     let pass = sums.len().div_ceil(sums.len().div_ceil(most));
@@ -138,15 +178,15 @@ pub(crate) fn multiply<B: BlockLayout>(
             // SAFETY: the instructions are available; `sums.len()` rows follow the first, and the panels have the
             // columns.
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => unsafe { avx512::multiply::<B>(panels, rows, groups, sums) },
+            Isa::Avx512 => unsafe { avx512::multiply::<F>(panels, rows, groups, sums) },
             // SAFETY: the instructions are available; `sums.len()` rows follow the first, and the panels have the
             // columns.
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => unsafe { avx2::multiply::<B>(panels, rows, groups, sums) },
+            Isa::Avx2 => unsafe { avx2::multiply::<F>(panels, rows, groups, sums) },
             // SAFETY: the instructions are available; `sums.len()` rows follow the first, and the panels have the
             // columns.
             #[cfg(target_arch = "aarch64")]
-            Isa::Neon => unsafe { neon::multiply::<B>(panels, rows, groups, sums) },
+            Isa::Neon => unsafe { neon::multiply::<F>(panels, rows, groups, sums) },
             _ => unreachable!("an available set is handled above"),
         }
     }

@@ -5,7 +5,7 @@ use std::ops::{Add, BitAnd, BitOr, BitXor, Mul, Neg, Range, Shl, Shr};
 
 use super::{ActivationRange, PanelLanes, unpack_with};
 use crate::quant::lanes::{Lanes, SIGNED_MIDDLE};
-use crate::quant::{ACTIVATION_BLOCK, BlockLayout};
+use crate::quant::{ACTIVATION_BLOCK, BlockLayout, PanelForm};
 use crate::quant::{PANEL_ROWS, PANELS, Panel, PanelSums};
 use crate::simd::f16::f16_to_f32;
 
@@ -139,6 +139,12 @@ impl Lanes<PANEL_ROWS> for Words {
     }
 
     #[inline(always)]
+    fn float_of_bits(self) -> Floats {
+        // SAFETY: NEON is there.
+        Floats(self.0.map(|of| unsafe { vreinterpretq_f32_u32(of) }))
+    }
+
+    #[inline(always)]
     fn float(self, offset: i32) -> Floats {
         // SAFETY: NEON is there.
         unsafe {
@@ -260,7 +266,7 @@ unsafe fn four_words(from: *const u8, stride: usize) -> [Words; 4] {
 /// The features of `Isa::Neon` must be there, `rows` must have `sums.len() <= MAX_ROWS` rows of `groups` scale groups,
 /// and the panels as many scale groups.
 #[target_feature(enable = "neon,dotprod")]
-pub(super) unsafe fn multiply<B: BlockLayout>(
+pub(super) unsafe fn multiply<F: PanelForm>(
     panels: &[Panel; PANELS],
     rows: ActivationRange,
     groups: usize,
@@ -270,9 +276,9 @@ pub(super) unsafe fn multiply<B: BlockLayout>(
         // SAFETY: the caller's promise; M is the number of rows.
         unsafe {
             match sums {
-                [a] => micro_tile::<B, 1>(panel, rows, groups, [&mut a[p]]),
-                [a, b] => micro_tile::<B, 2>(panel, rows, groups, [&mut a[p], &mut b[p]]),
-                [a, b, c] => micro_tile::<B, 3>(panel, rows, groups, [&mut a[p], &mut b[p], &mut c[p]]),
+                [a] => micro_tile::<F, 1>(panel, rows, groups, [&mut a[p]]),
+                [a, b] => micro_tile::<F, 2>(panel, rows, groups, [&mut a[p], &mut b[p]]),
+                [a, b, c] => micro_tile::<F, 3>(panel, rows, groups, [&mut a[p], &mut b[p], &mut c[p]]),
                 _ => unreachable!("at most MAX_ROWS"),
             }
         }
@@ -284,13 +290,13 @@ pub(super) unsafe fn multiply<B: BlockLayout>(
 /// # Safety
 /// The contract is that of [`multiply`], with `M` rows.
 #[target_feature(enable = "neon,dotprod")]
-unsafe fn micro_tile<B: BlockLayout, const M: usize>(
+unsafe fn micro_tile<F: PanelForm, const M: usize>(
     panel: &Panel,
     rows: ActivationRange,
     groups: usize,
     sums: [&mut [f32; PANEL_ROWS]; M],
 ) {
-    let steps = B::SCALE_GROUP / 4;
+    let steps = F::SCALE_GROUP / 4;
     // SAFETY: every group is within the panel and the rows.
     unsafe {
         let mut acc = [[vdupq_n_f32(0.); 4]; M];
@@ -318,10 +324,10 @@ unsafe fn micro_tile<B: BlockLayout, const M: usize>(
                 let scale = vld1q_f32(panel.scales.as_ptr().add(group).cast::<f32>().add(4 * q));
                 for i in 0..M {
                     let x = vdupq_n_f32(
-                        *rows.scales.add(i * rows.scale_stride + group * B::SCALE_GROUP / ACTIVATION_BLOCK),
+                        *rows.scales.add(i * rows.scale_stride + group * F::SCALE_GROUP / ACTIVATION_BLOCK),
                     );
                     acc[i][q] = vfmaq_f32(acc[i][q], vmulq_f32(vcvtq_f32_s32(dots[i][q]), scale), x);
-                    if B::MINS {
+                    if F::MINS {
                         let min = vld1q_f32(panel.mins.as_ptr().add(group).cast::<f32>().add(4 * q));
                         let x = vdupq_n_f32(*rows.sums.add(i * rows.group_stride + group));
                         acc[i][q] = vfmaq_f32(acc[i][q], min, x);
