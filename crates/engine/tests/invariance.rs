@@ -75,6 +75,14 @@ fn with_every_family() {
     }
 }
 
+#[test]
+fn with_folders_of_mlx() {
+    for model in ["mlx-qwen3", "mlx-qwen35moe"] {
+        check(model, F32, F32);
+        check(model, Tc4, Tc4);
+    }
+}
+
 /// Choices that have parted go on as the prompt and their own first token would alone: blocks and recurrent states are
 /// theirs.
 #[test]

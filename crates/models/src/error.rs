@@ -61,6 +61,16 @@ pub enum ModelError {
         /// Why it cannot be served.
         reason: String,
     },
+    /// `--weight-quant` is given for weights that are quantised already.
+    #[error("{path}: --weight-quant is {quant}; it is for floats, and these weights are {kind} already: leave it out")]
+    AlreadyQuantised {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The value of the flag.
+        quant: &'static str,
+        /// The type of some of the weights.
+        kind: &'static str,
+    },
     /// A tensor operation failed, such as copying a weight to a GPU.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

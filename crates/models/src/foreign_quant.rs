@@ -1,4 +1,6 @@
-//! Model folders whose weights another program has quantised: they are named, with what to take instead.
+//! Model folders whose weights another program has quantised: MLX's are read, others are named, with what to take
+//! instead.
+use crate::checkpoint::Quantization;
 use crate::config::ConfigJson;
 use crate::error::ModelError;
 use serde_json::{Map, Value};
@@ -27,47 +29,62 @@ const METHODS: [(&str, &str); 20] = [
     ("vptq", "VPTQ"),
 ];
 
+/// The field of `config.json` in which most programs tell of quantised weights.
+const FIELD: &str = "quantization_config";
+
+/// The field of MLX's.
+const MLX_FIELD: &str = "quantization";
+
 /// Files in which older programs keep what is `quantization_config` today.
 const FILES: [(&str, &str); 2] = [("quantize_config.json", "GPTQ"), ("quant_config.json", "AWQ")];
 
-/// Errors: the weights are quantised, by whichever method.
-pub(crate) fn check(json: &ConfigJson) -> Result<(), ModelError> {
-    let found = match method(json)? {
-        None => FILES
-            .into_iter()
-            .find(|(file, _)| json.path.with_file_name(file).exists())
-            .map(|(file, method)| (method.to_owned(), file)),
-        found => found,
+/// How MLX has quantised the weights; `None` if they are not quantised.
+///
+/// Errors: they are quantised by another method, or in a way that MLX does not have.
+pub(crate) fn quantization(json: &ConfigJson) -> Result<Option<Quantization>, ModelError> {
+    let read = |fields, field| {
+        let quantization = Quantization::of_fields(&fields).map_err(|message| json.error(field, message));
+        quantization.map(Some)
     };
-    let Some((method, place)) = found else { return Ok(()) };
+    // MLX writes both fields; the second is there for transformers.
+    if let Some(fields) = object(json, MLX_FIELD)? {
+        return read(fields, MLX_FIELD);
+    }
+    let (method, place) = match object(json, FIELD)? {
+        Some(fields) => match method(&fields) {
+            Some(method) => (method.to_owned(), FIELD),
+            None => return read(fields, FIELD),
+        },
+        None => match FILES.iter().find(|(file, _)| json.path.with_file_name(file).exists()) {
+            Some((file, method)) => ((*method).to_owned(), *file),
+            None => return Ok(None),
+        },
+    };
     let model_type = json.get::<&str>("model_type")?.unwrap_or("unknown").to_owned();
     let reason = format!(
         "its weights are quantised by {method} ({place}), which is not read. Take its float weights, which \
-         --weight-quant q8_0 or q4_k makes small at load, or a GGUF file of it, such as Q4_K_M"
+         --weight-quant q8_0 or q4_k makes small at load, a GGUF file of it, such as Q4_K_M, or a folder of \
+         mlx-community's"
     );
     Err(ModelError::Refused { path: json.path.clone(), model_type, reason })
 }
 
-/// The method that a configuration names, and the field.
-fn method(json: &ConfigJson) -> Result<Option<(String, &'static str)>, ModelError> {
-    // MLX writes both fields; the second is there for transformers.
-    if json.get::<Map<String, Value>>("quantization")?.is_some_and(|fields| !fields.is_empty()) {
-        return Ok(Some(("MLX".into(), "quantization")));
-    }
-    let field = "quantization_config";
-    let Some(fields) = json.get::<Map<String, Value>>(field)?.filter(|fields| !fields.is_empty()) else {
-        return Ok(None);
-    };
+/// The fields of an object; `None` if there is none, or an empty one.
+fn object(json: &ConfigJson, field: &'static str) -> Result<Option<Map<String, Value>>, ModelError> {
+    Ok(json.get::<Map<String, Value>>(field)?.filter(|fields| !fields.is_empty()))
+}
+
+/// The method that the fields of a configuration name; `None` for MLX's, which do not name it.
+fn method(fields: &Map<String, Value>) -> Option<&str> {
     let text = |name: &str| fields.get(name).and_then(Value::as_str);
     let named = text("quant_method").or(text("quant_algo")).map(|name| {
         METHODS.iter().find(|(known, _)| name.eq_ignore_ascii_case(known)).map_or(name, |(_, usual)| usual)
     });
     let bitsandbytes = ["load_in_4bit", "load_in_8bit"].iter().any(|name| fields.contains_key(*name));
-    let method = match named {
-        Some(name) => name.to_owned(),
-        None if bitsandbytes => "bitsandbytes".into(),
-        None if fields.contains_key("bits") && fields.contains_key("group_size") => "MLX".into(),
-        None => "a method that is not named".into(),
-    };
-    Ok(Some((method, field)))
+    match named {
+        None if bitsandbytes => Some("bitsandbytes"),
+        None if fields.contains_key("bits") && fields.contains_key("group_size") => None,
+        None => Some("a method that is not named"),
+        named => named,
+    }
 }

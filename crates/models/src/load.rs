@@ -1,5 +1,5 @@
 //! From a checkpoint to a model.
-use crate::checkpoint::{Checkpoint, Reading, Tensors, WeightFiles, safetensors};
+use crate::checkpoint::{Checkpoint, Reading, Tensors, WeightFiles, has_whole_norms, safetensors};
 use crate::config::{ConfigJson, GenerationDefaults, GgufKeys, ModelConfig};
 use crate::error::ModelError;
 use crate::family::Family;
@@ -57,14 +57,17 @@ pub fn open(checkpoint: &Checkpoint) -> Result<OpenModel<'_>, ModelError> {
     match checkpoint {
         Checkpoint::Folder(path, reading) => {
             let json = ConfigJson::read(path)?;
-            foreign_quant::check(&json)?;
+            let quantization = foreign_quant::quantization(&json)?;
             let family = family_of_json(&json)?;
             if json.is_wrapper {
                 tracing::info!("{}: a multimodal model, of which the text part is served", json.path.display());
             }
-            let config = family.config_of_json(&json)?;
+            let mut config = family.config_of_json(&json)?;
             let generation = GenerationDefaults::of_folder(path, &config)?;
-            Ok(OpenModel::new(path, family, config, generation, safetensors(path, *reading)?))
+            let is_asked_for = |name: &str| is_asked_for(name, config.num_layers());
+            let tensors = safetensors(path, *reading, quantization.as_ref(), is_asked_for)?;
+            config.one_plus_norm &= !has_whole_norms(&tensors);
+            Ok(OpenModel::new(path, family, config, generation, tensors))
         }
         Checkpoint::Gguf(files) => {
             let (path, metadata) = (files.path(), files.metadata()?);
@@ -102,8 +105,23 @@ impl<'a> OpenModel<'a> {
     }
 
     /// The bytes that the weights will take if they are quantised and read in this way.
-    pub fn weight_bytes(&self, quant: Option<WeightQuant>, reading: Reading) -> WeightBytes {
-        loaded_bytes(&self.tensors, quant, reading == Reading::Mapped)
+    ///
+    /// Errors: weights that are to be quantised and are so in their files.
+    pub fn weight_bytes(&self, quant: Option<WeightQuant>, reading: Reading) -> Result<WeightBytes, ModelError> {
+        self.check_quant(quant)?;
+        Ok(loaded_bytes(&self.tensors, quant, reading == Reading::Mapped))
+    }
+
+    /// Errors: as [`Self::weight_bytes`]. A GGUF file's own types stay, since such files have floats beside them.
+    fn check_quant(&self, quant: Option<WeightQuant>) -> Result<(), ModelError> {
+        let quantised = || self.tensors.values().find_map(|entry| entry.groups.as_ref().and(entry.kind.as_ref().ok()));
+        match quant.and_then(|quant| Some((quant, quantised()?))) {
+            None => Ok(()),
+            Some((quant, kind)) => {
+                let (path, kind) = (self.path.to_owned(), kind.name());
+                Err(ModelError::AlreadyQuantised { path, quant: quant.name(), kind })
+            }
+        }
     }
 
     /// The name that the model has once its weights are loaded and quantised in this way: see
@@ -114,8 +132,9 @@ impl<'a> OpenModel<'a> {
 
     /// Loads the weights to `device`. They stay in their memory-mapped files where the device can leave them there.
     ///
-    /// Errors: missing or malformed tensors, each named.
+    /// Errors: missing or malformed tensors, each named; what [`Self::weight_bytes`] refuses.
     pub fn load(self, device: &Arc<dyn ComputeDevice>, options: &LoadOptions) -> Result<LoadedModel, ModelError> {
+        self.check_quant(options.weight_quant)?;
         let OpenModel { path, family, config, generation, tensors } = self;
         let files = WeightFiles::of(tensors.values().map(|entry| &entry.file));
         let (total, fingerprint) = (num_bytes(&tensors), fingerprint(&config, &tensors, options.weight_quant));
@@ -170,7 +189,7 @@ mod tests {
                 for reading in [Reading::Mapped, Reading::InMemory] {
                     let checkpoint = Checkpoint::open(&testkit::repo(&format!("models/{model}")), reading).unwrap();
                     let open = open(&checkpoint).unwrap();
-                    let told = open.weight_bytes(weight_quant, reading);
+                    let told = open.weight_bytes(weight_quant, reading).unwrap();
                     let states = open.config().state_layout().bytes_per_sequence();
                     let options = LoadOptions { weight_quant, ..Default::default() };
                     let device: Arc<dyn ComputeDevice> = Arc::new(CpuDevice);

@@ -56,6 +56,23 @@ proptest! {
         let _ = open(folder.path());
     }
 
+    /// Folders of MLX's, whose configuration and three tensors a layer must fit each other.
+    #[test]
+    fn mlx(changes in changes(), of_weights in any::<bool>()) {
+        for name in ["mlx-qwen3", "mlx-qwen35moe"] {
+            let (from, folder) = (testkit::repo(&format!("models/{name}")), tempfile::tempdir().unwrap());
+            for (file, is_changed) in [("config.json", !of_weights), ("model.safetensors", of_weights)] {
+                let mut bytes = std::fs::read(from.join(file)).unwrap();
+                let head = bytes.len().min(6000);
+                if is_changed {
+                    change(&mut bytes, head, &changes);
+                }
+                std::fs::write(folder.path().join(file), bytes).unwrap();
+            }
+            let _ = open(folder.path());
+        }
+    }
+
     /// Numbers of a configuration that fit no tensor are errors, whatever they are.
     #[test]
     fn configurations(field in prop::sample::select(vec![

@@ -49,8 +49,6 @@ fn weights_that_another_program_has_quantised_are_named_by_method() {
         (r#""quantization_config": {"quant_method": "compressed-tensors"}"#, "quantised by compressed-tensors"),
         (r#""quantization_config": {"quant_algo": "NVFP4"}"#, "quantised by NVFP4"),
         (r#""quantization_config": {"quant_method": "new-one"}"#, "quantised by new-one"),
-        (r#""quantization_config": {"group_size": 64, "bits": 4}"#, "quantised by MLX (quantization_config)"),
-        (r#""quantization": {"group_size": 64, "bits": 4}"#, "quantised by MLX (quantization)"),
     ] {
         let folder = configured(fields);
         // The tensors are not looked for.

@@ -126,7 +126,7 @@ impl Headers {
         // Files that are to be read into memory are not needed whole for their headers.
         let checkpoint = Checkpoint::open(&config.model, Reading::Mapped)?;
         let open = models::open(&checkpoint)?;
-        let weights = open.weight_bytes(config.weight_quant, config.reading);
+        let weights = open.weight_bytes(config.weight_quant, config.reading)?;
         let free_memory = machine.map_or_else(|| free_for(config, &device, 0), |machine| Some(machine.free));
         let beside_weights = free_memory.map(|free| free.saturating_sub(weights.mapped + weights.owned));
         let mut limits = limits(config, open.config(), weights, beside_weights);

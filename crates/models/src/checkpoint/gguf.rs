@@ -69,6 +69,7 @@ impl GgufFiles {
                     kind: weight_type(info.kind.name).ok_or_else(|| info.kind.name.to_owned()),
                     shape: info.shape,
                     interleaved_heads: namer.interleaved_heads(name),
+                    groups: None,
                 };
                 for (name, entry) in namer.rename(name, entry).map_err(|e| ModelError::file(path, e))? {
                     if tensors.insert(name, entry).is_some() {

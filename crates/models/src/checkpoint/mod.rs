@@ -4,7 +4,9 @@ mod folder;
 mod gguf;
 mod gguf_names;
 mod mapped;
+mod mlx;
 mod packed_experts;
+mod quantization;
 mod safetensors;
 
 use crate::error::ModelError;
@@ -19,6 +21,8 @@ pub use gguf::GgufFiles;
 pub(crate) use gguf_names::{GgufNames, size_of_layers};
 pub(crate) use mapped::WeightFile;
 pub use mapped::{Reading, WeightFiles};
+pub(crate) use mlx::has_whole_norms;
+pub(crate) use quantization::{GroupMode, Quantization};
 pub(crate) use safetensors::safetensors;
 
 /// Where a model lies.
@@ -65,6 +69,40 @@ pub(crate) struct Entry {
     pub shape: Vec<usize>,
     /// Set where rows are stored in the order of interleaved RoPE pairs: the number of heads that the rows make up.
     pub interleaved_heads: Option<usize>,
+    /// Set where the bytes are the codes of groups, which become a weight of type `kind` together with these.
+    pub groups: Option<Box<GroupParts>>,
+}
+
+/// What a quantised tensor has beside its codes.
+#[derive(Clone)]
+pub(crate) struct GroupParts {
+    pub mode: GroupMode,
+    pub scales: FilePart,
+    pub biases: Option<FilePart>,
+}
+
+/// Some bytes of a file.
+#[derive(Clone)]
+pub(crate) struct FilePart {
+    pub file: Arc<WeightFile>,
+    pub range: Range<usize>,
+}
+
+impl FilePart {
+    pub fn bytes(&self) -> &[u8] {
+        &self.file[self.range.clone()]
+    }
+
+    /// Part `index` of `count` equal ones.
+    pub fn piece(&self, index: usize, count: usize) -> Self {
+        FilePart { file: Arc::clone(&self.file), range: piece(&self.range, index, count) }
+    }
+}
+
+/// Part `index` of `count` equal ones of a range.
+pub(crate) fn piece(range: &Range<usize>, index: usize, count: usize) -> Range<usize> {
+    let len = range.len() / count.max(1);
+    range.start + index * len..range.start + (index + 1) * len
 }
 
 impl Entry {
@@ -83,6 +121,17 @@ impl Entry {
         let mut values = vec![0f32; n];
         matmul::dequantize_row(weight, 0, &mut values);
         Ok(values)
+    }
+
+    /// The bytes of all that the tensor consists of.
+    pub fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        let groups = self.groups.iter().flat_map(|groups| std::iter::once(&groups.scales).chain(&groups.biases));
+        std::iter::once(self.bytes()).chain(groups.map(FilePart::bytes))
+    }
+
+    /// How many bytes of files that is.
+    pub fn num_bytes(&self) -> usize {
+        self.parts().map(<[u8]>::len).sum()
     }
 
     /// Drops the tensor's pages from memory once they have been read for the last time.

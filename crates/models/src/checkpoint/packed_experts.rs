@@ -1,5 +1,5 @@
 //! Tensors that hold all experts of a layer.
-use super::Entry;
+use super::{Entry, GroupParts, piece};
 
 /// More experts than any layer has. Each expert of a tensor becomes an entry of its own, so a file must not ask for any
 /// number.
@@ -18,11 +18,15 @@ pub(super) fn by_expert(prefix: &str, projection: &str, kind: &str, entry: &Entr
     if let Some(rows) = shape.first_mut() {
         *rows /= parts.len();
     }
-    let bytes = entry.range.len() / (experts * parts.len()).max(1);
+    let count = experts * parts.len();
     let all = (0..experts).flat_map(|expert| parts.iter().enumerate().map(move |(i, part)| (expert, i, part)));
     let tensor = |(expert, i, part): (usize, usize, &&str)| {
-        let start = entry.range.start + (expert * parts.len() + i) * bytes;
-        let entry = Entry { range: start..start + bytes, shape: shape.clone(), ..entry.clone() };
+        let index = expert * parts.len() + i;
+        let groups = entry.groups.as_ref().map(|groups| {
+            let biases = groups.biases.as_ref().map(|biases| biases.piece(index, count));
+            Box::new(GroupParts { scales: groups.scales.piece(index, count), biases, ..**groups })
+        });
+        let entry = Entry { range: piece(&entry.range, index, count), shape: shape.clone(), groups, ..entry.clone() };
         (format!("{prefix}.{expert}.{part}.{kind}"), entry)
     };
     all.map(tensor).collect()

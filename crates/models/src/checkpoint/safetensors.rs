@@ -1,6 +1,6 @@
 //! Checkpoints in safetensors: one file, or shards that an index names.
 use super::packed_experts::{MAX_EXPERTS, by_expert};
-use super::{Entry, Reading, Tensors, WeightFile, read_json};
+use super::{Entry, Quantization, Reading, Tensors, WeightFile, mlx, read_json};
 use crate::error::ModelError;
 use matmul::WeightType;
 use safetensors::{Dtype, SafeTensors};
@@ -8,8 +8,16 @@ use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// Opens `model.safetensors`, or the shards that `model.safetensors.index.json` names.
-pub(crate) fn safetensors(folder: &Path, reading: Reading) -> Result<Tensors, ModelError> {
+/// Opens `model.safetensors`, or the shards that `model.safetensors.index.json` names. `quantization`: how MLX has
+/// quantised them, if it has; layers are joined whose weight is asked for.
+///
+/// Errors: missing files and damaged ones; quantised layers that are not whole.
+pub(crate) fn safetensors(
+    folder: &Path,
+    reading: Reading,
+    quantization: Option<&Quantization>,
+    is_asked_for: impl Fn(&str) -> bool,
+) -> Result<Tensors, ModelError> {
     #[derive(Deserialize)]
     struct Index {
         weight_map: BTreeMap<String, String>,
@@ -42,20 +50,28 @@ pub(crate) fn safetensors(folder: &Path, reading: Reading) -> Result<Tensors, Mo
                 kind: weight_type(view.dtype()).ok_or_else(|| format!("{:?}", view.dtype())),
                 shape: view.shape().to_vec(),
                 interleaved_heads: None,
+                groups: None,
             };
-            match packed_experts(name, &entry) {
-                Some((prefix, projection)) => tensors.extend(by_expert(prefix, projection, "weight", &entry)),
-                None => _ = tensors.insert(name.to_owned(), entry),
-            }
+            tensors.insert(name.to_owned(), entry);
         }
     }
-    Ok(tensors)
+    if let Some(quantization) = quantization {
+        mlx::join_parts(&mut tensors, quantization, is_asked_for)?;
+    }
+    let single = |(name, entry): (String, Entry)| match packed_experts(&name, &entry) {
+        Some((prefix, projection)) => by_expert(&prefix, projection, "weight", &entry),
+        None => vec![(name, entry)],
+    };
+    Ok(tensors.into_iter().flat_map(single).collect())
 }
 
 /// The experts' prefix and the projection, if a tensor holds a projection of all experts of a layer, as checkpoints of
-/// Qwen3.5's mixtures do.
-fn packed_experts<'a>(name: &'a str, entry: &Entry) -> Option<(&'a str, &'a str)> {
-    let (prefix, projection) = name.rsplit_once('.')?;
+/// Qwen3.5's mixtures do, and MLX's of all mixtures.
+fn packed_experts<'a>(name: &'a str, entry: &Entry) -> Option<(String, &'a str)> {
+    let (prefix, projection) = match name.strip_suffix(".weight").and_then(|name| name.split_once(".switch_mlp.")) {
+        Some((mlp, projection)) => (format!("{mlp}.experts"), projection),
+        None => name.rsplit_once('.').map(|(prefix, projection)| (prefix.to_owned(), projection))?,
+    };
     let is_packed = prefix.ends_with(".mlp.experts") && projection.ends_with("_proj") && entry.shape.len() == 3;
     (is_packed && entry.shape[0] <= MAX_EXPERTS).then_some((prefix, projection))
 }

@@ -1,6 +1,7 @@
 //! What the weights of a checkpoint will take once they are loaded, by its headers alone.
 use super::quantize::{WeightQuant, kind_that_fits};
 use crate::checkpoint::{Entry, Tensors};
+use matmul::WeightType;
 
 /// Bytes of a model's weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -11,8 +12,9 @@ pub struct WeightBytes {
     pub owned: u64,
 }
 
-/// The bytes of all tensors of a checkpoint once they are loaded: quantised ones and those whose rows are put in
-/// another order are made, and so are vectors, as f32. Tensors that the model does not use count as mapped.
+/// The bytes of all tensors of a checkpoint once they are loaded: quantised ones are made, MLX's among them, and those
+/// whose rows are put in another order, and so are vectors, as f32. Tensors that the model does not use count as
+/// mapped.
 pub(crate) fn loaded_bytes(tensors: &Tensors, quant: Option<WeightQuant>, is_mapped: bool) -> WeightBytes {
     let mut bytes = WeightBytes::default();
     for (name, entry) in tensors {
@@ -26,11 +28,24 @@ pub(crate) fn loaded_bytes(tensors: &Tensors, quant: Option<WeightQuant>, is_map
     bytes
 }
 
+/// How the names of matrices end that layers load by `Weights::exact_matrix`.
+const EXACT: [&str; 4] = [
+    ".mlp.gate.weight",
+    ".mlp.shared_expert_gate.weight",
+    ".linear_attn.in_proj_a.weight",
+    ".linear_attn.in_proj_b.weight",
+];
+
 /// The bytes of what is made of a tensor; `None` where it stays as it is stored.
 fn made_bytes(name: &str, entry: &Entry, quant: Option<WeightQuant>) -> Option<u64> {
     let [n, k] = entry.shape[..] else {
         return Some((entry.shape.iter().product::<usize>() * size_of::<f32>()) as u64);
     };
+    if entry.groups.is_some() {
+        let is_exact = EXACT.iter().any(|end| name.ends_with(end));
+        let kind = if is_exact { WeightType::F32 } else { *entry.kind.as_ref().ok()? };
+        return kind.row_bytes(k).map(|row| (n * row) as u64);
+    }
     let wanted = quant.map(|quant| match name.contains("embed_tokens") || name.contains("lm_head") {
         true => quant.vocabulary(),
         false => quant.projection(),

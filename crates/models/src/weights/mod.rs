@@ -1,5 +1,6 @@
 //! The weights of a model by name, checked against the shapes that the model must have.
 mod forecast;
+mod groups;
 mod quantize;
 mod stored;
 
@@ -72,9 +73,10 @@ impl Weights {
         self.weight(name, (n, k), |weight| self.quantizer.vocabulary(weight))
     }
 
-    /// A matrix `[n, k]` as it is stored.
+    /// A matrix `[n, k]` as it is stored, or as f32 where it is of MLX's types, with which products round activations.
     pub fn exact_matrix(&self, name: &str, n: usize, k: usize) -> Result<StoredWeight, ModelError> {
-        self.weight(name, (n, k), |_| Ok(None))
+        let is_groups = self.find(name)?.0.groups.is_some();
+        self.weight(name, (n, k), |weight| if is_groups { groups::floats(weight).map(Some) } else { Ok(None) })
     }
 
     fn weight(
@@ -99,7 +101,7 @@ impl Weights {
         }
         let bytes = weight.view().bytes().len();
         let (mapped, owned) = if weight.is_mapped() { (bytes, 0) } else { (0, bytes) };
-        self.quantizer.count_loaded(entry.range.len(), mapped, owned);
+        self.quantizer.count_loaded(entry.num_bytes(), mapped, owned);
         Ok(weight)
     }
 
@@ -115,7 +117,7 @@ impl Weights {
         let mut values = vec![0f32; n];
         matmul::dequantize_row(stored.view(), 0, &mut values);
         let (entry, _) = self.find(name)?;
-        self.quantizer.count_loaded(entry.range.len(), 0, n * size_of::<f32>());
+        self.quantizer.count_loaded(entry.num_bytes(), 0, n * size_of::<f32>());
         Ok(match entry.interleaved_heads {
             Some(heads) => deinterleave_rows(&values, 1, heads),
             None => values,
@@ -126,16 +128,22 @@ impl Weights {
     fn stored(&self, name: &str, shape: &[usize], (n, k): (usize, usize)) -> Result<StoredWeight, ModelError> {
         let (entry, tensor) = self.find(name)?;
         let error = |message: String| ModelError::Tensor { path: entry.path.clone(), tensor: tensor.clone(), message };
+        let unknown = |kind: &String| {
+            if kind == "U32" {
+                return error("is of type U32, as codes of MLX's are, and has no scales beside it".into());
+            }
+            let known = matmul::WeightType::GGML.map(|t| t.name()).join(", ");
+            error(format!("is of type {kind}; known are {known}: {}", instead_of(kind)))
+        };
+        let kind = *entry.kind.as_ref().map_err(unknown)?;
         // Some formats leave dimensions of 1 out.
         let wide = |shape: &[usize]| shape.iter().copied().filter(|n| *n != 1).collect::<Vec<_>>();
         if wide(&entry.shape) != wide(shape) {
             return Err(error(format!("has the shape {:?}; the configuration asks for {shape:?}", entry.shape)));
         }
-        let unknown = |kind: &String| {
-            let known = matmul::WeightType::GGML.map(|t| t.name()).join(", ");
-            error(format!("is of type {kind}; known are {known}: {}", instead_of(kind)))
-        };
-        let kind = *entry.kind.as_ref().map_err(unknown)?;
+        if let Some(groups) = &entry.groups {
+            return groups::joined(entry, groups, kind, (n, k)).map_err(error);
+        }
         StoredWeight::in_file(entry.file.clone(), entry.range.clone(), kind, (n, k)).map_err(|e| error(e.to_string()))
     }
 
@@ -148,7 +156,7 @@ impl Weights {
 
 /// The bytes of all tensors as they are stored.
 pub(crate) fn num_bytes(tensors: &Tensors) -> u64 {
-    tensors.values().map(|e| e.range.len() as u64).sum()
+    tensors.values().map(|entry| entry.num_bytes() as u64).sum()
 }
 
 /// A name for a model: a hash of its configuration, of the names, types and shapes of all tensors, of the first and
@@ -166,9 +174,10 @@ pub(crate) fn fingerprint(config: &ModelConfig, tensors: &Tensors, quant: Option
             Err(name) => name,
         };
         hash.update(format!("{name} {kind} {:?};", entry.shape).as_bytes());
-        let bytes = entry.bytes();
-        hash.update(&bytes[..bytes.len().min(SAMPLE)]);
-        hash.update(&bytes[bytes.len().saturating_sub(SAMPLE)..]);
+        for bytes in entry.parts() {
+            hash.update(&bytes[..bytes.len().min(SAMPLE)]);
+            hash.update(&bytes[bytes.len().saturating_sub(SAMPLE)..]);
+        }
     }
     if let Some(quant) = quant {
         hash.update(format!("{quant:?}").as_bytes());

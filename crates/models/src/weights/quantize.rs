@@ -34,6 +34,11 @@ impl WeightQuant {
         }
     }
 
+    /// Its name among [`Self::NAMES`].
+    pub(crate) fn name(self) -> &'static str {
+        Self::NAMES[self as usize]
+    }
+
     pub(super) fn projection(self) -> WeightType {
         match self {
             WeightQuant::Q8_0 => WeightType::Q8_0,
