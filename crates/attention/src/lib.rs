@@ -19,5 +19,5 @@ pub use context::ForwardContext;
 pub use cpu::CpuBackend;
 pub use geometry::{LayerGeometry, ModelGeometry};
 pub use hook::{BackendHook, HookedBackend};
-pub use states::{SequenceStates, StateId, StateLayout, StateMemory, StatePool};
+pub use states::{SequenceStates, StateId, StateInputs, StateLayout, StateMemory, StatePool};
 pub use turboquant::{Rope, RopeError};

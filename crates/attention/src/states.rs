@@ -1,6 +1,7 @@
 //! States of fixed size that recurrent layers keep of each sequence, beside the paged KV cache of the others.
-use candle_core::{Result, bail};
+use candle_core::{Result, Tensor, bail};
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard};
 
@@ -219,6 +220,30 @@ impl StateMemory for CpuStates {
     }
 }
 
+/// The inputs of a step's recurrent layers, of all rows. States that have taken in a draft are put back to what they
+/// were before it; with these they take in what was accepted, without the rest of the model.
+#[derive(Default)]
+pub struct StateInputs(Mutex<BTreeMap<usize, Vec<Tensor>>>);
+
+impl StateInputs {
+    /// Keeps the inputs of a layer, each of one row for each row of the step.
+    pub fn keep(&self, layer: StateId, inputs: &[&Tensor]) {
+        let inputs = inputs.iter().map(|input| (*input).clone()).collect();
+        self.0.lock().unwrap_or_else(|e| e.into_inner()).insert(layer.0, inputs);
+    }
+
+    /// The inputs of a layer, as they were kept.
+    ///
+    /// # Errors
+    /// A layer of which nothing was kept.
+    pub fn of(&self, layer: StateId) -> Result<Vec<Tensor>> {
+        match self.0.lock().unwrap_or_else(|e| e.into_inner()).get(&layer.0) {
+            Some(inputs) => Ok(inputs.clone()),
+            None => bail!("the inputs of recurrent layer {} were not kept", layer.0),
+        }
+    }
+}
+
 /// Where the states of a step's sequences lie.
 #[derive(Clone, Copy)]
 pub struct SequenceStates<'a> {
@@ -226,6 +251,8 @@ pub struct SequenceStates<'a> {
     pub pool: &'a StatePool,
     /// The state slot of each sequence of the step, in the order of the batch.
     pub slots: &'a [u32],
+    /// Where the inputs of recurrent layers are kept; `None`: nowhere.
+    pub inputs: Option<&'a StateInputs>,
 }
 
 #[cfg(test)]

@@ -136,7 +136,7 @@ impl PrivateSequences {
         let mut layout = BatchLayout::default();
         ranges.iter().for_each(|(sequence, range)| layout.push(range.start, range.len(), &self.tables[*sequence]));
         let slots: Vec<u32> = ranges.iter().map(|(sequence, _)| *sequence as u32).collect();
-        let states = SequenceStates { pool: &self.states, slots: &slots };
+        let states = SequenceStates { pool: &self.states, slots: &slots, inputs: None };
         model.pass(backend, layout, states, tokens, wanted)
     }
 

@@ -8,24 +8,21 @@ use turboquant::{Format, Format::*};
 
 const OUTPUT: usize = 40;
 
+/// Answers of so few different tokens repeat themselves, also those of models with random weights.
+const DRAWN: usize = 4;
+
 fn setup(model: &str, k: Format, v: Format) -> Setup {
-    Setup::new(&format!("models/{model}"), k, v)
+    Setup { drawn_tokens: Some(DRAWN), ..Setup::new(&format!("models/{model}"), k, v) }
 }
 
 fn drafting(setup: Setup) -> Setup {
     Setup { max_draft_tokens: 8, ..setup }
 }
 
-/// Whether a model's answers are drafted.
-fn drafts(model: &str) -> bool {
-    !model.starts_with("tiny-qwen35")
-}
-
-/// A prompt whose first half comes again, and others around the edges of blocks.
+/// Prompts around the edges of blocks.
 fn prompts(model: &str) -> Vec<Vec<u32>> {
     let golden = Golden::read(model);
-    let text = |n: usize| golden.text(n % 11, n);
-    vec![[text(60), text(90), text(60)].concat(), text(17), [text(5), text(5), text(5)].concat(), text(100)]
+    [210, 17, 64, 100].iter().map(|n| golden.text(n % 11, *n)).collect()
 }
 
 /// Tokens that were drafted in a run, and those that were accepted.
@@ -66,7 +63,7 @@ fn check_crowded(model: &str, k: Format, v: Format) -> Drafts {
     };
     check(drafting(Setup { budget: 7, ..plain() }), false, "in chunks of 7");
     check(drafting(Setup { budget: 96, ..plain() }), true, "in company");
-    let preemptions = check(drafting(Setup { num_blocks: 24, budget: 64, ..plain() }), true, "preempted");
+    let preemptions = check(drafting(Setup { num_blocks: 18, budget: 64, ..plain() }), true, "preempted");
     assert!(preemptions > 0, "the pool was not too small");
     check(drafting(Setup { prefix_cache: Some(8), ..plain() }), true, "with a prefix cache");
     all
@@ -78,19 +75,23 @@ fn assert_both((drafted, accepted): Drafts, what: &str) {
 }
 
 #[test]
-fn with_every_format() {
-    for (k, v) in [(F32, F32), (Bf16, F16), (Tq8, Tq8), (Tc5, Tc4), (Tc3, Tc2), (Affine5, Lloyd4), (Affine4, Int8)] {
+fn with_caches_of_every_kind() {
+    for (k, v) in [(F32, F32), (Bf16, F16), (Tq8, Tq8), (Tc5, Tc4), (Affine4, Int8)] {
         assert_both(check_alone("demo", k, v), &format!("{k:?}/{v:?}"));
     }
-    assert_both(check_crowded("demo", F32, F32), "a crowd");
-    assert_both(check_crowded("demo", Tc4, Tc4), "a crowd with a compressed cache");
 }
 
 #[test]
 fn with_every_family() {
-    for model in FAMILIES.into_iter().filter(|model| drafts(model)) {
-        let (own, crowd) = (check_alone(model, F32, F32), check_crowded(model, Tc4, Tc4));
-        assert_both((own.0 + crowd.0, own.1 + crowd.1), model);
+    for model in FAMILIES {
+        assert_both(check_alone(model, F32, F32), model);
+    }
+}
+
+#[test]
+fn in_a_crowd() {
+    for model in ["demo", "tiny-qwen35"] {
+        assert_both(check_crowded(model, Tc4, Tc4), model);
     }
 }
 

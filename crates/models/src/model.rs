@@ -1,5 +1,5 @@
 //! What the engine sees of a model.
-use attention::{ForwardContext, ModelGeometry, StateLayout};
+use attention::{ForwardContext, ModelGeometry, StateInputs, StateLayout};
 use candle_core::{Result, Tensor};
 
 /// A decoder-only transformer.
@@ -26,6 +26,12 @@ pub trait Model: Send {
     /// Computes one step up to the final norm. `tokens` are the ids of all rows of `ctx`'s layout, and `rows` those
     /// whose hidden states are wanted. Returns `[rows.len(), hidden_size]`, f32.
     fn hidden_states(&self, tokens: &[u32], rows: &[u32], ctx: &ForwardContext<'_>) -> Result<Tensor>;
+
+    /// Has the recurrent states of the sequences of `ctx` take in rows of an earlier step again, which are named by
+    /// their numbers in it. `inputs`: what was kept of that step.
+    ///
+    /// Errors: inputs of another model; whatever the device refuses.
+    fn replay(&self, inputs: &StateInputs, rows: &[u32], ctx: &ForwardContext<'_>) -> Result<()>;
 
     /// The logits that follow from hidden states, `[n, hidden_size]`: `[n, vocab_size]`, f32.
     ///

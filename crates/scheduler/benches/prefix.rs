@@ -33,6 +33,7 @@ fn main() {
         max_num_batched_tokens: LEN,
         max_step_time: None,
         max_draft_tokens: 0,
+        has_states: false,
     };
     let usage = PrefixUse { root: BlockKey::root(&CacheIdentity::new([]), ""), salted: false, reuse: true };
     // A prompt that nobody knows fills a pool in which others are evicted for it; one that is known is looked up.

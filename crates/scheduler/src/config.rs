@@ -20,6 +20,8 @@ pub struct SchedulerConfig {
     pub max_step_time: Option<Duration>,
     /// The most tokens of a draft; 0: nothing is drafted.
     pub max_draft_tokens: usize,
+    /// Whether a sequence has recurrent states, which cannot be taken back: a draft then needs a second state slot.
+    pub has_states: bool,
 }
 
 /// Most `--max-num-seqs`: each sequence has a state slot, whose memory is taken at start.

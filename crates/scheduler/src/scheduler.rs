@@ -17,7 +17,7 @@ pub struct Scheduler {
     pub(crate) config: SchedulerConfig,
     pub(crate) pool: BlockPool,
     /// The state slots of sequences; a running one holds one, and there are `max_num_seqs`.
-    state_slots: BlockPool,
+    pub(crate) state_slots: BlockPool,
     /// The state slots behind those, of snapshots.
     pub(crate) snapshots: Snapshots,
     /// The state copies of the next step.
@@ -240,7 +240,7 @@ impl Scheduler {
     pub(crate) fn preempt(&mut self, at: usize, step: &mut Step) {
         let mut seq = self.running.remove(at);
         seq.clear();
-        (seq.state_slot, seq.was_preempted) = (None, true);
+        (seq.state_slot, seq.state_before_draft, seq.was_preempted) = (None, None, true);
         self.num_preemptions += 1;
         step.preempted.push(seq.id);
         // A chunk of it that is in this step already is not computed.

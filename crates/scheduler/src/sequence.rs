@@ -56,6 +56,8 @@ pub struct Sequence {
     pub(crate) table: BlockTable,
     /// Its state slot; `None` while it does not run.
     pub(crate) state_slot: Option<Block>,
+    /// The state slot with the states before the draft under way; `None` without one.
+    pub(crate) state_before_draft: Option<Block>,
     pub(crate) prefix: Option<PrefixUse>,
     /// The keys of the full blocks of `tokens`, as far as they have been needed; none without `prefix`.
     pub(crate) keys: Vec<BlockKey>,
@@ -87,6 +89,7 @@ impl Sequence {
             computed: 0,
             table: BlockTable::new(block_size),
             state_slot: None,
+            state_before_draft: None,
             prefix: request.prefix,
             keys: Vec::new(),
             sealed: 0,
@@ -185,6 +188,7 @@ impl Sequence {
             computed: self.computed,
             table: self.table.clone(),
             state_slot,
+            state_before_draft: None,
             prefix: self.prefix,
             keys: self.keys.clone(),
             sealed: self.sealed,

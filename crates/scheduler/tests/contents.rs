@@ -130,6 +130,13 @@ impl Machine {
     /// Answers are runs of tokens, as prompts are, so that some drafts are right, some in part.
     fn sample(&mut self, step: &Step) {
         common::finish_with(&mut self.scheduler, step, |id, at| id.choice ^ u32::from(at % 11 == 3));
+        for (at, rows) in self.scheduler.replays(step) {
+            let chunk = &step.chunks[at];
+            let seq = self.scheduler.sequence(chunk.seq).unwrap();
+            let states = self.states.get_mut(&seq.state_slot().unwrap()).unwrap();
+            assert_eq!(states[..], seq.tokens()[..chunk.start], "the states before the draft of {}", chunk.seq);
+            *states = seq.tokens()[..chunk.start + rows].to_vec();
+        }
     }
 }
 
@@ -182,6 +189,7 @@ proptest! {
         max_draft_tokens in 0usize..9,
         fails in prop::collection::vec(0usize..60, 0..3),
     ) {
+        let has_states = num_snapshots > 0;
         let config = SchedulerConfig {
             block_size: BLOCK_SIZE,
             num_blocks,
@@ -189,14 +197,15 @@ proptest! {
             num_snapshots,
             max_num_batched_tokens: 24,
             max_step_time: None,
-            max_draft_tokens: if num_snapshots > 0 { 0 } else { max_draft_tokens },
+            max_draft_tokens,
+            has_states,
         };
         let archive = Archive::default();
         let scheduler = Scheduler::new(config).unwrap();
         let scheduler = if archives { scheduler.with_archive(Box::new(archive.clone())) } else { scheduler };
         let mut machine = Machine {
             scheduler,
-            has_states: num_snapshots > 0,
+            has_states,
             archive,
             blocks: HashMap::new(),
             states: HashMap::new(),

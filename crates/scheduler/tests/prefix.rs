@@ -19,6 +19,7 @@ fn scheduler(num_blocks: usize, num_snapshots: usize) -> Scheduler {
         max_num_batched_tokens: 64,
         max_step_time: None,
         max_draft_tokens: 0,
+        has_states: num_snapshots > 0,
     };
     Scheduler::new(config).unwrap()
 }

@@ -103,6 +103,7 @@ fn limits_are_named() {
         max_num_batched_tokens: 4,
         max_step_time: None,
         max_draft_tokens: 0,
+        has_states: false,
         num_snapshots: 0,
     };
     let error = Scheduler::new(config.clone()).err().unwrap().to_string();

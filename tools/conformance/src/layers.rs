@@ -84,7 +84,7 @@ impl<'a> DeltaNet<'a> {
         let centring = Centring::none(&geometry);
         let backend = CpuBackend::new(kv, geometry, centring)?;
         let plan = AttentionPlan { layout: Arc::new(layout), prepared: None };
-        let states = SequenceStates { pool: &self.states, slots: &slots };
+        let states = SequenceStates { pool: &self.states, slots: &slots, inputs: None };
         let ctx = ForwardContext::new(&backend, &plan, states);
         let input = DeltaNetInput { qkv: &qkv, z: &z, b: &b, a: &a };
         let mut out = None;

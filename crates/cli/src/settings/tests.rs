@@ -17,6 +17,16 @@ fn refusal(flags: &[&str]) -> String {
 }
 
 #[test]
+fn drafts_are_bounded_or_off() {
+    let tokens = |flags: &[&str]| read(flags).unwrap().engine.max_draft_tokens;
+    assert_eq!((tokens(&[]), tokens(&["--speculate", "off"]), tokens(&["--speculate", "64"])), (16, 0, 64));
+    for wrong in ["0", "65", "on", ""] {
+        let error = refusal(&["--speculate", wrong]);
+        assert!(error.contains(&format!("--speculate: is {wrong:?}; it must be off")), "{error}");
+    }
+}
+
+#[test]
 fn flags_beat_the_file() {
     let settings = read(&[]).unwrap();
     assert_eq!((settings.port, settings.engine.kv.named_pair()), (8000, None));

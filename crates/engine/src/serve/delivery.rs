@@ -68,7 +68,8 @@ impl Engine {
         for (id, error) in outcome.failed {
             self.fail(RequestId(id.request), &EngineError::ConstraintFailed(error.to_string()));
         }
-        Ok(())
+        let replays = self.scheduler.replays(step);
+        self.runner.replay(step, &self.scheduler, &output, &replays).map_err(|e| e.to_string())
     }
 
     /// Samples the next token of each choice of a chunk, from the row that is `place` places behind its own last one.

@@ -1,6 +1,6 @@
 //! One step on the model: its copies, its batch, the forward pass, its snapshots, what is read of it.
 use crate::forward::{ModelRef, WantedRows};
-use attention::{AttentionBackend, BatchLayout, SequenceStates, StatePool};
+use attention::{AttentionBackend, BatchLayout, ForwardContext, SequenceStates, StateInputs, StatePool};
 use candle_core::{DType, Result, Tensor};
 use compute::ComputeDevice;
 use kv::BlockId;
@@ -44,6 +44,8 @@ pub struct StepOutput {
     hidden_size: usize,
     /// For each chunk of the step, its rows among those.
     chunks: Vec<ChunkRows>,
+    /// What recurrent layers were given, where a draft was among it.
+    inputs: Option<StateInputs>,
 }
 
 /// Where a chunk's rows lie in what a step gave.
@@ -216,7 +218,9 @@ impl ModelRunner {
         let StepBatch { layout, tokens, slots, wanted, chunks, largest } = batch;
         self.backend.copy_blocks(&step.copies)?;
         step.state_copies.iter().try_for_each(|copy| self.states.copy(copy.from.0, copy.to.0))?;
-        let states = SequenceStates { pool: &self.states, slots: &slots };
+        let keeps = self.states.num_bytes() > 0 && step.chunks.iter().any(|chunk| !chunk.draft.is_empty());
+        let inputs = keeps.then(StateInputs::default);
+        let states = SequenceStates { pool: &self.states, slots: &slots, inputs: inputs.as_ref() };
         let model = ModelRef { model: &*self.model, device: &*self.device };
         let output = model.pass(&mut *self.backend, layout, states, &tokens, &wanted)?;
         step.snapshots.iter().try_for_each(|copy| self.states.copy(copy.from.0, copy.to.0))?;
@@ -232,7 +236,39 @@ impl ModelRunner {
         let vocab_size = self.model.vocab_size();
         let logits = logits.unwrap_or(LogitsData::Whole { values: Vec::new(), vocab_size });
         let (hidden_type, hidden_size) = (output.hidden.dtype(), self.model.hidden_size());
-        Ok(StepOutput { logits, hidden, hidden_type, hidden_size, chunks })
+        Ok(StepOutput { logits, hidden, hidden_type, hidden_size, chunks, inputs })
+    }
+
+    /// Has the recurrent states of sequences whose drafts were rejected in part take in what was accepted. `replays`:
+    /// what [`Scheduler::replays`] says of the step that gave `output`.
+    ///
+    /// Errors: whatever model or backend refuse.
+    pub fn replay(
+        &mut self,
+        step: &Step,
+        scheduler: &Scheduler,
+        output: &StepOutput,
+        replays: &[(usize, usize)],
+    ) -> Result<()> {
+        let Some(inputs) = output.inputs.as_ref().filter(|_| !replays.is_empty()) else { return Ok(()) };
+        let begins: Vec<usize> =
+            step.chunks.iter().scan(0, |end, chunk| Some(std::mem::replace(end, *end + chunk.len))).collect();
+        let (mut layout, mut rows, mut slots) = (BatchLayout::default(), Vec::new(), Vec::new());
+        for &(at, len) in replays {
+            let chunk = &step.chunks[at];
+            let Some((seq, slot)) = scheduler.sequence(chunk.seq).and_then(|seq| Some((seq, seq.state_slot()?))) else {
+                continue;
+            };
+            layout.push(chunk.start, len, seq.table());
+            rows.extend((begins[at]..begins[at] + len).map(|row| row as u32));
+            slots.push(slot);
+        }
+        let plan = self.backend.plan(Arc::new(layout))?;
+        let states = SequenceStates { pool: &self.states, slots: &slots, inputs: None };
+        let context = ForwardContext::new(&*self.backend, &plan, states);
+        let mut result = Ok(());
+        self.device.pass(&mut || result = self.model.replay(inputs, &rows, &context));
+        result
     }
 
     /// The logits of all tokens of a chunk of which [`ChunkNeed::AllLogits`] was said, one after the other: `each` is

@@ -138,6 +138,7 @@ mod tests {
                 max_num_batched_tokens: 512,
                 max_step_time: None,
                 max_draft_tokens: 0,
+                has_states: false,
                 num_snapshots: 0,
             };
             let mut scheduler = Scheduler::new(config).unwrap();

@@ -165,6 +165,7 @@ impl EngineConfig {
             max_num_batched_tokens: self.max_num_batched_tokens,
             max_step_time: self.max_step_time,
             max_draft_tokens: self.max_draft_tokens,
+            has_states: false,
         }
     }
 

@@ -58,12 +58,13 @@ pub fn launch(config: &EngineConfig, bundle: ModelBundle) -> Result<(EngineHandl
     let named = |error: StartError| error.of_model(&bundle.model_config.model_type);
     let PlannedCache { plan, max_num_seqs, figures, backend, identity, idle_measurement } =
         plan_cache(config, &bundle).map_err(named)?;
+    let has_states = bundle.model.state_layout().bytes_per_sequence() > 0;
     let max_draft_tokens = speculation::max_draft_tokens(config, &bundle);
     let weight_bytes = bundle.mapped_bytes + bundle.owned_bytes;
     let ModelBundle { model, model_config, tokenizer, generation, device, files, .. } = bundle;
     let budget = plan.budget;
     let limits = config.scheduler(budget.num_blocks, budget.num_snapshots, max_num_seqs);
-    let mut scheduler = Scheduler::new(SchedulerConfig { max_draft_tokens, ..limits })?;
+    let mut scheduler = Scheduler::new(SchedulerConfig { max_draft_tokens, has_states, ..limits })?;
     let identity = identity.filter(|_| reuses_prefixes(config, &*model, budget.num_snapshots));
     let no_memory = |e: candle_core::Error| StartError::flag("--kv-cache-memory", e.to_string());
     let compiles = device.compiles_on_first_use();

@@ -5,14 +5,11 @@ use super::loading::ModelBundle;
 
 /// The most tokens of a draft. The log says where they are none although drafts were not turned off.
 pub(super) fn max_draft_tokens(config: &EngineConfig, bundle: &ModelBundle) -> usize {
-    let has_states = bundle.model.state_layout().bytes_per_sequence() > 0;
     let gpu = !bundle.device.tensors().is_cpu();
     let obstacle = if gpu && bundle.decode_kernel == DecodeKernel::Vec {
         Some("--decode-kernel vec sums a single row in another order than several")
     } else if !bundle.device.is_exact_by_row() {
         Some("--gpu-products fast multiplies one or two rows in another order than more")
-    } else if has_states {
-        Some("a rejected draft would have changed the model's recurrent states")
     } else {
         None
     };

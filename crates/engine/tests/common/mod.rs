@@ -46,6 +46,9 @@ pub struct Setup {
     pub prefix_cache: Option<usize>,
     /// The most tokens of a draft.
     pub max_draft_tokens: usize,
+    /// Only so many tokens of the vocabulary are drawn, its first ones, and at every seventh position the least likely of
+    /// them: answers repeat themselves in part, whatever the model. `None`: the likeliest of all.
+    pub drawn_tokens: Option<usize>,
 }
 
 /// A GPU, for which Candle's CPU device and an executor of its launches stand in.
@@ -68,6 +71,7 @@ impl Setup {
             device: DeviceChoice::Cpu,
             prefix_cache: None,
             max_draft_tokens: 0,
+            drawn_tokens: None,
         }
     }
 }
@@ -93,6 +97,7 @@ pub struct Driver {
     /// What was known of each request's prompt.
     reports: BTreeMap<u64, PrefixReport>,
     traces: BTreeMap<SeqId, Trace>,
+    drawn_tokens: Option<usize>,
     /// Tokens of drafts, and how many of them were accepted.
     pub drafts: (usize, usize),
     /// Keep the logits of prompt tokens too.
@@ -144,6 +149,7 @@ impl Driver {
             max_num_batched_tokens: setup.budget,
             max_step_time: None,
             max_draft_tokens: setup.max_draft_tokens,
+            has_states,
             num_snapshots: setup.prefix_cache.filter(|_| has_states).unwrap_or(0),
         });
         let scheduler = scheduler.unwrap();
@@ -154,6 +160,7 @@ impl Driver {
             runner: ModelRunner::new(model, backend, setup.num_blocks, num_slots, loaded.device).unwrap(),
             prefix: setup.prefix_cache.map(|_| PrefixUse { root, salted: false, reuse: true }),
             traces: BTreeMap::new(),
+            drawn_tokens: setup.drawn_tokens,
             drafts: (0, 0),
             reports: BTreeMap::new(),
             whole: false,
@@ -210,6 +217,8 @@ impl Driver {
             }
         }
         self.scheduler.update(&step, &sampled);
+        let replays = self.scheduler.replays(&step);
+        self.runner.replay(&step, &self.scheduler, &logits, &replays).unwrap();
         self.scheduler.check().unwrap();
         for (id, _) in sampled {
             if self.scheduler.sequence(id).is_some_and(|seq| seq.is_full()) {
@@ -229,13 +238,17 @@ impl Driver {
                 return vec![(chunk.seq, token)];
             }
         };
-        let mut best: Vec<u32> = (0..row.len() as u32).collect();
+        let position = chunk.start + chunk.own_len() - 1 + place;
+        let mut best: Vec<u32> = (0..self.drawn_tokens.unwrap_or(row.len()) as u32).collect();
         best.sort_by(|a, b| row[*b as usize].total_cmp(&row[*a as usize]));
+        if self.drawn_tokens.is_some() && position.is_multiple_of(7) {
+            best.reverse();
+        }
         let choices = chunk.samples.clone().zip(best).map(|(choice, token)| (SeqId { choice, ..chunk.seq }, token));
         let drawn: Vec<_> = choices.collect();
         for (id, token) in &drawn {
             let trace = self.traces.entry(*id).or_default();
-            trace.logits.insert(chunk.start + chunk.own_len() - 1 + place, row.iter().map(|x| x.to_bits()).collect());
+            trace.logits.insert(position, row.iter().map(|x| x.to_bits()).collect());
             trace.tokens.push(*token);
         }
         drawn

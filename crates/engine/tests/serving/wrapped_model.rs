@@ -1,5 +1,5 @@
 //! A model that does something before each of its steps.
-use attention::{ForwardContext, ModelGeometry, StateLayout};
+use attention::{ForwardContext, ModelGeometry, StateInputs, StateLayout};
 use candle_core::{Result, Tensor};
 use engine::{EngineConfig, EngineHandle, ModelBundle, launch, load};
 use models::Model;
@@ -36,6 +36,10 @@ impl<F: Fn(&[u32]) -> Result<()> + Send + Sync> Model for WrappedModel<F> {
     fn hidden_states(&self, tokens: &[u32], rows: &[u32], ctx: &ForwardContext<'_>) -> Result<Tensor> {
         (self.1)(tokens)?;
         self.0.hidden_states(tokens, rows, ctx)
+    }
+
+    fn replay(&self, inputs: &StateInputs, rows: &[u32], ctx: &ForwardContext<'_>) -> Result<()> {
+        self.0.replay(inputs, rows, ctx)
     }
 
     fn logits(&self, hidden_states: &Tensor) -> Result<Tensor> {

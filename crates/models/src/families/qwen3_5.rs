@@ -140,10 +140,10 @@ impl DecoderLayer for Layer {
         }
     }
 
-    fn state_len(&self) -> Option<usize> {
+    fn delta_net(&self) -> Option<&GatedDeltaNet> {
         match &self.mixer {
             Mixer::Attention(_) => None,
-            Mixer::DeltaNet(net) => Some(net.state_len()),
+            Mixer::DeltaNet(net) => Some(net),
         }
     }
 }

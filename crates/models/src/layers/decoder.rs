@@ -1,10 +1,10 @@
 //! Embedding, layers, norm and head: what all decoder-only families share.
-use super::{Attention, Embedding, Linear, Residual, RmsNorm};
+use super::{Attention, Embedding, GatedDeltaNet, Linear, Residual, RmsNorm};
 use crate::config::ModelConfig;
 use crate::error::LoadResult;
 use crate::model::Model;
 use crate::weights::Weights;
-use attention::{ForwardContext, ModelGeometry, StateLayout};
+use attention::{ForwardContext, ModelGeometry, StateInputs, StateLayout};
 use candle_core::{Result, Tensor, bail};
 use compute::{ComputeDevice, Precision};
 use std::sync::Arc;
@@ -20,8 +20,8 @@ pub(crate) trait DecoderLayer: Send {
     /// The layer's attention; `None` for a layer that mixes tokens in another way.
     fn attention(&self) -> Option<&Attention>;
 
-    /// How many elements a recurrent layer keeps of a sequence; `None` for other layers.
-    fn state_len(&self) -> Option<usize> {
+    /// The layer's recurrence; `None` for a layer that keeps no state of fixed size.
+    fn delta_net(&self) -> Option<&GatedDeltaNet> {
         None
     }
 }
@@ -59,7 +59,7 @@ impl<L: DecoderLayer + 'static> Decoder<L> {
             false => Some(top.vocabulary(HEAD, vocab, hidden)?),
         };
         let head = head.map(|head| Linear::new(head, None, Precision::Fast, weights.device())).transpose()?;
-        let states = StateLayout::new(layers.iter().filter_map(L::state_len));
+        let states = StateLayout::new(layers.iter().filter_map(L::delta_net).map(GatedDeltaNet::state_len));
         Ok(Box::new(Decoder {
             device: Arc::clone(weights.device()),
             embedding: Embedding::new(embedding, weights.device().tensors()),
@@ -136,6 +136,10 @@ impl<L: DecoderLayer> Model for Decoder<L> {
             layer.forward(&mut x, ctx)?;
         }
         x.select(rows, &*self.device)?.norm_tensor(&self.norm)
+    }
+
+    fn replay(&self, inputs: &StateInputs, rows: &[u32], ctx: &ForwardContext<'_>) -> Result<()> {
+        self.layers.iter().filter_map(L::delta_net).try_for_each(|net| net.replay(inputs, rows, ctx))
     }
 
     fn logits(&self, hidden_states: &Tensor) -> Result<Tensor> {

@@ -4,8 +4,8 @@ use super::{Linear, Residual};
 use crate::config::ModelConfig;
 use crate::error::LoadResult;
 use crate::weights::Weights;
-use attention::{ForwardContext, StateId};
-use candle_core::{Result, Tensor};
+use attention::{ForwardContext, StateId, StateInputs};
+use candle_core::{Result, Tensor, bail};
 use compute::{ComputeDevice, DeltaNetInput, DeltaNetSizes, DeltaNetWeights, PlacedLayer};
 use std::sync::Arc;
 
@@ -64,10 +64,23 @@ impl GatedDeltaNet {
         self.sizes.state_len()
     }
 
+    /// Has the states of the sequences of `ctx` take in rows of an earlier step again, which are named by their numbers
+    /// in it. `inputs`: what was kept of that step.
+    pub fn replay(&self, inputs: &StateInputs, rows: &[u32], ctx: &ForwardContext<'_>) -> Result<()> {
+        let [qkv, z, b, a] = &inputs.of(self.id)?[..] else { bail!("a delta net has four inputs") };
+        let select = |input: &Tensor| self.device.select_rows(input, rows);
+        let (qkv, z, b, a) = (select(qkv)?, select(z)?, select(b)?, select(a)?);
+        let input = DeltaNetInput { qkv: &qkv, z: &z, b: &b, a: &a };
+        self.device.delta_net(&self.placed, input, self.id, ctx).map(drop)
+    }
+
     /// Adds the layer of the rows h, `[num_tokens, hidden]`, to the stream.
     pub fn add_to(&self, stream: &mut Residual, h: &Tensor, ctx: &ForwardContext<'_>) -> Result<()> {
         let rows = self.device.rows(h)?;
         let [qkv, z, b, a] = Linear::forward_all([&self.qkv, &self.z, &self.b, &self.a], &rows)?;
+        if let Some(inputs) = ctx.states().inputs {
+            inputs.keep(self.id, &[&qkv, &z, &b, &a]);
+        }
         let input = DeltaNetInput { qkv: &qkv, z: &z, b: &b, a: &a };
         let out = self.device.delta_net(&self.placed, input, self.id, ctx)?;
         stream.add_projection(&self.out, &self.device.rows(&out)?)

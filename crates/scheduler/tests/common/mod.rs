@@ -28,6 +28,7 @@ pub fn config(num_blocks: usize, max_num_seqs: usize, max_num_batched_tokens: us
         max_num_batched_tokens,
         max_step_time: None,
         max_draft_tokens: 0,
+        has_states: false,
         num_snapshots: 0,
     }
 }
