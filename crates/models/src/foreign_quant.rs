@@ -1,9 +1,13 @@
-//! Model folders whose weights another program has quantised: MLX's are read, others are named, with what to take
-//! instead.
-use crate::checkpoint::Quantization;
+//! Model folders whose weights another program has quantised: MLX's, compressed-tensors' and FP8 are read, others are
+//! named, with what to take instead.
+use crate::checkpoint::{MlxModes, Quantization, ScaledWeights};
 use crate::config::ConfigJson;
 use crate::error::ModelError;
 use serde_json::{Map, Value};
+
+/// Methods whose folders are read.
+const COMPRESSED: &str = "compressed-tensors";
+const FP8: &str = "FP8";
 
 /// What `quant_method` calls them, and their usual names.
 const METHODS: [(&str, &str); 20] = [
@@ -12,13 +16,13 @@ const METHODS: [(&str, &str); 20] = [
     ("awq", "AWQ"),
     ("bitnet", "BitNet"),
     ("bitsandbytes", "bitsandbytes"),
-    ("compressed-tensors", "compressed-tensors"),
+    ("compressed-tensors", COMPRESSED),
     ("eetq", "EETQ"),
     ("exl2", "EXL2"),
     ("exl3", "EXL3"),
-    ("fbgemm_fp8", "FP8"),
-    ("finegrained_fp8", "FP8"),
-    ("fp8", "FP8"),
+    ("fbgemm_fp8", "FBGEMM's FP8"),
+    ("finegrained_fp8", FP8),
+    ("fp8", FP8),
     ("gptq", "GPTQ"),
     ("higgs", "HIGGS"),
     ("hqq", "HQQ"),
@@ -38,22 +42,26 @@ const MLX_FIELD: &str = "quantization";
 /// Files in which older programs keep what is `quantization_config` today.
 const FILES: [(&str, &str); 2] = [("quantize_config.json", "GPTQ"), ("quant_config.json", "AWQ")];
 
-/// How MLX has quantised the weights; `None` if they are not quantised.
+/// How the weights are quantised; `None` if they are not.
 ///
-/// Errors: they are quantised by another method, or in a way that MLX does not have.
+/// Errors: they are quantised by a method that is not read, or in a way that is none of the method's.
 pub(crate) fn quantization(json: &ConfigJson) -> Result<Option<Quantization>, ModelError> {
-    let read = |fields, field| {
-        let quantization = Quantization::of_fields(&fields).map_err(|message| json.error(field, message));
-        quantization.map(Some)
+    let read = |field, quantization: Result<Quantization, String>| {
+        quantization.map(Some).map_err(|message| json.error(field, message))
     };
+    let mlx = |fields: &Map<String, Value>| MlxModes::of_fields(fields).map(Quantization::Mlx);
     // MLX writes both fields; the second is there for transformers.
     if let Some(fields) = object(json, MLX_FIELD)? {
-        return read(fields, MLX_FIELD);
+        return read(MLX_FIELD, mlx(&fields));
     }
     let (method, place) = match object(json, FIELD)? {
         Some(fields) => match method(&fields) {
+            None => return read(FIELD, mlx(&fields)),
+            Some(COMPRESSED) => return read(FIELD, ScaledWeights::of_compressed(&fields).map(Quantization::Scaled)),
+            Some(FP8) => {
+                return read(FIELD, ScaledWeights::of_fp8(&fields).map(Quantization::Scaled));
+            }
             Some(method) => (method.to_owned(), FIELD),
-            None => return read(fields, FIELD),
         },
         None => match FILES.iter().find(|(file, _)| json.path.with_file_name(file).exists()) {
             Some((file, method)) => ((*method).to_owned(), *file),

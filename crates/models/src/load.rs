@@ -108,13 +108,15 @@ impl<'a> OpenModel<'a> {
     ///
     /// Errors: weights that are to be quantised and are so in their files.
     pub fn weight_bytes(&self, quant: Option<WeightQuant>, reading: Reading) -> Result<WeightBytes, ModelError> {
-        self.check_quant(quant)?;
+        self.check_unquantised(quant)?;
         Ok(loaded_bytes(&self.tensors, quant, reading == Reading::Mapped))
     }
 
-    /// Errors: as [`Self::weight_bytes`]. A GGUF file's own types stay, since such files have floats beside them.
-    fn check_quant(&self, quant: Option<WeightQuant>) -> Result<(), ModelError> {
-        let quantised = || self.tensors.values().find_map(|entry| entry.groups.as_ref().and(entry.kind.as_ref().ok()));
+    /// Errors: as [`Self::weight_bytes`]. A GGUF file's own types stay, since such files have floats
+    /// beside them, and what becomes floats at load can be quantised further.
+    fn check_unquantised(&self, quant: Option<WeightQuant>) -> Result<(), ModelError> {
+        let kinds = self.tensors.values().filter(|entry| entry.groups.is_some()).filter_map(|e| e.kind.as_ref().ok());
+        let quantised = || kinds.into_iter().find(|kind| kind.block_len() > 1);
         match quant.and_then(|quant| Some((quant, quantised()?))) {
             None => Ok(()),
             Some((quant, kind)) => {
@@ -134,7 +136,7 @@ impl<'a> OpenModel<'a> {
     ///
     /// Errors: missing or malformed tensors, each named; what [`Self::weight_bytes`] refuses.
     pub fn load(self, device: &Arc<dyn ComputeDevice>, options: &LoadOptions) -> Result<LoadedModel, ModelError> {
-        self.check_quant(options.weight_quant)?;
+        self.check_unquantised(options.weight_quant)?;
         let OpenModel { path, family, config, generation, tensors } = self;
         let files = WeightFiles::of(tensors.values().map(|entry| &entry.file));
         let (total, fingerprint) = (num_bytes(&tensors), fingerprint(&config, &tensors, options.weight_quant));

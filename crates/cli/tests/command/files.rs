@@ -45,8 +45,7 @@ fn weights_that_another_program_has_quantised_are_named_by_method() {
         (r#""quantization_config": {"quant_method": "gptq", "bits": 4}"#, "quantised by GPTQ"),
         (r#""quantization_config": {"quant_method": "bitsandbytes"}"#, "quantised by bitsandbytes"),
         (r#""quantization_config": {"load_in_4bit": true}"#, "quantised by bitsandbytes"),
-        (r#""quantization_config": {"quant_method": "fp8"}"#, "quantised by FP8"),
-        (r#""quantization_config": {"quant_method": "compressed-tensors"}"#, "quantised by compressed-tensors"),
+        (r#""quantization_config": {"quant_method": "fbgemm_fp8"}"#, "quantised by FBGEMM's FP8"),
         (r#""quantization_config": {"quant_algo": "NVFP4"}"#, "quantised by NVFP4"),
         (r#""quantization_config": {"quant_method": "new-one"}"#, "quantised by new-one"),
     ] {

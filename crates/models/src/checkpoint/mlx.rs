@@ -1,6 +1,7 @@
 //! Tensors of MLX's folders. A quantised layer has three: `weight`, its codes as one string of bits a row in words of
 //! 32 bits, `scales` and, in the mode `affine`, `biases`. Here they become one.
-use super::{Entry, FilePart, GroupMode, GroupParts, Quantization, Tensors};
+use super::layer_tensor::LayerTensor;
+use super::{Entry, GroupMode, GroupParts, MlxModes, Tensors};
 use crate::error::ModelError;
 use matmul::{Affine, HalfFloat, WeightType};
 
@@ -9,15 +10,15 @@ use matmul::{Affine, HalfFloat, WeightType};
 /// Errors: a layer that lacks one of them; types and shapes that do not fit each other, or what the configuration says.
 pub(super) fn join_parts(
     tensors: &mut Tensors,
-    quantization: &Quantization,
+    modes: &MlxModes,
     is_asked_for: impl Fn(&str) -> bool,
 ) -> Result<(), ModelError> {
     let layers = tensors.keys().filter_map(|name| Some(name.strip_suffix(".scales")?.to_owned())).collect::<Vec<_>>();
     for layer in layers.into_iter().filter(|layer| is_asked_for(&format!("{layer}.weight"))) {
         let name = |part: &str| format!("{layer}.{part}");
-        let mut take = |part: &str| Some(LayerTensor { name: name(part), entry: tensors.remove(&name(part))? });
+        let mut take = |part: &str| LayerTensor::take(tensors, &name(part));
         let (Some(scales), codes, biases) = (take("scales"), take("weight"), take("biases")) else { continue };
-        let Some(mode) = quantization.of(&layer) else {
+        let Some(mode) = modes.of(&layer) else {
             return Err(scales.error("is there, and config.json says that the layer is not quantised".into()));
         };
         let Some(codes) = codes else {
@@ -29,43 +30,6 @@ pub(super) fn join_parts(
     Ok(())
 }
 
-/// A tensor of a quantised layer.
-struct LayerTensor {
-    name: String,
-    entry: Entry,
-}
-
-impl LayerTensor {
-    fn error(&self, message: String) -> ModelError {
-        ModelError::Tensor { path: self.entry.path.clone(), tensor: self.name.clone(), message }
-    }
-
-    /// The name of the type of the elements.
-    fn kind(&self) -> &str {
-        self.entry.kind.as_ref().map_or_else(String::as_str, |kind| kind.name())
-    }
-
-    /// Errors: another type.
-    fn check_kind(&self, wanted: &str, mode: GroupMode) -> Result<(), ModelError> {
-        if wanted.split(" or ").any(|kind| kind == self.kind()) {
-            return Ok(());
-        }
-        Err(self.error(format!("is of type {}; that of {} must be {wanted}", self.kind(), described(mode))))
-    }
-
-    /// Errors: another shape.
-    fn check_shape(&self, wanted: &[usize], of: &str) -> Result<(), ModelError> {
-        if self.entry.shape == wanted {
-            return Ok(());
-        }
-        Err(self.error(format!("has the shape {:?}; {of} asks for {wanted:?}", self.entry.shape)))
-    }
-
-    fn into_file_part(self) -> FilePart {
-        FilePart { file: self.entry.file, range: self.entry.range }
-    }
-}
-
 /// A mode as errors name it.
 fn described(mode: GroupMode) -> String {
     match mode {
@@ -73,6 +37,8 @@ fn described(mode: GroupMode) -> String {
         GroupMode::Mxfp4 => "mxfp4".into(),
         GroupMode::Nvfp4 => "nvfp4".into(),
         GroupMode::Mxfp8 => "mxfp8".into(),
+        GroupMode::Integers { bits, .. } => format!("integers of {bits} bits"),
+        GroupMode::Fp8 { .. } => "FP8".into(),
     }
 }
 
@@ -85,7 +51,7 @@ fn joined(
     scales: LayerTensor,
     biases: Option<LayerTensor>,
 ) -> Result<Entry, ModelError> {
-    codes.check_kind("U32", mode)?;
+    codes.check_kind("U32", &described(mode))?;
     let Some((words, rows)) = codes.entry.shape.split_last().filter(|(_, rows)| !rows.is_empty()) else {
         return Err(codes.error(format!("has the shape {:?}; codes have rows", codes.entry.shape)));
     };
@@ -101,22 +67,23 @@ fn joined(
     scales.check_shape(&of_groups, &what)?;
     let kind = match mode {
         GroupMode::Affine { bits, group } => {
-            scales.check_kind("F16 or BF16", mode)?;
+            scales.check_kind("F16 or BF16", &described(mode))?;
             let Some(biases) = &biases else {
                 return Err(scales.error("has no biases beside it, which the mode affine needs".into()));
             };
             biases.check_shape(&of_groups, &what)?;
-            biases.check_kind(scales.kind(), mode)?;
+            biases.check_kind(scales.kind(), &described(mode))?;
             let half = if scales.entry.kind == Ok(WeightType::F16) { HalfFloat::F16 } else { HalfFloat::Bf16 };
             Affine::new(bits, group, half).map(WeightType::Affine)
         }
         GroupMode::Mxfp4 => Some(WeightType::Mxfp4),
         GroupMode::Nvfp4 => Some(WeightType::Nvfp4),
         GroupMode::Mxfp8 => Some(WeightType::Bf16),
+        GroupMode::Integers { .. } | GroupMode::Fp8 { .. } => None,
     };
     let kind = kind.ok_or_else(|| codes.error(format!("is of {}, which is not known", described(mode))))?;
     if !matches!(mode, GroupMode::Affine { .. }) {
-        scales.check_kind("U8", mode)?;
+        scales.check_kind("U8", &described(mode))?;
         if let Some(biases) = &biases {
             return Err(biases.error(format!("is there; {} has no biases", described(mode))));
         }

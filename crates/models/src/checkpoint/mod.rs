@@ -3,11 +3,13 @@ mod content;
 mod folder;
 mod gguf;
 mod gguf_names;
+mod layer_tensor;
 mod mapped;
 mod mlx;
 mod packed_experts;
 mod quantization;
 mod safetensors;
+mod scaled;
 
 use crate::error::ModelError;
 use matmul::{Weight, WeightType};
@@ -22,8 +24,9 @@ pub(crate) use gguf_names::{GgufNames, size_of_layers};
 pub(crate) use mapped::WeightFile;
 pub use mapped::{Reading, WeightFiles};
 pub(crate) use mlx::has_whole_norms;
-pub(crate) use quantization::{GroupMode, Quantization};
-pub(crate) use safetensors::safetensors;
+pub(crate) use quantization::{GroupMode, MlxModes};
+pub(crate) use safetensors::{Quantization, safetensors};
+pub(crate) use scaled::ScaledWeights;
 
 /// Where a model lies.
 pub enum Checkpoint {

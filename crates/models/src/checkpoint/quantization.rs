@@ -1,9 +1,11 @@
-//! How the weights of a model folder are quantised, by the field `quantization` that MLX writes to its `config.json`.
-use matmul::Affine;
+//! How the weights of a model folder are quantised: as its tensors have it, and as the field `quantization` tells that
+//! MLX writes to `config.json`.
+use matmul::{Affine, WeightType};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
-/// How MLX stores the groups of a quantised tensor: its `mode`, with `bits` and `group_size` where these vary.
+/// How the elements of a quantised tensor are stored: MLX's `mode`, with `bits` and `group_size` where these vary, or
+/// integers and FP8 with scales.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum GroupMode {
     /// A scale and a bias for each group, floats of 16 bits.
@@ -19,22 +21,41 @@ pub(crate) enum GroupMode {
     Nvfp4,
     /// FP8 (E4M3), with a power of two (E8M0) for each 32 elements.
     Mxfp8,
+    /// Integers around 0, with a scale for each group, a float of 16 bits.
+    Integers {
+        /// Bits of an integer.
+        bits: usize,
+        /// Elements of a group.
+        group: usize,
+        /// Whether they are stored as signed bytes, not as unsigned codes half of which stand for less than 0.
+        signed: bool,
+        /// Whether there is one scale for all groups of a row.
+        one_scale: bool,
+    },
+    /// FP8 (E4M3), with a scale for each block of rows and columns.
+    Fp8 {
+        /// Rows and columns of a block.
+        block: [usize; 2],
+        /// The type of scales.
+        scale: WeightType,
+    },
 }
 
 impl GroupMode {
     /// Bits of a code.
     pub fn bits(self) -> usize {
         match self {
-            GroupMode::Affine { bits, .. } => bits,
+            GroupMode::Affine { bits, .. } | GroupMode::Integers { bits, .. } => bits,
             GroupMode::Mxfp4 | GroupMode::Nvfp4 => 4,
-            GroupMode::Mxfp8 => 8,
+            GroupMode::Mxfp8 | GroupMode::Fp8 { .. } => 8,
         }
     }
 
     /// Elements of a group.
     pub fn group(self) -> usize {
         match self {
-            GroupMode::Affine { group, .. } => group,
+            GroupMode::Affine { group, .. } | GroupMode::Integers { group, .. } => group,
+            GroupMode::Fp8 { block, .. } => block[1],
             GroupMode::Nvfp4 => 16,
             GroupMode::Mxfp4 | GroupMode::Mxfp8 => 32,
         }
@@ -83,16 +104,16 @@ fn check(name: &str, value: usize, allowed: &[usize]) -> Result<(), String> {
     if allowed.contains(&value) { Ok(()) } else { Err(format!("has {name} {value}; allowed are {}", names())) }
 }
 
-/// How the layers of a folder are quantised.
+/// How the layers of a folder of MLX's are quantised.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Quantization {
+pub(crate) struct MlxModes {
     /// The mode of layers that are not named.
     mode: GroupMode,
     /// Layers by name, such as `model.layers.0.mlp.down_proj`; `None` for one that is not quantised.
     exceptions: BTreeMap<String, Option<GroupMode>>,
 }
 
-impl Quantization {
+impl MlxModes {
     /// Reads the fields of the object.
     ///
     /// Errors: modes, bits and groups that MLX does not have, as the rest of a sentence that begins with the object.
@@ -110,7 +131,7 @@ impl Quantization {
             };
             exceptions.insert(name.clone(), exception);
         }
-        Ok(Quantization { mode, exceptions })
+        Ok(MlxModes { mode, exceptions })
     }
 
     /// The mode of a layer; `None` if it is not quantised.

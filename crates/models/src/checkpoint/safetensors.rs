@@ -1,6 +1,6 @@
 //! Checkpoints in safetensors: one file, or shards that an index names.
 use super::packed_experts::{MAX_EXPERTS, by_expert};
-use super::{Entry, Quantization, Reading, Tensors, WeightFile, mlx, read_json};
+use super::{Entry, MlxModes, Reading, ScaledWeights, Tensors, WeightFile, mlx, read_json};
 use crate::error::ModelError;
 use matmul::WeightType;
 use safetensors::{Dtype, SafeTensors};
@@ -8,8 +8,16 @@ use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// Opens `model.safetensors`, or the shards that `model.safetensors.index.json` names. `quantization`: how MLX has
-/// quantised them, if it has; layers are joined whose weight is asked for.
+/// Who has quantised the layers of a folder, and how.
+pub(crate) enum Quantization {
+    /// MLX.
+    Mlx(MlxModes),
+    /// compressed-tensors or transformers, as integers or FP8 with scales.
+    Scaled(ScaledWeights),
+}
+
+/// Opens `model.safetensors`, or the shards that `model.safetensors.index.json` names. `quantization`: how they are
+/// quantised, if they are; layers are joined whose weight is asked for.
 ///
 /// Errors: missing files and damaged ones; quantised layers that are not whole.
 pub(crate) fn safetensors(
@@ -55,8 +63,10 @@ pub(crate) fn safetensors(
             tensors.insert(name.to_owned(), entry);
         }
     }
-    if let Some(quantization) = quantization {
-        mlx::join_parts(&mut tensors, quantization, is_asked_for)?;
+    match quantization {
+        None => {}
+        Some(Quantization::Mlx(modes)) => mlx::join_parts(&mut tensors, modes, is_asked_for)?,
+        Some(Quantization::Scaled(weights)) => weights.join_parts(&mut tensors, is_asked_for)?,
     }
     let single = |(name, entry): (String, Entry)| match packed_experts(&name, &entry) {
         Some((prefix, projection)) => by_expert(&prefix, projection, "weight", &entry),

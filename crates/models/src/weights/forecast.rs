@@ -41,16 +41,18 @@ fn made_bytes(name: &str, entry: &Entry, quant: Option<WeightQuant>) -> Option<u
     let [n, k] = entry.shape[..] else {
         return Some((entry.shape.iter().product::<usize>() * size_of::<f32>()) as u64);
     };
-    if entry.groups.is_some() {
-        let is_exact = EXACT.iter().any(|end| name.ends_with(end));
-        let kind = if is_exact { WeightType::F32 } else { *entry.kind.as_ref().ok()? };
-        return kind.row_bytes(k).map(|row| (n * row) as u64);
-    }
+    let kind = *entry.kind.as_ref().ok()?;
+    let is_exact = EXACT.iter().any(|end| name.ends_with(end));
     let wanted = quant.map(|quant| match name.contains("embed_tokens") || name.contains("lm_head") {
         true => quant.vocabulary(),
         false => quant.projection(),
     });
-    let made = wanted.and_then(|wanted| kind_that_fits(*entry.kind.as_ref().ok()?, wanted, k)?.row_bytes(k));
+    let quantised = wanted.and_then(|wanted| kind_that_fits(kind, wanted, k));
+    let made = match entry.groups.is_some() {
+        true if is_exact => Some(WeightType::F32),
+        true => Some(quantised.unwrap_or(kind)),
+        false => quantised,
+    };
     let reordered = entry.interleaved_heads.map(|_| entry.range.len() as u64);
-    made.map(|row| (n * row) as u64).or(reordered)
+    made.and_then(|kind| kind.row_bytes(k)).map(|row| (n * row) as u64).or(reordered)
 }

@@ -1,8 +1,9 @@
-//! Weights of MLX's folders, which are made at load: codes, scales and biases of a group become a block.
+//! Weights of folders in which other programs have quantised them, which are made at load: codes, scales and biases of
+//! a group become a block, and FP8 becomes floats.
 use super::StoredWeight;
 use crate::checkpoint::{Entry, GroupMode, GroupParts};
 use compute::StoredMatrix;
-use matmul::{MatmulError, MlxRows, WeightType, pack_mlx};
+use matmul::{Affine, HalfFloat, MatmulError, MlxRows, Weight, WeightType, pack_mlx};
 use rayon::prelude::*;
 
 /// Bytes of codes that are read before their pages are dropped.
@@ -22,9 +23,14 @@ pub(super) fn joined(
     let row = kind.row_bytes(k).ok_or_else(too_large)?;
     let (codes, scales) = (entry.bytes(), groups.scales.bytes());
     let biases = groups.biases.as_ref().map_or(&[][..], |biases| biases.bytes());
-    let groups_of_row = k / groups.mode.group();
-    let scale_bytes = if matches!(groups.mode, GroupMode::Affine { .. }) { 2 } else { 1 };
-    let scale_row = groups_of_row * scale_bytes;
+    if let GroupMode::Fp8 { block, scale } = groups.mode {
+        return fp8(entry, groups, (block, scale), (n, k));
+    }
+    let scale_row = match groups.mode {
+        GroupMode::Integers { one_scale: true, .. } => 2,
+        GroupMode::Affine { group, .. } | GroupMode::Integers { group, .. } => k / group * 2,
+        mode => k / mode.group(),
+    };
     let (code_row, bias_row) = (k * groups.mode.bits() / 8, if groups.biases.is_some() { scale_row } else { 0 });
     if [codes, scales, biases].map(<[u8]>::len) != [code_row, scale_row, bias_row].map(|row| n * row) {
         return Err(format!("has codes, scales or biases of other sizes than [{n}, {k}] needs"));
@@ -79,10 +85,20 @@ fn make_row(mode: GroupMode, kind: WeightType, rows: MlxRows<'_>, out: &mut [u8]
         }
         _ => {}
     }
-    if mode != GroupMode::Mxfp8 {
-        pack_mlx(kind, rows, out);
-        return Ok(());
+    match (mode, kind) {
+        (GroupMode::Mxfp8, _) => mxfp8(mode, rows, out),
+        (GroupMode::Integers { bits, signed, .. }, WeightType::Affine(of)) => integers(of, (bits, signed), rows, out),
+        _ => {
+            pack_mlx(kind, rows, out);
+            Ok(())
+        }
     }
+}
+
+/// Makes a row of bf16.
+///
+/// Errors: numbers that bf16 does not hold.
+fn mxfp8(mode: GroupMode, rows: MlxRows<'_>, out: &mut [u8]) -> Result<(), String> {
     let groups = rows.codes.chunks_exact(mode.group()).zip(rows.scales).zip(out.chunks_exact_mut(2 * mode.group()));
     for ((codes, scale), out) in groups {
         for (code, out) in codes.iter().zip(out.as_chunks_mut::<2>().0) {
@@ -95,6 +111,70 @@ fn make_row(mode: GroupMode, kind: WeightType, rows: MlxRows<'_>, out: &mut [u8]
         }
     }
     Ok(())
+}
+
+/// Makes a row of integers with scales into one of unsigned codes with scales and biases.
+///
+/// Errors: a scale of which the bias, minus half of all codes times that, is no number of its type.
+fn integers(of: Affine, (bits, signed): (usize, bool), rows: MlxRows<'_>, out: &mut [u8]) -> Result<(), String> {
+    let ty = if of.scales() == HalfFloat::F16 { WeightType::F16 } else { WeightType::Bf16 };
+    let groups = rows.codes.len() * 8 / bits / of.group();
+    let scales = rows.scales.repeat(if rows.scales.len() == 2 { groups } else { 1 });
+    let mut numbers = vec![0f32; groups];
+    let view = Weight::new(ty, 1, groups, &scales).map_err(|e| e.to_string())?;
+    matmul::dequantize_row(view, 0, &mut numbers);
+    // A power of two: the product is exact where it is a number.
+    let half = (1 << (bits - 1)) as f32;
+    let biases: Vec<f32> = numbers.iter().map(|scale| -half * scale).collect();
+    let bias_bytes = matmul::quantize(ty, &biases).map_err(|e| e.to_string())?;
+    let view = Weight::new(ty, 1, groups, &bias_bytes).map_err(|e| e.to_string())?;
+    matmul::dequantize_row(view, 0, &mut numbers);
+    if let Some(bias) = numbers.iter().zip(&biases).find(|(stored, bias)| stored != bias).map(|(_, bias)| bias) {
+        return Err(format!("has the scale {}, of which the bias {bias} is no number of {ty}", bias / -half));
+    }
+    let unsigned: Vec<u8>;
+    let codes = match signed {
+        true => {
+            unsigned = rows.codes.iter().map(|code| code ^ 0x80).collect();
+            &unsigned[..]
+        }
+        false => rows.codes,
+    };
+    pack_mlx(WeightType::Affine(of), MlxRows { codes, scales: &scales, biases: &bias_bytes }, out);
+    Ok(())
+}
+
+/// A weight of f32 of codes of FP8 and the scales of blocks.
+///
+/// Errors: parts of other sizes; codes that stand for no number.
+fn fp8(
+    entry: &Entry,
+    groups: &GroupParts,
+    ([rows, columns], scale): ([usize; 2], WeightType),
+    (n, k): (usize, usize),
+) -> Result<StoredWeight, String> {
+    let (codes, blocks) = (entry.bytes(), [n.div_ceil(rows), k.div_ceil(columns)]);
+    let mut scales = vec![0f32; blocks[0] * blocks[1]];
+    let view = Weight::new(scale, 1, scales.len(), groups.scales.bytes()).map_err(|e| e.to_string())?;
+    matmul::dequantize_row(view, 0, &mut scales);
+    if n.checked_mul(k) != Some(codes.len()) {
+        return Err(format!("has {} codes; [{n}, {k}] needs others", codes.len()));
+    }
+    let mut out = vec![0u8; codes.len() * size_of::<f32>()];
+    let of_rows = out.par_chunks_exact_mut(k * size_of::<f32>()).zip(codes.par_chunks_exact(k)).enumerate();
+    of_rows.try_for_each(|(row, (out, codes))| {
+        let scales = &scales[row / rows * blocks[1]..][..blocks[1]];
+        for (i, (code, out)) in codes.iter().zip(out.as_chunks_mut::<4>().0).enumerate() {
+            let number = e4m3(*code);
+            if number.is_nan() {
+                return Err(format!("row {row} has the code {code}, which stands for no number in E4M3"));
+            }
+            *out = (number * scales[i / columns]).to_le_bytes();
+        }
+        Ok(())
+    })?;
+    entry.forget();
+    StoredWeight::owned(out, WeightType::F32, (n, k)).map_err(|e| e.to_string())
 }
 
 /// 2^(e - 127), the number of a byte of E8M0 below 255.
