@@ -44,6 +44,7 @@ fn run(sequences: usize, prompt: usize) {
         max_num_batched_tokens: CHUNK,
         max_step_time: Some(Duration::from_millis(200)),
         max_draft_tokens: 8,
+        has_states: false,
     };
     let mut scheduler = Scheduler::new(config).unwrap();
     let root = BlockKey::root(&CacheIdentity::new([]), "");

@@ -40,8 +40,7 @@ impl Scheduler {
         drafts
     }
 
-    /// Adds drafts to the chunks of their sequences, as far as there are free blocks for them: they evict nothing and
-    /// preempt nobody.
+    /// Adds drafts to the chunks of their sequences, as far as there is room for them: they preempt nobody.
     pub(crate) fn add_drafts(&mut self, step: &mut Step, drafts: Vec<(SeqId, Vec<u32>)>) {
         // Free state slots have their memory already; those that choices will part into are left to them.
         let promised: usize = self.running.iter().map(|seq| seq.choices as usize - 1).sum();
@@ -114,9 +113,11 @@ impl Sequence {
         (end.next_multiple_of(block_size) - end).saturating_sub(1)
     }
 
-    /// How many tokens from position `begin` on there is room for in its blocks and in free ones.
+    /// How many tokens from position `begin` on there is room for in its blocks, in free ones, or else in one that is
+    /// only cached. The sequence is about to take that for its own tokens: a server that has run for a while has no
+    /// free blocks, and would draft up to a block's end alone.
     fn room_to_draft(&self, pool: &BlockPool, begin: usize, block_size: usize) -> usize {
         let own = self.table.capacity() - begin;
-        own + pool.num_free() * block_size
+        own + pool.num_free().max(pool.num_available().min(1)) * block_size
     }
 }

@@ -80,21 +80,24 @@ mod tests {
         times
     }
 
-    fn assert_near(got: f64, want: f64) {
-        assert!((got / want - 1.0).abs() < 0.05, "{got} is not {want}");
+    /// `share`: by how much of `want` it may differ.
+    fn assert_near(got: f64, want: f64, share: f64) {
+        assert!((got / want - 1.0).abs() < share, "{got} is not {want}");
     }
 
     #[test]
     fn what_is_not_measured_is_as_expected() {
-        assert_near(RowTimes::default().ratio(1, 9), 1.9 / 1.1);
-        assert_near(learnt((0..50).map(|_| (1, 0.02))).ratio(1, 9), 1.9 / 1.1);
+        assert_near(RowTimes::default().ratio(1, 9), 1.9 / 1.1, 0.05);
+        assert_near(learnt((0..50).map(|_| (1, 0.02))).ratio(1, 9), 1.9 / 1.1, 0.05);
     }
 
     #[test]
     fn a_straight_line_is_learnt_from_its_points() {
-        for (fixed, per_row) in [(10.0, 0.0), (10.0, 0.3), (10.0, 5.0), (0.5, 5.0)] {
-            let steps = (0..40).map(|i| if i % 2 == 0 { (1, fixed + per_row) } else { (9, fixed + 9.0 * per_row) });
-            assert_near(learnt(steps).ratio(1, 9), (fixed + 9.0 * per_row) / (fixed + per_row));
+        // Of the steps 1 / (1 - KEPT) = 20 count, with squares of 16 from the mean of their rows: the prior counts a
+        // fortieth of that, and pulls most where a step is hardly anything but its rows.
+        for (fixed, per_row, share) in [(10.0, 0.0, 0.05), (10.0, 0.3, 0.05), (10.0, 5.0, 0.06), (0.5, 5.0, 0.16)] {
+            let steps = (0..100).map(|i| if i % 2 == 0 { (1, fixed + per_row) } else { (9, fixed + 9.0 * per_row) });
+            assert_near(learnt(steps).ratio(1, 9), (fixed + 9.0 * per_row) / (fixed + per_row), share);
         }
     }
 
@@ -103,6 +106,6 @@ mod tests {
         let steady = |count: usize| (0..count).map(|_| (1, 0.02));
         let held_up = learnt(steady(40).chain([(9, 5.0)]));
         assert!(held_up.ratio(1, 9) < MAX_SURPRISE * 1.9 / 1.1, "{}", held_up.ratio(1, 9));
-        assert_near(learnt(steady(40).chain([(9, 5.0)]).chain(steady(100))).ratio(1, 9), 1.9 / 1.1);
+        assert_near(learnt(steady(40).chain([(9, 5.0)]).chain(steady(100))).ratio(1, 9), 1.9 / 1.1, 0.05);
     }
 }

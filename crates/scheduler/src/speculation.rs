@@ -15,8 +15,8 @@ const RESUMED: usize = CLASSES - 1;
 /// The share of draft tokens that is expected to be accepted before any has been tried, for each class.
 const PRIOR_RATES: [f64; CLASSES] = [0.4, 0.6, 0.8, 0.4];
 
-/// The share of what was learnt of drafts that each further draft leaves of it.
-const KEPT_A_DRAFT: f64 = 0.9;
+/// The share of what was learnt of drafts that each further token leaves of it that the model was asked about.
+const KEPT_A_TOKEN: f64 = 0.9;
 
 /// The share of it that each step without a draft leaves. It decides how soon drafts are tried again that were not
 /// accepted.
@@ -120,9 +120,10 @@ impl Speculation {
     /// Takes in how many tokens of the last draft, from its first one on, were accepted.
     pub fn learn(&mut self, drafted: usize, accepted: usize) {
         let class = &mut self.acceptance[self.class];
-        class.keep(KEPT_A_DRAFT);
+        let tried = (accepted + 1).min(drafted);
+        class.keep(KEPT_A_TOKEN.powi(tried as i32));
         class.accepted += accepted as f64;
-        class.tried += (accepted + 1).min(drafted) as f64;
+        class.tried += tried as f64;
         self.resume = Some(self.source + accepted + 1).filter(|_| accepted < drafted);
     }
 }

@@ -60,7 +60,7 @@ fn drafts_make_no_answer_longer_than_it_may_be() {
 }
 
 #[test]
-fn drafts_take_free_blocks_alone() {
+fn a_draft_takes_free_blocks_or_one_that_is_only_cached() {
     let root = BlockKey::root(&CacheIdentity::new([]), "");
     let prefix = Some(PrefixUse { root, salted: false, reuse: true });
     let mut s = drafting(6, 4, 64);
@@ -69,19 +69,19 @@ fn drafts_take_free_blocks_alone() {
     run(&mut s, 1);
     assert_eq!((s.pool().num_cached(), s.pool().num_free()), (4, 2));
     s.add(request(1, "", 12, 1, 40)).unwrap();
-    let mut drafts = Vec::new();
+    let (mut drafts, mut drafted_into_cached) = (Vec::new(), false);
     while !s.is_idle() {
         let step = s.schedule();
+        assert!(step.preempted.is_empty() && step.evictions.len() <= 1);
         if let Some(chunk) = step.chunks.iter().find(|chunk| !chunk.draft.is_empty()) {
-            // A block is evicted for a sequence's own token alone.
-            assert_eq!(step.evictions.len(), usize::from(chunk.start % 16 == 0 && s.pool().num_free() == 0));
-            drafts.push(chunk.start + chunk.len);
+            let end = chunk.start + chunk.len;
+            // The sequence's own tokens fill the block before the one that is evicted.
+            drafted_into_cached |= !step.evictions.is_empty() && chunk.start % 16 != 0 && end % 16 < chunk.draft.len();
+            drafts.push(end);
         }
-        assert!(step.preempted.is_empty());
         finish_with(&mut s, &step, |_, _| 7);
     }
-    assert!(drafts.contains(&32), "no draft fills the free blocks: {drafts:?}");
-    assert!(drafts.iter().any(|end| *end > 32 && *end <= 48), "no draft in a block that was taken anyway: {drafts:?}");
+    assert!(drafted_into_cached, "no draft in a block that was only cached: {drafts:?}");
 }
 
 #[test]

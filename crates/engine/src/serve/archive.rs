@@ -308,6 +308,7 @@ mod tests {
             max_num_batched_tokens: 64,
             max_step_time: None,
             max_draft_tokens: 0,
+            has_states: false,
         };
         let mut scheduler = Scheduler::new(config).unwrap().with_archive(Box::new(EveryBlock));
         let prefix = Some(PrefixUse { root: BlockKey::root(&identity, ""), salted: false, reuse: true });
