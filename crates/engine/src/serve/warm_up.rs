@@ -63,17 +63,19 @@ fn compute(scheduler: &mut Scheduler, runner: &mut ModelRunner, output: usize) -
         true => [ChunkNeed::LargestLogits(1), ChunkNeed::LastLogits],
         false => [ChunkNeed::HiddenStates(0..1), ChunkNeed::HiddenStates(0..usize::MAX)],
     };
+    // No token comes twice, so that nothing is drafted and steps have the rows that are meant.
+    let mut tokens = 1u32..;
     for need in needs.into_iter().cycle() {
         let step = scheduler.schedule();
         if step.chunks.is_empty() {
             break;
         }
         runner.run(&step, scheduler, |_| need.clone())?;
-        let sampled = step.chunks.iter().flat_map(|chunk| {
+        let ids = step.chunks.iter().flat_map(|chunk| {
             let id = chunk.seq;
-            chunk.samples.clone().map(move |choice| (SeqId { choice, ..id }, 0))
+            chunk.samples.clone().map(move |choice| SeqId { choice, ..id })
         });
-        let sampled: Vec<(SeqId, u32)> = sampled.collect();
+        let sampled: Vec<(SeqId, u32)> = ids.zip(&mut tokens).collect();
         scheduler.update(&step, &sampled);
         for (id, _) in sampled {
             let early = if id.choice > 0 { 2 } else { 0 };
