@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Tokens a second with speculation and without, on two servers that take turns: edits of a file, quotes of a document, prose; all greedy.
+"""Tokens a second with speculation and without, on two servers that take turns: edits of a file, quotes of a document and prose,
+greedy; and prose that is sampled, which repeats itself less.
 
-usage: benches/speculation/measure.py MODEL [--rounds 3] [--tokens 400] [--draft 16] [--parts edits,quotes,prose]
+usage: benches/speculation/measure.py MODEL [--rounds 3] [--tokens 400] [--draft 16] [--parts edits,quotes,prose,sampled]
 """
 import argparse
 import json
@@ -43,12 +44,13 @@ def prompts(part: str) -> list[str]:
     return PROSE
 
 
-def answer(url: str, prompt: str, tokens: int) -> tuple[float, str, dict]:
+def answer(url: str, prompt: str, tokens: int, temperature: float) -> tuple[float, str, dict]:
     """Tokens a second behind the first one, the answer's text, and the counts of its tokens."""
     body = {
         "messages": [{"role": "user", "content": prompt}],
         "max_tokens": tokens,
-        "temperature": 0,
+        "temperature": temperature,
+        "seed": 1,
         "stream": True,
         "stream_options": {"include_usage": True},
     }
@@ -74,18 +76,19 @@ def measure(part: str, urls: list[str], rounds: int, tokens: int) -> None:
         for turn in range(rounds):
             # Whoever comes second meets the machine as it was a moment ago.
             for which in (0, 1) if turn % 2 == 0 else (1, 0):
-                rate, text, usages[which] = answer(urls[which], prompt, tokens)
+                rate, text, usages[which] = answer(urls[which], prompt, tokens, 1.0 if part == "sampled" else 0.0)
                 if texts[which] not in (None, text):
                     sys.exit(f"an answer is not the one that came before: {prompt[:60]}")
                 texts[which] = text
                 rates[which].append(rate)
+        # Neighbours in time are compared, since the machine may have other work.
         ratios = [drafted / plain for plain, drafted in zip(*rates)]
         details = usages[1].get("completion_tokens_details") or {}
         accepted, rejected = (details.get(f"{what}_prediction_tokens") or 0 for what in ("accepted", "rejected"))
         plain, drafted = (statistics.median(r) for r in rates)
         equal = "equal" if texts[0] == texts[1] else "NOT EQUAL"
         print(
-            f"{part:6} {usages[1]['completion_tokens']:4} tokens, {accepted} of {accepted + rejected} drafted accepted, "
+            f"{part:7} {usages[1]['completion_tokens']:4} tokens, {accepted} of {accepted + rejected} drafted accepted, "
             f"{plain:.1f} and {drafted:.1f} tokens/s, ratio {statistics.median(ratios):.2f} "
             f"[{min(ratios):.2f}, {max(ratios):.2f}], texts {equal}",
             flush=True,
@@ -99,7 +102,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=400)
     parser.add_argument("--draft", default="16")
-    parser.add_argument("--parts", default="edits,quotes,prose")
+    parser.add_argument("--parts", default="edits,quotes,prose,sampled")
     options = parser.parse_args()
     flags = ["--kv-preset", "balanced", "--kv-disk-cache", "off", "--max-model-len", "16384", "--kv-cache-memory", "1GiB"]
     with (

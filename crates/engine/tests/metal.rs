@@ -123,6 +123,25 @@ fn answers_do_not_depend_on_company() {
     }
 }
 
+/// What the rows of a draft yield has the bits that rows alone have, and states that have taken in a rejected draft are
+/// put back.
+#[test]
+fn drafts_yield_what_decoding_does() {
+    let Some(emulator) = Emulator::fast() else { return };
+    for model in ["tiny-smollm3", "tiny-qwen35moe"] {
+        let setup = Setup { drawn_tokens: Some(2), ..Setup::new(&format!("models/{model}"), Tc4, Tc4) };
+        let answer = |max_draft_tokens: usize| {
+            let mut driver = driver(&Setup { max_draft_tokens, ..setup.clone() }, emulator);
+            driver.add(0, &Golden::read(model).text(1, 20), 16);
+            driver.run();
+            (driver.trace(0), driver.drafts)
+        };
+        let ((want, none), (got, (drafted, accepted))) = (answer(0), answer(4));
+        assert_eq!(got, want, "{model}");
+        assert!(none == (0, 0) && 0 < accepted && accepted < drafted, "{model}: {accepted} of {drafted}");
+    }
+}
+
 /// The emulator as a device that notes the kernels of its launches, and counts how often it is waited for: a tensor is
 /// read where one has looked whether the device failed, and bytes are downloaded.
 struct Counted {

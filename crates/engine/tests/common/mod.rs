@@ -46,8 +46,8 @@ pub struct Setup {
     pub prefix_cache: Option<usize>,
     /// The most tokens of a draft.
     pub max_draft_tokens: usize,
-    /// Only so many tokens of the vocabulary are drawn, its first ones, and at every seventh position the least likely of
-    /// them: answers repeat themselves in part, whatever the model. `None`: the likeliest of all.
+    /// Only so many tokens of the vocabulary are drawn, its first ones, and at every seventh position the least likely
+    /// of them: answers repeat themselves in part, whatever the model. `None`: the likeliest of all.
     pub drawn_tokens: Option<usize>,
 }
 
