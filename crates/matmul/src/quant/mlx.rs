@@ -63,6 +63,18 @@ pub fn pack_mlx(ty: WeightType, rows: MlxRows<'_>, blocks: &mut [u8]) {
 fn pack_planes<const BITS: usize>(string: &[u8], planes: &mut [u8]) {
     let bytes = PLANE_LEN * BITS / 8;
     for (string, mut planes) in string.chunks_exact(bytes).zip(planes.chunks_exact_mut(bytes)) {
+        if BITS == 8 {
+            planes.copy_from_slice(string);
+            continue;
+        }
+        if BITS == 4 {
+            // Two bytes of the string, each two neighbours, are the low and the high nibbles of two bytes of the plane.
+            let (low, high) = string.split_at(bytes / 2);
+            for ((low, high), pair) in low.iter().zip(high).zip(planes.as_chunks_mut::<2>().0) {
+                *pair = [low & 15 | high << 4, low >> 4 | high & 0xf0];
+            }
+            continue;
+        }
         let codes = codes_of::<BITS>(string);
         let mut at = 0;
         for width in PLANES.into_iter().filter(|width| BITS & width != 0) {
