@@ -4,12 +4,16 @@
 mod common;
 
 use common::{Setup, alone};
+use compute::{ComputeDevice, CpuDevice};
+use conformance::noise;
 use engine::{EngineConfig, WeightQuant, load, plan};
 use matmul::WeightType;
+use models::{Checkpoint, LoadOptions, Reading};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
 use std::path::Path;
+use std::sync::Arc;
 use testkit::{Golden, repo};
 use turboquant::Format::F32;
 
@@ -206,6 +210,43 @@ fn fp8_is_the_product_of_numbers_and_scales() {
         let (bundle, terms) = (load(&config).unwrap(), plan(&config).unwrap().terms);
         let planned: u64 = terms.iter().filter(|term| term.name.contains("weights")).map(|term| term.bytes).sum();
         assert_eq!(planned, bundle.mapped_bytes + bundle.owned_bytes, "{weight_quant:?}");
+    }
+}
+
+/// Bytes of the header and of the configuration that are others end in an error or in a model, never in a panic.
+#[test]
+fn damaged_folders_never_panic() {
+    let block = json!({"quantization_config": {"quant_method": "fp8", "weight_block_size": [32, 64]}});
+    let fp8 = folder(block, |matrix| {
+        let (codes, scales, _) = fp8(matrix, [32, 64]);
+        let shape = vec![matrix.n.div_ceil(32), matrix.k.div_ceil(64)];
+        vec![
+            tensor(matrix, "weight", Dtype::F8_E4M3, matrix.k, codes),
+            (format!("{}.weight_scale_inv", matrix.layer), Dtype::BF16, shape, bf16(&scales)),
+        ]
+    });
+    let device: Arc<dyn ComputeDevice> = Arc::new(CpuDevice);
+    let open = |folder: &Path| {
+        let checkpoint = Checkpoint::open(folder, Reading::InMemory)?;
+        models::open(&checkpoint)?.load(&device, &LoadOptions::default()).map(|_| ())
+    };
+    for folder in [as_packed(4, 32, compressed("pack-quantized", 4)), fp8] {
+        open(folder.path()).unwrap();
+        for (file, head) in [("model.safetensors", 5000), ("config.json", 1000)] {
+            let whole = std::fs::read(folder.path().join(file)).unwrap();
+            for case in 0..testkit::cases(200) as u64 {
+                let mut bytes = whole.clone();
+                for change in 0..1 + case % 4 {
+                    let random = |seed: u64| (noise(case, 2 * change + seed) + 1.0) / 2.0;
+                    let at = (random(0) * head.min(whole.len()) as f32) as usize;
+                    bytes[at.min(whole.len() - 1)] =
+                        [b'0', b'1', b'9', b'"', (random(1) * 255.0) as u8][case as usize % 5];
+                }
+                std::fs::write(folder.path().join(file), bytes).unwrap();
+                let _ = open(folder.path());
+            }
+            std::fs::write(folder.path().join(file), whole).unwrap();
+        }
     }
 }
 

@@ -58,9 +58,7 @@ pub(crate) fn quantization(json: &ConfigJson) -> Result<Option<Quantization>, Mo
         Some(fields) => match method(&fields) {
             None => return read(FIELD, mlx(&fields)),
             Some(COMPRESSED) => return read(FIELD, ScaledWeights::of_compressed(&fields).map(Quantization::Scaled)),
-            Some(FP8) => {
-                return read(FIELD, ScaledWeights::of_fp8(&fields).map(Quantization::Scaled));
-            }
+            Some(FP8) => return read(FIELD, ScaledWeights::of_fp8(&fields).map(Quantization::Scaled)),
             Some(method) => (method.to_owned(), FIELD),
         },
         None => match FILES.iter().find(|(file, _)| json.path.with_file_name(file).exists()) {

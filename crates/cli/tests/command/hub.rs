@@ -85,6 +85,10 @@ fn a_plan_by_headers_alone_is_that_of_the_whole_model() {
     // A hundredth of the weights at most, and nothing is kept.
     assert!(*hub.sent.lock().unwrap() < 340_000, "{} bytes were sent", hub.sent.lock().unwrap());
     assert_eq!(ended(&home, &endpoint, &["list", "--json"]).stdout.trim(), "[]");
+    // A folder of MLX's, whose weights are made of several tensors each.
+    let folder = repo("models/mlx-qwen3");
+    let (endpoint, _) = Hub::serve(&folder);
+    assert_eq!(plan(&home, &endpoint, "org/model"), plan(&home, &endpoint, folder.to_str().unwrap()));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use crate::checkpoint::{Entry, GroupMode, GroupParts};
 use compute::StoredMatrix;
 use matmul::{Affine, HalfFloat, MatmulError, MlxRows, Weight, WeightType, pack_mlx};
 use rayon::prelude::*;
+use std::borrow::Cow;
 
 /// Bytes of codes that are read before their pages are dropped.
 const SLAB: usize = 1 << 24;
@@ -132,15 +133,11 @@ fn integers(of: Affine, (bits, signed): (usize, bool), rows: MlxRows<'_>, out: &
     if let Some(bias) = numbers.iter().zip(&biases).find(|(stored, bias)| stored != bias).map(|(_, bias)| bias) {
         return Err(format!("has the scale {}, of which the bias {bias} is no number of {ty}", bias / -half));
     }
-    let unsigned: Vec<u8>;
     let codes = match signed {
-        true => {
-            unsigned = rows.codes.iter().map(|code| code ^ 0x80).collect();
-            &unsigned[..]
-        }
-        false => rows.codes,
+        true => Cow::Owned(rows.codes.iter().map(|code| code ^ 0x80).collect::<Vec<u8>>()),
+        false => Cow::Borrowed(rows.codes),
     };
-    pack_mlx(WeightType::Affine(of), MlxRows { codes, scales: &scales, biases: &bias_bytes }, out);
+    pack_mlx(WeightType::Affine(of), MlxRows { codes: &codes, scales: &scales, biases: &bias_bytes }, out);
     Ok(())
 }
 
