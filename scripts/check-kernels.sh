@@ -36,7 +36,8 @@ clang-format-19 --dry-run --Werror kernels/*/*.metal kernels/*/*.h
 
 step "emulator under fast math"
 export MSL_REQUIRE_EMULATOR=1
-MSL_CXXFLAGS=-ffast-math cargo test --locked -q -p msl-emu --test kernels --test helpers --test layers --test slicing
+# With --workspace, dependencies are built with the features that the rest of the gate builds them with.
+MSL_CXXFLAGS=-ffast-math cargo test --locked -q --workspace --test kernels --test helpers --test layers --test slicing
 
 step "nvcc"
 wait "$fetching"
