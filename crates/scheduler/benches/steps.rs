@@ -11,17 +11,13 @@ const CHUNK: usize = 512;
 /// Steps in which all sequences decode.
 const DECODES: usize = 2_000;
 
-/// Computes a step: each sequence that samples gets a token of its own.
-fn finish(scheduler: &mut Scheduler, step: &Step, token: &mut u32) {
-    let mut next = || {
-        *token += 1;
-        *token
-    };
-    let sampled: Vec<_> = step
-        .chunks
-        .iter()
-        .flat_map(|chunk| chunk.samples.clone().map(|choice| (SeqId { choice, ..chunk.seq }, next())))
-        .collect::<Vec<_>>();
+/// Computes a step: each sequence that samples gets the next of `tokens`.
+fn finish(scheduler: &mut Scheduler, step: &Step, tokens: &mut impl Iterator<Item = u32>) {
+    let ids = step.chunks.iter().flat_map(|chunk| {
+        let id = chunk.seq;
+        chunk.samples.clone().map(move |choice| SeqId { choice, ..id })
+    });
+    let sampled: Vec<_> = ids.zip(tokens).collect();
     scheduler.update(step, &sampled);
 }
 
@@ -48,7 +44,7 @@ fn run(sequences: usize, prompt: usize) {
     };
     let mut scheduler = Scheduler::new(config).unwrap();
     let root = BlockKey::root(&CacheIdentity::new([]), "");
-    let mut token = 0;
+    let mut tokens = 0u32..;
     for key in 0..sequences as u64 {
         let prompt: Vec<u32> = (0..prompt as u32).map(|at| at ^ (key as u32) << 20).collect();
         let prefix = Some(PrefixUse { root, salted: false, reuse: true });
@@ -59,7 +55,7 @@ fn run(sequences: usize, prompt: usize) {
     while decodes.len() < DECODES {
         let begin = Instant::now();
         let step = scheduler.schedule();
-        finish(&mut scheduler, &step, &mut token);
+        finish(&mut scheduler, &step, &mut tokens);
         let times = if step.chunks.iter().all(|chunk| chunk.len == 1) { &mut decodes } else { &mut prefills };
         times.push(begin.elapsed());
         // A computer on which a row takes a millisecond.
