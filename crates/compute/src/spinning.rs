@@ -2,83 +2,56 @@
 //!
 //! A pass on the CPU is some hundred parallel parts of tens of microseconds with serial ones between them. Rayon's idle
 //! threads go to sleep in such a gap, and waking them takes as long as the part they are woken for.
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// How often an idle thread looks for work before it lets other programs have the core for once.
+/// How often an idle thread looks for work before it looks at the time, and lets other programs have the core for once.
 const SPINS: u32 = 1 << 10;
 
-/// How long a step waits at most for the other threads to wake. It needs them at once in any case, and waking one takes
-/// some 50 µs where a core is free for it.
-const WAKING: Duration = Duration::from_micros(100);
-
-/// Set in [`WaitingThreads::joined`] when the step has begun, beside the number of threads that had joined by then.
-const BEGUN: usize = 1 << (usize::BITS - 1);
+/// How long a thread looks for work in vain before it sleeps. What is serial between a step's parts takes tens of
+/// microseconds.
+const PATIENCE: Duration = Duration::from_micros(500);
 
 /// Runs `step`, during which the other threads of the calling thread's pool look for work without sleeping.
 ///
-/// A thread that looks for work until the step is done must not stand on a part of that step: the part would wait for
-/// the thread, the step for the part and the thread for the step. A thread may come to look for work from within a
-/// part, because Rayon hands other jobs to a thread that waits for the other half of its own. Therefore only those
-/// threads wait that join before the step begins; one that comes later works and sleeps as Rayon lets it.
+/// Rayon hands other jobs to a thread that waits for the other half of its own, so that a thread may come to look for
+/// work on top of a part of the step. It must not do so until the step is done: the part would wait for the thread, the
+/// step for the part and the thread for the step. After [`PATIENCE`] it goes back to the part.
 pub(crate) fn with_spinning_pool<R>(step: impl FnOnce() -> R) -> R {
     let leader = rayon::current_thread_index();
-    let others = rayon::current_num_threads() - 1;
-    if leader.is_none() || others == 0 {
+    if leader.is_none() || rayon::current_num_threads() < 2 {
         return step();
     }
-    let waiting = WaitingThreads { joined: AtomicUsize::new(0), done: AtomicBool::new(false) };
+    let done = AtomicBool::new(false);
     rayon::in_place_scope(|scope| {
-        let _finish = Finish(&waiting.done);
+        let _finish = Finish(&done);
         scope.spawn_broadcast(|_, context| {
             // The leader may come across its own copy while it waits for a part.
-            if Some(context.index()) != leader && waiting.join() {
-                waiting.look_for_work();
+            if Some(context.index()) != leader {
+                look_for_work(&done);
             }
         });
-        waiting.begin(others);
         step()
     })
 }
 
-/// The threads that wait for one step's parts.
-struct WaitingThreads {
-    /// How many threads have joined, and [`BEGUN`].
-    joined: AtomicUsize,
-    done: AtomicBool,
-}
-
-impl WaitingThreads {
-    /// Counts the calling thread among those that wait. False where the step has begun already.
-    fn join(&self) -> bool {
-        // A thread that comes late counts itself too, after nobody looks at the number any more.
-        self.joined.fetch_add(1, Ordering::AcqRel) & BEGUN == 0
-    }
-
-    /// Waits until `others` threads have joined, for [`WAKING`] at most, and lets no more join.
-    fn begin(&self, others: usize) {
-        let start = Instant::now();
-        while self.joined.load(Ordering::Acquire) < others && start.elapsed() < WAKING {
-            std::hint::spin_loop();
+/// Takes on parts of the step until it is done, or until there have been none for [`PATIENCE`].
+fn look_for_work(done: &AtomicBool) {
+    let (mut spins, mut idle_since) = (0, Instant::now());
+    while !done.load(Ordering::Acquire) {
+        if rayon::yield_now() == Some(rayon::Yield::Executed) {
+            (spins, idle_since) = (0, Instant::now());
+            continue;
         }
-        self.joined.fetch_or(BEGUN, Ordering::AcqRel);
-    }
-
-    /// Takes on parts of the step until it is done.
-    fn look_for_work(&self) {
-        let mut idle = 0;
-        while !self.done.load(Ordering::Acquire) {
-            if rayon::yield_now() == Some(rayon::Yield::Executed) {
-                idle = 0;
-                continue;
+        spins += 1;
+        if spins == SPINS {
+            if idle_since.elapsed() > PATIENCE {
+                return;
             }
-            idle += 1;
-            if idle == SPINS {
-                std::thread::yield_now();
-                idle = 0;
-            }
-            std::hint::spin_loop();
+            std::thread::yield_now();
+            spins = 0;
         }
+        std::hint::spin_loop();
     }
 }
 
@@ -113,9 +86,9 @@ mod tests {
         assert_eq!(with_spinning_pool(sum), 332_833_500);
     }
 
-    /// A thread within a part of the step is handed the job of waiting for that step's end.
+    /// A thread within a part of the step is handed the job of looking for work until that step's end.
     #[test]
-    fn a_thread_never_waits_on_top_of_a_part_of_the_step() {
+    fn a_thread_goes_back_to_a_part_that_the_step_waits_for() {
         let patience = Duration::from_secs(20);
         let until = |flag: &AtomicBool| {
             let start = Instant::now();
