@@ -3,10 +3,13 @@
 # the pictures in docs/ of that server instead, for which it needs pngquant and cwebp.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-if ! { command -v chromium && command -v npm; } >/dev/null; then
+# Each by itself: a Node.js that is not Debian's has an npm, and conflicts with Debian's.
+missing=()
+for program in chromium npm; do command -v "$program" >/dev/null || missing+=("$program"); done
+if [ ${#missing[@]} -gt 0 ]; then
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq
-    apt-get install -y -qq --no-install-recommends chromium npm >/dev/null
+    apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 test=target/page-test
 mkdir -p "$test"
