@@ -57,7 +57,7 @@ fn folder(fields: Value, store: impl Fn(&Matrix<'_>) -> Vec<Tensor>) -> tempfile
     to
 }
 
-/// The numbers of bf16.
+/// What the elements of a bf16 tensor, given by its bytes, are as f32.
 fn floats(bytes: &[u8]) -> Vec<f32> {
     bytes.as_chunks().0.iter().map(|[low, high]| f32::from_le_bytes([0, 0, *low, *high])).collect()
 }

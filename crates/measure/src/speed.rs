@@ -79,18 +79,10 @@ pub fn speed(
             for ((&batch, decode), resident_bytes) in options.batches.iter().zip(timing.decode).zip(timing.resident) {
                 let (k, v, decode) = (k.clone(), v.clone(), Rate::of(decode));
                 let kv_bytes_per_token = timing.kv_bytes_per_token;
-                rows.push(BenchRow {
-                    k,
-                    v,
-                    context,
-                    batch,
-                    prefill,
-                    first_token,
-                    decode,
-                    resident_bytes,
-                    kv_bytes_per_token,
-                });
-                rows.iter().last().into_iter().for_each(&mut done);
+                let row =
+                    BenchRow { k, v, context, batch, prefill, first_token, decode, resident_bytes, kv_bytes_per_token };
+                done(&row);
+                rows.push(row);
             }
         }
     }

@@ -3,7 +3,7 @@
 //! `cargo bench -p scheduler --bench steps`
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // a program of its own
 use kv::{BlockKey, CacheIdentity};
-use scheduler::{NewRequest, PrefixUse, Scheduler, SchedulerConfig, SeqId, Step};
+use scheduler::{Chunk, NewRequest, PrefixUse, Scheduler, SchedulerConfig, Step};
 use std::time::{Duration, Instant};
 
 const BLOCK_SIZE: usize = 32;
@@ -13,11 +13,7 @@ const DECODES: usize = 2_000;
 
 /// Computes a step: each sequence that samples gets the next of `tokens`.
 fn finish(scheduler: &mut Scheduler, step: &Step, tokens: &mut impl Iterator<Item = u32>) {
-    let ids = step.chunks.iter().flat_map(|chunk| {
-        let id = chunk.seq;
-        chunk.samples.clone().map(move |choice| SeqId { choice, ..id })
-    });
-    let sampled: Vec<_> = ids.zip(tokens).collect();
+    let sampled: Vec<_> = step.chunks.iter().flat_map(Chunk::sampled).zip(tokens).collect();
     scheduler.update(step, &sampled);
 }
 

@@ -93,8 +93,9 @@ mod tests {
 
     #[test]
     fn a_straight_line_is_learnt_from_its_points() {
-        // Of the steps 1 / (1 - KEPT) = 20 count, with squares of 16 from the mean of their rows: the prior counts a
-        // fortieth of that, and pulls most where a step is hardly anything but its rows.
+        // The fit forgets, so that 1 / (1 - KEPT) = 20 steps count. Each differs by 4 rows from the mean, which makes a
+        // sum of squares of 20 * 16 = 320. The prior counts PRIOR_WEIGHT = 8 beside it, a fortieth, and moves the fit
+        // most where a step is hardly anything but its rows.
         for (fixed, per_row, share) in [(10.0, 0.0, 0.05), (10.0, 0.3, 0.05), (10.0, 5.0, 0.06), (0.5, 5.0, 0.16)] {
             let steps = (0..100).map(|i| if i % 2 == 0 { (1, fixed + per_row) } else { (9, fixed + 9.0 * per_row) });
             assert_near(learnt(steps).ratio(1, 9), (fixed + 9.0 * per_row) / (fixed + per_row), share);

@@ -21,6 +21,11 @@ pub struct Chunk {
 }
 
 impl Chunk {
+    /// The sequences whose next token is sampled from the chunk.
+    pub fn sampled(&self) -> impl Iterator<Item = SeqId> {
+        self.samples.clone().map(|choice| SeqId { choice, ..self.seq })
+    }
+
     /// How many tokens there are without the draft.
     pub fn own_len(&self) -> usize {
         self.len - self.draft.len()

@@ -1,7 +1,7 @@
 //! A prompt and an answer that nobody asked for, on devices that compile what they run when they first run it.
 use super::runner::{ChunkNeed, ModelRunner};
 use candle_core::{Error, Result};
-use scheduler::{NewRequest, RequestKey, Scheduler, SeqId};
+use scheduler::{Chunk, NewRequest, RequestKey, Scheduler};
 use turboquant::PARTITION;
 
 /// The key of the request, which no client's request has.
@@ -71,11 +71,7 @@ fn compute(scheduler: &mut Scheduler, runner: &mut ModelRunner, output: usize) -
             break;
         }
         runner.run(&step, scheduler, |_| need.clone())?;
-        let ids = step.chunks.iter().flat_map(|chunk| {
-            let id = chunk.seq;
-            chunk.samples.clone().map(move |choice| SeqId { choice, ..id })
-        });
-        let sampled: Vec<(SeqId, u32)> = ids.zip(&mut tokens).collect();
+        let sampled: Vec<_> = step.chunks.iter().flat_map(Chunk::sampled).zip(&mut tokens).collect();
         scheduler.update(&step, &sampled);
         for (id, _) in sampled {
             let early = if id.choice > 0 { 2 } else { 0 };

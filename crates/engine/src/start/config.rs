@@ -16,7 +16,8 @@ use turboquant::{Format, KvPair};
 /// The most tokens of a draft where nobody says how many.
 const DEFAULT_DRAFT_TOKENS: usize = 16;
 
-/// Most `--speculate`: as many rows as a product with few rows is made for, a few times over.
+/// The largest number of tokens that `--speculate` takes: as many rows as a product with few rows is made for, a few
+/// times over.
 pub const MAX_DRAFT_TOKENS: usize = 64;
 
 /// Most `--threads`: more cores than any machine has that this program is built for.

@@ -43,8 +43,7 @@ pub fn request(key: u64, client: &str, prompt: usize, choices: u32, output: usiz
 pub fn sample(step: &Step, token: impl Fn(SeqId, usize) -> u32) -> Vec<(SeqId, u32)> {
     let mut sampled = Vec::new();
     for chunk in &step.chunks {
-        for choice in chunk.samples.clone() {
-            let id = SeqId { choice, ..chunk.seq };
+        for id in chunk.sampled() {
             let begin = chunk.start + chunk.own_len();
             let right = chunk.draft.iter().zip(begin..).take_while(|(draft, at)| **draft == token(id, *at)).count();
             sampled.extend((begin..=begin + right).map(|at| (id, token(id, at))));
