@@ -16,7 +16,11 @@ const conversations = new Map();
 /** @type {{ models: string[], context?: number, defaults?: Record<string, any> }} what the server has told of itself */
 const server = { models: [] };
 
-onKeyNeeded(() => {
+onKeyNeeded(async () => {
+  // What the page asks for by itself, such as the engine's state, must not cover a dialog that the reader is in.
+  for (let other; (other = document.querySelector("dialog[open]")); ) {
+    await new Promise((resolve) => other.addEventListener("close", resolve, { once: true }));
+  }
   const dialog = byId("key-dialog");
   byId("key-wrong").hidden = !key();
   byId("key").value = "";
