@@ -133,11 +133,7 @@ INLINE void quantize(uint f,
       const uint count = min(uint(D) - 32 * g, 32u);
       threadgroup const float* x = z + 32 * g;
       if (is_affine(f)) {
-        const half2 s = quantize_affine(x, codes + 32 * g, count,
-                                        f == kAffine8   ? 255.0f
-                                        : f == kAffine5 ? 31.0f
-                                                        : 15.0f,
-                                        lane);
+        const half2 s = quantize_affine(x, codes + 32 * g, count, float((1u << code_bits(f)) - 1u), lane);
         if (lane == 0) {
           scales[2 * g] = s.x;
           scales[2 * g + 1] = s.y;

@@ -6,7 +6,7 @@ use crate::{model, output, plot};
 use anyhow::{Context, Result};
 use bytesize::ByteSize;
 use engine::{EngineConfig, KvOptions};
-use measure::{BenchOptions, BenchRow, Scheme, speed};
+use measure::{BenchOptions, BenchRow, DraftSpeed, Scheme, drafts, speed};
 use std::path::Path;
 use turboquant::{Format, KvPair};
 
@@ -32,6 +32,7 @@ fn measure(args: BenchArgs, config: &EngineConfig) -> Result<()> {
         "K | V | context | sequences | prefill, tok/s | first token, s | decode, tok/s | memory | KV bytes a token";
     output::line(format_args!("| {columns} |\n|{}", "---|".repeat(columns.split('|').count())));
     let schemes = schemes(&config.kv);
+    let rounds = options.rounds;
     let rows = engine::compute_pool(config.threads)?.install(move || -> Result<_> {
         let rows = speed(&bundle, &schemes, &options, print_row)?;
         bundle.files.check()?;
@@ -39,6 +40,9 @@ fn measure(args: BenchArgs, config: &EngineConfig) -> Result<()> {
     })?;
     if let (Some(earlier), Some(path)) = (&earlier, &args.compare) {
         print_comparison(&rows, earlier, path);
+    }
+    if let Some(speed) = drafts(config, rounds)? {
+        print_drafts(&speed);
     }
     output::plot(args.plot.as_deref(), |picture| plot::speed(&rows, picture))?;
     output::json(args.json.as_deref(), &rows)
@@ -53,6 +57,17 @@ fn print_row(row: &BenchRow) {
     output::line(format_args!(
         "| {k} | {v} | {context} | {batch} | {prefill} | {first_token:.2} | {decode} | {memory} | \
          {kv_bytes_per_token:.0} |"
+    ));
+}
+
+fn print_drafts(speed: &DraftSpeed) {
+    let DraftSpeed { alone, drafted, drafts } = speed;
+    let ratio = drafted.over(*alone);
+    output::line(format_args!(
+        "\nAn answer that repeats its prompt: {drafted} tok/s with drafts, {alone} without, {ratio:.2} times as fast; \
+         {} of {} drafted tokens were accepted.",
+        drafts.accepted,
+        drafts.accepted + drafts.rejected
     ));
 }
 

@@ -43,7 +43,7 @@ const OWN_FLAGS: [&str; 10] = [
 pub async fn serve(args: ServeCommand, signals: &Signals, is_for_person: bool) -> Result<()> {
     let settings = Settings::of_command(&args)?;
     let more = &args.several.more;
-    match is_several(&settings, more) && !settings.behind_front {
+    match settings.names_several(more) && !settings.behind_front {
         true => serve_several(settings, more, signals, is_for_person).await,
         false => serve_one(settings, signals, is_for_person).await,
     }
@@ -54,7 +54,7 @@ pub async fn serve(args: ServeCommand, signals: &Signals, is_for_person: bool) -
 /// Errors: what `serve` would refuse before it loads a model.
 pub async fn check(settings: &Settings, more: &[String]) -> Result<Vec<String>> {
     engine::usable_memory(&settings.engine).map_err(|error| settings.explain(error))?;
-    if is_several(settings, more) {
+    if settings.names_several(more) {
         models(settings, more)?;
     } else if let ModelSource::Local(path) = ModelSource::of(settings)? {
         let config = EngineConfig { model: path, ..settings.engine.clone() };
@@ -63,10 +63,6 @@ pub async fn check(settings: &Settings, more: &[String]) -> Result<Vec<String>> 
     // A model that a file or a variable names is named there for the server too.
     let named = settings.model.iter().filter(|_| settings.flags.iter().any(|(key, _)| key == "model"));
     Ok(named.chain(more).cloned().collect())
-}
-
-fn is_several(settings: &Settings, more: &[String]) -> bool {
-    !more.is_empty() || settings.models_dir.is_some() || settings.idle_unload.is_some()
 }
 
 /// Serves the model of the settings, `more`, and those of `--models-dir`, until the command is interrupted.
@@ -109,7 +105,7 @@ async fn serve_several(settings: Settings, more: &[String], signals: &Signals, i
         url: url_of(address),
         model: names.join(", "),
         max_model_len: None,
-        formats: "-".to_owned(),
+        formats: running::BY_MODEL.to_owned(),
         since: running::now(),
     }
     .register();

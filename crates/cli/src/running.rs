@@ -8,6 +8,9 @@ use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+/// What the list says of a server of several models, each of which has a context and formats of its own.
+pub const BY_MODEL: &str = "by model";
+
 /// A server, as its file tells of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunningServer {
@@ -19,7 +22,7 @@ pub struct RunningServer {
     pub model: String,
     /// The longest context, tokens; `None` of a server of several models.
     pub max_model_len: Option<usize>,
-    /// Formats of K and V.
+    /// Formats of K and V; [`BY_MODEL`] of a server of several models.
     pub formats: String,
     /// When it began to serve, seconds since 1970.
     pub since: u64,
@@ -106,7 +109,7 @@ pub fn ps(args: &PsArgs) -> Result<()> {
         "process", "since", "context", "K/V", "address"
     ));
     for RunningServer { pid, url, model, max_model_len, formats, since } in &servers {
-        let max_model_len = max_model_len.map_or_else(|| "-".to_owned(), |tokens| tokens.to_string());
+        let max_model_len = max_model_len.map_or_else(|| BY_MODEL.to_owned(), |tokens| tokens.to_string());
         let since = age(Duration::from_secs(now().saturating_sub(*since)));
         output::line(format_args!("{pid:>8}  {since:>8}  {max_model_len:>9}  {formats:<9}  {url:<26}  {model}"));
     }

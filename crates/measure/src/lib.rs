@@ -3,6 +3,7 @@
 //! Quality: the tokens of a text pass through the same chunked prefill that serving uses, once with an f32 cache (f16
 //! on a GPU) and once with each scheme, and are compared token by token.
 #![warn(missing_docs)]
+mod drafts;
 mod ggml;
 mod needles;
 mod quality;
@@ -12,6 +13,7 @@ mod speed;
 mod texts;
 mod trial;
 
+pub use drafts::{DraftSpeed, drafts};
 pub use needles::{NeedleOptions, NeedleRow, needles};
 pub use quality::{PositionRange, QualityReport, QualityRow, quality};
 pub use rate::Rate;

@@ -1,5 +1,4 @@
-//! `/tokenize`, `/detokenize`, `/tokenizer_info` and `/load` in vLLM's form. The types of `openai-protocol` have
-//! another server's form.
+//! `/tokenize`, `/detokenize`, `/tokenizer_info` and `/load` in vLLM's form.
 use crate::http::body::{FieldReader, JsonRequest};
 use crate::http::error::{ApiError, ErrorCode};
 use crate::http::operation::Operation;

@@ -48,7 +48,8 @@ fn compare(k: Format, v: Format, d: usize, block_size: usize, group: usize, toke
 #[test]
 fn formats_and_edges() {
     let mut rng = Rng(88_172_645_463_325_252);
-    let pairs = K_FORMATS.map(|k| (k, Format::F32)).into_iter().chain(V_FORMATS.map(|v| (Format::F32, v)));
+    let pairs = formats(Side::K).into_iter().map(|k| (k, Format::F32));
+    let pairs = pairs.chain(formats(Side::V).into_iter().map(|v| (Format::F32, v)));
     for (k, v) in pairs {
         for tokens in [1, 15, 17, 33, 127, 129, 700] {
             compare(k, v, 64, 16, 4, tokens, &mut rng);

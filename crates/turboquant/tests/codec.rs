@@ -1,9 +1,14 @@
 //! Distortion of the formats, what the rotation preserves, and awkward input.
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 mod common;
-use common::{Cache, K_FORMATS, Rng, V_FORMATS, relative};
+use common::{Cache, Rng, formats, relative};
 use proptest::prelude::*;
 use turboquant::{Format, Isa, Kernel, RecordLayout, Side};
+
+/// Every format with each side that it is for.
+fn sided_formats() -> impl Iterator<Item = (Format, Side)> {
+    [Side::K, Side::V].into_iter().flat_map(|side| formats(side).into_iter().map(move |format| (format, side)))
+}
 
 /// A cache of one format on `side` with `rows` stored.
 fn store(format: Format, side: Side, d: usize, rows: &[Vec<f32>]) -> Cache {
@@ -116,7 +121,7 @@ fn encoding_is_stable() {
     let mut rng = Rng(15);
     for d in [64, 96, 128] {
         let rows = iid(&mut rng, d, 40);
-        for (format, side) in K_FORMATS.map(|f| (f, Side::K)).into_iter().chain(V_FORMATS.map(|f| (f, Side::V))) {
+        for (format, side) in sided_formats() {
             let (own, _) = distortion(format, side, &rows);
             let first = store(format, side, d, &rows);
             let decoded: Vec<Vec<f32>> = (0..rows.len()).map(|t| first.row(t, side)).collect();
@@ -132,7 +137,7 @@ fn awkward_vectors() {
     let mut rng = Rng(16);
     let noise = rng.vector(d);
     let one_hot = |x: f32| (0..d).map(|i| if i == 37 { x } else { 0.0 }).collect::<Vec<f32>>();
-    for (format, side) in K_FORMATS.map(|f| (f, Side::K)).into_iter().chain(V_FORMATS.map(|f| (f, Side::V))) {
+    for (format, side) in sided_formats() {
         let near = |x: &[f32], most: f64| {
             let cache = store(format, side, d, &[x.to_vec()]);
             let want: Vec<f64> = x.iter().map(|v| f64::from(*v)).collect();
@@ -165,8 +170,8 @@ proptest! {
     /// NaN counts as 0 and infinities as the largest element: any input stores, loads and attends to finite numbers.
     #[test]
     fn any_input_gives_finite_output(
-        k in prop::sample::select(K_FORMATS.to_vec()),
-        v in prop::sample::select(V_FORMATS.to_vec()),
+        k in prop::sample::select(formats(Side::K)),
+        v in prop::sample::select(formats(Side::V)),
         x in prop::collection::vec(prop_oneof![
             4 => -1e3f32..1e3,
             1 => Just(f32::NAN),

@@ -1,7 +1,7 @@
 //! Instruction sets against the scalar code, at every tail.
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 mod common;
-use common::{Cache, K_FORMATS, Rng, V_FORMATS, query};
+use common::{Cache, Rng, formats, query};
 use proptest::prelude::*;
 use turboquant::{Isa, Kernel, RecordLayout, Side};
 
@@ -19,8 +19,8 @@ proptest! {
     /// The encoder is one text without reordered sums, so bytes are equal; so are the decoded rows.
     #[test]
     fn stored_bytes_are_equal(
-        k in prop::sample::select(K_FORMATS.to_vec()),
-        v in prop::sample::select(V_FORMATS.to_vec()),
+        k in prop::sample::select(formats(Side::K)),
+        v in prop::sample::select(formats(Side::V)),
         d in dims(),
         scale in prop::sample::select(vec![1.0f32, 1e-4, 3e3]),
         seed in 1u64..u64::MAX,
@@ -52,8 +52,8 @@ proptest! {
     /// AVX2 and NEON have narrower integers, whose error the comparison with f64 bounds.
     #[test]
     fn attention_is_equal(
-        k in prop::sample::select(K_FORMATS.to_vec()),
-        v in prop::sample::select(V_FORMATS.to_vec()),
+        k in prop::sample::select(formats(Side::K)),
+        v in prop::sample::select(formats(Side::V)),
         d in dims(),
         block_size in prop::sample::select(vec![16usize, 32]),
         group in 1usize..6,

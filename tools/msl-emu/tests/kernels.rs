@@ -3,6 +3,18 @@ mod common;
 use common::attempts::{self, Attempt};
 use common::executor;
 use msl_emu::Emulator;
+use turboquant::{Format, Side};
+
+/// A format that is new to the kernels must be among those that the tests below go through.
+#[test]
+fn every_format_of_the_kernels_is_attended() {
+    for format in Format::all(Side::K).filter(|format| format.gpu_id().is_some()) {
+        assert!(attempts::PAIRS.iter().any(|(k, _)| *k == format), "K {format:?}");
+    }
+    for format in Format::all(Side::V).filter(|format| format.gpu_id().is_some()) {
+        assert!(attempts::PAIRS.iter().any(|(_, v)| *v == format), "V {format:?}");
+    }
+}
 
 fn run(emulator: Option<&'static Emulator>, attempts: Vec<Attempt>) {
     let Some(emulator) = emulator else { return };

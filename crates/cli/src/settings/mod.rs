@@ -141,7 +141,15 @@ impl Settings {
         let ServeCommand { serve, several } = args;
         let flags = (&serve.model, &serve.kv, &serve.step, &serve.serving, &serve.folder, several);
         let settings = Self::read(serve.model.config.as_deref(), &flags)?;
-        Ok(Settings { behind_front: several.behind_front, ..settings })
+        let mut settings = Settings { behind_front: several.behind_front, ..settings };
+        settings.engine.context_is_cap = settings.behind_front || settings.names_several(&several.more);
+        Ok(settings)
+    }
+
+    /// Whether several models are to be served, or models that come and go, with `more` of them beside the one that the
+    /// settings name.
+    pub fn names_several(&self, more: &[String]) -> bool {
+        !more.is_empty() || self.models_dir.is_some() || self.idle_unload.is_some()
     }
 
     /// Reads the layers. `config_file` is the file that `--config` names; `flags` is a tuple of the groups of flags
@@ -257,6 +265,7 @@ impl RawSettings {
             memory: self.memory.map(|b| b.as_u64()),
             kv_cache_memory: self.kv_cache_memory.map(|b| b.as_u64()),
             max_model_len: self.max_model_len,
+            context_is_cap: false,
             max_num_seqs: self.max_num_seqs,
             max_num_batched_tokens: self.max_num_batched_tokens,
             max_step_time: Some(Duration::from_millis(self.max_step_ms)).filter(|time| !time.is_zero()),

@@ -14,6 +14,11 @@ fn a_run_is_compared_with_an_earlier_one() {
     };
     let first = bench("1", &["--json", "first.json"]);
     assert_eq!(first.code, Some(0), "{}", first.stderr);
+    // A model of random weights repeats itself soon, and so is drafted for.
+    let drafts = first.stdout.lines().find(|line| line.starts_with("An answer that repeats its prompt")).unwrap();
+    let (_, counts) = drafts.split_once("times as fast; ").unwrap();
+    let counts: Vec<usize> = counts.split(' ').filter_map(|word| word.parse().ok()).collect();
+    assert!(matches!(counts[..], [accepted, drafted] if 0 < accepted && accepted <= drafted), "{drafts}");
     let rows: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(home.path().join("first.json")).unwrap()).unwrap();
     // The flags' pair, and bf16 beside it.

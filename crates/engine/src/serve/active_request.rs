@@ -14,8 +14,10 @@ use text::{ConstraintError, Tokenizer};
 use thiserror::Error;
 use tokio::sync::mpsc::UnboundedSender;
 
-/// The target of the log's lines about requests that have ended.
+/// The target of the log's lines about requests.
 const REQUESTS: &str = "request";
+/// How often the log tells how far a prompt is read that takes long.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A token that has been drawn for a choice.
 pub(super) struct SampledToken {
@@ -61,6 +63,8 @@ pub(super) struct ActiveRequest {
     pub submitted: Instant,
     /// When its first step began.
     pub scheduled: Option<Instant>,
+    /// When the log last told how far its prompt is read.
+    progress_told: Option<Instant>,
     /// When its first token was sampled.
     pub first_token: Option<Instant>,
 }
@@ -97,6 +101,7 @@ impl ActiveRequest {
             drafts: DraftTokens::default(),
             submitted: Instant::now(),
             scheduled: None,
+            progress_told: None,
             first_token: None,
         }
     }
@@ -180,6 +185,17 @@ impl ActiveRequest {
         let logprobs = self.request.prompt_logprobs.map(|_| self.prompt_logprobs.clone());
         let tokens = self.request.prompt.len();
         let _ = self.events.send(Event::Prompt { tokens, cached_tokens: self.cached_tokens, logprobs });
+    }
+
+    /// Says in the log that `computed` tokens of its prompt are known or computed, if that has not been told for a while.
+    pub fn log_progress(&mut self, computed: usize, now: Instant) {
+        let Some(scheduled) = self.scheduled else { return };
+        if now - self.progress_told.unwrap_or(scheduled) < PROGRESS_INTERVAL {
+            return;
+        }
+        self.progress_told = Some(now);
+        let (total, seconds) = (self.request.prompt.len(), (now - scheduled).as_secs());
+        tracing::info!(target: REQUESTS, id = self.request.id, "reading the prompt: {computed} of {total} tokens after {seconds} s");
     }
 
     /// Says in the log what became of the request, and what it took.

@@ -46,6 +46,7 @@ impl Engine {
                 self.runner.each_logits(&output, at, take).map_err(|e| e.to_string())?;
             }
             if chunk.samples.is_empty() {
+                request.log_progress(chunk.start + chunk.len, Instant::now());
                 continue;
             }
             if request.first_token.is_none() {

@@ -46,6 +46,9 @@ pub struct EngineConfig {
     pub kv_cache_memory: Option<u64>,
     /// The longest context in tokens; `None`: the model's, or what the cache holds.
     pub max_model_len: Option<usize>,
+    /// Whether a longer context than the model's means the model's, as where several models share one setting, and is
+    /// no error.
+    pub context_is_cap: bool,
     /// Sequences that run at once; `None`: 64, or fewer where a model's recurrent states would take more than a quarter
     /// of the cache's memory.
     pub max_num_seqs: Option<usize>,
@@ -122,6 +125,7 @@ impl EngineConfig {
             memory: None,
             kv_cache_memory: None,
             max_model_len: None,
+            context_is_cap: false,
             max_num_seqs: None,
             max_num_batched_tokens: 512,
             max_step_time: Some(Duration::from_millis(200)),

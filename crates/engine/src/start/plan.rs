@@ -220,7 +220,10 @@ pub(super) fn limits(
     let logit_rows = config.scheduler(0, 0, max_num_seqs).max_sampled_rows();
     MemoryLimits {
         kv_cache_memory: config.kv_cache_memory,
-        max_model_len: config.max_model_len,
+        max_model_len: match config.context_is_cap {
+            true => config.max_model_len.map(|tokens| tokens.min(model.max_position_embeddings)),
+            false => config.max_model_len,
+        },
         model_limit: model.max_position_embeddings,
         max_num_seqs,
         state_bytes,

@@ -15,17 +15,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use turboquant::{Format, KvPair};
 
-/// One of every family, beside the demo.
-pub const FAMILIES: [&str; 8] = [
-    "tiny-llama31",
-    "tiny-mistral",
-    "tiny-qwen2",
-    "tiny-qwen3",
-    "tiny-qwen3moe",
-    "tiny-qwen35",
-    "tiny-qwen35moe",
-    "tiny-smollm3",
-];
+/// A small model of every family, and of what a configuration can switch: all folders `models/tiny-NAME`.
+pub fn tiny_models() -> Vec<String> {
+    let folders = std::fs::read_dir(testkit::repo("models")).expect("the bundled models");
+    let names = folders.map(|folder| folder.expect("a folder").file_name().to_string_lossy().into_owned());
+    let mut tiny: Vec<String> = names.filter(|name| name.starts_with("tiny-")).collect();
+    tiny.sort();
+    tiny
+}
 
 #[derive(Clone)]
 pub struct Setup {

@@ -108,6 +108,18 @@ fn memory_that_is_named_bounds_all_and_another_machine_is_planned_for() {
     assert!(error.starts_with("--memory: is 1152921504606846976 bytes; this machine"), "{error}");
 }
 
+/// Of one model a longer context than its own is an error; of several, each has its own.
+#[test]
+fn a_context_beyond_the_models_is_an_error_unless_several_models_share_it() {
+    let model = EngineConfig::new(testkit::repo("models/demo"));
+    let own = plan(&model).unwrap().kv.budget.max_model_len;
+    let beyond = EngineConfig { max_model_len: Some(own + 1), ..model };
+    let error = plan(&beyond).unwrap_err().to_string();
+    assert!(error.contains(&format!("is {}; it must lie in [2, {own}]", own + 1)), "{error}");
+    let shared = plan(&EngineConfig { context_is_cap: true, ..beyond }).unwrap();
+    assert_eq!(shared.kv.budget.max_model_len, own);
+}
+
 #[test]
 fn what_does_not_fit_is_refused_with_every_term() {
     let config = EngineConfig { kv_cache_memory: Some(1 << 60), ..EngineConfig::new(testkit::repo("models/demo")) };

@@ -1,7 +1,6 @@
 //! The OpenAPI document of all routes.
 //!
-//! It is put together from the schemas of `schemars`, which the types of `openai-protocol` have as well as ours.
-//! `utoipa` would ask for types of its own in their place.
+//! It is put together from the schemas that `schemars` derives for the types of requests and answers.
 use crate::http::error::ErrorCode;
 use crate::http::operation::{EVENTS, MakeSchema, Operation};
 use schemars::SchemaGenerator;

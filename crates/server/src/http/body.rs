@@ -203,7 +203,8 @@ impl<'a> FieldReader<'a> {
     /// Errors: [`ErrorCode::InvalidValue`] with the path of the first field that has a wrong type.
     pub fn view<T: Deserialize<'a>>(&mut self) -> Result<T, ApiError> {
         let mut ignored = BTreeSet::new();
-        let mut note = |path: Path<'_>| {
+        // One type of closure for all views, since each type of deserializers that they are compiled for is much code.
+        let mut note: &mut dyn FnMut(Path<'_>) = &mut |path| {
             if let Path::Map { parent: Path::Root, key } = path {
                 ignored.insert(key);
             }

@@ -54,8 +54,12 @@ impl Routes {
         self
     }
 
-    /// Takes what the routes do, by their paths.
+    /// Takes what the routes do, by their paths. Every route has been described by then, since a front relays only
+    /// what is.
     pub fn take_operations(&mut self) -> Vec<(&'static str, Operation)> {
+        for path in &self.paths.0 {
+            debug_assert!(self.operations.iter().any(|(described, _)| described == path), "{path} is not described");
+        }
         std::mem::take(&mut self.operations)
     }
 

@@ -1,8 +1,7 @@
-//! The form that the answers of all generating endpoints share. `openai-protocol` gives the types of what is inside it;
-//! its own envelopes have no place for vLLM's fields.
-use crate::generation::{CollectedAnswer, Tally};
+//! The form that the answers of all generating endpoints share.
+use crate::generation::CollectedAnswer;
+use crate::openai::usage::Usage;
 use engine::{Event, FinishReason, MatchedStop};
-use openai_protocol::common::Usage;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
@@ -132,14 +131,4 @@ pub fn finish_reason(reason: FinishReason) -> &'static str {
         FinishReason::Length => "length",
         FinishReason::ToolCalls => "tool_calls",
     }
-}
-
-/// OpenAI's report of the tokens counted.
-pub fn usage(tally: &Tally) -> Usage {
-    let usage = Usage::from_counts(tally.prompt as u32, tally.completion as u32);
-    let (accepted, rejected) = (tally.drafts.accepted as u32, tally.drafts.rejected as u32);
-    usage
-        .with_cached_tokens(tally.cached as u32)
-        .with_reasoning_tokens(tally.thought as u32)
-        .with_speculative_tokens(accepted, accepted + rejected)
 }

@@ -2,13 +2,13 @@
 use crate::generation::{Generation, Tally};
 use crate::http::error::{ApiError, ErrorCode};
 use crate::http::sse;
-use crate::openai::answer::{AnswerChoice, AnswerFormat, usage};
+use crate::openai::answer::{AnswerChoice, AnswerFormat};
+use crate::openai::usage::Usage;
 use axum::Json;
 use axum::response::sse::Event as SseEvent;
 use axum::response::{IntoResponse, Response};
 use engine::Event;
 use futures_util::{Stream, stream};
-use openai_protocol::common::Usage;
 use std::collections::{BTreeMap, VecDeque};
 
 /// How the answer is sent.
@@ -56,7 +56,7 @@ pub async fn respond<F: AnswerFormat>(
         }
         Delivery::Whole => {
             let answer = generation.collect().await?;
-            let usage = usage(&answer.tally);
+            let usage = Usage::from(&answer.tally);
             let prompt_logprobs = format.prompt_logprobs(&answer);
             let choices = format.choices(answer);
             let mut envelope = format.header().envelope(F::OBJECT, choices);
@@ -139,7 +139,7 @@ impl<F: AnswerFormat> AnswerStream<F> {
             None => {
                 self.ended = true;
                 if self.usage != StreamedUsage::Nowhere {
-                    self.write(Vec::new(), Some(usage(&self.tally)))?;
+                    self.write(Vec::new(), Some(Usage::from(&self.tally)))?;
                 }
             }
         }
@@ -160,7 +160,7 @@ impl<F: AnswerFormat> AnswerStream<F> {
         if let Event::Delta { choice, .. } | Event::Finished { choice, .. } = event {
             tally.completion = self.choice_tokens.get(&(prompt, *choice)).copied().unwrap_or(0);
         }
-        usage(&tally)
+        Usage::from(&tally)
     }
 
     /// Makes one answer chunk. If the client asked for the usage, it is null in answer chunks that do not tell it.

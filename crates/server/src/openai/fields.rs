@@ -1,7 +1,4 @@
 //! The fields of requests that all generating endpoints share, as clients send them.
-//!
-//! The request types of `openai-protocol` do not serve here: they insist on `model`, take at most 10 choices and 4 stop
-//! strings, know no token ids as prompts, and drop what chat templates read from messages beyond OpenAI's fields.
 use crate::http::error::ApiError;
 use crate::openai::bad_words::token_sequences;
 use crate::openai::delivery::{Delivery, StreamedUsage};

@@ -12,6 +12,7 @@ pub mod request;
 mod structure;
 mod token_names;
 mod truncation;
+mod usage;
 
 pub mod chat {
     mod answer;

@@ -1,7 +1,6 @@
 //! The served names as OpenAI lists models.
 use crate::http::state::ServedModel;
 use engine::ModelInfo;
-use openai_protocol::models::ModelObject;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -9,8 +8,11 @@ use serde_json::{Value, json};
 /// OpenAI's model object with what vLLM and llama.cpp add.
 #[derive(Serialize, JsonSchema)]
 pub struct ServedModelObject {
-    #[serde(flatten)]
-    object: ModelObject,
+    id: String,
+    object: &'static str,
+    /// When it was loaded, in seconds since 1970.
+    created: u64,
+    owned_by: &'static str,
     /// vLLM's name for the model's folder or file.
     root: String,
     /// vLLM's name for the longest context.
@@ -36,12 +38,6 @@ impl ServedModelObject {
     /// The model by one of its names.
     pub fn new(name: &str, served: &ServedModel) -> Self {
         let info = served.engine.info();
-        let object = ModelObject {
-            id: name.to_owned(),
-            object: "model".into(),
-            created: served.created as i64,
-            owned_by: "tallow".into(),
-        };
         let meta = ModelMeta {
             n_vocab: info.vocab_size,
             n_ctx: info.max_model_len,
@@ -49,7 +45,15 @@ impl ServedModelObject {
             size: info.weight_bytes,
             supports_tools: served.template.as_ref().is_some_and(|template| template.takes_tools()),
         };
-        ServedModelObject { object, root: info.path.display().to_string(), max_model_len: info.max_model_len, meta }
+        ServedModelObject {
+            id: name.to_owned(),
+            object: "model",
+            created: served.created,
+            owned_by: "tallow",
+            root: info.path.display().to_string(),
+            max_model_len: info.max_model_len,
+            meta,
+        }
     }
 }
 

@@ -1,9 +1,28 @@
-//! How log-probabilities name tokens.
+//! The tokens of log-probabilities, and how they are named.
 use engine::TokenLogprob;
-use openai_protocol::common::{ChatLogProbsContent, TopLogProb};
+use schemars::JsonSchema;
+use serde::Serialize;
 use std::fmt::Write;
 use std::sync::Arc;
 use text::Tokenizer;
+
+/// A drawn token with its log-probability and those of the likeliest tokens of its place, as chat and responses tell it.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct DrawnToken {
+    #[serde(flatten)]
+    own: TokenChoice,
+    top_logprobs: Vec<TokenChoice>,
+}
+
+/// A token that could be drawn.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+struct TokenChoice {
+    token: String,
+    /// The natural logarithm of its probability.
+    logprob: f32,
+    /// The UTF-8 that the token stands for, which may be a part of a character.
+    bytes: Vec<u8>,
+}
 
 /// Names tokens by their text or by their ids.
 #[derive(Clone)]
@@ -31,14 +50,11 @@ impl TokenNames {
     }
 
     /// A token's log-probability with those of its alternatives.
-    pub fn logprob(&self, entry: &TokenLogprob) -> ChatLogProbsContent {
-        let bytes = |id| Some(self.tokenizer.token_bytes(id));
-        let alternative = |&(id, logprob): &(u32, f32)| TopLogProb { token: self.name(id), logprob, bytes: bytes(id) };
-        ChatLogProbsContent {
-            token: self.name(entry.token),
-            logprob: entry.logprob,
-            bytes: bytes(entry.token),
-            top_logprobs: entry.top.iter().map(alternative).collect(),
+    pub fn logprob(&self, entry: &TokenLogprob) -> DrawnToken {
+        let choice = |id, logprob| TokenChoice { token: self.name(id), logprob, bytes: self.tokenizer.token_bytes(id) };
+        DrawnToken {
+            own: choice(entry.token, entry.logprob),
+            top_logprobs: entry.top.iter().map(|(id, logprob)| choice(*id, *logprob)).collect(),
         }
     }
 }

@@ -27,35 +27,10 @@ impl Rng {
     }
 }
 
-/// Every K and V format of the tables.
-pub const K_FORMATS: [Format; 11] = [
-    Format::F32,
-    Format::F16,
-    Format::Bf16,
-    Format::Tq8,
-    Format::Tc5,
-    Format::Tc4,
-    Format::Tc3,
-    Format::Tc2,
-    Format::Affine8,
-    Format::Affine5,
-    Format::Affine4,
-];
-pub const V_FORMATS: [Format; 13] = [
-    Format::F32,
-    Format::F16,
-    Format::Bf16,
-    Format::Tq8,
-    Format::Tc5,
-    Format::Tc4,
-    Format::Tc3,
-    Format::Tc2,
-    Format::Int8,
-    Format::Lloyd5,
-    Format::Lloyd4,
-    Format::Lloyd3,
-    Format::Lloyd2,
-];
+/// Every format of one side, as the table of formats has them.
+pub fn formats(side: Side) -> Vec<Format> {
+    Format::all(side).collect()
+}
 
 /// One kv head's cache of a sequence; unwritten slots hold 0xff bytes, which are NaN as floats and as scales.
 pub struct Cache {

@@ -4,9 +4,8 @@ use crate::generation::{CollectedAnswer, CollectedChoice};
 use crate::openai::answer::{AnswerChoice, AnswerFormat, AnswerHeader, finish_reason};
 use crate::openai::prompt_logprobs::prompt_logprobs;
 use crate::openai::request::AnswerRequest;
-use crate::openai::token_names::TokenNames;
+use crate::openai::token_names::{DrawnToken, TokenNames};
 use engine::{Event, TokenLogprob};
-use openai_protocol::common::ChatLogProbs;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
@@ -43,8 +42,16 @@ pub struct ChatOptions {
 pub struct ChatChoice {
     index: usize,
     message: AnswerMessage,
-    logprobs: Option<ChatLogProbs>,
+    logprobs: Option<ChatLogprobs>,
     finish_reason: Option<&'static str>,
+}
+
+/// The log-probabilities of a choice's tokens.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+struct ChatLogprobs {
+    content: Vec<DrawnToken>,
+    /// What OpenAI's models say in place of an answer; always null.
+    refusal: Option<Vec<DrawnToken>>,
 }
 
 /// A choice of an answer chunk.
@@ -52,7 +59,7 @@ pub struct ChatChoice {
 pub struct ChatChunkChoice {
     index: usize,
     delta: MessageDelta,
-    logprobs: Option<ChatLogProbs>,
+    logprobs: Option<ChatLogprobs>,
     finish_reason: Option<&'static str>,
 }
 
@@ -118,9 +125,9 @@ impl ChatFormat {
         chunks
     }
 
-    fn chat_logprobs<'a>(&self, logprobs: impl IntoIterator<Item = &'a TokenLogprob>) -> ChatLogProbs {
+    fn chat_logprobs<'a>(&self, logprobs: impl IntoIterator<Item = &'a TokenLogprob>) -> ChatLogprobs {
         let content = logprobs.into_iter().map(|entry| self.token_names.logprob(entry));
-        ChatLogProbs::Detailed { content: Some(content.collect()), refusal: None }
+        ChatLogprobs { content: content.collect(), refusal: None }
     }
 }
 

@@ -4,8 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use text::AnswerPart;
 
-/// An answer as a message. `openai-protocol` has no place for `reasoning`, which newer clients read in place of
-/// `reasoning_content`.
+/// An answer as a message. Newer clients read a thought from `reasoning`, older ones from `reasoning_content`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct AnswerMessage {
     role: &'static str,

@@ -6,8 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use text::Detokenizer;
 
-/// OpenAI's object of log-probabilities. In contrast to `openai_protocol::common::LogProbs` it keeps alternatives in
-/// order, the most likely first.
+/// OpenAI's object of log-probabilities, with the alternatives of a token in order, the most likely first.
 #[derive(Debug, Default, Clone, Serialize, JsonSchema)]
 pub struct CompletionLogprobs {
     tokens: Vec<String>,

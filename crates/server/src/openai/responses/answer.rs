@@ -6,13 +6,12 @@ use super::writer::ItemWriter;
 use crate::generation::{Generation, Tally};
 use crate::http::error::{ApiError, ErrorCode};
 use crate::http::sse;
-use crate::openai::token_names::TokenNames;
+use crate::openai::token_names::{DrawnToken, TokenNames};
 use axum::Json;
 use axum::response::sse::Event as SseEvent;
 use axum::response::{IntoResponse, Response};
 use engine::{Event, FinishReason, TokenLogprob};
 use futures_util::{Stream, stream};
-use openai_protocol::common::ChatLogProbsContent;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -25,7 +24,7 @@ pub struct ResponseWriter {
     /// How log-probabilities name tokens, if they are asked for.
     token_names: Option<TokenNames>,
     /// Log-probabilities of tokens whose text has not come.
-    logprobs: Vec<ChatLogProbsContent>,
+    logprobs: Vec<DrawnToken>,
     tally: Tally,
     events: EventQueue,
     /// Where the response goes when it has ended, if it is to be kept.

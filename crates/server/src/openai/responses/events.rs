@@ -1,7 +1,7 @@
 //! The events of a streamed response.
 use super::items::{ItemText, OutputItem};
 use super::object::ResponseObject;
-use openai_protocol::common::ChatLogProbsContent;
+use crate::openai::token_names::DrawnToken;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
@@ -37,7 +37,7 @@ pub struct ResponseEvent {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub logprobs: Option<Vec<ChatLogProbsContent>>,
+    pub logprobs: Option<Vec<DrawnToken>>,
     /// What an event of the kind `error` tells.
     #[serde(flatten)]
     pub error: Option<EventError>,

@@ -1,6 +1,5 @@
-//! The items of a response's output. `openai-protocol` has types of them too: its reasoning items cannot be made
-//! outside of it, and its custom calls have no status.
-use openai_protocol::common::ChatLogProbsContent;
+//! The items of a response's output.
+use crate::openai::token_names::DrawnToken;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
@@ -56,7 +55,7 @@ pub enum OutputItem {
 #[serde(tag = "type")]
 pub enum ItemText {
     #[serde(rename = "output_text")]
-    Output { text: String, annotations: Vec<Value>, logprobs: Vec<ChatLogProbsContent> },
+    Output { text: String, annotations: Vec<Value>, logprobs: Vec<DrawnToken> },
     #[serde(rename = "reasoning_text")]
     Reasoning { text: String },
     #[serde(rename = "summary_text")]

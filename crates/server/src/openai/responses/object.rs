@@ -1,9 +1,8 @@
-//! The response object. The one of `openai-protocol` cannot be made outside of it without its own request type, which
-//! refuses fields that it does not know.
+//! The response object.
 use super::items::OutputItem;
 use crate::generation::Tally;
 use crate::http::state::unix_seconds;
-use openai_protocol::responses::{InputTokensDetails, OutputTokensDetails, ResponseUsage};
+use crate::openai::usage::ResponseUsage;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
@@ -72,13 +71,6 @@ impl ResponseObject {
     pub fn end(&mut self, status: ResponseState, tally: &Tally) {
         self.status = status;
         self.completed_at = Some(unix_seconds());
-        let (input, output) = (tally.prompt as u32, tally.completion as u32);
-        self.usage = Some(ResponseUsage {
-            input_tokens: input,
-            output_tokens: output,
-            total_tokens: input.saturating_add(output),
-            input_tokens_details: InputTokensDetails { cached_tokens: tally.cached as u32 },
-            output_tokens_details: OutputTokensDetails { reasoning_tokens: tally.thought as u32 },
-        });
+        self.usage = Some(ResponseUsage::from(tally));
     }
 }

@@ -3,7 +3,7 @@
 use super::events::{EventQueue, ResponseEvent};
 use super::items::{ItemStatus, ItemText, OutputItem};
 use super::tools::{CalledTool, CalledTools, INPUT_FIELD};
-use openai_protocol::common::ChatLogProbsContent;
+use crate::openai::token_names::DrawnToken;
 use text::{AnswerPart, StringField};
 
 /// Writes the items of a response.
@@ -25,7 +25,7 @@ struct OpenItem {
     kind: OpenKind,
     /// Text, arguments or input so far.
     text: String,
-    logprobs: Vec<ChatLogProbsContent>,
+    logprobs: Vec<DrawnToken>,
 }
 
 enum OpenKind {
@@ -63,7 +63,7 @@ impl ItemWriter {
     pub fn take(
         &mut self,
         part: AnswerPart,
-        logprobs: &mut Vec<ChatLogProbsContent>,
+        logprobs: &mut Vec<DrawnToken>,
         items: &mut Vec<OutputItem>,
         events: &mut EventQueue,
     ) {
@@ -122,7 +122,7 @@ impl ItemWriter {
         self.open = Some(open);
     }
 
-    fn add(&mut self, text: &str, logprobs: Vec<ChatLogProbsContent>, events: &mut EventQueue) {
+    fn add(&mut self, text: &str, logprobs: Vec<DrawnToken>, events: &mut EventQueue) {
         if let Some(open) = &mut self.open {
             open.add(text, logprobs, events);
         }
@@ -193,7 +193,7 @@ impl OpenItem {
         }
     }
 
-    fn add(&mut self, piece: &str, logprobs: Vec<ChatLogProbsContent>, events: &mut EventQueue) {
+    fn add(&mut self, piece: &str, logprobs: Vec<DrawnToken>, events: &mut EventQueue) {
         let mut decoded = String::new();
         let delta = match &mut self.kind {
             OpenKind::Custom { field, arguments, .. } => {
@@ -207,7 +207,7 @@ impl OpenItem {
     }
 
     /// Adds to the item's text.
-    fn push(&mut self, delta: &str, logprobs: Vec<ChatLogProbsContent>, events: &mut EventQueue) {
+    fn push(&mut self, delta: &str, logprobs: Vec<DrawnToken>, events: &mut EventQueue) {
         if delta.is_empty() {
             return;
         }
