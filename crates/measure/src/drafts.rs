@@ -73,7 +73,7 @@ fn stop((handle, thread): (EngineHandle, std::thread::JoinHandle<()>)) {
     let _ = thread.join();
 }
 
-/// The tokens a second of one answer behind its first token, and what became of its drafts; `None` if the engine failed.
+/// The tokens a second of one answer after its first token, and what became of its drafts. `None` if the engine failed.
 fn answer(engine: &EngineHandle) -> Option<(f64, DraftTokens)> {
     let text = engine.tokenizer().encode(wikitext(), false).ok()?;
     let prompt = [text.get(..TEXT)?, text.get(..REPEATED)?].concat();

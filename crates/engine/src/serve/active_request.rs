@@ -187,7 +187,7 @@ impl ActiveRequest {
         let _ = self.events.send(Event::Prompt { tokens, cached_tokens: self.cached_tokens, logprobs });
     }
 
-    /// Says in the log that `computed` tokens of its prompt are known or computed, if that has not been told for a while.
+    /// Says in the log that `computed` tokens of its prompt are known or computed, unless that was told lately.
     pub fn log_progress(&mut self, computed: usize, now: Instant) {
         let Some(scheduled) = self.scheduled else { return };
         if now - self.progress_told.unwrap_or(scheduled) < PROGRESS_INTERVAL {
@@ -195,7 +195,8 @@ impl ActiveRequest {
         }
         self.progress_told = Some(now);
         let (total, seconds) = (self.request.prompt.len(), (now - scheduled).as_secs());
-        tracing::info!(target: REQUESTS, id = self.request.id, "reading the prompt: {computed} of {total} tokens after {seconds} s");
+        let id = &self.request.id;
+        tracing::info!(target: REQUESTS, id, "reading the prompt: {computed} of {total} tokens after {seconds} s");
     }
 
     /// Says in the log what became of the request, and what it took.

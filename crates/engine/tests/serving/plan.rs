@@ -108,7 +108,7 @@ fn memory_that_is_named_bounds_all_and_another_machine_is_planned_for() {
     assert!(error.starts_with("--memory: is 1152921504606846976 bytes; this machine"), "{error}");
 }
 
-/// Of one model a longer context than its own is an error; of several, each has its own.
+/// A longer context than the model's is an error, unless several models share the setting.
 #[test]
 fn a_context_beyond_the_models_is_an_error_unless_several_models_share_it() {
     let model = EngineConfig::new(testkit::repo("models/demo"));

@@ -6,7 +6,8 @@ use std::fmt::Write;
 use std::sync::Arc;
 use text::Tokenizer;
 
-/// A drawn token with its log-probability and those of the likeliest tokens of its place, as chat and responses tell it.
+/// A drawn token with its log-probability and those of the likeliest tokens of its place, in the form of chat and
+/// responses.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct DrawnToken {
     #[serde(flatten)]
