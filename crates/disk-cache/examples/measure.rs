@@ -3,7 +3,7 @@
 //!   usage: cargo run --release -p disk-cache --example measure -- FOLDER
 //! FOLDER must be new or empty; it is deleted at the end.
 use disk_cache::{BlockKey, CacheIdentity, CacheLabel};
-use disk_cache::{DiskCache, DiskContents, DiskEntry, DiskError, DiskLimit, DiskOptions, EntryKind, Offered};
+use disk_cache::{DiskCache, DiskContents, DiskError, DiskLimit, DiskOptions, DiskValueKind, Offered, OfferedValue};
 use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -38,7 +38,7 @@ fn measure(dir: &std::path::Path, block_bytes: usize) -> Result<(), DiskError> {
         for block in 0..CHAIN {
             let (key, tokens) = (parent.next(&[]), 16 * (block as u32 + 1));
             bytes[..16].copy_from_slice(key.as_bytes());
-            let entry = DiskEntry { kind: EntryKind::Block, key, parent, tokens, bytes: bytes.clone() };
+            let entry = OfferedValue { kind: DiskValueKind::Block, key, parent, tokens, bytes: bytes.clone() };
             while cache.offer(entry.clone()) == Offered::Full {
                 std::thread::sleep(Duration::from_millis(1));
             }
@@ -60,7 +60,7 @@ fn measure(dir: &std::path::Path, block_bytes: usize) -> Result<(), DiskError> {
             Some(*key)
         }));
         let (reply, answer) = mpsc::channel();
-        cache.read(EntryKind::Block, keys, move |run| drop(reply.send(run)));
+        cache.read(DiskValueKind::Block, keys, move |run| drop(reply.send(run)));
         read += answer.recv().map_or(0, |run| run.values.iter().map(Vec::len).sum::<usize>());
     }
     println!(

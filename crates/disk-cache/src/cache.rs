@@ -1,16 +1,15 @@
 //! The disk cache of one identity, as a server uses it.
 use crate::chains::ChainSummary;
-use crate::entry::{DiskEntry, EntryKind};
 use crate::error::DiskError;
-use crate::file::CellFile;
-use crate::folder::{Folder, LEDGER_BYTES, folder_bytes};
+use crate::file::{CellFile, OpenFile};
+use crate::folder::{DayWrites, Folder, LEDGER_BYTES, folder_bytes};
 use crate::format::Geometry;
-use crate::index::DiskIndex;
 use crate::inspect::chains_of_file;
 use crate::options::{DiskContents, DiskLimit, DiskOptions, Tuning, free_bytes};
 use crate::reader::{DiskRead, ReadJob, run as run_reader};
-use crate::room::{OpenFile, delete_empty, trim, unused_files};
+use crate::room::{delete_empty, trim, unused_files};
 use crate::state::{Shared, State};
+use crate::value::{DiskValueKind, OfferedValue};
 use crate::writer::Writer;
 use kv::BlockKey;
 use std::path::Path;
@@ -22,7 +21,7 @@ use std::time::{Duration, Instant};
 /// How long [`DiskCache::clear`] waits for the writer.
 const CLEAR_PATIENCE: Duration = Duration::from_secs(20);
 
-/// What became of an offer.
+/// The outcome of [`DiskCache::offer`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offered {
     /// The value waits to be written, and can be read from now on.
@@ -41,14 +40,14 @@ pub enum Offered {
     Off,
 }
 
-/// Whether the cache is written.
+/// Whether offered values are written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DiskState {
-    /// It is.
+pub enum DiskWriteState {
+    /// Values are written.
     On,
-    /// It is not, since [`DiskCache::pause`] was called.
+    /// Writing is paused by [`DiskCache::pause`].
     Paused,
-    /// It is not, for this reason; it is tried again from time to time.
+    /// Writing failed for this reason; it is tried again from time to time.
     Failed(String),
 }
 
@@ -56,7 +55,7 @@ pub enum DiskState {
 #[derive(Clone, Debug, PartialEq)]
 pub struct DiskStats {
     /// How many values the file holds.
-    pub entries: u64,
+    pub values: u64,
     /// The bytes of these values.
     pub bytes: u64,
     /// The size of the file.
@@ -70,17 +69,17 @@ pub struct DiskStats {
     /// How many bytes wait to be written.
     pub staged_bytes: u64,
     /// How many values were asked for and given.
-    pub hits: u64,
-    /// How many values were asked for and not given.
-    pub misses: u64,
+    pub values_given: u64,
+    /// How many values were asked for and not given: they were missing, damaged, or came after such a one.
+    pub values_missing: u64,
     /// How many values were not as they were written. Each was deleted.
     pub damaged: u64,
     /// How many offers were refused.
     pub refused: u64,
     /// How fast values are read and checked, as measured lately.
     pub read_bytes_per_second: Option<f64>,
-    /// Whether the cache is written.
-    pub state: DiskState,
+    /// Whether offered values are written.
+    pub write_state: DiskWriteState,
 }
 
 /// Blocks and snapshots of one identity on disk. What goes wrong after [`DiskCache::open`] is a miss at worst, and a
@@ -112,11 +111,13 @@ impl DiskCache {
             return Err(DiskError::LimitTooSmall { limit, least });
         }
         let day = tuning.day();
-        let (file, index, written) = keep_limit(dir, limit, CellFile::open(dir, contents)?, day)?;
-        let (values, bytes) = (index.values().len(), index.bytes());
-        tracing::info!("disk cache {}: {values} values, {bytes} bytes; limit {limit} bytes", file.path().display());
-        let mut state = State::new(file, index);
-        state.written = (day, written);
+        let mut own = CellFile::open(dir, contents)?;
+        let written = keep_limit(dir, limit, &mut own, day)?;
+        let (values, bytes) = (own.index.values().len(), own.index.bytes());
+        let path = own.file.path().display();
+        tracing::info!("disk cache {path}: {values} values, {bytes} bytes; limit {limit} bytes");
+        let mut state = State::new(own);
+        state.written = written;
         let shared = Arc::new(Shared::new(options.clone(), contents.clone(), limit, tuning, state));
         let (jobs, received) = mpsc::channel();
         let mut cache = DiskCache { shared, jobs: Some(jobs), threads: Vec::new() };
@@ -134,24 +135,25 @@ impl DiskCache {
     }
 
     /// Whether a value is there, or waits to be written. The index in memory is asked, never the disk.
-    pub fn contains(&self, kind: EntryKind, key: BlockKey) -> bool {
+    pub fn contains(&self, kind: DiskValueKind, key: BlockKey) -> bool {
         self.shared.state().holds(&kind.id(key))
     }
 
-    /// How many of these values, from the first on, are there or wait to be written. The disk is not asked.
-    pub fn run(&self, kind: EntryKind, keys: &[BlockKey]) -> usize {
+    /// How many of these values, counted from the first up to one that is missing, are in the file or wait to be
+    /// written. The disk is not asked.
+    pub fn present_from_first(&self, kind: DiskValueKind, keys: &[BlockKey]) -> usize {
         let state = self.shared.state();
         keys.iter().take_while(|key| state.holds(&kind.id(**key))).count()
     }
 
     /// Offers a value, which is written behind, or refused. Never waits for the disk.
-    pub fn offer(&self, entry: DiskEntry) -> Offered {
+    pub fn offer(&self, value: OfferedValue) -> Offered {
         let day = self.shared.tuning.day();
         let mut state = self.shared.state();
-        let (size, most) = (entry.bytes.len(), self.shared.tuning.staging_bytes);
+        let (size, most) = (value.bytes.len(), self.shared.tuning.staging_bytes);
         let geometry = state.file.geometry();
         let most_cells = geometry.cells_in(self.shared.limit - LEDGER_BYTES as u64);
-        let offered = if state.holds(&entry.id()) {
+        let offered = if state.holds(&value.id()) {
             return Offered::Present;
         } else if state.closing.is_some() || state.failure.as_ref().is_some_and(|f| Instant::now() < f.retry_at) {
             Offered::Off
@@ -159,7 +161,7 @@ impl DiskCache {
             Offered::Paused
         } else if state.spent_day == Some(day) {
             Offered::BudgetSpent
-        } else if size > most || geometry.parts(size as u64) > u64::from(most_cells) {
+        } else if size > most || geometry.cells_of_value(size as u64) > u64::from(most_cells) {
             Offered::TooLarge
         } else if state.staging.bytes() + size > most {
             Offered::Full
@@ -167,7 +169,7 @@ impl DiskCache {
             Offered::Staged
         };
         if offered == Offered::Staged {
-            state.staging.push(entry);
+            state.staging.push(value);
             self.shared.wake();
         } else {
             state.refused += 1;
@@ -177,8 +179,8 @@ impl DiskCache {
 
     /// Reads the values of these keys in order, up to the first that is not there or is damaged, on the reader's
     /// thread, where `reply` is called with them. It is called in any case, also where the cache closes before.
-    /// All values of a run are in memory together, so a long run is better read in pieces.
-    pub fn read(&self, kind: EntryKind, keys: Vec<BlockKey>, reply: impl FnOnce(DiskRead) + Send + 'static) {
+    /// All values of a call are in memory together, so many are better read in several calls.
+    pub fn read(&self, kind: DiskValueKind, keys: Vec<BlockKey>, reply: impl FnOnce(DiskRead) + Send + 'static) {
         let job = ReadJob { kind, keys, reply: Some(Box::new(reply)) };
         if let Some(jobs) = &self.jobs {
             // A job that cannot be sent is dropped, and replies then.
@@ -186,9 +188,9 @@ impl DiskCache {
         }
     }
 
-    /// Notes that these values were used elsewhere, such as in memory: they count as young. Values that are read are
-    /// noted by themselves, and what a value needs stays as long as the value.
-    pub fn touch(&self, kind: EntryKind, keys: &[BlockKey]) {
+    /// Notes that these values were used elsewhere, such as in memory, so that they are not the next to be deleted.
+    /// A read counts as a use by itself. A value's parents are never deleted before it, so they need not be named.
+    pub fn touch(&self, kind: DiskValueKind, keys: &[BlockKey]) {
         let mut state = self.shared.state();
         let stamp = state.index.stamp(self.shared.tuning.micros());
         for key in keys {
@@ -246,22 +248,22 @@ impl DiskCache {
         let day = self.shared.tuning.day();
         let state = self.shared.state();
         DiskStats {
-            entries: state.index.values().len() as u64,
+            values: state.index.values().len() as u64,
             bytes: state.index.bytes(),
             file_bytes: state.file.geometry().file_bytes(state.index.cells()),
             limit: self.shared.limit,
-            written_today: if state.written.0 == day { state.written.1 } else { 0 },
+            written_today: state.written.on(day),
             writes_per_day: self.shared.options.writes_per_day,
             staged_bytes: state.staging.bytes() as u64,
-            hits: state.hits,
-            misses: state.misses,
+            values_given: state.values_given,
+            values_missing: state.values_missing,
             damaged: state.damaged,
             refused: state.refused,
             read_bytes_per_second: state.read_bytes_per_second,
-            state: match &state.failure {
-                Some(failure) => DiskState::Failed(failure.reason.clone()),
-                None if state.paused => DiskState::Paused,
-                None => DiskState::On,
+            write_state: match &state.failure {
+                Some(failure) => DiskWriteState::Failed(failure.reason.clone()),
+                None if state.paused => DiskWriteState::Paused,
+                None => DiskWriteState::On,
             },
         }
     }
@@ -290,20 +292,18 @@ impl Drop for DiskCache {
     }
 }
 
-/// Deletes what was used longest ago, of any identity that no process has, while the files are larger than the limit.
-/// Returns the own file, and how many bytes were written on this day.
-fn keep_limit(dir: &Path, limit: u64, own: OpenFile, day: u64) -> Result<(CellFile, DiskIndex, u64), DiskError> {
+/// Deletes the values that were used longest ago, of any identity that no other process has, while the files are larger
+/// than the limit. Returns how many bytes were written on this day.
+fn keep_limit(dir: &Path, limit: u64, own: &mut OpenFile, day: u64) -> Result<DayWrites, DiskError> {
     let folder = Folder::lock(dir)?;
     let excess = folder.bytes()?.saturating_sub(limit);
     if excess == 0 {
-        return Ok((own.0, own.1, folder.written_on(day)));
+        return Ok(DayWrites { day, bytes: folder.written_on(day) });
     }
-    // The own file is the last one, and comes out again.
-    let mut files = unused_files(dir, own.0.path())?;
-    files.push(own);
-    let written = trim(&mut files, excess, u64::MAX).map_err(DiskError::io("making room in", dir))?;
-    let written = folder.note_written(day, written)?;
-    let Some((file, index)) = files.pop() else { return Err(DiskError::Gone { path: dir.to_path_buf() }) };
-    delete_empty(files)?;
-    Ok((file, index, written))
+    let mut others = unused_files(dir, own.file.path())?;
+    let files = others.iter_mut().chain([own]);
+    let bytes = trim(files, excess, u64::MAX).map_err(DiskError::io("making room in", dir))?;
+    let written = folder.note_written(day, bytes)?;
+    delete_empty(others)?;
+    Ok(written)
 }

@@ -1,7 +1,7 @@
 //! What a file holds, as chains.
-use crate::entry::{EntryId, EntryKind};
 use crate::index::DiskIndex;
 use crate::options::CacheLabel;
+use crate::value::{DiskValueId, DiskValueKind};
 use kv::CacheIdentity;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -28,26 +28,26 @@ pub(crate) fn chains_of(identity: CacheIdentity, label: &CacheLabel, index: &Dis
     let mut snapshots = HashMap::new();
     for (id, value) in values {
         match id.kind {
-            EntryKind::Block => {
-                followed.insert(EntryId::block(value.parent));
+            DiskValueKind::Block => {
+                followed.insert(DiskValueId::block(value.parent));
             }
-            EntryKind::Snapshot => {
-                snapshots.insert(EntryId::block(id.key), value);
+            DiskValueKind::Snapshot => {
+                snapshots.insert(DiskValueId::block(id.key), value);
             }
         }
     }
     // A snapshot whose block is gone stands for itself.
-    let is_end = |id: &EntryId| match id.kind {
-        EntryKind::Block => !followed.contains(id),
-        EntryKind::Snapshot => !values.contains_key(&EntryId::block(id.key)),
+    let is_end = |id: &DiskValueId| match id.kind {
+        DiskValueKind::Block => !followed.contains(id),
+        DiskValueKind::Snapshot => !values.contains_key(&DiskValueId::block(id.key)),
     };
-    let used = |id: &EntryId| {
-        let own = values.get(id).map_or(0, |value| value.used);
-        own.max(snapshots.get(id).map_or(0, |value| value.used))
+    let last_used = |id: &DiskValueId| {
+        let own = values.get(id).map_or(0, |value| value.last_used);
+        own.max(snapshots.get(id).map_or(0, |value| value.last_used))
     };
     let mut ends: Vec<_> =
-        values.iter().filter(|(id, _)| is_end(id)).map(|(id, value)| (used(id), *id, value)).collect();
-    ends.sort_by_key(|(used, id, _)| (std::cmp::Reverse(*used), *id));
+        values.iter().filter(|(id, _)| is_end(id)).map(|(id, value)| (last_used(id), *id, value)).collect();
+    ends.sort_by_key(|(last_used, id, _)| (std::cmp::Reverse(*last_used), *id));
     let mut counted = HashSet::new();
     ends.into_iter()
         .map(|(last_used, end, value)| {
@@ -60,8 +60,8 @@ pub(crate) fn chains_of(identity: CacheIdentity, label: &CacheLabel, index: &Dis
             };
             let mut at = end;
             while let Some(value) = values.get(&at).filter(|_| counted.insert(at)) {
-                let snapshot = if at.kind == EntryKind::Block { snapshots.get(&at) } else { None };
-                chain.bytes += value.bytes + snapshot.map_or(0, |value| value.bytes);
+                let snapshot = if at.kind == DiskValueKind::Block { snapshots.get(&at) } else { None };
+                chain.bytes += value.len + snapshot.map_or(0, |value| value.len);
                 at = at.parent(value.parent);
             }
             chain

@@ -1,9 +1,9 @@
 //! One identity's file: opened and locked, its index read, values written, read and erased.
-use crate::entry::EntryId;
 use crate::error::DiskError;
 use crate::format::{CellHeader, FileHead, GROUP, Geometry, HEAD_BYTES, HEADER_BYTES};
-use crate::index::{DiskIndex, StoredValue};
+use crate::index::{DiskIndex, ValueRecord};
 use crate::options::{CacheLabel, DiskContents};
+use crate::value::DiskValueId;
 use kv::CacheIdentity;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Place;
@@ -20,6 +20,12 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// What the names of the files end with.
 pub(crate) const EXTENSION: &str = "kvcache";
 
+/// An open file and the index of its values.
+pub(crate) struct OpenFile {
+    pub file: CellFile,
+    pub index: DiskIndex,
+}
+
 /// An identity's file. Only its writer changes it; others read.
 #[derive(Debug)]
 pub(crate) struct CellFile {
@@ -28,12 +34,12 @@ pub(crate) struct CellFile {
     head: FileHead,
 }
 
-/// What a stored value turned out to be.
+/// What a value turned out to be when it was read.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Checked {
-    /// It is what was written.
+    /// The bytes are those that were written.
     Whole(Vec<u8>),
-    /// Its bytes are others.
+    /// The bytes are not those that were written, or some are missing.
     Damaged,
 }
 
@@ -44,7 +50,7 @@ impl CellFile {
     }
 
     /// Opens and locks an identity's file, which is begun anew where it is missing or damaged.
-    pub fn open(dir: &Path, contents: &DiskContents) -> Result<(Self, DiskIndex), DiskError> {
+    pub fn open(dir: &Path, contents: &DiskContents) -> Result<OpenFile, DiskError> {
         let path = Self::path_of(dir, &contents.identity);
         let geometry = Geometry::for_blocks(contents.block_bytes);
         let head = FileHead { identity: contents.identity, geometry, label: contents.label.clone() };
@@ -59,26 +65,26 @@ impl CellFile {
         }
         let file = CellFile { path, file, head };
         let index = file.load()?;
-        Ok((file, index))
+        Ok(OpenFile { file, index })
     }
 
     /// Opens and locks a file that is there.
-    pub fn open_existing(path: &Path) -> Result<(Self, DiskIndex), DiskError> {
+    pub fn open_existing(path: &Path) -> Result<OpenFile, DiskError> {
         Self::with_head(lock(path, false, Duration::ZERO)?, path)
     }
 
-    /// Opens a file that another process may write at this moment, to see what it holds.
-    pub fn open_to_list(path: &Path) -> Result<(Self, DiskIndex), DiskError> {
+    /// Opens a file that another process may write at this moment, to list its values.
+    pub fn open_to_list(path: &Path) -> Result<OpenFile, DiskError> {
         Self::with_head(File::open(path).map_err(DiskError::io("opening", path))?, path)
     }
 
-    fn with_head(file: File, path: &Path) -> Result<(Self, DiskIndex), DiskError> {
+    fn with_head(file: File, path: &Path) -> Result<OpenFile, DiskError> {
         let FirstPage::Head(head) = read_head(&file, path)? else {
             return Err(DiskError::Damaged { path: path.to_path_buf() });
         };
         let file = CellFile { path: path.to_path_buf(), file, head };
         let index = file.load()?;
-        Ok((file, index))
+        Ok(OpenFile { file, index })
     }
 
     pub fn path(&self) -> &Path {
@@ -102,8 +108,8 @@ impl CellFile {
         same_file(&self.file, &self.path)
     }
 
-    /// Reads all headers. A value of which a part is missing is none; its cells are discarded, as those of headers
-    /// that are not valid.
+    /// Reads all headers. A value of which a part is missing does not count; its cells are discarded, and so are cells
+    /// whose headers are not valid.
     fn load(&self) -> Result<DiskIndex, DiskError> {
         let size = self.file.metadata().map_err(DiskError::io("asking for the size of", &self.path))?.len();
         let cells = self.geometry().cells_in(size);
@@ -130,8 +136,8 @@ impl CellFile {
         Ok(index)
     }
 
-    /// Makes the file so many cells long. The head page is written to a file that was empty. Returns how many bytes
-    /// were written.
+    /// Makes the file, which has `from` cells, `to` cells long. The head page is written to a file that was empty.
+    /// Returns how many bytes were written.
     pub fn resize(&self, from: u32, to: u32) -> io::Result<u64> {
         let begun = from == 0 && to > 0;
         if begun {
@@ -142,7 +148,7 @@ impl CellFile {
     }
 
     /// Writes a value and the headers of its parts to its cells; returns how many bytes were written.
-    pub fn write_value(&self, id: EntryId, value: &StoredValue, bytes: &[u8]) -> io::Result<u64> {
+    pub fn write_value(&self, id: DiskValueId, value: &ValueRecord, bytes: &[u8]) -> io::Result<u64> {
         let size = usize::try_from(self.geometry().cell_bytes).unwrap_or(usize::MAX);
         for (cell, part) in value.cells.iter().zip(bytes.chunks(size)) {
             self.file.write_all_at(part, self.geometry().cell_at(*cell))?;
@@ -150,11 +156,11 @@ impl CellFile {
         for part in 0..value.cells.len() {
             self.write_header(id, value, part)?;
         }
-        Ok(value.bytes + (value.cells.len() * HEADER_BYTES) as u64)
+        Ok(value.len + (value.cells.len() * HEADER_BYTES) as u64)
     }
 
     /// Writes the header of one part of a value; returns how many bytes were written.
-    pub fn write_header(&self, id: EntryId, value: &StoredValue, part: usize) -> io::Result<u64> {
+    pub fn write_header(&self, id: DiskValueId, value: &ValueRecord, part: usize) -> io::Result<u64> {
         let Some(cell) = value.cells.get(part) else { return Ok(0) };
         let header = CellHeader::of_part(id, value, part as u32).encode(&self.identity(), *cell);
         self.file.write_all_at(&header, self.geometry().header_at(*cell))?;
@@ -170,9 +176,9 @@ impl CellFile {
     }
 
     /// Reads a value and checks it.
-    pub fn read_value(&self, value: &StoredValue) -> io::Result<Checked> {
+    pub fn read_value(&self, value: &ValueRecord) -> io::Result<Checked> {
         let size = usize::try_from(self.geometry().cell_bytes).unwrap_or(usize::MAX);
-        let mut bytes = vec![0; usize::try_from(value.bytes).map_err(io::Error::other)?];
+        let mut bytes = vec![0; usize::try_from(value.len).map_err(io::Error::other)?];
         for (cell, part) in value.cells.iter().zip(bytes.chunks_mut(size)) {
             match self.file.read_exact_at(part, self.geometry().cell_at(*cell)) {
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Checked::Damaged),
@@ -196,8 +202,8 @@ impl CellFile {
     /// then, and how many bytes were written; `None` where too few cells are free.
     pub fn move_value(
         &self,
-        id: EntryId,
-        value: &StoredValue,
+        id: DiskValueId,
+        value: &ValueRecord,
         cells: u32,
         mut take: impl FnMut() -> Option<u32>,
     ) -> io::Result<Option<(Box<[u32]>, u64)>> {
@@ -224,13 +230,13 @@ impl CellFile {
 /// The parts of values that a file's headers name.
 #[derive(Default)]
 struct FoundParts {
-    values: HashMap<EntryId, (CellHeader, Vec<Option<u32>>)>,
+    values: HashMap<DiskValueId, (CellHeader, Vec<Option<u32>>)>,
     discarded: Vec<u32>,
 }
 
 impl FoundParts {
     fn add(&mut self, header: CellHeader, cell: u32, cells_of_file: u32, geometry: &Geometry) {
-        let parts = usize::try_from(geometry.parts(header.bytes)).unwrap_or(usize::MAX);
+        let parts = usize::try_from(geometry.cells_of_value(header.len)).unwrap_or(usize::MAX);
         let part = header.part as usize;
         // A value has at most as many parts as the file has cells; no header may take memory for more.
         if part >= parts || parts > cells_of_file as usize {
@@ -244,11 +250,11 @@ impl FoundParts {
             }
             Place::Occupied(mut place) => {
                 let (first, cells) = place.get_mut();
-                if (first.hash, first.bytes) != (header.hash, header.bytes) || cells[part].is_some() {
+                if (first.hash, first.len) != (header.hash, header.len) || cells[part].is_some() {
                     return self.discarded.push(cell);
                 }
                 cells[part] = Some(cell);
-                first.used = first.used.max(header.used);
+                first.last_used = first.last_used.max(header.last_used);
             }
         }
     }
@@ -256,10 +262,10 @@ impl FoundParts {
     fn into_index(self, index: &mut DiskIndex) {
         let FoundParts { values, mut discarded } = self;
         for (id, (header, cells)) in values {
-            let CellHeader { parent, tokens, bytes, hash, used, .. } = header;
+            let CellHeader { parent, tokens, len, hash, last_used, .. } = header;
             let whole: Option<Box<[u32]>> = cells.iter().copied().collect();
             match whole {
-                Some(cells) => index.insert(id, StoredValue { parent, tokens, bytes, hash, used, cells }),
+                Some(cells) => index.insert(id, ValueRecord { parent, tokens, len, hash, last_used, cells }),
                 None => discarded.extend(cells.iter().flatten()),
             }
         }

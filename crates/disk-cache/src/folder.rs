@@ -1,4 +1,4 @@
-//! The folder, which several processes may use: its lock, its size, and what was written today.
+//! The folder, which several processes may use: its lock, its size, and how much was written today.
 use crate::error::DiskError;
 use crate::file::EXTENSION;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -7,12 +7,27 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// The file that is locked while room is made or taken, and that knows what was written today.
+/// The name of the file that is locked while room is made or taken, and in which today's written bytes are noted.
 const LEDGER: &str = "writes";
 /// The ledger's bytes: day, bytes written in it, checksum.
 pub(crate) const LEDGER_BYTES: usize = 24;
 /// How long the lock is waited for. Others hold it for as long as it takes to make room.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// A day and the bytes that were written in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct DayWrites {
+    /// Days since 1970, in UTC.
+    pub day: u64,
+    pub bytes: u64,
+}
+
+impl DayWrites {
+    /// Returns how many bytes were written on `day`: none, if these are another day's.
+    pub fn on(self, day: u64) -> u64 {
+        if self.day == day { self.bytes } else { 0 }
+    }
+}
 
 /// The folder, locked. Files grow under this lock alone, so that their sizes together stay below the limit.
 #[derive(Debug)]
@@ -48,7 +63,7 @@ impl Folder {
         let folder = Folder { dir: dir.to_path_buf(), ledger };
         // The ledger has its size before any file grows into the room that it takes.
         if folder.read().is_none() {
-            folder.write((0, 0))?;
+            folder.write(DayWrites::default())?;
         }
         Ok(folder)
     }
@@ -60,35 +75,37 @@ impl Folder {
 
     /// How many bytes were written on this day.
     pub fn written_on(&self, day: u64) -> u64 {
-        self.read().filter(|(of, _)| *of == day).map_or(0, |(_, bytes)| bytes)
+        self.read().map_or(0, |noted| noted.on(day))
     }
 
-    /// Notes that bytes are written on this day; returns how many they are altogether.
-    pub fn note_written(&self, day: u64, bytes: u64) -> Result<u64, DiskError> {
-        let bytes = self.written_on(day).saturating_add(bytes);
-        self.write((day, bytes))?;
-        Ok(bytes)
+    /// Notes that `bytes` more are written on this day; returns the day's bytes with them.
+    pub fn note_written(&self, day: u64, bytes: u64) -> Result<DayWrites, DiskError> {
+        let writes = DayWrites { day, bytes: self.written_on(day).saturating_add(bytes) };
+        self.write(writes)?;
+        Ok(writes)
     }
 
-    /// The day and its bytes; `None` where nothing is noted, or what is noted is damaged.
-    fn read(&self) -> Option<(u64, u64)> {
+    /// Reads the ledger; `None` if nothing is noted in it, or it is damaged.
+    fn read(&self) -> Option<DayWrites> {
         let mut bytes = [0; LEDGER_BYTES];
         self.ledger.read_exact_at(&mut bytes, 0).ok()?;
-        let (day, written) = (*bytes.first_chunk()?, *bytes[8..].first_chunk()?);
-        let noted = (u64::from_le_bytes(day), u64::from_le_bytes(written));
+        let noted = DayWrites {
+            day: u64::from_le_bytes(*bytes.first_chunk()?),
+            bytes: u64::from_le_bytes(*bytes[8..].first_chunk()?),
+        };
         (encode(noted) == bytes).then_some(noted)
     }
 
-    fn write(&self, noted: (u64, u64)) -> Result<(), DiskError> {
+    fn write(&self, noted: DayWrites) -> Result<(), DiskError> {
         let written = self.ledger.write_all_at(&encode(noted), 0);
         written.map_err(DiskError::io("writing", &self.dir.join(LEDGER)))
     }
 }
 
-fn encode((day, written): (u64, u64)) -> [u8; LEDGER_BYTES] {
+fn encode(noted: DayWrites) -> [u8; LEDGER_BYTES] {
     let mut bytes = [0; LEDGER_BYTES];
-    bytes[..8].copy_from_slice(&day.to_le_bytes());
-    bytes[8..16].copy_from_slice(&written.to_le_bytes());
+    bytes[..8].copy_from_slice(&noted.day.to_le_bytes());
+    bytes[8..16].copy_from_slice(&noted.bytes.to_le_bytes());
     let checksum = blake3::hash(&bytes[..16]);
     bytes[16..].copy_from_slice(&checksum.as_bytes()[..8]);
     bytes

@@ -6,9 +6,9 @@
 //! A header describes what its cell holds: a value, or a part of one. It carries a checksum, so that a header that is
 //! damaged or half written counts as none, and its cell as free. A file has no other state: nothing must be repaired
 //! after a crash.
-use crate::entry::{EntryId, EntryKind};
-use crate::index::StoredValue;
+use crate::index::ValueRecord;
 use crate::options::CacheLabel;
+use crate::value::{DiskValueId, DiskValueKind};
 use kv::{BlockKey, CacheIdentity};
 
 /// The bytes of the head page.
@@ -40,7 +40,7 @@ impl Geometry {
     }
 
     /// How many cells a value of `bytes` takes.
-    pub fn parts(&self, bytes: u64) -> u64 {
+    pub fn cells_of_value(&self, bytes: u64) -> u64 {
         bytes.div_ceil(self.cell_bytes).max(1)
     }
 
@@ -126,42 +126,42 @@ fn take_text(fields: &[u8]) -> Option<(String, &[u8])> {
     Some((String::from_utf8(text.to_vec()).ok()?, fields))
 }
 
-/// What a header says of its cell.
+/// What a header says of the value that its cell holds, or holds a part of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CellHeader {
-    pub id: EntryId,
+    pub id: DiskValueId,
     pub parent: BlockKey,
     pub tokens: u32,
-    /// The bytes of the whole value.
-    pub bytes: u64,
+    /// The length of the whole value in bytes.
+    pub len: u64,
     /// BLAKE3 of the whole value.
     pub hash: [u8; 32],
     /// When the value was used last, in microseconds since 1970.
-    pub used: u64,
+    pub last_used: u64,
     /// The number of the part that the cell holds, from 0.
     pub part: u32,
 }
 
 impl CellHeader {
     /// The header of one part of a value.
-    pub fn of_part(id: EntryId, value: &StoredValue, part: u32) -> Self {
-        let StoredValue { parent, tokens, bytes, hash, used, .. } = *value;
-        CellHeader { id, parent, tokens, bytes, hash, used, part }
+    pub fn of_part(id: DiskValueId, value: &ValueRecord, part: u32) -> Self {
+        let ValueRecord { parent, tokens, len, hash, last_used, .. } = *value;
+        CellHeader { id, parent, tokens, len, hash, last_used, part }
     }
 
     /// The header's bytes, for this cell of the file of this identity: elsewhere they are not valid.
     pub fn encode(&self, identity: &CacheIdentity, cell: u32) -> [u8; HEADER_BYTES] {
         let mut header = [0; HEADER_BYTES];
         header[0] = match self.id.kind {
-            EntryKind::Block => 1,
-            EntryKind::Snapshot => 2,
+            DiskValueKind::Block => 1,
+            DiskValueKind::Snapshot => 2,
         };
         header[4..8].copy_from_slice(&self.tokens.to_le_bytes());
         header[8..12].copy_from_slice(&self.part.to_le_bytes());
         header[16..32].copy_from_slice(self.id.key.as_bytes());
         header[32..48].copy_from_slice(self.parent.as_bytes());
-        header[48..56].copy_from_slice(&self.bytes.to_le_bytes());
-        header[56..64].copy_from_slice(&self.used.to_le_bytes());
+        header[48..56].copy_from_slice(&self.len.to_le_bytes());
+        header[56..64].copy_from_slice(&self.last_used.to_le_bytes());
         header[64..96].copy_from_slice(&self.hash);
         let checksum = checksum(&header, identity, cell);
         header[112..].copy_from_slice(&checksum);
@@ -171,20 +171,20 @@ impl CellHeader {
     /// What a header's bytes say; `None` where they are not valid.
     pub fn decode(header: &[u8; HEADER_BYTES], identity: &CacheIdentity, cell: u32) -> Option<Self> {
         let kind = match header[0] {
-            1 => EntryKind::Block,
-            2 => EntryKind::Snapshot,
+            1 => DiskValueKind::Block,
+            2 => DiskValueKind::Snapshot,
             _ => return None,
         };
         if header[112..] != checksum(header, identity, cell) {
             return None;
         }
         Some(CellHeader {
-            id: EntryId { kind, key: BlockKey::from_bytes(*header[16..].first_chunk()?) },
+            id: DiskValueId { kind, key: BlockKey::from_bytes(*header[16..].first_chunk()?) },
             parent: BlockKey::from_bytes(*header[32..].first_chunk()?),
             tokens: u32::from_le_bytes(*header[4..].first_chunk()?),
-            bytes: u64::from_le_bytes(*header[48..].first_chunk()?),
+            len: u64::from_le_bytes(*header[48..].first_chunk()?),
             hash: *header[64..].first_chunk()?,
-            used: u64::from_le_bytes(*header[56..].first_chunk()?),
+            last_used: u64::from_le_bytes(*header[56..].first_chunk()?),
             part: u32::from_le_bytes(*header[8..].first_chunk()?),
         })
     }
@@ -227,8 +227,8 @@ mod tests {
     fn a_header_is_valid_in_its_place_alone_and_no_bit_of_it_may_change() {
         let identity = CacheIdentity::from_bytes([3; 32]);
         let key = BlockKey::from_bytes([5; 16]);
-        let id = EntryId { kind: EntryKind::Snapshot, key };
-        let header = CellHeader { id, parent: key, tokens: 48, bytes: 77, hash: [9; 32], used: 1 << 50, part: 2 };
+        let id = DiskValueId { kind: DiskValueKind::Snapshot, key };
+        let header = CellHeader { id, parent: key, tokens: 48, len: 77, hash: [9; 32], last_used: 1 << 50, part: 2 };
         let bytes = header.encode(&identity, 7);
         assert_eq!(CellHeader::decode(&bytes, &identity, 7), Some(header));
         assert_eq!(CellHeader::decode(&bytes, &identity, 8), None);

@@ -1,48 +1,53 @@
-//! What a file holds, in memory: its values, which of them goes first, and its free cells.
-use crate::entry::EntryId;
+//! The index of a file, in memory: its values, the order in which they are deleted, and its free cells.
+use crate::value::DiskValueId;
 use kv::BlockKey;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-/// A value of the file.
+/// What is known of a value of the file beside its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct StoredValue {
+pub(crate) struct ValueRecord {
+    /// The key of the block before the value's own.
     pub parent: BlockKey,
+    /// How many tokens a sequence has at the end of the value's block.
     pub tokens: u32,
-    pub bytes: u64,
+    /// The value's length in bytes.
+    pub len: u64,
+    /// BLAKE3 of the value.
     pub hash: [u8; 32],
     /// When the value was used last, in microseconds since 1970.
-    pub used: u64,
-    /// The cells of its parts, in order.
+    pub last_used: u64,
+    /// The cells that the value lies in, in order.
     pub cells: Box<[u32]>,
 }
 
-/// A value that no other needs. The first in order goes first.
-type Leaf = (u64, Reverse<u32>, EntryId);
+/// A value that no other needs: its stamp of use, its tokens, its id. The first in this order is deleted first.
+type Leaf = (u64, Reverse<u32>, DiskValueId);
 
-/// What a file holds. Each cell is free, discarded, of a value, or with whom has taken it.
+/// The index of a file. Each cell is free, discarded, a value's, or taken by a caller who writes it.
 #[derive(Debug, Default)]
 pub(crate) struct DiskIndex {
-    values: HashMap<EntryId, StoredValue>,
-    /// How many values have this one as their parent, whether it is there or not.
-    children: HashMap<EntryId, u32>,
+    values: HashMap<DiskValueId, ValueRecord>,
+    /// How many values have this id as their parent, whether the parent is in the file or not.
+    children: HashMap<DiskValueId, u32>,
     leaves: BTreeSet<Leaf>,
     free: BTreeSet<u32>,
     /// Cells whose headers are to be erased before they are free.
     discarded: Vec<u32>,
     cells: u32,
     bytes: u64,
+    /// The latest stamp of use, in microseconds since 1970.
     latest: u64,
-    /// Values whose stamp of use in the file is behind.
-    behind: HashSet<EntryId>,
+    /// Values that were used after the time that their headers in the file tell.
+    stale_stamps: HashSet<DiskValueId>,
 }
 
 impl DiskIndex {
-    pub fn values(&self) -> &HashMap<EntryId, StoredValue> {
+    pub fn values(&self) -> &HashMap<DiskValueId, ValueRecord> {
         &self.values
     }
 
-    pub fn get(&self, id: &EntryId) -> Option<&StoredValue> {
+    pub fn get(&self, id: &DiskValueId) -> Option<&ValueRecord> {
         self.values.get(id)
     }
 
@@ -67,7 +72,7 @@ impl DiskIndex {
     }
 
     /// Takes in a value, whose cells have been taken before. One of this id must not be there.
-    pub fn insert(&mut self, id: EntryId, value: StoredValue) {
+    pub fn insert(&mut self, id: DiskValueId, value: ValueRecord) {
         let parent = id.parent(value.parent);
         *self.children.entry(parent).or_default() += 1;
         if let Some(above) = self.values.get(&parent) {
@@ -76,17 +81,17 @@ impl DiskIndex {
         if !self.children.contains_key(&id) {
             self.leaves.insert(leaf(id, &value));
         }
-        self.bytes += value.bytes;
-        self.latest = self.latest.max(value.used);
+        self.bytes += value.len;
+        self.latest = self.latest.max(value.last_used);
         self.values.insert(id, value);
     }
 
-    /// Removes a value. Its cells are the caller's.
-    pub fn remove(&mut self, id: &EntryId) -> Option<StoredValue> {
+    /// Removes a value. The caller releases or discards its cells.
+    pub fn remove(&mut self, id: &DiskValueId) -> Option<ValueRecord> {
         let value = self.values.remove(id)?;
         self.leaves.remove(&leaf(*id, &value));
-        self.behind.remove(id);
-        self.bytes -= value.bytes;
+        self.stale_stamps.remove(id);
+        self.bytes -= value.len;
         let parent = id.parent(value.parent);
         match self.children.get_mut(&parent) {
             Some(count) if *count > 1 => *count -= 1,
@@ -94,9 +99,9 @@ impl DiskIndex {
                 self.children.remove(&parent);
                 if let Some(above) = self.values.get_mut(&parent) {
                     // Whoever used the child used its parent.
-                    if above.used < value.used {
-                        above.used = value.used;
-                        self.behind.insert(parent);
+                    if above.last_used < value.last_used {
+                        above.last_used = value.last_used;
+                        self.stale_stamps.insert(parent);
                     }
                     self.leaves.insert(leaf(parent, above));
                 }
@@ -105,30 +110,31 @@ impl DiskIndex {
         Some(value)
     }
 
-    /// The value that goes first, and its stamp: the least recently used of those that no other needs, except `spared`.
-    pub fn oldest(&self, spared: Option<EntryId>) -> Option<(EntryId, u64)> {
+    /// The value that is deleted first, and its stamp of use: the least recently used of those that no other needs,
+    /// except `spared`.
+    pub fn oldest(&self, spared: Option<DiskValueId>) -> Option<(DiskValueId, u64)> {
         self.leaves.iter().find(|(.., id)| Some(*id) != spared).map(|(used, _, id)| (*id, *used))
     }
 
     /// Notes that a value was used at `stamp`.
-    pub fn touch(&mut self, id: &EntryId, stamp: u64) {
+    pub fn touch(&mut self, id: &DiskValueId, stamp: u64) {
         if let Some(value) = self.values.get_mut(id) {
             let was_leaf = self.leaves.remove(&leaf(*id, value));
-            value.used = stamp;
+            value.last_used = stamp;
             if was_leaf {
                 self.leaves.insert(leaf(*id, value));
             }
-            self.behind.insert(*id);
+            self.stale_stamps.insert(*id);
         }
     }
 
     /// Hands out the values whose stamps are to be written.
-    pub fn take_behind(&mut self) -> Vec<EntryId> {
-        self.behind.drain().collect()
+    pub fn take_stale_stamps(&mut self) -> Vec<DiskValueId> {
+        self.stale_stamps.drain().collect()
     }
 
-    pub fn any_behind(&self) -> bool {
-        !self.behind.is_empty()
+    pub fn any_stale_stamps(&self) -> bool {
+        !self.stale_stamps.is_empty()
     }
 
     /// The file has `cells` cells from now on. New ones are free; none that goes may be of a value.
@@ -139,7 +145,7 @@ impl DiskIndex {
         self.cells = cells;
     }
 
-    /// Takes so many free cells, the lowest first.
+    /// Takes `count` free cells, the lowest first; `None` if fewer are free.
     pub fn take_cells(&mut self, count: usize) -> Option<Box<[u32]>> {
         if self.free.len() < count {
             return None;
@@ -172,35 +178,35 @@ impl DiskIndex {
     }
 
     /// The values that have a part in a cell from `cells` on.
-    pub fn values_beyond(&self, cells: u32) -> Vec<EntryId> {
-        let beyond = |value: &StoredValue| value.cells.iter().any(|cell| *cell >= cells);
+    pub fn values_beyond(&self, cells: u32) -> Vec<DiskValueId> {
+        let beyond = |value: &ValueRecord| value.cells.iter().any(|cell| *cell >= cells);
         self.values.iter().filter(|(_, value)| beyond(value)).map(|(id, _)| *id).collect()
     }
 
     /// The value lies in other cells from now on.
-    pub fn set_cells(&mut self, id: &EntryId, cells: Box<[u32]>) {
+    pub fn set_cells(&mut self, id: &DiskValueId, cells: Box<[u32]>) {
         if let Some(value) = self.values.get_mut(id) {
             value.cells = cells;
         }
     }
 }
 
-fn leaf(id: EntryId, value: &StoredValue) -> Leaf {
-    (value.used, Reverse(value.tokens), id)
+fn leaf(id: DiskValueId, value: &ValueRecord) -> Leaf {
+    (value.last_used, Reverse(value.tokens), id)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::EntryKind;
+    use crate::DiskValueKind;
     use proptest::prelude::*;
 
     fn key(n: u8) -> BlockKey {
         BlockKey::from_bytes([n; 16])
     }
 
-    fn value(parent: u8, tokens: u32, used: u64) -> StoredValue {
-        StoredValue { parent: key(parent), tokens, bytes: 1, hash: [0; 32], used, cells: Box::new([]) }
+    fn value(parent: u8, tokens: u32, used: u64) -> ValueRecord {
+        ValueRecord { parent: key(parent), tokens, len: 1, hash: [0; 32], last_used: used, cells: Box::new([]) }
     }
 
     fn order(mut index: DiskIndex) -> Vec<u8> {
@@ -219,9 +225,9 @@ mod tests {
         for (n, parent, tokens, used) in
             [(3, 2, 48, 5), (2, 1, 32, 4), (1, 0, 16, 3), (4, 2, 48, 9), (11, 10, 16, 7), (12, 11, 32, 8)]
         {
-            index.insert(EntryId::block(key(n)), value(parent, tokens, used));
+            index.insert(DiskValueId::block(key(n)), value(parent, tokens, used));
         }
-        index.touch(&EntryId::block(key(3)), 10);
+        index.touch(&DiskValueId::block(key(3)), 10);
         // 1 and 2 were stamped first, yet stay until 3 and 4, which need them, are gone.
         assert_eq!(order(index), [12, 11, 4, 3, 2, 1]);
     }
@@ -229,10 +235,10 @@ mod tests {
     #[test]
     fn a_snapshot_goes_before_its_block() {
         let mut index = DiskIndex::default();
-        index.insert(EntryId::block(key(1)), value(0, 16, 1));
-        index.insert(EntryId { kind: EntryKind::Snapshot, key: key(1) }, value(0, 16, 9));
-        assert_eq!(index.oldest(None), Some((EntryId { kind: EntryKind::Snapshot, key: key(1) }, 9)));
-        assert_eq!(index.oldest(Some(EntryId { kind: EntryKind::Snapshot, key: key(1) })), None);
+        index.insert(DiskValueId::block(key(1)), value(0, 16, 1));
+        index.insert(DiskValueId { kind: DiskValueKind::Snapshot, key: key(1) }, value(0, 16, 9));
+        assert_eq!(index.oldest(None), Some((DiskValueId { kind: DiskValueKind::Snapshot, key: key(1) }, 9)));
+        assert_eq!(index.oldest(Some(DiskValueId { kind: DiskValueKind::Snapshot, key: key(1) })), None);
     }
 
     proptest! {
@@ -249,10 +255,10 @@ mod tests {
             let mut index = DiskIndex::default();
             for n in inserted {
                 let (parent, used) = tree[n - 1];
-                index.insert(EntryId::block(key(n as u8)), value(parent as u8, n as u32, used));
+                index.insert(DiskValueId::block(key(n as u8)), value(parent as u8, n as u32, used));
             }
             for (stamp, n) in touched.iter().enumerate() {
-                index.touch(&EntryId::block(key(n.index(tree.len()) as u8 + 1)), 100 + stamp as u64);
+                index.touch(&DiskValueId::block(key(n.index(tree.len()) as u8 + 1)), 100 + stamp as u64);
             }
             let order = order(index);
             prop_assert_eq!(order.len(), tree.len());

@@ -1,12 +1,11 @@
-//! What a command line does with a folder, whether a server runs or not.
+//! The operations of a command line on a folder, whether a server runs or not.
 use crate::chains::{ChainSummary, chains_of};
 use crate::error::DiskError;
-use crate::file::{CellFile, Checked};
+use crate::file::{CellFile, Checked, OpenFile};
 use crate::folder::{Folder, cache_files};
-use crate::index::DiskIndex;
 use std::path::{Path, PathBuf};
 
-/// What [`verify`] found.
+/// The result of [`verify`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VerifyReport {
     /// How many values were read.
@@ -21,7 +20,7 @@ pub struct VerifyReport {
     pub in_use: Vec<PathBuf>,
 }
 
-/// What [`clear`] did.
+/// The result of [`clear`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClearReport {
     /// How many files were deleted.
@@ -43,7 +42,7 @@ pub fn list(dir: &Path) -> Result<Vec<ChainSummary>, DiskError> {
 /// The chains of a file; none where it cannot be read.
 pub(crate) fn chains_of_file(path: &Path) -> Vec<ChainSummary> {
     match CellFile::open_to_list(path) {
-        Ok((file, index)) => chains_of(file.identity(), file.label(), &index),
+        Ok(open) => chains_of(open.file.identity(), open.file.label(), &open.index),
         Err(error) => {
             tracing::debug!("not listed: {error}");
             Vec::new()
@@ -61,7 +60,7 @@ pub fn clear(dir: &Path) -> Result<ClearReport, DiskError> {
     for path in cache_files(dir)? {
         let bytes = std::fs::metadata(&path).map_or(0, |data| data.len());
         match CellFile::open_existing(&path) {
-            Ok((file, _)) => file.delete()?,
+            Ok(open) => open.file.delete()?,
             Err(DiskError::Damaged { .. }) => delete(&path)?,
             Err(DiskError::Locked { .. }) => {
                 report.in_use.push(path);
@@ -81,7 +80,7 @@ pub fn verify(dir: &Path) -> Result<VerifyReport, DiskError> {
     let mut report = VerifyReport::default();
     for path in cache_files(dir)? {
         match CellFile::open_existing(&path) {
-            Ok((file, index)) => verify_file(&file, index, &mut report)?,
+            Ok(open) => verify_file(open, &mut report)?,
             Err(DiskError::Locked { .. }) => report.in_use.push(path),
             Err(DiskError::Damaged { .. }) => {
                 delete(&path)?;
@@ -94,12 +93,13 @@ pub fn verify(dir: &Path) -> Result<VerifyReport, DiskError> {
     Ok(report)
 }
 
-fn verify_file(file: &CellFile, mut index: DiskIndex, report: &mut VerifyReport) -> Result<(), DiskError> {
+fn verify_file(open: OpenFile, report: &mut VerifyReport) -> Result<(), DiskError> {
+    let OpenFile { file, mut index } = open;
     // Headers that are not valid belonged to a value once.
     let mut discarded = index.take_discarded();
     for value in index.values().values() {
         report.values += 1;
-        report.bytes += value.bytes;
+        report.bytes += value.len;
         if !matches!(file.read_value(value), Ok(Checked::Whole(_))) {
             report.damaged += 1;
             discarded.extend_from_slice(&value.cells);

@@ -9,7 +9,6 @@ extern crate self as disk_cache;
 
 mod cache;
 mod chains;
-mod entry;
 mod error;
 mod file;
 mod folder;
@@ -22,13 +21,14 @@ mod room;
 mod state;
 #[cfg(test)]
 mod tests;
+mod value;
 mod writer;
 
-pub use cache::{DiskCache, DiskState, DiskStats, Offered};
+pub use cache::{DiskCache, DiskStats, DiskWriteState, Offered};
 pub use chains::ChainSummary;
-pub use entry::{DiskEntry, EntryKind};
 pub use error::DiskError;
 pub use inspect::{ClearReport, VerifyReport, clear, list, verify};
 pub use kv::{BlockKey, CacheIdentity};
 pub use options::{CacheLabel, DiskContents, DiskLimit, DiskOptions, STAGING_BYTES};
 pub use reader::DiskRead;
+pub use value::{DiskValueKind, OfferedValue};

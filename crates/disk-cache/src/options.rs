@@ -1,4 +1,4 @@
-//! What a disk cache is opened with: folder, limits, whose blocks they are.
+//! The options that a disk cache is opened with: its folder, its limits, whose blocks it holds.
 use crate::error::DiskError;
 use kv::CacheIdentity;
 use std::path::{Path, PathBuf};
@@ -64,8 +64,8 @@ pub struct DiskContents {
     pub identity: CacheIdentity,
     /// How people know the identity.
     pub label: CacheLabel,
-    /// The bytes of one block, as all values of kind [`crate::EntryKind::Block`] have. The file is divided into cells
-    /// of this size, rounded up a little; a value of another size is cut into several.
+    /// The bytes of one block, as all values of kind [`crate::DiskValueKind::Block`] have. The file is divided into
+    /// cells of this size, rounded up a little; a value of another size is cut into several.
     pub block_bytes: usize,
 }
 
@@ -81,7 +81,7 @@ pub struct CacheLabel {
 /// How many bytes of offered values wait in memory at most.
 pub const STAGING_BYTES: usize = 64 << 20;
 
-/// What only tests set otherwise.
+/// Settings that only tests change.
 #[derive(Clone)]
 pub(crate) struct Tuning {
     /// The time.

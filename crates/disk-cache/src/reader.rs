@@ -1,31 +1,33 @@
-//! The reader's thread: runs of values are read and checked, one after the other.
-use crate::entry::{EntryId, EntryKind};
+//! The reader's thread, which reads and checks the values of one job after the other.
 use crate::file::Checked;
 use crate::state::Shared;
+use crate::value::{DiskValueId, DiskValueKind};
 use kv::BlockKey;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-/// How much a new measurement counts beside those before.
-const WEIGHT: f64 = 0.3;
+/// The share that a new rate has in the running mean.
+const SMOOTHING: f64 = 0.3;
+/// A value that the writer replaced or deleted during each of so many lookups counts as missing, so that a read ends in
+/// any case.
+const LOOKUPS: usize = 3;
 
-/// What was read.
+/// The result of [`crate::DiskCache::read`].
 #[derive(Debug, Default)]
 pub struct DiskRead {
-    /// The bytes of the first keys' values. Where it is shorter than the keys, the next value is not there, or was
-    /// damaged.
+    /// The bytes of the first keys' values. If it is shorter than the keys, the next value is missing or was damaged.
     pub values: Vec<Vec<u8>>,
-    /// Whether the run ended at a damaged value, which is deleted.
+    /// Whether reading ended at a damaged value, which is deleted.
     pub damaged: bool,
-    /// How long it took.
+    /// The time that reading took.
     pub took: Duration,
 }
 
 type Reply = Box<dyn FnOnce(DiskRead) + Send>;
 
-/// A run that is to be read. The reply comes in any case, if only an empty one.
+/// Values that are to be read. The reply comes in any case, if only an empty one.
 pub(crate) struct ReadJob {
-    pub kind: EntryKind,
+    pub kind: DiskValueKind,
     pub keys: Vec<BlockKey>,
     pub reply: Option<Reply>,
 }
@@ -49,13 +51,13 @@ impl Drop for ReadJob {
 /// Works until no more jobs can come.
 pub(crate) fn run(shared: &Shared, jobs: &Receiver<ReadJob>) {
     for job in jobs {
-        let read = read_run(shared, job.kind, &job.keys);
+        let read = read_values(shared, job.kind, &job.keys);
         job.reply(read);
     }
 }
 
-/// Reads the longest run of values from the first key on.
-fn read_run(shared: &Shared, kind: EntryKind, keys: &[BlockKey]) -> DiskRead {
+/// Reads the values of these keys in order, up to the first that is missing or damaged.
+fn read_values(shared: &Shared, kind: DiskValueKind, keys: &[BlockKey]) -> DiskRead {
     let begin = Instant::now();
     let mut read = DiskRead::default();
     let mut from_disk = 0;
@@ -80,12 +82,12 @@ fn read_run(shared: &Shared, kind: EntryKind, keys: &[BlockKey]) -> DiskRead {
     for key in &keys[..read.values.len()] {
         state.index.touch(&kind.id(*key), stamp);
     }
-    state.hits += read.values.len() as u64;
-    state.misses += (keys.len() - read.values.len()) as u64;
+    state.values_given += read.values.len() as u64;
+    state.values_missing += (keys.len() - read.values.len()) as u64;
     if from_disk > 0 {
         let rate = from_disk as f64 / read.took.as_secs_f64().max(1e-6);
-        let before = state.read_bytes_per_second.unwrap_or(rate);
-        state.read_bytes_per_second = Some(before + WEIGHT * (rate - before));
+        let old_rate = state.read_bytes_per_second.unwrap_or(rate);
+        state.read_bytes_per_second = Some(old_rate + SMOOTHING * (rate - old_rate));
     }
     read
 }
@@ -97,18 +99,18 @@ enum LookUp {
     Damaged,
 }
 
-fn read_value(shared: &Shared, id: EntryId) -> LookUp {
-    // The writer may evict or move the value while it is read; then it is looked up again.
-    for _ in 0..3 {
+fn read_value(shared: &Shared, id: DiskValueId) -> LookUp {
+    // The writer may delete the value, or write it elsewhere, while it is read; then it is looked up again.
+    for _ in 0..LOOKUPS {
         let (file, value) = {
             let state = shared.state();
             if state.closing.is_some() {
                 return LookUp::Nothing;
             }
-            if let Some(entry) = state.staging.get(&id) {
-                let entry = entry.clone();
+            if let Some(value) = state.staging.get(&id) {
+                let value = value.clone();
                 drop(state);
-                return LookUp::Staging(entry.bytes.clone());
+                return LookUp::Staging(value.bytes.clone());
             }
             let Some(value) = state.index.get(&id) else { return LookUp::Nothing };
             (state.file.clone(), value.clone())

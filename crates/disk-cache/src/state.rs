@@ -1,13 +1,14 @@
-//! What the threads of a disk cache share.
-use crate::entry::{DiskEntry, EntryId};
-use crate::file::CellFile;
+//! The state that the threads of a disk cache share.
+use crate::file::{CellFile, OpenFile};
+use crate::folder::DayWrites;
 use crate::index::DiskIndex;
 use crate::options::{DiskContents, DiskOptions, Tuning};
+use crate::value::{DiskValueId, OfferedValue};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-/// What is common to the threads. The lock is never held while a file is read or written.
+/// Options and state that are common to the threads. The lock is never held while a file is read or written.
 pub(crate) struct Shared {
     pub options: DiskOptions,
     pub contents: DiskContents,
@@ -18,31 +19,31 @@ pub(crate) struct Shared {
     changed: Condvar,
 }
 
-/// What changes.
+/// The part of [`Shared`] that changes.
 pub(crate) struct State {
     pub file: Arc<CellFile>,
     pub index: DiskIndex,
     pub staging: Staging,
     pub paused: bool,
-    /// Until when the writer may write; set when the cache closes.
+    /// The time until which the writer may write; set when the cache closes.
     pub closing: Option<Instant>,
-    /// Whom to tell that everything has been deleted.
+    /// One sender for each caller that waits until everything has been deleted.
     pub clearing: Vec<mpsc::Sender<()>>,
     pub failure: Option<WriteFailure>,
     /// The day whose budget is used up.
     pub spent_day: Option<u64>,
-    /// The last day on which something was written, and how many bytes, as far as this process knows.
-    pub written: (u64, u64),
+    /// The last day on which something was written, and its bytes, as far as this process knows.
+    pub written: DayWrites,
     /// Blocks that were refused because their own chain fills the file; what follows them is of no use.
-    pub beyond: HashSet<EntryId>,
-    pub hits: u64,
-    pub misses: u64,
+    pub beyond: HashSet<DiskValueId>,
+    pub values_given: u64,
+    pub values_missing: u64,
     pub damaged: u64,
     pub refused: u64,
     pub read_bytes_per_second: Option<f64>,
 }
 
-/// Why nothing is written at the moment.
+/// The reason why nothing is written at the moment.
 #[derive(Clone, Debug)]
 pub(crate) struct WriteFailure {
     pub reason: String,
@@ -52,8 +53,8 @@ pub(crate) struct WriteFailure {
 /// Values that wait to be written.
 #[derive(Default)]
 pub(crate) struct Staging {
-    entries: HashMap<EntryId, Arc<DiskEntry>>,
-    queue: VecDeque<EntryId>,
+    values: HashMap<DiskValueId, Arc<OfferedValue>>,
+    queue: VecDeque<DiskValueId>,
     bytes: usize,
 }
 
@@ -62,54 +63,54 @@ impl Staging {
         self.bytes
     }
 
-    pub fn get(&self, id: &EntryId) -> Option<&Arc<DiskEntry>> {
-        self.entries.get(id)
+    pub fn get(&self, id: &DiskValueId) -> Option<&Arc<OfferedValue>> {
+        self.values.get(id)
     }
 
-    pub fn push(&mut self, entry: DiskEntry) {
-        let id = entry.id();
-        self.bytes += entry.bytes.len();
+    pub fn push(&mut self, value: OfferedValue) {
+        let id = value.id();
+        self.bytes += value.bytes.len();
         self.queue.push_back(id);
-        self.entries.insert(id, Arc::new(entry));
+        self.values.insert(id, Arc::new(value));
     }
 
     /// The next values, in the order they came, up to about `bytes`. They stay until they are removed.
-    pub fn next(&self, bytes: usize) -> Vec<Arc<DiskEntry>> {
+    pub fn next(&self, bytes: usize) -> Vec<Arc<OfferedValue>> {
         let mut sum = 0;
-        let entries = self.queue.iter().filter_map(|id| self.entries.get(id));
-        entries
-            .take_while(|entry| {
-                let before = sum;
-                sum += entry.bytes.len();
-                before < bytes
+        let values = self.queue.iter().filter_map(|id| self.values.get(id));
+        values
+            .take_while(|value| {
+                let sum_before = sum;
+                sum += value.bytes.len();
+                sum_before < bytes
             })
             .cloned()
             .collect()
     }
 
-    pub fn remove(&mut self, id: &EntryId) {
-        if let Some(entry) = self.entries.remove(id) {
-            self.bytes -= entry.bytes.len();
+    pub fn remove(&mut self, id: &DiskValueId) {
+        if let Some(value) = self.values.remove(id) {
+            self.bytes -= value.bytes.len();
         }
-        while self.queue.front().is_some_and(|id| !self.entries.contains_key(id)) {
+        while self.queue.front().is_some_and(|id| !self.values.contains_key(id)) {
             self.queue.pop_front();
         }
     }
 
-    /// Drops all; returns how many they were.
+    /// Drops all values; returns how many they were.
     pub fn clear(&mut self) -> u64 {
-        let count = self.entries.len() as u64;
+        let count = self.values.len() as u64;
         *self = Staging::default();
         count
     }
 
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.values.is_empty()
     }
 }
 
 impl State {
-    pub fn new(file: CellFile, index: DiskIndex) -> Self {
+    pub fn new(OpenFile { file, index }: OpenFile) -> Self {
         State {
             file: Arc::new(file),
             index,
@@ -119,10 +120,10 @@ impl State {
             clearing: Vec::new(),
             failure: None,
             spent_day: None,
-            written: (0, 0),
+            written: DayWrites::default(),
             beyond: HashSet::new(),
-            hits: 0,
-            misses: 0,
+            values_given: 0,
+            values_missing: 0,
             damaged: 0,
             refused: 0,
             read_bytes_per_second: None,
@@ -130,12 +131,12 @@ impl State {
     }
 
     /// Whether a value is in the file, or waits to be written.
-    pub fn holds(&self, id: &EntryId) -> bool {
+    pub fn holds(&self, id: &DiskValueId) -> bool {
         self.index.get(id).is_some() || self.staging.get(id).is_some()
     }
 
     /// Removes a value that turned out to be damaged, unless it has been replaced or moved since it was looked up.
-    pub fn remove_damaged(&mut self, id: &EntryId, file: &Arc<CellFile>, cells: &[u32], hash: &[u8; 32]) -> bool {
+    pub fn remove_damaged(&mut self, id: &DiskValueId, file: &Arc<CellFile>, cells: &[u32], hash: &[u8; 32]) -> bool {
         let unchanged = Arc::ptr_eq(&self.file, file)
             && self.index.get(id).is_some_and(|value| *value.cells == *cells && value.hash == *hash);
         if unchanged && let Some(value) = self.index.remove(id) {

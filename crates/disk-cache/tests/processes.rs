@@ -2,7 +2,7 @@
 //! test of this file.
 mod helpers;
 
-use disk_cache::{DiskCache, DiskError, DiskState, EntryKind};
+use disk_cache::{DiskCache, DiskError, DiskValueKind, DiskWriteState};
 use helpers::*;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -79,8 +79,8 @@ fn after_kill_9_every_value_that_is_served_is_right() {
             let keys = chain(1, name, BLOCKS);
             // Each key by itself, since a chain may have lost its beginning.
             served += (1..keys.len()).map(|n| hits(&cache, &keys[n - 1..=n])).sum::<usize>();
-            for bytes in read(&cache, EntryKind::Snapshot, &keys[BLOCKS..]).values {
-                assert!(bytes == value(EntryKind::Snapshot, keys[BLOCKS], 20_000));
+            for bytes in read(&cache, DiskValueKind::Snapshot, &keys[BLOCKS..]).values {
+                assert!(bytes == value(DiskValueKind::Snapshot, keys[BLOCKS], 20_000));
             }
         }
         // A page cache outlives the process, so that nothing is damaged, as it could be when power fails.
@@ -127,7 +127,7 @@ fn fills_the_disk() {
     for name in 1..100 {
         store(&cache, &chain(1, name, 20));
     }
-    assert!(matches!(cache.stats().state, DiskState::Failed(_)), "{:?}", cache.stats());
+    assert!(matches!(cache.stats().write_state, DiskWriteState::Failed(_)), "{:?}", cache.stats());
     assert_eq!(hits(&cache, &kept), 20);
     assert_eq!(warnings(&dir).len(), 1, "{:?}", warnings(&dir));
     drop(cache);

@@ -7,7 +7,7 @@ mod serve;
 mod start;
 mod threads;
 
-pub use disk_cache::{DiskLimit, DiskOptions, DiskState, DiskStats};
+pub use disk_cache::{DiskLimit, DiskOptions, DiskStats, DiskWriteState};
 pub use error::{EngineError, RequestField, StartError, SubmitError};
 pub use forward::{ModelRef, PrivateSequences};
 pub use kl::{KL_LIMIT, KlFigures, PresetKl, divergence, log_softmax, text_windows, wikitext};

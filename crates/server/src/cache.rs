@@ -6,7 +6,7 @@ use crate::http::state::{ServedModel, ServerState};
 use axum::Json;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::routing::get;
-use engine::{DiskState, DiskStats, PrefixEvent};
+use engine::{DiskStats, DiskWriteState, PrefixEvent};
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::net::{IpAddr, SocketAddr};
@@ -147,20 +147,20 @@ impl CacheStatus {
 impl From<DiskStats> for DiskCacheStatus {
     fn from(stats: DiskStats) -> Self {
         DiskCacheStatus {
-            values: stats.entries,
+            values: stats.values,
             bytes: stats.bytes,
             file_bytes: stats.file_bytes,
             limit: stats.limit,
             staged_bytes: stats.staged_bytes,
             written_today: stats.written_today,
             writes_per_day: stats.writes_per_day,
-            misses: stats.misses,
+            misses: stats.values_missing,
             damaged: stats.damaged,
             read_bytes_per_second: stats.read_bytes_per_second,
-            state: match stats.state {
-                DiskState::On => "on".to_owned(),
-                DiskState::Paused => "paused".to_owned(),
-                DiskState::Failed(reason) => reason,
+            state: match stats.write_state {
+                DiskWriteState::On => "on".to_owned(),
+                DiskWriteState::Paused => "paused".to_owned(),
+                DiskWriteState::Failed(reason) => reason,
             },
         }
     }

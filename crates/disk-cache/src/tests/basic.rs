@@ -1,6 +1,6 @@
 //! What is written is read again, in this run and the next, with what is told of it.
 use super::*;
-use crate::DiskState;
+use crate::DiskWriteState;
 use std::os::unix::fs::PermissionsExt;
 
 const LIMIT: u64 = 1 << 20;
@@ -13,18 +13,21 @@ fn all_that_fits_is_there_after_a_restart() {
     assert_eq!(hits(&cache, &keys), 0);
     for n in 1..keys.len() {
         assert_eq!(cache.offer(block(&keys, n)), Offered::Staged);
-        assert!(cache.contains(EntryKind::Block, keys[n]));
+        assert!(cache.contains(DiskValueKind::Block, keys[n]));
         assert_eq!(cache.offer(block(&keys, n)), Offered::Present);
     }
     assert!(cache.close(WAIT));
     let cache = open(dir.path(), LIMIT, 1);
     let order = [&keys[1..3], &[keys[0]], &keys[3..]].concat();
-    assert_eq!(cache.run(EntryKind::Block, &order), 2);
+    assert_eq!(cache.present_from_first(DiskValueKind::Block, &order), 2);
     assert_eq!(hits(&cache, &keys), 200);
-    assert!(!cache.contains(EntryKind::Snapshot, keys[1]));
+    assert!(!cache.contains(DiskValueKind::Snapshot, keys[1]));
     let stats = cache.stats();
-    assert_eq!((stats.entries, stats.bytes, stats.hits, stats.misses), (200, 200 * BLOCK as u64, 200, 0));
-    assert_eq!((stats.damaged, stats.refused, stats.state.clone()), (0, 0, DiskState::On));
+    assert_eq!(
+        (stats.values, stats.bytes, stats.values_given, stats.values_missing),
+        (200, 200 * BLOCK as u64, 200, 0)
+    );
+    assert_eq!((stats.damaged, stats.refused, stats.write_state.clone()), (0, 0, DiskWriteState::On));
     assert!(stats.file_bytes <= size(dir.path()) && stats.read_bytes_per_second.is_some());
     for file in std::fs::read_dir(dir.path()).expect("the folder") {
         let mode = file.expect("a file").metadata().expect("its data").permissions().mode();
@@ -44,8 +47,8 @@ fn values_of_any_size_are_kept_in_several_cells() {
     assert!(cache.close(WAIT));
     let cache = open(dir.path(), LIMIT, 1);
     for (n, length) in lengths.iter().enumerate() {
-        let read = read(&cache, EntryKind::Snapshot, &keys[n + 1..n + 2]);
-        assert!(read.values == [value(EntryKind::Snapshot, keys[n + 1], *length)], "{length} bytes");
+        let read = read(&cache, DiskValueKind::Snapshot, &keys[n + 1..n + 2]);
+        assert!(read.values == [value(DiskValueKind::Snapshot, keys[n + 1], *length)], "{length} bytes");
     }
     assert_eq!(cache.offer(snapshot(&chain(1, 1, 1), 1, LIMIT as usize)), Offered::TooLarge);
 }
@@ -63,7 +66,7 @@ fn what_waits_is_read_from_memory_and_a_pause_drops_it() {
     assert_eq!(hits(&cache, &keys), 3);
     cache.pause(true);
     assert_eq!(cache.offer(block(&keys, 4)), Offered::Paused);
-    assert_eq!(cache.stats().state, DiskState::Paused);
+    assert_eq!(cache.stats().write_state, DiskWriteState::Paused);
     assert_eq!(hits(&cache, &keys), 0);
     drop(folder);
     cache.pause(false);
@@ -110,7 +113,7 @@ fn clearing_leaves_nothing_but_what_others_use() {
     drop(three);
     one.clear().expect("cleared");
     assert_eq!((hits(&one, &keys[0]), hits(&two, &keys[1])), (0, 10));
-    assert_eq!((one.stats().entries, one.stats().file_bytes), (0, 0));
+    assert_eq!((one.stats().values, one.stats().file_bytes), (0, 0));
     store(&one, &keys[0]);
     assert_eq!(hits(&one, &keys[0]), 10);
     assert!(!crate::file::CellFile::path_of(dir.path(), &contents(3).identity).exists());

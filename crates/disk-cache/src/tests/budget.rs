@@ -24,7 +24,7 @@ fn no_more_than_the_budget_is_written_in_a_day_also_over_a_restart() {
         }
         let stats = cache.stats();
         assert!(stats.written_today <= BUDGET, "{} bytes", stats.written_today);
-        stats.entries
+        stats.values
     };
     let cache = open();
     let first = fill(&cache);

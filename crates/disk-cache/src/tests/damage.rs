@@ -32,8 +32,8 @@ fn good() -> &'static [u8] {
 fn served(cache: &DiskCache) -> usize {
     let keys = chain(1, 0, BLOCKS);
     let blocks: usize = (1..=BLOCKS).map(|n| hits(cache, &keys[n - 1..=n])).sum();
-    let snapshots = read(cache, EntryKind::Snapshot, &keys[BLOCKS..]).values;
-    assert!(snapshots.iter().all(|bytes| *bytes == value(EntryKind::Snapshot, keys[BLOCKS], SNAPSHOT)));
+    let snapshots = read(cache, DiskValueKind::Snapshot, &keys[BLOCKS..]).values;
+    assert!(snapshots.iter().all(|bytes| *bytes == value(DiskValueKind::Snapshot, keys[BLOCKS], SNAPSHOT)));
     blocks + snapshots.len()
 }
 
@@ -128,9 +128,9 @@ fn one_flipped_byte_is_one_miss_and_verify_finds_it() {
     flip(4);
     let cache = open(dir.path(), LIMIT, 1);
     let keys = chain(1, 0, BLOCKS);
-    let run = read(&cache, EntryKind::Block, &keys[1..]);
+    let run = read(&cache, DiskValueKind::Block, &keys[1..]);
     assert_eq!((run.values.len(), run.damaged), (4, true));
-    assert!(!cache.contains(EntryKind::Block, keys[5]));
+    assert!(!cache.contains(DiskValueKind::Block, keys[5]));
     assert_eq!(served(&cache), BLOCKS);
     assert_eq!(cache.stats().damaged, 1);
     drop(cache);

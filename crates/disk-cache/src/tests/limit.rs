@@ -57,7 +57,7 @@ fn what_was_used_longest_ago_goes_first_over_all_identities() {
     store(&cache, &own);
     drop(cache);
     let cache = open(dir.path(), LIMIT, 1);
-    cache.touch(EntryKind::Block, &used[1..]);
+    cache.touch(DiskValueKind::Block, &used[1..]);
     drop(cache);
     // The file has room for 348 cells, of which 300 are taken. A hundred more take the place of the oldest chain's end
     // and of nothing else.
@@ -85,7 +85,7 @@ fn a_file_in_use_counts_but_is_left_alone() {
     // A chain that is too long for what is left keeps its beginning.
     let kept = hits(&second, &new);
     assert!((50..100).contains(&kept), "{kept} blocks");
-    assert_eq!(second.stats().entries as usize, kept);
+    assert_eq!(second.stats().values as usize, kept);
     assert_eq!(second.stats().refused as usize, 250 - kept);
 }
 
@@ -118,7 +118,10 @@ fn a_lower_limit_deletes_the_oldest_at_once() {
     assert!(size(dir.path()) <= LIMIT / 2);
     assert_eq!((hits(&cache, &chains[0]), hits(&cache, &chains[5])), (50, 50));
     assert_eq!((hits(&cache, &chains[1]), hits(&cache, &chains[2])), (0, 0));
-    assert_eq!(read(&cache, EntryKind::Snapshot, &large[1..]).values, [value(EntryKind::Snapshot, large[1], 50_000)]);
+    assert_eq!(
+        read(&cache, DiskValueKind::Snapshot, &large[1..]).values,
+        [value(DiskValueKind::Snapshot, large[1], 50_000)]
+    );
     drop(cache);
     let cache = open(dir.path(), LIMIT / 2, 1);
     assert_eq!((hits(&cache, &chains[0]), hits(&cache, &chains[5])), (50, 50));

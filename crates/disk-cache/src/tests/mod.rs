@@ -9,7 +9,7 @@ mod model;
 mod vanished;
 
 use crate::options::Tuning;
-use crate::{BlockKey, DiskCache, DiskEntry, DiskOptions, EntryKind, Offered};
+use crate::{BlockKey, DiskCache, DiskOptions, DiskValueKind, Offered, OfferedValue};
 use helpers::*;
 use std::path::Path;
 use std::sync::Arc;

@@ -35,9 +35,9 @@ fn operation() -> impl Strategy<Value = Operation> {
 }
 
 /// What was offered: a snapshot may come again with another length, and either may be the one that is kept.
-type Model = HashMap<(EntryKind, BlockKey), Vec<Vec<u8>>>;
+type Model = HashMap<(DiskValueKind, BlockKey), Vec<Vec<u8>>>;
 
-fn offer(cache: &DiskCache, model: &mut Model, entry: DiskEntry) {
+fn offer(cache: &DiskCache, model: &mut Model, entry: OfferedValue) {
     let (id, bytes) = ((entry.kind, entry.key), entry.bytes.clone());
     let offered = cache.offer(entry);
     if offered == Offered::Staged {
@@ -46,7 +46,7 @@ fn offer(cache: &DiskCache, model: &mut Model, entry: DiskEntry) {
 }
 
 fn check_chain(cache: &DiskCache, model: &Model, keys: &[BlockKey]) -> Result<(), TestCaseError> {
-    for kind in [EntryKind::Block, EntryKind::Snapshot] {
+    for kind in [DiskValueKind::Block, DiskValueKind::Snapshot] {
         for key in &keys[1..] {
             let there = cache.contains(kind, *key);
             let read = read(cache, kind, &[*key]);
@@ -82,7 +82,7 @@ proptest! {
                 }
                 Operation::Flush => prop_assert!(cache.flush(WAIT)),
                 Operation::Read { chain: name } => check_chain(&cache, &model, &chain(identity, name, BLOCKS))?,
-                Operation::Touch { chain: name } => cache.touch(EntryKind::Block, &chain(identity, name, BLOCKS)),
+                Operation::Touch { chain: name } => cache.touch(DiskValueKind::Block, &chain(identity, name, BLOCKS)),
                 Operation::Reopen { identity: next, half } => {
                     prop_assert!(cache.close(WAIT));
                     (identity, limit) = (next, if half { LIMIT / 2 } else { LIMIT });
@@ -90,7 +90,7 @@ proptest! {
                 }
                 Operation::Clear => {
                     cache.clear().expect("cleared");
-                    prop_assert_eq!(cache.stats().entries, 0);
+                    prop_assert_eq!(cache.stats().values, 0);
                 }
                 Operation::Pause(pause) => cache.pause(pause),
             }

@@ -1,6 +1,6 @@
 //! A folder that vanishes, or cannot be written: misses and one log line, and it goes on later.
 use super::*;
-use crate::{DiskError, DiskState};
+use crate::{DiskError, DiskWriteState};
 
 const LIMIT: u64 = 1 << 20;
 
@@ -19,7 +19,7 @@ fn a_folder_that_vanishes_is_one_log_line_and_is_made_again() {
     let more = chain(1, 1, 5);
     for _ in 0..5 {
         store(&cache, &more);
-        assert!(matches!(cache.stats().state, DiskState::Failed(_)));
+        assert!(matches!(cache.stats().write_state, DiskWriteState::Failed(_)));
         std::thread::sleep(Duration::from_millis(60));
     }
     assert_eq!(hits(&cache, &keys), 20, "the open file can still be read");
@@ -29,7 +29,7 @@ fn a_folder_that_vanishes_is_one_log_line_and_is_made_again() {
     std::fs::remove_file(&dir).expect("removed");
     std::thread::sleep(Duration::from_millis(60));
     store(&cache, &more);
-    assert_eq!((cache.stats().state, hits(&cache, &more)), (DiskState::On, 5));
+    assert_eq!((cache.stats().write_state, hits(&cache, &more)), (DiskWriteState::On, 5));
     assert_eq!(hits(&cache, &keys), 0);
     assert_eq!(warnings(&dir).len(), 1, "{:?}", warnings(&dir));
     drop(cache);

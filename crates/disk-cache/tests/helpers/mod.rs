@@ -2,8 +2,8 @@
 //! checked.
 #![allow(dead_code)] // Each test program uses a part of it.
 
-use disk_cache::{BlockKey, CacheIdentity, CacheLabel, EntryKind};
-use disk_cache::{DiskCache, DiskContents, DiskEntry, DiskLimit, DiskOptions, DiskRead, Offered};
+use disk_cache::{BlockKey, CacheIdentity, CacheLabel, DiskValueKind};
+use disk_cache::{DiskCache, DiskContents, DiskLimit, DiskOptions, DiskRead, Offered, OfferedValue};
 use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
@@ -26,7 +26,7 @@ pub fn open(dir: &Path, limit: u64, identity: u8) -> DiskCache {
     DiskCache::open(&options(dir, limit), &contents(identity)).expect("a cache")
 }
 
-pub fn value(kind: EntryKind, key: BlockKey, length: usize) -> Vec<u8> {
+pub fn value(kind: DiskValueKind, key: BlockKey, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     let mut hash = blake3::Hasher::new();
     hash.update(&[kind as u8]).update(key.as_bytes()).finalize_xof().fill(&mut bytes);
@@ -43,15 +43,15 @@ pub fn chain(identity: u8, name: usize, blocks: usize) -> Vec<BlockKey> {
 }
 
 /// The entry of block `n` of a chain, counted from 1.
-pub fn block(keys: &[BlockKey], n: usize) -> DiskEntry {
+pub fn block(keys: &[BlockKey], n: usize) -> OfferedValue {
     let (key, parent) = (keys[n], keys[n - 1]);
-    let bytes = value(EntryKind::Block, key, BLOCK);
-    DiskEntry { kind: EntryKind::Block, key, parent, tokens: 16 * n as u32, bytes }
+    let bytes = value(DiskValueKind::Block, key, BLOCK);
+    OfferedValue { kind: DiskValueKind::Block, key, parent, tokens: 16 * n as u32, bytes }
 }
 
-pub fn snapshot(keys: &[BlockKey], n: usize, length: usize) -> DiskEntry {
-    let kind = EntryKind::Snapshot;
-    DiskEntry { kind, bytes: value(kind, keys[n], length), ..block(keys, n) }
+pub fn snapshot(keys: &[BlockKey], n: usize, length: usize) -> OfferedValue {
+    let kind = DiskValueKind::Snapshot;
+    OfferedValue { kind, bytes: value(kind, keys[n], length), ..block(keys, n) }
 }
 
 /// Offers all blocks of a chain and waits until they are written.
@@ -64,7 +64,7 @@ pub fn store(cache: &DiskCache, keys: &[BlockKey]) {
     assert!(cache.flush(WAIT));
 }
 
-pub fn read(cache: &DiskCache, kind: EntryKind, keys: &[BlockKey]) -> DiskRead {
+pub fn read(cache: &DiskCache, kind: DiskValueKind, keys: &[BlockKey]) -> DiskRead {
     let (reply, answer) = mpsc::channel();
     cache.read(kind, keys.to_vec(), move |read| drop(reply.send(read)));
     answer.recv_timeout(WAIT).expect("a reply")
@@ -72,9 +72,9 @@ pub fn read(cache: &DiskCache, kind: EntryKind, keys: &[BlockKey]) -> DiskRead {
 
 /// How many blocks of a chain are read from its first on; each must be right.
 pub fn hits(cache: &DiskCache, keys: &[BlockKey]) -> usize {
-    let read = read(cache, EntryKind::Block, &keys[1..]);
+    let read = read(cache, DiskValueKind::Block, &keys[1..]);
     for (bytes, key) in read.values.iter().zip(&keys[1..]) {
-        assert!(*bytes == value(EntryKind::Block, *key, BLOCK), "a wrong value of {key}");
+        assert!(*bytes == value(DiskValueKind::Block, *key, BLOCK), "a wrong value of {key}");
     }
     read.values.len()
 }

@@ -1,6 +1,6 @@
 //! The cache on disk, as the engine's loop uses it: what leaves memory is written, what comes back is read ahead.
 use super::runner::ModelRunner;
-use disk_cache::{DiskCache, DiskEntry, DiskRead, EntryKind, Offered};
+use disk_cache::{DiskCache, DiskRead, DiskValueKind, Offered, OfferedValue};
 use kv::{BlockId, BlockKey, SealedBlock};
 use scheduler::{BlockArchive, BlockLoad, Eviction, Scheduler, Step};
 use std::collections::{HashMap, VecDeque};
@@ -51,7 +51,7 @@ struct DiskBlocks {
 impl BlockArchive for DiskBlocks {
     /// The blocks that are there, unless reading them would take longer than computing them.
     fn run(&self, keys: &[BlockKey]) -> usize {
-        let run = self.disk.run(EntryKind::Block, keys);
+        let run = self.disk.present_from_first(DiskValueKind::Block, keys);
         if run == 0 {
             return 0;
         }
@@ -62,7 +62,7 @@ impl BlockArchive for DiskBlocks {
     }
 
     fn has_snapshot(&self, key: &BlockKey) -> bool {
-        self.disk.contains(EntryKind::Snapshot, *key)
+        self.disk.contains(DiskValueKind::Snapshot, *key)
     }
 }
 
@@ -83,7 +83,7 @@ impl OpenLoad {
 /// Values that the disk's thread has read for a load.
 struct Arrival {
     load: u64,
-    kind: EntryKind,
+    kind: DiskValueKind,
     read: DiskRead,
 }
 
@@ -131,9 +131,9 @@ impl Archive {
             // An engine that has ended waits for nothing.
             self.disk.read(kind, keys, move |read| drop(sender.send(Arrival { load, kind, read })));
         };
-        read(EntryKind::Block, load.keys.clone());
+        read(DiskValueKind::Block, load.keys.clone());
         if let Some(key) = load.snapshot {
-            read(EntryKind::Snapshot, vec![key]);
+            read(DiskValueKind::Snapshot, vec![key]);
         }
         self.open.insert(load.id, OpenLoad { load: load.clone(), begun: Instant::now(), blocks: None, snapshot: None });
     }
@@ -147,8 +147,8 @@ impl Archive {
             patience = Duration::ZERO;
             let Some(open) = self.open.get_mut(&load) else { continue };
             match kind {
-                EntryKind::Block => open.blocks = Some(read),
-                EntryKind::Snapshot => open.snapshot = Some(read),
+                DiskValueKind::Block => open.blocks = Some(read),
+                DiskValueKind::Snapshot => open.snapshot = Some(read),
             }
             if open.is_complete()
                 && let Some(complete) = self.open.remove(&load)
@@ -181,7 +181,7 @@ impl Archive {
             let snapshot = scheduler.snapshot(&sealed.key);
             match self.save(*block, sealed, snapshot, runner) {
                 Offered::Staged => bytes += runner.backend().spec().bytes_per_block(),
-                Offered::Present => self.disk.touch(EntryKind::Block, &[sealed.key]),
+                Offered::Present => self.disk.touch(DiskValueKind::Block, &[sealed.key]),
                 Offered::Full => {
                     std::thread::sleep(STAGING_PAUSE);
                     break;
@@ -209,24 +209,24 @@ impl Archive {
 
     /// Offers a block, and the snapshot at its end if there is one.
     fn save(&self, block: BlockId, sealed: &SealedBlock, snapshot: Option<u32>, runner: &ModelRunner) -> Offered {
-        let entry = |kind, bytes| {
+        let value = |kind, bytes| {
             let SealedBlock { key, parent, end, .. } = *sealed;
-            DiskEntry { kind, key, parent, tokens: end as u32, bytes }
+            OfferedValue { kind, key, parent, tokens: end as u32, bytes }
         };
         let mut offered = Offered::Present;
         // A block that is there already is not read.
-        if !self.disk.contains(EntryKind::Block, sealed.key) {
+        if !self.disk.contains(DiskValueKind::Block, sealed.key) {
             match runner.read_block(block) {
-                Ok(bytes) => offered = self.disk.offer(entry(EntryKind::Block, bytes)),
+                Ok(bytes) => offered = self.disk.offer(value(DiskValueKind::Block, bytes)),
                 Err(error) => tracing::warn!(%error, "a block cannot be read to be written to disk"),
             }
         }
         if let Some(slot) = snapshot
             && matches!(offered, Offered::Present | Offered::Staged)
-            && !self.disk.contains(EntryKind::Snapshot, sealed.key)
+            && !self.disk.contains(DiskValueKind::Snapshot, sealed.key)
         {
             match runner.states().read(slot) {
-                Ok(bytes) => drop(self.disk.offer(entry(EntryKind::Snapshot, bytes))),
+                Ok(bytes) => drop(self.disk.offer(value(DiskValueKind::Snapshot, bytes))),
                 Err(error) => tracing::warn!(%error, "a snapshot cannot be read to be written to disk"),
             }
         }

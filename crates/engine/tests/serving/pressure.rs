@@ -2,7 +2,7 @@
 use super::wrapped_model::launch_wrapped;
 use super::{Answer, answers, config, idle_within, prompt, stop};
 use engine::{
-    DiskLimit, DiskOptions, DiskState, EngineConfig, EngineHandle, Event, GenerationRequest, PressureLevel,
+    DiskLimit, DiskOptions, DiskWriteState, EngineConfig, EngineHandle, Event, GenerationRequest, PressureLevel,
     PressureReading, PressureSensor, PressureSource, RequestStream, SubmitError, start,
 };
 use std::sync::{Arc, Mutex};
@@ -129,19 +129,19 @@ fn a_warning_drops_snapshots_and_pauses_the_disk() {
     let ids: Vec<u32> = testkit::Golden::read("tiny-qwen35").prompts.iter().flat_map(|p| p.ids.clone()).collect();
     let text: Vec<u32> = ids.iter().cycle().take(300).copied().collect();
     let ask = || finish(engine.0.submit(GenerationRequest::greedy(text.clone(), 8)).unwrap());
-    let state = || engine.0.disk().unwrap().state;
+    let state = || engine.0.disk().unwrap().write_state;
     let want = ask();
     idle_within(&engine.0, Duration::from_secs(5));
     assert!(engine.0.stats().snapshots > 0);
 
     told.set(PressureLevel::Warn, &engine.0);
-    assert_eq!((engine.0.stats().snapshots, state()), (0, DiskState::Paused));
+    assert_eq!((engine.0.stats().snapshots, state()), (0, DiskWriteState::Paused));
     assert_eq!(ask(), want);
     idle_within(&engine.0, Duration::from_secs(5));
     assert_eq!(engine.0.stats().snapshots, 0);
 
     told.set(PressureLevel::Normal, &engine.0);
-    assert_ne!(state(), DiskState::Paused);
+    assert_ne!(state(), DiskWriteState::Paused);
     assert_eq!(ask(), want);
     idle_within(&engine.0, Duration::from_secs(5));
     assert!(engine.0.stats().snapshots > 0);
