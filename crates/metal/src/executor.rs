@@ -1,12 +1,12 @@
-//! Launches as data, and the trait of what runs them.
+//! Launches as data, and the trait of executors, which run them.
 use candle_core::{DType, Device, Tensor};
 
-/// What a kernel does with a buffer.
+/// The way in which a kernel uses a buffer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Access {
-    /// Reads it.
+    /// The kernel reads the buffer.
     Read,
-    /// Writes it, and may read it.
+    /// The kernel writes the buffer, and may read it.
     Write,
 }
 
@@ -15,11 +15,11 @@ pub enum Access {
 pub struct Binding<'a, B> {
     /// The number of the kernel's argument.
     pub index: u32,
-    /// What is bound.
+    /// The buffer.
     pub buffer: &'a B,
     /// The byte of the buffer at which the argument begins.
     pub offset: usize,
-    /// What the kernel does with it.
+    /// The way in which the kernel uses it.
     pub access: Access,
 }
 
@@ -51,7 +51,7 @@ pub struct Launch<'a, B> {
     pub work: u64,
 }
 
-/// What can fail on a device.
+/// An error of a device.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[allow(missing_docs)] // the messages name the fields
 pub enum ExecError {
@@ -72,7 +72,7 @@ pub trait Executor: Send + Sync {
     /// Memory of the device.
     type Buffer: Send + Sync + 'static;
 
-    /// Lane operations that one dispatch may take.
+    /// The most lane operations that one dispatch may take.
     fn most_work(&self) -> u64 {
         u64::MAX
     }
@@ -82,8 +82,8 @@ pub trait Executor: Send + Sync {
         work();
     }
 
-    /// The error after which the device is not used any more: of all that was started, which is waited for where nobody
-    /// has yet. `None` while the device is used.
+    /// The error after which the device is not used any more. The call waits for all work that has been started, so
+    /// that its errors are known. `None` while the device is used.
     fn failure(&self) -> Option<ExecError> {
         None
     }
@@ -99,9 +99,9 @@ pub trait Executor: Send + Sync {
         usize::MAX
     }
 
-    /// Takes device memory; its content is undefined.
+    /// Allocates device memory. Its content is undefined.
     ///
-    /// Errors: none to be had.
+    /// Errors: the device has not enough memory.
     fn create(&self, bytes: usize) -> Result<Self::Buffer, ExecError>;
 
     /// Copies bytes into a buffer, from byte `offset` on.
@@ -109,17 +109,19 @@ pub trait Executor: Send + Sync {
     /// Errors: a range outside of the buffer.
     fn upload(&self, buffer: &Self::Buffer, offset: usize, bytes: &[u8]) -> Result<(), ExecError>;
 
-    /// Waits for what runs, then copies bytes out of a buffer, from byte `offset` on.
+    /// Waits for all launches that run, then copies bytes out of a buffer, from byte `offset` on.
     ///
-    /// Errors: as `upload`.
+    /// Errors: a range outside of the buffer.
     fn download(&self, buffer: &Self::Buffer, offset: usize, out: &mut [u8]) -> Result<(), ExecError>;
 
     /// Runs launches in order.
     ///
-    /// Errors: a kernel that is not there or that failed, by name.
+    /// Errors: a kernel that does not exist or that failed, by its name.
     fn run(&self, launches: &[Launch<'_, Self::Buffer>]) -> Result<(), ExecError>;
 
-    /// A buffer that holds `bytes`.
+    /// Allocates a buffer that holds `bytes`.
+    ///
+    /// Errors: the device has not enough memory.
     fn buffer(&self, bytes: &[u8]) -> Result<Self::Buffer, ExecError> {
         // Kernels' pointers may not be null, also where they are not read.
         let buffer = self.create(bytes.len().max(16))?;
@@ -127,22 +129,24 @@ pub trait Executor: Send + Sync {
         Ok(buffer)
     }
 
-    /// The elements of an f32 tensor, in order. This implementation copies from a tensor on the CPU; an executor whose
-    /// tensors live on the device lends their memory.
+    /// Returns a buffer of the elements of an f32 tensor, in order. This implementation copies from a tensor on the
+    /// CPU; an executor whose tensors live on the device lends their memory.
     fn import(&self, tensor: &Tensor) -> candle_core::Result<Self::Buffer> {
         let elements = tensor.flatten_all()?.to_vec1::<f32>()?;
         let bytes: Vec<u8> = elements.into_iter().flat_map(f32::to_le_bytes).collect();
         self.buffer(&bytes).map_err(candle_core::Error::wrap)
     }
 
-    /// Takes device memory for what will become a tensor; its content is undefined.
+    /// Allocates device memory for an activation that becomes a tensor. An executor may take it from a pool, since such
+    /// memory is freed soon. Its content is undefined.
     ///
-    /// Errors: as `create`.
+    /// Errors: the device has not enough memory.
     fn create_tensor(&self, bytes: usize) -> Result<Self::Buffer, ExecError> {
         self.create(bytes)
     }
 
-    /// An f32 tensor of the elements at the start of a buffer, copied or lent as by `import`.
+    /// Returns an f32 tensor of the elements at the start of a buffer, which are copied or lent as by
+    /// [`Executor::import`].
     fn export(&self, buffer: &Self::Buffer, shape: &[usize], device: &Device) -> candle_core::Result<Tensor> {
         let mut bytes = vec![0; shape.iter().product::<usize>() * 4];
         self.download(buffer, 0, &mut bytes).map_err(candle_core::Error::wrap)?;

@@ -46,12 +46,13 @@ pub fn check_buffer(bytes: usize, most: usize) -> Result<(), ExecError> {
     Ok(())
 }
 
-/// The error of a kernel of which Apple's compiler makes no pipeline, mostly for lack of registers.
+/// The error for a kernel that Apple's compiler cannot make into a pipeline, mostly because it needs too many
+/// registers.
 pub fn not_made(kernel: &str, message: &str) -> ExecError {
     exceeded(kernel, format!("{message}{}", hint(kernel)))
 }
 
-/// What to try in place of a kernel that does not fit a GPU.
+/// The flags to try if a kernel does not fit a GPU.
 fn hint(kernel: &str) -> &'static str {
     match kernel {
         _ if kernel.starts_with("attend_mma") => "; try --decode-kernel vec or --device cpu",

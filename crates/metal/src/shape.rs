@@ -1,6 +1,6 @@
-//! What the kernels of one layer depend on: formats, sizes, and which kernel attends.
+//! The shape of one layer, on which its kernels depend: formats, sizes, and which kernel attends.
 use crate::executor::Constant;
-use turboquant::{Format, PARTITION, RecordLayout};
+use turboquant::{Format, PARTITION, RecordLayout, Side};
 
 /// Partitions that a simdgroup of `query` prepares together where there are many: `kTogether` of `query.metal`.
 const TOGETHER: usize = 4;
@@ -11,11 +11,12 @@ const VEC_GROUP: usize = 4;
 /// The kernel that attends. The bits of a row are the same in `Mma` and `Prefill`; `Vec` sums in another order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AttendKernel {
-    /// `attend_mma`: single rows, or a few, by 8x8 matrix products.
+    /// The kernel `attend_mma`, which computes one row or a few at a time by products of 8x8 matrices.
     Mma,
-    /// `attend_vec`: single rows of at most 4 query heads a kv head, by arithmetic without matrices.
+    /// The kernel `attend_vec`, which computes one row at a time without matrices, for at most 4 query heads per kv
+    /// head.
     Vec,
-    /// `prefill`: chunks of a prompt, 64 columns at once, 128 at a head size of 64.
+    /// The kernel `prefill`, which computes chunks of a prompt, 64 columns at once, or 128 at a head size of 64.
     Prefill,
 }
 
@@ -23,8 +24,8 @@ pub enum AttendKernel {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[allow(missing_docs)] // the messages name the fields
 pub enum KernelError {
-    #[error("{side} format {format} has no Metal kernels; allowed: f16, bf16, tq8, tc5 to tc2, q8_0 to q2_0")]
-    Format { side: &'static str, format: &'static str },
+    #[error("{side} format {format} has no Metal kernels; allowed: {}", gpu_formats(*side))]
+    Format { side: Side, format: &'static str },
     #[error("head_dim {0} has no Metal kernels; allowed: 64, 80, 96, 128, 256, 512")]
     HeadDim(usize),
     #[error("{heads} query heads for {kv_heads} kv heads; allowed: 1 to 16 query heads a kv head")]
@@ -32,6 +33,11 @@ pub enum KernelError {
     /// `attend_vec` keeps the query heads of a kv head in registers.
     #[error("decode kernel vec is for at most {most} query heads a kv head, not {0}; allowed: mma", most = VEC_GROUP)]
     Vec(usize),
+}
+
+/// Lists the formats of a side that have kernels.
+fn gpu_formats(side: Side) -> String {
+    Format::all(side).filter(|format| format.gpu_id().is_some()).map(Format::name).collect::<Vec<_>>().join(", ")
 }
 
 /// One layer: its cache, its heads, and how its keys are centred.
@@ -43,7 +49,7 @@ pub struct Shape {
     pub kv_heads: usize,
     /// Query heads of a kv head: the size of a GQA group.
     pub group: usize,
-    /// What multiplies logits.
+    /// The factor of all logits.
     pub scale: f32,
     /// The kernel for single rows, `Mma` or `Vec`.
     pub decode: AttendKernel,
@@ -77,7 +83,7 @@ impl Shape {
 
     /// Errors: a format, head size or group without kernels.
     pub fn check(&self) -> Result<(), KernelError> {
-        for (side, format) in [("K", self.record.k()), ("V", self.record.v())] {
+        for (side, format) in [(Side::K, self.record.k()), (Side::V, self.record.v())] {
             if format.gpu_id().is_none() {
                 return Err(KernelError::Format { side, format: format.name() });
             }

@@ -73,7 +73,8 @@ pub enum KeyTransformError {
     },
 }
 
-/// How the mean correction runs through a partition, for one RoPE and head size. Cheap to clone.
+/// Tables that give the mean correction at each position of a partition. They depend on the RoPE and the head size
+/// alone. They are cheap to clone.
 #[derive(Clone, Debug)]
 pub struct CorrectionTables {
     inner: Arc<Tables>,
@@ -125,8 +126,9 @@ impl CorrectionTables {
         Self::with_limit(rope, head_dim, LOW_FREQUENCY)
     }
 
-    /// Tables for keys stored as floats, whose own error is smaller than that of a quadratic: every pair is corrected
-    /// as a high-frequency one, exactly but for f32's rounding. It costs two products a pair and key.
+    /// Tables for keys stored as floats, whose own error is smaller than that of a quadratic: every RoPE pair is
+    /// corrected as a high-frequency one, exactly but for f32's rounding. That costs two multiplications for each RoPE
+    /// pair of each key.
     ///
     /// # Errors
     /// More RoPE pairs than half of `head_dim`.

@@ -107,7 +107,8 @@ fn affine(z: &[f32], levels: f32, codes: &mut [u8]) -> [f16; 2] {
         high = if *v > high { *v } else { high };
     }
     let minimum = f16::from_f32(low.clamp(-LIMIT, LIMIT));
-    // From the stored minimum, so that the largest element stays in range after rounding.
+    // The scale is computed from the minimum as it is stored, rounded to fp16, so that the largest element stays in
+    // range after rounding.
     let scale = f16::from_f32(((high - minimum.to_f32()) / levels).clamp(0.0, LIMIT));
     let inverse = if scale > f16::ZERO { 1.0 / scale.to_f32() } else { 0.0 };
     let offset = minimum.to_f32();

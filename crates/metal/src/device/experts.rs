@@ -2,7 +2,7 @@
 use super::GpuDevice;
 use super::products::{GpuRows, Packed, Placed, Products};
 use crate::executor::Executor;
-use crate::launch::{self, Gate, GroupBuffers, MOST_CHOICES, MOST_EXPERTS, RoutedRows, TileExperts};
+use crate::launch::{self, Gate, GroupBuffers, MOST_CHOICES, MOST_EXPERTS, RoutedRowsLayout, TileExperts};
 use candle_core::{Error, Result, Tensor, bail};
 use compute::{ExpertWeights, Precision, Routing, StoredMatrix};
 use std::sync::Arc;
@@ -42,7 +42,7 @@ impl<B> PlacedExperts<B> {
 
 /// The routed rows of a step, in a GPU's memory.
 struct RoutedStep<B> {
-    routed: RoutedRows,
+    routed: RoutedRowsLayout,
     /// The weights of each row's experts.
     weights: B,
     expert_of_tile: B,
@@ -82,7 +82,7 @@ impl<E: Executor + 'static> GpuDevice<E> {
     }
 
     fn route(&self, experts: &PlacedExperts<E::Buffer>, rows: usize, logits: &Tensor) -> Result<RoutedStep<E::Buffer>> {
-        let routed = RoutedRows::new(rows, experts.routing.per_token, experts.num);
+        let routed = RoutedRowsLayout::new(rows, experts.routing.per_token, experts.num);
         let room = |words: usize| self.executor.create_tensor(words * 4).map_err(Error::wrap);
         let count = rows * routed.choices;
         let (chosen, weights, places) = (room(count)?, room(count)?, room(count)?);

@@ -28,7 +28,7 @@ pub(super) struct Placed<B> {
 impl<B> Placed<B> {
     /// Copies a weight to the device: see [`Placed::stack`].
     ///
-    /// Errors: as `stack`.
+    /// Errors: the errors of `stack`.
     pub fn new<E: Executor<Buffer = B>>(
         executor: &E,
         weight: matmul::Weight<'_>,

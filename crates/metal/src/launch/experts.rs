@@ -13,10 +13,10 @@ pub(crate) const MOST_CHOICES: usize = 32;
 /// Choices that are in threadgroup memory at once: `kStaged` of `route.metal`.
 const STAGED: usize = 1024;
 
-/// The routed rows of a step, a row and one of its experts each, sorted by expert. Each expert has whole tiles of
-/// places for them.
+/// How many routed rows a step has, and how much room they take. A routed row is a row together with one of its
+/// experts. On the GPU they are sorted by expert, and each expert's begin a new tile, so that some places stay empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RoutedRows {
+pub struct RoutedRowsLayout {
     /// Rows.
     pub rows: usize,
     /// Experts of each row.
@@ -25,20 +25,21 @@ pub struct RoutedRows {
     pub experts: usize,
     /// Places of a tile.
     pub tile: usize,
-    /// Tiles: as many as the routed rows take at most, whatever experts are chosen.
+    /// The most tiles that the routed rows take, whichever experts are chosen.
     pub tiles: usize,
 }
 
-impl RoutedRows {
-    /// Those of `rows` rows, each of which goes through `choices` of `experts` experts. A tile has 32 places where an
-    /// expert has as many rows on average, so that at most as many places are empty as are not, and else 8. There are
-    /// no more sizes, since each has a kernel of its own, which is to be compiled before a step needs it.
+impl RoutedRowsLayout {
+    /// Returns the layout for `rows` rows, each of which goes through `choices` of `experts` experts. A tile has 32
+    /// places where an expert has as many rows on average, so that at most as many places are empty as are not, and
+    /// else 8. There are no more sizes, since each has a kernel of its own, which is to be compiled before a step needs
+    /// it.
     pub fn new(rows: usize, choices: usize, experts: usize) -> Self {
         let routed = rows * choices;
         let tile = if routed / experts.max(1) < 32 { 8 } else { 32 };
-        // The worst that can be: every expert that there is a routed row for has one in its last tile.
+        // At worst every expert that there is a routed row for has one in its last tile.
         let begun = routed.min(experts);
-        RoutedRows { rows, choices, experts, tile, tiles: begun + (routed - begun) / tile }
+        RoutedRowsLayout { rows, choices, experts, tile, tiles: begun + (routed - begun) / tile }
     }
 
     /// Places of all tiles.
@@ -55,8 +56,12 @@ impl RoutedRows {
 /// Chooses the experts of each row by the router's logits, and their weights: a softmax over all experts, scaled to a
 /// sum of 1 over the chosen ones where `normalized`. Of equal logits, the expert of the lower number is chosen.
 /// Buffers: logits, `[rows][experts]` f32; the chosen, `[rows][choices]` u32 in ascending order, their weights, f32.
-pub fn route<'a, B>(routed: &RoutedRows, normalized: bool, [logits, chosen, weights]: [&'a B; 3]) -> Launch<'a, B> {
-    let &RoutedRows { rows, experts, choices, .. } = routed;
+pub fn route<'a, B>(
+    routed: &RoutedRowsLayout,
+    normalized: bool,
+    [logits, chosen, weights]: [&'a B; 3],
+) -> Launch<'a, B> {
+    let &RoutedRowsLayout { rows, experts, choices, .. } = routed;
     let params = RouteParams {
         rows: rows as u32,
         experts: experts as u32,
@@ -87,9 +92,9 @@ pub struct GroupBuffers<'a, B> {
     pub places: &'a B,
 }
 
-/// Sorts routed rows by expert. Tiles that none takes have the expert `u32::MAX`, and are not written otherwise; empty
-/// places of other tiles have the row `u32::MAX`.
-pub fn group_by_expert<'a, B>(routed: &RoutedRows, buffers: &GroupBuffers<'a, B>) -> Launch<'a, B> {
+/// Sorts routed rows by expert. Tiles that no expert takes have the expert `u32::MAX`, and are not written otherwise;
+/// empty places of other tiles have the row `u32::MAX`.
+pub fn group_by_expert<'a, B>(routed: &RoutedRowsLayout, buffers: &GroupBuffers<'a, B>) -> Launch<'a, B> {
     let &GroupBuffers { chosen, expert_of_tile, row_of_place, places } = buffers;
     let params = GroupParams {
         rows: routed.rows as u32,
@@ -112,9 +117,9 @@ pub fn group_by_expert<'a, B>(routed: &RoutedRows, buffers: &GroupBuffers<'a, B>
 
 /// Makes the operand of all places. `gathered`: a place has the row of x that is routed there, else the row of x with
 /// the place's number. Buffers: x, `[..][k]` f32; the experts of tiles and the rows of places as in [`GroupBuffers`];
-/// the operand and its sums, of [`RoutedRows::operand_bytes`].
+/// the operand and its sums, of [`RoutedRowsLayout::operand_bytes`].
 pub fn pack_routed<'a, B>(
-    routed: &RoutedRows,
+    routed: &RoutedRowsLayout,
     (k, gathered): (usize, bool),
     [x, expert_of_tile, row_of_place, operand, sums]: [&'a B; 5],
 ) -> Launch<'a, B> {
@@ -136,9 +141,13 @@ pub fn pack_routed<'a, B>(
     }
 }
 
-/// The weighted sum of what each row's experts gave. Buffers: x, `[places][width]` f32; weights and places as [`route`]
-/// and [`group_by_expert`] give them; out, `[rows][width]`.
-pub fn sum_experts<'a, B>(routed: &RoutedRows, width: usize, [x, weights, places, out]: [&'a B; 4]) -> Launch<'a, B> {
+/// Sums the outputs of each row's experts by their weights. Buffers: x, `[places][width]` f32; weights and places as
+/// [`route`] and [`group_by_expert`] give them; out, `[rows][width]`.
+pub fn sum_experts<'a, B>(
+    routed: &RoutedRowsLayout,
+    width: usize,
+    [x, weights, places, out]: [&'a B; 4],
+) -> Launch<'a, B> {
     let params = SumExpertsParams { width: width as u32, choices: routed.choices as u32 };
     Launch {
         kernel: "sum_experts".to_owned(),
@@ -158,7 +167,7 @@ mod tests {
     #[test]
     fn no_choice_of_experts_takes_more_tiles() {
         for (rows, choices, experts) in [(1, 2, 8), (5, 8, 8), (70, 3, 16), (512, 8, 128), (300, 8, 8), (3, 1, 1)] {
-            let routed = RoutedRows::new(rows, choices, experts);
+            let routed = RoutedRowsLayout::new(rows, choices, experts);
             // As many experts as can be have one routed row in their last tile.
             let all = rows * choices;
             let mut counts = vec![0; experts];

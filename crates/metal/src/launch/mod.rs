@@ -15,7 +15,7 @@ pub(crate) use experts::{MOST_CHOICES, MOST_EXPERTS};
 pub use attend::{AttendBuffers, QueryBuffers, ReduceBuffers, attend, query, reduce};
 pub use cache::{WriteBuffers, copy_blocks, write};
 pub use delta_net::{ConvolveBuffers, DeltaBuffers, convolve, delta_rule};
-pub use experts::{GroupBuffers, RoutedRows, group_by_expert, pack_routed, route, sum_experts};
+pub use experts::{GroupBuffers, RoutedRowsLayout, group_by_expert, pack_routed, route, sum_experts};
 pub use params::{
     AttendParams, ConvolveParams, CopyParams, DeltaParams, ExactParams, GateParams, GroupParams, NormOperandParams,
     NormParams, PackParams, PackRoutedParams, Params, ProductParams, QueryParams, ReduceParams, RouteParams,

@@ -66,7 +66,8 @@ impl Drop for MetalBuffer {
 }
 
 impl MetalExecutor {
-    /// An executor, which has pipelines and pace in common with all others of the device.
+    /// A handle on the device's shared state, which is made at the first call and kept for as long as the process runs.
+    /// All executors of a device share its pipelines, its pace, its retired buffers and its failure.
     pub fn new(device: &MetalDevice) -> Self {
         static KEPT: Mutex<Vec<Arc<DeviceState>>> = Mutex::new(Vec::new());
         let mut kept = KEPT.lock().unwrap_or_else(|e| e.into_inner());

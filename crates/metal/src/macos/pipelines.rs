@@ -69,7 +69,7 @@ pub struct Pipelines {
 impl Pipelines {
     /// A launch's pipeline. Once it has been made, nothing is allocated to find it.
     ///
-    /// Errors: as [`Pipeline::compile`]; more threads or buffers than the kernel may have.
+    /// Errors: the errors of [`Pipeline::compile`]; more threads or buffers than the kernel may have.
     pub fn get<B>(&self, device: &MetalDevice, launch: &Launch<'_, B>) -> Result<ComputePipeline, ExecError> {
         let mut made = self.made.lock().unwrap_or_else(|e| e.into_inner());
         let found = made.get(&launch.constants).and_then(|kernels| kernels.get(&launch.kernel));

@@ -3,7 +3,7 @@ use super::metal_device;
 use compute::{DeltaNetSizes, HeadOrder};
 use metal::launch::{
     self, AttendBuffers, ConvolveBuffers, DeltaBuffers, GroupBuffers, NormBuffers, QueryBuffers, ReduceBuffers,
-    RoutedRows, TopBuffers, WriteBuffers,
+    RoutedRowsLayout, TopBuffers, WriteBuffers,
 };
 use metal::macos::Pipeline;
 use metal::{AttendKernel, Launch, Shape, source};
@@ -98,7 +98,7 @@ fn of_whole_layers() -> Vec<Launch<'static, ()>> {
         order: HeadOrder::Grouped,
     });
     let group = GroupBuffers { chosen: B, expert_of_tile: B, row_of_place: B, places: B };
-    let routed = RoutedRows::new(1, 8, 1024);
+    let routed = RoutedRowsLayout::new(1, 8, 1024);
     let mut launches = vec![
         launch::convolve(&sizes[0], 1, &convolve),
         launch::route(&routed, true, [B, B, B]),
