@@ -76,7 +76,7 @@ impl CpuExperts {
             }
             let inner = device.gated_product(&device.rows(&device.select_rows(x, rows)?)?, gate, up)?;
             let [output] = &device.products(&inner, &[down])?[..] else { bail!("as many products as weights") };
-            let (output, width): (Vec<f32>, _) = (output.flatten_all()?.to_vec1()?, down.n());
+            let (output, width): (Vec<f32>, _) = (output.flatten_all()?.to_vec1()?, down.rows());
             mixed.resize(num_rows * width, 0f32);
             for ((row, weight), y) in rows.iter().zip(weights).zip(output.chunks_exact(width)) {
                 let mixed = &mut mixed[*row as usize * width..][..width];

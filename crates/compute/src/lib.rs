@@ -79,14 +79,14 @@ pub trait ComputeDevice: Send + Sync {
 
     /// The sum of `x`, `[rows, n]`, and the product of some rows with one weight.
     ///
-    /// Errors: as `products`.
+    /// Errors: the errors of [`ComputeDevice::products`].
     fn product_onto(&self, x: &Tensor, rows: &Rows, weight: &PlacedWeight) -> Result<Sum> {
         Ok(Sum { x: x.clone(), delta: self.products(rows, &[weight])?.pop() })
     }
 
     /// silu(gate) * up, where these are the products of some rows with two weights, in the form that products take.
     ///
-    /// Errors: as `products`; weights of different sizes.
+    /// Errors: the errors of [`ComputeDevice::products`]; weights of different sizes.
     fn gated_product(&self, x: &Rows, gate: &PlacedWeight, up: &PlacedWeight) -> Result<Rows> {
         let [gate, up] = &self.products(x, &[gate, up])?[..] else { bail!("as many products as weights") };
         self.rows(&self.silu_mul(gate, up)?)

@@ -3,7 +3,7 @@ use crate::device_form::DeviceForm;
 use candle_core::Result;
 use matmul::Weight;
 
-/// A weight matrix `[n, k]` as a checkpoint has it.
+/// A weight matrix as a checkpoint has it: `n` rows, one for each element of a product, of `k` elements each.
 pub trait StoredMatrix: Send + Sync {
     /// The matrix.
     fn view(&self) -> Weight<'_>;
@@ -12,7 +12,7 @@ pub trait StoredMatrix: Send + Sync {
     fn forget(&self);
 }
 
-/// In what a device multiplies.
+/// The number type in which a device multiplies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precision {
     /// The type that the device is fastest with.
@@ -21,21 +21,21 @@ pub enum Precision {
     Exact,
 }
 
-/// A weight where its device multiplies with it.
+/// A weight as its device keeps it, for products.
 pub struct PlacedWeight {
-    n: usize,
+    rows: usize,
     placed: DeviceForm,
 }
 
 impl PlacedWeight {
-    /// A weight of `n` rows, in the device's own form.
-    pub fn new<T: Send + Sync + 'static>(n: usize, placed: T) -> Self {
-        PlacedWeight { n, placed: DeviceForm::new(placed) }
+    /// A weight of `rows` rows, in the device's own form.
+    pub fn new<T: Send + Sync + 'static>(rows: usize, placed: T) -> Self {
+        PlacedWeight { rows, placed: DeviceForm::new(placed) }
     }
 
-    /// The rows of the matrix: how many elements a product has.
-    pub fn n(&self) -> usize {
-        self.n
+    /// The number of rows of the matrix, which is how many elements a row's product has.
+    pub fn rows(&self) -> usize {
+        self.rows
     }
 
     /// The weight in its device's own form `T`.
@@ -46,7 +46,7 @@ impl PlacedWeight {
     }
 }
 
-/// What a device has of a layer that it computes as a whole, in the device's own form.
+/// A layer as its device keeps it, for devices that compute the layer as one operation.
 pub struct PlacedLayer(DeviceForm);
 
 impl PlacedLayer {

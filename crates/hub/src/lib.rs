@@ -208,7 +208,7 @@ pub async fn fetch(
 /// megabytes at most. Where the cache has the model whole, the path is that of the cache; otherwise the files come into
 /// `folder`, where zeros are in the place of all weights.
 ///
-/// Errors: as [`fetch`]'s, and weights that have no header.
+/// Errors: the errors of [`fetch`], and weights that have no header.
 pub async fn fetch_headers(
     config: &HubConfig,
     model: &ModelName,

@@ -1,7 +1,7 @@
 use std::sync::OnceLock;
 
 /// An instruction set that products are computed with. The result does not depend on it: every set runs the same lanes
-/// in the same order (see [`crate::LANES`]).
+/// in the same order (see [`crate::ACCUMULATORS`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Isa {
     /// Safe Rust, for any processor: the reference of the others.

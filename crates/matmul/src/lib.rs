@@ -4,10 +4,10 @@
 //! element of `out` depends on its row of `x` and its row of `w` alone. It has the same bits with any number of other
 //! rows, with any number of threads and with any instruction set.
 //!
-//! **The order of summation for float weights.** An element has [`LANES`] accumulators. Element `k` of the two rows
-//! goes to accumulator `k % LANES` by a fused multiply-add; a last step of fewer than [`LANES`] elements is padded with
-//! zeros. Then accumulator `l` takes in accumulator `l + 8`, then `l + 4`, `l + 2` and `l + 1`. Micro-tiles, threads
-//! and caches decide only which elements share loads.
+//! **The order of summation for float weights.** An element has [`ACCUMULATORS`] accumulators. Element `k` of the two
+//! rows goes to accumulator `k % ACCUMULATORS` by a fused multiply-add; a last step of fewer than [`ACCUMULATORS`]
+//! elements is padded with zeros. Then accumulator `l` takes in accumulator `l + 8`, then `l + 4`, `l + 2` and `l + 1`.
+//! Micro-tiles, threads and caches decide only which elements share loads.
 //!
 //! **The order of summation for block-quantised weights.** The rows of `x` are quantised to int8, in blocks of 32
 //! elements with an f32 scale. Within a scale group of the weight, 16 or 32 elements, the products of codes sum to an
@@ -43,9 +43,9 @@ pub use quant::{MlxRows, pack_mlx};
 pub use weight::Weight;
 pub use weight_type::WeightType;
 
-/// The number of partial sums of an element. Do not change it: it is the order of summation, so every logit moves with
-/// it.
-pub const LANES: usize = 16;
+/// The number of accumulators in which the terms of one output element are summed. It determines the order of
+/// summation, so changing it changes every logit.
+pub const ACCUMULATORS: usize = 16;
 
 /// Computes `out = x w^T` with the fastest instructions and the current rayon pool.
 ///
@@ -65,7 +65,8 @@ pub fn matmul_with(isa: Isa, x: &[f32], w: Weight<'_>, out: &mut [f32]) {
     matmul_all_with(isa, x, &mut [Product { weight: w, out }]);
 }
 
-/// Multiplies the same rows with several weights of one `k`: `x` is prepared once, and the threads meet once.
+/// Multiplies the same rows with several weights of one `k`: `x` is prepared once, and the threads are synchronised
+/// once.
 ///
 /// # Panics
 /// If a length is wrong, as for [`matmul`], or if the weights' `k` differ.

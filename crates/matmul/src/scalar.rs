@@ -1,6 +1,6 @@
 //! The reference of products with float weights: the order of summation in safe Rust, one element at a time.
 
-use crate::LANES;
+use crate::ACCUMULATORS;
 use crate::float_element::FloatElement;
 
 /// Computes `out[i][j] = sum_k x[i][k] * w[j][k]`; `out` has a row for each row of `x`.
@@ -13,27 +13,28 @@ pub(crate) fn dots<E: FloatElement>(x: &[f32], k: usize, w: &[u8], out: &mut [&m
 }
 
 fn dot<E: FloatElement>(x: &[f32], w: &[u8]) -> f32 {
-    let mut acc = [0f32; LANES];
-    for (x, w) in x.chunks(LANES).zip(w.chunks(LANES * E::BYTES)) {
-        // A last step of fewer elements is padded with zeros in every lane, as the vector kernels do.
-        let (mut xs, mut ws) = ([0f32; LANES], [0f32; LANES]);
+    let mut acc = [0f32; ACCUMULATORS];
+    for (x, w) in x.chunks(ACCUMULATORS).zip(w.chunks(ACCUMULATORS * E::BYTES)) {
+        // A last step of fewer elements is padded with zeros for every accumulator, as the vector kernels do.
+        let (mut xs, mut ws) = ([0f32; ACCUMULATORS], [0f32; ACCUMULATORS]);
         xs[..x.len()].copy_from_slice(x);
         for (to, from) in ws.iter_mut().zip(w.chunks_exact(E::BYTES)) {
             *to = E::to_f32(from);
         }
-        for lane in 0..LANES {
-            acc[lane] = xs[lane].mul_add(ws[lane], acc[lane]);
+        for i in 0..ACCUMULATORS {
+            acc[i] = xs[i].mul_add(ws[i], acc[i]);
         }
     }
     reduce(acc)
 }
 
-/// Adds halves onto halves: lane `l` takes in lane `l + 8`, then `l + 4`, `l + 2` and `l + 1`. Returns lane 0.
-pub(crate) fn reduce(mut acc: [f32; LANES]) -> f32 {
-    let mut half = LANES / 2;
+/// Adds halves onto halves: accumulator `i` takes in accumulator `i + 8`, then `i + 4`, `i + 2` and `i + 1`. Returns
+/// accumulator 0.
+pub(crate) fn reduce(mut acc: [f32; ACCUMULATORS]) -> f32 {
+    let mut half = ACCUMULATORS / 2;
     while half > 0 {
-        for lane in 0..half {
-            acc[lane] += acc[lane + half];
+        for i in 0..half {
+            acc[i] += acc[i + half];
         }
         half /= 2;
     }

@@ -99,7 +99,7 @@ impl<E: Executor> GpuDevice<E> {
 
     /// The product of some rows as a tensor.
     fn matrix(&self, out: &E::Buffer, rows: &Rows, weight: &PlacedWeight) -> Result<Tensor> {
-        self.executor.export(out, &[rows.num_rows(), weight.n()], &self.tensors)
+        self.executor.export(out, &[rows.num_rows(), weight.rows()], &self.tensors)
     }
 
     fn gated(&self, gate: &Tensor, x: &Tensor, by: Gate) -> Result<Tensor> {
@@ -188,8 +188,8 @@ impl<E: Executor + 'static> ComputeDevice for GpuDevice<E> {
     }
 
     fn product_onto(&self, x: &Tensor, rows: &Rows, weight: &PlacedWeight) -> Result<Sum> {
-        if x.dims() != [rows.num_rows(), weight.n()] {
-            bail!("a product of [{}, {}] onto {:?}", rows.num_rows(), weight.n(), x.dims());
+        if x.dims() != [rows.num_rows(), weight.rows()] {
+            bail!("a product of [{}, {}] onto {:?}", rows.num_rows(), weight.rows(), x.dims());
         }
         match self.of_rows(rows)?.onto(weight.get()?, &self.executor.import(x)?)? {
             Some(out) => Ok(Sum { x: self.matrix(&out, rows, weight)?, delta: None }),
@@ -199,7 +199,7 @@ impl<E: Executor + 'static> ComputeDevice for GpuDevice<E> {
 
     fn gated_product(&self, x: &Rows, gate: &PlacedWeight, up: &PlacedWeight) -> Result<Rows> {
         match self.of_rows(x)?.gated(gate.get()?, up.get()?)? {
-            Some(out) => Ok(Rows::new(x.num_rows(), GpuRows::floats(out, [x.num_rows(), gate.n()]))),
+            Some(out) => Ok(Rows::new(x.num_rows(), GpuRows::floats(out, [x.num_rows(), gate.rows()]))),
             None => {
                 let products = self.products(x, &[gate, up])?;
                 self.rows(&self.silu_mul(&products[0], &products[1])?)

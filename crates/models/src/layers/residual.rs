@@ -25,7 +25,7 @@ impl Residual {
 
     /// Adds the projection of some rows to the stream.
     ///
-    /// Errors: as `add`.
+    /// Errors: the errors of `add`.
     pub fn add_projection(&mut self, layer: &Linear, rows: &Rows) -> Result<()> {
         self.check_read()?;
         self.0 = layer.forward_onto(&self.0.x, rows)?;

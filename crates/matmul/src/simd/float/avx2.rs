@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::{AHEAD, Acc, MicroTile, MicroTileInput, OutputColumns, PassRows, multiply, padded};
-use crate::LANES;
+use crate::ACCUMULATORS;
 use crate::float_element::{ElementF32, FloatElement, FloatFormat};
 
 /// Computes what [`super::dots`] computes, for the rows of one pass.
@@ -34,7 +34,7 @@ impl MicroTile for Avx2 {
         }
     }
 
-    unsafe fn reduce(acc: &[f32; LANES]) -> f32 {
+    unsafe fn reduce(acc: &[f32; ACCUMULATORS]) -> f32 {
         // SAFETY: the caller's promise.
         unsafe { reduce(acc) }
     }
@@ -52,7 +52,7 @@ unsafe fn half<E: FloatElement, const M: usize, const N: usize>(
     lane: usize,
 ) {
     let mut sums = [[_mm256_setzero_ps(); N]; M];
-    let steps = input.len / LANES;
+    let steps = input.len / ACCUMULATORS;
     // SAFETY: every step lies within the columns, and so do the eight lanes.
     unsafe {
         for i in 0..M {
@@ -61,7 +61,7 @@ unsafe fn half<E: FloatElement, const M: usize, const N: usize>(
             }
         }
         for step in 0..steps {
-            let at = step * LANES + lane;
+            let at = step * ACCUMULATORS + lane;
             let mut w = [_mm256_setzero_ps(); N];
             for j in 0..N {
                 let from = input.w.add(j * input.w_stride + at * E::BYTES);
@@ -75,7 +75,7 @@ unsafe fn half<E: FloatElement, const M: usize, const N: usize>(
                 }
             }
         }
-        let (at, tail) = (steps * LANES, input.len % LANES);
+        let (at, tail) = (steps * ACCUMULATORS, input.len % ACCUMULATORS);
         if tail > 0 {
             for i in 0..M {
                 let x = padded::<ElementF32>(input.x.add(i * input.x_stride + at).cast(), tail);
@@ -117,7 +117,7 @@ unsafe fn load<E: FloatElement>(from: *const u8) -> __m256 {
 /// Adds up the lanes in the order of `scalar::reduce`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn reduce(acc: &[f32; LANES]) -> f32 {
+fn reduce(acc: &[f32; ACCUMULATORS]) -> f32 {
     // SAFETY: 16 floats are two registers.
     let half = unsafe { _mm256_add_ps(_mm256_loadu_ps(acc.as_ptr()), _mm256_loadu_ps(acc.as_ptr().add(8))) };
     let four = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps::<1>(half));

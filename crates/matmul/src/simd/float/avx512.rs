@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::{AHEAD, Acc, MicroTile, MicroTileInput, OutputColumns, PassRows, multiply, padded};
-use crate::LANES;
+use crate::ACCUMULATORS;
 use crate::float_element::{ElementF32, FloatElement, FloatFormat};
 
 /// Computes what [`super::dots`] computes, for the rows of one pass.
@@ -35,7 +35,7 @@ impl MicroTile for Avx512 {
         unsafe { accumulate::<E, M, N>(input, acc) }
     }
 
-    unsafe fn reduce(acc: &[f32; LANES]) -> f32 {
+    unsafe fn reduce(acc: &[f32; ACCUMULATORS]) -> f32 {
         // SAFETY: the caller's promise.
         unsafe { reduce(acc) }
     }
@@ -48,7 +48,7 @@ impl MicroTile for Avx512 {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,f16c")]
 unsafe fn accumulate<E: FloatElement, const M: usize, const N: usize>(input: MicroTileInput, acc: &mut Acc<M, N>) {
     let mut sums = [[_mm512_setzero_ps(); N]; M];
-    let steps = input.len / LANES;
+    let steps = input.len / ACCUMULATORS;
     // SAFETY: every step lies within the columns.
     unsafe {
         for i in 0..M {
@@ -57,7 +57,7 @@ unsafe fn accumulate<E: FloatElement, const M: usize, const N: usize>(input: Mic
             }
         }
         for step in 0..steps {
-            let at = step * LANES;
+            let at = step * ACCUMULATORS;
             let mut w = [_mm512_setzero_ps(); N];
             for j in 0..N {
                 let from = input.w.add(j * input.w_stride + at * E::BYTES);
@@ -71,7 +71,7 @@ unsafe fn accumulate<E: FloatElement, const M: usize, const N: usize>(input: Mic
                 }
             }
         }
-        let (at, tail) = (steps * LANES, input.len % LANES);
+        let (at, tail) = (steps * ACCUMULATORS, input.len % ACCUMULATORS);
         if tail > 0 {
             for i in 0..M {
                 let x = padded::<ElementF32>(input.x.add(i * input.x_stride + at).cast(), tail);
@@ -113,7 +113,7 @@ unsafe fn load<E: FloatElement>(from: *const u8) -> __m512 {
 /// Adds up the lanes in the order of `scalar::reduce`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn reduce(acc: &[f32; LANES]) -> f32 {
+fn reduce(acc: &[f32; ACCUMULATORS]) -> f32 {
     // SAFETY: 16 floats are a register.
     let acc = unsafe { _mm512_loadu_ps(acc.as_ptr()) };
     let half = _mm256_add_ps(_mm512_castps512_ps256(acc), _mm512_extractf32x8_ps::<1>(acc));

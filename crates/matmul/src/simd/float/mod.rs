@@ -1,7 +1,8 @@
 //! Micro-tiles of the products with float weights.
 //!
 //! `M` rows of `x` share a pass over the weight, and a micro-tile is the product of them with `N` rows of the weight.
-//! Each of its `M * N` elements has [`LANES`] sums of its own, so a micro-tile shares loads and changes no result.
+//! Each of its `M * N` elements has [`ACCUMULATORS`] sums of its own, so a micro-tile shares loads and changes no
+//! result.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -15,7 +16,7 @@ use std::borrow::Cow;
 use rayon::prelude::*;
 
 use crate::float_element::FloatElement;
-use crate::{Isa, LANES, scalar};
+use crate::{ACCUMULATORS, Isa, scalar};
 
 /// Returns the most rows of `x` that share a pass over the weight.
 fn rows_per_pass(isa: Isa) -> usize {
@@ -137,7 +138,7 @@ struct OutputColumns<'a, 'b> {
 }
 
 /// The sums of a micro-tile's elements.
-type Acc<const M: usize, const N: usize> = [[[f32; LANES]; N]; M];
+type Acc<const M: usize, const N: usize> = [[[f32; ACCUMULATORS]; N]; M];
 
 /// What a micro-tile multiplies: the same `len` columns of `M` rows of `x` and of `N` rows of the weight.
 #[derive(Clone, Copy)]
@@ -148,7 +149,7 @@ struct MicroTileInput {
     w: *const u8,
     /// The distance of the weight's rows, in bytes.
     w_stride: usize,
-    /// The number of columns: a multiple of `LANES`, except in the last columns of a row.
+    /// The number of columns: a multiple of `ACCUMULATORS`, except in the last columns of a row.
     len: usize,
 }
 
@@ -165,7 +166,7 @@ trait MicroTile {
     ///
     /// # Safety
     /// The set's instructions must be available.
-    unsafe fn reduce(acc: &[f32; LANES]) -> f32;
+    unsafe fn reduce(acc: &[f32; ACCUMULATORS]) -> f32;
 }
 
 /// Multiplies `M` rows of `x` with every row of `w`.
@@ -206,10 +207,10 @@ unsafe fn stream<T: MicroTile, E: FloatElement, const M: usize, const N: usize>(
 ) {
     let row = x.k * E::BYTES;
     let strip = if x.kc == x.k { 1 } else { STRIP_TILES };
-    let mut accs: [Acc<M, N>; STRIP_TILES] = [[[[0.; LANES]; N]; M]; STRIP_TILES];
+    let mut accs: [Acc<M, N>; STRIP_TILES] = [[[[0.; ACCUMULATORS]; N]; M]; STRIP_TILES];
     for j in (0..each).step_by(strip) {
         let accs = &mut accs[..strip.min(each - j)];
-        accs.fill([[[0.; LANES]; N]; M]);
+        accs.fill([[[0.; ACCUMULATORS]; N]; M]);
         for at in (0..x.k).step_by(x.kc) {
             let len = x.kc.min(x.k - at);
             for (t, acc) in accs.iter_mut().enumerate() {
@@ -230,14 +231,14 @@ unsafe fn stream<T: MicroTile, E: FloatElement, const M: usize, const N: usize>(
     }
 }
 
-/// Returns the last `len < LANES` elements at `from`, padded with zeros.
+/// Returns the last `len < ACCUMULATORS` elements at `from`, padded with zeros.
 ///
 /// # Safety
 /// `from` must be readable for `len * E::BYTES` bytes.
-unsafe fn padded<E: FloatElement>(from: *const u8, len: usize) -> [f32; LANES] {
+unsafe fn padded<E: FloatElement>(from: *const u8, len: usize) -> [f32; ACCUMULATORS] {
     // SAFETY: the caller's promise.
     let bytes = unsafe { std::slice::from_raw_parts(from, len * E::BYTES) };
-    let mut all = [0f32; LANES];
+    let mut all = [0f32; ACCUMULATORS];
     for (to, from) in all.iter_mut().zip(bytes.chunks_exact(E::BYTES)) {
         *to = E::to_f32(from);
     }

@@ -3,7 +3,7 @@
 use std::arch::aarch64::*;
 
 use super::{Acc, MicroTile, MicroTileInput, OutputColumns, PassRows, multiply, padded};
-use crate::LANES;
+use crate::ACCUMULATORS;
 use crate::float_element::{ElementF32, FloatElement, FloatFormat};
 
 /// Computes what [`super::dots`] computes, for the rows of one pass.
@@ -27,13 +27,13 @@ struct Neon;
 
 impl MicroTile for Neon {
     unsafe fn accumulate<E: FloatElement, const M: usize, const N: usize>(input: MicroTileInput, acc: &mut Acc<M, N>) {
-        for lane in (0..LANES).step_by(4) {
+        for lane in (0..ACCUMULATORS).step_by(4) {
             // SAFETY: the caller's promise.
             unsafe { quarter::<E, M, N>(input, acc, lane) }
         }
     }
 
-    unsafe fn reduce(acc: &[f32; LANES]) -> f32 {
+    unsafe fn reduce(acc: &[f32; ACCUMULATORS]) -> f32 {
         // SAFETY: the caller's promise; 16 floats are four registers.
         unsafe {
             let [a, b, c, d] = [0, 4, 8, 12].map(|lane| vld1q_f32(acc.as_ptr().add(lane)));
@@ -56,7 +56,7 @@ unsafe fn quarter<E: FloatElement, const M: usize, const N: usize>(
     lane: usize,
 ) {
     let mut sums = [[vdupq_n_f32(0.); N]; M];
-    let steps = input.len / LANES;
+    let steps = input.len / ACCUMULATORS;
     // SAFETY: every step lies within the columns, and so do the four lanes.
     unsafe {
         for i in 0..M {
@@ -65,7 +65,7 @@ unsafe fn quarter<E: FloatElement, const M: usize, const N: usize>(
             }
         }
         for step in 0..steps {
-            let at = step * LANES + lane;
+            let at = step * ACCUMULATORS + lane;
             let mut w = [vdupq_n_f32(0.); N];
             for j in 0..N {
                 w[j] = load::<E>(input.w.add(j * input.w_stride + at * E::BYTES));
@@ -77,7 +77,7 @@ unsafe fn quarter<E: FloatElement, const M: usize, const N: usize>(
                 }
             }
         }
-        let (at, tail) = (steps * LANES, input.len % LANES);
+        let (at, tail) = (steps * ACCUMULATORS, input.len % ACCUMULATORS);
         if tail > 0 {
             for i in 0..M {
                 let x = padded::<ElementF32>(input.x.add(i * input.x_stride + at).cast(), tail);
