@@ -7,10 +7,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-/// What a request tells of the process that it was given.
+/// An event of a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeaseEvent {
-    /// It needs the process no longer.
+    /// The request needs the process no longer.
     Released,
     /// The process does not take connections.
     Unreachable,
@@ -18,10 +18,10 @@ pub enum LeaseEvent {
 
 /// The right to a loaded model, which stays so while this lives.
 pub struct Lease {
-    /// Where its process is.
+    /// The address of the model's process.
     pub address: Arc<ProcessAddress>,
-    /// Takes what happens to the lease.
-    pub tell: Box<dyn Fn(LeaseEvent) + Send + Sync>,
+    /// Called with the lease's events.
+    pub on_event: Box<dyn Fn(LeaseEvent) + Send + Sync>,
 }
 
 impl Lease {
@@ -33,7 +33,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        (self.tell)(LeaseEvent::Released);
+        (self.on_event)(LeaseEvent::Released);
     }
 }
 

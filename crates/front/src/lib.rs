@@ -136,7 +136,7 @@ impl Relay for Front {
             match self.0.client.send(&lease.address, &request).await {
                 Ok(answer) => return Ok(answer.map(|body| lease.hold(body, name))),
                 // Nothing has been sent, so another process can have it.
-                Err(error) if client::is_refused(&error) && left > 0 => (lease.tell)(LeaseEvent::Unreachable),
+                Err(error) if client::is_refused(&error) && left > 0 => (lease.on_event)(LeaseEvent::Unreachable),
                 // Above all, this process or the system has no descriptors or ports left.
                 Err(error) if error.is_connect() => {
                     let reason = error.source().map_or_else(|| error.to_string(), ToString::to_string);

@@ -1,4 +1,4 @@
-//! One model of a front, and how far it is.
+//! One model of a front, and the phase of its process.
 use crate::FrontModel;
 use crate::back_off::BackOff;
 use crate::client::ProcessAddress;
@@ -24,21 +24,22 @@ pub struct ManagedModel {
     /// Bytes that it needs beside its cache, once that is known.
     pub beside_cache: Option<u64>,
     pub counts: ModelCounts,
-    told: Value,
+    /// The answer of its process at `/v1/models` when it was loaded last; null before.
+    model_list: Value,
     created: u64,
     /// How many processes it has had.
     started: u64,
 }
 
-/// How far a model's process is.
+/// The phase of a model's process.
 pub enum Phase {
-    /// There is none.
+    /// There is no process.
     Absent,
-    /// It loads the model.
+    /// The process loads the model.
     Loading(ModelProcess),
-    /// It serves the model.
+    /// The process serves the model.
     Serving(ServingProcess),
-    /// It was asked to end.
+    /// The process was asked to end.
     Stopping(ModelProcess),
 }
 
@@ -51,7 +52,7 @@ pub struct ServingProcess {
     pub is_closed: bool,
 }
 
-/// What is counted of a model.
+/// The metrics of a model.
 pub struct ModelCounts {
     pub loads: Counter,
     pub unloads: Counter,
@@ -90,7 +91,7 @@ impl ManagedModel {
             last_used: Instant::now(),
             back_off: BackOff::default(),
             beside_cache: None,
-            told: Value::Null,
+            model_list: Value::Null,
             created: unix_seconds(),
             started: 0,
         }
@@ -137,11 +138,11 @@ impl ManagedModel {
     }
 
     /// The process has loaded the model.
-    pub fn serves(&mut self, address: Arc<ProcessAddress>, told: Value) {
+    pub fn serves(&mut self, address: Arc<ProcessAddress>, model_list: Value) {
         if let Phase::Loading(process) = std::mem::replace(&mut self.phase, Phase::Absent) {
             let now = Instant::now();
             self.phase = Phase::Serving(ServingProcess { process, address, since: now, is_closed: false });
-            (self.told, self.created, self.last_used) = (told, unix_seconds(), now);
+            (self.model_list, self.created, self.last_used) = (model_list, unix_seconds(), now);
             self.back_off.loaded();
             self.counts.loads.increment(1);
         }
@@ -158,7 +159,7 @@ impl ManagedModel {
         };
     }
 
-    /// The process has ended. Gives for how long it served if it was not asked to end, `Some(None)` if it never did.
+    /// The process has ended. Returns for how long it served if it was not asked to end, `Some(None)` if it never did.
     pub fn ended(&mut self) -> Option<Option<Duration>> {
         self.in_use = 0;
         match std::mem::replace(&mut self.phase, Phase::Absent) {
@@ -184,7 +185,7 @@ impl ManagedModel {
             (Phase::Absent, Some(reason)) => ModelState::Failed(reason.to_owned()),
             (Phase::Absent, None) => ModelState::Unloaded,
         };
-        RelayedModel { name: self.name.clone(), state, created: self.created, told: self.told.clone() }
+        RelayedModel { name: self.name.clone(), state, created: self.created, model_list: self.model_list.clone() }
     }
 }
 

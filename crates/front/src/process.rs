@@ -1,4 +1,4 @@
-//! A model's process: how it is started, what it says, and how it ends.
+//! A model's process: its start, its address and log, its end.
 use crate::TakeLogLine;
 use crate::client::{ModelClient, ProcessAddress};
 use serde_json::Value;
@@ -22,21 +22,20 @@ const LAST_LINES_WAIT: Duration = Duration::from_secs(1);
 /// Bytes of a key.
 const KEY_BYTES: usize = 32;
 
-/// One process is started after the other, so that none has a pipe of another's: a system that cannot make a pipe and
-/// mark it as this process's own in one step would hand it on to a process that is started meanwhile, and the end of
-/// this process would not close it.
+/// Processes are started one at a time. On a system that cannot create a pipe and mark it close-on-exec in one step, a
+/// process started at the same moment would inherit the pipe, and closing our end would then not end this process.
 static SPAWNING: Mutex<()> = Mutex::new(());
 
-/// What a process tells.
+/// An event of a process.
 pub enum ProcessEvent {
-    /// It serves its model.
+    /// The process serves its model.
     Ready {
         address: Arc<ProcessAddress>,
-        /// What it answers at `/v1/models`.
-        told: Value,
+        /// The process's answer at `/v1/models`.
+        model_list: Value,
     },
-    /// It has ended, as these words tell, with the last lines of its log.
-    Ended { how: String },
+    /// The process has ended. The description says how, with the last lines of its log.
+    Ended { description: String },
 }
 
 /// A process that has been started.
@@ -64,7 +63,7 @@ impl ModelProcess {
     }
 }
 
-/// How a process is started, and who is told of it.
+/// A process that is to be started, and the receivers of its log and its events.
 pub struct ProcessStart {
     pub name: String,
     pub command: Command,
@@ -73,32 +72,32 @@ pub struct ProcessStart {
     /// How long it may take to end in order.
     pub stop_limit: Duration,
     pub log: TakeLogLine,
-    pub tell: Arc<dyn Fn(ProcessEvent) + Send + Sync>,
+    pub on_event: Arc<dyn Fn(ProcessEvent) + Send + Sync>,
 }
 
 impl ProcessStart {
-    /// Starts the process. All that becomes of it is told, also that it cannot be started.
+    /// Starts the process. Its events go to `on_event`; a process that cannot be started has ended.
     pub fn start(self) -> ModelProcess {
         let ((stop, stopped), (kill, killed)) = (oneshot::channel(), oneshot::channel());
         let process = ModelProcess { number: self.number, memory: self.memory, stop: Some(stop), kill: Some(kill) };
-        let tell = self.tell.clone();
+        let on_event = self.on_event.clone();
         let running = tokio::spawn(self.run(ProcessEnd { stopped, killed }));
         tokio::spawn(async move {
-            let how = match running.await {
-                Ok(Ok(how)) => how,
+            let description = match running.await {
+                Ok(Ok(description)) => description,
                 Ok(Err(error)) => format!("its process cannot be run: {error}"),
                 Err(error) => format!("what watches its process failed: {error}"),
             };
-            tell(ProcessEvent::Ended { how });
+            on_event(ProcessEvent::Ended { description });
         });
         process
     }
 
-    /// Runs the process to its end; gives how it ended.
+    /// Runs the process to its end, which it describes.
     ///
     /// Errors: the system gives no process, no pipes or no random numbers.
     async fn run(self, ending: ProcessEnd) -> io::Result<String> {
-        let ProcessStart { name, command, stop_limit, log, tell, .. } = self;
+        let ProcessStart { name, command, stop_limit, log, on_event, .. } = self;
         let key = random_key()?;
         let mut child = spawn(command)?;
         tracing::info!("the process of {name} is {}", child.id().unwrap_or_default());
@@ -110,7 +109,7 @@ impl ProcessStart {
         let out = child.stdout.take();
         tokio::spawn(async move {
             if let Some(event) = ready(out, key).await {
-                tell(event);
+                on_event(event);
             }
         });
         let last = Arc::new(LastLines::default());
@@ -124,11 +123,11 @@ impl ProcessStart {
         };
         let status = ending.wait(&mut child, stdin, stop_limit).await?;
         let _ = timeout(LAST_LINES_WAIT, lines).await;
-        Ok(last.after(status))
+        Ok(last.describe_end(status))
     }
 }
 
-/// What ends a process from outside: both resolve once their other ends are dropped.
+/// The two ways to end a process from outside; each resolves once its other end is dropped.
 struct ProcessEnd {
     stopped: oneshot::Receiver<()>,
     killed: oneshot::Receiver<()>,
@@ -167,17 +166,17 @@ fn spawn(mut command: Command) -> io::Result<Child> {
     tokio::process::Command::from(command).kill_on_drop(true).spawn()
 }
 
-/// Waits until a process has written its address. `None`: it has written none.
+/// Waits until a process has written its address; `None` if it ends without one.
 async fn ready(out: Option<ChildStdout>, key: String) -> Option<ProcessEvent> {
     let mut line = String::new();
     BufReader::new(out?).read_line(&mut line).await.ok()?;
     let authority = Some(line.trim_end().to_owned()).filter(|authority| !authority.is_empty())?;
     let address = Arc::new(ProcessAddress { authority, key });
-    let told = ModelClient::new().models(&address).await;
-    Some(ProcessEvent::Ready { address, told })
+    let model_list = ModelClient::new().models(&address).await;
+    Some(ProcessEvent::Ready { address, model_list })
 }
 
-/// Gives each line that a process writes, to the end.
+/// Calls `take` with each line that a process writes, to the end.
 async fn each_line(from: Option<ChildStderr>, take: impl Fn(&str)) {
     let Some(from) = from else { return };
     let mut lines = BufReader::new(from).split(b'\n');
@@ -199,15 +198,15 @@ impl LastLines {
         lines.push_back(line.trim_end().chars().take(LINE_LENGTH).collect());
     }
 
-    /// How a process has ended, in words.
-    fn after(&self, status: ExitStatus) -> String {
+    /// Describes the end of a process, with these lines.
+    fn describe_end(&self, status: ExitStatus) -> String {
         let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
         format!("its process ended ({status}); the last lines of its log: {}", lines.join(" | "))
     }
 }
 
-/// A key that nobody else knows.
+/// Makes a key that nobody else knows.
 fn random_key() -> io::Result<String> {
     let mut bytes = [0; KEY_BYTES];
     getrandom::fill(&mut bytes).map_err(io::Error::other)?;

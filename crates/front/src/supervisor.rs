@@ -20,12 +20,12 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub enum Note {
     /// A request needs a model.
     Wanted { model: usize, is_look: bool, reply: LeaseReply },
-    /// A request tells of the process that it was given.
+    /// An event of a request's lease.
     Leased { model: usize, process: u64, is_look: bool, event: LeaseEvent },
     /// It is known where a model has its memory from.
     Planned { model: usize, answer: RoomAnswer },
-    /// A process has told something.
-    Told { model: usize, process: u64, event: ProcessEvent },
+    /// An event of a model's process.
+    Process { model: usize, process: u64, event: ProcessEvent },
     /// All is to end.
     Stop(oneshot::Sender<()>),
 }
@@ -133,15 +133,15 @@ impl Supervisor {
                 }
             }
             Note::Planned { model, answer } => self.planned(model, answer),
-            Note::Told { model, process, event } => {
+            Note::Process { model, process, event } => {
                 if self.models[model].has_process(process) {
                     self.is_stuck = false;
                     match event {
-                        ProcessEvent::Ready { address, told } => {
-                            self.models[model].serves(address, told);
+                        ProcessEvent::Ready { address, model_list } => {
+                            self.models[model].serves(address, model_list);
                             tracing::info!("{} is loaded", self.models[model].name);
                         }
-                        ProcessEvent::Ended { how } => self.ended(model, how),
+                        ProcessEvent::Ended { description } => self.ended(model, description),
                     }
                 }
             }
@@ -193,9 +193,9 @@ impl Supervisor {
             model.last_used = Instant::now();
         }
         let notes = self.notes.clone();
-        let tell = move |event| drop(notes.send(Note::Leased { model: number, process, is_look, event }));
+        let on_event = move |event| drop(notes.send(Note::Leased { model: number, process, is_look, event }));
         // If the client has left, the lease comes back with its reply and is released.
-        let _ = reply.send(Ok(Lease { address, tell: Box::new(tell) }));
+        let _ = reply.send(Ok(Lease { address, on_event: Box::new(on_event) }));
     }
 
     fn released(&mut self, number: usize, is_look: bool) {
@@ -215,15 +215,15 @@ impl Supervisor {
         }
     }
 
-    fn ended(&mut self, number: usize, how: String) {
+    fn ended(&mut self, number: usize, description: String) {
         let model = &mut self.models[number];
         let Some(served) = model.ended() else {
             tracing::info!("{} is unloaded", model.name);
             return;
         };
-        tracing::warn!("{}: {how}", model.name);
+        tracing::warn!("{}: {description}", model.name);
         let now = Instant::now();
-        model.back_off.failed(now, served, how);
+        model.back_off.failed(now, served, description);
         if let Some(retry) = model.back_off.pause(now) {
             let error = self.failed(number, retry);
             self.refuse(number, &error);
@@ -357,7 +357,7 @@ impl Supervisor {
         let (notes, log, stop_limit) = (self.notes.clone(), self.log.clone(), self.stop_limit);
         let model = &mut self.models[number];
         let process = model.next_process();
-        let tell = move |event| drop(notes.send(Note::Told { model: number, process, event }));
+        let on_event = move |event| drop(notes.send(Note::Process { model: number, process, event }));
         if model.back_off.has_failed() {
             model.counts.restarts.increment(1);
         }
@@ -369,7 +369,7 @@ impl Supervisor {
             memory: plan.total,
             stop_limit,
             log,
-            tell: Arc::new(tell),
+            on_event: Arc::new(on_event),
         };
         model.phase = Phase::Loading(start.start());
     }

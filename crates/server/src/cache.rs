@@ -113,7 +113,7 @@ struct FoundPrompt {
     disk: usize,
     /// Those that were computed.
     computed: usize,
-    /// Why they were; null where they are new behind all that was known.
+    /// Why they were; null where they are new after all that was known.
     miss: Option<String>,
 }
 

@@ -76,7 +76,7 @@ fn stream_of(events: AnswerEvents, request_id: String) -> Response {
     }))
 }
 
-/// The events of an answer behind the one that begins it.
+/// The events of an answer after the one that begins it.
 struct AnswerEvents {
     generation: Generation,
     writer: BlockWriter,

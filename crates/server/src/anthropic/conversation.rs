@@ -188,7 +188,7 @@ impl GivenConversation {
 
     /// Leaves the last message, which is an assistant's, open for the answer.
     ///
-    /// Errors: it has no text that could be continued, or calls behind it.
+    /// Errors: it has no text that could be continued, or calls after it.
     fn open_last(&mut self, path: &str) -> Result<(), ApiError> {
         let last = self.messages.last().cloned().unwrap_or_default();
         let wrong = |problem: &str| {

@@ -20,7 +20,7 @@ pub fn object_of(text: &str) -> Map<String, Value> {
     places.iter().find_map(object).unwrap_or_default()
 }
 
-/// The last places behind which nothing is half written, the last one first, each with the brackets that are open
+/// The last places after which nothing is half written, the last one first, each with the brackets that are open
 /// there.
 fn places_to_cut(text: &str) -> Vec<(usize, Vec<u8>)> {
     let mut places = Vec::new();

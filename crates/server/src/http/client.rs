@@ -22,7 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// Bytes that are read behind a request that is being answered. Reading them is how the end behind them is found.
+/// Bytes that are read after a request that is being answered. Reading them is how the end after them is found.
 const MAX_AHEAD: usize = 64 << 10;
 /// How often a connection of which nothing can be read is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -179,7 +179,7 @@ impl Client {
         Ok(next)
     }
 
-    /// Reads what the client sends behind its request, to the end if it is near, and then finds out whether the client
+    /// Reads what the client sends after its request, to the end if it is near, and then finds out whether the client
     /// has left.
     fn read_ahead(&self, state: &mut ClientState, cx: &mut Context<'_>, now: Instant) -> Result<Option<Instant>, End> {
         while !state.sends_no_more && state.ahead.len() < MAX_AHEAD {

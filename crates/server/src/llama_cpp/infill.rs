@@ -45,7 +45,7 @@ struct InfillFields {
     model: Option<String>,
     /// What lies before the gap.
     input_prefix: Option<String>,
-    /// What lies behind it.
+    /// What lies after it.
     input_suffix: Option<String>,
     /// Other files, which the model sees first.
     input_extra: Option<Vec<ExtraFile>>,

@@ -10,7 +10,7 @@ const MAX_WORDS: usize = 1000;
 /// Bytes of a word at most.
 const MAX_BYTES: usize = 1000;
 
-/// The token sequences that write the words, each at the beginning of a text and behind a space.
+/// The token sequences that write the words, each at the beginning of a text and after a space.
 ///
 /// Errors: too many words, a word that is too long or that is nothing but spaces.
 pub fn token_sequences(words: &[String], tokenizer: &Tokenizer) -> Result<Arc<[Vec<u32>]>, ApiError> {

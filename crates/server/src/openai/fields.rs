@@ -97,7 +97,7 @@ pub struct SamplingFields {
     logit_bias: Option<BTreeMap<String, f32>>,
     /// The only tokens that may be drawn.
     allowed_token_ids: Option<Vec<u32>>,
-    /// Words that the answer must not have, written as their tokens at the beginning of a text or behind a space.
+    /// Words that the answer must not have, written as their tokens at the beginning of a text or after a space.
     bad_words: Option<Vec<String>>,
     /// Equal requests with equal seeds get equal answers, whatever else is served.
     seed: Option<i64>,

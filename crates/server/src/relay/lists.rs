@@ -1,4 +1,4 @@
-//! What a relaying server tells of its models: lists, its health, and the metrics of all.
+//! The endpoints of a relaying server that describe its models: lists, its health, and the metrics of all.
 use super::{Relay, metrics, unknown};
 use crate::anthropic::{ModelEntry, ModelPage, VERSION};
 use crate::http::error::{ApiError, ErrorCode};
@@ -26,18 +26,18 @@ pub struct RelayedModel {
     pub state: ModelState,
     /// When it was loaded last, or else when this server began, in seconds since the epoch.
     pub created: u64,
-    /// What its own server answered at `/v1/models` when it was loaded last; null before.
-    pub told: Value,
+    /// The answer of the model's own server at `/v1/models` when it was loaded last; null before.
+    pub model_list: Value,
 }
 
-/// How far a model is.
+/// Whether a model is loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ModelState {
     /// The next request that names it loads it.
     Unloaded,
-    /// It is being loaded, or waits for the memory.
+    /// The model is being loaded, or waits for the memory.
     Loading,
-    /// It answers.
+    /// The model answers requests.
     Loaded,
     /// Its process could not be started, or has ended by itself, for this reason.
     Failed(String),
@@ -63,12 +63,12 @@ struct RelayedModelObject {
     created: u64,
     owned_by: &'static str,
     status: ModelStatus,
-    /// What a server of one model tells beside that (`root`, `max_model_len`, `meta`), once it has been loaded.
+    /// The further fields of a server of one model (`root`, `max_model_len`, `meta`), once it has been loaded.
     #[serde(flatten)]
-    told: Map<String, Value>,
+    details: Map<String, Value>,
 }
 
-/// How far a model is, in llama.cpp's form.
+/// Whether a model is loaded, in llama.cpp's form.
 #[derive(Serialize, JsonSchema)]
 struct ModelStatus {
     /// `unloaded`, `loading`, `loaded` or `failed`.
@@ -78,12 +78,12 @@ struct ModelStatus {
     reason: Option<String>,
 }
 
-/// The list of what is served.
+/// The list of all models.
 #[derive(Serialize, JsonSchema)]
 struct RelayedModels {
     object: &'static str,
     data: Vec<RelayedModelObject>,
-    /// What llama.cpp lists; it is empty for Codex, which takes such a list for its own.
+    /// The models in llama.cpp's form. The list is empty for Codex, which would read it as its own format.
     models: Vec<Value>,
 }
 
@@ -105,9 +105,9 @@ enum AnyModel {
 
 impl RelayedModel {
     fn object(&self) -> RelayedModelObject {
-        let mut told = self.told["data"][0].as_object().cloned().unwrap_or_default();
+        let mut details = self.model_list["data"][0].as_object().cloned().unwrap_or_default();
         for own in ["id", "object", "created", "owned_by"] {
-            told.remove(own);
+            details.remove(own);
         }
         let reason = match &self.state {
             ModelState::Failed(reason) => Some(reason.clone()),
@@ -119,18 +119,18 @@ impl RelayedModel {
             created: self.created,
             owned_by: "tallow",
             status: ModelStatus { value: self.state.name(), reason },
-            told,
+            details,
         }
     }
 
     fn entry(&self) -> ModelEntry {
-        let context = self.told["data"][0]["max_model_len"].as_u64().and_then(|tokens| tokens.try_into().ok());
+        let context = self.model_list["data"][0]["max_model_len"].as_u64().and_then(|tokens| tokens.try_into().ok());
         ModelEntry::described(&self.name, self.created, context)
     }
 
     fn llama_cpp_entry(&self) -> Value {
-        match self.told["models"].get(0) {
-            Some(told) => told.clone(),
+        match self.model_list["models"].get(0) {
+            Some(entry) => entry.clone(),
             None => json!({"name": self.name, "model": self.name, "type": "model"}),
         }
     }
@@ -139,22 +139,24 @@ impl RelayedModel {
 /// `/v1/models` and `/v1/models/{name}`.
 pub fn list_routes<R: Relay>(relay: &R) -> Routes {
     let all = relay.clone();
-    let all = move |State(state): State<ServerState>, headers: HeaderMap, query| list(all, state, headers, query);
+    let all = move |State(state): State<ServerState>, headers: HeaderMap, query| all_models(all, state, headers, query);
     let one = relay.clone();
     let one = move |State(state): State<ServerState>, headers: HeaderMap, name, uri: Uri| {
-        tell(one, state, headers, name, uri)
+        one_model(one, state, headers, name, uri)
     };
-    let tells = Operation::get("Tells about a model").answers::<AnyModel>().fails(&[ErrorCode::ModelNotFound]);
+    let describes = Operation::get("Tells about a model").answers::<AnyModel>().fails(&[ErrorCode::ModelNotFound]);
     Routes::new()
         .route(THE_MODELS[0], get(all))
         .described(
-            Operation::get("Lists the models, and how far each is").query::<ModelsQuery>().answers::<AnyModels>(),
+            Operation::get("Lists the models, and whether each is loaded")
+                .query::<ModelsQuery>()
+                .answers::<AnyModels>(),
         )
         .route(THE_MODELS[1], get(one))
-        .described(tells)
+        .described(describes)
 }
 
-async fn list<R: Relay>(
+async fn all_models<R: Relay>(
     relay: R,
     state: ServerState,
     headers: HeaderMap,
@@ -174,7 +176,7 @@ async fn list<R: Relay>(
     })))
 }
 
-async fn tell<R: Relay>(
+async fn one_model<R: Relay>(
     relay: R,
     state: ServerState,
     headers: HeaderMap,
@@ -195,7 +197,7 @@ async fn tell<R: Relay>(
 /// `/health`, `/version` and `/metrics`.
 pub fn status_routes<R: Relay>(relay: &R) -> Routes {
     let (health_of, metrics_of) = (relay.clone(), relay.clone());
-    let health = Operation::get("Tells whether requests are served, and how far each model is");
+    let health = Operation::get("Tells whether requests are served, and which models are loaded");
     Routes::new()
         .route(status::HEALTH, get(move |State(state): State<ServerState>| health_answer(health_of, state)))
         .described(health.answers::<Map<String, Value>>().fails(&[ErrorCode::ShuttingDown]))

@@ -1,6 +1,6 @@
 //! The metrics of several servers as those of one.
 
-/// Puts texts in Prometheus's form together: each metric is described once, and its samples stand behind each other.
+/// Puts texts in Prometheus's form together: each metric is described once, and its samples follow each other.
 /// The labels must tell the texts' samples apart.
 pub fn merge(texts: &[String]) -> String {
     let mut families: Vec<(&str, Vec<&str>, Vec<&str>)> = Vec::new();
@@ -19,7 +19,7 @@ pub fn merge(texts: &[String]) -> String {
                         about.push(line);
                     }
                 }
-                // A sample stands behind the description of its metric.
+                // A sample stands after the description of its metric.
                 None => {
                     if let Some((.., samples)) = families.get_mut(current) {
                         samples.push(line);

@@ -25,13 +25,14 @@ impl Noted {
 
 impl Relay for Noted {
     fn models(&self) -> Vec<RelayedModel> {
-        let told = json!({
+        let model_list = json!({
             "data": [{"id": "other", "object": "model", "created": 1, "owned_by": "x", "max_model_len": 77}],
             "models": [{"name": "org/one", "capabilities": ["completion"]}],
         });
-        let model = |name: &str, state, told| RelayedModel { name: name.to_owned(), state, created: 5, told };
+        let model =
+            |name: &str, state, model_list| RelayedModel { name: name.to_owned(), state, created: 5, model_list };
         vec![
-            model("org/one", ModelState::Loaded, told),
+            model("org/one", ModelState::Loaded, model_list),
             model("two", ModelState::Failed("it broke".into()), Value::Null),
         ]
     }

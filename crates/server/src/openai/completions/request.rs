@@ -35,7 +35,7 @@ struct CompletionFields {
     /// A text, texts, token ids or lists of token ids, each of which is continued.
     #[schemars(schema_with = "sources_schema")]
     prompt: Value,
-    /// What follows behind the answer, for models that were trained to fill in the middle.
+    /// What follows after the answer, for models that were trained to fill in the middle.
     suffix: Option<String>,
     /// The text begins with the prompt.
     echo: Option<bool>,
@@ -107,7 +107,7 @@ async fn held_to(served: &Arc<ServedModel>, held_to: Option<HeldTo>) -> Result<O
     tokio::task::spawn_blocking(move || held_to.constraint(&served)).await?.map(Some)
 }
 
-/// Prompts whose answers lie between each of `sources` and `suffix`. What the model begins behind them ends the answer.
+/// Prompts whose answers lie between each of `sources` and `suffix`. What the model begins after them ends the answer.
 ///
 /// Errors: a model that was not trained for it, a prompt of token ids, a prompt that is to be cut.
 async fn with_suffix(

@@ -38,7 +38,7 @@ fn false_schema(_: &mut SchemaGenerator) -> Schema {
 pub struct ItemsQuery {
     /// `desc`, the newest item first, or `asc`.
     order: Option<String>,
-    /// The id of the item behind which the page begins.
+    /// The id of the item after which the page begins.
     after: Option<String>,
     /// Items of the page at most.
     limit: Option<String>,
