@@ -1,13 +1,14 @@
-// Rows of x to operands of products.
+// Kernels that make operands of products from rows of x.
 #include "products/operand.h"
 
 struct PackParams {
   uint rows;
   uint width;
-  uint groups;  // of 32 elements in a row, the last of which may be cut short
+  uint groups;  // groups of 32 elements in a row; the last may have fewer
 };
 
-// Threadgroup: 4 groups of an octet, a simdgroup each.
+// Makes the operand of the rows of x. A threadgroup takes 8 rows and 4 groups of 32 elements; each simdgroup takes one
+// group.
 KERNEL(128)
 pack_rows(device const float* x [[buffer(0)]],
           device uint4* operand [[buffer(1)]],
@@ -19,30 +20,31 @@ pack_rows(device const float* x [[buffer(0)]],
   const uint group = at.x * 4 + sg;
   if (group >= p.groups) return;
   const uint row = at.y * 8 + lane / 4, first = group * kGroup + lane % 4 * 8;
-  Eight from;
+  Eight eight;
   UNROLL for (uint i = 0; i < 8; i++) {
-    const bool is = row < p.rows && first + i < p.width;
-    from.z[i] = is ? x[ulong(row) * p.width + first + i] : 0.0f;
+    const bool inside = row < p.rows && first + i < p.width;
+    eight.z[i] = inside ? x[ulong(row) * p.width + first + i] : 0.0f;
   }
-  store_group(operand, sums, ulong(at.y) * p.groups + group, from, lane);
+  store_group(operand, sums, ulong(at.y) * p.groups + group, eight, lane);
 }
 
 struct NormOperandParams {
   uint rows;
   uint width;
   uint groups;
-  uint add;  // whether delta is added to x, and the sum kept
+  uint add;  // 1 if delta is added to x, and x + delta is written to stream
   float eps;
 };
 
 enum NormOperandSize : uint { kNormSimdgroups = 16 };
 
-// The operand of weight sum / rms(sum) with sum = x + delta, or x alone. Threadgroup: an octet.
+// Makes the operand of the normalised rows, weight * s / rms(s), where s is x + delta, or x if `add` is 0. A
+// threadgroup takes eight rows.
 KERNEL(512)
 norm_operand(device const float* x [[buffer(0)]],
              device const float* delta [[buffer(1)]],
              device const float* weight [[buffer(2)]],
-             device float* sum [[buffer(3)]],
+             device float* stream [[buffer(3)]],
              device uint4* operand [[buffer(4)]],
              device float* sums [[buffer(5)]],
              constant NormOperandParams& p [[buffer(6)]],
@@ -59,7 +61,7 @@ norm_operand(device const float* x [[buffer(0)]],
       float z = x[at];
       if (p.add) {
         z += delta[at];
-        sum[at] = z;
+        stream[at] = z;
       }
       square = fma(z, z, square);
     }
@@ -70,15 +72,15 @@ norm_operand(device const float* x [[buffer(0)]],
   const uint row = octet * 8 + lane / 4;
   float square = 0.0f;
   for (uint i = 0; i < kNormSimdgroups; i++) square += s_square[lane / 4][i];
-  const float scale = rsqrt(square / float(p.width) + p.eps);
+  const float inverse_rms = rsqrt(square / float(p.width) + p.eps);
   for (uint group = sg; group < p.groups; group += kNormSimdgroups) {
     const uint first = group * kGroup + lane % 4 * 8;
-    Eight from;
+    Eight eight;
     UNROLL for (uint i = 0; i < 8; i++) {
       const ulong at = ulong(row) * p.width + first + i;
-      from.z[i] = 0.0f;
-      if (row < p.rows && first + i < p.width) from.z[i] = (p.add ? sum[at] : x[at]) * scale * weight[first + i];
+      const bool inside = row < p.rows && first + i < p.width;
+      eight.z[i] = inside ? (p.add ? stream[at] : x[at]) * inverse_rms * weight[first + i] : 0.0f;
     }
-    store_group(operand, sums, ulong(octet) * p.groups + group, from, lane);
+    store_group(operand, sums, ulong(octet) * p.groups + group, eight, lane);
   }
 }
