@@ -1,13 +1,13 @@
 //! The stages between the tokens that a choice's sampler draws and the parts of its answer: constraint, detokenizer,
 //! stop strings, parser.
-mod hold;
+mod active_constraint;
 
 use crate::answer::{AnswerParser, AnswerPart, AnswerSyntax, Tool};
 use crate::constraint::{AnswerConstraint, Constraint, ConstraintError, TokenMask};
 use crate::detokenizer::Detokenizer;
 use crate::stop::{StopMatcher, Stopped};
 use crate::tokenizer::Tokenizer;
-use hold::Hold;
+use active_constraint::ActiveConstraint;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -59,7 +59,7 @@ pub struct Pushed {
     pub end: Option<AnswerEnd>,
 }
 
-/// Why an answer ends by what it holds.
+/// The reason why an answer ends before the model ends it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AnswerEnd {
     /// A stop string.
@@ -76,7 +76,7 @@ pub struct AnswerPipeline {
     /// Tokens to come in whose text no stop string is looked for.
     unsearched: usize,
     parser: Option<AnswerParser>,
-    hold: Hold,
+    constraint: ActiveConstraint,
     single_call: bool,
     /// Calls that have been closed.
     calls: usize,
@@ -108,7 +108,7 @@ impl AnswerPipeline {
             calls: 0,
             thought_left: reading.as_ref().and_then(|r| r.thought_budget),
             thought_close: reading.as_ref().and_then(|r| r.syntax.thought).map(|tags| tags.close),
-            hold: Hold::new(options.constraint, reading.and_then(|r| r.call_constraint), in_thought),
+            constraint: ActiveConstraint::new(options.constraint, reading.and_then(|r| r.call_constraint), in_thought),
             forced: VecDeque::new(),
             parser,
         }
@@ -116,14 +116,14 @@ impl AnswerPipeline {
 
     /// Whether the next token is held to a constraint.
     pub fn is_held(&self) -> bool {
-        self.hold.is_held()
+        self.constraint.is_held()
     }
 
     /// The tokens that may come next; `None`: all.
     ///
     /// Errors: [`ConstraintError::Failed`].
     pub fn mask(&mut self) -> Result<Option<TokenMask>, ConstraintError> {
-        self.hold.mask()
+        self.constraint.mask()
     }
 
     /// The next token, if it does not depend on the model.
@@ -151,7 +151,7 @@ impl AnswerPipeline {
         };
         let mut parts = Vec::new();
         self.parse(&stopped.text, &mut parts);
-        let complete = self.hold.push(token, self.parser.as_ref(), self.calls)?;
+        let complete = self.constraint.push(token, self.parser.as_ref(), self.calls)?;
         self.watch_thought();
         let end = match stopped.matched {
             Some(stop) => Some(AnswerEnd::StopString(stop)),
@@ -161,7 +161,7 @@ impl AnswerPipeline {
         Ok(Pushed { parts, in_thought, end })
     }
 
-    /// Ends the answer: what was held back, and the stop string that it completes, if it does.
+    /// Ends the answer. Returns the parts that were held back, and the stop string that they complete, if they do.
     pub fn finish(&mut self) -> (Vec<AnswerPart>, Option<String>) {
         let rest = self.detokenizer.flush();
         let stopped = self.stops.push(&rest);

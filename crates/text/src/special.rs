@@ -32,7 +32,7 @@ impl SpecialTexts {
         self.0.is_match(text)
     }
 
-    /// `text` with `mark` behind the first character of each special token's text; `None` if it holds none.
+    /// `text` with `mark` after the first character of each special token's text; `None` if it holds none.
     pub fn marked(&self, text: &str, mark: char) -> Option<String> {
         // Texts may overlap, and none of them must be left whole.
         let starts: BTreeSet<usize> = self.0.find_overlapping_iter(text).map(|found| found.start()).collect();

@@ -67,7 +67,7 @@ impl StopMatcher {
     /// Where the stop string that is complete first begins in `held`, and which it is.
     fn first_match(&self) -> Option<(usize, &str)> {
         let found = self.stops.iter().filter_map(|stop| {
-            // It ends behind what is passed over, and so begins at most its length before that.
+            // It ends after what is passed over, and so begins at most its length before that.
             let mut from = (self.passed + 1).saturating_sub(stop.len());
             while !self.held.is_char_boundary(from) {
                 from += 1;

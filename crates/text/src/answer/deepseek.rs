@@ -1,5 +1,5 @@
 //! Calls between `<｜tool▁calls▁begin｜>` and `<｜tool▁calls▁end｜>`.
-use super::json::{Arguments, Fed};
+use super::json::{Arguments, PieceProgress};
 use super::output::{Output, is_space};
 use super::section::{CallReader, CallSyntax, Opening, ReadFlow};
 use super::tags::{Scanned, TagScanner};
@@ -40,7 +40,7 @@ struct Line {
     begun: bool,
     /// The name is complete.
     named: bool,
-    /// The characters behind the name that are no whitespace.
+    /// The characters after the name that are no whitespace.
     fence: String,
 }
 
@@ -158,7 +158,7 @@ impl DeepSeek {
         text.len()
     }
 
-    /// The call's name: what stands before the separator, or behind it where that is the call's kind.
+    /// The call's name: what stands before the separator, or after it where that is the call's kind.
     fn name(&self) -> &str {
         let line = self.line.raw.trim_start_matches(is_space);
         let name = if self.line.begun { line.split('\n').next().unwrap_or_default() } else { &self.head };
@@ -186,19 +186,19 @@ impl CallReader for DeepSeek {
             at += match &mut self.place {
                 DeepSeekPlace::Line => self.read_to_arguments(rest, out),
                 DeepSeekPlace::Arguments(arguments) => match arguments.push(rest, |piece| out.arguments(piece)) {
-                    Fed::More => rest.len(),
-                    Fed::Done(n) => {
+                    PieceProgress::More => rest.len(),
+                    PieceProgress::Done(n) => {
                         self.place = DeepSeekPlace::AfterArguments;
                         n
                     }
-                    Fed::Broken(n) => {
+                    PieceProgress::Broken(n) => {
                         self.place = DeepSeekPlace::Broken;
                         n
                     }
                 },
                 _ => match self.read_to_tag(rest, out) {
                     (ReadFlow::More, read) => read,
-                    (flow, _) => return flow.behind(at),
+                    (flow, _) => return flow.after(at),
                 },
             };
         }
@@ -209,7 +209,7 @@ impl CallReader for DeepSeek {
         let held = self.scanner.flush();
         match self.place {
             DeepSeekPlace::Arguments(_) | DeepSeekPlace::AfterArguments | DeepSeekPlace::Broken => {}
-            // What is held back directly behind a call began the closing tag.
+            // What is held back directly after a call began the closing tag.
             DeepSeekPlace::Between if out.is_after_section() => {}
             _ => {
                 self.give_up(out);

@@ -1,5 +1,5 @@
-//! Calls behind `[TOOL_CALLS]`: a list of JSON objects, or a name, `[ARGS]` and the arguments.
-use super::json::{Arguments, CallList, Fed, JsonCalls};
+//! Calls after `[TOOL_CALLS]`: a list of JSON objects, or a name, `[ARGS]` and the arguments.
+use super::json::{Arguments, CallList, JsonCalls, PieceProgress};
 use super::output::{Output, is_space};
 use super::section::{CallReader, CallSyntax, Opening, ReadFlow};
 use super::tags::{Scanned, TagScanner};
@@ -74,7 +74,7 @@ impl Mistral {
         let Mistral::Name { name, .. } = self else { return ReadFlow::More };
         out.open_call(std::mem::take(name));
         *self = Mistral::Arguments(Arguments::default());
-        self.push(text.get(at..).unwrap_or_default(), out).behind(at)
+        self.push(text.get(at..).unwrap_or_default(), out).after(at)
     }
 }
 
@@ -94,14 +94,14 @@ impl CallReader for Mistral {
                     let scanner = TagScanner::new(vec![ARGUMENTS, CALL_ID, OPEN]);
                     Mistral::Name { scanner, name: String::new(), in_id: false }
                 };
-                self.push(inner, out).behind(at)
+                self.push(inner, out).after(at)
             }
             Mistral::List(calls) => calls.push(text, out),
             Mistral::Name { .. } => self.in_name(text, out),
             Mistral::Arguments(arguments) => match arguments.push(text, |piece| out.arguments(piece)) {
-                Fed::More => ReadFlow::More,
-                Fed::Broken(at) => ReadFlow::Broken { at, opened: true },
-                Fed::Done(n) => {
+                PieceProgress::More => ReadFlow::More,
+                PieceProgress::Broken(at) => ReadFlow::Broken { at, opened: true },
+                PieceProgress::Done(n) => {
                     out.close_call();
                     ReadFlow::Ended(n)
                 }

@@ -1,14 +1,14 @@
 //! The parts that a parser has found, without the whitespace between them.
 use super::part::AnswerPart;
 
-/// Collects the parts of an answer. Whitespace next to a thought or a call is left out, so that whitespace behind text
+/// Collects the parts of an answer. Whitespace next to a thought or a call is left out, so that whitespace after text
 /// is held back until something follows it.
 #[derive(Debug, Default)]
 pub(super) struct Output {
     /// There may be thoughts or calls.
     has_sections: bool,
     parts: Vec<AnswerPart>,
-    /// Whitespace behind the text, or before it.
+    /// Whitespace after the text, or before it.
     space: String,
     /// A thought or a call came last, so that whitespace is left out.
     after_section: bool,

@@ -75,7 +75,7 @@ impl AnswerParser {
         matches!(self.mode, Mode::Thought(_))
     }
 
-    /// The text of the section of calls that is open: from behind the tag that opened it, or with what opened it where
+    /// The text of the section of calls that is open: from after the tag that opened it, or with what opened it where
     /// that is no tag before the section. Without a tag a section is open once a call in it has been opened.
     pub fn open_call(&self) -> Option<&str> {
         match &self.mode {

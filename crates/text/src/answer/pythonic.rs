@@ -1,5 +1,5 @@
 //! Calls as a Python list of function calls, which is all of the answer.
-use super::json::{Fed, quoted};
+use super::json::{PieceProgress, quoted};
 use super::output::{Output, is_space};
 use super::python::PythonValue;
 use super::schema::KnownTools;
@@ -144,12 +144,12 @@ impl CallReader for Pythonic {
         {
             let read = if let PythonicPlace::Value(value) = &mut self.place {
                 match value.push(rest, &mut json) {
-                    Fed::More => Some(rest.len()),
-                    Fed::Done(n) => {
+                    PieceProgress::More => Some(rest.len()),
+                    PieceProgress::Done(n) => {
                         self.place = PythonicPlace::AfterValue;
                         Some(n)
                     }
-                    Fed::Broken(n) => {
+                    PieceProgress::Broken(n) => {
                         at += n;
                         None
                     }

@@ -96,7 +96,7 @@ impl QwenXml {
         }
     }
 
-    /// Reads a name up to the bracket behind it: how it goes on, and how many bytes were read if it does.
+    /// Reads a name up to the bracket after it: how it goes on, and how many bytes were read if it does.
     fn in_name(&mut self, text: &str, out: &mut Output) -> (ReadFlow, usize) {
         let end = text.find(['>', '<', '\n']);
         self.word.push_str(text.get(..end.unwrap_or(text.len())).unwrap_or_default());
@@ -170,7 +170,7 @@ impl CallReader for QwenXml {
                     let in_name = matches!(place, XmlPlace::Function | XmlPlace::Key);
                     match if in_name { self.in_name(rest, out) } else { self.read_to_tag(rest, out) } {
                         (ReadFlow::More, read) => read,
-                        (flow, _) => return flow.behind(at),
+                        (flow, _) => return flow.after(at),
                     }
                 }
             };
@@ -181,7 +181,7 @@ impl CallReader for QwenXml {
 
     fn finish(&mut self, out: &mut Output) {
         match &self.place {
-            // What is held back directly behind a call began the closing tag.
+            // What is held back directly after a call began the closing tag.
             XmlPlace::Between if !out.is_after_section() => out.text(&self.scanner.flush()),
             XmlPlace::Function => {
                 out.text(FUNCTION);

@@ -34,7 +34,7 @@ pub(super) enum ReadFlow {
 
 impl ReadFlow {
     /// The flow of a piece of which so many bytes had been read before.
-    pub fn behind(self, read: usize) -> Self {
+    pub fn after(self, read: usize) -> Self {
         match self {
             ReadFlow::More => ReadFlow::More,
             ReadFlow::Ended(n) => ReadFlow::Ended(read + n),
@@ -113,7 +113,7 @@ pub(super) struct Section {
 #[derive(Debug)]
 enum Progress {
     Calls(Box<dyn CallReader>),
-    /// Behind calls, or behind what broke: whether what follows is text, up to the next tag.
+    /// After calls, or after what broke: whether what follows is text, up to the next tag.
     Rest(TagScanner, bool),
 }
 
@@ -179,7 +179,7 @@ impl Section {
     pub fn finish(&mut self, out: &mut Output) {
         match &mut self.progress {
             Progress::Calls(reader) => reader.finish(out),
-            // What is held back directly behind a call began the closing tag.
+            // What is held back directly after a call began the closing tag.
             Progress::Rest(scanner, true) if !out.is_after_section() => out.text(&scanner.flush()),
             Progress::Rest(..) => {}
         }

@@ -15,7 +15,7 @@ pub struct AnswerSyntax {
 pub struct ThoughtTags {
     /// The tag before it.
     pub open: &'static str,
-    /// The tag behind it.
+    /// The tag after it.
     pub close: &'static str,
 }
 

@@ -73,23 +73,23 @@ fn cut(text: &mut Cow<'_, str>, len: usize) {
     }
 }
 
-/// Text up to a closing tag, without one newline behind the opening tag and one before the closing one.
+/// Text up to a closing tag, without one newline after the opening tag and one before the closing one.
 #[derive(Debug)]
 pub(super) struct Enclosed {
     scanner: TagScanner,
-    /// Nothing has come yet behind the opening tag.
+    /// Nothing has come yet after the opening tag.
     at_start: bool,
     /// A newline that the closing tag may follow.
     newline: bool,
 }
 
 impl Enclosed {
-    /// Begins behind an opening tag. The text ends with one of `closing`.
+    /// Begins after an opening tag. The text ends with one of `closing`.
     pub fn new(closing: Vec<&'static str>) -> Self {
         Enclosed { scanner: TagScanner::new(closing), at_start: true, newline: false }
     }
 
-    /// Takes in a piece of text. Returns the closing tag, and how many bytes of the piece it ends behind, if it came.
+    /// Takes in a piece of text. Returns the closing tag, and how many bytes of the piece it ends after, if it came.
     pub fn push(&mut self, text: &str, mut emit: impl FnMut(&str)) -> Option<(&'static str, usize)> {
         let Scanned { plain, tag } = self.scanner.push(text);
         let mut plain: &str = &plain;
@@ -108,7 +108,7 @@ impl Enclosed {
         tag
     }
 
-    /// Goes on behind a tag as behind the opening one.
+    /// Goes on after a tag as after the opening one.
     pub fn reopen(&mut self) {
         self.at_start = true;
     }

@@ -1,4 +1,4 @@
-//! The grammars of tool calls, format by format. Each is of a call section from behind the tag that opens it, so that
+//! The grammars of tool calls, format by format. Each is of a call section from after the tag that opens it, so that
 //! it can begin where the parser of the answer sees one open.
 use super::grammar::{JsonStyle, json_term, literal};
 use crate::answer::{Tool, ToolCallFormat};
@@ -32,7 +32,7 @@ impl CallGrammar<'_> {
         }
     }
 
-    /// Rules of which `calls` is a section from behind the tag that opens it.
+    /// Rules of which `calls` is a section from after the tag that opens it.
     pub(super) fn rules(&self, tokenizer: &Tokenizer) -> String {
         match self.format {
             ToolCallFormat::Hermes => self.hermes(tokenizer),
@@ -212,7 +212,7 @@ fn python_call(tool: &Tool, style: JsonStyle) -> String {
     let head = literal(&format!("{}(", tool.name));
     let mut body = required.join(&format!(" {separator} "));
     if required.is_empty() {
-        // Any run of the optional ones, in order: a first one, then those behind it.
+        // Any run of the optional ones, in order: a first one, then those after it.
         let runs = (0..optional.len()).map(|first| {
             let rest = optional[first + 1..].iter().map(|next| format!(" ({separator} {next})?"));
             format!("{}{}", optional[first], rest.collect::<String>())

@@ -80,7 +80,7 @@ impl ConstraintFactory {
         })
     }
 
-    /// A constraint on a section of tool calls from behind the tag that opens it.
+    /// A constraint on a section of tool calls from after the tag that opens it.
     ///
     /// Errors: [`ConstraintError::Grammar`].
     pub fn calls(&self, calls: &CallGrammar<'_>) -> Result<Constraint, ConstraintError> {

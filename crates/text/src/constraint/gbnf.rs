@@ -155,7 +155,7 @@ impl<'a> GbnfReader<'a> {
         }
     }
 
-    /// `*`, `+`, `?` or `{m,n}` behind an item, as it is in Lark too.
+    /// `*`, `+`, `?` or `{m,n}` after an item, as it is in Lark too.
     fn repetition(&mut self) -> Result<String, String> {
         let mut found = String::new();
         if let Some(sign @ ('*' | '+' | '?')) = self.rest.chars().next() {

@@ -84,7 +84,7 @@ impl Constraint {
         self.matcher.is_stopped() && self.matcher.stop_reason().is_ok()
     }
 
-    /// The library's message tells all that the parser knows behind its first line.
+    /// The library's message tells all that the parser knows after its first line.
     fn failed(&self, error: &anyhow::Error) -> ConstraintError {
         ConstraintError::Failed(first_line(&error.to_string()))
     }

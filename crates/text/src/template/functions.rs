@@ -72,12 +72,14 @@ fn strftime_now(format: &str) -> Result<String, Error> {
     Ok(text)
 }
 
-/// The variable that gives, for arguments of tool calls as [`to_json`] writes them, the text in which the model wrote
-/// them. No template can name it.
+/// The name of a template variable that no template can name, since it has spaces: a map from a tool call's arguments,
+/// as [`to_json`] writes them, to the same arguments as the model wrote them. With it a repeated prompt is equal to the
+/// earlier prompt and answer token by token, so that its prefix is known.
 pub(super) const WRITTEN_ARGUMENTS: &str = "arguments as written";
 
 /// Writes JSON as Python's `json.dumps` does, with transformers' default of `ensure_ascii=False`. In contrast to
-/// Jinja's own filter it escapes nothing for HTML, and arguments of tool calls are written as the model wrote them.
+/// Jinja's own filter it escapes nothing for HTML, and it writes arguments of tool calls as the model wrote them (see
+/// [`WRITTEN_ARGUMENTS`]).
 fn to_json(state: &State, value: Value, kwargs: Kwargs) -> Result<String, Error> {
     let failed = |message: String| Error::new(ErrorKind::InvalidOperation, format!("tojson: {message}"));
     let indent: Option<usize> = kwargs.get("indent")?;
@@ -107,20 +109,21 @@ fn to_json(state: &State, value: Value, kwargs: Kwargs) -> Result<String, Error>
     })
 }
 
-/// JSON in which arguments of tool calls stand as they were written: all of it, or the value of a key `arguments`.
-fn with_written(text: String, written: &Value) -> String {
+/// Returns the JSON with arguments of tool calls as the model wrote them. `json` is a call's arguments, or contains
+/// them as the value of a key `arguments`.
+fn with_written(json: String, written: &Value) -> String {
     let as_written = |python: &str| written.get_attr(python).ok()?.as_str().map(str::to_owned);
-    if let Some(all) = as_written(&text) {
+    if let Some(all) = as_written(&json) {
         return all;
     }
-    let mut out = text;
+    let mut out = json;
     for python in written.try_iter().into_iter().flatten() {
         let Some((python, arguments)) = python.as_str().and_then(|python| Some((python, as_written(python)?))) else {
             continue;
         };
-        let of_call = |arguments: &str| format!("\"arguments\": {arguments}");
-        if out.contains(&of_call(python)) {
-            out = out.replace(&of_call(python), &of_call(&arguments));
+        let member = |arguments: &str| format!("\"arguments\": {arguments}");
+        if out.contains(&member(python)) {
+            out = out.replace(&member(python), &member(&arguments));
         }
     }
     out

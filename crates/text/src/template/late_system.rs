@@ -1,4 +1,4 @@
-//! System messages behind other messages, for templates that take one at the beginning alone.
+//! System messages after other messages, for templates that take one at the beginning alone.
 use serde_json::Value;
 
 /// Moves such messages into what the template takes: those at the beginning become one, and each later one becomes the

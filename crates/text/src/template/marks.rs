@@ -5,7 +5,7 @@ use crate::special::{SpecialTexts, free_characters, taken_characters};
 use serde_json::{Map, Value};
 use std::collections::HashSet;
 
-/// Puts a mark into each special token's text that a client wrote, behind the token's first character. `None` if there
+/// Puts a mark into each special token's text that a client wrote, after the token's first character. `None` if there
 /// is none, which is nearly always so.
 ///
 /// Errors: a conversation that leaves no character to mark with.

@@ -16,7 +16,7 @@ pub(super) struct MessageForms {
     /// Whether the template names the role `developer`; otherwise such a message becomes a system message.
     pub has_developer: bool,
     /// Whether the template shows system messages where they stand; otherwise [`late_system`](super::late_system) moves
-    /// those behind others.
+    /// those after others.
     pub late_system: bool,
     /// Whether the template insists on short ids of tool calls.
     pub short_call_ids: bool,

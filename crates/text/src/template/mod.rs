@@ -120,7 +120,7 @@ impl ChatTemplate {
                 return Err(broken(format!("it has {} bytes; a chat template may have {MAX_SOURCE}", source.len())));
             }
             with_deep_stack(|| {
-                let source = percent::rewritten(&source::without_generation_tags(&source));
+                let source = percent::rewritten(&source::without_generation_statements(&source));
                 environment.add_template_owned(name, source).map_err(|e| broken(describe(&e)))
             })??;
         }

@@ -1,4 +1,4 @@
-//! Python's `%` behind a text. Minijinja knows `%` for numbers alone, and no way to add to it, so that `'..' % value`
+//! Python's `%` after a text. Minijinja knows `%` for numbers alone, and no way to add to it, so that `'..' % value`
 //! is written anew as a filter, `'..' | percent(value)`, before a template is compiled. Both bind to the text alone.
 
 /// The filter's name, which no template has.
@@ -6,7 +6,7 @@ pub(super) const FILTER: &str = "__percent";
 /// How deep operands may lie in each other; deeper ones stay as they are, which minijinja then refuses.
 const MAX_DEPTH: usize = 16;
 
-/// The template's source with each `%` behind a literal text written as a filter.
+/// The template's source with each `%` after a literal text written as a filter.
 pub(super) fn rewritten(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;

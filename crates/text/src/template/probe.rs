@@ -55,7 +55,7 @@ pub(super) fn forms(
     }
 }
 
-/// Whether the template shows a system message behind a user's, and the one at the beginning too. `text` gives a
+/// Whether the template shows a system message after a user's, and the one at the beginning too. `text` gives a
 /// content in the form that the template reads.
 fn shows_late_system(text: impl Fn(&str) -> Value, render: impl Fn(&Value, Option<&Value>) -> Option<String>) -> bool {
     let needle = |number: usize| format!("{NEEDLE}{number}");

@@ -1,4 +1,4 @@
-//! Where chat templates come from: a model's folder, a GGUF file, or a file that takes their place.
+//! The sources of chat templates: a model's folder, a GGUF file, or a file that a user names in their place.
 use super::ChatTemplate;
 use crate::config::{TokenizerConfig, read_optional};
 use crate::error::TextError;
@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 /// The name of the template for requests without tools, or for all requests.
 pub(super) const DEFAULT: &str = "default";
 
-/// Templates with their names, and the file that they come from.
+/// The texts of templates, and the file that they come from.
 pub(super) struct Sources {
     pub path: PathBuf,
+    /// Each template's name and text.
     pub templates: Vec<(String, String)>,
 }
 
@@ -26,7 +27,7 @@ impl ChatTemplate {
         let config = TokenizerConfig::from_dir(dir)?;
         let file = dir.join("chat_template.jinja");
         let sources = match read_optional(&file) {
-            Ok(Some(source)) => Ok(Some(Sources { path: file, templates: vec![(DEFAULT.to_owned(), source)] })),
+            Ok(Some(text)) => Ok(Some(Sources { path: file, templates: vec![(DEFAULT.to_owned(), text)] })),
             Ok(None) => configured(&config),
             Err(e) => Err(e),
         };
@@ -46,9 +47,9 @@ impl ChatTemplate {
     ///
     /// Errors: a file that cannot be read, a template that is empty or does not compile.
     pub fn from_file(path: &Path, tokenizer: &Tokenizer) -> Result<Self, TextError> {
-        let source = std::fs::read_to_string(path);
-        let source = source.map_err(|source| TextError::Read { path: path.to_owned(), source })?;
-        let sources = Sources { path: path.to_owned(), templates: vec![(DEFAULT.to_owned(), source)] };
+        let text = std::fs::read_to_string(path);
+        let text = text.map_err(|source| TextError::Read { path: path.to_owned(), source })?;
+        let sources = Sources { path: path.to_owned(), templates: vec![(DEFAULT.to_owned(), text)] };
         Self::compile(sources, tokenizer.special_token_roles().to_vec())
     }
 
@@ -58,7 +59,7 @@ impl ChatTemplate {
     }
 }
 
-/// The templates in `tokenizer_config.json`, with their names.
+/// Returns the templates in `tokenizer_config.json`; `None` if it has none.
 ///
 /// Errors: a `chat_template` of another form, a list without a "default" one.
 fn configured(config: &TokenizerConfig) -> Result<Option<Sources>, TextError> {
@@ -66,15 +67,15 @@ fn configured(config: &TokenizerConfig) -> Result<Option<Sources>, TextError> {
     let Some(value) = config.get(FIELD) else {
         return Ok(None);
     };
-    let wrong = || config.wrong(FIELD, "it must be a string or a list of {\"name\": .., \"template\": ..}");
+    let wrong_form = || config.wrong(FIELD, "it must be a string or a list of {\"name\": .., \"template\": ..}");
     let named = |entry: &Value| {
         let text = |key: &str| entry.get(key).and_then(Value::as_str).map(str::to_owned);
-        text("name").zip(text("template")).ok_or_else(wrong)
+        text("name").zip(text("template")).ok_or_else(wrong_form)
     };
     let templates = match value {
-        Value::String(source) => vec![(DEFAULT.to_owned(), source.clone())],
+        Value::String(text) => vec![(DEFAULT.to_owned(), text.clone())],
         Value::Array(entries) => entries.iter().map(named).collect::<Result<Vec<_>, _>>()?,
-        _ => return Err(wrong()),
+        _ => return Err(wrong_form()),
     };
     if !templates.iter().any(|(name, _)| name == DEFAULT) {
         return Err(config.wrong(FIELD, "the list has no template named \"default\""));
@@ -82,18 +83,18 @@ fn configured(config: &TokenizerConfig) -> Result<Option<Sources>, TextError> {
     Ok(Some(Sources { path: config.path.clone(), templates }))
 }
 
-/// Replaces the tags `{% generation %}` and `{% endgeneration %}`, which mark what transformers trains on. For a prompt
-/// they make a block like any other. Since minijinja can be given no tags, the pair becomes `{% if true %}` and `{%
-/// endif %}`, with its whitespace control.
-pub(super) fn without_generation_tags(source: &str) -> String {
+/// Replaces the statements `{% generation %}` and `{% endgeneration %}`, which mark the text that transformers trains
+/// on; when a prompt is rendered, they have no effect. Since minijinja cannot be given statements of its own, the pair
+/// becomes `{% if true %}` and `{% endif %}`, with its whitespace control.
+pub(super) fn without_generation_statements(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;
     while let Some(start) = rest.find("{%") {
-        let (before, tag) = rest.split_at(start + 2);
-        let Some(end) = tag.find("%}") else {
+        let (before, statement) = rest.split_at(start + 2);
+        let Some(end) = statement.find("%}") else {
             break;
         };
-        let (inside, after) = tag.split_at(end);
+        let (inside, after) = statement.split_at(end);
         out.push_str(before);
         let word = inside.trim_matches(|c: char| c.is_whitespace() || c == '-' || c == '+');
         match word {
@@ -111,9 +112,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn generation_tags_keep_their_whitespace_control() {
+    fn generation_statements_keep_their_whitespace_control() {
         let source = "{%- generation -%}a{% if generation %}b{% endif %}{%+ endgeneration %} generation {% x";
         let expected = "{%- if true -%}a{% if generation %}b{% endif %}{%+ endif %} generation {% x";
-        assert_eq!(without_generation_tags(source), expected);
+        assert_eq!(without_generation_statements(source), expected);
     }
 }

@@ -52,7 +52,7 @@ impl Tokenizer {
         let special = self.special_in(text, controls);
         let (model, normalizer) = (self.inner.get_model(), self.inner.get_normalizer());
         // Special tokens are recognised by now. Where they stand, characters that are tokens of their own keep what is
-        // before and behind them apart, in a vocabulary that knows no special tokens.
+        // before and after them apart, in a vocabulary that knows no special tokens.
         let mut vocabulary = self.inner.get_added_vocabulary().clone();
         vocabulary.set_encode_special_tokens(true);
         if !controls.is_empty() {

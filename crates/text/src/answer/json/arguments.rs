@@ -1,7 +1,7 @@
 //! The arguments of a call: a JSON object, or a JSON string that holds one.
 use super::scanner::JsonScanner;
 use super::unescape::Unescaper;
-use super::{Fed, is_json_space};
+use super::{PieceProgress, is_json_space};
 
 /// Reads arguments and gives the text of the JSON object, as it was generated. Nothing else but `null` and an empty
 /// string, which stand for no arguments, is taken.
@@ -24,23 +24,23 @@ enum Kind {
 
 impl Arguments {
     /// Takes in a piece of text. Whitespace before the object is left out.
-    pub fn push(&mut self, text: &str, mut emit: impl FnMut(&str)) -> Fed {
+    pub fn push(&mut self, text: &str, mut emit: impl FnMut(&str)) -> PieceProgress {
         let mut from = 0;
         if matches!(self.kind, Kind::Unknown) {
-            let Some(first) = text.bytes().position(|byte| !is_json_space(byte)) else { return Fed::More };
+            let Some(first) = text.bytes().position(|byte| !is_json_space(byte)) else { return PieceProgress::More };
             from = first;
             self.kind = match text.as_bytes().get(first) {
                 Some(b'{') => Kind::Object,
                 Some(b'n') => Kind::Null,
                 Some(b'"') => Kind::Text(InnerObject::default()),
-                _ => return Fed::Broken(first),
+                _ => return PieceProgress::Broken(first),
             };
         }
         let rest = text.get(from..).unwrap_or_default();
         let fed = self.scanner.push(rest);
         let read = match fed {
-            Fed::More => rest.len(),
-            Fed::Done(n) | Fed::Broken(n) => n,
+            PieceProgress::More => rest.len(),
+            PieceProgress::Done(n) | PieceProgress::Broken(n) => n,
         };
         let piece = rest.get(..read).unwrap_or_default();
         let mut give = |piece: &str| {
@@ -50,21 +50,21 @@ impl Arguments {
         match &mut self.kind {
             Kind::Object => give(piece),
             Kind::Text(inner) => {
-                if let Some(at) = inner.push(piece, matches!(fed, Fed::Done(_)), give) {
-                    return Fed::Broken(from + at);
+                if let Some(at) = inner.push(piece, matches!(fed, PieceProgress::Done(_)), give) {
+                    return PieceProgress::Broken(from + at);
                 }
             }
             Kind::Unknown | Kind::Null => {}
         }
         match fed {
-            Fed::More => Fed::More,
-            Fed::Done(n) => {
+            PieceProgress::More => PieceProgress::More,
+            PieceProgress::Done(n) => {
                 if !self.given {
                     emit("{}");
                 }
-                Fed::Done(from + n)
+                PieceProgress::Done(from + n)
             }
-            Fed::Broken(n) => Fed::Broken(from + n),
+            PieceProgress::Broken(n) => PieceProgress::Broken(from + n),
         }
     }
 }
@@ -120,9 +120,9 @@ impl InnerObject {
             self.begun = true;
         }
         match self.scanner.push(c.encode_utf8(&mut [0; 4])) {
-            Fed::More => {}
-            Fed::Done(_) => self.complete = true,
-            Fed::Broken(_) => return false,
+            PieceProgress::More => {}
+            PieceProgress::Done(_) => self.complete = true,
+            PieceProgress::Broken(_) => return false,
         }
         ready.push(c);
         true

@@ -1,6 +1,6 @@
 //! Calls as JSON objects, one after the other or in a list.
 use super::object::CallObject;
-use super::{Fed, is_json_space};
+use super::{PieceProgress, is_json_space};
 use crate::answer::output::Output;
 use crate::answer::schema::KnownTools;
 use crate::answer::section::{CallReader, ReadFlow};
@@ -96,8 +96,8 @@ impl CallReader for JsonCalls {
             };
             let fed = call.push(rest, out);
             let read = match fed {
-                Fed::More => rest.len(),
-                Fed::Done(n) | Fed::Broken(n) => n,
+                PieceProgress::More => rest.len(),
+                PieceProgress::Done(n) | PieceProgress::Broken(n) => n,
             };
             let opened = call.is_opened();
             if opened {
@@ -107,13 +107,15 @@ impl CallReader for JsonCalls {
             }
             at += read;
             match fed {
-                Fed::More => {}
-                Fed::Done(_) if self.list == CallList::Single && !self.in_brackets => return ReadFlow::Ended(at),
-                Fed::Done(_) => {
+                PieceProgress::More => {}
+                PieceProgress::Done(_) if self.list == CallList::Single && !self.in_brackets => {
+                    return ReadFlow::Ended(at);
+                }
+                PieceProgress::Done(_) => {
                     self.has_calls = true;
                     self.state = CallsState::AfterCall;
                 }
-                Fed::Broken(_) => {
+                PieceProgress::Broken(_) => {
                     out.text(&std::mem::take(&mut self.residue));
                     return ReadFlow::Broken { at, opened };
                 }

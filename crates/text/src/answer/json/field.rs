@@ -28,7 +28,7 @@ enum FieldState {
     Done,
 }
 
-/// A string from behind its opening quote.
+/// A string from after its opening quote.
 #[derive(Debug, Default)]
 struct QuotedText {
     unescaper: Unescaper,

@@ -12,14 +12,14 @@ pub use field::StringField;
 pub(super) use scanner::JsonScanner;
 pub(super) use unescape::Surrogates;
 
-/// How the reading of something goes on after a piece of text.
+/// How the reading of a value goes on after a piece of text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fed {
-    /// It goes on.
+pub(super) enum PieceProgress {
+    /// The value goes on.
     More,
-    /// It is complete with so many bytes of the piece.
+    /// The value is complete with this many bytes of the piece.
     Done(usize),
-    /// It is broken: the byte at this place cannot follow.
+    /// The value is broken: the byte at this place cannot follow.
     Broken(usize),
 }
 

@@ -1,7 +1,7 @@
 //! One call as a JSON object.
 use super::arguments::Arguments;
 use super::scanner::JsonScanner;
-use super::{Fed, is_json_space};
+use super::{PieceProgress, is_json_space};
 use crate::answer::output::Output;
 use crate::answer::schema::KnownTools;
 
@@ -66,24 +66,24 @@ impl CallObject {
     }
 
     /// Takes in a piece of text.
-    pub fn push(&mut self, text: &str, out: &mut Output) -> Fed {
+    pub fn push(&mut self, text: &str, out: &mut Output) -> PieceProgress {
         let mut at = 0;
         while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) {
             match self.advance(rest, out) {
-                (Fed::More, n) => at += n,
-                (Fed::Done(n), _) => return Fed::Done(at + n),
-                (Fed::Broken(n), _) => return Fed::Broken(at + n),
+                (PieceProgress::More, n) => at += n,
+                (PieceProgress::Done(n), _) => return PieceProgress::Done(at + n),
+                (PieceProgress::Broken(n), _) => return PieceProgress::Broken(at + n),
             }
         }
-        Fed::More
+        PieceProgress::More
     }
 
     /// Reads some of the text: how it goes on, and how many bytes were read.
-    fn advance(&mut self, rest: &str, out: &mut Output) -> (Fed, usize) {
+    fn advance(&mut self, rest: &str, out: &mut Output) -> (PieceProgress, usize) {
         let fed = match &mut self.state {
             ObjectState::Word { scanner, raw, .. } => {
                 let fed = scanner.push(rest);
-                let read = if let Fed::Done(n) = fed { n } else { rest.len() };
+                let read = if let PieceProgress::Done(n) = fed { n } else { rest.len() };
                 raw.push_str(rest.get(..read).unwrap_or_default());
                 fed
             }
@@ -98,14 +98,14 @@ impl CallObject {
             _ => return self.between(rest, out),
         };
         match fed {
-            Fed::More => (fed, rest.len()),
-            Fed::Broken(_) => (fed, 0),
-            Fed::Done(n) if self.value_ended(out) => (Fed::More, n),
-            Fed::Done(n) => (Fed::Broken(n.saturating_sub(1)), 0),
+            PieceProgress::More => (fed, rest.len()),
+            PieceProgress::Broken(_) => (fed, 0),
+            PieceProgress::Done(n) if self.value_ended(out) => (PieceProgress::More, n),
+            PieceProgress::Done(n) => (PieceProgress::Broken(n.saturating_sub(1)), 0),
         }
     }
 
-    /// Goes on behind a key or a value. Returns false if the object is no call.
+    /// Goes on after a key or a value. Returns false if the object is no call.
     fn value_ended(&mut self, out: &mut Output) -> bool {
         let ObjectState::Word { slot, raw, .. } = std::mem::replace(&mut self.state, ObjectState::AfterValue) else {
             return true;
@@ -141,10 +141,12 @@ impl CallObject {
     }
 
     /// Reads what stands between keys and values.
-    fn between(&mut self, rest: &str, out: &mut Output) -> (Fed, usize) {
-        let Some(at) = rest.bytes().position(|byte| !is_json_space(byte)) else { return (Fed::More, rest.len()) };
+    fn between(&mut self, rest: &str, out: &mut Output) -> (PieceProgress, usize) {
+        let Some(at) = rest.bytes().position(|byte| !is_json_space(byte)) else {
+            return (PieceProgress::More, rest.len());
+        };
         let byte = rest.as_bytes().get(at).copied().unwrap_or_default();
-        let broken = (Fed::Broken(at), 0);
+        let broken = (PieceProgress::Broken(at), 0);
         let (state, read) = match (&self.state, byte) {
             (ObjectState::Start, b'{') => (ObjectState::Key { first: true }, at + 1),
             (ObjectState::Key { .. }, b'"') => (word(Slot::Key), at),
@@ -164,12 +166,12 @@ impl CallObject {
                     out.arguments("{}");
                 }
                 out.close_call();
-                return (Fed::Done(at + 1), 0);
+                return (PieceProgress::Done(at + 1), 0);
             }
             _ => return broken,
         };
         self.state = state;
-        (Fed::More, read)
+        (PieceProgress::More, read)
     }
 }
 

@@ -1,5 +1,5 @@
 //! Where a JSON value ends.
-use super::{Fed, is_json_space};
+use super::{PieceProgress, is_json_space};
 
 /// Reads one JSON value, with whitespace before it, and says where it ends or breaks.
 #[derive(Debug, Default)]
@@ -18,7 +18,7 @@ enum ScannerState {
     FirstItem,
     /// A key must follow, or the end of an object if it is the first.
     Key { first: bool },
-    /// The colon behind a key must follow.
+    /// The colon after a key must follow.
     Colon,
     /// A comma or a closing bracket must follow.
     AfterValue,
@@ -84,16 +84,16 @@ enum ByteStep {
 
 impl JsonScanner {
     /// Takes in a piece of text. Nothing may be given after the end of the value.
-    pub fn push(&mut self, text: &str) -> Fed {
+    pub fn push(&mut self, text: &str) -> PieceProgress {
         for (i, byte) in text.bytes().enumerate() {
             match self.step(byte) {
                 ByteStep::More => {}
-                ByteStep::Done => return Fed::Done(i + 1),
-                ByteStep::DoneBefore => return Fed::Done(i),
-                ByteStep::Broken => return Fed::Broken(i),
+                ByteStep::Done => return PieceProgress::Done(i + 1),
+                ByteStep::DoneBefore => return PieceProgress::Done(i),
+                ByteStep::Broken => return PieceProgress::Broken(i),
             }
         }
-        Fed::More
+        PieceProgress::More
     }
 
     /// Whether a text is one JSON value and nothing else.
@@ -101,9 +101,9 @@ impl JsonScanner {
         let mut scanner = JsonScanner::default();
         match scanner.push(text) {
             // A number ends with what follows it.
-            Fed::More => scanner.push(" ") == Fed::Done(0),
-            Fed::Done(n) => n == text.len(),
-            Fed::Broken(_) => false,
+            PieceProgress::More => scanner.push(" ") == PieceProgress::Done(0),
+            PieceProgress::Done(n) => n == text.len(),
+            PieceProgress::Broken(_) => false,
         }
     }
 
@@ -203,15 +203,15 @@ mod tests {
     use serde_json::Value;
 
     /// What a scanner says of a text in one piece, and in pieces of one character.
-    fn scan(text: &str) -> Fed {
+    fn scan(text: &str) -> PieceProgress {
         let mut whole = JsonScanner::default();
         let fed = whole.push(text);
-        let (mut scanner, mut single) = (JsonScanner::default(), Fed::More);
+        let (mut scanner, mut single) = (JsonScanner::default(), PieceProgress::More);
         for (at, c) in text.char_indices() {
             single = match scanner.push(c.encode_utf8(&mut [0; 4])) {
-                Fed::More => continue,
-                Fed::Done(n) => Fed::Done(at + n),
-                Fed::Broken(n) => Fed::Broken(at + n),
+                PieceProgress::More => continue,
+                PieceProgress::Done(n) => PieceProgress::Done(at + n),
+                PieceProgress::Broken(n) => PieceProgress::Broken(at + n),
             };
             break;
         }
@@ -232,11 +232,11 @@ mod tests {
             "\n\t\"x\"",
         ] {
             assert!(serde_json::from_str::<Value>(text).is_ok(), "{text}");
-            assert_eq!(scan(&format!("{text} x")), Fed::Done(text.len()), "{text}");
+            assert_eq!(scan(&format!("{text} x")), PieceProgress::Done(text.len()), "{text}");
         }
         for text in ["1", "-0", "10.25", "1e5", "0.0E-1"] {
-            assert_eq!(scan(text), Fed::More, "{text}");
-            assert_eq!(scan(&format!("{text},")), Fed::Done(text.len()), "{text}");
+            assert_eq!(scan(text), PieceProgress::More, "{text}");
+            assert_eq!(scan(&format!("{text},")), PieceProgress::Done(text.len()), "{text}");
         }
     }
 
@@ -262,7 +262,7 @@ mod tests {
             ("é", 0),
             ("{1", 1),
         ] {
-            let expected = if text == "01," { Fed::Done(at) } else { Fed::Broken(at) };
+            let expected = if text == "01," { PieceProgress::Done(at) } else { PieceProgress::Broken(at) };
             assert_eq!(scan(text), expected, "{text}");
         }
     }

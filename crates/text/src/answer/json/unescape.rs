@@ -85,7 +85,7 @@ impl Unescaper {
     }
 }
 
-/// The character that a letter behind a backslash stands for.
+/// The character that a letter after a backslash stands for.
 fn named(c: char) -> char {
     match c {
         'b' => '\u{8}',

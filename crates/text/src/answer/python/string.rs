@@ -3,122 +3,147 @@ use crate::answer::json::{Surrogates, escape_into};
 
 /// Reads a string from its opening quote to its closing one.
 #[derive(Debug)]
-pub(super) struct PythonText {
+pub(super) struct PythonStringReader {
     quote: char,
-    place: TextPlace,
+    state: StringState,
     surrogates: Surrogates,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum TextPlace {
-    /// Behind so many quotes, one or two, and nothing else.
-    Opened(u8),
-    /// Within a string in single quotes.
-    Within(PyEscape),
-    /// Within a string in triple quotes, behind so many of them.
-    Triple(PyEscape, u8),
+enum StringState {
+    /// So far only quotes have been read, one or two.
+    Opened { quotes: u8 },
+    /// The reader is within a string that single quotes enclose.
+    Single { escape: PyEscape },
+    /// The reader is within a string that triple quotes enclose. `quotes` of them, which may close it, were read last.
+    Triple { escape: PyEscape, quotes: u8 },
 }
 
+/// The escape sequence that is being read. `value` is the number of the digits so far.
 #[derive(Debug, Clone, Copy)]
 enum PyEscape {
     None,
-    /// Behind a backslash.
+    /// A backslash has been read.
     Begun,
-    /// The digits so far, and how many may follow.
-    Octal(u32, u8),
-    /// The digits so far, and how many must follow.
-    Hex(u32, u8),
-    /// The digits so far of a character by its number, and how many must follow.
-    Wide(u32, u8),
+    /// Octal digits are read, of which up to `left` may follow.
+    Octal {
+        value: u32,
+        left: u8,
+    },
+    /// The hexadecimal digits of `\x` or `\u` are read, of which `left` must follow.
+    Hex {
+        value: u32,
+        left: u8,
+    },
+    /// The hexadecimal digits of `\U` are read, of which `left` must follow.
+    Wide {
+        value: u32,
+        left: u8,
+    },
 }
 
-/// What one character brought.
+/// How the reading of a value goes on after a character.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TextStep {
+pub(super) enum CharProgress {
+    /// The value goes on.
     More,
-    /// The string is complete with this character.
+    /// The value is complete with this character.
     Done,
-    /// The string was complete before this character.
+    /// The value was complete before this character.
     DoneBefore,
+    /// The value is broken: this character cannot follow.
     Broken,
 }
 
-impl PythonText {
-    /// Begins behind the opening quote.
+/// The effect of a character within a string.
+enum InsideProgress {
+    /// The character was read; this is the escape sequence after it.
+    Read(PyEscape),
+    /// The character ends an octal escape sequence and was not read itself.
+    EscapeEnded,
+}
+
+impl PythonStringReader {
+    /// Returns a reader that has read the opening quote.
     pub fn new(quote: char) -> Self {
-        PythonText { quote, place: TextPlace::Opened(1), surrogates: Surrogates::default() }
+        PythonStringReader { quote, state: StringState::Opened { quotes: 1 }, surrogates: Surrogates::default() }
     }
 
-    /// Takes in a character; adds what it brings to `json`, without the quotes around the string.
-    pub fn push(&mut self, c: char, json: &mut String) -> TextStep {
+    /// Takes in a character; adds the text that it completes to `json`, without the quotes around the string.
+    pub fn push(&mut self, c: char, json: &mut String) -> CharProgress {
         let is_quote = c == self.quote;
-        match self.place {
-            TextPlace::Opened(1) if is_quote => self.place = TextPlace::Opened(2),
-            TextPlace::Opened(1) => {
-                self.place = TextPlace::Within(PyEscape::None);
+        match self.state {
+            StringState::Opened { quotes: 1 } if is_quote => self.state = StringState::Opened { quotes: 2 },
+            StringState::Opened { quotes: 1 } => {
+                self.state = StringState::Single { escape: PyEscape::None };
                 return self.push(c, json);
             }
-            TextPlace::Opened(_) if is_quote => self.place = TextPlace::Triple(PyEscape::None, 0),
-            TextPlace::Opened(_) => return TextStep::DoneBefore,
-            TextPlace::Within(PyEscape::None) if is_quote => return self.finish(json),
-            TextPlace::Triple(PyEscape::None, 2) if is_quote => return self.finish(json),
-            TextPlace::Triple(PyEscape::None, quotes) if is_quote => {
-                self.place = TextPlace::Triple(PyEscape::None, quotes + 1)
+            StringState::Opened { .. } if is_quote => {
+                self.state = StringState::Triple { escape: PyEscape::None, quotes: 0 }
             }
-            TextPlace::Within(escape) => match self.within(c, escape, json) {
-                // What ends an octal number may end the string too.
-                Some((escape, false)) => {
-                    self.place = TextPlace::Within(escape);
+            StringState::Opened { .. } => return CharProgress::DoneBefore,
+            StringState::Single { escape: PyEscape::None } if is_quote => return self.finish(json),
+            StringState::Triple { escape: PyEscape::None, quotes: 2 } if is_quote => return self.finish(json),
+            StringState::Triple { escape: PyEscape::None, quotes } if is_quote => {
+                self.state = StringState::Triple { escape: PyEscape::None, quotes: quotes + 1 }
+            }
+            StringState::Single { escape } => match self.read_inside(c, escape, json) {
+                Some(InsideProgress::Read(escape)) => self.state = StringState::Single { escape },
+                // The character that ends an octal number may end the string too.
+                Some(InsideProgress::EscapeEnded) => {
+                    self.state = StringState::Single { escape: PyEscape::None };
                     return self.push(c, json);
                 }
-                Some((escape, true)) => self.place = TextPlace::Within(escape),
-                None => return TextStep::Broken,
+                None => return CharProgress::Broken,
             },
-            TextPlace::Triple(escape, quotes) => {
+            StringState::Triple { escape, quotes } => {
                 (0..quotes).for_each(|_| escape_into(self.quote, json));
-                match self.within(c, escape, json) {
-                    Some((escape, false)) => {
-                        self.place = TextPlace::Triple(escape, 0);
+                match self.read_inside(c, escape, json) {
+                    Some(InsideProgress::Read(escape)) => self.state = StringState::Triple { escape, quotes: 0 },
+                    Some(InsideProgress::EscapeEnded) => {
+                        self.state = StringState::Triple { escape: PyEscape::None, quotes: 0 };
                         return self.push(c, json);
                     }
-                    Some((escape, true)) => self.place = TextPlace::Triple(escape, 0),
-                    None => return TextStep::Broken,
+                    None => return CharProgress::Broken,
                 }
             }
         }
-        TextStep::More
+        CharProgress::More
     }
 
-    fn finish(&mut self, json: &mut String) -> TextStep {
+    fn finish(&mut self, json: &mut String) -> CharProgress {
         self.surrogates.finish(json);
-        TextStep::Done
+        CharProgress::Done
     }
 
-    /// Takes in a character that is no closing quote: the escape that follows, and whether the character was read.
-    fn within(&mut self, c: char, escape: PyEscape, json: &mut String) -> Option<(PyEscape, bool)> {
+    /// Takes in a character that is no closing quote; `None` if it cannot follow.
+    fn read_inside(&mut self, c: char, escape: PyEscape, json: &mut String) -> Option<InsideProgress> {
         let digit = c.to_digit(16);
         let next = match escape {
             PyEscape::None if c == '\\' => PyEscape::Begun,
             PyEscape::None => self.plain(c, json),
             PyEscape::Begun => self.begun(c, json),
-            PyEscape::Octal(value, left) => match c.to_digit(8) {
-                Some(digit) if left > 0 => PyEscape::Octal(value * 8 + digit, left - 1),
-                _ => return Some((self.plain(char::from_u32(value)?, json), false)),
+            PyEscape::Octal { value, left } => match c.to_digit(8) {
+                Some(digit) if left > 0 => PyEscape::Octal { value: value * 8 + digit, left: left - 1 },
+                _ => {
+                    self.plain(char::from_u32(value)?, json);
+                    return Some(InsideProgress::EscapeEnded);
+                }
             },
-            PyEscape::Hex(value, 1) => {
+            PyEscape::Hex { value, left: 1 } => {
                 let mut text = String::new();
                 self.surrogates.unit(value * 16 + digit?, &mut text);
                 text.chars().for_each(|c| escape_into(c, json));
                 PyEscape::None
             }
-            PyEscape::Hex(value, left) => PyEscape::Hex(value * 16 + digit?, left - 1),
-            PyEscape::Wide(value, 1) => self.plain(char::from_u32(value.checked_mul(16)? + digit?)?, json),
-            PyEscape::Wide(value, left) => PyEscape::Wide(value.checked_mul(16)? + digit?, left - 1),
+            PyEscape::Hex { value, left } => PyEscape::Hex { value: value * 16 + digit?, left: left - 1 },
+            PyEscape::Wide { value, left: 1 } => self.plain(char::from_u32(value.checked_mul(16)? + digit?)?, json),
+            PyEscape::Wide { value, left } => PyEscape::Wide { value: value.checked_mul(16)? + digit?, left: left - 1 },
         };
-        Some((next, true))
+        Some(InsideProgress::Read(next))
     }
 
-    /// Takes in the character behind a backslash.
+    /// Takes in the character after a backslash.
     fn begun(&mut self, c: char, json: &mut String) -> PyEscape {
         match c {
             '\n' => PyEscape::None,
@@ -130,10 +155,10 @@ impl PythonText {
             'r' => self.plain('\r', json),
             't' => self.plain('\t', json),
             'v' => self.plain('\u{B}', json),
-            '0'..='7' => PyEscape::Octal(c.to_digit(8).unwrap_or(0), 2),
-            'x' => PyEscape::Hex(0, 2),
-            'u' => PyEscape::Hex(0, 4),
-            'U' => PyEscape::Wide(0, 8),
+            '0'..='7' => PyEscape::Octal { value: c.to_digit(8).unwrap_or(0), left: 2 },
+            'x' => PyEscape::Hex { value: 0, left: 2 },
+            'u' => PyEscape::Hex { value: 0, left: 4 },
+            'U' => PyEscape::Wide { value: 0, left: 8 },
             // Python leaves an unknown escape as it is.
             _ => {
                 self.plain('\\', json);

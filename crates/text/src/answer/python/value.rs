@@ -1,7 +1,7 @@
 //! Python's values.
 use super::number;
-use super::text::{PythonText, TextStep};
-use crate::answer::json::Fed;
+use super::string::{CharProgress, PythonStringReader};
+use crate::answer::json::PieceProgress;
 
 /// Reads one value (a string, a number, `True`, `False`, `None`, a list, a tuple or a dictionary with strings as keys)
 /// and writes it as JSON. JSON's own words are known too.
@@ -16,12 +16,12 @@ enum ValueState {
     /// A value must follow, or a closing bracket within brackets.
     #[default]
     Value,
-    /// The colon behind a key must follow.
+    /// The colon after a key must follow.
     Colon,
     /// A comma or a closing bracket must follow.
     AfterValue,
     /// Within a string.
-    Text(PythonText),
+    Text(PythonStringReader),
     /// Within a word or a number.
     Word(String),
 }
@@ -36,38 +36,29 @@ struct Brackets {
     at_key: bool,
 }
 
-/// What one character brought.
-enum ValueStep {
-    More,
-    Done,
-    DoneBefore,
-    Broken,
-}
-
 impl PythonValue {
     /// Takes in a piece of text, and adds its JSON to `json`.
-    pub fn push(&mut self, text: &str, json: &mut String) -> Fed {
+    pub fn push(&mut self, text: &str, json: &mut String) -> PieceProgress {
         for (at, c) in text.char_indices() {
             match self.step(c, json) {
-                ValueStep::More => {}
-                ValueStep::Done => return Fed::Done(at + c.len_utf8()),
-                ValueStep::DoneBefore => return Fed::Done(at),
-                ValueStep::Broken => return Fed::Broken(at),
+                CharProgress::More => {}
+                CharProgress::Done => return PieceProgress::Done(at + c.len_utf8()),
+                CharProgress::DoneBefore => return PieceProgress::Done(at),
+                CharProgress::Broken => return PieceProgress::Broken(at),
             }
         }
-        Fed::More
+        PieceProgress::More
     }
 
-    fn step(&mut self, c: char, json: &mut String) -> ValueStep {
+    fn step(&mut self, c: char, json: &mut String) -> CharProgress {
         match &mut self.state {
             ValueState::Text(text) => match text.push(c, json) {
-                TextStep::More => ValueStep::More,
-                TextStep::Broken => ValueStep::Broken,
-                TextStep::Done => {
+                progress @ (CharProgress::More | CharProgress::Broken) => progress,
+                CharProgress::Done => {
                     json.push('"');
                     self.complete()
                 }
-                TextStep::DoneBefore => {
+                CharProgress::DoneBefore => {
                     json.push('"');
                     self.complete_before(c, json)
                 }
@@ -76,37 +67,37 @@ impl PythonValue {
                 let in_exponent = word.ends_with(['e', 'E']) && !word.starts_with(|c: char| c.is_ascii_alphabetic());
                 if c.is_ascii_alphanumeric() || c == '.' || c == '_' || (in_exponent && matches!(c, '+' | '-')) {
                     word.push(c);
-                    return ValueStep::More;
+                    return CharProgress::More;
                 }
-                let Some(value) = word_to_json(word) else { return ValueStep::Broken };
+                let Some(value) = word_to_json(word) else { return CharProgress::Broken };
                 json.push_str(&value);
                 self.complete_before(c, json)
             }
-            _ if c.is_ascii_whitespace() => ValueStep::More,
+            _ if c.is_ascii_whitespace() => CharProgress::More,
             ValueState::Value => self.begin(c, json),
             ValueState::Colon if c == ':' => {
                 json.push_str(": ");
                 self.to(ValueState::Value)
             }
-            ValueState::Colon => ValueStep::Broken,
+            ValueState::Colon => CharProgress::Broken,
             ValueState::AfterValue => match self.open.last_mut() {
                 Some(brackets) if c == ',' => {
                     brackets.at_key = brackets.close == '}';
                     self.to(ValueState::Value)
                 }
                 Some(brackets) if c == brackets.close => self.close(json),
-                _ => ValueStep::Broken,
+                _ => CharProgress::Broken,
             },
         }
     }
 
-    fn to(&mut self, state: ValueState) -> ValueStep {
+    fn to(&mut self, state: ValueState) -> CharProgress {
         self.state = state;
-        ValueStep::More
+        CharProgress::More
     }
 
     /// Begins a value or a key, or closes brackets.
-    fn begin(&mut self, c: char, json: &mut String) -> ValueStep {
+    fn begin(&mut self, c: char, json: &mut String) -> CharProgress {
         let is_key = self.open.last().is_some_and(|brackets| brackets.at_key);
         let after_colon = self.open.last().is_some_and(|brackets| brackets.close == '}' && !brackets.at_key);
         if let Some(brackets) = self.open.last_mut().filter(|_| !after_colon) {
@@ -121,9 +112,9 @@ impl PythonValue {
         match c {
             '"' | '\'' => {
                 json.push('"');
-                self.to(ValueState::Text(PythonText::new(c)))
+                self.to(ValueState::Text(PythonStringReader::new(c)))
             }
-            _ if is_key => ValueStep::Broken,
+            _ if is_key => CharProgress::Broken,
             '[' | '(' | '{' => {
                 json.push(if c == '{' { '{' } else { '[' });
                 let close = [']', ')', '}'][usize::from(c == '(') + 2 * usize::from(c == '{')];
@@ -131,27 +122,27 @@ impl PythonValue {
                 self.to(ValueState::Value)
             }
             c if c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.') => self.to(ValueState::Word(c.into())),
-            _ => ValueStep::Broken,
+            _ => CharProgress::Broken,
         }
     }
 
-    fn close(&mut self, json: &mut String) -> ValueStep {
+    fn close(&mut self, json: &mut String) -> CharProgress {
         let close = self.open.pop().map_or(']', |brackets| brackets.close);
         json.push(if close == '}' { '}' } else { ']' });
         self.complete()
     }
 
     /// Ends a value or a key.
-    fn complete(&mut self) -> ValueStep {
-        let Some(brackets) = self.open.last_mut() else { return ValueStep::Done };
+    fn complete(&mut self) -> CharProgress {
+        let Some(brackets) = self.open.last_mut() else { return CharProgress::Done };
         let is_key = std::mem::take(&mut brackets.at_key);
         self.to(if is_key { ValueState::Colon } else { ValueState::AfterValue })
     }
 
     /// Ends a value or a key before a character.
-    fn complete_before(&mut self, c: char, json: &mut String) -> ValueStep {
+    fn complete_before(&mut self, c: char, json: &mut String) -> CharProgress {
         match self.complete() {
-            ValueStep::Done => ValueStep::DoneBefore,
+            CharProgress::Done => CharProgress::DoneBefore,
             _ => self.step(c, json),
         }
     }
@@ -171,10 +162,10 @@ fn word_to_json(word: &str) -> Option<String> {
 pub(in crate::answer) fn literal_to_json(text: &str) -> Option<String> {
     let (mut value, mut json) = (PythonValue::default(), String::new());
     match value.push(text, &mut json) {
-        Fed::Done(n) => (n == text.len()).then_some(json),
+        PieceProgress::Done(n) => (n == text.len()).then_some(json),
         // A number or a word ends with what follows it.
-        Fed::More => (value.push(" ", &mut json) == Fed::Done(0)).then_some(json),
-        Fed::Broken(_) => None,
+        PieceProgress::More => (value.push(" ", &mut json) == PieceProgress::Done(0)).then_some(json),
+        PieceProgress::Broken(_) => None,
     }
 }
 
@@ -234,7 +225,7 @@ mod tests {
         assert!(whole.len() > 40);
         for cut in (0..=python.len()).filter(|at| python.is_char_boundary(*at)) {
             let (mut value, mut json) = (PythonValue::default(), String::new());
-            if value.push(&python[..cut], &mut json) == Fed::More {
+            if value.push(&python[..cut], &mut json) == PieceProgress::More {
                 value.push(&python[cut..], &mut json);
             }
             assert_eq!(json, whole, "cut at {cut}");
