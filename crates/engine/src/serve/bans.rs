@@ -8,7 +8,7 @@ pub(super) struct Bans {
     /// Tokens that are not drawn before `min_tokens` others.
     ends: Arc<[u32]>,
     min_tokens: u64,
-    /// Sequences of which the last token is not drawn behind the others.
+    /// Sequences of which the last token is not drawn after the others.
     sequences: Arc<[Vec<u32>]>,
     /// The answer's last tokens: as many as a sequence has before its last.
     recent: Vec<u32>,
@@ -24,7 +24,7 @@ impl Bans {
         Bans { ends, min_tokens: min_tokens as u64, ..self }
     }
 
-    /// Whether a token may be banned behind `num_tokens` others.
+    /// Whether a token may be banned after `num_tokens` others.
     pub fn may_apply(&self, num_tokens: u64) -> bool {
         !self.sequences.is_empty() || self.holds_back_ends(num_tokens)
     }
@@ -40,7 +40,7 @@ impl Bans {
         self.recent.drain(..self.recent.len().saturating_sub(most));
     }
 
-    /// Takes their probability from the tokens that may not come next behind `num_tokens` others.
+    /// Takes their probability from the tokens that may not come next after `num_tokens` others.
     pub fn apply(&self, logits: &mut [f32], num_tokens: u64) {
         let lasts = self.sequences.iter().filter_map(|sequence| {
             let (last, before) = sequence.split_last()?;

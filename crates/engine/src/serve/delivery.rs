@@ -35,7 +35,7 @@ impl Engine {
         for (at, chunk) in step.chunks.iter().enumerate() {
             let Some(request) = self.requests.get_mut(&RequestId(chunk.seq.request)) else { continue };
             if let Some(pooled) = &mut request.pooled {
-                pooled.take(chunk, output.hidden_states(at));
+                pooled.add(chunk, output.hidden_states(at));
                 if !chunk.samples.is_empty() {
                     embedded.push((chunk.seq, pooled.vector().ok_or("the model's hidden states are not numbers")?));
                 }
@@ -73,7 +73,7 @@ impl Engine {
         self.runner.replay(step, &self.scheduler, &output, &replays).map_err(|e| e.to_string())
     }
 
-    /// Samples the next token of each choice of a chunk, from the row that is `place` places behind its own last one.
+    /// Samples the next token of each choice of a chunk, from the row that is `place` places after its own last one.
     ///
     /// Errors: logits that are not numbers.
     fn sample(
@@ -99,8 +99,8 @@ impl Engine {
         }
     }
 
-    /// Delivers the token that was sampled behind a chunk's own last token. As long as the token that was drawn is the
-    /// one of the chunk's draft, the next is drawn from the row behind it and delivered too.
+    /// Delivers the token that was sampled after a chunk's own last token. As long as the token that was drawn is the
+    /// one of the chunk's draft, the next is drawn from the row after it and delivered too.
     ///
     /// Errors: logits that are not numbers.
     fn take_sampled(
@@ -135,7 +135,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Finds out what a choice may draw behind the token that it has just been given, and whether that can be drawn
+    /// Finds out what a choice may draw after the token that it has just been given, and whether that can be drawn
     /// from a row of what the step gave.
     fn can_sample(&mut self, id: SeqId, at: usize, place: usize, output: &mut StepOutput) -> bool {
         let request = self.requests.get_mut(&RequestId(id.request));

@@ -38,7 +38,8 @@ pub struct ModelInfo {
     pub has_head: bool,
     /// The width of the model's hidden states, and of the vectors that it makes of texts.
     pub hidden_size: usize,
-    /// How it makes the vector of a text; why it makes none, as the rest of a sentence that begins with the model.
+    /// How the model makes the vector of a text; or the reason why it makes none, written to follow the model's name,
+    /// such as `has no modules.json`.
     pub pooling: Result<Pooling, String>,
     /// The ids of the tokens that end an answer.
     pub turn_ends: Vec<u32>,
@@ -131,14 +132,14 @@ struct HandleShared {
     next_id: AtomicU64,
     /// Requests that were refused for want of memory.
     shed: AtomicU64,
-    /// Locked while a request is sent, so that none comes behind the message that ends the engine and is lost.
+    /// Locked while a request is sent, so that none is lost by coming after the message that ends the engine.
     closing: RwLock<bool>,
     stats: Mutex<EngineStats>,
     prefixes: Mutex<PrefixHistory>,
     kl_figures: Mutex<KlFigures>,
     disk: OnceLock<Arc<DiskCache>>,
-    /// Why the engine has ended, if it has by itself.
-    ended: OnceLock<String>,
+    /// The reason why the engine has ended by itself, if it has.
+    failure: OnceLock<String>,
 }
 
 /// Submits requests to an engine. Cheap to clone; all clones speak to one thread.
@@ -188,7 +189,7 @@ impl EngineInbox {
     /// The engine is about to end for this reason, which [`EngineHandle::failure`] gives from now on.
     pub fn fail(&self, reason: String) {
         // The first reason is the cause of all later ones.
-        let _ = self.shared.ended.set(reason);
+        let _ = self.shared.failure.set(reason);
     }
 }
 
@@ -217,7 +218,7 @@ pub fn channel(info: ModelInfo, tokenizer: Arc<Tokenizer>, queue_limit: usize) -
         prefixes: Mutex::default(),
         kl_figures: Mutex::default(),
         disk: OnceLock::new(),
-        ended: OnceLock::new(),
+        failure: OnceLock::new(),
     });
     (EngineHandle { messages: send, shared: shared.clone() }, EngineInbox { messages, shared })
 }
@@ -297,7 +298,7 @@ impl EngineHandle {
 
     /// Why the engine has ended, or is about to, although nobody had asked for it by [`Self::shutdown`].
     pub fn failure(&self) -> Option<&str> {
-        self.shared.ended.get().map(String::as_str)
+        self.shared.failure.get().map(String::as_str)
     }
 
     /// Refuses new requests, lets the accepted ones finish within `limit` and fails the rest.

@@ -25,7 +25,7 @@ pub struct SamplingParams {
     pub logit_bias: Vec<(u32, f32)>,
     /// The only tokens that may be drawn; `None` allows all.
     pub allowed_token_ids: Option<Vec<u32>>,
-    /// Token sequences that an answer must not have: the last token of each is not drawn behind the others.
+    /// Token sequences that an answer must not have: the last token of each is not drawn after the others.
     pub banned_sequences: Arc<[Vec<u32>]>,
     /// Picks the random numbers: equal requests with equal seeds get equal text, whatever else is in the batch. `None`:
     /// each request gets another one.

@@ -71,7 +71,7 @@ pub enum LogitsRow<'a> {
 
 impl StepOutput {
     /// The logits of the last token of a chunk's own, if the chunk is sampled from; with a `place` above 0 those of the
-    /// token of its draft that is so many places behind it. They are whole unless the largest are enough for all chunks
+    /// token of its draft that is so many places after it. They are whole unless the largest are enough for all chunks
     /// of the step.
     pub fn sampled(&mut self, chunk: usize, place: usize) -> Option<LogitsRow<'_>> {
         let row = self.chunks[chunk].logits.clone().nth(place)?;

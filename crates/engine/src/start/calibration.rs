@@ -150,7 +150,7 @@ impl Calibration<'_> {
     }
 }
 
-/// Starts of texts, spread evenly over one text, each behind `bos`.
+/// Starts of texts, spread evenly over one text, each after `bos`.
 fn starts(text: &[u32], bos: &[u32]) -> Vec<Vec<u32>> {
     let pieces: Vec<&[u32]> = text.chunks(START_TOKENS - bos.len()).collect();
     let count = pieces.len().min(STARTS);

@@ -27,7 +27,7 @@ impl GgufNames {
 const GLOBAL: [(&str, &str); 3] =
     [("token_embd", "model.embed_tokens"), ("output_norm", "model.norm"), ("output", "lm_head")];
 
-/// Tensors of a layer, behind `blk.N.` and `model.layers.N.`.
+/// Tensors of a layer, after `blk.N.` and `model.layers.N.`.
 const LAYER: [(&str, &str); 11] = [
     ("attn_norm", "input_layernorm"),
     ("attn_q", "self_attn.q_proj"),

@@ -34,7 +34,7 @@ pub(crate) struct WeightFile {
     source: Option<Source>,
 }
 
-/// What lies behind a mapping.
+/// The file that a mapping is of.
 struct Source {
     file: File,
     place: &'static GuardedPlace,

@@ -94,7 +94,7 @@ fn joined(
 }
 
 /// Whether a folder's tensors are as mlx-lm's converter writes Qwen3.5's: it adds the 1 that other folders leave out of
-/// the weights of norms, and moves the channel of each filter of `conv1d` behind its taps, by which it is known.
+/// the weights of norms, and moves the channel of each filter of `conv1d` after its taps, by which it is known.
 pub(crate) fn has_whole_norms(tensors: &Tensors) -> bool {
     let filters = tensors.iter().filter(|(name, _)| name.ends_with(".conv1d.weight"));
     filters.map(|(_, entry)| &entry.shape).any(|shape| matches!(shape[..], [_, taps, 1] if taps > 1))

@@ -1,5 +1,5 @@
 //! Reading the metadata of a GGUF file. The keys are those of llama.cpp (`gguf-py/gguf/constants.py`).
-use super::pooling::both_ways;
+use super::pooling::bidirectional_reason;
 use super::rope::{Scaling, Yarn, frequencies};
 use super::{LayerKind, ModelConfig, Pooling};
 use crate::checkpoint::{Tensors, size_of_layers};
@@ -204,7 +204,7 @@ fn pooling(keys: &GgufKeys<'_>) -> Result<Pooling, String> {
         _ => return Err(format!("has {key} {value}; known are 1 (mean), 2 (first token) and 3 (last token)")),
     };
     if let Some(Value::Bool(false)) = keys.value("attention.causal") {
-        return Err(both_ways(&format!("{}.attention.causal is false", keys.architecture)));
+        return Err(bidirectional_reason(&format!("{}.attention.causal is false", keys.architecture)));
     }
     Ok(pooling)
 }
@@ -318,7 +318,7 @@ mod tests {
         assert!(read(&[]).unwrap_err().contains("has no llama.pooling_type"));
         assert!(read(&[kind(4)]).unwrap_err().contains("has llama.pooling_type 4; known are"));
         const BOOL: u32 = 7;
-        let both_ways = ("llama.attention.causal", BOOL, vec![0]);
-        assert!(read(&[kind(3), both_ways]).unwrap_err().contains("llama.attention.causal is false"));
+        let bidirectional = ("llama.attention.causal", BOOL, vec![0]);
+        assert!(read(&[kind(3), bidirectional]).unwrap_err().contains("llama.attention.causal is false"));
     }
 }

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::path::{Component, Path};
 
-/// What the vector of a text is made of.
+/// How the vector of a text is made of its tokens' hidden states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pooling {
     /// The hidden state of the last token.
@@ -36,7 +36,7 @@ impl SentenceModule {
 impl Pooling {
     /// Reads the files beside a `config.json`.
     ///
-    /// Errors: the reason why there is no pooling, as the rest of a sentence that begins with the model.
+    /// Errors: the reason why there is no pooling, written to follow the model's name, such as `has no modules.json`.
     pub(super) fn of_folder(config: &ConfigJson) -> Result<Self, String> {
         let folder = config.path.parent().unwrap_or(Path::new(""));
         let list = folder.join("modules.json");
@@ -56,9 +56,9 @@ impl Pooling {
                 ));
             }
         };
-        for (field, wrong) in [("is_causal", false), ("use_bidirectional_attention", true)] {
-            if config.get::<bool>(field).ok().flatten() == Some(wrong) {
-                return Err(both_ways(&format!("{field} is {wrong}")));
+        for (field, bidirectional) in [("is_causal", false), ("use_bidirectional_attention", true)] {
+            if config.get::<bool>(field).ok().flatten() == Some(bidirectional) {
+                return Err(bidirectional_reason(&format!("{field} is {bidirectional}")));
             }
         }
         let path = Path::new(&pooling.path);
@@ -97,9 +97,10 @@ impl Pooling {
     }
 }
 
-/// Why a model whose tokens see those behind them has no pooling. `says` is the place where its files say so.
-pub(super) fn both_ways(says: &str) -> String {
-    format!("attends to the tokens behind each token too ({says}), which is not done here")
+/// Returns the reason why a model whose tokens attend to later tokens too has no pooling. `setting` is the setting of
+/// its files that says so, with its value.
+pub(super) fn bidirectional_reason(setting: &str) -> String {
+    format!("lets each token attend to later tokens too ({setting}), which is not supported")
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ pub(crate) struct AttentionOptions {
     /// Whether each head of q and of k goes through a norm before RoPE (Henry et al., "Query-Key Normalization",
     /// arXiv:2010.04245).
     pub head_norms: bool,
-    /// Whether `q_proj` gives a gate behind each head's query: attention's output is multiplied by the gate's sigmoid.
+    /// Whether `q_proj` gives a gate after each head's query: attention's output is multiplied by the gate's sigmoid.
     pub output_gate: bool,
 }
 

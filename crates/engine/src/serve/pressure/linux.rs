@@ -188,7 +188,7 @@ fn group_mount(line: &str, version: Version) -> Option<(&str, &str)> {
     is_it.then_some((root, point))
 }
 
-/// The number behind a name at the beginning of a line.
+/// The number after a name at the beginning of a line.
 fn value(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| {
         let mut words = line.split_whitespace();

@@ -1,4 +1,4 @@
-//! How short the machine is of memory while the engine runs: what tells it, and how long a level lasts.
+//! How short the machine is of memory while the engine runs: the sensors that tell it, and how long a level lasts.
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "macos")]
@@ -8,28 +8,28 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How often the sensor is asked at most. A process that takes memory as fast as it can takes a few hundred MiB
-/// meanwhile, less than what is left at the level before.
+/// The sensor is asked at most once in this time. In this time a process can take at most some hundred MiB. More than
+/// that is still free when a level is reached, so the next level is noticed before memory runs out.
 pub(super) const READ_INTERVAL: Duration = Duration::from_millis(250);
 
-/// How long all readings must have been lower before the level falls, so that requests do not come and go with every
+/// The level falls after all readings have been lower for this long, so that requests do not come and go with every
 /// step that needs memory for a moment.
-const CALM: Duration = Duration::from_secs(3);
+const FALL_AFTER: Duration = Duration::from_secs(3);
 
 /// How short the machine, or the process's control group, is of memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum PressureLevel {
-    /// There is enough.
+    /// There is enough memory.
     #[default]
     Normal,
     /// Snapshots are dropped, and nothing is written to disk.
     Warn,
-    /// Beside that new requests are refused, and one sequence runs at most.
+    /// In addition new requests are refused, and one sequence runs at most.
     Critical,
 }
 
 impl PressureLevel {
-    /// The level in a word, as in logs and answers.
+    /// Returns the level's word in logs and answers.
     pub fn name(self) -> &'static str {
         match self {
             PressureLevel::Normal => "normal",
@@ -39,18 +39,18 @@ impl PressureLevel {
     }
 }
 
-/// What a sensor has read.
+/// The reading of a sensor.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PressureReading {
     /// The level now.
     pub level: PressureLevel,
-    /// What it follows from, for the log.
+    /// The figures that the level follows from, for the log.
     pub cause: String,
 }
 
 /// Tells how short the machine is of memory. It is asked between two steps, so it must not wait for anything.
 pub trait PressureSensor: Send {
-    /// Reads the level. A sensor that can tell nothing says that there is enough.
+    /// Reads the level. A sensor that cannot read it returns [`PressureLevel::Normal`].
     fn read(&mut self) -> PressureReading;
 }
 
@@ -92,14 +92,21 @@ pub(crate) struct PressureWatch {
     sensor: Option<Box<dyn PressureSensor>>,
     level: PressureLevel,
     last_read: Option<Instant>,
-    /// Since when all readings are lower than the level, and the highest of them.
-    calm: Option<(Instant, PressureLevel)>,
+    /// The readings below the level, if the last reading was below it.
+    lower: Option<LowerReadings>,
+}
+
+/// While readings are below the level: when the first such reading was, and the highest reading since.
+#[derive(Clone, Copy)]
+struct LowerReadings {
+    since: Instant,
+    highest: PressureLevel,
 }
 
 impl PressureWatch {
-    /// A watch over what the sensor reads; without one the level stays normal.
+    /// Returns a watch that asks this sensor; without one the level stays normal.
     pub fn new(sensor: Option<Box<dyn PressureSensor>>) -> Self {
-        PressureWatch { sensor, level: PressureLevel::Normal, last_read: None, calm: None }
+        PressureWatch { sensor, level: PressureLevel::Normal, last_read: None, lower: None }
     }
 
     /// The level now.
@@ -107,12 +114,13 @@ impl PressureWatch {
         self.level
     }
 
-    /// How long the engine may wait for messages before it should look again; `None`: as long as it likes.
+    /// Returns how long the engine may wait for messages before it should look again; `None`: for any time.
     pub fn patience(&self) -> Option<Duration> {
         self.sensor.as_ref().map(|_| READ_INTERVAL)
     }
 
-    /// Asks the sensor, unless that was a moment ago. True where the level has changed, which is logged.
+    /// Asks the sensor, unless it was asked less than [`READ_INTERVAL`] ago. Returns true if the level has changed,
+    /// which is logged.
     pub fn look(&mut self, now: Instant) -> bool {
         let is_early = self.last_read.is_some_and(|last| now.duration_since(last) < READ_INTERVAL);
         let Some(sensor) = self.sensor.as_mut().filter(|_| !is_early) else { return false };
@@ -122,23 +130,24 @@ impl PressureWatch {
         if level == self.level {
             return false;
         }
-        let before = std::mem::replace(&mut self.level, level);
-        self.calm = None;
-        match level > before {
-            true => tracing::warn!("memory pressure: {} after {}: {}", level.name(), before.name(), reading.cause),
-            false => tracing::info!("memory pressure: {} after {}", level.name(), before.name()),
+        let old_level = std::mem::replace(&mut self.level, level);
+        self.lower = None;
+        match level > old_level {
+            true => tracing::warn!("memory pressure: {} after {}: {}", level.name(), old_level.name(), reading.cause),
+            false => tracing::info!("memory pressure: {} after {}", level.name(), old_level.name()),
         }
         true
     }
 
     fn next_level(&mut self, now: Instant, read: PressureLevel) -> PressureLevel {
         if read >= self.level {
-            self.calm = None;
+            self.lower = None;
             return read;
         }
-        let (since, highest) = self.calm.map_or((now, read), |(since, highest)| (since, highest.max(read)));
-        self.calm = Some((since, highest));
-        if now.duration_since(since) < CALM { self.level } else { highest }
+        let mut lower = self.lower.unwrap_or(LowerReadings { since: now, highest: read });
+        lower.highest = lower.highest.max(read);
+        self.lower = Some(lower);
+        if now.duration_since(lower.since) < FALL_AFTER { self.level } else { lower.highest }
     }
 }
 
@@ -170,15 +179,15 @@ mod tests {
 
     #[test]
     fn a_level_rises_at_once_and_falls_when_it_has_been_lower_for_a_while() {
-        // The first reading that is lower and those of CALM after it.
-        let calm = (CALM.as_millis() / READ_INTERVAL.as_millis()) as usize + 1;
-        let readings = [vec![Normal, Critical], vec![Normal; calm], vec![Warn]].concat();
-        let expected = [vec![Normal, Critical], vec![Critical; calm - 1], vec![Normal, Warn]].concat();
+        // The first reading that is lower, and the readings of FALL_AFTER after it.
+        let lower = (FALL_AFTER.as_millis() / READ_INTERVAL.as_millis()) as usize + 1;
+        let readings = [vec![Normal, Critical], vec![Normal; lower], vec![Warn]].concat();
+        let expected = [vec![Normal, Critical], vec![Critical; lower - 1], vec![Normal, Warn]].concat();
         assert_eq!(levels(&readings), expected);
         // It falls to the highest that it was meanwhile, and begins again where it was as high.
         let readings =
-            [vec![Critical], vec![Normal; calm - 1], vec![Critical], vec![Warn], vec![Normal; calm]].concat();
-        let expected = [vec![Critical; 1 + (calm - 1) + 1 + (calm - 1)], vec![Warn; 2]].concat();
+            [vec![Critical], vec![Normal; lower - 1], vec![Critical], vec![Warn], vec![Normal; lower]].concat();
+        let expected = [vec![Critical; 1 + (lower - 1) + 1 + (lower - 1)], vec![Warn; 2]].concat();
         assert_eq!(levels(&readings), expected);
     }
 
