@@ -100,7 +100,7 @@ fn judge_text(
 ) -> Result<TextReport> {
     let (note, quality) = match text {
         Ok(JudgedText { sequences, note }) => {
-            let bar = progress::count(format!("quality, {name}"), 0);
+            let bar = progress::counting_bar(format!("quality, {name}"), 0);
             let report = quality(bundle, &sequences, schemes, |done, total| {
                 bar.set_length(total as u64);
                 bar.set_position(done as u64);
@@ -173,7 +173,7 @@ fn retrieval(bundle: &ModelBundle, text: &str, args: &EvalArgs, kv: &KvOptions) 
         None => schemes.extend(Scheme::presets(CentreMode::Auto).map(|(name, scheme)| (name.to_owned(), scheme))),
     }
     let texts = schemes.len() * options.lengths.len() * options.texts;
-    let bar = progress::count("retrieval", texts as u64);
+    let bar = progress::counting_bar("retrieval", texts as u64);
     let mut all = Vec::new();
     let heads = options.lengths.iter().map(usize::to_string).collect::<Vec<_>>().join(" | ");
     output::line(format_args!(

@@ -99,7 +99,7 @@ impl ModelSource {
 /// How a name begins that is of the hub whatever there is on this machine.
 const HUB_ADDRESSES: [&str; 4] = ["https://huggingface.co/", "https://hf.co/", "huggingface.co/", "hf.co/"];
 
-/// The name behind the hub's address; `None` where a text does not begin with one.
+/// The name after the hub's address; `None` where a text does not begin with one.
 fn without_address(model: &str) -> Option<&str> {
     HUB_ADDRESSES.iter().find_map(|address| model.strip_prefix(address))
 }

@@ -1,5 +1,5 @@
-//! How downloads, starts and measurements get on: bars on a terminal; downloads and the loading of weights are lines of
-//! the log elsewhere.
+//! The progress of downloads, starts and measurements: bars on a terminal; elsewhere downloads and the loading of
+//! weights are lines of the log.
 use engine::{StartPhase, StartProgress};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::borrow::Cow;
@@ -7,14 +7,14 @@ use std::io::IsTerminal;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// A bar that counts to `length`, with what it counts in front and the time it takes in all.
-pub fn count(what: impl Into<Cow<'static, str>>, length: u64) -> ProgressBar {
+/// Returns a bar that counts to `length`, with the text `what` in front and the estimated time in all.
+pub fn counting_bar(what: impl Into<Cow<'static, str>>, length: u64) -> ProgressBar {
     let style = style("{msg} {bar:40} {pos}/{len} {elapsed} of about {duration}");
     ProgressBar::new(length).with_style(style).with_message(what)
 }
 
-/// A bar of bytes; `None` where nobody looks at a terminal.
-fn bar(total: u64) -> Option<ProgressBar> {
+/// Returns a bar that counts bytes; `None` if the standard error is no terminal.
+fn byte_bar(total: u64) -> Option<ProgressBar> {
     if !std::io::stderr().is_terminal() {
         return None;
     }
@@ -25,7 +25,7 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
-/// Tells how the files of a model are fetched, one after the other.
+/// Shows the download of a model's files, one after the other.
 #[derive(Default)]
 pub struct Downloads(Mutex<Option<Download>>);
 
@@ -42,27 +42,27 @@ impl Downloads {
 }
 
 impl hub::DownloadProgress for Downloads {
-    fn begin(&self, file: &str, total: u64, have: u64) {
-        let bar = bar(total).map(|bar| bar.with_message(file.to_owned()));
+    fn begin(&self, file: &str, total: u64, done: u64) {
+        let bar = byte_bar(total).map(|bar| bar.with_message(file.to_owned()));
         if let Some(bar) = &bar {
-            // What is there already has no speed.
-            bar.set_position(have);
+            // Bytes from an earlier try must not count towards the speed.
+            bar.set_position(done);
             bar.reset_eta();
         } else {
             tracing::info!(
                 "fetching {file}, {total} bytes{}",
-                if have > 0 { ", a part of which is there" } else { "" }
+                if done > 0 { ", a part of which is there" } else { "" }
             );
         }
         let download = Download { file: file.to_owned(), bar, tenths: Tenths::new(total) };
         self.with(|current| *current = Some(download));
     }
 
-    fn at(&self, have: u64) {
+    fn at(&self, done: u64) {
         self.with(|current| match current {
-            Some(Download { bar: Some(bar), .. }) => bar.set_position(have),
+            Some(Download { bar: Some(bar), .. }) => bar.set_position(done),
             Some(Download { file, tenths, .. }) => {
-                if let Some(percent) = tenths.reached(have) {
+                if let Some(percent) = tenths.reached(done) {
                     tracing::info!("fetching {file}: {percent} %");
                 }
             }
@@ -79,8 +79,8 @@ impl hub::DownloadProgress for Downloads {
     }
 }
 
-/// Tells how a start gets on: bars on a terminal; elsewhere the loading of weights is log lines, and the engine's own
-/// lines tell of the rest.
+/// Shows the progress of a start: bars on a terminal; elsewhere the loading of weights is lines of the log, and the
+/// engine's own lines tell of the rest.
 pub fn starting() -> StartProgress {
     let state: Mutex<Option<(StartPhase, Option<ProgressBar>, Tenths)>> = Mutex::new(None);
     StartProgress(Arc::new(move |phase, done, total| {
@@ -101,35 +101,36 @@ pub fn starting() -> StartProgress {
     }))
 }
 
-/// A bar for a part of a start; `None` where nobody looks at a terminal.
+/// Returns a bar for a phase of a start; `None` if the standard error is no terminal.
 fn phase_bar(phase: StartPhase, total: u64) -> Option<ProgressBar> {
     let (what, counts) = match phase {
-        StartPhase::Loading => return bar(total).map(|bar| bar.with_message("loading the weights")),
+        StartPhase::Loading => return byte_bar(total).map(|bar| bar.with_message("loading the weights")),
         StartPhase::Calibration => ("measuring the model's keys, once for a model", "{pos}/{len} tokens {eta}"),
         StartPhase::PresetKl => ("measuring what presets lose, once for a model", "{pos}/{len} tokens {eta}"),
         StartPhase::WarmUp => ("compiling the GPU's kernels", "{elapsed}"),
     };
-    let bar = bar(total)?;
+    let bar = byte_bar(total)?;
     bar.enable_steady_tick(Duration::from_millis(200));
     Some(bar.with_style(style(&format!("{{msg}} {{wide_bar}} {counts}"))).with_message(what))
 }
 
-/// Says each tenth of a way once.
+/// Reports each tenth of a download once.
 struct Tenths {
     total: u64,
-    last: u64,
+    /// The last tenth that was reported.
+    reported: u64,
 }
 
 impl Tenths {
     fn new(total: u64) -> Self {
-        Tenths { total, last: 0 }
+        Tenths { total, reported: 0 }
     }
 
-    /// The percentage, if another tenth has been reached.
+    /// Returns the percentage, if another tenth has been reached.
     fn reached(&mut self, done: u64) -> Option<u64> {
         let tenth = done.saturating_mul(10) / self.total.max(1);
-        let another = tenth > self.last;
-        self.last = self.last.max(tenth);
+        let another = tenth > self.reported;
+        self.reported = self.reported.max(tenth);
         another.then_some(tenth * 10)
     }
 }

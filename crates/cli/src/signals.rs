@@ -2,7 +2,7 @@
 //!
 //! The handlers are installed before anything else happens, because process 1 of a container has no default action for
 //! a signal: without a handler it would go on until it is killed. A thread of its own waits for signals, so that
-//! nothing which the rest of the program does, such as loading a model, can hold one up.
+//! no other work of the program, such as loading a model, delays one.
 use crate::log;
 use std::io;
 use std::process;
@@ -29,11 +29,11 @@ impl Signal {
     }
 }
 
-/// Who is told of the next signal.
+/// The receiver that waits for the next signal, and the signals that it waits for.
 #[derive(Default)]
 struct Waiting {
     signals: &'static [Signal],
-    tell: Option<oneshot::Sender<Signal>>,
+    sender: Option<oneshot::Sender<Signal>>,
 }
 
 /// The process's signals. A signal that nobody waits for ends the process at once.
@@ -56,9 +56,9 @@ impl Signals {
     /// Waits for one of `signals`, from this call on. It then no longer ends the process; the one after it does, unless
     /// this is called again. Only the last call waits.
     pub fn next(&self, signals: &'static [Signal]) -> oneshot::Receiver<Signal> {
-        let (tell, told) = oneshot::channel();
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Waiting { signals, tell: Some(tell) };
-        told
+        let (sender, receiver) = oneshot::channel();
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Waiting { signals, sender: Some(sender) };
+        receiver
     }
 
     /// Waits for signals until the process ends.
@@ -88,7 +88,7 @@ impl Signals {
         });
     }
 
-    /// Tells a signal to who waits for it, or ends the process.
+    /// Tells a signal to whoever waits for it, or ends the process.
     pub fn raise(&self, signal: Signal) {
         if !self.deliver(signal) {
             log::flush();
@@ -96,10 +96,10 @@ impl Signals {
         }
     }
 
-    /// Tells a signal to who waits for it. False if nobody does.
+    /// Tells a signal to whoever waits for it. Returns false if nobody does.
     fn deliver(&self, signal: Signal) -> bool {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.signals.contains(&signal) && waiting.tell.take().is_some_and(|tell| tell.send(signal).is_ok())
+        waiting.signals.contains(&signal) && waiting.sender.take().is_some_and(|sender| sender.send(signal).is_ok())
     }
 }
 
@@ -111,10 +111,10 @@ mod tests {
     fn a_signal_is_told_once_to_who_waits_for_it() {
         let signals = Signals::default();
         assert!(!signals.deliver(Signal::Terminate), "nobody waits");
-        let mut told = signals.next(&[Signal::Interrupt]);
+        let mut receiver = signals.next(&[Signal::Interrupt]);
         assert!(!signals.deliver(Signal::Terminate), "nobody waits for this one");
         assert!(signals.deliver(Signal::Interrupt));
-        assert_eq!(told.try_recv(), Ok(Signal::Interrupt));
+        assert_eq!(receiver.try_recv(), Ok(Signal::Interrupt));
         assert!(!signals.deliver(Signal::Interrupt), "the second one ends the process");
         drop(signals.next(&[Signal::Interrupt]));
         assert!(!signals.deliver(Signal::Interrupt), "who waited has gone");

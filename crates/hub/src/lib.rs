@@ -57,13 +57,13 @@ impl fmt::Display for ModelName {
     }
 }
 
-/// Shows how downloads get on. Files are downloaded one after the other.
+/// Shows the progress of downloads. Files are downloaded one after the other.
 pub trait DownloadProgress: Send + Sync {
-    /// The download of a file of `total` bytes begins, of which `have` are there from an earlier try.
-    fn begin(&self, file: &str, total: u64, have: u64);
+    /// The download of a file of `total` bytes begins, of which `done` are there from an earlier try.
+    fn begin(&self, file: &str, total: u64, done: u64);
 
-    /// So many bytes of the file are there.
-    fn at(&self, have: u64);
+    /// `done` bytes of the file are there.
+    fn at(&self, done: u64);
 
     /// The file is there, or its download has failed.
     fn end(&self);

@@ -8,7 +8,7 @@ pub fn whole<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
     number.ok_or_else(|| "it must be a whole number that is not negative".to_owned())
 }
 
-/// Reads a number of tokens; a `k` behind it means 1,024.
+/// Reads a number of tokens; a `k` after it means 1,024.
 ///
 /// Errors: what it must be.
 pub fn tokens(text: &str) -> Result<usize, String> {

@@ -1,6 +1,6 @@
 //! Markdown as a terminal shows it, styled while it comes: bold, italic, headings, code and list items.
 
-/// Styles text that comes in pieces. A run of marks is held back until the character behind it is known.
+/// Styles text that comes in pieces. A run of marks is held back until the character after it is known.
 #[derive(Default)]
 pub struct Markdown {
     /// The mark that is repeated, how often, and whether it began its line.
@@ -57,7 +57,7 @@ impl Markdown {
         out + "\x1b[0m"
     }
 
-    /// Decides what a run of marks means, by the character behind it.
+    /// Decides what a run of marks means, by the character after it.
     fn end_run(&mut self, next: Option<char>, out: &mut String) {
         let Some((mark, count, began)) = self.run.take() else { return };
         let before_blank = next.is_none_or(char::is_whitespace);

@@ -332,7 +332,7 @@ fn disk_options(size: &str, dir: Option<&Path>, writes_per_day: u64) -> Result<O
 
 /// The name or address that `--host` gives. An IPv6 address may stand in brackets, as it does in a URL.
 ///
-/// Errors: a URL, or a port behind the address.
+/// Errors: a URL, or a port after the address.
 fn listen_host(host: &str) -> Result<String> {
     let inner = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
     let is_v6 = inner.parse::<Ipv6Addr>().is_ok();
