@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 impl Scheduler {
     /// Admits sequences while there are blocks and fewer than `max_num_seqs` run; the first that does not fit holds up
-    /// those behind it.
+    /// those after it.
     pub(crate) fn admit(&mut self, step: &mut Step) {
         while let Some((mut seq, prefix)) = self.next_to_admit() {
             seq.state_slot = self.take_state_slot();
@@ -61,7 +61,7 @@ impl Scheduler {
         promised + needed + prefix.cached <= self.pool.num_available()
     }
 
-    /// The first blocks of a sequence that need not be computed: those that the pool has, and behind them those of the
+    /// The first blocks of a sequence that need not be computed: those that the pool has, and after them those of the
     /// archive. Where there are recurrent states, the last of them must have a snapshot.
     fn known_prefix(&self, seq: &Sequence, with_archive: bool) -> KnownPrefix {
         let keys = seq.reusable_keys(self.config.block_size);
@@ -175,7 +175,7 @@ impl Scheduler {
         ready
     }
 
-    /// Takes over blocks that others have computed behind those that `running[at]` has.
+    /// Takes over blocks that others have computed after those that `running[at]` has.
     fn catch_up(&mut self, at: usize) {
         let block_size = self.config.block_size;
         let seq = &self.running[at];

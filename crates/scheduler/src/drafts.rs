@@ -1,4 +1,4 @@
-//! Drafts in a step: tokens that are computed behind a sequence's own because they are likely to come next.
+//! Drafts in a step: tokens that are computed after a sequence's own because they are likely to come next.
 use crate::scheduler::Scheduler;
 use crate::sequence::{SeqId, Sequence};
 use crate::speculation::Surroundings;

@@ -10,7 +10,7 @@ pub(crate) struct KnownPrefix {
     pub in_memory: usize,
     /// How many of those nobody holds.
     pub cached: usize,
-    /// Blocks behind them that the archive has.
+    /// Blocks after them that the archive has.
     pub archived: usize,
     /// Blocks that are known and of no use, because no snapshot stands at their end.
     pub without_snapshot: usize,
@@ -22,7 +22,7 @@ impl KnownPrefix {
     }
 }
 
-/// Why the blocks of `seq` behind those of `prefix` are computed.
+/// Why the blocks of `seq` after those of `prefix` are computed.
 pub(crate) fn miss(seq: &Sequence, prefix: &KnownPrefix, pool: &BlockPool, block_size: usize) -> Option<Miss> {
     let Some(usage) = seq.prefix.filter(|usage| usage.reuse) else { return Some(Miss::Off) };
     if prefix.without_snapshot > 0 {

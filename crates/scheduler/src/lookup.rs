@@ -15,7 +15,7 @@ const MIN_TABLE: usize = 256;
 /// A place in a sequence's tokens that what comes next may repeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Match {
-    /// The position of the token behind the tokens that agree.
+    /// The position of the token after the tokens that agree.
     pub position: usize,
     /// How many tokens agree, counted up to [`MAX_MATCH`].
     pub len: usize,
@@ -25,7 +25,7 @@ pub(crate) struct Match {
 /// them. A token takes 4 bytes in its chain and at most 8 in the table of hashes.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LookupIndex {
-    /// For each hash, the newest position behind such tokens; 0: none.
+    /// For each hash, the newest position after such tokens; 0: none.
     newest: Vec<u32>,
     /// For each position, the next older one with the same hash; 0: none.
     older: Vec<u32>,
@@ -84,7 +84,7 @@ impl LookupIndex {
     }
 }
 
-/// The `len` tokens that stand behind a place, which end where the sequence does and begin again there: text that
+/// The `len` tokens that stand after a place, which end where the sequence does and begin again there: text that
 /// repeats itself goes on so.
 pub(crate) fn continuation(tokens: &[u32], position: usize, len: usize) -> Vec<u32> {
     let period = tokens.len() - position;

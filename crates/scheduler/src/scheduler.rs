@@ -18,7 +18,7 @@ pub struct Scheduler {
     pub(crate) pool: BlockPool,
     /// The state slots of sequences; a running one holds one, and there are `max_num_seqs`.
     pub(crate) state_slots: BlockPool,
-    /// The state slots behind those, of snapshots.
+    /// The state slots after those, of snapshots.
     pub(crate) snapshots: Snapshots,
     /// The state copies of the next step.
     pub(crate) state_copies: Vec<BlockCopy>,
@@ -255,7 +255,7 @@ impl Scheduler {
     }
 
     /// Notes what a step has computed, and appends the tokens that were sampled from it: of a sequence with a draft as
-    /// many as were found to be right, in order, and the one behind them. A finished prompt with n > 1 is forked into n
+    /// many as were found to be right, in order, and the one after them. A finished prompt with n > 1 is forked into n
     /// sequences here.
     pub fn update(&mut self, step: &Step, sampled: &[(SeqId, u32)]) {
         self.snapshots.keep_planned();

@@ -3,7 +3,7 @@ use crate::lookup::{LookupIndex, MIN_MATCH, continuation};
 use crate::row_times::RowTimes;
 
 /// Matches are told apart by their length, since a long one is right more often: those of less than 5 tokens, less than
-/// 9, and longer ones. A class of their own are places at which a draft goes on behind its rejected token.
+/// 9, and longer ones. A class of their own are places at which a draft goes on after its rejected token.
 const MATCH_LENGTHS: [usize; 2] = [MIN_MATCH + 2, MIN_MATCH + 6];
 
 /// The number of classes.
@@ -96,7 +96,7 @@ pub(crate) struct Speculation {
     class: usize,
     /// The position of the tokens that the draft under way repeats.
     source: usize,
-    /// The position behind a token that was rejected in the last step: where one token takes the place of another, what
+    /// The position after a token that was rejected in the last step: where one token takes the place of another, what
     /// follows is often the same.
     resume: Option<usize>,
 }

@@ -16,7 +16,7 @@ pub struct Chunk {
     /// goes on.
     pub samples: Range<u32>,
     /// Tokens that are likely to follow the sequence's own, which end before them. As long as the token that is sampled
-    /// behind one token is the next one here, the row of that is sampled from too.
+    /// after one token is the next one here, the row of that is sampled from too.
     pub draft: Vec<u32>,
 }
 

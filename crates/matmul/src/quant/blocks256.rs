@@ -110,7 +110,7 @@ impl BlockLayout for Q3K {
     const ENCODE: Option<Encoder> = Some(Self::encode);
 
     /// The low nibbles of the 16 scales are in eight bytes (first the low halves, then the high ones), their high bits
-    /// in the four bytes behind.
+    /// in the four bytes after them.
     #[inline(always)]
     fn unpack<V: Lanes<R>, const R: usize>(words: &[V], d: V, to: Unpacked<'_, R>) {
         two_bit_codes::<V, R>(&words[8..24], Some(&words[..8]), to.codes);

@@ -54,7 +54,7 @@ pub(crate) trait BlockLayout: Sync + 'static {
     const LEN: usize = Self::TYPE.block_len();
     /// Bytes of a block.
     const BYTES: usize = Self::TYPE.block_bytes();
-    /// The byte at which the block's words begin: behind a leading scale `d`, or at 0.
+    /// The byte at which the block's words begin: after a leading scale `d`, or at 0.
     const WORDS_AT: usize = 0;
     /// Whole words of a block.
     const WORDS: usize = (Self::BYTES - Self::WORDS_AT) / 4;

@@ -40,7 +40,7 @@ impl<B> Placed<B> {
         Ok(Placed { bias, ..Self::stack(executor, &[weight], precision)? })
     }
 
-    /// Copies weights of one type and size to the device, one behind the other, in their own type where kernels
+    /// Copies weights of one type and size to the device, one after the other, in their own type where kernels
     /// multiply that: quantisation blocks and 16-bit floats as they are, f32 as f16. `Exact` weights become f32.
     ///
     /// Errors: weights that are not alike; no memory on the device, or more than one buffer of it holds; numbers among

@@ -93,7 +93,7 @@ unsafe fn unpack_with<V: PanelLanes, B: BlockLayout>(rows: &[u8], blocks: Range<
             B::unpack::<V, PANEL_ROWS>(&words[..B::WORDS], d, panel.block::<B>(block - first));
             continue;
         }
-        // SAFETY: the block lies within each row. It has 16 bytes behind `WORDS_AT`, so its last four words, which may
+        // SAFETY: the block lies within each row. It has 16 bytes after `WORDS_AT`, so its last four words, which may
         // overlap the ones before, are within it, as are its first and last 16 bytes.
         unsafe {
             let from = rows.as_ptr().add(at);
