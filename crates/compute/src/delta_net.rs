@@ -61,12 +61,12 @@ impl DeltaNetSizes {
     }
 }
 
-/// What a gated delta net has of weights beside its projections.
+/// The weights of a gated delta net beside its projections.
 #[derive(Debug, Clone)]
 pub struct DeltaNetWeights {
     /// The sizes.
     pub sizes: DeltaNetSizes,
-    /// What the norms of the output add to a mean square.
+    /// The number that the norms of the output add to a mean square.
     pub eps: f32,
     /// `[conv_kernel][channels]`, the oldest token first.
     pub conv: Vec<f32>,
@@ -77,7 +77,7 @@ pub struct DeltaNetWeights {
     pub norm: Vec<f32>,
 }
 
-/// What the projections of a gated delta net gave for the rows of a step.
+/// The outputs of a gated delta net's projections for the rows of a step.
 #[derive(Clone, Copy)]
 pub struct DeltaNetInput<'a> {
     /// `[rows, channels]`: q, k and v before the convolution.
@@ -102,7 +102,7 @@ impl DeltaNetInput<'_> {
     }
 }
 
-/// What the projections gave for the rows of one sequence.
+/// The outputs of the projections for the rows of one sequence.
 struct Projected<'a> {
     qkv: &'a [f32],
     z: &'a [f32],

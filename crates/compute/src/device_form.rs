@@ -1,8 +1,8 @@
-//! What a device makes of what it is given, which only the device itself reads.
+//! Weights and layers in the form that a device makes of them and that only the device itself reads.
 use candle_core::{Result, bail};
 use std::any::Any;
 
-/// Something in a device's own form.
+/// A weight or a layer in a device's own form.
 pub(crate) struct DeviceForm(Box<dyn Any + Send + Sync>);
 
 impl DeviceForm {
@@ -10,7 +10,7 @@ impl DeviceForm {
         DeviceForm(Box::new(form))
     }
 
-    /// The form as its device's own type `T`. `what` it is of is named in the error.
+    /// The form as its device's own type `T`. The error calls it `what`.
     ///
     /// Errors: the form of another device.
     pub fn get<T: 'static>(&self, what: &str) -> Result<&T> {

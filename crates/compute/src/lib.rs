@@ -168,9 +168,9 @@ pub trait ComputeDevice: Send + Sync {
 /// A tensor, and what is still to be added to it: the norm that reads it next does that in one pass.
 #[derive(Clone)]
 pub struct Sum {
-    /// What is added to.
+    /// The tensor that `delta` is still to be added to.
     pub x: Tensor,
-    /// What is added, of the same shape.
+    /// The term that is still to be added, of the same shape; `None` if there is none.
     pub delta: Option<Tensor>,
 }
 

@@ -1,4 +1,4 @@
-//! What keeps the threads that compute awake for the length of a pass.
+//! Keeps the threads that compute awake for the length of a pass.
 //!
 //! A pass on the CPU is some hundred parallel parts of tens of microseconds with serial ones between them. Rayon's idle
 //! threads go to sleep in such a gap, and waking them takes as long as the part they are woken for.

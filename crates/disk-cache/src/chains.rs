@@ -1,4 +1,4 @@
-//! What a file holds, as chains.
+//! The chains of blocks in a file.
 use crate::index::DiskIndex;
 use crate::options::CacheLabel;
 use crate::value::{DiskValueId, DiskValueKind};
@@ -15,7 +15,8 @@ pub struct ChainSummary {
     pub label: CacheLabel,
     /// How many tokens the chain has, up to its end.
     pub tokens: u32,
-    /// The bytes of its blocks and snapshots. What several chains share counts for the one that was used last.
+    /// The bytes of its blocks and snapshots. Values that several chains share count for the one
+    /// that was used last.
     pub bytes: u64,
     /// When the chain was used last.
     pub last_used: SystemTime,

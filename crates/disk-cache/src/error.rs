@@ -48,15 +48,15 @@ pub enum DiskError {
     /// Another process holds the folder's lock for long, or the cache does not come to its orders.
     #[error("{} is busy for more than {seconds} s", path.display())]
     Busy {
-        /// What was waited for.
+        /// The file or folder that was waited for.
         path: PathBuf,
-        /// How long it was waited for.
+        /// The time that was waited, in seconds.
         seconds: u64,
     },
     /// The operating system refuses an operation.
     #[error("{action} {}: {source}", path.display())]
     Io {
-        /// What was tried.
+        /// The operation, in words such as `reading`.
         action: &'static str,
         /// The file or folder.
         path: PathBuf,

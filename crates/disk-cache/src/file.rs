@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How long it waits between two attempts.
 const PAUSE: Duration = Duration::from_millis(5);
-/// What the names of the files end with.
+/// The extension of the files' names.
 pub(crate) const EXTENSION: &str = "kvcache";
 
 /// An open file and the index of its values.
@@ -34,7 +34,7 @@ pub(crate) struct CellFile {
     head: FileHead,
 }
 
-/// What a value turned out to be when it was read.
+/// The outcome of reading a value.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Checked {
     /// The bytes are those that were written.
@@ -282,7 +282,7 @@ fn lock(path: &Path, create: bool, patience: Duration) -> Result<File, DiskError
         let file = options.open(path).map_err(DiskError::io("opening", path))?;
         match file.try_lock() {
             Ok(()) if same_file(&file, path) => return Ok(file),
-            // Who held the lock has deleted the file just before the lock came free.
+            // The process that held the lock has deleted the file just before the lock came free.
             Ok(()) if begin.elapsed() < PATIENCE => {}
             Ok(()) => return Err(DiskError::Gone { path: path.to_path_buf() }),
             Err(TryLockError::WouldBlock) if begin.elapsed() < patience => std::thread::sleep(PAUSE),

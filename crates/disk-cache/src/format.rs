@@ -76,7 +76,7 @@ impl Geometry {
     }
 }
 
-/// What the head page says.
+/// The fields of the head page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FileHead {
     pub identity: CacheIdentity,
@@ -103,7 +103,7 @@ impl FileHead {
         page
     }
 
-    /// The head that a page holds; `None` where it is none of this version, or damaged.
+    /// Reads a head page; `None` if it is not of this version, or is damaged.
     pub fn decode(page: &[u8; HEAD_BYTES]) -> Option<Self> {
         let (fields, checksum) = page.split_at(HEAD_BYTES - 32);
         if blake3::hash(fields).as_bytes() != checksum {
@@ -126,7 +126,7 @@ fn take_text(fields: &[u8]) -> Option<(String, &[u8])> {
     Some((String::from_utf8(text.to_vec()).ok()?, fields))
 }
 
-/// What a header says of the value that its cell holds, or holds a part of.
+/// The fields of a header: the value that its cell holds, or of which it holds a part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CellHeader {
     pub id: DiskValueId,
@@ -168,7 +168,7 @@ impl CellHeader {
         header
     }
 
-    /// What a header's bytes say; `None` where they are not valid.
+    /// Reads a header's bytes; `None` if they are not valid.
     pub fn decode(header: &[u8; HEADER_BYTES], identity: &CacheIdentity, cell: u32) -> Option<Self> {
         let kind = match header[0] {
             1 => DiskValueKind::Block,

@@ -4,7 +4,7 @@ use kv::BlockKey;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-/// What is known of a value of the file beside its bytes.
+/// The index's record of a value of the file: all that is known of it beside its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ValueRecord {
     /// The key of the block before the value's own.

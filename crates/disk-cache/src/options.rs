@@ -60,7 +60,7 @@ pub(crate) fn free_bytes(dir: &Path) -> Result<u64, DiskError> {
 /// Whose blocks a file holds.
 #[derive(Clone, Debug)]
 pub struct DiskContents {
-    /// What decides the bits of the blocks. Each identity has a file of its own.
+    /// The hash of all that decides the bits of the blocks. Each identity has a file of its own.
     pub identity: CacheIdentity,
     /// How people know the identity.
     pub label: CacheLabel,

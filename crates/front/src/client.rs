@@ -48,7 +48,7 @@ impl ModelClient {
         self.ask(address, method.clone(), path, headers.clone(), body.clone()).await
     }
 
-    /// What a process answers at a path, if its status is 200.
+    /// Returns a process's answer at a path, if its status is 200.
     pub async fn text(&self, address: &ProcessAddress, path: &str) -> Option<String> {
         let answer = self.ask(address, Method::GET, path, HeaderMap::new(), Bytes::new()).await.ok()?;
         if !answer.status().is_success() {
@@ -58,7 +58,7 @@ impl ModelClient {
         String::from_utf8(bytes.into()).ok()
     }
 
-    /// What a process tells of its model; null if it tells nothing.
+    /// Returns a process's answer at `/v1/models`; null if it gives none.
     pub async fn models(&self, address: &ProcessAddress) -> Value {
         let text = self.text(address, "/v1/models").await.unwrap_or_default();
         serde_json::from_str(&text).unwrap_or_default()

@@ -52,7 +52,7 @@ pub type TakeLogLine = Arc<dyn Fn(&str, &str) + Send + Sync>;
 pub struct FrontConfig {
     /// The models, at least one.
     pub models: Vec<FrontModel>,
-    /// What knows how much memory models take.
+    /// The planner, which knows how much memory models take.
     pub planner: Arc<dyn Planner>,
     /// How long a model stays loaded that nobody asks; `None`: until its memory is needed.
     pub idle_unload: Option<Duration>,

@@ -4,7 +4,7 @@ use futures_util::future::BoxFuture;
 /// A context that is enough not to unload another model for a longer one, tokens.
 const ENOUGH_CONTEXT: usize = 8192;
 
-/// What a model takes of memory.
+/// The memory that a model takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryPlan {
     /// Bytes in all.
@@ -15,13 +15,14 @@ pub struct MemoryPlan {
     pub context: usize,
 }
 
-/// What knows how much memory there is, and how much models take.
+/// The source of how much memory there is, and how much models take.
 pub trait Planner: Send + Sync + 'static {
     /// The bytes that models may take as things are, those included that the user has named for all of them; `None`
     /// where the system does not say. The call may block.
     fn free(&self) -> Option<u64>;
 
-    /// What the model with this number would take where `free` bytes are free. `is_alone`: no other model is loaded.
+    /// Returns the memory that the model with this number would take if `free` bytes are free. `is_alone`: no other
+    /// model is loaded.
     ///
     /// Errors: why the model cannot be loaded then, with the numbers.
     fn plan(&self, model: usize, free: u64, is_alone: bool) -> BoxFuture<'_, Result<MemoryPlan, String>>;
@@ -32,7 +33,7 @@ pub trait Planner: Send + Sync + 'static {
 pub struct RoomQuestion {
     /// The number of the model that is to be loaded.
     pub model: usize,
-    /// What was free when no model was loaded; `None` if none is now.
+    /// The memory that was free when no model was loaded; `None` if none is now.
     pub free_of_models: Option<u64>,
     /// Bytes of all processes that there are.
     pub taken: u64,
@@ -49,7 +50,7 @@ pub enum RoomVerdict {
     Fits {
         /// How many.
         unloaded: usize,
-        /// What it takes.
+        /// The memory that the model takes.
         plan: MemoryPlan,
     },
     /// It fits once others can be unloaded too.

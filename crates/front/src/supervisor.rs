@@ -1,4 +1,4 @@
-//! What loads and unloads models: one task that is told of all that happens, and decides one load after the other.
+//! The task that loads and unloads models. It receives all events and decides one load after the other.
 use crate::error::LoadError;
 use crate::lease::{Lease, LeaseEvent};
 use crate::model::{ManagedModel, Phase};

@@ -1,4 +1,4 @@
-//! What a launch and a buffer may take of Apple's GPU, and the errors that say what exceeds it.
+//! The limits of Apple's GPUs on launches and buffers, and the errors for those that exceed them.
 use crate::executor::{ExecError, Launch};
 
 /// Bytes of threadgroup memory that every Apple Silicon GPU has.

@@ -34,7 +34,7 @@ pub struct LoadedModel {
 /// How the weights of a checkpoint are loaded.
 #[derive(Clone, Default)]
 pub struct LoadOptions {
-    /// What the projections of a float checkpoint are quantised to; `None`: they stay as they are stored.
+    /// The type that the projections of a float checkpoint are quantised to; `None`: they stay as they are stored.
     pub weight_quant: Option<WeightQuant>,
     /// Told how far loading has come.
     pub progress: Option<OnProgress>,
@@ -94,7 +94,7 @@ impl<'a> OpenModel<'a> {
         OpenModel { path, family, config, generation, tensors }
     }
 
-    /// What attention has to know of the model.
+    /// Returns the geometry of the model's layers, for attention.
     pub fn geometry(&self) -> ModelGeometry {
         self.config.geometry()
     }

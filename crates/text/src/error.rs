@@ -10,7 +10,7 @@ pub enum TextError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
     /// A file is not what its name says.

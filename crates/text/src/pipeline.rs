@@ -11,7 +11,7 @@ use active_constraint::ActiveConstraint;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// What is asked of an answer, beside how its tokens are drawn.
+/// The options of an answer, beside how its tokens are drawn.
 #[derive(Debug, Clone, Default)]
 pub struct AnswerOptions {
     /// Whether the answer is a text of its own, as in a chat, and does not continue the prompt's text. SentencePiece's
@@ -27,7 +27,7 @@ pub struct AnswerOptions {
     pub min_tokens: usize,
     /// How thoughts and tool calls are told from text; `None` leaves them in it.
     pub reading: Option<AnswerReading>,
-    /// What the answer is held to.
+    /// The constraint that the answer is held to.
     pub constraint: Option<AnswerConstraint>,
 }
 
@@ -40,7 +40,7 @@ pub struct AnswerReading {
     pub in_thought: bool,
     /// The tools that may be called.
     pub tools: Arc<[Tool]>,
-    /// What a tool call is held to from where it opens; `None` leaves it free.
+    /// The constraint that a tool call is held to from where it opens; `None` leaves it free.
     pub call_constraint: Option<Constraint>,
     /// End the answer after its first call.
     pub single_call: bool,
@@ -48,10 +48,10 @@ pub struct AnswerReading {
     pub thought_budget: Option<usize>,
 }
 
-/// What follows from one token.
+/// The results of one token.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Pushed {
-    /// What the token completes; nothing while a part of a character, of a stop string or of a tag is held back.
+    /// The parts that the token completes; none while a part of a character, of a stop string or of a tag is held back.
     pub parts: Vec<AnswerPart>,
     /// Whether the token belongs to a thought.
     pub in_thought: bool,
@@ -82,7 +82,7 @@ pub struct AnswerPipeline {
     calls: usize,
     /// Tokens that the thought may still have; `None` without a budget.
     thought_left: Option<usize>,
-    /// What closes a thought.
+    /// The tag that closes a thought.
     thought_close: Option<&'static str>,
     /// Tokens that come next, whatever the model says.
     forced: VecDeque<u32>,

@@ -15,7 +15,7 @@ pub struct StopMatcher {
     done: bool,
 }
 
-/// What follows from one piece of text.
+/// The results of one piece of text.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stopped {
     /// Text in which no stop string can begin any more.

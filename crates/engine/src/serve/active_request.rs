@@ -41,13 +41,13 @@ pub(super) enum SampleError {
 
 /// A request between its submission and its last event.
 pub(super) struct ActiveRequest {
-    /// What it asks for.
+    /// The request's parameters.
     pub request: GenerationRequest,
-    /// Where its events go.
+    /// The receiver of its events.
     pub events: UnboundedSender<Event>,
     /// The choices that have not ended, by their numbers; none if the prompt is to be embedded.
     pub choices: BTreeMap<u32, ActiveChoice>,
-    /// What the prompt's vector is made of, if it is to be embedded.
+    /// The sum that the prompt's vector is made of, if the prompt is to be embedded.
     pub pooled: Option<PooledPrompt>,
     /// Its place in the queue, until it is first scheduled.
     pub queued: Option<QueuePermit>,
@@ -57,7 +57,7 @@ pub(super) struct ActiveRequest {
     cached_tokens: usize,
     /// Tokens that have been drawn for its choices.
     pub answer_tokens: usize,
-    /// What has become of its choices' drafts.
+    /// The counts of its choices' drafted tokens.
     pub drafts: DraftTokens,
     /// When it arrived.
     pub submitted: Instant,
@@ -106,8 +106,8 @@ impl ActiveRequest {
         }
     }
 
-    /// What is needed of a chunk: hidden states, or logits. Log-probabilities need whole rows, a sampler perhaps a few
-    /// of the largest.
+    /// Returns which results of a chunk are needed: hidden states, or logits. Log-probabilities need whole rows, a
+    /// sampler perhaps a few of the largest.
     pub fn need(&self, chunk: &Chunk) -> ChunkNeed {
         if let Some(pooled) = &self.pooled {
             return pooled.need(chunk);

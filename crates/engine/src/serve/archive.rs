@@ -40,7 +40,7 @@ impl PrefillRate {
     }
 }
 
-/// What the scheduler asks of the disk.
+/// The disk cache as the scheduler asks it for blocks.
 struct DiskBlocks {
     disk: Arc<DiskCache>,
     rate: Arc<PrefillRate>,
@@ -94,7 +94,7 @@ pub(crate) struct Archive {
     arrived: Receiver<Arrival>,
     sender: Sender<Arrival>,
     open: HashMap<u64, OpenLoad>,
-    /// What an idle engine has yet to offer, parents first; `None` until the engine is idle.
+    /// The blocks that an idle engine has yet to offer, parents first; `None` until the engine is idle.
     unsaved: Option<VecDeque<(BlockId, SealedBlock)>>,
 }
 
@@ -104,7 +104,7 @@ impl Archive {
         Archive { disk, rate: Arc::default(), arrived, sender, open: HashMap::new(), unsaved: None }
     }
 
-    /// What the scheduler asks for blocks of `block_bytes` bytes and `block_size` tokens.
+    /// Returns the archive that the scheduler asks for blocks of `block_bytes` bytes and `block_size` tokens.
     pub fn blocks(&self, block_bytes: usize, block_size: usize) -> Box<dyn BlockArchive> {
         Box::new(DiskBlocks { disk: self.disk.clone(), rate: self.rate.clone(), block_bytes, block_size })
     }

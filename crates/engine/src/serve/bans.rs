@@ -2,7 +2,7 @@
 //! must not have.
 use std::sync::Arc;
 
-/// What an answer's next token may not be, beside what a constraint says.
+/// The tokens that an answer's next token may not be, beside those that its constraint forbids.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Bans {
     /// Tokens that are not drawn before `min_tokens` others.

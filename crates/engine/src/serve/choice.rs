@@ -14,7 +14,7 @@ pub(super) struct ActiveChoice {
     pipeline: AnswerPipeline,
     /// The tokens that may come next, once [`prepare`](Self::prepare) has found them out; `None`: all.
     mask: Result<Option<TokenMask>, ConstraintError>,
-    /// What has become of its drafts.
+    /// The counts of its drafted tokens.
     pub drafts: DraftTokens,
     events: UnboundedSender<Event>,
 }

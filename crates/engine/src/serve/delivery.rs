@@ -15,7 +15,7 @@ use scheduler::{Chunk, PrefixReport, SeqId, Step};
 use std::time::Instant;
 use text::ConstraintError;
 
-/// What became of the sequences of a step.
+/// The outcome of a step for its sequences.
 #[derive(Default)]
 struct Outcome {
     /// The tokens that were drawn, those of one sequence in order.

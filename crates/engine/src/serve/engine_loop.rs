@@ -31,7 +31,7 @@ const IDLE_CHECK: Duration = Duration::from_secs(1);
 /// How long an engine that waits for the disk alone leaves messages unread.
 const LOAD_WAIT: Duration = Duration::from_millis(10);
 
-/// What the engine's thread owns.
+/// The engine, which its thread owns.
 pub(crate) struct Engine {
     pub(super) scheduler: Scheduler,
     pub(super) runner: ModelRunner,
@@ -45,7 +45,7 @@ pub(crate) struct Engine {
     pub(super) prefix_cache: PrefixCache,
     /// How short of memory the machine is.
     pub(super) memory: PressureWatch,
-    /// What is measured when there is nothing else to do.
+    /// The measurement that is made while there is nothing else to do.
     pub(super) idle_measurement: Option<IdleMeasurement>,
     pub(super) requests: BTreeMap<RequestId, ActiveRequest>,
     /// The seed of the next request that names none.
@@ -279,12 +279,12 @@ impl Engine {
     }
 }
 
-/// What was known of the prompt of a chunk's sequence.
+/// Returns how much was known of the prompt of a chunk's sequence.
 pub(super) fn prefix_report(scheduler: &Scheduler, chunk: &Chunk) -> PrefixReport {
     scheduler.sequence(chunk.seq).and_then(|seq| seq.report()).cloned().unwrap_or_default()
 }
 
-/// What is needed of a chunk.
+/// Returns which results of a chunk are needed.
 fn need(requests: &BTreeMap<RequestId, ActiveRequest>, chunk: &Chunk) -> ChunkNeed {
     let request = requests.get(&RequestId(chunk.seq.request));
     request.map_or(ChunkNeed::LastLogits, |request| request.need(chunk))

@@ -17,7 +17,7 @@ use tokio::sync::mpsc as events;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestId(pub u64);
 
-/// What is served, fixed at start.
+/// The model that is served, and the settings that are fixed at the start.
 #[derive(Debug, Clone)]
 pub struct ModelInfo {
     /// The name clients ask for (`--served-model-name`, or the model's own).
@@ -70,7 +70,7 @@ impl ModelInfo {
     }
 }
 
-/// What the engine's metrics show of one moment.
+/// The engine's metrics at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct EngineStats {
     /// Sequences that run.
@@ -93,15 +93,15 @@ pub struct EngineStats {
     pub pressure: PressureLevel,
 }
 
-/// What the engine's thread receives.
+/// A message to the engine's thread.
 pub enum Message {
     /// A request that has been checked.
     Submit {
         /// Its number.
         id: RequestId,
-        /// What it asks for.
+        /// The request's parameters.
         request: Box<GenerationRequest>,
-        /// Where its events go.
+        /// The receiver of its events.
         events: events::UnboundedSender<Event>,
         /// Its place in the queue, to be dropped when it is first scheduled or ends before.
         queued: QueuePermit,
@@ -123,7 +123,7 @@ impl Drop for QueuePermit {
     }
 }
 
-/// What all handles and the engine's thread share.
+/// The state that all handles and the engine's thread share.
 struct HandleShared {
     info: ModelInfo,
     tokenizer: Arc<Tokenizer>,
@@ -151,18 +151,18 @@ pub struct EngineHandle {
 
 /// The engine's end of the channel.
 pub struct EngineInbox {
-    /// What the handles and streams send.
+    /// The messages of the handles and streams.
     pub messages: mpsc::Receiver<Message>,
     shared: Arc<HandleShared>,
 }
 
 impl EngineInbox {
-    /// What is served.
+    /// Returns the model that is served, and its settings.
     pub fn info(&self) -> &ModelInfo {
         &self.shared.info
     }
 
-    /// What [`EngineHandle::stats`] answers from now on.
+    /// Sets the answer of [`EngineHandle::stats`] from now on.
     pub fn set_stats(&self, stats: EngineStats) {
         *self.shared.stats.lock().unwrap_or_else(|e| e.into_inner()) = stats;
     }
@@ -181,7 +181,7 @@ impl EngineInbox {
         self.shared.prefixes.lock().unwrap_or_else(|e| e.into_inner()).push(event);
     }
 
-    /// What [`EngineHandle::kl_figures`] answers from now on.
+    /// Sets the answer of [`EngineHandle::kl_figures`] from now on.
     pub fn set_kl_figures(&self, figures: KlFigures) {
         *self.shared.kl_figures.lock().unwrap_or_else(|e| e.into_inner()) = figures;
     }
@@ -255,7 +255,7 @@ impl EngineHandle {
         self.shared.queue_limit
     }
 
-    /// What is served.
+    /// Returns the model that is served, and its settings.
     pub fn info(&self) -> &ModelInfo {
         &self.shared.info
     }
@@ -265,7 +265,7 @@ impl EngineHandle {
         &self.shared.tokenizer
     }
 
-    /// How much runs and waits, as of the end of the last step.
+    /// Returns how many requests run and wait, as of the end of the last step.
     pub fn stats(&self) -> EngineStats {
         *self.shared.stats.lock().unwrap_or_else(|e| e.into_inner())
     }
@@ -275,17 +275,17 @@ impl EngineHandle {
         self.shared.shed.load(SeqCst)
     }
 
-    /// What requests found of their prompts in the cache, up to now.
+    /// Returns how much of their prompts requests have found in the cache up to now.
     pub fn prefixes(&self) -> PrefixHistory {
         self.shared.prefixes.lock().unwrap_or_else(|e| e.into_inner()).clone()
     }
 
-    /// What the presets cost the model, as far as it has been measured, now or for an earlier start.
+    /// Returns the KL of the presets on the model, as far as it has been measured, now or for an earlier start.
     pub fn kl_figures(&self) -> KlFigures {
         self.shared.kl_figures.lock().unwrap_or_else(|e| e.into_inner()).clone()
     }
 
-    /// What the cache on disk holds and does; `None` if there is none.
+    /// Returns the figures of the cache on disk; `None` if there is none.
     pub fn disk(&self) -> Option<DiskStats> {
         self.shared.disk.get().map(|disk| disk.stats())
     }

@@ -1,4 +1,4 @@
-//! What requests find of their prompts in the cache: how they look for it, and what is told of it.
+//! The prefixes of prompts that requests find in the cache: how they are looked for, and how they are reported.
 use super::archive::Archive;
 use super::request::GenerationRequest;
 use super::runner::ModelRunner;
@@ -15,10 +15,10 @@ const HISTORY: usize = 100;
 /// Tokens on each side of a place where prompts part that are logged.
 const CONTEXT: usize = 12;
 
-/// What the engine has for prompts that begin alike.
+/// The engine's means for prompts that begin alike.
 #[derive(Default)]
 pub(crate) struct PrefixCache {
-    /// What stored blocks belong to; `None`: prompts are not looked for.
+    /// The identity of stored blocks; `None`: prompts are not looked for.
     pub identity: Option<CacheIdentity>,
     /// Where blocks are kept that leave memory; `None`: nowhere.
     pub archive: Option<Archive>,
@@ -45,7 +45,7 @@ impl PrefixCache {
     }
 }
 
-/// What a request found of its prompt.
+/// The report of how much of its prompt a request found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PrefixEvent {
     /// The request's id, as in logs.
@@ -54,7 +54,7 @@ pub struct PrefixEvent {
     pub report: PrefixReport,
 }
 
-/// What requests found of their prompts so far.
+/// The reports of how much of their prompts requests have found so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PrefixHistory {
     /// Tokens of prompts that were looked for.

@@ -1,4 +1,4 @@
-//! What a client asks for, in validated form.
+//! The parameters of a request, in validated form.
 use crate::error::EngineError;
 use scheduler::PrefixReport;
 use std::sync::Arc;
@@ -84,7 +84,7 @@ impl StopParams {
     }
 }
 
-/// What the vector of a prompt is to be.
+/// The form in which the vector of a prompt is wanted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct EmbeddingParams {
     /// The first elements of the vector that are kept, for models that were trained so (Matryoshka, arXiv:2205.13147);
@@ -112,7 +112,7 @@ pub struct GenerationRequest {
     pub stop: StopParams,
     /// How thoughts and tool calls are told from text; `None` leaves them in it.
     pub reading: Option<AnswerReading>,
-    /// What each choice is held to.
+    /// The constraint that each choice is held to.
     pub constraint: Option<AnswerConstraint>,
     /// Report the log-probability of each token, with this many alternatives (0 to 20).
     pub logprobs: Option<usize>,
@@ -157,7 +157,7 @@ impl GenerationRequest {
         }
     }
 
-    /// What becomes of the tokens of each choice.
+    /// Returns the options of each choice's pipeline.
     pub fn answer_options(&self) -> AnswerOptions {
         AnswerOptions {
             begins_text: self.begins_text,
@@ -200,7 +200,7 @@ pub enum FinishReason {
     ToolCalls,
 }
 
-/// What a request's stream carries. Every choice ends with `Finished`, a prompt that is embedded with `Embedded`, or
+/// An event of a request's stream. Every choice ends with `Finished`, a prompt that is embedded with `Embedded`, or
 /// the whole request with `Failed`.
 #[derive(Debug, Clone)]
 pub enum Event {
@@ -219,7 +219,8 @@ pub enum Event {
     Delta {
         /// The number of the choice, from 0.
         choice: usize,
-        /// What the token completes: none while a part of a character, of a stop string or of a tag is held back.
+        /// The parts that the token completes: none while a part of a character, of a stop string or of a tag is held
+        /// back.
         parts: Vec<AnswerPart>,
         /// Whether the token belongs to a thought.
         in_thought: bool,
@@ -232,13 +233,13 @@ pub enum Event {
     Finished {
         /// The number of the choice, from 0.
         choice: usize,
-        /// What was held back until now.
+        /// The parts that were held back until now.
         parts: Vec<AnswerPart>,
         /// Why the choice ended.
         reason: FinishReason,
         /// The stop string or token id that ended it, if it was not an EOS id.
         matched_stop: Option<MatchedStop>,
-        /// What became of the drafts that were made for it.
+        /// The counts of the tokens that were drafted for it.
         drafts: DraftTokens,
     },
     /// The prompt's vector, whose length is 1; the request has ended.
@@ -250,7 +251,7 @@ pub enum Event {
     Failed(EngineError),
 }
 
-/// What became of the tokens of a choice's drafts.
+/// How many tokens of a choice's drafts were accepted, and how many were rejected.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DraftTokens {
     /// Tokens that were drawn as they had been drafted.
@@ -259,7 +260,7 @@ pub struct DraftTokens {
     pub rejected: usize,
 }
 
-/// What ended a choice.
+/// The stop that ended a choice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MatchedStop {
     /// A stop string.

@@ -20,7 +20,7 @@ pub struct ModelRunner {
     device: Arc<dyn ComputeDevice>,
 }
 
-/// What is needed of a chunk.
+/// The results of a chunk that are needed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChunkNeed {
     /// The hidden states of all its tokens, for [`ModelRunner::each_logits`], beside the logits of its last one.
@@ -34,7 +34,7 @@ pub enum ChunkNeed {
     HiddenStates(Range<usize>),
 }
 
-/// What a step gave of the rows that were asked for, row after row.
+/// The results of a step for the rows that were asked for, row after row.
 pub struct StepOutput {
     logits: LogitsData,
     /// `[rows][hidden_size]`
@@ -44,7 +44,7 @@ pub struct StepOutput {
     hidden_size: usize,
     /// For each chunk of the step, its rows among those.
     chunks: Vec<ChunkRows>,
-    /// What recurrent layers were given, where a draft was among it.
+    /// The inputs of recurrent layers, if a draft was among them.
     inputs: Option<StateInputs>,
 }
 
@@ -179,7 +179,7 @@ impl ModelRunner {
         &self.states
     }
 
-    /// What stores K and V and computes attention.
+    /// Returns the backend, which stores K and V and computes attention.
     pub fn backend(&self) -> &dyn AttentionBackend {
         &*self.backend
     }

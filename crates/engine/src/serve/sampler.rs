@@ -9,7 +9,7 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// What the sampling of one choice depends on beside its logits.
+/// The state on which the sampling of one choice depends beside its logits.
 #[derive(Debug, Clone)]
 pub struct SamplerState {
     params: SamplingParams,

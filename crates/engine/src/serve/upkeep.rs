@@ -1,4 +1,4 @@
-//! What the engine's loop looks after between two steps, beside requests.
+//! The upkeep of the engine's loop between two steps, beside requests.
 use super::engine_loop::{Engine, panic_message};
 use super::handle::EngineStats;
 use super::idle_measurement::IdleMeasurement;
@@ -7,7 +7,7 @@ use scheduler::Restraint;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-/// What the log says of a measurement that ends before its figures are whole.
+/// The log's message for a measurement that ends before its figures are whole.
 const NOT_MEASURED: &str = "kv presets: their KL is not measured until the next start";
 
 impl Engine {

@@ -7,7 +7,7 @@ use candle_core::{Error, Result};
 use kv::LayerKv;
 use turboquant::{CorrectionTables, KeyTransform};
 
-/// What a layer's kernels read beside the batch.
+/// The buffers of a layer that its kernels read, beside those of the batch.
 pub(crate) struct LayerBuffers<B> {
     pub cache: Option<B>,
     pub rotation: B,
@@ -17,7 +17,7 @@ pub(crate) struct LayerBuffers<B> {
     pub high_angles: B,
 }
 
-/// What `query` reads to correct the logits of centred keys.
+/// The tables by which the kernel `query` corrects the logits of centred keys, and their buffers.
 pub(crate) struct CorrectionBuffers<B> {
     pub tables: CorrectionTables,
     pub starts: B,

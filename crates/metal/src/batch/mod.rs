@@ -1,4 +1,4 @@
-//! What a step makes of a batch: tiles, dispatches of bounded work, and when a GPU is waited for.
+//! The division of a batch for a step: tiles, dispatches of bounded work, and when a GPU is waited for.
 mod pace;
 mod slices;
 mod tiles;

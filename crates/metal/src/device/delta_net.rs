@@ -8,7 +8,7 @@ use attention::{ForwardContext, StateId};
 use candle_core::{Error, Result, Tensor, bail};
 use compute::{DeltaNetInput, DeltaNetSizes, DeltaNetWeights};
 
-/// What a gated delta net has beside its projections, in a GPU's memory.
+/// The weights of a gated delta net beside its projections, in a GPU's memory.
 pub(super) struct PlacedDeltaNet<B> {
     sizes: DeltaNetSizes,
     eps: f32,

@@ -116,7 +116,7 @@ impl<E: Executor + 'static> GpuDevice<E> {
         Ok(GpuRows::packed(packed, [routes.routed.places(), k]))
     }
 
-    /// What computes the products of routed rows with their experts' weights.
+    /// Prepares the products of routed rows with their experts' weights.
     fn by_expert<'a>(&'a self, routes: &'a RoutedStep<E::Buffer>, x: &'a GpuRows<E::Buffer>) -> Products<'a, E> {
         let experts = Some(TileExperts { numbers: &routes.expert_of_tile, tile: routes.routed.tile });
         Products { executor: self.executor(), rows: x, experts, nothing: &self.nothing, matvec_types: &[] }

@@ -1,4 +1,4 @@
-//! What a model computes beside attention, on a GPU: launches for products and for each operation on rows.
+//! The operations of a model beside attention, on a GPU: launches for products and for each operation on rows.
 mod delta_net;
 mod experts;
 mod products;
@@ -45,7 +45,7 @@ impl<E: Executor> GpuDevice<E> {
         GpuDevice { matvec_types: types, ..self }
     }
 
-    /// What runs the launches.
+    /// The executor of the launches.
     pub fn executor(&self) -> &E {
         &self.executor
     }
@@ -63,7 +63,7 @@ impl<E: Executor> GpuDevice<E> {
         self.executor.run(launches).map_err(Error::wrap)
     }
 
-    /// What a norm of x, or of its sum with `delta`, reads and where that sum goes.
+    /// Prepares the inputs of a norm of x, or of its sum with `delta`, and the buffer for that sum.
     ///
     /// Errors: tensors of other shapes; no memory.
     fn norm_input(&self, x: &Tensor, delta: Option<&Tensor>, weight: &Tensor) -> Result<NormInput<E::Buffer>> {
@@ -91,7 +91,7 @@ impl<E: Executor> GpuDevice<E> {
         input.added.as_ref().map(|(_, sum)| self.export(sum, x)).transpose()
     }
 
-    /// What computes the products of some rows.
+    /// Prepares the products of some rows.
     fn of_rows<'a>(&'a self, rows: &'a Rows) -> Result<Products<'a, E>> {
         let Self { executor, nothing, matvec_types, .. } = self;
         Ok(Products { executor, rows: rows.get()?, experts: None, nothing, matvec_types })
@@ -109,11 +109,11 @@ impl<E: Executor> GpuDevice<E> {
     }
 }
 
-/// What a norm reads.
+/// The inputs of a norm.
 struct NormInput<B> {
     x: B,
     weight: B,
-    /// What is added to x, and where the sum goes.
+    /// The term that is added to x, and the buffer for the sum.
     added: Option<(B, B)>,
 }
 

@@ -146,7 +146,7 @@ impl<B> GpuRows<B> {
     }
 }
 
-/// What the products of some rows are computed with.
+/// The operand of some rows, and all else that their products are computed with.
 pub(super) struct Products<'a, E: Executor> {
     pub executor: &'a E,
     pub rows: &'a GpuRows<E::Buffer>,

@@ -87,7 +87,7 @@ pub fn query<'a, B>(
 /// Buffers of [`attend`].
 #[derive(Debug)]
 pub struct AttendBuffers<'a, B> {
-    /// What [`query`] wrote.
+    /// The queries that [`query`] wrote.
     pub queries: &'a B,
     /// [`crate::TileParams`].
     pub tiles: &'a B,
@@ -95,7 +95,7 @@ pub struct AttendBuffers<'a, B> {
     pub tables: &'a B,
     /// The layer's pages.
     pub cache: &'a B,
-    /// What [`query`] wrote for the mean correction.
+    /// The terms that [`query`] wrote for the mean correction.
     pub corrections: &'a B,
     /// From [`crate::LayerTables`], as `high_angles` is.
     pub high_operands: &'a B,
@@ -167,7 +167,7 @@ pub(crate) fn attend_some<'a, B>(
 /// Buffers of [`reduce`].
 #[derive(Debug)]
 pub struct ReduceBuffers<'a, B> {
-    /// What [`attend`] wrote, as `part_ml` is.
+    /// The partial sums that [`attend`] wrote, as it wrote `part_ml`.
     pub part_o: &'a B,
     /// [`AttendBuffers::part_ml`].
     pub part_ml: &'a B,

@@ -42,7 +42,7 @@ macro_rules! params {
 }
 
 params! {
-    /// What `write` is told.
+    /// The parameters of `write`.
     WriteParams = "WriteParams" {
         /// Tokens that are stored.
         tokens: u32,
@@ -54,7 +54,7 @@ params! {
 }
 
 params! {
-    /// What `query` is told.
+    /// The parameters of `query`.
     QueryParams = "QueryParams" {
         /// Column octets of a tile.
         octets: u32,
@@ -84,7 +84,7 @@ params! {
 }
 
 params! {
-    /// What `attend_mma`, `attend_vec` and `prefill` are told.
+    /// The parameters of `attend_mma`, `attend_vec` and `prefill`.
     AttendParams = "AttendParams" {
         /// Column octets of a tile.
         octets: u32,
@@ -104,7 +104,7 @@ params! {
 }
 
 params! {
-    /// What `reduce` is told.
+    /// The parameters of `reduce`.
     ReduceParams = "ReduceParams" {
         /// How many (row, query head) there are.
         items: u32,
@@ -120,7 +120,7 @@ params! {
 }
 
 params! {
-    /// What `copy_blocks` is told.
+    /// The parameters of `copy_blocks`.
     CopyParams = "CopyParams" {
         /// 16-byte words of a block.
         words: u32,
@@ -146,17 +146,17 @@ params! {
 }
 
 params! {
-    /// What `rms_norm` and `add_rms_norm` are told.
+    /// The parameters of `rms_norm` and `add_rms_norm`.
     NormParams = "NormParams" {
         /// Elements of a row.
         width: u32,
-        /// What is added to the mean square.
+        /// The number that is added to the mean square.
         eps: f32,
     }
 }
 
 params! {
-    /// What `gate_mul` is told.
+    /// The parameters of `gate_mul`.
     GateParams = "GateParams" {
         /// Elements.
         count: u32,
@@ -168,7 +168,7 @@ params! {
 }
 
 params! {
-    /// What `gather_rows` is told.
+    /// The parameters of `gather_rows`.
     RowsParams = "RowsParams" {
         /// Elements of a row.
         width: u32,
@@ -176,7 +176,7 @@ params! {
 }
 
 params! {
-    /// What `top_slices` and `top_rows` are told.
+    /// The parameters of `top_slices` and `top_rows`.
     TopParams = "TopParams" {
         /// Candidates of a row.
         width: u32,
@@ -188,7 +188,7 @@ params! {
 }
 
 params! {
-    /// What `pack_rows` is told.
+    /// The parameters of `pack_rows`.
     PackParams = "PackParams" {
         /// Rows of x.
         rows: u32,
@@ -200,7 +200,7 @@ params! {
 }
 
 params! {
-    /// What `norm_operand` is told.
+    /// The parameters of `norm_operand`.
     NormOperandParams = "NormOperandParams" {
         /// Rows of x.
         rows: u32,
@@ -210,13 +210,13 @@ params! {
         groups: u32,
         /// Whether delta is added to x, and the sum kept.
         add: u32,
-        /// What is added to the mean square.
+        /// The number that is added to the mean square.
         eps: f32,
     }
 }
 
 params! {
-    /// What `product` is told.
+    /// The parameters of `product`.
     ProductParams = "ProductParams" {
         /// Rows of the first weight.
         n0: u32,
@@ -237,7 +237,7 @@ params! {
         /// 0: products with each weight; 1: one product, added to the residual; 2: silu of the product with the first
         /// times the product with the second.
         form: u32,
-        /// What bf16 weights are multiplied by, the first's.
+        /// The factor of bf16 weights, the first's.
         unit0: f32,
         /// That of the second.
         unit1: f32,
@@ -249,7 +249,7 @@ params! {
 }
 
 params! {
-    /// What `product_f32` is told.
+    /// The parameters of `product_f32`.
     ExactParams = "ExactParams" {
         /// Rows of the weight.
         n: u32,
@@ -263,7 +263,7 @@ params! {
 }
 
 params! {
-    /// What `convolve` is told.
+    /// The parameters of `convolve`.
     ConvolveParams = "ConvolveParams" {
         /// Channels of the convolution.
         channels: u32,
@@ -275,7 +275,7 @@ params! {
 }
 
 params! {
-    /// What `delta_rule` is told.
+    /// The parameters of `delta_rule`.
     DeltaParams = "DeltaParams" {
         /// Heads of q and k.
         key_heads: u32,
@@ -293,13 +293,13 @@ params! {
         state_len: u32,
         /// The length of queries.
         length: f32,
-        /// What is added to the mean square of a head's output.
+        /// The number that is added to the mean square of a head's output.
         eps: f32,
     }
 }
 
 params! {
-    /// What `route` is told.
+    /// The parameters of `route`.
     RouteParams = "RouteParams" {
         /// Rows of logits.
         rows: u32,
@@ -313,7 +313,7 @@ params! {
 }
 
 params! {
-    /// What `group_by_expert` is told.
+    /// The parameters of `group_by_expert`.
     GroupParams = "GroupParams" {
         /// Rows of the step.
         rows: u32,
@@ -329,7 +329,7 @@ params! {
 }
 
 params! {
-    /// What `pack_routed` is told.
+    /// The parameters of `pack_routed`.
     PackRoutedParams = "PackRoutedParams" {
         /// Elements of a row.
         width: u32,
@@ -343,7 +343,7 @@ params! {
 }
 
 params! {
-    /// What `sum_experts` is told.
+    /// The parameters of `sum_experts`.
     SumExpertsParams = "SumExpertsParams" {
         /// Elements of a row.
         width: u32,

@@ -107,7 +107,7 @@ pub fn norm_operand<'a, B>(
 /// Rows of an operand.
 #[derive(Debug)]
 pub struct ProductRows<'a, B> {
-    /// What [`pack_rows`] made, as `sums` is.
+    /// The operand that [`pack_rows`] made, as it made `sums`.
     pub halves: &'a B,
     /// See `halves`.
     pub sums: &'a B,
@@ -153,14 +153,14 @@ pub struct ProductWeight<'a, B> {
     pub unit: f32,
 }
 
-/// What becomes of products; `out` is `[rows][n]` f32.
+/// The output of products; `out` is `[rows][n]` f32.
 #[derive(Debug)]
 pub enum ProductForm<'a, B> {
-    /// Those with up to three weights go to an output each.
+    /// The products with up to three weights go to an output each.
     Each(&'a [&'a B]),
     /// The product with one weight is added to the residual, `[rows][n]` f32, and goes to another buffer.
     Onto {
-        /// What is added to.
+        /// The residual that the product is added to.
         residual: &'a B,
         /// The sum.
         out: &'a B,

@@ -40,7 +40,7 @@ pub fn add_rms_norm<'a, B>(
     }
 }
 
-/// What [`gate_mul`] multiplies by.
+/// The factor of [`gate_mul`].
 #[derive(Debug, Clone, Copy)]
 pub enum Gate {
     /// The SiLU of a gate for each element.

@@ -29,7 +29,7 @@ const SHARED: MTLResourceOptions =
 /// Runs launches on the queue of a Candle device.
 pub struct MetalExecutor(Arc<DeviceState>);
 
-/// What all executors of a device have in common: the model, the cache, calibration and every pair of formats that is
+/// The state that all executors of a device share: the model, the cache, calibration and every pair of formats that is
 /// judged have an executor each, and what all of them launch keeps the display waiting together.
 struct DeviceState {
     device: MetalDevice,
@@ -37,7 +37,7 @@ struct DeviceState {
     pace: Pace,
     /// Buffers that launches may have been given which are not through yet. The next wait drops them.
     retired: Mutex<Vec<MetalBuffer>>,
-    /// What the device said when it failed.
+    /// The device's message when it failed.
     failure: OnceLock<String>,
 }
 

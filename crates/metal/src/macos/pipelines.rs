@@ -27,7 +27,7 @@ impl Pipeline {
     /// Compiles a launch's kernel for its constants.
     ///
     /// # Errors
-    /// What Apple's compiler says, with the kernel's name; a kernel that takes more than the GPU has.
+    /// The message of Apple's compiler, with the kernel's name; a kernel that takes more than the GPU has.
     pub fn compile<B>(device: &MetalDevice, launch: &Launch<'_, B>) -> Result<Self, ExecError> {
         let (begin, kernel) = (Instant::now(), &launch.kernel);
         let options = MTLCompileOptions::new();

@@ -1,10 +1,10 @@
-//! What kernels read of a layer's kv heads.
+//! The tables of a layer's kv heads, which kernels read.
 use super::operands::left_operands;
 use super::pairs::{ExactPairs, PAIR_GROUP, exact_groups};
 use super::{floats, words};
 use turboquant::{KeyTransform, PARTITION};
 
-/// What kernels read of a layer's kv heads to centre keys and to correct their logits, as bytes.
+/// The tables of a layer's kv heads, as bytes, by which kernels centre keys and correct their logits.
 #[derive(Clone, Debug)]
 pub struct LayerTables {
     /// `[kv head][constant][head_dim]`, in the order of `KeyConstant` of `vectors.h`: what is subtracted from keys, at

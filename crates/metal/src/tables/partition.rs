@@ -1,4 +1,4 @@
-//! What kernels read of one RoPE.
+//! The tables of one RoPE, which kernels read.
 use super::operands::left_operands;
 use super::pairs::{ExactPairs, PAIR_GROUP};
 use super::{floats, words};
@@ -9,7 +9,8 @@ const INTERVALS: usize = PARTITION / 32;
 /// Terms of a polynomial that corrects exactly: 1, v .. v^7, where v counts 16 tokens from the interval's middle.
 const EXACT_TERMS: usize = 8;
 
-/// What kernels read of one RoPE to correct logits of centred keys, as bytes. It is the same for all kv heads.
+/// The tables of one RoPE, as bytes, by which kernels correct the logits of centred keys. They are the same for all kv
+/// heads.
 #[derive(Clone, Debug)]
 pub struct PartitionTables {
     /// `[partition][pair]` (cos, sin) at partitions' starts; one 0 where there is no pair, since kernels read the first

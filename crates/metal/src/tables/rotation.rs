@@ -1,9 +1,9 @@
-//! What kernels read of the codec's rotation.
+//! The tables of the codec's rotation, which kernels read.
 use super::words;
 use crate::shape::Shape;
 use turboquant::Rotation;
 
-/// What kernels read of the rotation, as bytes: the signs, a bit for each element, then the rows of the Paley matrix.
+/// The tables of the rotation, as bytes: the signs, a bit for each element, then the rows of the Paley matrix.
 pub fn rotation_words(shape: &Shape) -> Vec<u8> {
     if !shape.record.k().is_rotated() && !shape.record.v().is_rotated() {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! What a model's steps need of memory, by its configuration alone.
+//! The memory that a model's steps need, by its configuration alone.
 use super::{LayerKind, ModelConfig};
 use attention::StateLayout;
 use compute::DeltaNetSizes;

@@ -1,4 +1,4 @@
-//! What a checkpoint says about sampling: `generation_config.json`, or GGUF metadata.
+//! The sampling that a checkpoint asks for: `generation_config.json`, or GGUF metadata.
 use super::{ConfigJson, ModelConfig};
 use crate::error::ModelError;
 use gguf::Metadata;

@@ -1,4 +1,4 @@
-//! What a model's configuration says, from `config.json` or from GGUF metadata, validated.
+//! A model's configuration, from `config.json` or from GGUF metadata, validated.
 mod demand;
 mod generation;
 mod gguf;
@@ -18,7 +18,7 @@ pub(crate) use hf::config_of_json;
 pub(crate) use json::ConfigJson;
 pub use pooling::Pooling;
 
-/// What the layers of a decoder have to know, whatever the format of its checkpoint.
+/// The configuration of a decoder's layers, whatever the format of its checkpoint.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelConfig {
     /// Where the configuration was read, for errors.
@@ -56,7 +56,7 @@ pub struct ModelConfig {
     pub pooling: Result<Pooling, String>,
 }
 
-/// What a layer mixes tokens with.
+/// The way in which a layer mixes tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LayerKind {
     /// Softmax attention.
@@ -112,7 +112,7 @@ impl ModelConfig {
         self.vocab_size
     }
 
-    /// What attention has to know of the layers that own a KV cache.
+    /// Returns the geometry of the layers that own a KV cache, for attention.
     pub(crate) fn geometry(&self) -> ModelGeometry {
         let layers = self.layers.iter().filter_map(|kind| match kind {
             LayerKind::Attention { window, rope } => Some(LayerGeometry {

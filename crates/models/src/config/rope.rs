@@ -5,7 +5,7 @@ use attention::Rope;
 use serde_json::Value;
 use std::f64::consts::PI;
 
-/// What turns frequencies into those of a longer context.
+/// The scaling of frequencies for a longer context.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Scaling {
     None,

@@ -62,7 +62,7 @@ const LOOKS: [&str; 5] = [cache::PATH, "/slots", "/load", "/v1/loads", "/server_
 /// Where responses are that a model's server keeps.
 const KEPT_RESPONSES: &str = "/v1/responses/";
 
-/// What can go wrong with a request that is handed on, beside what its model's server answers.
+/// The error of a request that is handed on, beside the errors that its model's server answers.
 const RELAY_ERRORS: [ErrorCode; 5] = [
     ErrorCode::ModelNotLoaded,
     ErrorCode::LoadQueueFull,
@@ -71,7 +71,7 @@ const RELAY_ERRORS: [ErrorCode; 5] = [
     ErrorCode::ModelTooLarge,
 ];
 
-/// What a relaying server hands requests to: models by their numbers, from 0.
+/// The models that a relaying server hands requests on to, by their numbers from 0.
 pub trait Relay: Clone + Send + Sync + 'static {
     /// All models, each at its number. Requests that name none are answered by the first. There is at least one, and
     /// none is added or taken away.
@@ -85,7 +85,7 @@ pub trait Relay: Clone + Send + Sync + 'static {
     /// Errors: a model that cannot be loaded, or whose server does not answer.
     fn send(&self, model: usize, request: RelayedRequest) -> impl Future<Output = Result<Response, ApiError>> + Send;
 
-    /// What the servers of all loaded models answer at `/metrics`.
+    /// Returns the answers of all loaded models' servers at `/metrics`.
     fn metrics(&self) -> impl Future<Output = Vec<String>> + Send;
 }
 

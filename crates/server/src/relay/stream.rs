@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-/// What ends an event.
+/// The bytes that end an event.
 const END: &[u8] = b"\n\n";
 /// How an event's text begins.
 const DATA: &str = "data:";
@@ -28,7 +28,7 @@ pub struct RelayedBody {
     _active: Active,
 }
 
-/// What is known of an event stream in the middle of it.
+/// The state of an event stream that is being passed on.
 struct EventTail {
     form: EventForm,
     request_id: HttpRequestId,

@@ -27,12 +27,12 @@ struct DeepSeek {
     single: bool,
     place: DeepSeekPlace,
     scanner: TagScanner,
-    /// What stands before the separator: the kind of the call, or its name.
+    /// The text before the separator: the kind of the call, or its name.
     head: String,
     line: Line,
 }
 
-/// What stands between the separator and the arguments: nothing, or the name and the beginning of a fenced block.
+/// The text between the separator and the arguments: nothing, or the name and the beginning of a fenced block.
 #[derive(Debug, Default)]
 struct Line {
     raw: String,
@@ -57,15 +57,15 @@ enum DeepSeekPlace {
     NoArguments,
     /// Within the arguments.
     Arguments(Arguments),
-    /// Behind the arguments, where the end of a fenced block may stand.
+    /// After the arguments, where the end of a fenced block may stand.
     AfterArguments,
     /// Within a call that broke.
     Broken,
 }
 
-/// What may stand between a name and the arguments, without whitespace.
+/// The texts that may stand between a name and the arguments, without whitespace.
 const FENCES: [&str; 3] = ["```json", "```", ""];
-/// What may stand between a name and the end of a call without arguments.
+/// The text that may stand between a name and the end of a call without arguments.
 const EMPTY_BLOCK: &str = "```json```";
 
 impl DeepSeek {

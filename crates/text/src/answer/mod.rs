@@ -1,4 +1,4 @@
-//! What an answer is made of: text, thoughts and tool calls, told apart while it is generated.
+//! The parts of an answer: text, thoughts and tool calls, told apart while it is generated.
 mod deepseek;
 mod format;
 mod hermes;

@@ -33,7 +33,7 @@ struct Pythonic {
     function: String,
     /// The call was opened.
     opened: bool,
-    /// What has been read since the last call, without what separates calls.
+    /// The text since the last call, without the separators of calls.
     residue: String,
 }
 
@@ -48,14 +48,14 @@ enum PythonicPlace {
     Key,
     /// Within a value.
     Value(PythonValue),
-    /// Behind a value.
+    /// After a value.
     AfterValue,
-    /// Behind a call.
+    /// After a call.
     AfterCall,
 }
 
-/// What one character brought.
-enum CallStep {
+/// How the reading of calls goes on after a character.
+enum CallProgress {
     More,
     /// The list is complete with this character.
     Done,
@@ -76,10 +76,10 @@ impl Pythonic {
     }
 
     /// Takes in a character outside of values; adds what it brings of the arguments to `json`.
-    fn step(&mut self, c: char, json: &mut String, out: &mut Output) -> CallStep {
+    fn step(&mut self, c: char, json: &mut String, out: &mut Output) -> CallProgress {
         if is_space(c) {
             self.word_ended |= !self.word.is_empty();
-            return CallStep::More;
+            return CallProgress::More;
         }
         let has_word = !self.word.is_empty();
         match (&self.place, c) {
@@ -88,7 +88,7 @@ impl Pythonic {
                 self.function = self.take_word();
                 self.place = PythonicPlace::Key;
             }
-            (PythonicPlace::Function { first: false }, ']') if !has_word => return CallStep::Done,
+            (PythonicPlace::Function { first: false }, ']') if !has_word => return CallProgress::Done,
             (PythonicPlace::Key, '=') if has_word => {
                 let key = self.take_word();
                 json.push_str(if self.opened { ", " } else { "{" });
@@ -110,10 +110,10 @@ impl Pythonic {
             }
             (PythonicPlace::AfterValue, ',') => self.place = PythonicPlace::Key,
             (PythonicPlace::AfterCall, ',') => self.place = PythonicPlace::Function { first: false },
-            (PythonicPlace::AfterCall, ']') => return CallStep::Done,
-            _ => return CallStep::Broken,
+            (PythonicPlace::AfterCall, ']') => return CallProgress::Done,
+            _ => return CallProgress::Broken,
         }
-        CallStep::More
+        CallProgress::More
     }
 
     fn take_word(&mut self) -> String {
@@ -157,17 +157,17 @@ impl CallReader for Pythonic {
             } else {
                 let step = self.step(c, &mut json, out);
                 let in_no_call = !self.opened && !matches!(self.place, PythonicPlace::AfterCall);
-                if in_no_call && (c != ',' || !self.residue.is_empty()) && matches!(step, CallStep::More) {
+                if in_no_call && (c != ',' || !self.residue.is_empty()) && matches!(step, CallProgress::More) {
                     self.residue.push(c);
                 }
                 match step {
-                    CallStep::More => Some(c.len_utf8()),
-                    CallStep::Done => {
+                    CallProgress::More => Some(c.len_utf8()),
+                    CallProgress::Done => {
                         self.residue.clear();
                         flow = ReadFlow::Ended(at + c.len_utf8());
                         break;
                     }
-                    CallStep::Broken => None,
+                    CallProgress::Broken => None,
                 }
             };
             let Some(read) = read else {

@@ -1,4 +1,4 @@
-//! What the schemas of tools say of their parameters.
+//! The types of tools' parameters, as their schemas name them.
 use super::tool::Tool;
 use serde_json::Value;
 use std::collections::HashMap;
@@ -65,7 +65,7 @@ impl ParameterTypes {
         self.0 & other.0 != 0
     }
 
-    /// What is one of these types or of those.
+    /// Returns the types of both sets.
     pub fn or(self, other: Self) -> Self {
         ParameterTypes(self.0 | other.0)
     }

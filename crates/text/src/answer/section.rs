@@ -45,7 +45,7 @@ impl ReadFlow {
     }
 }
 
-/// What opens a section.
+/// The way in which a section is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Opening {
     /// A tag before the section.
@@ -69,7 +69,7 @@ impl Opening {
 /// How one format of calls is found and read.
 #[derive(Debug)]
 pub(super) struct CallSyntax {
-    /// What opens a section; the tag before it first, if there is one.
+    /// The ways in which a section can be opened; the tag before it first, if there is one.
     pub openings: &'static [Opening],
     /// The tag that closes a section. Without one it ends with its calls.
     pub close: Option<&'static str>,

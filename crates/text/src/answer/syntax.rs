@@ -36,8 +36,8 @@ impl ThoughtTags {
 }
 
 impl AnswerSyntax {
-    /// What the source of a chat template shows. A template that cuts thoughts out of old answers has the closing tag
-    /// alone, so that one is looked for.
+    /// Returns the syntax that the source of a chat template shows. A template that cuts thoughts out of old answers
+    /// has the closing tag alone, so that one is looked for.
     pub fn of_template(source: &str) -> Self {
         AnswerSyntax {
             thought: ThoughtTags::ALL.iter().copied().find(|tags| source.contains(tags.close)),

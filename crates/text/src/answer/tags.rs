@@ -10,7 +10,7 @@ pub(super) struct TagScanner {
     held: String,
 }
 
-/// What a scanner found in a piece of text.
+/// The outcome of scanning a piece of text.
 #[derive(Debug)]
 pub(super) struct Scanned<'t> {
     /// Text in which no tag can begin any more.

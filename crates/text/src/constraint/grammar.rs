@@ -1,11 +1,11 @@
-//! What a constraint can be made of.
+//! The grammars that constraints are made of.
 use super::{ConstraintError, first_line, gbnf};
 use serde_json::{Value, json};
 
 /// White space between the tokens of JSON. Without a bound a model may write it without end.
 const WHITESPACE: &str = r"[\x20\x0A\x0D\x09]{1,32}";
 
-/// What an answer is to be.
+/// The form that an answer must have.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Grammar {
     /// JSON that a schema validates.

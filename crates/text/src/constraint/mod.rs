@@ -1,4 +1,5 @@
-//! What an answer is held to while it is sampled: JSON of a schema, a regular expression, one of some texts, a grammar.
+//! Constraints, to which answers are held while they are sampled: JSON of a schema, a regular expression, one of some
+//! texts, a grammar.
 //!
 //! A constraint reads the tokens of an answer as they are drawn, and tells before each which of them may come next. The
 //! work is done by `llguidance`, which knows the bytes of each token.
@@ -34,7 +35,7 @@ pub struct Constraint {
     tokens: TokEnv,
 }
 
-/// What an answer is held to.
+/// The constraint that an answer is held to.
 #[derive(Debug, Clone)]
 pub struct AnswerConstraint {
     /// From its first token on, unless the prompt has opened a thought. If the answer may have a thought, this lets the

@@ -1,7 +1,7 @@
-//! What a prompt is rendered from.
+//! Conversations, from which prompts are rendered.
 use serde_json::{Map, Value};
 
-/// What a prompt is rendered from.
+/// The conversation that a prompt is rendered from.
 #[derive(Debug, Clone, Copy)]
 pub struct Conversation<'a> {
     /// The messages, in OpenAI's form.

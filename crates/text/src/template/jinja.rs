@@ -25,12 +25,12 @@ pub(super) fn add_to(environment: &mut Environment<'static>) {
     environment.add_function("dict", dict);
 }
 
-/// What Python can iterate over; none is nothing of that kind.
+/// Whether Python can iterate over a value. It cannot over none.
 fn is_iterable(value: &Value) -> bool {
     !value.is_none() && value.try_iter().is_ok()
 }
 
-/// What has a length and items: texts and dictionaries too.
+/// Whether a value has a length and items, as texts and dictionaries have.
 fn is_sequence(value: &Value) -> bool {
     match value.kind() {
         ValueKind::Seq | ValueKind::String | ValueKind::Map | ValueKind::Undefined => true,

@@ -4,14 +4,14 @@ use super::{call_ids, late_system};
 use crate::error::TextError;
 use serde_json::{Map, Value, json};
 
-/// What a template reads messages as. [`probe`](super::probe) finds it out when a template is loaded.
+/// The forms in which a template reads messages. [`probe`](super::probe) finds them out when a template is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct MessageForms {
     pub content: ContentForm,
     pub arguments: ArgumentsForm,
-    /// What stands for a content that is null.
+    /// The content that a template is given for one that is null.
     pub null_content: MissingContent,
-    /// What stands for a content that is absent.
+    /// The content that a template is given for one that is absent.
     pub absent_content: MissingContent,
     /// Whether the template names the role `developer`; otherwise such a message becomes a system message.
     pub has_developer: bool,
@@ -53,10 +53,10 @@ pub(super) enum ArgumentsForm {
     Text,
 }
 
-/// What a template is given where a message has no content.
+/// The content that a template is given for a message without content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum MissingContent {
-    /// What the client sent: null or nothing.
+    /// The content as the client sent it: null or absent.
     Kept,
     /// An empty text.
     Empty,

@@ -76,7 +76,7 @@ pub struct RenderedPrompt {
     pub opens_thought: bool,
 }
 
-/// What a client gives to a template, as the template is given it.
+/// The variables of a request, in the forms in which its template is given them.
 struct Given {
     messages: Value,
     /// Arguments of tool calls, as Python's JSON and as they were written.

@@ -8,8 +8,9 @@ pub(super) const NEEDLE: &str = "needle_of_a_probe";
 /// An id of a tool call that every template takes: Mistral's insist on nine letters and digits.
 const SHORT_ID: &str = "abcdefgh1";
 
-/// What the template reads messages as. `names_role` tells whether its source names a role; `render` gives the text for
-/// messages and tools, without a header for an answer, or `None` where the template fails or refuses them.
+/// Finds out the forms in which the template reads messages. `names_role` tells whether its source names a role;
+/// `render` gives the text for messages and tools, without a header for an answer, or `None` where the template fails
+/// or refuses them.
 pub(super) fn forms(
     names_role: impl Fn(&str) -> bool,
     render: impl Fn(&Value, Option<&Value>) -> Option<String>,

@@ -100,7 +100,7 @@ fn string_method(state: &mut State, text: &str, method: &str, args: &[Value]) ->
     Ok(Some(value))
 }
 
-/// What `split` or `rsplit` gives.
+/// Returns the result of `split` or `rsplit`.
 fn parts(text: &str, method: &str, args: &[Value]) -> Result<Value, Error> {
     let (separator, limit, kwargs): (Option<&str>, Option<i64>, Kwargs) = from_args(args)?;
     let separator = separator.map_or_else(|| kwargs.get::<Option<&str>>("sep"), |s| Ok(Some(s)))?;

@@ -50,12 +50,12 @@ pub struct FillInTheMiddle {
     texts: SpecialTexts,
 }
 
-/// What is to be filled in. All of it is text, also where it reads like a special token.
+/// The text around a gap that is to be filled. All of it is text, also where it reads like a special token.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Infill<'a> {
-    /// What comes before the middle.
+    /// The text before the gap.
     pub prefix: &'a str,
-    /// What comes after it.
+    /// The text after the gap.
     pub suffix: &'a str,
     /// How the middle begins; the answer continues it.
     pub begun: &'a str,
@@ -139,7 +139,7 @@ impl FillInTheMiddle {
         parts
     }
 
-    /// What comes before the file with the gap. Names that a form asks for and that are not known are those that
+    /// The parts before the file with the gap. Names that a form asks for and that are not known are those that
     /// llama.cpp's server gives.
     fn files<'a>(&self, files: &'a [(String, String)]) -> Vec<Part<'a>> {
         let mut parts = Vec::new();

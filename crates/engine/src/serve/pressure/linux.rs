@@ -61,7 +61,7 @@ impl LinuxSensor {
         LinuxSensor { proc: proc.to_path_buf(), groups, stalls }
     }
 
-    /// What of all limits is left, the machine's memory included.
+    /// Returns how much is left of each limit, the machine's memory included.
     fn rooms(&self) -> Vec<Room> {
         let machine = read(&self.proc.join("meminfo")).and_then(|text| machine_room(&text));
         let total = machine.as_ref().map_or(u64::MAX, |room| room.limit);
@@ -99,10 +99,10 @@ impl Room {
 }
 
 impl Group {
-    /// What is left of the group's limit; `None` where it has none. Pages of files that no process has mapped are left
-    /// too, since the kernel drops them where it needs memory. Mapped ones are not: they are weights, which would be
-    /// read again in every step. That is why `inactive_file` is not asked, in which weights are that have been read
-    /// once.
+    /// Returns how much is left of the group's limit; `None` if it has none. Pages of files that no process has mapped
+    /// are left too, since the kernel drops them where it needs memory. Mapped ones are not: they are weights, which
+    /// would be read again in every step. That is why `inactive_file` is not asked, in which weights are that have been
+    /// read once.
     fn room(&self) -> Option<Room> {
         let number = |name: &str| read(&self.folder.join(name))?.trim().parse::<u64>().ok();
         let (limit, used, prefix, file, mapped) = match self.version {
@@ -124,7 +124,7 @@ impl Group {
     }
 }
 
-/// What is left of the machine's memory, by the same rule.
+/// Returns how much is left of the machine's memory, by the same rule.
 fn machine_room(meminfo: &str) -> Option<Room> {
     let bytes = |name: &str| Some(value(meminfo, &format!("{name}:"))? << 10);
     let limit = bytes("MemTotal")?;

@@ -2,8 +2,8 @@
 use super::{PressureLevel, PressureReading, PressureSensor};
 use sysctl::{Ctl, Sysctl};
 
-/// What the kernel calls its level: 1 while there is enough, 2 where it asks programs to give back what they can do
-/// without, 4 where it is about to end some.
+/// The kernel's name of its level. The level is 1 while there is enough, 2 where it asks programs to give back what
+/// they can do without, 4 where it is about to end some.
 const NAME: &str = "kern.memorystatus_vm_pressure_level";
 
 /// Reads the kernel's level.

@@ -25,7 +25,7 @@ pub(in crate::answer) struct JsonCalls {
     in_brackets: bool,
     /// A call is complete.
     has_calls: bool,
-    /// What has been read since the last call, without what separates calls, or since the beginning.
+    /// The text since the last call, or since the beginning, without the separators of calls.
     residue: String,
 }
 
@@ -35,7 +35,7 @@ enum CallsState {
     Start { first: bool },
     /// Within a call.
     Call(CallObject),
-    /// What separates calls may follow.
+    /// A separator of calls may follow.
     AfterCall,
 }
 

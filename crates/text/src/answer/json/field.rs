@@ -18,13 +18,13 @@ enum FieldState {
     Outside,
     /// In a key.
     Key { key: String, text: QuotedText },
-    /// Behind a key that is the wanted one, or is not.
+    /// After a key that is the wanted one, or is not.
     AfterKey { wanted: bool },
     /// In the wanted string.
     Wanted(QuotedText),
     /// In another value: brackets that are open, and the string that is.
     Other { open: usize, text: Option<QuotedText> },
-    /// Behind the wanted string.
+    /// After the wanted string.
     Done,
 }
 

@@ -46,7 +46,7 @@ enum ObjectState {
     AfterValue,
 }
 
-/// What a string or a value is.
+/// The role of a string or a value in a call's object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Slot {
     Key,

@@ -33,7 +33,7 @@ enum ScannerState {
 #[derive(Debug, Clone, Copy)]
 enum Escape {
     None,
-    /// Behind a backslash.
+    /// After a backslash.
     Begun,
     /// So many hexadecimal digits must follow.
     Hex(u8),
@@ -72,13 +72,15 @@ impl NumberState {
     }
 }
 
-/// What one byte brought.
-enum ByteStep {
+/// How the reading of a value goes on after a byte.
+enum ByteProgress {
+    /// The value goes on.
     More,
     /// The value is complete with this byte.
     Done,
     /// The value was complete before this byte, which is a number's only way to end.
     DoneBefore,
+    /// The value is broken: this byte cannot follow.
     Broken,
 }
 
@@ -87,10 +89,10 @@ impl JsonScanner {
     pub fn push(&mut self, text: &str) -> PieceProgress {
         for (i, byte) in text.bytes().enumerate() {
             match self.step(byte) {
-                ByteStep::More => {}
-                ByteStep::Done => return PieceProgress::Done(i + 1),
-                ByteStep::DoneBefore => return PieceProgress::Done(i),
-                ByteStep::Broken => return PieceProgress::Broken(i),
+                ByteProgress::More => {}
+                ByteProgress::Done => return PieceProgress::Done(i + 1),
+                ByteProgress::DoneBefore => return PieceProgress::Done(i),
+                ByteProgress::Broken => return PieceProgress::Broken(i),
             }
         }
         PieceProgress::More
@@ -107,24 +109,24 @@ impl JsonScanner {
         }
     }
 
-    fn step(&mut self, byte: u8) -> ByteStep {
+    fn step(&mut self, byte: u8) -> ByteProgress {
         match self.state {
             ScannerState::Text { key, escape } => self.in_text(byte, key, escape),
             ScannerState::Word(rest) => match rest.split_first() {
                 Some((first, [])) if *first == byte => self.complete(),
                 Some((first, rest)) if *first == byte => self.to(ScannerState::Word(rest)),
-                _ => ByteStep::Broken,
+                _ => ByteProgress::Broken,
             },
             ScannerState::Number(number) => match number.next(byte) {
                 Some(number) => self.to(ScannerState::Number(number)),
-                None if !number.may_end() => ByteStep::Broken,
-                None if self.open.is_empty() => ByteStep::DoneBefore,
+                None if !number.may_end() => ByteProgress::Broken,
+                None if self.open.is_empty() => ByteProgress::DoneBefore,
                 None => {
                     self.state = ScannerState::AfterValue;
                     self.step(byte)
                 }
             },
-            _ if is_json_space(byte) => ByteStep::More,
+            _ if is_json_space(byte) => ByteProgress::More,
             ScannerState::Value => self.begin(byte),
             ScannerState::FirstItem if byte == b']' => self.close(false),
             ScannerState::FirstItem => self.begin(byte),
@@ -136,19 +138,19 @@ impl JsonScanner {
                 (b',', Some(false)) => self.to(ScannerState::Value),
                 (b'}', _) => self.close(true),
                 (b']', _) => self.close(false),
-                _ => ByteStep::Broken,
+                _ => ByteProgress::Broken,
             },
-            ScannerState::Key { .. } | ScannerState::Colon => ByteStep::Broken,
+            ScannerState::Key { .. } | ScannerState::Colon => ByteProgress::Broken,
         }
     }
 
-    fn to(&mut self, state: ScannerState) -> ByteStep {
+    fn to(&mut self, state: ScannerState) -> ByteProgress {
         self.state = state;
-        ByteStep::More
+        ByteProgress::More
     }
 
     /// Begins a value.
-    fn begin(&mut self, byte: u8) -> ByteStep {
+    fn begin(&mut self, byte: u8) -> ByteProgress {
         self.state = match byte {
             b'{' => ScannerState::Key { first: true },
             b'[' => ScannerState::FirstItem,
@@ -159,15 +161,15 @@ impl JsonScanner {
             b'-' => ScannerState::Number(NumberState::Minus),
             b'0' => ScannerState::Number(NumberState::Zero),
             b'1'..=b'9' => ScannerState::Number(NumberState::Digits),
-            _ => return ByteStep::Broken,
+            _ => return ByteProgress::Broken,
         };
         if matches!(byte, b'{' | b'[') {
             self.open.push(byte == b'{');
         }
-        ByteStep::More
+        ByteProgress::More
     }
 
-    fn in_text(&mut self, byte: u8, key: bool, escape: Escape) -> ByteStep {
+    fn in_text(&mut self, byte: u8, key: bool, escape: Escape) -> ByteProgress {
         let escape = match (escape, byte) {
             (Escape::None, b'"') if key => return self.to(ScannerState::Colon),
             (Escape::None, b'"') => return self.complete(),
@@ -177,23 +179,23 @@ impl JsonScanner {
             (Escape::Begun, b'u') => Escape::Hex(4),
             (Escape::Hex(1), byte) if byte.is_ascii_hexdigit() => Escape::None,
             (Escape::Hex(n), byte) if byte.is_ascii_hexdigit() => Escape::Hex(n - 1),
-            _ => return ByteStep::Broken,
+            _ => return ByteProgress::Broken,
         };
         self.to(ScannerState::Text { key, escape })
     }
 
     /// Closes a list or an object.
-    fn close(&mut self, object: bool) -> ByteStep {
+    fn close(&mut self, object: bool) -> ByteProgress {
         match self.open.pop() {
             Some(open) if open == object => self.complete(),
-            _ => ByteStep::Broken,
+            _ => ByteProgress::Broken,
         }
     }
 
     /// Ends a value.
-    fn complete(&mut self) -> ByteStep {
+    fn complete(&mut self) -> ByteProgress {
         self.state = ScannerState::AfterValue;
-        if self.open.is_empty() { ByteStep::Done } else { ByteStep::More }
+        if self.open.is_empty() { ByteProgress::Done } else { ByteProgress::More }
     }
 }
 

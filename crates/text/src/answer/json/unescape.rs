@@ -47,9 +47,9 @@ impl Surrogates {
 enum Escaped {
     #[default]
     No,
-    /// Behind a backslash.
+    /// After a backslash.
     Begun,
-    /// Behind `\u`: the digits so far, and how many are missing.
+    /// After `\u`: the digits so far, and how many are missing.
     Hex { value: u32, missing: u8 },
 }
 
