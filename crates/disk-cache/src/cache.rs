@@ -82,8 +82,8 @@ pub struct DiskStats {
     pub write_state: DiskWriteState,
 }
 
-/// Blocks and snapshots of one identity on disk. What goes wrong after [`DiskCache::open`] is a miss at worst, and a
-/// line in the log.
+/// Blocks and snapshots of one identity on disk. An error after [`DiskCache::open`] makes values missing at worst, and
+/// is logged.
 pub struct DiskCache {
     shared: Arc<Shared>,
     jobs: Option<mpsc::Sender<ReadJob>>,
