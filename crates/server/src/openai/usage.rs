@@ -10,8 +10,9 @@ pub struct Usage {
     completion_tokens: usize,
     total_tokens: usize,
     prompt_tokens_details: CachedTokens,
-    #[serde(skip_serializing_if = "CompletionTokensDetails::is_empty")]
-    completion_tokens_details: CompletionTokensDetails,
+    /// Left out where there was nothing to count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    completion_tokens_details: Option<CompletionTokensDetails>,
 }
 
 /// How many tokens of the input were in the cache.
@@ -34,25 +35,21 @@ struct CompletionTokensDetails {
     rejected_prediction_tokens: Option<usize>,
 }
 
-impl CompletionTokensDetails {
-    fn is_empty(&self) -> bool {
-        self.reasoning_tokens.is_none() && self.accepted_prediction_tokens.is_none()
-    }
-}
-
 impl From<&Tally> for Usage {
     fn from(tally: &Tally) -> Self {
         let drafts = Some(tally.drafts).filter(|drafts| drafts.accepted + drafts.rejected > 0);
+        let details = CompletionTokensDetails {
+            reasoning_tokens: Some(tally.thought).filter(|tokens| *tokens > 0),
+            accepted_prediction_tokens: drafts.map(|drafts| drafts.accepted),
+            rejected_prediction_tokens: drafts.map(|drafts| drafts.rejected),
+        };
+        let has_details = tally.thought > 0 || drafts.is_some();
         Usage {
             prompt_tokens: tally.prompt,
             completion_tokens: tally.completion,
             total_tokens: tally.prompt + tally.completion,
             prompt_tokens_details: CachedTokens { cached_tokens: tally.cached },
-            completion_tokens_details: CompletionTokensDetails {
-                reasoning_tokens: Some(tally.thought).filter(|tokens| *tokens > 0),
-                accepted_prediction_tokens: drafts.map(|drafts| drafts.accepted),
-                rejected_prediction_tokens: drafts.map(|drafts| drafts.rejected),
-            },
+            completion_tokens_details: Some(details).filter(|_| has_details),
         }
     }
 }

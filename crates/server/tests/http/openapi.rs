@@ -217,3 +217,48 @@ async fn the_page_is_open_and_loads_nothing_from_elsewhere() {
         assert!(!page.contains(elsewhere), "{elsewhere}");
     }
 }
+
+/// The paths of fields that a schema needs and `value` lacks.
+fn missing(document: &Value, schema: &Value, value: &Value, at: &str) -> Vec<String> {
+    if let Some(name) = schema["$ref"].as_str() {
+        return missing(document, document.pointer(name.trim_start_matches('#')).unwrap(), value, at);
+    }
+    if let Some(any) = schema["anyOf"].as_array() {
+        let of_each = any.iter().filter(|one| one["type"] != "null" || value.is_null());
+        return of_each.map(|one| missing(document, one, value, at)).min_by_key(Vec::len).unwrap_or_default();
+    }
+    let needed = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let mut lacking: Vec<String> =
+        needed.filter(|field| value.get(field).is_none()).map(|field| format!("{at}.{field}")).collect();
+    for (field, schema) in schema["properties"].as_object().into_iter().flatten() {
+        if let Some(value) = value.get(field) {
+            lacking.extend(missing(document, schema, value, &format!("{at}.{field}")));
+        }
+    }
+    for item in value.as_array().into_iter().flatten() {
+        lacking.extend(missing(document, &schema["items"], item, at));
+    }
+    lacking
+}
+
+/// A field that an answer may leave out is not described as one that it always has.
+#[tokio::test]
+async fn answers_have_all_fields_that_are_described_as_needed() {
+    let server = server().await;
+    let document = document(&server).await;
+    let text = json!({"role": "user", "content": "x"});
+    let asked = [
+        ("/v1/chat/completions", json!({"messages": [text], "max_tokens": 4})),
+        ("/v1/completions", json!({"prompt": "x", "max_tokens": 4})),
+        ("/v1/responses", json!({"input": "x", "max_output_tokens": 4})),
+        ("/v1/messages", json!({"messages": [text], "max_tokens": 4, "model": "x"})),
+    ];
+    for (path, body) in asked {
+        let response = server.post(path, &body).await;
+        assert_eq!(response.status(), 200, "{path}");
+        let answer: Value = response.json().await.unwrap();
+        let told = &document["paths"][path]["post"]["responses"]["200"]["content"]["application/json"]["schema"];
+        assert!(told.is_object(), "{path}");
+        assert_eq!(missing(&document, told, &answer, path), [""; 0]);
+    }
+}

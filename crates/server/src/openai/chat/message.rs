@@ -15,8 +15,8 @@ pub struct AnswerMessage {
     reasoning_content: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reasoning: Option<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    tool_calls: Vec<SentCall>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_calls: Option<Vec<SentCall>>,
 }
 
 /// A tool call.
@@ -50,7 +50,7 @@ impl AnswerMessage {
             refusal: None,
             reasoning: thought.clone(),
             reasoning_content: thought,
-            tool_calls,
+            tool_calls: Some(tool_calls).filter(|calls| !calls.is_empty()),
         }
     }
 }
@@ -66,8 +66,8 @@ pub struct MessageDelta {
     reasoning_content: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reasoning: Option<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    tool_calls: Vec<CallDelta>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_calls: Option<Vec<CallDelta>>,
 }
 
 /// What an answer chunk adds to a tool call: its name first, then its arguments as they come.
@@ -135,6 +135,6 @@ impl DeltaWriter {
             AnswerPart::CallArguments(text) => call(self.calls.saturating_sub(1), None, None, text),
             AnswerPart::CallClosed => return None,
         };
-        Some(MessageDelta { tool_calls: vec![call], ..MessageDelta::default() })
+        Some(MessageDelta { tool_calls: Some(vec![call]), ..MessageDelta::default() })
     }
 }
