@@ -251,7 +251,7 @@ async fn answers_have_all_fields_that_are_described_as_needed() {
         ("/v1/chat/completions", json!({"messages": [text], "max_tokens": 4})),
         ("/v1/completions", json!({"prompt": "x", "max_tokens": 4})),
         ("/v1/responses", json!({"input": "x", "max_output_tokens": 4})),
-        ("/v1/messages", json!({"messages": [text], "max_tokens": 4, "model": "x"})),
+        ("/v1/messages", json!({"messages": [text], "max_tokens": 4, "model": "claude-test"})),
     ];
     for (path, body) in asked {
         let response = server.post(path, &body).await;
