@@ -57,8 +57,11 @@ INLINE half2 cubic2(uint x, int i, uint magic) {
 INLINE half2 signed8(uint x, int i, uint magic) {
   return as_type<half2>(((i ? x >> 8 : x) & 0x00ff00ffu) ^ (magic + 0x00800080u)) - as_type<half2>(0x64806480u);
 }
-// An unsigned code that is already in place.
-INLINE half2 unsigned_code(uint code, uint magic) { return as_type<half2>(code | magic) - as_type<half2>(0x64006400u); }
+// Turns two unsigned codes, one in the lowest bits of each half of a word, into two halves: each code is or-ed into the
+// mantissa of 1024 (`magic`), and 1024 is subtracted.
+INLINE half2 unsigned_codes(uint codes, uint magic) {
+  return as_type<half2>(codes | magic) - as_type<half2>(0x64006400u);
+}
 INLINE half2 flip(uint value, uint signs) { return as_type<half2>(value ^ (signs & 0x80008000u)); }
 
 // Code j of string e of a plane of 5 bits, and bits above it. The strings' last words, which are not whole, follow both
@@ -80,10 +83,10 @@ INLINE half2 decode_pair(uint f, thread const uint* x, thread const uint* y, int
   if (is_int8(f)) return signed8(x[j / 2], j % 2, magic);
   const uint book = book_of(f);
   if (book == kBookLloyd2) return cubic2(x[j / 8], j % 8, magic);
-  if (f == kAffine8) return unsigned_code((j % 2 ? x[j / 2] >> 8 : x[j / 2]) & 0x00ff00ffu, magic);
-  if (f == kAffine4) return unsigned_code(x[j / 4] >> (j % 4 * 4) & 0x000f000fu, magic);
+  if (f == kAffine8) return unsigned_codes((j % 2 ? x[j / 2] >> 8 : x[j / 2]) & 0x00ff00ffu, magic);
+  if (f == kAffine4) return unsigned_codes(x[j / 4] >> (j % 4 * 4) & 0x000f000fu, magic);
   if (f == kAffine5)
-    return unsigned_code((x[j / 4] >> (j % 4 * 4) & 0x000f000fu) | (y[j / 16] >> j % 16 & 0x00010001u) << 4, magic);
+    return unsigned_codes((x[j / 4] >> (j % 4 * 4) & 0x000f000fu) | (y[j / 16] >> j % 16 & 0x00010001u) << 4, magic);
   if (book == kBookLloyd3) {
     const uint z = x[j / 8];
     return flip(look_up(table, select_bits(3, z >> (j % 8 * 2), z >> (j % 8 * 2 + 14))), y[j / 16] << (15 - j % 16));

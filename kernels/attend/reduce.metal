@@ -1,16 +1,17 @@
-// Merges the partitions of each (row, query head) and rotates back once.
+// Merges the partitions of each item, a row's query head, and unrotates the result once.
 #include "attend/columns.h"
 #include "common/vectors.h"
 
 struct ReduceParams {
-  uint items;                   // (row, query head)
-  uint partitions;              // partitions in the state
+  uint items;                   // query heads of all rows
+  uint partitions;              // of each item, for which the partial states have room
   uint window;                  // a row sees at most so many positions, itself included
   uint one_simdgroup_per_item;  // whether a simdgroup merges an item alone, or all of a threadgroup one
   float norm;                   // 1 / sqrt(D)
 };
 
-// Sums of every eighth partition, added in order, whoever makes them.
+// The partitions of an item are added in this many sums, each in order: sum w takes partitions w, w + 8, and so on. One
+// simdgroup makes all of them, or eight simdgroups make one each; the bits are the same.
 constant constexpr uint kReducers = 8;
 
 template <int D>
@@ -39,8 +40,9 @@ struct Reduction {
     UNROLL_4 for (uint i = lane; i < parts; i += 32) top = max(top, sees(i + 1) ? ml[i].x : top);
     top = simd_max(top);
   }
-  // A partition's maximum and sum of weights, and a lane's elements: of one that is not there, or not seen, those of
-  // the last, without weight.
+  // The partial state of one partition: `ml` is its largest logit and its sum of weights, `o` a lane's share of its
+  // weighted values. For a partition that is not there, or that the row does not see, the last one's are loaded, and
+  // count nothing.
   struct Part {
     float2 ml;
     float o[E];

@@ -1,4 +1,5 @@
-// Rotation and centring of one vector by one simdgroup.
+// What the kernels that store keys, prepare queries and merge partitions share: rounding to bf16, clamping to the range
+// of halves, the rotation of one vector by one simdgroup, the layout of the keys' constants, and RoPE of one pair.
 #pragma once
 #include "common/formats.h"
 

@@ -1,13 +1,14 @@
-// How products read IQ2 and IQ3: magnitudes are groups of a grid, which an index names, signs are stored apart. d, then
-// the fields of the type; 8 groups of 32 elements, each with a scale of four bits or two of 16 elements each:
-// d (2 scale + 1) m / 8 for IQ2, / 4 for IQ3_XXS. See weights.h for what a type has.
+// How products read IQ2 and IQ3. An index names an entry of a grid, which has 4 or 8 magnitudes; signs are stored
+// apart. A block has a factor d, the type's fields, and 8 groups of 32 elements. A group has one scale of four bits, or
+// one for each 16 elements. An element is +- d (2 scale + 1) m / 8 in IQ2, / 4 in IQ3_XXS, undivided in IQ3_S, where m
+// is its magnitude. See weights.h for what a type has.
 #pragma once
 #include "products/grids.h"
 #include "products/weights.h"
 
 INLINE uint half_word_at(device const uchar* p) { return *(device const ushort*)p; }
 
-// Four magnitudes of IQ2, a byte each, from levels of two bits each: 8, 25 and 43.
+// Four magnitudes of IQ2, a byte each, from levels of two bits each: levels 0, 1 and 2 stand for 8, 25 and 43.
 INLINE uint magnitudes_of_iq2(uint levels) {
   const uint pairs = (levels | levels << 12) & 0x000f000fu, l = (pairs | pairs << 6) & 0x03030303u;
   return 0x08080808u + l + (l << 4) + (l >> 1 & 0x01010101u);
@@ -25,11 +26,12 @@ INLINE void four_signed(uint magnitudes, uint paired, uint i, thread half2& even
   even = as_type<half2>(as_type<uint>(even) ^ (paired << (15 - i) & 0x80008000u));
   odd = as_type<half2>(as_type<uint>(odd) ^ (paired << (14 - i) & 0x80008000u));
 }
-// Eight signs, of which seven are stored: the number of those set is even.
-INLINE uint even_signs(uint bits) { return bits | (popcount(bits) & 1u) << 7; }
+// Eight signs, of which seven are stored. The eighth makes the number of bits that are set even.
+INLINE uint with_parity_sign(uint bits) { return bits | (popcount(bits) & 1u) << 7; }
 
-// A lane's neighbours in a group are two entries of four magnitudes of IQ3, or one of eight of IQ2; `rest` has its
-// signs, and the group's scale above 8 bits.
+// The 8 neighbouring elements that a lane has of a group come from two entries of IQ3, of 4 magnitudes each, or one of
+// IQ2, of 8. `rest` has their signs in its low bits and, from bit 8 on, the group's scale (XXS) or the ninth bits of
+// its indices (IQ3_S).
 struct GridStep {
   uint indices;  // 16 bits for each of two groups
   uint rest;     // as many
@@ -51,7 +53,7 @@ struct IQ3_XXS {
     return {half_word_at(q) | half_word_at(q + 8) << 16, rest(word_at(words), c) | rest(word_at(words + 4), c) << 16};
   }
   static INLINE Codes codes(thread const Block&, thread const Step& s, uint, uint g) {
-    const uint indices = of_group(s.indices, g), signs = paired_signs(even_signs(of_group(s.rest, g) & 127u));
+    const uint indices = of_group(s.indices, g), signs = paired_signs(with_parity_sign(of_group(s.rest, g) & 127u));
     Codes to;
     UNROLL for (uint e = 0; e < 2; e++) {
       const uint l = levels_of_iq3(kGridIq3Xxs[indices >> 8 * e & 255u]);
@@ -116,7 +118,7 @@ struct IQ2_XXS {
   }
   static INLINE Codes codes(thread const Block&, thread const Step& s, uint, uint g) {
     const uint entry = kGridIq2Xxs[of_group(s.indices, g)];
-    const uint signs = paired_signs(even_signs(of_group(s.rest, g) & 127u));
+    const uint signs = paired_signs(with_parity_sign(of_group(s.rest, g) & 127u));
     Codes to;
     UNROLL for (uint e = 0; e < 2; e++) {
       four_signed(magnitudes_of_iq2(entry >> 8 * e & 255u), signs, 4 * e, to.a[2 * e], to.a[2 * e + 1]);
@@ -129,9 +131,10 @@ struct IQ2_XXS {
   static INLINE float min(thread const Block&, thread const Step&, uint, uint, uint) { return 0.0f; }
 };
 
-// With NINE, for each 8 elements an index of 9 bits with 7 signs above it; else for each 8 the low byte of an index,
-// then for each a byte of signs, then for each group a byte with the two bits above of its four. Then scales, two a
-// group. A lane has half of an entry in either half of a group.
+// IQ2_XS (NINE) has 16 bits for each 8 elements: an index of 9 bits with 7 signs above. IQ2_S has the low byte of each
+// index, then a byte of signs for each 8 elements, then for each group a byte with the upper two bits of its four
+// indices. Both end with the scales, two a group. A lane has half of one entry in the first 16 elements of a group and
+// half of one in the last 16.
 template <bool NINE>
 struct GridHalves {
   enum : uint { kLen = 256, kBytes = NINE ? 74 : 82, kSteps = 4, kGroups = 2, kScales = 2 };
@@ -156,7 +159,7 @@ struct GridHalves {
         if (NINE) {
           const uint word = half_word_at(p + 2 + 2 * at);
           entry = kGridIq2Xs[word & 511u];
-          signs = even_signs(word >> 9);
+          signs = with_parity_sign(word >> 9);
         } else {
           entry = kGridIq2S[p[2 + at] | (uint(p[66 + 2 * i + g]) >> (4 * h + c / 2 * 2) & 3u) << 8];
           signs = p[34 + at];

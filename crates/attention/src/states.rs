@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard};
 
-/// Counts the layers that own a recurrent state.
+/// The number of a recurrent layer, counted from 0 among the recurrent layers alone. It is not its number in the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct StateId(pub usize);
 
@@ -43,7 +43,7 @@ impl StateLayout {
     fn range(&self, layer: StateId) -> Result<Range<usize>> {
         match (self.offsets.get(layer.0), self.offsets.get(layer.0 + 1)) {
             (Some(from), Some(to)) => Ok(*from..*to),
-            _ => bail!("layer {} keeps no state", layer.0),
+            _ => bail!("there is no recurrent layer number {}", layer.0),
         }
     }
 }
@@ -158,7 +158,7 @@ impl StatePool {
     /// A state slot that the pool does not have.
     pub(crate) fn check(&self, slot: u32) -> Result<()> {
         if slot as usize >= self.num_slots {
-            bail!("slot {slot} of a pool of {} states", self.num_slots);
+            bail!("state slot {slot} of a pool of {} state slots", self.num_slots);
         }
         Ok(())
     }
@@ -171,7 +171,7 @@ pub(crate) struct CpuStates {
 }
 
 impl CpuStates {
-    /// The memory is zeros, which the system backs with pages once a state slot is used.
+    /// The memory is zeros, which the system backs with memory once a state slot is used.
     fn new(layout: StateLayout, num_slots: usize) -> Self {
         let slots = (0..num_slots).map(|_| Mutex::new(vec![0.0; layout.slot_len()])).collect();
         CpuStates { layout, slots }
@@ -181,7 +181,7 @@ impl CpuStates {
         match self.slots.get(slot as usize) {
             // Numbers of any value are valid, so a panic elsewhere leaves nothing broken.
             Some(slot) => Ok(slot.lock().unwrap_or_else(|e| e.into_inner())),
-            None => bail!("slot {slot} of a pool of {} states", self.slots.len()),
+            None => bail!("state slot {slot} of a pool of {} state slots", self.slots.len()),
         }
     }
 

@@ -6,11 +6,11 @@ use plotters::prelude::*;
 use std::path::Path;
 use turboquant::{Format, Side};
 
-/// The size of a chart in points.
+/// The size of a chart in units, of which an SVG's pixel is one.
 const CHART: (u32, u32) = (860, 560);
 
-/// Pixels of a point, along each side, in a PNG.
-const PIXELS: u32 = 2;
+/// Pixels of a unit, along each side, in a PNG.
+const PIXELS_PER_UNIT: u32 = 2;
 
 /// The kind of picture that a plot is written as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,14 +27,14 @@ impl Picture {
     }
 }
 
-/// What is drawn in a picture: shapes, whose sizes are told in points times `scale`.
+/// The shapes of a picture, whose sizes are told in units times `scale`.
 trait Drawing {
     fn draw<DB: DrawingBackend<ErrorType: 'static>>(&self, root: &DrawingArea<DB, Shift>, scale: u32) -> Drawn;
 }
 
 type Drawn = Result<(), Box<dyn std::error::Error>>;
 
-/// Draws a picture of `size` points.
+/// Draws a picture of `size` units.
 fn picture(kind: Picture, size: (u32, u32), drawing: &impl Drawing) -> Result<Vec<u8>> {
     // A font of the program's own: a machine may have none, and a picture looks alike everywhere.
     let font = plotters::style::register_font("sans-serif", FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT);
@@ -47,10 +47,10 @@ fn picture(kind: Picture, size: (u32, u32), drawing: &impl Drawing) -> Result<Ve
             Ok(svg.into_bytes())
         }
         Picture::Png => {
-            let (width, height) = (size.0 * PIXELS, size.1 * PIXELS);
+            let (width, height) = (size.0 * PIXELS_PER_UNIT, size.1 * PIXELS_PER_UNIT);
             let mut pixels = vec![0u8; (3 * width * height) as usize];
             let root = BitMapBackend::with_buffer(&mut pixels, (width, height)).into_drawing_area();
-            drawing.draw(&root, PIXELS).map_err(error)?;
+            drawing.draw(&root, PIXELS_PER_UNIT).map_err(error)?;
             drop(root);
             let mut png = Vec::new();
             let mut encoder = png::Encoder::new(&mut png, width, height);
@@ -61,7 +61,7 @@ fn picture(kind: Picture, size: (u32, u32), drawing: &impl Drawing) -> Result<Ve
     }
 }
 
-/// Rows of a chart that share a colour: bits, KL, pair.
+/// The report's rows that are drawn in one colour: of each its bits an element, its KL and the name of its pair.
 struct PlotSeries {
     name: &'static str,
     colour: RGBColor,
@@ -87,9 +87,9 @@ pub fn quality<'a>(
     if charts.is_empty() {
         return Err(anyhow!("the plot: no pair of the report can be shown"));
     }
-    let columns = charts.len().min(2);
-    let charts = QualityCharts { columns, rows: charts.len().div_ceil(columns), charts };
-    picture(kind, (CHART.0 * columns as u32, CHART.1 * charts.rows as u32), &charts)
+    let grid_columns = charts.len().min(2);
+    let charts = QualityCharts { grid_columns, grid_rows: charts.len().div_ceil(grid_columns), charts };
+    picture(kind, (CHART.0 * grid_columns as u32, CHART.1 * charts.grid_rows as u32), &charts)
 }
 
 /// A chart; at least one of the series has a point.
@@ -101,15 +101,15 @@ struct QualityChart {
 }
 
 struct QualityCharts {
-    columns: usize,
-    rows: usize,
+    grid_columns: usize,
+    grid_rows: usize,
     charts: Vec<QualityChart>,
 }
 
 impl Drawing for QualityCharts {
     fn draw<DB: DrawingBackend<ErrorType: 'static>>(&self, root: &DrawingArea<DB, Shift>, scale: u32) -> Drawn {
         root.fill(&WHITE)?;
-        for (area, chart) in root.split_evenly((self.rows, self.columns)).iter().zip(&self.charts) {
+        for (area, chart) in root.split_evenly((self.grid_rows, self.grid_columns)).iter().zip(&self.charts) {
             chart.draw(area, scale)?;
         }
         Ok(root.present()?)
@@ -123,7 +123,8 @@ fn series(report: &QualityReport) -> [PlotSeries; 4] {
     };
     let is_rotated = |k: &str| k.ends_with(" rotated");
     let is_ggml = |k: &str| k.starts_with("ggml");
-    // Formats with one scale a vector. The others have the names of another system, and 16 bits are off the axis.
+    // Formats with one scale a vector count as ours. Those with scale groups have llama.cpp's names and would be taken
+    // for its types; formats of 16 bits lie beyond the axis.
     let is_ours = |k: &str| Format::parse(Side::K, k).is_ok_and(|format| format.has_one_scale());
     let series = |name, colour, points| PlotSeries { name, colour, points };
     [

@@ -44,7 +44,7 @@ impl DeltaNetSizes {
         }
     }
 
-    /// Elements of v of all heads.
+    /// The elements of one token's v, over all value heads.
     pub fn values(&self) -> usize {
         self.value_heads * self.value_dim
     }
@@ -54,8 +54,8 @@ impl DeltaNetSizes {
         (self.conv_kernel - 1) * self.channels()
     }
 
-    /// Elements that a layer keeps of a sequence: those, and the recurrent state, a `[key_dim][value_dim]` for each
-    /// value head.
+    /// The elements of a layer's recurrent state: the convolution's last inputs, and a matrix `[key_dim][value_dim]`
+    /// for each value head.
     pub fn state_len(&self) -> usize {
         self.conv_len() + self.value_heads * self.key_dim * self.value_dim
     }
@@ -70,8 +70,8 @@ pub struct DeltaNetWeights {
     pub eps: f32,
     /// `[conv_kernel][channels]`, the oldest token first.
     pub conv: Vec<f32>,
-    /// For each value head, exp(A_log) and dt_bias: a token's state is multiplied by
-    /// exp(-exp(A_log) * softplus(a + dt_bias)).
+    /// For each value head, exp(A_log) and dt_bias. At each token the head's matrix is multiplied by
+    /// exp(-exp(A_log) * softplus(a + dt_bias)), where a is the token's.
     pub decay: Vec<(f32, f32)>,
     /// `[value_dim]`.
     pub norm: Vec<f32>,
@@ -111,8 +111,8 @@ struct Projected<'a> {
 }
 
 impl DeltaNetWeights {
-    /// Computes the rows of a step on the CPU: `[rows, value_heads * value_dim]`. Tokens go in one by one in the same
-    /// form, a prompt's as an answer's, so the cut of a prompt does not show.
+    /// Computes the rows of a step on the CPU: `[rows, value_heads * value_dim]`. Tokens are taken in one by one, in a
+    /// prompt as in an answer, so that the result does not depend on how a prompt is cut into chunks.
     pub(crate) fn forward(&self, input: DeltaNetInput<'_>, state: StateId, ctx: &ForwardContext<'_>) -> Result<Tensor> {
         input.check(&self.sizes, ctx.layout().num_tokens())?;
         let all = [input.qkv, input.z, input.b, input.a].map(Tensor::storage_and_layout);
@@ -171,8 +171,8 @@ impl DeltaNetWeights {
         let mut out = vec![0f32; rows.z.len() / value_heads];
         let tokens = mixed.chunks_exact(self.sizes.channels()).zip(out.chunks_exact_mut(value_dim));
         for (token, (mixed, out)) in tokens.enumerate() {
-            let q = unit(&mixed[key_head * key_dim..][..key_dim], 1.0 / (key_dim as f32).sqrt());
-            let k = unit(&mixed[keys + key_head * key_dim..][..key_dim], 1.0);
+            let q = scaled_to_length(&mixed[key_head * key_dim..][..key_dim], 1.0 / (key_dim as f32).sqrt());
+            let k = scaled_to_length(&mixed[keys + key_head * key_dim..][..key_dim], 1.0);
             let v = &mixed[2 * keys + head * value_dim..][..value_dim];
             let at = token * value_heads + head;
             let keep = (-exp_a * softplus(rows.a[at] + dt_bias)).exp();
@@ -190,8 +190,9 @@ impl DeltaNetWeights {
     }
 }
 
-/// Takes in one token: the state `[key_dim][value_dim]` forgets, predicts the value at `k`, takes in `beta` of what it
-/// missed, and is read at `q`. Sums run along the keys.
+/// Takes in one token. The matrix `state`, `[key_dim][value_dim]`, is multiplied by `keep`. The difference of `v` and
+/// the value that the matrix then gives for `k`, times `beta`, is added at `k`. `out` is what the new matrix gives for
+/// `q`. Each sum runs over the elements of k or q, in order.
 fn delta_rule(state: &mut [f32], q: &[f32], k: &[f32], v: &[f32], keep: f32, beta: f32, out: &mut [f32]) {
     let width = v.len();
     let mut delta = vec![0f32; width];
@@ -212,7 +213,7 @@ fn delta_rule(state: &mut [f32], q: &[f32], k: &[f32], v: &[f32], keep: f32, bet
 }
 
 /// x, scaled to the length `length`.
-fn unit(x: &[f32], length: f32) -> Vec<f32> {
+fn scaled_to_length(x: &[f32], length: f32) -> Vec<f32> {
     let square: f32 = x.iter().map(|x| x * x).sum();
     let scale = 1.0 / (square + 1e-6).sqrt();
     x.iter().map(|x| x * scale * length).collect()

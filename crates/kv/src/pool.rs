@@ -16,7 +16,7 @@ pub struct OutOfBlocks {
 }
 
 /// A fixed number of blocks. Each is *held* by somebody, *free*, or *cached*: nobody holds it, but it is sealed under
-/// the key of what it holds, and [`BlockPool::lookup`] finds it until its memory is needed. Clones share the blocks.
+/// the key of what it contains, and [`BlockPool::lookup`] finds it until its memory is needed. Clones share the blocks.
 #[derive(Clone)]
 pub struct BlockPool(Arc<Mutex<PoolState>>);
 
@@ -45,7 +45,7 @@ impl PoolState {
         self.free.len() + self.sealed.num_evictable()
     }
 
-    /// A free block, or the cached one that has been of no use for longest.
+    /// A free block, or the cached one that nobody has used for the longest time.
     fn take(&mut self) -> Option<BlockId> {
         let block = match self.free.pop() {
             Some(block) => block,
@@ -88,7 +88,7 @@ impl BlockPool {
         self.state().holders.len()
     }
 
-    /// Blocks that hold nothing.
+    /// Blocks that contain nothing.
     pub fn num_free(&self) -> usize {
         self.state().free.len()
     }
@@ -157,8 +157,8 @@ impl BlockPool {
         known.into_iter().map(|id| self.block(id)).collect()
     }
 
-    /// What is known to have followed `parent`, where a request needs the block `wanted` (`None`: no full block) and
-    /// it is not here.
+    /// Tells why a known prefix ends with the block `parent`. `wanted` is the key of the full block that the request
+    /// needs next and that is not here; `None` where it needs no further full block.
     pub fn known_next(&self, parent: &BlockKey, wanted: Option<&BlockKey>) -> KnownNext {
         self.state().sealed.known_next(parent, wanted)
     }
@@ -168,13 +168,13 @@ impl BlockPool {
         self.state().sealed.long_chains()
     }
 
-    /// What has been evicted since this was last called. The blocks' bytes are what they were until the step after
-    /// writes.
+    /// Takes the blocks that have been evicted since this was last called. Their bytes are unchanged until the next
+    /// step writes its keys and values.
     pub fn take_evicted(&self) -> Vec<EvictedBlock> {
         std::mem::take(&mut self.state().evicted)
     }
 
-    /// Evicts all cached blocks.
+    /// Makes all cached blocks free.
     pub fn evict_cached(&self) {
         let mut state = self.state();
         let remembered = state.holders.len();

@@ -141,7 +141,7 @@ pub trait Executor: Send + Sync {
     /// memory is freed soon. Its content is undefined.
     ///
     /// Errors: the device has not enough memory.
-    fn create_tensor(&self, bytes: usize) -> Result<Self::Buffer, ExecError> {
+    fn create_activation(&self, bytes: usize) -> Result<Self::Buffer, ExecError> {
         self.create(bytes)
     }
 

@@ -141,7 +141,8 @@ impl KeyTransform {
         Ok(KeyTransform { inner: Arc::new(inner) })
     }
 
-    /// Makes of a key what is stored of it. `angles`: those of `position`, one row of
+    /// Transforms a key in place: subtracts what is subtracted at `position`, applies RoPE, and multiplies by the pair
+    /// scales. The codec encodes the result. `angles`: the RoPE angles of `position`, one row of
     /// [`Rope::angles`](crate::Rope::angles).
     pub fn apply(&self, key: &mut [f32], position: usize, angles: &[[f32; 2]]) {
         key.iter_mut().zip(self.subtracted_at(position)).for_each(|(x, mean)| *x -= mean);

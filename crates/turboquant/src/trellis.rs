@@ -27,7 +27,7 @@ pub(crate) enum Trellis {
     Tc2,
 }
 
-/// Units of an integer value: the value 1.
+/// How many units of the integers the value 1 has.
 pub(crate) const UNIT: f32 = 8192.0;
 /// Points of the largest code.
 pub(crate) const MOST_POINTS: usize = 512;
@@ -68,10 +68,11 @@ pub(crate) struct TrellisTables {
     /// The largest integer of an element. From those within it and the values that they are compared with differences
     /// in the finer units fit 16 bits.
     pub limit: i16,
-    /// The state before each of 64 states on level 0; on another level it differs by a turn.
+    /// The state before each of 64 states on level 0. On another level it is this XOR a mask that depends on the level
+    /// alone.
     pub home: [[u16; 32]; 2],
-    /// The turns of the levels tried from each level on: entry i is that of the level i mod 4 higher, but that of the
-    /// first again where i mod 4 is [`TRIED`], the number that a cost has which is not below 65535.
+    /// The masks of the levels tried from each level on. Entry i is the mask of the level that is i mod 4 higher; where
+    /// i mod 4 is [`TRIED`], the number that a cost of 65535 or more has, it is that of the first level again.
     pub turns: Aligned<[[u8; 16]; MOST_LEVELS]>,
 }
 
@@ -390,7 +391,7 @@ pub(crate) mod tests {
                 }
             }
             let rms = (square / weights).sqrt() / f64::from(*scale);
-            // The values of tc5 are negated for one half of its points, which takes their mean error out.
+            // Half of tc5's integers are the others negated, so that the errors of the two halves cancel.
             let mean = if trellis == Trellis::Tc5 { 0.0 } else { sum / weights / f64::from(*scale) };
             assert!(mean.abs() < 0.0014, "{trellis:?}: {mean}");
             assert!(rms < most, "{trellis:?}: {rms}");

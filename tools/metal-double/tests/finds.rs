@@ -34,7 +34,7 @@ const COUNT: usize = 256;
 fn chain(executor: &MetalExecutor, mark: Access) -> Vec<u8> {
     let ones: Vec<u8> = [1f32; COUNT].into_iter().flat_map(f32::to_le_bytes).collect();
     let x = executor.buffer(&ones).unwrap();
-    let [middle, out] = [(); 2].map(|()| executor.create_tensor(4 * COUNT).unwrap());
+    let [middle, out] = [(); 2].map(|()| executor.create_activation(4 * COUNT).unwrap());
     let mut first = launch::gate_mul(COUNT, launch::Gate::Sigmoid(1), [&x, &x, &middle]);
     first.bindings[2].access = mark;
     let second = launch::gate_mul(COUNT, launch::Gate::Sigmoid(1), [&middle, &x, &out]);
@@ -119,7 +119,7 @@ fn a_failure_that_a_wait_does_not_see() {
     let device = device();
     let executor = MetalExecutor::new(&device);
     let x = executor.buffer(&[0; 4 * COUNT]).unwrap();
-    let out = executor.create_tensor(4 * COUNT).unwrap();
+    let out = executor.create_activation(4 * COUNT).unwrap();
     double::fail_commit(0);
     // More than Candle puts into one command buffer.
     (0..60).for_each(|_| executor.run(&[launch::gate_mul(COUNT, launch::Gate::Sigmoid(1), [&x, &x, &out])]).unwrap());
@@ -156,7 +156,7 @@ fn a_second_wait() {
     let _alone = alone();
     let executor = MetalExecutor::new(&device());
     let x = executor.buffer(&[0; 4 * COUNT]).unwrap();
-    let out = executor.create_tensor(4 * COUNT).unwrap();
+    let out = executor.create_activation(4 * COUNT).unwrap();
     executor.run(&[launch::gate_mul(COUNT, launch::Gate::Sigmoid(1), [&x, &x, &out])]).unwrap();
     let waits = || {
         let before = double::counts();
@@ -191,7 +191,7 @@ fn what_metal_has_no_room_for() {
     let _alone = alone();
     let executor = MetalExecutor::new(&device());
     let x = executor.buffer(&[0; 4 * COUNT]).unwrap();
-    let out = executor.create_tensor(4 * COUNT).unwrap();
+    let out = executor.create_activation(4 * COUNT).unwrap();
     let gate = || launch::gate_mul(COUNT, launch::Gate::Sigmoid(1), [&x, &x, &out]);
     let run = |launch| MetalExecutor::new(&device()).run(&[launch]).unwrap();
     let mut none = gate();
@@ -255,7 +255,7 @@ fn a_failure_ends_the_use_of_the_device() {
     let _alone = alone();
     let executor = MetalExecutor::new(&device());
     let x = executor.buffer(&[0; 4 * COUNT]).unwrap();
-    let out = executor.create_tensor(4 * COUNT).unwrap();
+    let out = executor.create_activation(4 * COUNT).unwrap();
     let gate = || launch::gate_mul(COUNT, launch::Gate::Sigmoid(1), [&x, &x, &out]);
     executor.run(&[gate()]).unwrap();
     assert_eq!(executor.failure(), None);
@@ -272,7 +272,7 @@ fn a_kernel_that_reads_beyond_its_buffer() {
     let _alone = alone();
     let executor = MetalExecutor::new(&device());
     let x = executor.buffer(&[0; 2 * COUNT]).unwrap();
-    let out = executor.create_tensor(4 * COUNT).unwrap();
+    let out = executor.create_activation(4 * COUNT).unwrap();
     executor.run(&[launch::gate_mul(COUNT, launch::Gate::Sigmoid(1), [&x, &x, &out])]).unwrap();
     let message = broken(|| executor.download(&out, 0, &mut [0; 4]));
     assert!(message.contains("gate_mul"), "{message}");

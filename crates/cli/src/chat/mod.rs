@@ -61,7 +61,8 @@ struct Session {
     cost: AnswerCost,
 }
 
-enum Request {
+/// What a line of the user's means.
+enum LineMeaning {
     Say(String),
     Retry,
     Nothing,
@@ -111,28 +112,29 @@ impl Session {
             };
             let before = self.messages.clone();
             match self.command(&text) {
-                Request::Leave => return Ok(()),
-                Request::Nothing => continue,
-                Request::Say(text) => self.messages.push(json!({"role": "user", "content": text})),
-                Request::Retry => {}
+                LineMeaning::Leave => return Ok(()),
+                LineMeaning::Nothing => continue,
+                LineMeaning::Say(text) => self.messages.push(json!({"role": "user", "content": text})),
+                LineMeaning::Retry => {}
             }
             if let Err(error) = self.answer(signals).await {
                 if let Some(reason) = engine.and_then(EngineHandle::failure) {
                     bail!("{reason}");
                 }
                 output::complain(format_args!("{}", output::describe(&error)));
-                // What was not answered is no part of the conversation; the answer that was to be replaced is again.
+                // A question that got no answer is taken out of the conversation again. Where an answer was to be
+                // replaced, it is put back.
                 self.messages = before;
             }
         }
         Ok(())
     }
 
-    fn command(&mut self, text: &str) -> Request {
+    fn command(&mut self, text: &str) -> LineMeaning {
         let (name, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
         match (name, rest.trim()) {
-            ("", _) => return Request::Nothing,
-            ("/exit" | "/quit", _) => return Request::Leave,
+            ("", _) => return LineMeaning::Nothing,
+            ("/exit" | "/quit", _) => return LineMeaning::Leave,
             ("/help", _) => {
                 COMMANDS.iter().for_each(|(name, help)| output::line(format_args!("{name:<10}{help}")));
                 output::line(format_args!(
@@ -163,7 +165,7 @@ impl Session {
                     self.messages.pop();
                 }
                 if self.messages.last().is_some_and(|message| message["role"] == "user") {
-                    return Request::Retry;
+                    return LineMeaning::Retry;
                 }
                 output::line(format_args!("nothing to answer yet"));
             }
@@ -172,9 +174,9 @@ impl Session {
                 let hint = near.map_or("/help lists them".to_owned(), |near| format!("did you mean {near}?"));
                 output::line(format_args!("{name} is no command; {hint}"));
             }
-            _ => return Request::Say(text.to_owned()),
+            _ => return LineMeaning::Say(text.to_owned()),
         }
-        Request::Nothing
+        LineMeaning::Nothing
     }
 
     fn save(&self, path: &Path) -> Result<()> {
@@ -197,19 +199,19 @@ impl Session {
             "model": self.model, "messages": self.messages, "stream": true, "stream_options": {"include_usage": true},
         });
         let mut interrupted = signals.next(&[Signal::Interrupt]);
-        let answer = tokio::select! {
-            answer = self.server.post("/v1/chat/completions", &body) => answer?,
+        let response = tokio::select! {
+            response = self.server.post("/v1/chat/completions", &body) => response?,
             _ = &mut interrupted => bail!("the answer was stopped before it began"),
         };
-        let mut bytes = answer.bytes_stream();
+        let mut stream = response.bytes_stream();
         let (mut lines, mut shown) = (LineBuffer::default(), ShownAnswer::new(self.on_terminal));
         loop {
-            let chunk = tokio::select! {
-                chunk = bytes.next() => chunk,
+            let bytes = tokio::select! {
+                bytes = stream.next() => bytes,
                 _ = &mut interrupted => None,
             };
-            let Some(chunk) = chunk else { break };
-            for line in lines.push(&chunk?) {
+            let Some(bytes) = bytes else { break };
+            for line in lines.push(&bytes?) {
                 let Some(data) = line.strip_prefix("data: ").filter(|d| *d != "[DONE]") else { continue };
                 let event: Value = serde_json::from_str(data).with_context(|| format!("not JSON: {data}"))?;
                 if let Some(message) = event["error"]["message"].as_str() {

@@ -7,7 +7,8 @@ use turboquant::PARTITION;
 /// The key of the request, which no client's request has.
 const KEY: RequestKey = RequestKey::MAX;
 
-/// Tokens of the prompts that are a step of few rows each, for which devices have kernels of their own.
+/// The lengths of short prompts. Each is computed in one step of so few rows that devices have kernels of their own for
+/// it.
 const FEW: [usize; 5] = [2, 4, 8, 16, 32];
 
 /// Tokens of the long prompt. Its last ones see more than one partition, and it ends within a block, which the second
@@ -17,9 +18,9 @@ const PROMPT: usize = PARTITION + 127;
 /// Tokens of the first choice's answer. The second choice ends two tokens earlier.
 const OUTPUT: usize = 5;
 
-/// Has the model compute what serving will: steps of few rows, a long prompt, then two sequences at once, then one
-/// alone, two steps each, of which one reads whole rows of logits and one the largest of them. Where the cache or the
-/// context is too small for that, shorter prompts. Afterwards no block is held.
+/// Has the model compute what serving will need: prompts of few rows, then a long prompt, then two steps with two
+/// sequences, then two steps with one. Of each two steps one reads the largest logits, the other whole rows of logits.
+/// Where the cache or the context is too small for that, prompts are shorter. Afterwards no block is held.
 ///
 /// Errors: whatever the model refuses, such as a kernel that the device's compiler does.
 pub(crate) fn warm_up(scheduler: &mut Scheduler, runner: &mut ModelRunner, max_model_len: usize) -> Result<()> {

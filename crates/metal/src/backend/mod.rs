@@ -269,7 +269,7 @@ impl<E: Executor> AttentionBackend for GpuBackend<E> {
             bail!("Q {:?} must be {want:?}: tokens, heads, head_dim", q.dims());
         }
         let buffer = self.executor.import(q)?;
-        let out = self.executor.create_tensor(want.0 * shape.row_bytes()).map_err(Error::wrap)?;
+        let out = self.executor.create_activation(want.0 * shape.row_bytes()).map_err(Error::wrap)?;
         let mut cut = self.shapes.iter().zip(&prepared.slices);
         let Some((_, slices)) = cut.find(|(other, _)| *other == shape) else {
             bail!("the plan was not made for this layer");

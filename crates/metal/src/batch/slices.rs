@@ -100,9 +100,10 @@ mod tests {
         Shape { keys_centred: true, ..Shape::new(record, kv_heads, 4) }
     }
 
-    /// For decode steps and chunks of any length, sequences of unlike lengths and windows: every partition that some
-    /// row of a tile sees is dispatched once; few threadgroups are idle that another dispatch would spare; no dispatch
-    /// spares nothing; nothing exceeds the limits.
+    /// Decode steps, chunks of any length, sequences of unlike lengths, and windows. Every partition that some row of a
+    /// tile sees is dispatched exactly once. In each dispatch at most `IDLE` threadgroups are idle that a further
+    /// dispatch would have avoided, and no dispatch could have been left out without exceeding that or `most_work`. No
+    /// slice exceeds `STATE_BYTES`, and no dispatch exceeds `most_work`, but for the exceptions that `slices` names.
     #[expect(clippy::too_many_lines, reason = "to be split")]
     #[test]
     fn slices_cover_all_and_stay_below_the_limit() {

@@ -68,14 +68,14 @@ impl<E: Executor + 'static> GpuDevice<E> {
             None => {
                 let each = self.by_expert(&routes, &x).each(&[gate, up])?;
                 let count = routes.routed.places() * gate.n();
-                let out = self.executor.create_tensor(count * 4).map_err(Error::wrap)?;
+                let out = self.executor.create_activation(count * 4).map_err(Error::wrap)?;
                 self.launch(&[launch::gate_mul(count, Gate::Silu, [&each[0], &each[1], &out])])?;
                 out
             }
         };
         let inner = self.operand(&routes, &inner, (gate.n(), false))?;
         let [y] = &self.by_expert(&routes, &inner).each(&[down])?[..] else { bail!("as many products as weights") };
-        let out = self.executor.create_tensor(rows * down.n() * 4).map_err(Error::wrap)?;
+        let out = self.executor.create_activation(rows * down.n() * 4).map_err(Error::wrap)?;
         let buffers = [y, &routes.weights, &routes.places, &out];
         self.launch(&[launch::sum_experts(&routes.routed, down.n(), buffers)])?;
         self.executor.export(&out, &[rows, down.n()], &self.tensors)
@@ -83,7 +83,7 @@ impl<E: Executor + 'static> GpuDevice<E> {
 
     fn route(&self, experts: &PlacedExperts<E::Buffer>, rows: usize, logits: &Tensor) -> Result<RoutedStep<E::Buffer>> {
         let routed = RoutedRowsLayout::new(rows, experts.routing.per_token, experts.num);
-        let room = |words: usize| self.executor.create_tensor(words * 4).map_err(Error::wrap);
+        let room = |words: usize| self.executor.create_activation(words * 4).map_err(Error::wrap);
         let count = rows * routed.choices;
         let (chosen, weights, places) = (room(count)?, room(count)?, room(count)?);
         let (expert_of_tile, row_of_place) = (room(routed.tiles)?, room(routed.places())?);
@@ -109,7 +109,7 @@ impl<E: Executor + 'static> GpuDevice<E> {
         x: &E::Buffer,
         (k, gathered): (usize, bool),
     ) -> Result<GpuRows<E::Buffer>> {
-        let [halves, sums] = routes.routed.operand_bytes(k).map(|bytes| self.executor.create_tensor(bytes));
+        let [halves, sums] = routes.routed.operand_bytes(k).map(|bytes| self.executor.create_activation(bytes));
         let packed = Packed { halves: halves.map_err(Error::wrap)?, sums: sums.map_err(Error::wrap)? };
         let buffers = [x, &routes.expert_of_tile, &routes.row_of_place, &packed.halves, &packed.sums];
         self.launch(&[launch::pack_routed(&routes.routed, (k, gathered), buffers)])?;

@@ -52,7 +52,7 @@ impl<E: Executor> GpuDevice<E> {
 
     /// Memory for a tensor of `like`'s shape.
     fn room(&self, like: &Tensor) -> Result<E::Buffer> {
-        self.executor.create_tensor(like.elem_count() * 4).map_err(Error::wrap)
+        self.executor.create_activation(like.elem_count() * 4).map_err(Error::wrap)
     }
 
     fn export(&self, buffer: &E::Buffer, like: &Tensor) -> Result<Tensor> {
@@ -258,7 +258,7 @@ impl<E: Executor + 'static> ComputeDevice for GpuDevice<E> {
             bail!("row {row} of {count}");
         }
         let numbers = self.executor.buffer(&words(rows.iter().copied())).map_err(Error::wrap)?;
-        let out = self.executor.create_tensor(rows.len() * width * 4).map_err(Error::wrap)?;
+        let out = self.executor.create_activation(rows.len() * width * 4).map_err(Error::wrap)?;
         self.launch(&[launch::gather_rows(rows.len(), width, [&self.executor.import(x)?, &numbers, &out])])?;
         self.executor.export(&out, &[rows.len(), width], x.device())
     }

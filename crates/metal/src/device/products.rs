@@ -110,7 +110,7 @@ pub(super) struct Packed<B> {
 impl<B> Packed<B> {
     /// Memory for the operand of `rows` rows of `k` elements.
     pub fn create<E: Executor<Buffer = B>>(executor: &E, rows: usize, k: usize) -> Result<Self> {
-        let [halves, sums] = launch::operand_bytes(rows, k).map(|bytes| executor.create_tensor(bytes));
+        let [halves, sums] = launch::operand_bytes(rows, k).map(|bytes| executor.create_activation(bytes));
         Ok(Packed { halves: halves.map_err(Error::wrap)?, sums: sums.map_err(Error::wrap)? })
     }
 }
@@ -206,7 +206,7 @@ impl<E: Executor> Products<'_, E> {
         if weight.k != self.rows.k {
             bail!("rows of {} elements for a weight of [{}, {}]", self.rows.k, weight.n, weight.k);
         }
-        self.executor.create_tensor(self.rows.num_rows * weight.n * 4).map_err(Error::wrap)
+        self.executor.create_activation(self.rows.num_rows * weight.n * 4).map_err(Error::wrap)
     }
 
     /// Launches products, cut into several of fewer rows where one of all would keep the GPU from the display for too

@@ -22,7 +22,9 @@ use pipelines::Pipelines;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
-/// Untracked, as all of Candle's: it places barriers by inputs and outputs.
+/// The options of buffers that this executor allocates itself: the CPU and the GPU share the memory, and Metal does not
+/// track hazards. Candle's own buffers are untracked too, since Candle places barriers by what each dispatch binds as
+/// input and output.
 const SHARED: MTLResourceOptions =
     MTLResourceOptions(MTLResourceOptions::StorageModeShared.0 | MTLResourceOptions::HazardTrackingModeUntracked.0);
 
@@ -186,7 +188,7 @@ impl Executor for MetalExecutor {
         const LARGE: usize = 1 << 20;
         let memory = |message: String| ExecError::Memory { wanted: bytes, message };
         if bytes < LARGE {
-            return self.create_tensor(bytes);
+            return self.create_activation(bytes);
         }
         limits::check_buffer(bytes, self.largest_buffer())?;
         let buffer = autoreleasepool(|_| {
@@ -199,7 +201,7 @@ impl Executor for MetalExecutor {
     }
 
     /// From Candle's pool, whatever its size: activations come and go with every layer.
-    fn create_tensor(&self, bytes: usize) -> Result<MetalBuffer, ExecError> {
+    fn create_activation(&self, bytes: usize) -> Result<MetalBuffer, ExecError> {
         let memory = |e: candle_core::Error| ExecError::Memory { wanted: bytes, message: e.to_string() };
         limits::check_buffer(bytes, self.largest_buffer())?;
         let buffer = autoreleasepool(|_| self.0.device.allocate_buffer(bytes.max(16))).map_err(memory)?;
