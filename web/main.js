@@ -17,7 +17,7 @@ const conversations = new Map();
 const server = { models: [] };
 
 onKeyNeeded(async () => {
-  // What the page asks for by itself, such as the engine's state, must not cover a dialog that the reader is in.
+  // What the page asks for by itself, such as a count of tokens, must not cover a dialog that the reader is in.
   for (let other; (other = document.querySelector("dialog[open]")); ) {
     await new Promise((resolve) => other.addEventListener("close", resolve, { once: true }));
   }
