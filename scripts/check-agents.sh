@@ -15,7 +15,8 @@ cargo build --release --locked
 if [ -n "$model" ]; then
     serve=("$root/target/release/tallow" serve "$model" --port 8390 --served-model-name agent)
 else
-    cargo build --release --locked -p server --example scripted
+    # With --workspace, dependencies keep the features that the program was built with.
+    cargo build --release --locked --workspace --example scripted
     serve=("$root/target/release/examples/scripted" "$root/models/demo" 8390 "echo made by the agent > made.txt; echo done 4711")
 fi
 
