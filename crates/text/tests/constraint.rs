@@ -236,6 +236,33 @@ fn calls_that_are_drawn_at_random_are_calls_of_the_tools() {
     }
 }
 
+/// As many tools as an agent with many servers of tools brings: one of them is called, with arguments of its schema.
+#[test]
+fn one_of_five_hundred_tools_is_called() {
+    let tokenizer = tokenizer();
+    let factory = factory(&tokenizer);
+    let mut dice = Dice(3);
+    let tool = |n: usize| Tool {
+        name: format!("tool_{n}"),
+        parameters: json!({
+            "type": "object",
+            "properties": {"n": {"const": n}},
+            "required": ["n"],
+            "additionalProperties": false,
+        }),
+    };
+    let tools: Vec<Tool> = (0..500).map(tool).collect();
+    for &format in ToolCallFormat::ALL {
+        let grammar = CallGrammar { format, tools: &tools, single: true, exact: true };
+        let whole = factory.answer(None, Some(&grammar), None).unwrap().from_start;
+        let text = (0..5).find_map(|_| draw(&tokenizer, whole.clone(), &mut dice, 400)).unwrap();
+        let (_, calls) = read(format, &tools, &text);
+        let (name, arguments) = &calls[0];
+        let arguments: Value = serde_json::from_str(arguments).unwrap();
+        assert_eq!(format!("tool_{}", arguments["n"]), *name, "{format}: {text}");
+    }
+}
+
 #[test]
 fn a_text_between_tags_goes_up_to_the_tag_that_closes_it() {
     let tokenizer = tokenizer();

@@ -227,6 +227,9 @@ fn python_call(tool: &Tool, style: JsonStyle) -> String {
 
 /// A value as Python writes it. What Python writes as JSON is held to the whole schema, all else to its type.
 fn python_term(schema: &Value, style: JsonStyle) -> String {
+    if let Some(values) = python_scalars(schema) {
+        return format!("({})", values.join(" | "));
+    }
     if is_written_as_json(schema) {
         return json_term(schema, style);
     }
@@ -236,6 +239,23 @@ fn python_term(schema: &Value, style: JsonStyle) -> String {
         Some("array") => "python_list".into(),
         Some("object") => "python_dict".into(),
         _ => "python_value".into(),
+    }
+}
+
+/// The values that a schema's `enum` or `const` lists, as Python writes them and as terms; `None` if one of them is a
+/// list or an object.
+fn python_scalars(schema: &Value) -> Option<Vec<String>> {
+    let scalar = |value: &Value| match value {
+        Value::Null => Some(literal("None")),
+        Value::Bool(true) => Some(literal("True")),
+        Value::Bool(false) => Some(literal("False")),
+        Value::String(_) | Value::Number(_) => Some(literal(&value.to_string())),
+        Value::Array(_) | Value::Object(_) => None,
+    };
+    match (schema.get("enum"), schema.get("const")) {
+        (Some(Value::Array(values)), _) if !values.is_empty() => values.iter().map(scalar).collect(),
+        (None, Some(value)) => Some(vec![scalar(value)?]),
+        _ => None,
     }
 }
 
