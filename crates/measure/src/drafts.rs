@@ -33,6 +33,9 @@ pub struct DraftSpeed {
 ///
 /// Errors: what keeps a server with this configuration from starting.
 pub fn drafts(config: &EngineConfig, rounds: usize) -> Result<Option<DraftSpeed>, StartError> {
+    if config.max_draft_tokens == 0 {
+        return Ok(None);
+    }
     let kv = match Scheme::named(&config.kv) {
         Some(_) => config.kv,
         None => KvOptions::pair(KvPair::both(Format::Bf16), BLOCK_SIZE),
@@ -48,7 +51,7 @@ pub fn drafts(config: &EngineConfig, rounds: usize) -> Result<Option<DraftSpeed>
         ..config.clone()
     };
     let alone = start(&EngineConfig { max_draft_tokens: 0, ..config.clone() })?;
-    if config.max_draft_tokens == 0 || alone.0.info().max_model_len < LENGTH {
+    if alone.0.info().max_model_len < LENGTH {
         stop(alone);
         return Ok(None);
     }

@@ -184,12 +184,16 @@ fn xml_value(schema: &Value, style: JsonStyle) -> String {
 
 /// The values that a schema's `enum` or `const` lists, if all of them are strings, as terms.
 fn texts(schema: &Value) -> Option<Vec<String>> {
-    let listed = match (schema.get("enum"), schema.get("const")) {
-        (Some(Value::Array(list)), _) if !list.is_empty() => list.clone(),
-        (None, Some(value)) => vec![value.clone()],
-        _ => return None,
-    };
-    listed.iter().map(|value| value.as_str().map(literal)).collect()
+    listed_values(schema)?.iter().map(|value| value.as_str().map(literal)).collect()
+}
+
+/// The values that a schema's `enum` or `const` lists; `None` if it has neither.
+fn listed_values(schema: &Value) -> Option<&[Value]> {
+    match (schema.get("enum"), schema.get("const")) {
+        (Some(Value::Array(list)), _) if !list.is_empty() => Some(list),
+        (None, Some(value)) => Some(std::slice::from_ref(value)),
+        _ => None,
+    }
 }
 
 /// A value as Python writes it.
@@ -252,11 +256,7 @@ fn python_scalars(schema: &Value) -> Option<Vec<String>> {
         Value::String(_) | Value::Number(_) => Some(literal(&value.to_string())),
         Value::Array(_) | Value::Object(_) => None,
     };
-    match (schema.get("enum"), schema.get("const")) {
-        (Some(Value::Array(values)), _) if !values.is_empty() => values.iter().map(scalar).collect(),
-        (None, Some(value)) => Some(vec![scalar(value)?]),
-        _ => None,
-    }
+    listed_values(schema)?.iter().map(scalar).collect()
 }
 
 /// Whether no value of the schema holds true, false or null, which Python writes otherwise.
